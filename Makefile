@@ -1,0 +1,51 @@
+# Two commands are enough: `make demo` and `make test`. Each does all of its own set-up.
+# Nothing here touches the system's Python; everything goes into .venv.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+SHELL  := /bin/bash
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# One linear-algebra thread a rank: with more, two ranks on two cores hold each other up
+# (an iteration of the demo then takes seconds instead of tenths).
+export OMP_NUM_THREADS ?= 1
+# Nothing of a Prefect profile of the user's leaks into tests and demo.
+PYTEST_ARGS ?=
+
+.PHONY: demo test check format bench clean
+
+# The demo needs the science packages, not the development tools.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing hpc-prefect[sqd] into $(VENV) (a minute or two, once) ..."
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[sqd]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing hpc-prefect[sqd,dev] into $(VENV) (a minute or two, once) ..."
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[sqd,dev]'
+	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/bin/python:
+	@tools/make-venv $(VENV)
+
+demo: $(VENV)/demo.stamp
+	@$(PY) examples/sqd_n2/demo.py
+
+test: check
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(VENV)/dev.stamp
+	@for b in bench/*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+
+clean:
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

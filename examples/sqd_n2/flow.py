@@ -1,0 +1,85 @@
+"""SQD for N₂: sample on a quantum computer, diagonalize on a supercomputer, until it converges.
+
+Each iteration is done twice with the same budget: with samples of the LUCJ circuit, and with
+uniformly random bits in their place, without which the numbers of the first would mislead.
+"""
+
+import asyncio
+from pathlib import Path
+
+from chemistry import NELEC, Molecule, prepare
+from exchange import ask, read_answer
+from prefect import flow, task
+from recovery import Estimate, determinants, fork
+
+from hpc_prefect import Convergence, Iteration, Plot, converge, run_job_from_blocks, sample
+
+State = dict[str, Estimate]
+
+
+@flow
+async def sqd_n2(
+    work_dir: str,
+    hpc_profile: str = "hpc-local",
+    quantum_backend: str = "qpu-simulator",
+    seed: int = 1,
+) -> Convergence[State]:
+    """The ground-state energy of N₂, cc-pVDZ, 10 electrons in 12 orbitals, by SQD."""
+    folder = Path(work_dir).absolute()
+    molecule = await asyncio.to_thread(task(prepare), folder / "molecule.npz")
+    backends = {"lucj": quantum_backend, "uniform": "qpu-uniform"}
+
+    async def step(state: State, it: Iteration) -> State:
+        rngs = {name: fork(it.rng) for name in backends}
+        return {name: await improve(name, state[name], it, rngs[name]) for name in backends}
+
+    async def improve(name, before, it, rng) -> Estimate:
+        sampled = await sample(
+            [molecule.circuit()],
+            quantum_backend_block_name=backends[name],
+            work_dir=folder,
+            variable_name="sqd-quantum",
+            options={"seed": int(rng.integers(2**63))},
+        )
+        bits = sampled[0].data.meas
+        batches = await asyncio.to_thread(determinants, bits, before, NELEC, it.parameters, rng)
+        threshold = it.parameters["carryover_threshold"]
+        label = f"{name}-{it.number}"
+        question, answer = ask(folder, label, molecule, batches, threshold=threshold)
+        await run_job_from_blocks(
+            command_block_name="cmd-diag",
+            execution_profile_block_name="exec-diag-mpi",
+            hpc_profile_block_name=hpc_profile,
+            work_dir=folder,
+            script_filename=f"diag-{label}",
+            user_args=[question, answer],
+            inputs=[question],
+            expected_outputs=[answer],
+        )
+        return read_answer(folder / answer)
+
+    return await converge(
+        step,
+        {name: Estimate() for name in backends},
+        measure=lambda state: columns(state, molecule),
+        work_dir=folder,
+        stop_variable_name="sqd-algorithm",
+        seed=seed,
+        name="sqd-n2",
+        plot=Plot(
+            columns=("energy", "uniform_energy"),
+            reference={"exact": molecule.e_exact, "CCSD": molecule.e_ccsd},
+            target=1.6e-3,
+            unit="Ha",
+        ),
+    )
+
+
+def columns(state: State, molecule: Molecule) -> dict[str, float | int]:
+    """The columns of the iteration table: LUCJ, then `uniform_…`; errors in millihartree."""
+    row: dict[str, float | int] = {}
+    for name, prefix in (("lucj", ""), ("uniform", "uniform_")):
+        row[f"{prefix}energy"] = state[name].energy
+        row[f"{prefix}error_mha"] = 1e3 * (state[name].energy - molecule.e_exact)
+        row[f"{prefix}dimension"] = state[name].dimension
+    return row

@@ -1,0 +1,77 @@
+"""Quantum-centric supercomputing experiments as one Prefect flow.
+
+The names below are loaded when they are first used, so that the job model can be had without
+Prefect, and Prefect without Qiskit.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+    from hpc_prefect.campaign import campaign, scope
+    from hpc_prefect.converge import Convergence, Iteration, Plot, StopRule, converge
+    from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
+    from hpc_prefect.job.failure import Reason, Verdict
+    from hpc_prefect.job.state import JobResult
+    from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+    from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
+
+_HOME = {
+    "CommandBlock": "blocks",
+    "ExecutionProfileBlock": "blocks",
+    "HPCProfileBlock": "blocks",
+    "campaign": "campaign",
+    "scope": "campaign",
+    "Convergence": "converge",
+    "Iteration": "converge",
+    "Plot": "converge",
+    "StopRule": "converge",
+    "converge": "converge",
+    "HpcPrefectError": "errors",
+    "InvalidJob": "errors",
+    "JobFailed": "errors",
+    "JobTimedOut": "errors",
+    "Reason": "job.failure",
+    "Verdict": "job.failure",
+    "JobResult": "job.state",
+    "QuantumBackendBlock": "quantum",
+    "sample": "quantum",
+    "sample_sync": "quantum",
+    "run_job_from_blocks": "tasks",
+    "run_job_from_blocks_sync": "tasks",
+}
+
+__all__ = [
+    "CommandBlock",
+    "Convergence",
+    "ExecutionProfileBlock",
+    "HPCProfileBlock",
+    "HpcPrefectError",
+    "InvalidJob",
+    "Iteration",
+    "JobFailed",
+    "JobResult",
+    "JobTimedOut",
+    "Plot",
+    "QuantumBackendBlock",
+    "Reason",
+    "StopRule",
+    "Verdict",
+    "campaign",
+    "converge",
+    "run_job_from_blocks",
+    "run_job_from_blocks_sync",
+    "sample",
+    "sample_sync",
+    "scope",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hpc_prefect' has no attribute {name!r}")
+    value = getattr(import_module(f"hpc_prefect.{_HOME[name]}"), name)
+    # Remembered here, over a submodule of the same name (campaign, converge) that its import set.
+    globals()[name] = value
+    return value

@@ -1,0 +1,209 @@
+"""What a block's fields may hold, and the models that refuse a field they do not know."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from hpc_prefect.job.spec import launcher_problems, parse_memory, parse_walltime
+
+T = TypeVar("T")
+
+#: True while a document of the server becomes a block.
+_LOADING: ContextVar[bool] = ContextVar("hpc_prefect_loading", default=False)
+
+#: What Prefect itself adds to the values of a block.
+_PREFECT_KEYS = frozenset(
+    {"block_type_slug", "_block_document_id", "_block_document_name", "_is_anonymous"}
+)
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+#: Bash refuses to set the first six and computes the others anew whenever they are read.
+_SHELL_OWN = re.compile(
+    "BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID|"
+    "_|BASHPID|BASH_ARGV0|BASH_COMMAND|BASH_SUBSHELL|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|FUNCNAME|"
+    "GROUPS|HISTCMD|LINENO|PIPESTATUS|RANDOM|SECONDS|SRANDOM"
+)
+
+
+def names_near(name: str, known: Iterable[str]) -> list[str]:
+    """At most three of `known` that look like `name`, the best first."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown `name`: the near names, or else all there are."""
+    known = sorted(known)
+    if near := names_near(name, known):
+        return "; did you mean " + " or ".join(repr(each) for each in near) + "?"
+    return f"; there are: {', '.join(known)}" if known else "; there are none"
+
+
+def is_loading() -> bool:
+    """Whether a document of the server is being read, so that `resolve` checks it later."""
+    return _LOADING.get()
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Read documents of the server inside: unknown fields are left out, values not judged."""
+    token = _LOADING.set(True)
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
+
+
+class StrictModel(BaseModel):
+    """A model that refuses unknown fields at construction and says which one was meant.
+
+    Pydantic's `extra="forbid"` has no suggestions and would also refuse old documents.
+    """
+
+    # No inputs in the messages: the input of a profile holds its secrets.
+    model_config = ConfigDict(
+        extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if is_loading() or not isinstance(values, Mapping):
+            return handler(values)
+        fields = cls.model_fields
+        unknown = [key for key in values if key not in fields and key not in _PREFECT_KEYS]
+        if not unknown:
+            return handler(values)
+        errors = [
+            _error((str(key),), f"there is no such field{suggestion(str(key), fields)}")
+            for key in unknown
+        ]
+        try:
+            handler({key: value for key, value in values.items() if key in fields})
+        except ValidationError as error:
+            errors += [_error(each["loc"], each["msg"]) for each in error.errors()]
+        raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True)
+
+
+class StoredModel(StrictModel):
+    """What a block adds: its documents are read tolerantly."""
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Read a document of the server, tolerantly; Prefect loads blocks through this method."""
+        with tolerant():
+            return super().model_validate(obj, **options)
+
+
+def _error(where: tuple[int | str, ...], text: str) -> InitErrorDetails:
+    # The text is no template here, because there is no context to fill it from.
+    return InitErrorDetails(type=PydanticCustomError("field", text), loc=where, input=None)
+
+
+def field_errors(error: ValidationError) -> list[tuple[str, str]]:
+    """Each error of pydantic as (dotted field, sentence); no values of the input."""
+    found = []
+    for each in error.errors(include_url=False, include_input=False, include_context=False):
+        text = each["msg"].removeprefix("Value error, ")
+        found.append((".".join(str(part) for part in each["loc"]), text))
+    return found
+
+
+def sentence(field: str, text: str) -> str:
+    """`field: text`, unless the text already begins with the field's name."""
+    return text if not field or text.startswith(field) else f"{field}: {text}"
+
+
+# --- values. Each function lists what is wrong; the annotated types raise it at construction, and
+# --- `resolve` asks the same functions about blocks that came from the server.
+
+
+def walltime_problems(text: str) -> list[str]:
+    """What is wrong with a walltime."""
+    return _raised(parse_walltime, text)
+
+
+def memory_problems(text: str) -> list[str]:
+    """What is wrong with a memory size."""
+    return _raised(parse_memory, text)
+
+
+def _raised(parse: Callable[[str], object], text: str) -> list[str]:
+    try:
+        parse(text)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def text_problems(what: str, text: str) -> list[str]:
+    """What makes a text impossible as an argument, a path or a value of the environment."""
+    if "\0" in text:
+        return [f"{what} has a NUL byte, which no program can be given"]
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return [f"{what} has half a character (a lone surrogate), which cannot be written"]
+    return []
+
+
+def variable_problems(name: str) -> list[str]:
+    """What is wrong with the name of an environment variable."""
+    if _IDENTIFIER.fullmatch(name) is None:
+        return [f"{name!r} is no name for a variable: use letters, digits and _, no digit first"]
+    if _SHELL_OWN.fullmatch(name) or name.startswith("_hp_"):
+        whose = "the job script" if name.startswith("_hp_") else "the shell"
+        return [f"{name!r} belongs to {whose} and cannot be set; choose another name"]
+    return []
+
+
+def environment_problems(environment: Mapping[str, object]) -> list[str]:
+    """What is wrong with the names and values of an environment; never tells a value."""
+    problems = []
+    for name, value in environment.items():
+        problems += variable_problems(name)
+        if not isinstance(value, str):
+            problems.append(f"{name!r} must be text, not {type(value).__name__}: put it in quotes")
+        else:
+            problems += text_problems(f"the value of {name!r}", value)
+    return problems
+
+
+def path_problems(path: str) -> list[str]:
+    """What is wrong with an executable's path."""
+    if not path.strip():
+        return ["the path is empty"]
+    if not path.startswith("/") and "/" in path:
+        return [f"{path!r} is relative: write an absolute path, or a bare name found on PATH"]
+    return text_problems("the path", path)
+
+
+def _checked(find: Callable[[Any], list[str]]) -> AfterValidator:
+    def check(value: T) -> T:
+        if not is_loading() and (problems := find(value)):
+            raise PydanticCustomError("value", "; ".join(problems))
+        return value
+
+    return AfterValidator(check)
+
+
+Walltime = Annotated[str, _checked(walltime_problems)]
+Memory = Annotated[str, _checked(memory_problems)]
+Environment = Annotated[dict[str, str], _checked(environment_problems)]
+Launcher = Annotated[str, _checked(launcher_problems)]
+Path = Annotated[str, _checked(path_problems)]

@@ -1,0 +1,182 @@
+"""The parts of an HPC profile: executables, the GPU side, and each scheduler's own options.
+
+Every part is always there and every field has a plain default: an Optional or a union is drawn as
+tabs in Prefect's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from hpc_prefect.blocks.checks import (
+    Environment,
+    Launcher,
+    Memory,
+    Path,
+    StrictModel,
+    field_errors,
+    is_loading,
+    sentence,
+    variable_problems,
+)
+from hpc_prefect.job.spec import Executable
+
+
+class ExecutableEntry(StrictModel):
+    """A program at one place, when its path alone is not enough."""
+
+    path: Path
+    """Absolute path, or a bare name that is looked up on PATH after set-up."""
+    modules: list[str] = Field(default_factory=list)
+    """Modules loaded for this program, after those of the profile."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell lines run before this program, after those of the profile."""
+    path_prefixes: dict[str, list[str]] = Field(default_factory=dict)
+    """Folders put before a variable's value, such as `{"LD_LIBRARY_PATH": ["/opt/x/lib"]}`."""
+    environment: Environment = Field(default_factory=dict)
+    """Environment variables for this program; they win over those of the profile."""
+
+
+def read_executable(value: object) -> tuple[Executable | None, list[str]]:
+    """A value of `executables` as an `Executable`, or what is wrong with it."""
+    if isinstance(value, str):
+        value = {"path": value}
+    if isinstance(value, ExecutableEntry):
+        value = value.model_dump()
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        return None, [f"must be a path, or an entry with path, modules, setup …, not {kind}"]
+    try:
+        entry = ExecutableEntry(**{str(key): item for key, item in value.items()})
+    except ValidationError as error:
+        return None, [sentence(*each) for each in field_errors(error)]
+    problems = [text for name in entry.path_prefixes for text in variable_problems(name)]
+    if problems:
+        return None, [f"path_prefixes: {text}" for text in problems]
+    prefixes = {name: tuple(folders) for name, folders in entry.path_prefixes.items()}
+    executable = Executable(
+        path=entry.path,
+        modules=tuple(entry.modules),
+        setup=tuple(entry.setup),
+        path_prefixes=prefixes,
+        environment=dict(entry.environment),
+    )
+    return executable, []
+
+
+def _plain_executables(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON values only, each checked; kept as they were written."""
+    if is_loading():
+        return value
+    plain, problems = {}, []
+    for key, item in value.items():
+        problems += [f"{key!r}: {text}" for text in read_executable(item)[1]]
+        is_entry = isinstance(item, ExecutableEntry)
+        plain[key] = item.model_dump(exclude_defaults=True) if is_entry else item
+    if problems:
+        raise PydanticCustomError("value", "; ".join(problems))
+    return plain
+
+
+Executables = Annotated[dict[str, Any], AfterValidator(_plain_executables)]
+
+
+class GPUOverrides(StrictModel):
+    """What is different for `resource_class="gpu"`; what is left empty is as on the CPU side.
+
+    A list or text that is set replaces that of the profile; `executables` and `environment` are
+    laid over the profile's, name by name.
+    """
+
+    launcher: Launcher = ""
+    """Launcher line of the GPU side."""
+    modules: list[str] = Field(default_factory=list)
+    """Modules of the GPU side, instead of the profile's."""
+    setup: list[str] = Field(default_factory=list)
+    """Set-up lines of the GPU side, instead of the profile's."""
+    teardown: list[str] = Field(default_factory=list)
+    """Tear-down lines of the GPU side, instead of the profile's."""
+    executables: Executables = Field(default_factory=dict)
+    """Executables of the GPU side, over the profile's."""
+    environment: Environment = Field(default_factory=dict)
+    """Environment of the GPU side, over the profile's."""
+    cores_per_node: int = Field(default=0, ge=0)
+    """Cores that a GPU node has; 0: as on the CPU side."""
+    memory_per_node: Memory = ""
+    """Memory that a GPU node has, such as `120G`; empty: as on the CPU side."""
+    gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs that a GPU node has; 0: as on the CPU side."""
+
+
+class LocalOptions(StrictModel):
+    """This machine as a small batch system."""
+
+    slots: int = Field(default=0, ge=0)
+    """Cores that all local jobs share; a job waits until its cores are free. 0: the machine's."""
+    spool: str = ""
+    """Folder of the queue; empty: one per user. Profiles with the same folder share the slots."""
+    kill_grace: float = Field(default=5.0, ge=0)
+    """Seconds between SIGTERM and SIGKILL when a job is cancelled or over its limit."""
+
+
+class SlurmOptions(StrictModel):
+    """Options for Slurm."""
+
+    qos: str = ""
+    """Quality of service (`--qos`)."""
+    reservation: str = ""
+    """Reservation (`--reservation`)."""
+    constraint: str = ""
+    """Node features (`--constraint`)."""
+    exclusive: bool = False
+    """Whole nodes (`--exclusive`)."""
+    gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    """How GPUs are asked for: `--gpus-per-node=N` or `--gres=gpu:N`."""
+    directives: list[str] = Field(default_factory=list)
+    """Further options, one each, such as `--licenses=fluent`."""
+
+
+class PBSOptions(StrictModel):
+    """Options for PBS Professional, OpenPBS and Torque, whose sites differ in these."""
+
+    account_flag: Literal["-A", "-P", "-W group_list"] = "-A"
+    """How the project is named to `qsub`."""
+    resource_style: Literal["select", "flat", "nodes_ppn"] = "select"
+    """How nodes are asked for: `select=N:…`, `ncpus=N` in all, or `nodes=N:ppn=P`."""
+    place: str = ""
+    """Placement (`-l place=`), such as `scatter`."""
+    extra_select: dict[str, str] = Field(default_factory=dict)
+    """Further items of each `select` chunk, such as `{"system": "name"}`."""
+    extra_l: dict[str, str] = Field(default_factory=dict)
+    """Further `-l` resources, such as `{"filesystems": "home:scratch"}`."""
+    status_dialect: Literal["json", "text", "table"] = "json"
+    """What `qstat` answers: JSON, the full text record, or only a site's own table."""
+    history_flag: Literal["-x", "-H", "none"] = "-x"
+    """The option of `qstat` that also shows finished jobs."""
+    directives: list[str] = Field(default_factory=list)
+    """Further options, one each, such as `-k doe`."""
+
+
+class PJMOptions(StrictModel):
+    """Options for PJM (Fujitsu Technical Computing Suite)."""
+
+    rscunit: str = ""
+    """Resource unit (`-L rscunit=`)."""
+    node_shape: str = ""
+    """Shape and torus of the nodes instead of their number, such as `2x3:torus`."""
+    resources: dict[str, str] = Field(default_factory=dict)
+    """Further `-L` items, such as `{"freq": "2200"}`."""
+    gfscache: list[str] = Field(default_factory=list)
+    """Volumes that the job needs (`PJM_LLIO_GFSCACHE`), such as `/vol0001`."""
+    llio: list[str] = Field(default_factory=list)
+    """Items of `--llio`, such as `localtmp-size=30Gi`."""
+    mpi: list[str] = Field(default_factory=list)
+    """Further items of `--mpi`, such as `rank-map-bychip`."""
+    directives: list[str] = Field(default_factory=list)
+    """Further options in the script, one each."""
+    command_options: list[str] = Field(default_factory=list)
+    """Options that must stand on the command line of `pjsub`, such as `--no-check-directory`."""

@@ -1,0 +1,205 @@
+"""CommandBlock (what), ExecutionProfileBlock (how) and HPCProfileBlock (where)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from prefect.blocks.core import Block
+from prefect.types import SecretDict
+from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from hpc_prefect.blocks.checks import (
+    Environment,
+    Launcher,
+    Memory,
+    StoredModel,
+    Walltime,
+    environment_problems,
+    is_loading,
+)
+from hpc_prefect.blocks.options import (
+    Executables,
+    GPUOverrides,
+    LocalOptions,
+    PBSOptions,
+    PJMOptions,
+    SlurmOptions,
+)
+
+_DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+
+SchedulerName = Literal["local", "pbs", "pjm", "slurm"]
+SCHEDULER_NAMES: tuple[SchedulerName, ...] = ("local", "pbs", "pjm", "slurm")
+
+
+class CommandBlock(StoredModel, Block):
+    """WHAT to run: the identity of a command, the same at every place.
+
+    Example:
+        Load a stored command:
+        ```python
+        from hpc_prefect.blocks import CommandBlock
+
+        command = CommandBlock.load("BLOCK_NAME")
+        ```
+    """
+
+    # Not Prefect's "allow", which would take a misspelt attribute in silence.
+    model_config = ConfigDict(extra="ignore")
+    _block_type_name: ClassVar[str | None] = "HPC-Prefect Command"
+    _block_type_slug: ClassVar[str | None] = "hpc-prefect-command"
+    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+
+    command_name: str = Field(min_length=1)
+    """The command's name; an execution profile names it to belong to it."""
+    executable_key: str = Field(min_length=1)
+    """Which of the HPC profile's `executables` runs it."""
+    description: str = ""
+    """What the command does, for people."""
+    default_args: list[str] = Field(default_factory=list)
+    """Arguments given at every call, before those of the call."""
+
+
+class ExecutionProfileBlock(StoredModel, Block):
+    """HOW to run it: the shape of the job and the program's own settings, no place.
+
+    Example:
+        Load a stored execution profile:
+        ```python
+        from hpc_prefect.blocks import ExecutionProfileBlock
+
+        execution = ExecutionProfileBlock.load("BLOCK_NAME")
+        ```
+    """
+
+    # Not Prefect's "allow", which would take a misspelt attribute in silence.
+    model_config = ConfigDict(extra="ignore")
+    _block_type_name: ClassVar[str | None] = "HPC-Prefect Execution Profile"
+    _block_type_slug: ClassVar[str | None] = "hpc-prefect-execution-profile"
+    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+
+    profile_name: str = Field(min_length=1)
+    """This profile's name, for people and messages."""
+    command_name: str = Field(min_length=1)
+    """The `command_name` of the command that this profile is for."""
+    resource_class: Literal["cpu", "gpu"] = "cpu"
+    """Which side of the machine: chooses queue, project and overrides of the HPC profile."""
+    num_nodes: int = Field(default=1, ge=1)
+    """Number of nodes."""
+    ranks_per_node: int = Field(default=1, ge=1)
+    """MPI ranks on each node."""
+    threads_per_rank: int = Field(default=1, ge=1)
+    """Threads of each rank; also `OMP_NUM_THREADS`, unless an environment sets it."""
+    memory_per_node: Memory = ""
+    """Memory on each node, with a unit (`4G`, `512M`; powers of 1024); empty: not asked for."""
+    gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs on each node."""
+    walltime: Walltime = "00:05:00"
+    """The longest the job may run, `HH:MM:SS` or `D-HH:MM:SS`."""
+    launch: Literal["single", "mpi"] = "single"
+    """`single`: one process, started directly. `mpi`: by the HPC profile's launcher line."""
+    environment: Environment = Field(default_factory=dict)
+    """The program's own settings as environment variables."""
+
+
+class HPCProfileBlock(StoredModel, Block):
+    """WHERE to run it: everything that differs between one place and another.
+
+    Example:
+        Load a stored HPC profile:
+        ```python
+        from hpc_prefect.blocks import HPCProfileBlock
+
+        hpc = HPCProfileBlock.load("BLOCK_NAME")
+        ```
+    """
+
+    # Not Prefect's "allow", which would take a misspelt attribute in silence.
+    model_config = ConfigDict(extra="ignore")
+    _block_type_name: ClassVar[str | None] = "HPC-Prefect HPC Profile"
+    _block_type_slug: ClassVar[str | None] = "hpc-prefect-hpc-profile"
+    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+
+    scheduler: SchedulerName
+    """The batch scheduler there; `local` is this machine."""
+    queue_cpu: str = ""
+    """Queue (partition, resource group) for `resource_class="cpu"`; empty: the scheduler's own."""
+    queue_gpu: str = ""
+    """Queue for `resource_class="gpu"`; empty: the scheduler's own."""
+    project_cpu: str = ""
+    """Project (account, group) charged for `resource_class="cpu"`."""
+    project_gpu: str = ""
+    """Project charged for `resource_class="gpu"`."""
+    executables: Executables = Field(default_factory=dict)
+    """By executable key: a path, or an entry with `path`, `modules`, `setup`, `path_prefixes`,
+    `environment`. A path is absolute, or a bare name found on PATH after set-up."""
+    launcher: Launcher = ""
+    """Line that starts an MPI program, such as `mpiexec -n {ranks} {command}`. Placeholders:
+    `{ranks}` `{nodes}` `{ranks_per_node}` `{threads}` `{gpus_per_node}` `{command}`; without
+    `{command}` the program follows the line."""
+    modules: list[str] = Field(default_factory=list)
+    """Modules loaded for every program."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell lines run before every program, as written."""
+    teardown: list[str] = Field(default_factory=list)
+    """Shell lines run after every program, as written."""
+    environment: Environment = Field(default_factory=dict)
+    """Environment variables for every program there."""
+    secret_environment: SecretDict = Field(default_factory=lambda: SecretDict({}))
+    """Environment variables whose values are never shown, logged or written into a script."""
+    login_shell: bool = False
+    """Run the script in a login shell (`bash -l`), for sites that define `module` only there."""
+    cores_per_node: int = Field(default=0, ge=0)
+    """Cores that a node has; 0: not known, then nothing is refused for it."""
+    memory_per_node: Memory = ""
+    """Memory that a node has, such as `118G`; empty: not known."""
+    gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs that a node has; 0: not known."""
+    gpu: GPUOverrides = Field(default_factory=GPUOverrides)
+    """What is different for `resource_class="gpu"`; empty: nothing."""
+    poll_interval: float = Field(default=10.0, ge=0.1)
+    """Seconds between two questions to the scheduler, one question for all jobs. The end of a job
+    is usually seen earlier, by its exit record; on `local` always."""
+    on_sigterm: Literal["leave", "cancel"] = "leave"
+    """What happens to the jobs when the flow's process gets SIGTERM: `leave` them running, to be
+    attached again by the next run, or `cancel` them."""
+    name_length: int = Field(default=15, ge=8, le=63)
+    """Characters that the scheduler keeps of a job's name."""
+    local: LocalOptions = Field(default_factory=LocalOptions)
+    """Options for `scheduler="local"`."""
+    slurm: SlurmOptions = Field(default_factory=SlurmOptions)
+    """Options for `scheduler="slurm"`."""
+    pbs: PBSOptions = Field(default_factory=PBSOptions)
+    """Options for `scheduler="pbs"`."""
+    pjm: PJMOptions = Field(default_factory=PJMOptions)
+    """Options for `scheduler="pjm"`."""
+
+    @field_validator("secret_environment")
+    @classmethod
+    def _check_secrets(cls, secrets: SecretDict) -> SecretDict:
+        problems = environment_problems(secrets.get_secret_value())
+        if problems and not is_loading():
+            raise PydanticCustomError("value", "; ".join(problems))
+        return secrets
+
+    @model_validator(mode="after")
+    def _refuse_foreign_options(self) -> HPCProfileBlock:
+        if not is_loading() and (problems := self.foreign_options()):
+            raise PydanticCustomError("value", "; ".join(problems))
+        return self
+
+    def foreign_options(self) -> list[str]:
+        """One sentence for each option that is set for another scheduler than the chosen one."""
+        others = [name for name in SCHEDULER_NAMES if name != self.scheduler]
+        problems = []
+        for name in others:
+            options = getattr(self, name)
+            plain = type(options)()
+            problems += [
+                f"{name}.{field} is set, but the scheduler is {self.scheduler!r}: "
+                f"remove it, or choose scheduler {name!r}"
+                for field in type(options).model_fields
+                if getattr(options, field) != getattr(plain, field)
+            ]
+        return problems

@@ -1,0 +1,301 @@
+"""From three blocks and a call to one `JobSpec`, or to every reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from hpc_prefect.blocks.call import Call, name_problems, read_arguments, read_files
+from hpc_prefect.blocks.checks import (
+    environment_problems,
+    field_errors,
+    memory_problems,
+    sentence,
+    suggestion,
+    walltime_problems,
+)
+from hpc_prefect.blocks.options import read_executable
+from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.errors import InvalidJob
+from hpc_prefect.job.spec import (
+    Executable,
+    JobSpec,
+    Resources,
+    Site,
+    launcher_problems,
+    parse_memory,
+    parse_walltime,
+)
+
+#: What an override may not change, because it says which profile it is.
+_IDENTITY = ("profile_name", "command_name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """The CPU or the GPU side of an HPC profile, with the overrides merged in."""
+
+    queue: str
+    project: str
+    launcher: str
+    modules: list[str]
+    setup: list[str]
+    teardown: list[str]
+    cores_per_node: int
+    memory_per_node: str
+    gpus_per_node: int
+    executables: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def resolve(
+    command: CommandBlock,
+    execution: ExecutionProfileBlock,
+    hpc: HPCProfileBlock,
+    call: Call,
+    *,
+    machine_cores: int,
+) -> tuple[JobSpec, dict[str, str]]:
+    """Make the job's spec, and beside it the values of its secret environment variables.
+
+    Pure: looks at no file and asks nobody. `machine_cores` is what `local.slots = 0` stands for.
+
+    Raises:
+        InvalidJob: with every problem of blocks and call at once.
+    """
+    problems = _pair_problems(command, execution)
+    execution = _overridden(execution, call.overrides, problems)
+    place = _side(hpc, execution.resource_class)
+    problems += _scheduler_problems(hpc)
+    executable = _executable(command.executable_key, place.executables, problems)
+    resources = _resources(execution, problems)
+    problems += _launch_problems(resources, place.launcher)
+    problems += _node_problems(resources, place)
+    if hpc.scheduler == "local":
+        problems += _machine_problems(resources, hpc.local.slots or machine_cores)
+    secrets = hpc.secret_environment.get_secret_value()
+    problems += _in("HPC profile, environment", environment_problems(place.environment))
+    problems += _in("HPC profile, secret_environment", environment_problems(secrets))
+    problems += _in("execution profile, environment", environment_problems(execution.environment))
+    problems += name_problems(call.script_filename)
+    arguments = read_arguments(command.default_args, call.user_args, problems)
+    inputs = read_files("inputs", call.inputs, problems)
+    outputs = read_files("expected_outputs", call.expected_outputs, problems)
+    if problems or executable is None:
+        raise InvalidJob(call.subject, problems)
+    spec = JobSpec(
+        name=call.script_filename,
+        command_name=command.command_name,
+        executable=executable,
+        site=_site(hpc, place, resources),
+        resources=resources,
+        work_dir=call.work_dir,
+        arguments=arguments,
+        environment=dict(execution.environment),
+        secret_names=tuple(sorted(secrets)),
+        inputs=inputs,
+        expected_outputs=outputs,
+    )
+    return spec, dict(secrets)
+
+
+def _pair_problems(command: CommandBlock, execution: ExecutionProfileBlock) -> list[str]:
+    if execution.command_name == command.command_name:
+        return []
+    return [
+        f"execution profile {execution.profile_name!r} is for command "
+        f"{execution.command_name!r}, but the command block is {command.command_name!r}"
+    ]
+
+
+def _in(where: str, texts: list[str]) -> list[str]:
+    return [f"{where}: {text}" for text in texts]
+
+
+def _overridden(
+    execution: ExecutionProfileBlock, overrides: Mapping[str, Any] | None, problems: list[str]
+) -> ExecutionProfileBlock:
+    """The profile with the call's overrides; with a problem each for what cannot be overridden."""
+    if not overrides:
+        return execution
+    where = "execution_profile_overrides"
+    if not isinstance(overrides, Mapping):
+        problems.append(f"{where}: must be a mapping of fields, not {type(overrides).__name__}")
+        return execution
+    known = [name for name in type(execution).model_fields if name not in _IDENTITY]
+    accepted = {}
+    for name, value in overrides.items():
+        if name in known:
+            accepted[name] = value
+        elif name in _IDENTITY:
+            problems.append(f"{where}.{name}: cannot be overridden; choose another profile")
+        else:
+            near = suggestion(str(name), known)
+            problems.append(f"{where}.{name}: there is no such field{near}")
+    if isinstance(accepted.get("environment"), Mapping):
+        accepted["environment"] = execution.environment | dict(accepted["environment"])
+    # Only what is overridden is judged here: the profile's own values have their turn later.
+    neutral: dict[str, Any] = {"profile_name": "-", "command_name": "-"}
+    try:
+        checked = ExecutionProfileBlock(**neutral | accepted)
+    except ValidationError as error:
+        problems += [f"{where}.{sentence(*each)}" for each in _override_errors(error)]
+        return execution
+    return execution.model_copy(update={name: getattr(checked, name) for name in accepted})
+
+
+def _override_errors(error: ValidationError) -> list[tuple[str, str]]:
+    # The field must stand right after the dot, so its name is not left out as elsewhere.
+    return [("", f"{name}: {text}") for name, text in field_errors(error)]
+
+
+def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
+    side = _Place(
+        queue=hpc.queue_cpu,
+        project=hpc.project_cpu,
+        launcher=hpc.launcher,
+        modules=hpc.modules,
+        setup=hpc.setup,
+        teardown=hpc.teardown,
+        executables=hpc.executables,
+        environment=hpc.environment,
+        cores_per_node=hpc.cores_per_node,
+        memory_per_node=hpc.memory_per_node,
+        gpus_per_node=hpc.gpus_per_node,
+    )
+    if resource_class == "cpu":
+        return side
+    gpu = hpc.gpu
+    return _Place(
+        queue=hpc.queue_gpu,
+        project=hpc.project_gpu,
+        launcher=gpu.launcher or side.launcher,
+        modules=gpu.modules or side.modules,
+        setup=gpu.setup or side.setup,
+        teardown=gpu.teardown or side.teardown,
+        executables=side.executables | gpu.executables,
+        environment=side.environment | gpu.environment,
+        cores_per_node=gpu.cores_per_node or side.cores_per_node,
+        memory_per_node=gpu.memory_per_node or side.memory_per_node,
+        gpus_per_node=gpu.gpus_per_node or side.gpus_per_node,
+    )
+
+
+def _site(hpc: HPCProfileBlock, place: _Place, resources: Resources) -> Site:
+    return Site(
+        scheduler=hpc.scheduler,
+        queue=place.queue,
+        project=place.project,
+        # Not part of a single-process job: changing the launcher must not make it another job.
+        launcher=place.launcher if resources.launch == "mpi" else "",
+        login_shell=hpc.login_shell,
+        modules=tuple(place.modules),
+        setup=tuple(place.setup),
+        teardown=tuple(place.teardown),
+        environment=dict(place.environment),
+        options=getattr(hpc, hpc.scheduler).model_dump(mode="json"),
+    )
+
+
+def _scheduler_problems(hpc: HPCProfileBlock) -> list[str]:
+    # Late, so that a Prefect server that only registers block types does not load schedulers.
+    from hpc_prefect.schedulers import available
+
+    problems = [f"HPC profile: {text}" for text in hpc.foreign_options()]
+    if hpc.scheduler not in available():
+        can = ", ".join(available())
+        problems.append(
+            f"HPC profile: scheduler {hpc.scheduler!r} cannot be used yet; this version runs: {can}"
+        )
+    return problems
+
+
+def _executable(key: str, known: Mapping[str, Any], problems: list[str]) -> Executable | None:
+    if key not in known:
+        keys = ", ".join(repr(name) for name in sorted(known)) or "none"
+        problems.append(f"executable {key!r} is not in the HPC profile; its executables: {keys}")
+        return None
+    executable, found = read_executable(known[key])
+    problems += [f"HPC profile, executables, {key!r}: {text}" for text in found]
+    return executable
+
+
+def _resources(execution: ExecutionProfileBlock, problems: list[str]) -> Resources:
+    """The shape in plain units; what cannot be read becomes a problem and counts as nothing."""
+    wrong_time = walltime_problems(execution.walltime)
+    wrong_memory = memory_problems(execution.memory_per_node)
+    problems += [f"execution profile, {text}" for text in wrong_time]
+    problems += [f"execution profile, {sentence('memory_per_node', t)}" for t in wrong_memory]
+    if execution.gpus_per_node and execution.resource_class != "gpu":
+        problems.append(
+            f"gpus_per_node is {execution.gpus_per_node}, but resource_class is "
+            f"{execution.resource_class!r}: choose resource_class='gpu'"
+        )
+    return Resources(
+        resource_class=execution.resource_class,
+        num_nodes=execution.num_nodes,
+        ranks_per_node=execution.ranks_per_node,
+        threads_per_rank=execution.threads_per_rank,
+        memory_per_node=0 if wrong_memory else parse_memory(execution.memory_per_node),
+        gpus_per_node=execution.gpus_per_node,
+        walltime=0 if wrong_time else parse_walltime(execution.walltime),
+        launch=execution.launch,
+    )
+
+
+def _launch_problems(resources: Resources, launcher: str) -> list[str]:
+    problems = [f"HPC profile, {text}" for text in launcher_problems(launcher)]
+    if resources.launch == "mpi" and not launcher.strip():
+        problems.append(
+            "launch is 'mpi', but the HPC profile has no launcher; "
+            "set one, such as 'mpiexec -n {ranks} {command}'"
+        )
+    if resources.launch == "single" and resources.ranks > 1:
+        problems.append(
+            f"launch is 'single', but {resources.num_nodes} nodes × {resources.ranks_per_node} "
+            f"ranks_per_node = {resources.ranks} ranks: choose launch='mpi', or one rank"
+        )
+    return problems
+
+
+def _node_problems(resources: Resources, place: _Place) -> list[str]:
+    problems = []
+    wrong_memory = memory_problems(place.memory_per_node)
+    problems += [f"HPC profile, {sentence('memory_per_node', text)}" for text in wrong_memory]
+    has_memory = 0 if wrong_memory else parse_memory(place.memory_per_node)
+    cores = resources.cores_per_node
+    if 0 < place.cores_per_node < cores:
+        problems.append(
+            f"{resources.ranks_per_node} ranks_per_node × {resources.threads_per_rank} "
+            f"threads_per_rank = {cores} cores, but a node has {place.cores_per_node}"
+        )
+    if 0 < has_memory < resources.memory_per_node:
+        problems.append(
+            f"memory_per_node is {_size(resources.memory_per_node)}, "
+            f"but a node has {_size(has_memory)}"
+        )
+    if 0 < place.gpus_per_node < resources.gpus_per_node:
+        problems.append(
+            f"gpus_per_node is {resources.gpus_per_node}, but a node has {place.gpus_per_node}"
+        )
+    return problems
+
+
+def _size(count: int) -> str:
+    for unit, power in (("T", 4), ("G", 3), ("M", 2), ("K", 1)):
+        if count >= 1024**power:
+            return f"{round(count / 1024**power, 2):g}{unit}"
+    return f"{count} bytes"
+
+
+def _machine_problems(resources: Resources, slots: int) -> list[str]:
+    cores = resources.num_nodes * resources.cores_per_node
+    if cores <= slots:
+        return []
+    return [
+        f"{resources.num_nodes} nodes × {resources.cores_per_node} cores = {cores} cores, but this "
+        f"machine has {slots} slots; ask for less, or set local.slots in the HPC profile"
+    ]

@@ -1,0 +1,496 @@
+"""Where in which experiment a call is made: the Prefect edge of a job's identity.
+
+A *campaign* is one experiment: named by the user, or by the flow, its parameters and the work_dir.
+The flow run is only its present claimant: a run that starts after another one of the same campaign
+died or failed continues it, and a campaign that was completed is begun anew as its next instance.
+
+Inside the campaign a call has a scope (`scope`, an enclosing task, a sub-flow) and a number among
+its likes; see `hpc_prefect.job.identity`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.hashing import hash_objects
+
+from hpc_prefect.errors import ConfigurationError, JobHeld
+from hpc_prefect.executor import claim as claims
+from hpc_prefect.executor.claim import Claimant, this_process
+from hpc_prefect.executor.service import executor
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.identity import ScopeFrame, digest, job_key, slug
+from hpc_prefect.transports.local import LocalTransport
+
+logger = logging.getLogger("hpc_prefect.campaign")
+
+COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One call's place in the experiment; the same in every run of the campaign.
+
+    Attributes:
+        campaign: its folder's name, with the instance.
+        scope: the names of the scopes around the call, outermost first.
+        n: 0 for the first of identical calls in this scope, 1 for the second …
+        folder: `<work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>`, not yet created.
+        claimant: this process and the flow run that it works for.
+    """
+
+    campaign: str
+    scope: tuple[str, ...]
+    digest: str
+    n: int
+    key: str
+    folder: Path
+    claimant: Claimant
+
+
+class _Owner(NamedTuple):
+    """The innermost flow run and task run of a moment; empty where there is none."""
+
+    flow_run: str
+    task_run: str
+
+
+class _Open(NamedTuple):
+    frame: ScopeFrame
+    owner: _Owner
+
+
+class _Choice(NamedTuple):
+    name: str
+    fresh: bool
+
+
+_DEFAULT = _Choice("", False)
+_scope: ContextVar[_Open | None] = ContextVar("hpc_prefect_scope", default=None)
+_choice: ContextVar[_Choice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Name a context, so that identical calls in it are told apart from those in another.
+
+    A loop over walkers, say, that runs the same job for each:
+
+        for walker in range(4):
+            with scope(f"walker-{walker}"):
+                await run_job_from_blocks(...)
+
+    Identical calls inside one scope are numbered in the order in which they are made, and so are
+    scopes of one name that are opened one after another: they are different scopes. A retry or a
+    resumed run counts from the beginning again, and so finds what its predecessor did.
+    """
+    if not name:
+        raise ValueError("a scope needs a name")
+    parent = _frame()
+    again = parent.count(f"scope:{name}")
+    frame = ScopeFrame(f"{name}#{again}" if again else name, parent)
+    token = _scope.set(_Open(frame, _owner()))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+@contextmanager
+def campaign(name: str = "", *, fresh: bool = False) -> Iterator[None]:
+    """Choose the campaign of the calls inside, instead of flow name, parameters and work_dir.
+
+    Args:
+        name: the campaign's name; runs that give the same one (and work_dir) continue each other.
+        fresh: begin a new instance whatever an earlier run left, and take nothing over.
+    """
+    token = _choice.set(_Choice(name, fresh))
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+async def locate(*, work_dir: str | os.PathLike[str], name: str, digest: str) -> Place:
+    """This call's place in its campaign, which is opened (and claimed) by the first call.
+
+    Args:
+        work_dir: where the campaign's folder is or will be.
+        name: what kind of work this is; part of its identity.
+        digest: of what is to be done.
+
+    Raises:
+        JobHeld: another living run works on this campaign.
+        TransportError: the folder cannot be written.
+    """
+    opened = _campaigns.get(_campaign_key(str(work_dir)))
+    if opened is None:
+        opened = await asyncio.to_thread(_open_campaign, str(work_dir))
+    frame = _frame()
+    what = f"{name}:{digest}"
+    n = frame.count(f"{opened.folder}:{what}")
+    key = job_key(opened.name, frame.path, what, n)
+    return Place(
+        campaign=opened.name,
+        scope=frame.path,
+        digest=digest,
+        n=n,
+        key=key,
+        folder=Path(opened.folder, f"{digest_prefix(key)}", key),
+        claimant=opened.claimant,
+    )
+
+
+def digest_prefix(key: str) -> str:
+    """Two hexadecimal digits from a key, to spread thousands of folders."""
+    return digest(key)[:2]
+
+
+# --- frames: where in the run a call is made
+
+
+def _flow_context() -> FlowRunContext | None:
+    return FlowRunContext.get()
+
+
+def _task_context(flow: FlowRunContext | None) -> TaskRunContext | None:
+    """The task run inside which we are: none in the body of a sub-flow that a task called."""
+    task = TaskRunContext.get()
+    if task is None or flow is None or flow.flow_run is None:
+        return task
+    inside = task.task_run.flow_run_id in (None, flow.flow_run.id)
+    return task if inside else None
+
+
+def _owner() -> _Owner:
+    flow = _flow_context()
+    task = _task_context(flow)
+    return _Owner(
+        str(flow.flow_run.id) if flow and flow.flow_run else "",
+        str(task.task_run.id) if task else "",
+    )
+
+
+def _frame() -> ScopeFrame:
+    """The innermost scope frame of this moment."""
+    opened = _scope.get()
+    if opened is not None and opened.owner == _owner():
+        return opened.frame
+    flow = _flow_context()
+    task = _task_context(flow)
+    if task is not None:
+        return _task_frame(task, flow)
+    return _flow_frame(flow)
+
+
+@dataclass(slots=True)
+class _Frames:
+    """The frames of this process, by the run and attempt that entered them."""
+
+    by_entry: dict[tuple[str, int], ScopeFrame] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def enter(
+        self, run_id: str, attempt: int, parent: Callable[[], ScopeFrame], name: Callable[[], str]
+    ) -> ScopeFrame:
+        """The frame of one attempt of one run; a retry is a new entry with new counters."""
+        with self.lock:
+            frame = self.by_entry.get((run_id, attempt))
+            if frame is None:
+                frame = self._make(run_id, parent(), name())
+                self.by_entry[run_id, attempt] = frame
+            return frame
+
+    def _make(self, run_id: str, parent: ScopeFrame, name: str) -> ScopeFrame:
+        # A retry of one run keeps its number among the identical siblings of its parent's entry.
+        number = parent.numbers.setdefault(name, {})
+        return ScopeFrame(f"{name}-{number.setdefault(run_id, len(number))}", parent)
+
+
+_frames = _Frames()
+_roots: dict[tuple[str, int], ScopeFrame] = {}
+
+
+def _task_frame(task: TaskRunContext, flow: FlowRunContext | None) -> ScopeFrame:
+    return _frames.enter(
+        str(task.task_run.id),
+        task.task_run.run_count,
+        lambda: _around_task(task, flow),
+        lambda: f"task-{slug(task.task.name)}-{_value_digest(task.parameters)}",
+    )
+
+
+def _around_task(task: TaskRunContext, flow: FlowRunContext | None) -> ScopeFrame:
+    """The frame in which a task was called: a scope, an outer task, or the flow."""
+    outer = _outer(task)
+    outer_id = str(outer.task_run.id) if isinstance(outer, TaskRunContext) else ""
+    flow_id = str(flow.flow_run.id) if flow and flow.flow_run else ""
+    opened = _scope.get()
+    if opened is not None and opened.owner == _Owner(flow_id, outer_id):
+        return opened.frame
+    if isinstance(outer, TaskRunContext) and _same_flow(outer, flow):
+        return _task_frame(outer, flow)
+    return _flow_frame(flow)
+
+
+def _same_flow(task: TaskRunContext, flow: FlowRunContext | None) -> bool:
+    flow_run_id = flow.flow_run.id if flow and flow.flow_run else None
+    return task.task_run.flow_run_id in (None, flow_run_id)
+
+
+def _flow_frame(flow: FlowRunContext | None) -> ScopeFrame:
+    """The frame of a flow run: the root, or below the caller when it is a sub-flow."""
+    if flow is None or flow.flow_run is None:
+        return _roots.setdefault(("", 0), ScopeFrame())
+    run = flow.flow_run
+    parent = _outer(flow)
+    if run.parent_task_run_id is None or not isinstance(parent, FlowRunContext):
+        return _roots.setdefault((str(run.id), run.run_count), ScopeFrame())
+    return _frames.enter(
+        str(run.id),
+        run.run_count,
+        lambda: _around_flow(parent),
+        lambda: (
+            f"flow-{slug(flow.flow.name if flow.flow else run.name)}"
+            f"-{_value_digest(run.parameters)}"
+        ),
+    )
+
+
+def _around_flow(parent: FlowRunContext) -> ScopeFrame:
+    parent_id = str(parent.flow_run.id) if parent.flow_run else ""
+    task = TaskRunContext.get()
+    inside = task if task is not None and _same_flow(task, parent) else None
+    opened = _scope.get()
+    if opened is not None and opened.owner == _Owner(
+        parent_id, str(inside.task_run.id) if inside else ""
+    ):
+        return opened.frame
+    return _task_frame(inside, parent) if inside else _flow_frame(parent)
+
+
+def _outer(context: FlowRunContext | TaskRunContext) -> object:
+    """The context of the same kind around one. Prefect keeps it only in the variable's token."""
+    token = getattr(context, "_token", None)
+    return None if token is None or token.old_value is Token.MISSING else token.old_value
+
+
+def _value_digest(parameters: object) -> str:
+    """Eight characters that tell parameters apart; none when they cannot be told apart stably."""
+    try:
+        return digest(parameters)[:8]
+    except TypeError:
+        return (hash_objects(parameters) or "")[:8]
+
+
+# --- campaigns: which experiment this is, and whether it is ours
+
+
+@dataclass(frozen=True, slots=True)
+class _Campaign:
+    name: str
+    folder: str
+    claimant: Claimant
+
+
+_campaigns: dict[tuple[str, _Choice, str, int], _Campaign] = {}
+_campaigns_lock = threading.Lock()
+
+
+def root_flow() -> FlowRunContext | None:
+    """The outermost flow run of this call that this process knows."""
+    flow = _flow_context()
+    while flow is not None and flow.flow_run and flow.flow_run.parent_task_run_id:
+        outer = _outer(flow)
+        if not isinstance(outer, FlowRunContext):
+            break
+        flow = outer
+    return flow
+
+
+def _root_id() -> str:
+    flow = root_flow()
+    return str(flow.flow_run.id) if flow and flow.flow_run else ""
+
+
+def _campaign_key(work_dir: str) -> tuple[str, _Choice, str, int]:
+    return _root_id(), _choice.get(), os.path.abspath(work_dir), os.getpid()
+
+
+def _open_campaign(work_dir: str) -> _Campaign:
+    """Find the campaign's newest instance, or begin one, and claim it. Blocks: run in a thread."""
+    key = _campaign_key(work_dir)
+    with _campaigns_lock:
+        if key not in _campaigns:
+            _campaigns[key] = _claim_campaign(os.path.abspath(work_dir), _choice.get())
+        return _campaigns[key]
+
+
+def _claim_campaign(work_dir: str, choice: _Choice) -> _Campaign:
+    transport = LocalTransport()
+    claimant = this_process(_root_id())
+    base = slug(choice.name) if choice.name else _default_name(work_dir)
+    root = f"{work_dir}/{names.ROOT}"
+    instance = _newest_instance(transport.list(root), base)
+    folder = _instance_folder(root, base, instance)
+    holder = claims.holder_of(transport, folder) if instance else None
+    if instance == 0 or choice.fresh or _is_completed(transport, folder, holder, claimant):
+        instance += 1
+        folder = _instance_folder(root, base, instance)
+        holder = None
+    transport.make_folder(folder)
+    joined = holder is not None and holder.flow_run == claimant.flow_run != ""
+    if not (joined and claims.is_alive(holder or claimant, lambda: 0.0, lambda _: False)):
+        claim, predecessor = _take(transport, folder, claimant)
+        executor().keep(claim)
+        if predecessor is not None:
+            logger.info("continuing campaign %s of %s", folder, predecessor.describe())
+    _mark_at_end(claimant.flow_run, folder)
+    return _Campaign(os.path.basename(folder), folder, claimant)
+
+
+def _take(
+    transport: LocalTransport, folder: str, claimant: Claimant
+) -> tuple[claims.Claim, Claimant | None]:
+    try:
+        return claims.take(transport, folder, claimant, is_over)
+    except JobHeld as held:
+        raise JobHeld(
+            f"{held}. To run the same experiment a second time beside it, give the run a name of"
+            " its own: with hpc_prefect.campaign('replica-2'): …"
+        ) from None
+
+
+def _default_name(work_dir: str) -> str:
+    flow = root_flow()
+    if flow is not None and flow.flow_run is not None:
+        name = flow.flow.name if flow.flow else flow.flow_run.name
+        parameters = _value_digest([name, flow.flow_run.parameters, work_dir])
+    else:
+        name = Path(sys.argv[0] or "script").stem
+        parameters = _value_digest([name, sys.argv[1:], work_dir])
+    return f"{slug(name, 24)}-{parameters}"
+
+
+def _instance_folder(root: str, base: str, instance: int) -> str:
+    return f"{root}/{base}" if instance <= 1 else f"{root}/{base}.{instance}"
+
+
+def _newest_instance(present: list[str], base: str) -> int:
+    numbers = [1] if base in present else []
+    for name in present:
+        stem, _, number = name.rpartition(".")
+        if stem == base and number.isdecimal():
+            numbers.append(int(number))
+    return max(numbers, default=0)
+
+
+def _is_completed(
+    transport: LocalTransport, folder: str, holder: Claimant | None, claimant: Claimant
+) -> bool:
+    """Whether the instance's last run came to its end; a run that goes on with itself did not."""
+    if holder is None or holder.flow_run == claimant.flow_run != "":
+        return False
+    if transport.status(f"{folder}/{COMPLETED}") is not None:
+        return True
+    state = _state_of(holder.flow_run) if holder.flow_run else None
+    return state is not None and state.is_completed()
+
+
+def is_over(flow_run_id: str) -> bool:
+    """Whether Prefect says that a flow run has ended; False when it does not know. Blocks."""
+    state = _state_of(flow_run_id)
+    return state is not None and state.is_final()
+
+
+def is_cancelled(flow_run_id: str) -> bool:
+    """Whether Prefect says that a flow run is, or is being, cancelled. Blocks."""
+    state = _state_of(flow_run_id)
+    return state is not None and (state.is_cancelled() or state.is_cancelling())
+
+
+def _state_of(flow_run_id: str) -> State[Any] | None:
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
+    except ObjectNotFound:
+        return None
+    except Exception as error:  # noqa: BLE001 - any trouble with the API means: not known
+        logger.warning("asking Prefect about flow run %s: %s", flow_run_id, error)
+        return None
+
+
+# --- the end of a campaign's run
+
+_folders_of: dict[str, set[str]] = {}
+
+
+def _mark_at_end(flow_run_id: str, folder: str) -> None:
+    """See to it that the campaign is marked as completed when its run completes."""
+    _folders_of.setdefault(flow_run_id, set()).add(folder)
+    root = root_flow()
+    if root is not None and root.flow is not None:
+        if _flow_completed not in root.flow.on_completion_hooks:
+            root.flow.on_completion(_flow_completed)
+    elif len(_folders_of[flow_run_id]) == 1:
+        atexit.register(_script_ended)
+
+
+def _flow_completed(flow: object, flow_run: Any, state: State[Any]) -> None:
+    for folder in _folders_of.pop(str(flow_run.id), ()):
+        _mark(folder)
+
+
+def _script_ended() -> None:
+    """A script that came to its end without an exception has completed its campaigns."""
+    if not hasattr(sys, "last_type") and not unfinished():
+        for folder in _folders_of.pop("", ()):
+            _mark(folder)
+
+
+def _mark(folder: str) -> None:
+    try:
+        LocalTransport().write_atomic(f"{folder}/{COMPLETED}", b"")
+    except Exception as error:  # noqa: BLE001 - the run is over; the next one asks Prefect instead
+        logger.warning("marking %s as completed: %s", folder, error)
+
+
+#: Jobs of this process that did not succeed, of scripts without a flow; a script that ends with
+#: one of them is continued by its next start.
+_failed: set[str] = set()
+
+
+def unfinished() -> bool:
+    return bool(_failed)
+
+
+def note_outcome(key: str, *, succeeded: bool) -> None:
+    """Remember whether a call of this process succeeded."""
+    (_failed.discard if succeeded else _failed.add)(key)
+
+
+def absolute_work_dir(work_dir: str | os.PathLike[str]) -> str:
+    """The work_dir as it is at the call: `~` expanded, absolute.
+
+    Raises:
+        ConfigurationError: it is empty.
+    """
+    text = os.fspath(work_dir)
+    if not text:
+        raise ConfigurationError("work_dir is empty; give the folder in which the program runs")
+    return os.path.abspath(os.path.expanduser(text))

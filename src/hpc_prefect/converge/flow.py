@@ -1,0 +1,170 @@
+"""The Prefect edge of the loop: `converge()` and its place in the campaign."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic
+
+from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints
+from hpc_prefect.converge.desk import Desk, Source, run_log
+from hpc_prefect.converge.loop import Body, Convergence, Measure, State, Step, run_loop
+from hpc_prefect.converge.stop import Row, StopRule
+from hpc_prefect.converge.telemetry import Plot
+from hpc_prefect.errors import ConfigurationError, NotConverged
+from hpc_prefect.job.identity import digest
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+async def converge(
+    step: Step[State],
+    initial_state: State,
+    *,
+    measure: Measure[State],
+    work_dir: str | os.PathLike[str],
+    stop: StopRule | None = None,
+    stop_variable_name: str | None = None,
+    seed: int | None = None,
+    name: str = "converge",
+    key: str | None = None,
+    plot: Plot | None = None,
+    must_converge: bool = False,
+    on_iteration: Callable[[Row], object] | None = None,
+) -> Convergence[State]:
+    """Repeat `step` until the stop rule ends the loop; resume where an earlier run was stopped.
+
+    A checkpoint is written after every iteration. When the flow is retried, or started again after
+    it was killed, the same call goes on after the last whole iteration, with the random numbers
+    that it would have had; jobs and samplings of the broken iteration are found again, not
+    repeated. A loop that had ended is returned at once.
+
+    The state is kept as a pickle, and the loop goes on from what was read back: a state may hold
+    numbers, arrays, NumPy generators, dataclasses of a module, but no open file, connection or
+    lambda, and step is given a copy. Seconds that a killed iteration took are not counted.
+
+    Args:
+        step: `step(state, iteration) -> new state`, async or sync (a sync one runs in a thread).
+            Every random number must come from `iteration.rng`.
+        initial_state: the state before the first iteration.
+        measure: `measure(state)` → a number, or columns by name; async or sync.
+        work_dir: where the PNG `<name>.png` and, under `.hpc-prefect`, the checkpoints are.
+        stop: the stop rule; or else
+        stop_variable_name: a Prefect Variable, a JSON object with the rule under `"stop"`; what
+            stands beside it reaches step as `iteration.parameters`. It is read once, when the loop
+            starts: changing the Variable does not change a loop that is under way, or resumed.
+        seed: of `iteration.rng`; None draws one, which `loop.json` in the loop's folder records.
+        name: of the loop, in files, artifacts and scopes. Loops of one `work_dir` that are to
+            have plots of their own need different names.
+        key: identifies the loop in place of the initial state's digest. Needed when that state
+            is not the same to the last bit in every run (threaded linear algebra), as a resumed
+            run would not find its checkpoint. A state without a digest (`identity.digest`) counts
+            as none: such loops of one name and seed are told apart by their order.
+        plot: what the plot shows beside the watched column.
+        must_converge: raise when the loop ends without reaching the tolerance.
+        on_iteration: is given each new row after its checkpoint is safe; async or sync.
+
+    Raises:
+        ConfigurationError: the stop rule, a measured column or the state cannot be used.
+        NotConverged: the watched value became NaN or infinite, or `must_converge` was not met.
+        LedgerError: the checkpoints cannot be written or are all damaged.
+    """
+    # Late: the loop's core is importable without Prefect.
+    from hpc_prefect.campaign import absolute_work_dir, locate, scope
+
+    _check(name, stop, stop_variable_name)
+    folder = Path(absolute_work_dir(work_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = _loop_digest(name, seed, key, initial_state)
+    place = await locate(work_dir=folder, name=name, digest=identity)
+    log = run_log()
+    source = Source(stop, stop_variable_name)
+    book = Checkpoints(place.folder, log)
+    desk = Desk(
+        name=name,
+        book=book,
+        source=source,
+        log=log,
+        png=folder / f"{name}.png",
+        plot=plot or Plot(),
+        on_iteration=on_iteration,
+    )
+    start = _Start(name, seed, initial_state, source, book)
+    body = Body(step=step, measure=measure, name=name)
+    # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
+    with scope(f"{name}-{place.key[:8]}"):
+        result = await run_loop(book, body, start, watcher=desk, enter=scope)
+    if must_converge and not result.converged:
+        raise NotConverged(
+            f"loop {name!r} ended after {result.iterations} iterations for {result.reason}, not "
+            f"for its tolerance; last change {result.history[-1]['change']}. Its rows are in "
+            f"{place.folder / 'iterations.jsonl'}. A new campaign with another stop rule starts it "
+            f"anew"
+        )
+    return replace(result, plot=desk.drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start(Generic[State]):
+    """Makes the first checkpoint: the one place where rule, parameters and seed are taken."""
+
+    name: str
+    seed: int | None
+    state: State
+    source: Source
+    book: Checkpoints
+
+    async def __call__(self) -> Checkpoint:
+        rule, parameters = await self.source.read()
+        generator, entropy = _generator(self.seed)
+        record = {
+            "name": self.name,
+            "seed": self.seed,
+            "entropy": str(entropy),
+            "stop": rule.as_dict(),
+            "stop_variable_name": self.source.variable_name,
+            "parameters": parameters,
+        }
+        await asyncio.to_thread(self.book.note, "loop.json", json.dumps(record, indent=2) + "\n")
+        return Checkpoint(state=self.state, rng=generator, rule=rule, parameters=parameters)
+
+
+def _check(name: str, stop: StopRule | None, stop_variable_name: str | None) -> None:
+    problems = []
+    if not _NAME.fullmatch(name):
+        problems.append(f"name {name!r}: it names files; use letters, digits and . _ -")
+    if (stop is None) == (stop_variable_name is None):
+        what = "neither was" if stop is None else "both were"
+        problems.append(f"give either stop or stop_variable_name; {what} given")
+    if stop is not None and not isinstance(stop, StopRule):
+        kind = type(stop).__name__
+        problems.append(f"stop: must be a StopRule (StopRule.parse makes one), not a {kind}")
+    if problems:
+        raise ConfigurationError("converge: " + "; ".join(problems))
+
+
+def _loop_digest(name: str, seed: int | None, key: str | None, state: object) -> str:
+    told_apart_by = {"loop": name, "seed": seed, "key": key}
+    if key is None:
+        try:
+            return digest(told_apart_by | {"state": state})
+        except TypeError:  # such a state has no digest; the docstring says what follows
+            pass
+    return digest(told_apart_by)
+
+
+def _generator(seed: int | None) -> tuple[Any, object]:
+    """A NumPy generator and the entropy that it was made from."""
+    try:
+        from numpy.random import SeedSequence, default_rng
+    except ImportError as error:
+        raise ConfigurationError(
+            "converge needs NumPy for its random generator: pip install 'hpc-prefect[quantum]'"
+        ) from error
+    sequence = SeedSequence(seed)
+    return default_rng(sequence), sequence.entropy

@@ -1,0 +1,99 @@
+"""Every error that this package raises.
+
+    HpcPrefectError
+    ├── InvalidJob               bad input, all problems at once; nothing was submitted
+    ├── ConfigurationError       a file, a setting or a block's content cannot be used
+    │   └── IncompatibleVersions installed packages that cannot work together
+    ├── JobHeld                  another living run holds this job or campaign
+    ├── LedgerError              a job folder cannot be written or makes no sense
+    ├── TransportError           a command could not be run, or a file not reached
+    ├── SchedulerError           the scheduler answered, but not usefully (try again)
+    ├── JobFailed                the job ended, or will never run; carries the verdict
+    │   └── JobTimedOut          the caller's `timeout_seconds` passed; also a TimeoutError
+    └── NotConverged             a convergence loop that was asked to insist did not converge
+
+`JobFailed.retryable` says whether another attempt makes sense; it is set where the reason is
+decided (`hpc_prefect.job.failure`), never read from a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpc_prefect.job.state import JobResult
+
+
+class HpcPrefectError(Exception):
+    """Any error of this package."""
+
+
+class InvalidJob(HpcPrefectError):
+    """What was asked for cannot be run as it stands; nothing was submitted.
+
+    Attributes:
+        problems: each problem as one sentence, all that were found.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{subject}: {count}, nothing was submitted:{lines}")
+
+    def __reduce__(self) -> tuple[type[InvalidJob], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.subject, self.problems)
+
+
+class ConfigurationError(HpcPrefectError):
+    """A file, a setting or a block's content cannot be used."""
+
+
+class IncompatibleVersions(ConfigurationError):
+    """Installed packages cannot work together."""
+
+
+class JobHeld(HpcPrefectError):
+    """Another living run holds this job or campaign."""
+
+
+class LedgerError(HpcPrefectError):
+    """A job folder cannot be written, or what it says makes no sense."""
+
+
+class TransportError(HpcPrefectError):
+    """A command could not be run, or a file could not be reached."""
+
+
+class SchedulerError(HpcPrefectError):
+    """The scheduler answered, but not usefully; nothing was concluded from it."""
+
+
+class JobFailed(HpcPrefectError):
+    """The job did not succeed.
+
+    Attributes:
+        result: the whole `JobResult`, with the reason, paths, ids and times.
+    """
+
+    def __init__(self, message: str, result: JobResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt of the same job makes sense."""
+        return self.result.verdict.retryable
+
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[str, JobResult]]:
+        return type(self), (str(self), self.result)
+
+
+class JobTimedOut(JobFailed, TimeoutError):
+    """The caller's `timeout_seconds` passed before the job ended; the job was cancelled."""
+
+
+class NotConverged(HpcPrefectError):
+    """A convergence loop stopped without reaching its tolerance."""

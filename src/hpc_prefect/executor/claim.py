@@ -1,0 +1,171 @@
+"""Who works on a job: one living process, told by a file.
+
+A claim is the file `claim-<generation>`, created exclusively; the highest generation counts. Taking
+over from a dead claimant is creating the next one, which only one process can do. A claimant looks
+for a higher generation before it submits or writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hpc_prefect.errors import JobHeld
+from hpc_prefect.job import folder as names
+from hpc_prefect.transports.base import Transport
+
+#: A claim of another host that was not touched for so long is dead; it is touched every 30 s.
+STALE_AFTER = 300.0
+TOUCH_EVERY = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """A process, told apart from any other: pids are used again, and hosts start again."""
+
+    flow_run: str
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    def describe(self) -> str:
+        run = f"flow run {self.flow_run}" if self.flow_run else "a script"
+        return f"{run} (pid {self.pid} on {self.host})"
+
+
+@cache
+def _host_and_boot() -> tuple[str, str]:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return socket.gethostname(), boot
+
+
+def _process_started(pid: int) -> str:
+    """Clock ticks since boot at which a process started; empty when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def this_process(flow_run: str = "") -> Claimant:
+    """The claimant that we are."""
+    host, boot = _host_and_boot()
+    pid = os.getpid()
+    return Claimant(flow_run=flow_run, host=host, boot=boot, pid=pid, started=_process_started(pid))
+
+
+def is_alive(
+    holder: Claimant, idle_seconds: Callable[[], float], is_over: Callable[[str], bool]
+) -> bool:
+    """Whether a claimant still works: its own host decides at once, another by run state and age.
+
+    Args:
+        idle_seconds: since the claim was last touched, by the file server's clock.
+        is_over: whether Prefect says that a flow run has ended (False when it cannot tell).
+    """
+    host, boot = _host_and_boot()
+    here = holder.host == host
+    if here and (holder.boot != boot or _process_started(holder.pid) != holder.started):
+        return False
+    # A living process may be through with that run and serve another one now.
+    if holder.flow_run and is_over(holder.flow_run):
+        return False
+    return here or idle_seconds() < STALE_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Our claim on one folder."""
+
+    transport: Transport
+    folder: str
+    generation: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{names.CLAIM}{self.generation}"
+
+    def check(self) -> None:
+        """Raise `JobHeld` when somebody has taken over."""
+        newest = _newest(self.transport, self.folder)
+        if newest != self.generation:
+            holder = _read(self.transport, self.folder, newest)
+            raise JobHeld(
+                f"{self.folder} was taken over by {holder.describe() if holder else 'another run'};"
+                " this run leaves it alone"
+            )
+
+    def touch(self) -> None:
+        self.transport.touch(self.path)
+
+
+def take(
+    transport: Transport,
+    folder: str,
+    claimant: Claimant,
+    is_over: Callable[[str], bool] = lambda flow_run: False,
+) -> tuple[Claim, Claimant | None]:
+    """Claim a folder, or take it over from a dead claimant, who is returned beside the claim.
+
+    Raises:
+        JobHeld: a living run holds it; the message names it and the way to take over.
+    """
+    while True:
+        generation = _newest(transport, folder)
+        holder = _read(transport, folder, generation) if generation else None
+        if holder == claimant:
+            return Claim(transport, folder, generation), None
+        if holder is not None:
+            path = f"{folder}/{names.CLAIM}{generation}"
+            if is_alive(holder, lambda path=path: _idle(transport, path), is_over):  # type: ignore[misc]
+                raise JobHeld(
+                    f"{folder} is held by {holder.describe()}, which still runs. Wait for it, or"
+                    f" stop it; if you are sure that it is dead, remove {path} and start again"
+                )
+        content = json.dumps(dataclasses.asdict(claimant)).encode() + b"\n"
+        if transport.create(f"{folder}/{names.CLAIM}{generation + 1}", content):
+            return Claim(transport, folder, generation + 1), holder
+
+
+def holder_of(transport: Transport, folder: str) -> Claimant | None:
+    """Who claimed a folder last; None when nobody did."""
+    return _read(transport, folder, _newest(transport, folder))
+
+
+def _newest(transport: Transport, folder: str) -> int:
+    numbers = [
+        name.removeprefix(names.CLAIM)
+        for name in transport.list(folder)
+        if name.startswith(names.CLAIM)
+    ]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _read(transport: Transport, folder: str, generation: int) -> Claimant | None:
+    data = transport.read(f"{folder}/{names.CLAIM}{generation}")
+    try:
+        return Claimant(**json.loads(data or b""))
+    except (ValueError, TypeError):
+        return None
+
+
+def _idle(transport: Transport, path: str) -> float:
+    """Seconds since a file was touched, both times by the file server's clock."""
+    probe = f"{path}.{secrets.token_hex(4)}"
+    transport.write_atomic(probe, b"")
+    now, then = transport.status(probe), transport.status(path)
+    transport.remove(probe)
+    return now.modified - then.modified if now and then else 0.0

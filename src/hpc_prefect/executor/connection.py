@@ -1,0 +1,199 @@
+"""One connection: a scheduler through a transport, and one loop that asks about all its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.claim import TOUCH_EVERY
+from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.state import Observation
+from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.transports.base import Transport
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+T = TypeVar("T")
+
+#: A useful answer is never older than this many intervals, however long nothing changes.
+_BACK_OFF = 3.0
+
+
+class Watched(Protocol):
+    """What the loop needs of a job."""
+
+    job_id: str
+    poll_interval: float
+    next_look: float
+    wants_answer: bool
+
+    def look(self, now: float) -> None:
+        """Read the job's own records and output."""
+
+    def answered(self, now: float, seen: Observation | None) -> None:
+        """Take a useful answer; None when it does not list the job."""
+
+    def keep(self) -> None:
+        """Renew the claim."""
+
+    def broken(self, error: BaseException) -> None:
+        """Watching it failed for good."""
+
+
+class Connection:
+    """A scheduler at one place. All its questions go out from one loop.
+
+    Everything but `converse` runs on the executor's event loop.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        transport: Transport,
+        options: Mapping[str, object],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.scheduler = scheduler
+        self.transport = transport
+        self.options = options
+        self.pool = pool
+        self._jobs: dict[Watched, None] = {}
+        self._wake = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._asked_at = float("-inf")
+        self._answers_alike = 0
+        self._failures = 0
+
+    def converse(self, dialogue: Dialogue[T]) -> T:
+        """Run a dialogue's commands and return its result. Blocks: call it in a thread."""
+        try:
+            command = next(dialogue)
+            while True:
+                command = dialogue.send(self.transport.run(command))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def ask(self, dialogue: Dialogue[T]) -> T:
+        """`converse` in a thread of the pool."""
+        return await self.in_thread(lambda: self.converse(dialogue))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    def watch(self, job: Watched) -> None:
+        """Begin to look after a job."""
+        self._jobs[job] = None
+        self._wake.set()
+        if self._loop_task is None or self._loop_task.done():
+            loop = asyncio.get_running_loop()
+            self._asked_at = loop.time()  # a new job tells of its start and end by itself
+            self._loop_task = loop.create_task(self._watch_all())
+
+    def release(self, job: Watched) -> None:
+        """Stop looking after a job."""
+        self._jobs.pop(job, None)
+
+    def hurry(self) -> None:
+        """Something happened: look at once."""
+        self._wake.set()
+
+    async def _watch_all(self) -> None:
+        """The loop: own records often, the scheduler seldom, claims every half minute."""
+        clock = asyncio.get_running_loop().time
+        kept_at = clock()
+        while self._jobs:
+            now = clock()
+            for job in [job for job in self._jobs if job.next_look <= now]:
+                self._guarded(job, lambda job=job, now=now: job.look(now))  # type: ignore[misc]
+            if self._jobs and self._question_due(now):
+                await self._question()
+            if now - kept_at >= TOUCH_EVERY:
+                kept_at = now
+                for job in list(self._jobs):
+                    self._guarded(job, job.keep)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Sleep until the next job wants a look, a question is due, or something happened."""
+        if not self._jobs:
+            return
+        now = asyncio.get_running_loop().time()
+        looks = min(job.next_look for job in self._jobs)
+        pause = max(0.01, min(looks, self._next_question()) - now)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), pause)
+        self._wake.clear()
+
+    def _guarded(self, job: Watched, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except TransportError as error:
+            # A file server that does not answer now changes nothing; the next look may succeed.
+            logger.warning("looking at job %s: %s", job.job_id, error)
+        except Exception as error:  # noqa: BLE001 - one job's trouble must not stop the loop for the others
+            self.release(job)
+            job.broken(error)
+
+    def _next_question(self) -> float:
+        if any(job.wants_answer for job in self._jobs):
+            pause = self.scheduler.hurry * (1 + min(self._failures, 50))
+        else:
+            interval = min(job.poll_interval for job in self._jobs)
+            pause = interval * min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        return self._asked_at + pause
+
+    def _question_due(self, now: float) -> bool:
+        return now >= self._next_question()
+
+    async def _question(self) -> None:
+        """Ask about all jobs, in chunks; tell each what a useful answer says of it."""
+        jobs = [job for job in self._jobs if job.job_id]
+        clock = asyncio.get_running_loop().time
+        changed = False
+        for chunk in _chunks(jobs, self.scheduler.ids_per_question):
+            answer = await self._observe([job.job_id for job in chunk])
+            if isinstance(answer, NoAnswer):
+                self._failures += 1
+                level = logging.WARNING if self._failures in (1, 10, 100) else logging.DEBUG
+                logger.log(
+                    level,
+                    "%s gave no useful answer about %d jobs (%s); they are left as they were, and"
+                    " it is asked again",
+                    self.scheduler.name,
+                    len(chunk),
+                    answer.said,
+                )
+                continue
+            self._failures = 0
+            changed |= self._deliver(chunk, answer, clock())
+        self._answers_alike = 0 if changed else self._answers_alike + 1
+        # A little disorder, so that many flows on one login node do not ask in step.
+        self._asked_at = clock() + random.uniform(-0.05, 0.05) * self.scheduler.hurry
+
+    async def _observe(self, ids: Sequence[str]) -> dict[str, Observation] | NoAnswer:
+        try:
+            return await self.ask(self.scheduler.observe(ids, self.options))
+        except TransportError as error:
+            return NoAnswer(str(error))
+
+    def _deliver(self, jobs: Sequence[Watched], answer: dict[str, Observation], now: float) -> bool:
+        before = len(self._jobs)
+        for job in jobs:
+            if job in self._jobs:
+                seen = answer.get(job.job_id)
+                self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
+        return len(self._jobs) != before
+
+
+def _chunks(jobs: Sequence[Watched], size: int) -> Iterator[list[Watched]]:
+    remaining = iter(jobs)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

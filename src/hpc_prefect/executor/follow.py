@@ -1,0 +1,49 @@
+"""Following a growing file: complete lines, grouped, and never more than a reader can bear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hpc_prefect.transports.base import Transport
+
+#: One log record is at most so much, and each stream gives at most one record a second: a chatty
+#: program then costs a run about 2 ms of CPU a second, and everything is in the file anyway.
+CHUNK = 64_000
+EVERY = 1.0
+
+
+@dataclass(slots=True)
+class Follower:
+    """Reads what a file gained since the last time."""
+
+    transport: Transport
+    path: str
+    offset: int = 0
+    looked_at: float = field(default=float("-inf"))
+
+    def news(self, now: float, *, last: bool = False) -> str:
+        """New complete lines, or everything when it is the `last` time; empty when there are none.
+
+        When the file has grown by more than one record may hold, its end is given, with a line
+        that says how much was left out.
+        """
+        if not last and now - self.looked_at < EVERY:
+            return ""
+        self.looked_at = now
+        status = self.transport.status(self.path)
+        size = status.size if status else 0
+        if size <= self.offset:
+            return ""
+        start = max(self.offset, size - CHUNK)
+        data = self.transport.read(self.path, start, size - start) or b""
+        skipped = start - self.offset
+        if skipped and b"\n" in data:
+            cut = data.index(b"\n") + 1
+            skipped, data = skipped + cut, data[cut:]
+        if not last and b"\n" in data:
+            data = data[: data.rindex(b"\n") + 1]
+        elif not last and len(data) < CHUNK // 2:
+            return ""  # a line that is still being written
+        self.offset += skipped + len(data)
+        text = data.decode(errors="replace").rstrip("\n")
+        return f"… {skipped} bytes left out, see {self.path}\n{text}" if skipped else text

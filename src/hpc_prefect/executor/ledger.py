@@ -1,0 +1,120 @@
+"""One job folder on disk: what is written to it, and what is read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
+from hpc_prefect.job.script import secrets_text
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import JobResult
+from hpc_prefect.schedulers.base import Ticket
+from hpc_prefect.transports.base import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """Typed access to `<key>-<attempt>/`; formats are in `hpc_prefect.job.folder`."""
+
+    transport: Transport
+    path: str
+
+    def file(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def ticket(self, tag: str) -> Ticket:
+        return Ticket(
+            tag=tag,
+            folder=self.path,
+            script=self.file(names.SCRIPT),
+            scheduler_out=self.file(names.SCHEDULER_OUT),
+            scheduler_err=self.file(names.SCHEDULER_ERR),
+        )
+
+    def prepare(self, spec: JobSpec, script: str, secrets: dict[str, str]) -> None:
+        """Write what the job needs before it is submitted.
+
+        The exit file is made now, empty: NFS may show the absence of a name for a minute, but a
+        growing file at once.
+        """
+        encoded = script.encode("utf-8", "surrogateescape")
+        self.transport.write_atomic(self.file(names.SCRIPT), encoded, mode=0o700)
+        described = json.dumps(spec.as_dict(), indent=1).encode()
+        self.transport.write_atomic(self.file(names.SPEC), described)
+        for name in (names.EXIT, names.START, names.STDOUT, names.STDERR):
+            self.transport.append(self.file(name), b"")
+        if secrets:
+            text = secrets_text(secrets).encode("utf-8", "surrogateescape")
+            self.transport.write_atomic(self.file(names.SECRETS), text, mode=0o600)
+
+    def note(self, event: str, *, durable: bool = False, **facts: Any) -> None:
+        """Append to the journal; `durable` for what must survive a crash of the machine."""
+        line = names.journal_line(time.time(), event, **facts)
+        self.transport.append(self.file(names.JOURNAL), line, durable=durable)
+
+    def attach_note(self, **facts: Any) -> None:
+        """The first entry of a new claimant; its newline ends a line that a crash tore off."""
+        line = b"\n" + names.journal_line(time.time(), "attached", **facts)
+        self.transport.append(self.file(names.JOURNAL), line)
+
+    def ledger(self) -> Ledger:
+        return names.read_journal(self.transport.read(self.file(names.JOURNAL)))
+
+    def starts(self) -> tuple[StartRecord, ...]:
+        return names.read_starts(self.transport.read(self.file(names.START)))
+
+    def exits(self) -> tuple[ExitRecord, ...]:
+        return names.read_exits(self.transport.read(self.file(names.EXIT)))
+
+    def guard(self) -> str:
+        """The id that the script of this attempt runs, or ran, under; empty before any start."""
+        return self.transport.read_link(self.file(names.GUARD)) or ""
+
+    def duplicates(self) -> list[str]:
+        """Ids that the start guard turned away."""
+        data = self.transport.read(self.file(names.DUPLICATES)) or b""
+        return sorted(set(data.decode(errors="replace").split()))
+
+    def tail(self, name: str, size: int = 4096) -> str:
+        """The last bytes of a file as text, from the start of a line on."""
+        status = self.transport.status(self.file(name))
+        if status is None or status.size == 0:
+            return ""
+        offset = max(0, status.size - size)
+        text = (self.transport.read(self.file(name), offset) or b"").decode(errors="replace")
+        return (text.split("\n", 1)[-1] if offset else text).rstrip()
+
+    def missing_outputs(self, spec: JobSpec) -> tuple[str, ...]:
+        """Expected outputs that are not there, or are older than this attempt's newest start.
+
+        Both times are the file server's, so clocks of nodes do not matter. A file that an earlier
+        run left is no output of this one.
+        """
+        started = self.transport.status(self.file(names.START))
+        missing = []
+        for output in spec.expected_outputs:
+            status = self.transport.status(os.path.join(spec.work_dir, output))
+            if status is None or (started is not None and status.modified < started.modified):
+                missing.append(output)
+        return tuple(missing)
+
+    def outputs(self, spec: JobSpec) -> dict[str, list[float]]:
+        """Size and time of each expected output, to recognise it in a later run."""
+        found = {}
+        for output in spec.expected_outputs:
+            status = self.transport.status(os.path.join(spec.work_dir, output))
+            if status is not None:
+                found[output] = [status.size, status.modified]
+        return found
+
+    def settle(self, result: JobResult, spec: JobSpec, record: dict[str, Any]) -> None:
+        """Write the verdict, for good, and the run record beside it."""
+        self.note("verdict", durable=True, result=result.as_dict(), outputs=self.outputs(spec))
+        text = json.dumps(record, indent=1, default=str).encode()
+        self.transport.write_atomic(self.file(names.RECORD), text)
+        self.transport.remove(self.file(names.SECRETS))

@@ -1,0 +1,125 @@
+"""One daemon thread per process with a loop of its own; callers hand over a job and wait.
+
+So async, sync and threaded callers share one poller and one set of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.claim import TOUCH_EVERY, Claim
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.job import JobRequest, JobRun
+from hpc_prefect.job.state import JobResult
+from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.transports.local import LocalTransport
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+#: Commands at once. A scheduler's commands mostly wait for its server; more would only press it.
+_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A job that was handed over.
+
+    Attributes:
+        result: the `JobResult`, whatever the verdict; an exception only when the job could not be
+            followed to its end.
+    """
+
+    result: Future[JobResult]
+    _executor: Executor
+    _folder: str
+
+    def cancel(self, by: str = "user") -> None:
+        """Ask for the job's end; `result` then tells how it ended."""
+        self._executor.loop.call_soon_threadsafe(self._executor.cancel, self._folder, by)
+
+
+class Executor:
+    """Runs jobs in the background of this process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
+        self._connections: dict[str, Connection] = {}
+        self._runs: dict[str, JobRun] = {}
+        self._tasks: dict[str, asyncio.Task[JobResult]] = {}
+        self._kept: list[Claim] = []
+        thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
+        thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_later(TOUCH_EVERY, self._touch)
+        self.loop.run_forever()
+
+    def keep(self, claim: Claim) -> None:
+        """Renew a claim for as long as this process lives."""
+        self._kept.append(claim)
+
+    def _touch(self) -> None:
+        for claim in self._kept:
+            try:
+                claim.touch()
+            except TransportError as error:
+                logger.warning("renewing the claim on %s: %s", claim.folder, error)
+        self.loop.call_later(TOUCH_EVERY, self._touch)
+
+    def start(self, request: JobRequest) -> Handle:
+        """Hand over a job. A job that this process already runs is joined, not run again."""
+        future = asyncio.run_coroutine_threadsafe(self._run(request), self.loop)
+        return Handle(future, self, request.base)
+
+    async def _run(self, request: JobRequest) -> JobResult:
+        task = self._tasks.get(request.base)
+        if task is None:
+            run = JobRun(request, self._connection(request))
+            task = self.loop.create_task(run.carry_out())
+            self._runs[request.base], self._tasks[request.base] = run, task
+            task.add_done_callback(lambda _: self._forget(request.base))
+            if request.timeout is not None:
+                timer = self.loop.call_later(request.timeout, run.cancel, "timeout")
+                task.add_done_callback(lambda _: timer.cancel())
+        return await asyncio.shield(task)
+
+    def _forget(self, base: str) -> None:
+        del self._runs[base], self._tasks[base]
+
+    def cancel(self, base: str, by: str) -> None:
+        """On the loop: cancel a job by its folder's base, if it is still under way."""
+        run = self._runs.get(base)
+        if run is not None:
+            run.cancel(by)
+
+    def _connection(self, request: JobRequest) -> Connection:
+        site = request.spec.site
+        key = json.dumps([site.scheduler, site.options], sort_keys=True)
+        if key not in self._connections:
+            self._connections[key] = Connection(
+                scheduler_for(site.scheduler), LocalTransport(), site.options, self._pool
+            )
+        return self._connections[key]
+
+
+_executor: Executor | None = None
+_owner = 0
+_lock = threading.Lock()
+
+
+def executor() -> Executor:
+    """This process's executor; a forked child gets its own: threads do not survive a fork."""
+    global _executor, _owner
+    with _lock:
+        if _executor is None or _owner != os.getpid():
+            _executor, _owner = Executor(), os.getpid()
+        return _executor

@@ -1,0 +1,113 @@
+"""The reasons for which a job ends, and what a person should do about each."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Reason(enum.StrEnum):
+    """Why a job ended, or will never run. One word for one fact, on every scheduler."""
+
+    SUCCEEDED = "succeeded"
+    PROGRAM_FAILED = "program failed"
+    SETUP_FAILED = "set-up failed"
+    EXECUTABLE_MISSING = "executable missing"
+    WALLTIME = "walltime exceeded"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_FAILURE = "node failure"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+    CANCELLED_ELSEWHERE = "cancelled by someone else"
+    TIMED_OUT = "timed out"
+    REJECTED = "rejected at submit"
+    QUEUE_FULL = "queue full"
+    CAN_NEVER_RUN = "can never run"
+    DEPENDENCY_NEVER_MET = "dependency never met"
+    OUTPUT_LOST = "output lost"
+    DUPLICATE = "second job of one attempt"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do about a reason; `retryable`: the same job may well succeed if run again."""
+
+    remedy: str
+    retryable: bool = False
+
+
+ADVICE: dict[Reason, Advice] = {
+    Reason.SUCCEEDED: Advice("nothing to do"),
+    Reason.PROGRAM_FAILED: Advice(
+        "read the program's stderr; it is run again only when you start the flow again"
+    ),
+    Reason.SETUP_FAILED: Advice(
+        "a module or set-up line of the HPC profile failed; try these lines in a shell on a node"
+    ),
+    Reason.EXECUTABLE_MISSING: Advice(
+        "correct the path in the HPC profile's executables, or the modules that bring it"
+    ),
+    Reason.WALLTIME: Advice(
+        "ask for a longer walltime in the execution profile, or give the program less to do", True
+    ),
+    Reason.OUT_OF_MEMORY: Advice(
+        "ask for more memory_per_node, or spread the ranks over more nodes", True
+    ),
+    Reason.NODE_FAILURE: Advice("the machine failed, not the program: run it again", True),
+    Reason.PREEMPTED: Advice("a job with precedence took the nodes: run it again", True),
+    Reason.CANCELLED: Advice("it was cancelled by this run; start the flow again to run it"),
+    Reason.CANCELLED_ELSEWHERE: Advice(
+        "someone cancelled it with the scheduler's own command; ask who and why"
+    ),
+    Reason.TIMED_OUT: Advice(
+        "the call's timeout_seconds passed and the job was cancelled; allow more time"
+    ),
+    Reason.REJECTED: Advice("correct what the scheduler names; nothing was run"),
+    Reason.QUEUE_FULL: Advice("wait for jobs of yours to end, then run it again", True),
+    Reason.CAN_NEVER_RUN: Advice(
+        "the scheduler would keep it for ever; ask for less, or for another queue"
+    ),
+    Reason.DEPENDENCY_NEVER_MET: Advice("the job that it waits for did not succeed"),
+    Reason.OUTPUT_LOST: Advice(
+        "the job ended but what it should have left is not there; check the program's output paths,"
+        " quota and disk, then start the flow again"
+    ),
+    Reason.DUPLICATE: Advice(
+        "the scheduler holds two jobs of one attempt; the second did not start the program"
+    ),
+    Reason.LOST: Advice(
+        "neither the scheduler nor the job's own records know how it ended; look at the job folder"
+        " and the scheduler's history, then start the flow again if it did not run"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How a job ended: the reason, in words too, with the code or signal if there was one.
+
+    Attributes:
+        summary: one sentence about this job.
+        said: the scheduler's own words, kept as they were.
+        exit_code: the program's exit code, None when it has none.
+        signal: a name such as SIGKILL, empty when no signal ended it.
+    """
+
+    reason: Reason
+    summary: str
+    said: str = ""
+    exit_code: int | None = None
+    signal: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.reason is Reason.SUCCEEDED
+
+    @property
+    def remedy(self) -> str:
+        return ADVICE[self.reason].remedy
+
+    @property
+    def retryable(self) -> bool:
+        return ADVICE[self.reason].retryable

@@ -1,0 +1,203 @@
+"""The job folder: names and formats of the ledger.
+
+    <work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>/
+        script.sh        what the scheduler was given
+        spec.json        the resolved job (names of secrets, never their values)
+        journal.jsonl    what happened, appended by the one claimant
+        claim-<g>        who the claimant is; the highest g counts
+        guard            symbolic link to the scheduler id that may run: the start guard
+        start            one JSON line for every start of the script
+        exit             one JSON line for every end of the script
+        duplicates       ids of further jobs of this attempt that the guard turned away
+        stdout, stderr   of the program
+        scheduler.out, scheduler.err   the scheduler's own output: evidence
+        secrets          0600, read and removed by the script
+        record.json      the run record, written with the verdict
+
+Plain files that a person can read, safe on Lustre, GPFS and NFS: no database, no lock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+ROOT = ".hpc-prefect"
+SCRIPT = "script.sh"
+SPEC = "spec.json"
+JOURNAL = "journal.jsonl"
+CLAIM = "claim-"
+GUARD = "guard"
+START = "start"
+EXIT = "exit"
+DUPLICATES = "duplicates"
+STDOUT = "stdout"
+STDERR = "stderr"
+SCHEDULER_OUT = "scheduler.out"
+SCHEDULER_ERR = "scheduler.err"
+SECRETS = "secrets"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRecord:
+    """One start of the script, written by itself.
+
+    `token` names this start; `time` is seconds since 1970 on the node.
+    """
+
+    token: str
+    id: str
+    host: str = ""
+    boot: str = ""
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """One end of the script, written by itself; it counts only for the start of the same token.
+
+    Attributes:
+        phase: `setup`, `program` or `missing` (the executable was not there).
+        signals: names of the signals that the script received, without SIG.
+        oom: what the cgroup's OOM-kill counter grew by; 0 also when it could not be read.
+        cpu_seconds: of the script's children on its own node.
+        detail: for `missing`: the modules that were loaded.
+    """
+
+    token: str
+    code: int
+    phase: str = "program"
+    signals: tuple[str, ...] = ()
+    oom: int = 0
+    cpu_seconds: float = 0.0
+    time: float = 0.0
+    detail: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """The program ran to its end, ended 0, and nobody sent the job a signal."""
+        return self.code == 0 and self.phase == "program" and not self.signals and not self.oom
+
+
+def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
+    """The start records in a file's bytes; what is torn or foreign is left out."""
+    found = []
+    for entry in _lines(data):
+        try:
+            found.append(
+                StartRecord(
+                    token=str(entry["token"]),
+                    id=str(entry["id"]),
+                    host=str(entry.get("host", "")),
+                    boot=str(entry.get("boot", "")),
+                    time=float(entry.get("time", 0)),
+                )
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+    return tuple(found)
+
+
+def read_exits(data: bytes | None) -> tuple[ExitRecord, ...]:
+    """The exit records in a file's bytes; what is torn or foreign is left out."""
+    found = []
+    for entry in _lines(data):
+        try:
+            found.append(
+                ExitRecord(
+                    token=str(entry["token"]),
+                    code=int(entry["code"]),
+                    phase=str(entry.get("phase", "program")),
+                    signals=tuple(str(entry.get("signals", "")).split()),
+                    oom=int(entry.get("oom", 0)),
+                    cpu_seconds=int(entry.get("cpu", 0)) / 100,
+                    time=float(entry.get("time", 0)),
+                    detail=str(entry.get("detail", "")),
+                )
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+    return tuple(found)
+
+
+def _lines(data: bytes | None) -> Iterator[dict[str, Any]]:
+    """The JSON objects in terminated lines: a last line without its end is still being written."""
+    for line in (data or b"").split(b"\n")[:-1]:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What a journal says, read from its first line to its last.
+
+    Attributes:
+        intended: a submission was about to be made; without `job_id` its outcome is unknown.
+        job_id: the scheduler's id, once known.
+        submitted_at: seconds since 1970 when the id became known.
+        cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
+        result: the whole result as JSON values, once there is a verdict.
+        outputs: size and time of each expected output at the verdict.
+        states: each state that was observed, with its time.
+    """
+
+    intended: bool = False
+    job_id: str = ""
+    submitted_at: float = 0.0
+    cancel: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, list[float]] = field(default_factory=dict)
+    states: tuple[tuple[float, str], ...] = ()
+
+
+def read_journal(data: bytes | None) -> Ledger:
+    """Read a journal; total on any bytes, and blind to a torn last line."""
+    intended, job_id, submitted_at, cancel = False, "", 0.0, ""
+    result: dict[str, Any] = {}
+    outputs: dict[str, list[float]] = {}
+    states: list[tuple[float, str]] = []
+    for entry in _lines(data):
+        event = entry.get("event")
+        if event == "intent":
+            intended = True
+        elif event == "submitted" and isinstance(entry.get("id"), str):
+            job_id, submitted_at = entry["id"], _number(entry.get("time"))
+        elif event == "cancel":
+            cancel = str(entry.get("by", "user"))
+        elif event == "observed":
+            states.append((_number(entry.get("time")), str(entry.get("state", ""))))
+        elif event == "verdict" and result.get("state", "lost") == "lost":  # noqa: SIM102
+            # The first verdict stands; only "lost" may still be found.
+            if isinstance(entry.get("result"), dict):
+                result, outputs = entry["result"], entry.get("outputs") or {}
+    return Ledger(
+        intended=intended,
+        job_id=job_id,
+        submitted_at=submitted_at,
+        cancel=cancel,
+        result=result,
+        outputs=outputs,
+        states=tuple(states),
+    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def journal_line(time: float, event: str, **facts: Any) -> bytes:
+    """One journal entry, terminated."""
+    entry = {"time": round(time, 3), "event": event, **facts}
+    return (
+        json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "surrogateescape"
+        )
+        + b"\n"
+    )

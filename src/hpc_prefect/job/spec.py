@@ -1,0 +1,177 @@
+"""What is to run, fully resolved: no block, no default and no place is left to look up."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ResourceClass = Literal["cpu", "gpu"]
+Launch = Literal["single", "mpi"]
+
+#: What a launcher line may ask for. `{command}` is the quoted program with its arguments; without
+#: it the program follows the line.
+LAUNCHER_PLACEHOLDERS = ("ranks", "nodes", "ranks_per_node", "threads", "gpus_per_node", "command")
+
+#: `{name}`, but not the shell's `${name}`, which belongs to the site's own text.
+_PLACEHOLDER = re.compile(r"(?<!\$)\{(\w*)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """The shape of the job: what the execution profile asks for, in plain units.
+
+    `memory_per_node` is in bytes, 0 when nothing was asked; `walltime` in seconds.
+    """
+
+    resource_class: ResourceClass = "cpu"
+    num_nodes: int = 1
+    ranks_per_node: int = 1
+    threads_per_rank: int = 1
+    memory_per_node: int = 0
+    gpus_per_node: int = 0
+    walltime: int = 300
+    launch: Launch = "single"
+
+    @property
+    def ranks(self) -> int:
+        """MPI ranks in all."""
+        return self.num_nodes * self.ranks_per_node
+
+    @property
+    def cores_per_node(self) -> int:
+        """Cores that one node must have."""
+        return self.ranks_per_node * self.threads_per_rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executable:
+    """A program at one place: its path and what must be set up before it can run.
+
+    `path` is absolute, or a bare name that is looked up on PATH after set-up. `setup` lines are the
+    site owner's shell text. `path_prefixes` maps a variable (PATH, LD_LIBRARY_PATH, …) to folders
+    that are put before its value.
+    """
+
+    path: str
+    modules: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    path_prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The part of an HPC profile that reaches the script: the same for every program there."""
+
+    scheduler: str
+    queue: str = ""
+    project: str = ""
+    launcher: str = ""
+    login_shell: bool = False
+    modules: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    teardown: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    #: The scheduler's own options, as its block sub-model dumps them (JSON values only).
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One job, fully resolved. Frozen, made of JSON values, and the basis of the job's digest.
+
+    Secrets are not in it: only the *names* of secret environment variables are.
+
+    Attributes:
+        name: what a person calls the job (the `script_filename` of the call).
+        arguments: the program's arguments, byte for byte.
+        environment: the program's own settings from the execution profile.
+        work_dir: absolute; the program's working directory.
+        inputs: declared input files, relative to `work_dir` or absolute.
+        expected_outputs: files that a successful run leaves, relative to `work_dir` or absolute.
+    """
+
+    name: str
+    command_name: str
+    executable: Executable
+    site: Site
+    resources: Resources
+    work_dir: str
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    secret_names: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    expected_outputs: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return dataclasses.asdict(self)
+
+
+def launcher_problems(template: str) -> list[str]:
+    """Say what is wrong with a launcher line; empty when it can be used."""
+    unknown = [name for name in _PLACEHOLDER.findall(template) if name not in LAUNCHER_PLACEHOLDERS]
+    known = ", ".join("{" + name + "}" for name in LAUNCHER_PLACEHOLDERS)
+    return [f"launcher: unknown placeholder {{{name}}}; there are {known}" for name in unknown]
+
+
+def launch_line(template: str, resources: Resources, command: str) -> str:
+    """The shell line that starts the program: the site's launcher around the quoted `command`."""
+    values = {
+        "ranks": str(resources.ranks),
+        "nodes": str(resources.num_nodes),
+        "ranks_per_node": str(resources.ranks_per_node),
+        "threads": str(resources.threads_per_rank),
+        "gpus_per_node": str(resources.gpus_per_node),
+        "command": command,
+    }
+    line = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+    return line if "{command}" in template else f"{line} {command}"
+
+
+_WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d{1,2}):(\d{2})")
+
+
+def parse_walltime(text: str) -> int:
+    """Seconds of `HH:MM:SS`, `MM:SS` or `D-HH:MM:SS`.
+
+    Raises:
+        ValueError: the text is none of these, or no time at all.
+    """
+    match = _WALLTIME.fullmatch(text.strip())
+    if match is None or (match[1] is not None and match[2] is None):
+        raise ValueError(f"walltime {text!r}: write HH:MM:SS (or D-HH:MM:SS), such as 01:30:00")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    # Minutes of 60 and more are an old habit ("90:00"), but only where nothing stands before them.
+    if seconds > 59 or (match[2] is not None and minutes > 59) or (match[1] and hours > 23):
+        raise ValueError(f"walltime {text!r}: a part is too large; write HH:MM:SS, as in 01:30:00")
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total == 0:
+        raise ValueError(f"walltime {text!r}: must be longer than nothing")
+    return total
+
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of `4G`, `4GiB`, `512M` …; powers of 1024 throughout, as the schedulers mean them.
+
+    An empty text is 0: nothing asked. A bare number is refused, because Slurm would read MiB, PBS
+    bytes and PJM MiB.
+
+    Raises:
+        ValueError: the text is not a size with a unit.
+    """
+    text = text.strip()
+    if not text:
+        return 0
+    match = _MEMORY.fullmatch(text)
+    if match is None or not match[2]:
+        raise ValueError(f"memory {text!r}: write a number with K, M, G or T, such as 4G")
+    size = int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1))
+    if size == 0:
+        raise ValueError(f"memory {text!r}: must be more than nothing")
+    return size

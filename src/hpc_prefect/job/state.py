@@ -1,0 +1,337 @@
+"""What is seen of a job, and the one function that judges it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.folder import ExitRecord, StartRecord
+from hpc_prefect.job.script import GUARD_CODE
+
+
+class JobState(enum.StrEnum):
+    """Where a job is, in one word for every scheduler."""
+
+    QUEUED = "queued"
+    HELD = "held"  # waits for a person
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    ENDING = "ending"  # the program is done, the scheduler is not
+    ENDED = "ended"
+    UNKNOWN = "unknown"  # listed with a word that the dialect does not know: never an end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One line of a scheduler's answer about one job, in our words beside its own.
+
+    Attributes:
+        word: the scheduler's own state, as printed.
+        cause: what the scheduler's word says about the end, or about why it can never run; None
+            when it says nothing (a plain end with an exit code has SUCCEEDED or PROGRAM_FAILED).
+        tag: the job's name as listed; empty when the answer does not hold it.
+        message: the scheduler's own comment or reason.
+        queued_at, started_at, ended_at: seconds since 1970, 0 when not told.
+        used: resources used, such as `max_rss` (bytes) and `cpu_seconds`.
+    """
+
+    id: str
+    state: JobState
+    word: str = ""
+    cause: Reason | None = None
+    tag: str = ""
+    exit_code: int | None = None
+    signal: str = ""
+    message: str = ""
+    host: str = ""
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    used: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long silence is borne, in seconds, before something is concluded from it.
+
+    Attributes:
+        absent: a job that good answers no longer list, until the exit record alone tells.
+        lost: the same without any exit record, until the job is LOST.
+        record: a job that the scheduler says has ended, until its exit record is given up.
+        outputs: the same for expected outputs (NFS may show them late).
+        silent: a scheduler that gives no useful answer, or lists the job as running although its
+            exit record is there, until the exit record alone tells.
+        find: after an unclear submission, how long the tag is looked for.
+    """
+
+    absent: float = 60.0
+    lost: float = 300.0
+    record: float = 60.0
+    outputs: float = 10.0
+    silent: float = 600.0
+    find: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known about one job at one moment. Ages are in seconds, None for never.
+
+    Attributes:
+        observation: the newest line about this job in a useful answer.
+        absent_for: since when useful answers have not listed it; 0.0 while they do.
+        silent_for: since the last useful answer.
+        ended_for: since it was first seen as ended by the scheduler.
+        record_for: since its exit record was first seen.
+        missing_outputs: expected outputs that are not there, or older than the start.
+        cancel: who of us asked for its end: "", "user" or "timeout".
+        tail: the end of the scheduler's own output file.
+    """
+
+    job_id: str
+    walltime: int
+    observation: Observation | None = None
+    absent_for: float = 0.0
+    silent_for: float = 0.0
+    ended_for: float | None = None
+    record_for: float | None = None
+    starts: tuple[StartRecord, ...] = ()
+    exits: tuple[ExitRecord, ...] = ()
+    missing_outputs: tuple[str, ...] = ()
+    cancel: str = ""
+
+    @property
+    def start(self) -> StartRecord | None:
+        """The newest start of this job."""
+        own = [start for start in self.starts if start.id == self.job_id]
+        return own[-1] if own else None
+
+    @property
+    def exit(self) -> ExitRecord | None:
+        """The exit record, if it belongs to the newest start; an older one is of an earlier run."""
+        start = self.start
+        if start is None:
+            return None
+        return next((e for e in reversed(self.exits) if e.token == start.token), None)
+
+
+def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
+    """The one judge: how the job ended, or None while that is not known.
+
+    The scheduler's word decides why, the exit record with which code. A clean exit record with all
+    outputs is a success at once; anything else waits for the scheduler, because a trap can exit 0
+    after a kill and a job can be requeued. When the scheduler is silent the record tells; when
+    both are silent for long, the job is LOST and a person decides. A failed question never leads
+    here to anything.
+    """
+    seen = evidence.observation
+    if _clean(evidence):
+        return _success(evidence)
+    if seen is not None and seen.state is JobState.ENDED:
+        return _by_scheduler(evidence, seen, patience)
+    if seen is not None and seen.cause in (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET):
+        return _verdict(evidence, seen.cause, f"the scheduler says: {seen.message or seen.word}")
+    if evidence.exit is not None and _record_alone_counts(evidence, patience):
+        return _by_record(evidence, evidence.exit)
+    if evidence.exit is None and evidence.absent_for >= patience.lost:
+        return _verdict(
+            evidence,
+            Reason.LOST,
+            "neither queue nor history lists it, and its script left no exit record",
+        )
+    return None
+
+
+def _clean(evidence: Evidence) -> bool:
+    record, start = evidence.exit, evidence.start
+    if record is None or start is None or evidence.cancel or evidence.missing_outputs:
+        return False
+    return record.clean and record.time - start.time <= evidence.walltime
+
+
+def _record_alone_counts(evidence: Evidence, patience: Patience) -> bool:
+    """The exit record is there, and the scheduler no longer knows the job or does not answer."""
+    gone = evidence.absent_for >= patience.absent
+    return gone or (evidence.record_for or 0.0) >= patience.silent
+
+
+def _success(evidence: Evidence) -> Verdict:
+    return Verdict(reason=Reason.SUCCEEDED, summary="the program ended with 0", exit_code=0)
+
+
+def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> Verdict | None:
+    record = evidence.exit
+    if seen.cause in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
+        return _cancelled(evidence, seen)
+    if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
+        return _verdict(evidence, seen.cause, seen.message or f"the scheduler says {seen.word}")
+    waited = evidence.ended_for or 0.0
+    if record is None and waited < patience.record:
+        return None  # the record may still be on its way
+    if record is not None and not _ended_well(record):
+        return _by_record(evidence, record)
+    if seen.exit_code or seen.signal:
+        what = f"signal {seen.signal}" if seen.signal else f"exit code {seen.exit_code}"
+        return _verdict(evidence, Reason.PROGRAM_FAILED, f"the scheduler reports {what}")
+    if record is None:
+        return _verdict(
+            evidence, Reason.OUTPUT_LOST, "the scheduler says it ended, but it left no exit record"
+        )
+    if evidence.missing_outputs and waited < patience.outputs:
+        return None
+    return _by_record(evidence, record)
+
+
+def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
+    said = seen.message or f"the scheduler says {seen.word}"
+    if evidence.cancel == "timeout":
+        return _verdict(evidence, Reason.TIMED_OUT, said)
+    if evidence.cancel:
+        return _verdict(evidence, Reason.CANCELLED, said)
+    return _verdict(evidence, Reason.CANCELLED_ELSEWHERE, said)
+
+
+def _ended_well(record: ExitRecord) -> bool:
+    return record.code == 0 and record.phase == "program"
+
+
+def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
+    """What the script itself wrote, when the scheduler has nothing to add."""
+    if record.phase == "missing":
+        loaded = record.detail.replace(":", ", ") or "none"
+        return _verdict(
+            evidence, Reason.EXECUTABLE_MISSING, f"it is not there; modules loaded: {loaded}"
+        )
+    if record.phase == "setup":
+        return _verdict(evidence, Reason.SETUP_FAILED, f"set-up ended with exit code {record.code}")
+    if record.code == 0 and evidence.missing_outputs:
+        files = ", ".join(evidence.missing_outputs)
+        return _verdict(
+            evidence, Reason.OUTPUT_LOST, f"the program ended with 0 but did not write {files}"
+        )
+    if record.oom and record.code:
+        return _verdict(evidence, Reason.OUT_OF_MEMORY, "the kernel killed a process of the job")
+    if record.code:
+        return _verdict(evidence, Reason.PROGRAM_FAILED, _exit_words(record))
+    return _success(evidence)
+
+
+def _exit_words(record: ExitRecord) -> str:
+    name = signal_of(record.code)
+    by = f" after it received SIG{record.signals[-1]}" if record.signals else ""
+    return f"ended by {name}{by}" if name else f"ended with exit code {record.code}{by}"
+
+
+def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
+    record, seen = evidence.exit, evidence.observation
+    code = record.code if record else (seen.exit_code if seen else None)
+    name = signal_of(code) or (seen.signal if seen else "")
+    said = f"{seen.word} {seen.message}".strip() if seen else ""
+    if code == GUARD_CODE and not evidence.start:
+        reason = Reason.DUPLICATE
+    return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
+
+
+_SIGNALS = {
+    1: "HUP",
+    2: "INT",
+    3: "QUIT",
+    4: "ILL",
+    6: "ABRT",
+    7: "BUS",
+    8: "FPE",
+    9: "KILL",
+    10: "USR1",
+    11: "SEGV",
+    12: "USR2",
+    13: "PIPE",
+    14: "ALRM",
+    15: "TERM",
+    24: "XCPU",
+    25: "XFSZ",
+}
+
+
+def signal_of(code: int | None) -> str:
+    """The signal that a shell reports as 128 + n; empty for a plain exit code."""
+    return f"SIG{_SIGNALS[code - 128]}" if code and code - 128 in _SIGNALS else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What one call returns, the same for every scheduler.
+
+    Attributes:
+        job_id: the scheduler's id; empty when the submission was refused.
+        name, tag: what a person calls it, and its name in the scheduler.
+        state: `succeeded`, `failed`, `cancelled` or `lost`.
+        attempt: 1 for the first submission of this job, one more for each after a failure.
+        queue_seconds, run_seconds: time in the queue and on the nodes; None when not known.
+        resources_used: what the scheduler told, such as `max_rss` (bytes) and `cpu_seconds`.
+        collected: the result is that of an earlier run of the same experiment.
+    """
+
+    job_id: str
+    name: str
+    tag: str
+    key: str
+    attempt: int
+    verdict: Verdict
+    folder: str
+    script_path: str
+    stdout_path: str
+    stderr_path: str
+    host: str = ""
+    queue_seconds: float | None = None
+    run_seconds: float | None = None
+    resources_used: dict[str, float] = field(default_factory=dict)
+    collected: bool = False
+
+    @property
+    def state(self) -> str:
+        if self.verdict.succeeded:
+            return "succeeded"
+        if self.verdict.reason is Reason.LOST:
+            return "lost"
+        ended_by_us = self.verdict.reason in (
+            Reason.CANCELLED,
+            Reason.CANCELLED_ELSEWHERE,
+            Reason.TIMED_OUT,
+        )
+        return "cancelled" if ended_by_us else "failed"
+
+    @property
+    def succeeded(self) -> bool:
+        return self.verdict.succeeded
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.verdict.exit_code
+
+    @property
+    def signal(self) -> str:
+        return self.verdict.signal
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values only, for the journal and the run record."""
+        return dataclasses.asdict(self) | {"state": self.state}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> JobResult:
+        """The result that `as_dict` described; unknown keys of a later version are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no result.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        given = values["verdict"]
+        verdict = Verdict(
+            reason=Reason(given["reason"]),
+            summary=str(given["summary"]),
+            said=str(given.get("said", "")),
+            exit_code=given.get("exit_code"),
+            signal=str(given.get("signal", "")),
+        )
+        return cls(**({k: v for k, v in values.items() if k in known} | {"verdict": verdict}))

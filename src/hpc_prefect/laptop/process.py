@@ -1,0 +1,248 @@
+"""Processes of this machine: who they are, their trees, and signals that cannot hit another one.
+
+A process is written as "BOOT_ID PID START_TIME", which no other process ever has again.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # `typing` and `signal` (with its enums) cost more than all the rest
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterable
+else:
+    import _signal as signal
+
+SUPERVISOR = "hpc-local-super"  # how a supervisor calls itself; at most 15 bytes
+_boot_id: list[str] = []
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
+
+
+class Stat:
+    """One line of /proc/PID/stat."""
+
+    __slots__ = ("living", "name", "parent", "pid", "session", "start")
+
+    def __init__(self, pid: int, line: bytes) -> None:
+        # The name is in brackets and may hold brackets and blanks itself: proc(5).
+        opening, closing = line.index(b"("), line.rindex(b")")
+        fields = line[closing + 2 :].split()
+        self.pid = pid
+        self.name = line[opening + 1 : closing].decode(errors="replace")
+        # A process whose first thread has ended looks dead while its other threads go on.
+        self.living = fields[0] not in (b"Z", b"X", b"x") or int(fields[17]) > 1
+        self.parent = int(fields[1])
+        self.session = int(fields[3])
+        self.start = int(fields[19])
+
+
+def _read(path: str) -> bytes | None:
+    """The content, or None when the process is gone or is not ours to read. Any other error is
+    raised: not to know whether a process lives must not look like its death."""
+    fd = None
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        parts = []
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def stat(pid: int) -> Stat | None:
+    line = _read(f"/proc/{pid}/stat")
+    return Stat(pid, line) if line else None
+
+
+def boot_id() -> str:
+    if not _boot_id:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            _boot_id.append(file.read().strip())
+    return _boot_id[0]
+
+
+def identity(pid: int) -> str | None:
+    """Who has this pid now; None when nobody has (a zombie is nobody)."""
+    found = stat(pid)
+    return f"{boot_id()} {pid} {found.start}" if found and found.living else None
+
+
+def alive(who: str | None) -> bool:
+    return who is not None and who != "" and identity(int(who.split()[1])) == who
+
+
+def send(who: str, number: int) -> bool:
+    """Signal exactly this process; False when it is gone or is not ours to signal."""
+    pid = int(who.split()[1])
+    handle = None
+    try:
+        # From here on the handle stands for one process, whoever gets its pid later.
+        # It is missing before Linux 5.3 and in some builds of Python.
+        handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    try:
+        if identity(pid) != who:
+            return False
+        if handle is not None and hasattr(signal, "pidfd_send_signal"):
+            signal.pidfd_send_signal(handle, number)
+        else:
+            os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return True
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _living_below(table: dict[int, Stat], roots: Iterable[int]) -> list[Stat]:
+    """The descendants of these processes, without supervisors of other jobs and what is theirs."""
+    children: dict[int, list[Stat]] = {}
+    for one in table.values():
+        children.setdefault(one.parent, []).append(one)
+    found: dict[int, Stat] = {}
+    ahead = list(roots)
+    while ahead:
+        for child in children.get(ahead.pop(), ()):
+            # A job may submit jobs. Their supervisors stay below ours, yet they are not part of it.
+            if child.name != SUPERVISOR and child.pid not in found:
+                found[child.pid] = child
+                ahead.append(child.pid)
+    return [one for one in found.values() if one.living]
+
+
+def _table() -> dict[int, Stat]:
+    return {pid: found for pid in _pids() if (found := stat(pid))}
+
+
+def tree(pid: int) -> list[str]:
+    """All living descendants of this process."""
+    boot = boot_id()
+    return [f"{boot} {one.pid} {one.start}" for one in _living_below(_table(), [pid])]
+
+
+def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
+    """The living processes of a job without supervisor: those that were started with all these
+    environment variables or in the session of its script, and what is below them.
+    """
+    wanted = [b"\0" + name + b"=" + value + b"\0" for name, value in variables.items()]
+    boot, table = boot_id(), _table()
+    roots = {}
+    for one in table.values():
+        if one.living and one.name != SUPERVISOR and one.pid != os.getpid():
+            environment = b"\0" + (_read(f"/proc/{one.pid}/environ") or b"")
+            if all(text in environment for text in wanted):
+                roots[one.pid] = one
+    if alive(script):
+        # Only while its first process lives is the number of the session surely still the job's.
+        session = int(script.split()[1])
+        roots.update((pid, one) for pid, one in table.items() if one.session == session)
+    roots.update((one.pid, one) for one in _living_below(table, list(roots)))
+    return [f"{boot} {one.pid} {one.start}" for one in roots.values() if one.living]
+
+
+def memory(pid: int, limit: int) -> int:
+    """Bytes used by the descendants; shared pages count once if the plain sum is too much."""
+    members, page = _children(pid), os.sysconf("SC_PAGE_SIZE")
+    resident = {}
+    for member in members:
+        fields = (_read(f"/proc/{member}/statm") or b"0 0").split()
+        resident[member] = int(fields[1]) * page
+    if sum(resident.values()) <= limit:
+        return sum(resident.values())
+    return sum(_proportional(member, default=value) for member, value in resident.items())
+
+
+def _proportional(pid: int, *, default: int) -> int:
+    for line in (_read(f"/proc/{pid}/smaps_rollup") or b"").splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    return default
+
+
+def _children(pid: int) -> list[int]:
+    """Descendants by the kernel's own lists, which costs nothing for the rest of the machine."""
+    if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):  # CONFIG_PROC_CHILDREN is off
+        return [one.pid for one in _living_below(_table(), [pid])]
+    found, ahead = [], [pid]
+    while ahead:
+        parent = ahead.pop()
+        try:
+            threads = os.listdir(f"/proc/{parent}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            below = (_read(f"/proc/{parent}/task/{thread}/children") or b"").split()
+            for child in map(int, below):
+                known = stat(child)
+                if known and known.living and known.name != SUPERVISOR:
+                    found.append(child)
+                    ahead.append(child)
+    return found
+
+
+def become_supervisor() -> Callable[[str], object]:
+    """Orphans below this process become its children. Returns how a process renames itself."""
+    prctl = _prctl()
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: this needs Linux 3.4 or newer")
+
+    def rename(name: str) -> object:
+        return prctl(_PR_SET_NAME, name.encode())
+
+    rename(SUPERVISOR)
+    return rename
+
+
+def _prctl() -> Callable[[int, int | bytes], int]:
+    try:
+        # What is beneath the `ctypes` package, whose import costs more than the job's whole start.
+        from _ctypes import call_function, dlopen, dlsym
+
+        address = dlsym(dlopen(None, 2), "prctl")  # type: ignore[arg-type]
+        return lambda option, value: int(call_function(address, (option, value, 0, 0, 0)))
+    except (ImportError, AttributeError):
+        import ctypes
+
+        function = ctypes.CDLL(None).prctl
+        return lambda option, value: int(function(option, value, 0, 0, 0))
+
+
+def detach(keep: int | None = None) -> bool:
+    """Fork twice. False in the caller. True in the new process, which has a session of its own and
+    none of the caller's open files except `keep`."""
+    first = os.fork()
+    if first:
+        os.waitpid(first, 0)
+        return False
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd != keep:
+            os.closerange(fd, fd + 1)  # the listing's own is closed already: that is no error
+    os.chdir("/")
+    return True
+
+
+def signal_name(number: int) -> str:
+    # Sorted: of two names of one number (SIGABRT and SIGIOT) the usual one comes first.
+    for name in sorted(vars(signal)):
+        if name.startswith("SIG") and name[3] != "_" and getattr(signal, name) == number:
+            return name
+    return f"SIG{number}"

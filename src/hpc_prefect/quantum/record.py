@@ -1,0 +1,142 @@
+"""The record of one sampling: two files in a folder of its own.
+
+    sampling.json   what was asked, by which versions, when; and, when it is finished, the checksum
+                    of the result. Written before the sampling ("asked") and after it ("finished").
+    result.npz      NumPy's archive without pickles: one array for each register of each PUB, and
+                    `layout`, JSON text in UTF-8 that says how they belong together.
+
+Both are replaced as a whole. The result comes before the "finished" that vouches for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
+
+from hpc_prefect.errors import LedgerError
+from hpc_prefect.transports.local import write_atomic
+
+RECORD = "sampling.json"
+RESULT = "result.npz"
+FORMAT = 1
+
+
+def write_asked(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Write down what will be sampled, before it is."""
+    for parent in [folder, *folder.parents][::-1]:
+        if not parent.exists():
+            parent.mkdir(mode=0o700, exist_ok=True)
+    _write_json(folder / RECORD, {"format": FORMAT, "state": "asked", **asked})
+
+
+def write_finished(folder: Path, asked: Mapping[str, Any], result: PrimitiveResult) -> None:
+    """Write down the result, then that it is there."""
+    packed = pack(result)
+    write_atomic(folder / RESULT, packed, durable=True)
+    finished = {
+        "format": FORMAT,
+        "state": "finished",
+        **asked,
+        "result": {"file": RESULT, "sha256": hashlib.sha256(packed).hexdigest()},
+    }
+    _write_json(folder / RECORD, finished, durable=True)
+
+
+def read_finished(folder: Path, digest: str) -> PrimitiveResult | None:
+    """The result that an earlier run left, or None if none finished here.
+
+    Raises:
+        LedgerError: there is a record, but it is torn, belongs to other work, or its result is
+            missing or altered.
+    """
+    try:
+        text = (folder / RECORD).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(text)
+        if record["state"] != "finished":
+            return None
+        asked, wanted = record["digest"], record["result"]["sha256"]
+        packed = (folder / RESULT).read_bytes()
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise LedgerError(f"{folder / RECORD} cannot be used ({error!r})") from error
+    if asked != digest:
+        raise LedgerError(f"{folder / RECORD} belongs to other work (its digest is {asked})")
+    if hashlib.sha256(packed).hexdigest() != wanted:
+        raise LedgerError(f"{folder / RESULT} is not what {RECORD} vouches for")
+    return unpack(packed)
+
+
+def pack(result: PrimitiveResult) -> bytes:
+    """A primitive result as the bytes of an .npz archive."""
+    arrays: dict[str, np.ndarray] = {}
+    pubs = []
+    for i, pub in enumerate(result):
+        fields = []
+        for j, (name, value) in enumerate(pub.data.items()):
+            key = f"pub{i}.field{j}"
+            field: dict[str, Any] = {"name": name, "array": key}
+            if isinstance(value, BitArray):
+                field["num_bits"] = value.num_bits
+            arrays[key] = value.array if isinstance(value, BitArray) else np.asarray(value)
+            fields.append(field)
+        shape = list(pub.data.shape)
+        pubs.append({"shape": shape, "fields": fields, "metadata": as_json(pub.metadata)})
+    layout = {"format": FORMAT, "pubs": pubs, "metadata": as_json(result.metadata)}
+    arrays["layout"] = np.frombuffer(json.dumps(layout).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(packed: bytes) -> PrimitiveResult:
+    """The primitive result in the bytes of an .npz archive.
+
+    Raises:
+        LedgerError: the bytes are not such an archive.
+    """
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
+            layout = json.loads(archive["layout"].tobytes())
+            results = [_unpack_pub(pub, archive) for pub in layout["pubs"]]
+            return PrimitiveResult(results, metadata=layout["metadata"])
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
+        raise LedgerError(f"{RESULT} is not the archive of a sampling ({error!r})") from error
+
+
+def _unpack_pub(pub: dict[str, Any], archive: Mapping[str, np.ndarray]) -> SamplerPubResult:
+    fields = {}
+    for field in pub["fields"]:
+        array = archive[field["array"]]
+        fields[field["name"]] = BitArray(array, field["num_bits"]) if "num_bits" in field else array
+    return SamplerPubResult(DataBin(**fields, shape=tuple(pub["shape"])), metadata=pub["metadata"])
+
+
+def as_json(value: object) -> Any:
+    """Metadata as JSON values; what JSON does not have becomes text."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return as_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _write_json(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
+    text = json.dumps(as_json(value), indent=2, allow_nan=False) + "\n"
+    write_atomic(path, text.encode(), durable=durable)

@@ -1,0 +1,101 @@
+"""What every scheduler's dialect offers. Pure: text in, text out; no clock, no process, no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.script import Preamble
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import Observation, Patience
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a scheduler is handed besides the script: where things are, and under which name."""
+
+    tag: str
+    folder: str
+    script: str
+    scheduler_out: str
+    scheduler_err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The scheduler took the job under this id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The scheduler did not take the job, for sure. `full`: only because too many are waiting."""
+
+    said: str
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Whether the job exists cannot be told from the answer: it must be looked for by its tag."""
+
+    said: str
+
+
+Submission = Accepted | Refused | Unclear
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A question that got no useful answer. It changes nothing of what is known."""
+
+    said: str
+
+
+class Scheduler(Protocol):
+    """One scheduler's dialect.
+
+    `submit`, `observe`, `find` and `cancel` are dialogues: they yield commands and are sent the
+    replies. A question that failed gives `NoAnswer`; a job that a useful answer does not list is
+    simply absent from it. These two and the end of a job are three facts.
+
+    Attributes:
+        name: as in the HPC profile.
+        runs_here: the job runs on this very machine, so its executables can be checked now.
+        patience: how long this scheduler's silences are borne.
+        ids_per_question: how many ids one `observe` may carry.
+        hurry: seconds that must pass between two questions when a job seems to have ended.
+    """
+
+    name: str
+    runs_here: bool
+    patience: Patience
+    ids_per_question: int
+    hurry: float
+
+    def problems(self, spec: JobSpec) -> list[str]:
+        """What of this job the scheduler cannot honour, a sentence each; nothing is dropped."""
+
+    def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
+        """Directives for the script, and how the script learns its id."""
+
+    def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
+        """Hand over the script."""
+
+    def observe(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+        """Ask about many jobs in queue and history at once."""
+
+    def find(
+        self, tag: str, options: Mapping[str, object]
+    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+        """All jobs of this user with that name, whatever their state, by their ids."""
+
+    def cancel(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[NoAnswer | None]:
+        """Ask for the end of jobs; that they ended is seen by `observe`."""

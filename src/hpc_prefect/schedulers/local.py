@@ -1,0 +1,154 @@
+"""The laptop's own batch system (`hpc_prefect.laptop`), spoken to like any other scheduler.
+
+Nodes are virtual: a laptop has one, so a job of 2 nodes × 2 ranks takes 4 slots of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.script import Preamble
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import JobState, Observation, Patience
+from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Submission, Ticket, Unclear
+
+_STATES = {
+    "QUEUED": JobState.QUEUED,
+    "RUNNING": JobState.RUNNING,
+    "ENDED": JobState.ENDED,
+}
+
+#: The engine's word for an end. EXITED and SIGNALED say what the script itself did.
+_CAUSES = {
+    "EXITED": None,
+    "SIGNALED": Reason.PROGRAM_FAILED,
+    "TIMEOUT": Reason.WALLTIME,
+    "OUT_OF_MEMORY": Reason.OUT_OF_MEMORY,
+    "CANCELLED": Reason.CANCELLED,
+    "NODE_FAIL": Reason.NODE_FAILURE,
+    "LAUNCH_FAILED": Reason.SETUP_FAILED,
+}
+
+
+class LocalScheduler:
+    """`Scheduler` for this machine."""
+
+    name = "local"
+    runs_here = True
+    # Everything is on one machine: what is not there now will not come.
+    patience = Patience(absent=2.0, lost=5.0, record=2.0, outputs=1.0, silent=60.0, find=2.0)
+    ids_per_question = 500
+    hurry = 0.05
+
+    def problems(self, spec: JobSpec) -> list[str]:
+        found = []
+        slots = _slots(spec.site.options)
+        if _cpus(spec) > slots:
+            found.append(
+                f"{spec.resources.num_nodes} nodes × {spec.resources.ranks_per_node} ranks × "
+                f"{spec.resources.threads_per_rank} threads need {_cpus(spec)} cores, this machine"
+                f" offers {slots}; ask for less, or set local.slots of the HPC profile higher"
+            )
+        return found
+
+    def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
+        return Preamble(id_expression='"$HPC_LOCAL_JOBID"')
+
+    def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
+        resources_ = spec.resources
+        memory = resources_.memory_per_node * resources_.num_nodes
+        reply = yield _engine(
+            "submit",
+            spec.site.options,
+            *("--name", ticket.tag, "--queue", spec.site.queue or "local"),
+            *("--slots", str(_slots(spec.site.options)), "--cpus", str(_cpus(spec))),
+            *("--walltime", str(resources_.walltime)),
+            *(("--memory", str(memory)) if memory else ()),
+            *("--kill-grace", str(spec.site.options.get("kill_grace", 5.0))),
+            *("--out", ticket.scheduler_out, "--err", ticket.scheduler_err),
+            *("--cwd", spec.work_dir, ticket.script),
+        )
+        job_id = reply.stdout.strip()
+        if reply.code == 0 and job_id:
+            return Accepted(job_id)
+        # The engine refuses before it creates anything; killed or cut off, it may have created it.
+        return Refused(reply.said) if reply.code == 1 else Unclear(reply.said)
+
+    def observe(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+        reply = yield _engine("jobs", options, *ids)
+        return _read(reply)
+
+    def find(
+        self, tag: str, options: Mapping[str, object]
+    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+        reply = yield _engine("find", options, tag)
+        return _read(reply)
+
+    def cancel(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[NoAnswer | None]:
+        reply = yield _engine("cancel", options, *ids)
+        return None if reply.code == 0 else NoAnswer(reply.said)
+
+
+def _slots(options: Mapping[str, Any]) -> int:
+    return int(options.get("slots", 0)) or 1
+
+
+def _cpus(spec: JobSpec) -> int:
+    return spec.resources.num_nodes * spec.resources.cores_per_node
+
+
+def _engine(verb: str, options: Mapping[str, object], *arguments: str) -> Command:
+    # -I and -S: the engine needs nothing but the standard library, and starts in half the time.
+    program = str(resources.files("hpc_prefect.laptop") / "engine.py")
+    spool = ("--spool", str(options["spool"])) if options.get("spool") else ()
+    return Command((sys.executable, "-I", "-S", program, verb, *spool, *arguments), timeout=30.0)
+
+
+def _read(reply: Reply) -> dict[str, Observation] | NoAnswer:
+    if reply.code != 0:
+        return NoAnswer(reply.said)
+    found = {}
+    for line in reply.stdout.splitlines():
+        try:
+            entry = json.loads(line)
+            found[entry["id"]] = _observation(entry)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return NoAnswer(f"this is no line of the local engine: {line[:200]!r}")
+    return found
+
+
+def _observation(entry: dict[str, Any]) -> Observation:
+    end = entry.get("end") or ""
+    used = {name: float(entry[name]) for name in ("max_rss", "cpu_seconds") if entry.get(name)}
+    return Observation(
+        id=str(entry["id"]),
+        state=_STATES.get(entry["state"], JobState.UNKNOWN),
+        word=end or entry["state"],
+        # An end that this version does not know is no success.
+        cause=_CAUSES.get(end, Reason.PROGRAM_FAILED) if end else None,
+        tag=entry.get("name", ""),
+        exit_code=entry.get("exit_code"),
+        signal=entry.get("signal") or "",
+        message=_message(entry),
+        host=entry.get("host") or "",
+        queued_at=float(entry.get("submitted") or 0),
+        started_at=float(entry.get("started") or 0),
+        ended_at=float(entry.get("ended") or 0),
+        used=used,
+    )
+
+
+def _message(entry: dict[str, Any]) -> str:
+    if entry.get("by"):
+        return f"cancelled by {entry['by']}"
+    return str(entry.get("message") or entry.get("reason") or "")

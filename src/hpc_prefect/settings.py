@@ -1,0 +1,18 @@
+"""Settings of this package, read like Prefect's own (environment, profile, prefect.toml)."""
+
+from __future__ import annotations
+
+from prefect.settings.base import PrefectBaseSettings, build_settings_config
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+
+class HPCPrefectSettings(PrefectBaseSettings):
+    """`PREFECT_INTEGRATIONS_HPC_PREFECT_…` in the environment."""
+
+    model_config: SettingsConfigDict = build_settings_config(("integrations", "hpc_prefect"))
+
+    artifacts: bool = Field(
+        default=True,
+        description="Whether a flow run gets a table of its jobs and a page for each failed one.",
+    )

@@ -1,0 +1,57 @@
+"""What a transport offers: commands and files on the machine where the scheduler is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpc_prefect.job.dialogue import Command, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """Size in bytes and modification time (seconds since 1970, by the file server's clock)."""
+
+    size: int
+    modified: float
+
+
+class Transport(Protocol):
+    """Commands and files at one place. Methods block; whoever calls them minds the thread.
+
+    Paths are absolute. A missing file is a value (None, b"", False), every other trouble a
+    `TransportError`.
+    """
+
+    def run(self, command: Command) -> Reply:
+        """Run a command to its end or its time limit."""
+
+    def make_folder(self, path: str) -> None:
+        """Create a folder (0700) with its parents; one that is there is fine."""
+
+    def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        """Replace a file as a whole: a reader sees the old content or the new."""
+
+    def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        """Add to the end of a file in one write; `durable` forces it to disk before returning."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create a file exclusively, with its content; False when there is one already."""
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
+        """Bytes of a file from an offset on; None when there is no such file."""
+
+    def status(self, path: str) -> FileStatus | None:
+        """Size and time of a file; None when there is none."""
+
+    def read_link(self, path: str) -> str | None:
+        """Where a symbolic link points; None when there is none."""
+
+    def list(self, path: str) -> list[str]:
+        """Names in a folder, sorted; empty when there is no such folder."""
+
+    def touch(self, path: str) -> None:
+        """Set a file's time to now, by the file server's clock."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; a missing one is fine."""

@@ -1,0 +1,191 @@
+"""This machine: a login node, or a laptop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpc_prefect.errors import TransportError
+from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.transports.base import FileStatus
+
+#: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
+_INHERITED = (
+    "SLURM_",
+    "SBATCH_",
+    "SRUN_",
+    "PBS_",
+    "PJM_",
+    "OMPI_",
+    "PMI_",
+    "PMIX_",
+    "PRTE_",
+    "HYDI_",
+    "HYDRA_",
+    "MPIR_",
+    "MPIEXEC_",
+    "HPC_LOCAL_",
+)
+
+
+def clean_environment(environment: dict[str, str]) -> dict[str, str]:
+    """An environment without what an enclosing batch job or MPI launcher left in it.
+
+    Settings that a user makes for MPI (OMPI_MCA_…, and the allowance to run as root) stay.
+    """
+    kept = ("OMPI_MCA_", "OMPI_ALLOW_", "PRTE_MCA_", "PRTE_ALLOW_")
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_INHERITED) or name.startswith(kept)
+    }
+
+
+def write_atomic(
+    path: str | os.PathLike[str], data: bytes, *, mode: int = 0o600, durable: bool = False
+) -> None:
+    """Replace a file as a whole by a new file in the same folder and a rename."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            _write_all(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class LocalTransport:
+    """`Transport` for this machine."""
+
+    def run(self, command: Command) -> Reply:
+        environment = clean_environment(dict(os.environ)) | command.environment
+        try:
+            process = subprocess.Popen(
+                command.argv,
+                stdin=subprocess.PIPE if command.stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,  # its children end with it, and our Ctrl-C is not theirs
+            )
+        except OSError as error:
+            raise TransportError(f"cannot run {command.argv[0]!r}: {error}") from error
+        with process:
+            try:
+                out, err = process.communicate(command.stdin.encode() or None, command.timeout)
+                code: int | None = process.returncode
+            except subprocess.TimeoutExpired:
+                out, err = _kill(process)
+                code = None
+        return Reply(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def make_folder(self, path: str) -> None:
+        with _trouble("create the folder", path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        with _trouble("write", path):
+            write_atomic(path, data, mode=mode)
+
+    def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        with _trouble("write", path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                _write_all(descriptor, data)
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def create(self, path: str, data: bytes) -> bool:
+        # A file of its own, then a hard link: exclusive and complete at once, on NFS too, where
+        # O_EXCL followed by a write would show an empty file in between.
+        temporary = f"{path}.{secrets.token_hex(4)}"
+        with _trouble("create", path):
+            write_atomic(temporary, data)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(temporary)
+        return True
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
+        with _trouble("read", path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
+            try:
+                length = max(0, os.fstat(descriptor).st_size - offset) if size < 0 else size
+                return os.pread(descriptor, length, offset)
+            finally:
+                os.close(descriptor)
+
+    def status(self, path: str) -> FileStatus | None:
+        with _trouble("look at", path):
+            try:
+                found = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return FileStatus(found.st_size, found.st_mtime)
+
+    def read_link(self, path: str) -> str | None:
+        with _trouble("look at", path):
+            try:
+                return os.readlink(path)
+            except FileNotFoundError:
+                return None
+
+    def list(self, path: str) -> list[str]:
+        with _trouble("list", path):
+            try:
+                return sorted(os.listdir(path))
+            except FileNotFoundError:
+                return []
+
+    def touch(self, path: str) -> None:
+        with _trouble("touch", path):
+            os.utime(path)
+
+    def remove(self, path: str) -> None:
+        with _trouble("remove", path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _trouble(doing: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TransportError(f"cannot {doing} {path}: {error.strerror or error}") from error
+
+
+def _kill(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """End a command that passed its time limit, with its children, and take what it wrote."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        return process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:  # a grandchild left the session and holds the pipes
+        return b"", b""

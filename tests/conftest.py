@@ -1,0 +1,69 @@
+"""One Prefect server for all tests, and none of the user's own Prefect for any of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect.server import Server, ensure_server, free_port, stop_server
+
+ON_CI = os.environ.get("CI") == "true"
+
+# Prefect reads its settings when it is imported, so they are made before: a home and a server
+# address of this session's own. The processes of pytest-xdist inherit both from their parent.
+assert "prefect" not in sys.modules, "Prefect was imported before its settings were made"
+_OURS = "HPC_PREFECT_TESTS_HOME"
+if _OURS not in os.environ:
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    os.environ[_OURS] = tempfile.mkdtemp(prefix="hpc-prefect-tests-")
+    os.environ |= {
+        "PREFECT_HOME": os.environ[_OURS],
+        "PREFECT_PROFILES_PATH": f"{os.environ[_OURS]}/profiles.toml",
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_ENABLED": "true",
+        # Prefect warns at each line that a task logs outside of a flow; we test such tasks.
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+    }
+HOME = Path(os.environ[_OURS])
+PORT = int(os.environ["PREFECT_API_URL"].split(":")[2].removesuffix("/api"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Server:
+    """The session's Prefect server, started by the first test that asks for it."""
+    return ensure_server(HOME, port=PORT)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[object, str], None]:
+    """`require(condition, reason)`: a missing engine skips a laptop's test and fails CI's."""
+
+    def check(condition: object, reason: str) -> None:
+        if not condition:
+            (pytest.fail if ON_CI else pytest.skip)(reason)
+
+    return check
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "prefect_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
+        if item.get_closest_marker("slow") and not ON_CI:
+            item.add_marker(pytest.mark.skip(reason="takes minutes: runs with CI=true"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the parent, after all of its workers
+        stop_server(HOME)
+        shutil.rmtree(HOME, ignore_errors=True)
