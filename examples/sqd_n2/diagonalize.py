@@ -9,7 +9,7 @@ QUESTION is an npz with
     nelec               electrons, spin up and spin down        threshold  amplitude, see carryover
     strings_0 …         sorted one-spin determinants of each batch, used for both spins
 ANSWER is an npz with
-    energies            (batches,), hartree                     best       the batch lowest in energy
+    energies            (batches,), hartree                     best       the lowest batch
     spin_squares        (batches,)                              dimensions (batches,), determinants
     occupancies         (batches, 2, norb)
     carryover           one-spin determinants of the best batch that occur in a configuration with
@@ -53,7 +53,9 @@ def main(question_path: Path, answer_path: Path) -> None:
     world = MPI.COMM_WORLD
     with np.load(question_path) as stored:
         question = {name: stored[name] for name in stored}
-    batches = [question[f"strings_{i}"] for i in range(sum(n.startswith("strings_") for n in question))]
+    batches = [
+        question[f"strings_{i}"] for i in range(sum(n.startswith("strings_") for n in question))
+    ]
     if not batches:
         raise ValueError(f"{question_path} holds no batch (strings_0 …)")
     mine = shares([len(batch) for batch in batches], world.size)[world.rank]

@@ -7,7 +7,7 @@ as qiskit-addon-sqd has it. A determinant of one spin is an integer with orbital
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,6 @@ from qiskit.primitives import BitArray
 from qiskit_addon_sqd.configuration_recovery import recover_configurations
 from qiskit_addon_sqd.counts import bit_array_to_arrays, bitstring_matrix_to_integers
 from qiskit_addon_sqd.subsampling import postselect_by_hamming_right_and_left, subsample
-
-NOTHING = np.array([], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,7 @@ class Estimate:
     energy: float = float("nan")
     dimension: int = 0
     occupancies: np.ndarray | None = None
-    carryover: np.ndarray = NOTHING
+    carryover: np.ndarray = field(default_factory=lambda: np.array([], dtype=np.int64))
 
 
 def fork(rng: np.random.Generator) -> np.random.Generator:

@@ -4,6 +4,7 @@
     ├── InvalidJob               bad input, all problems at once; nothing was submitted
     ├── ConfigurationError       a file, a setting or a block's content cannot be used
     │   └── IncompatibleVersions installed packages that cannot work together
+    ├── ServerError              a Prefect server could not be started, reached or stopped
     ├── JobHeld                  another living run holds this job or campaign
     ├── LedgerError              a job folder cannot be written or makes no sense
     ├── TransportError           a command could not be run, or a file not reached
@@ -53,6 +54,10 @@ class ConfigurationError(HpcPrefectError):
 
 class IncompatibleVersions(ConfigurationError):
     """Installed packages cannot work together."""
+
+
+class ServerError(HpcPrefectError):
+    """A Prefect server could not be started, reached or stopped."""
 
 
 class JobHeld(HpcPrefectError):

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from hpc_prefect.errors import HpcPrefectError, IncompatibleVersions
+from hpc_prefect.errors import IncompatibleVersions, ServerError
 from hpc_prefect.laptop import process
 from hpc_prefect.transports.local import write_atomic
 
@@ -42,10 +42,6 @@ Progress = Callable[[str], None]
 
 _RECORD, _LOG = "server.json", "server.log"
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-
-
-class ServerError(HpcPrefectError):
-    """A Prefect server could not be started, reached or stopped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -10,7 +12,9 @@ from pydantic_settings import SettingsConfigDict
 class HPCPrefectSettings(PrefectBaseSettings):
     """`PREFECT_INTEGRATIONS_HPC_PREFECT_…` in the environment."""
 
-    model_config: SettingsConfigDict = build_settings_config(("integrations", "hpc_prefect"))
+    model_config: ClassVar[SettingsConfigDict] = build_settings_config(
+        ("integrations", "hpc_prefect")
+    )
 
     artifacts: bool = Field(
         default=True,

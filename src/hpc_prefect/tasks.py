@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +175,16 @@ async def _prepare(
 ) -> _Job:
     """Everything before the task run; every problem that can be found is found here, at once."""
     problems = _timeout_problems(timeout_seconds)
-    blocks: Blocks | None = None
+    loaded: _Loaded | None = None
     spec: JobSpec | None = None
     secrets: dict[str, str] = {}
     try:
-        blocks = await _blocks(block_names, call.subject)
-        spec, secrets = resolve(*blocks, call, machine_cores=os.cpu_count() or 1)
+        loaded = await _blocks(block_names, call.subject)
+        spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
     problems += await asyncio.to_thread(_file_problems, call, spec)
-    if problems or spec is None or blocks is None:
+    if problems or spec is None or loaded is None:
         raise InvalidJob(call.subject, problems)
     Path(call.work_dir).mkdir(parents=True, exist_ok=True)
     inputs = await asyncio.to_thread(_input_digests, spec)
@@ -197,12 +196,12 @@ async def _prepare(
         base=str(place.folder),
         key=place.key,
         claimant=place.claimant,
-        poll_interval=blocks.hpc.poll_interval,
+        poll_interval=loaded.blocks.hpc.poll_interval,
         timeout=timeout_seconds,
-        provenance=_provenance(place, block_names, blocks, inputs),
+        provenance=_provenance(place, loaded.described, inputs),
         is_over=is_over,
     )
-    return _Job(spec, request, blocks.hpc.on_sigterm)
+    return _Job(spec, request, loaded.blocks.hpc.on_sigterm)
 
 
 def _timeout_problems(timeout_seconds: float | None) -> list[str]:
@@ -211,20 +210,38 @@ def _timeout_problems(timeout_seconds: float | None) -> list[str]:
     return [f"timeout_seconds is {timeout_seconds}; it must be more than 0, or None"]
 
 
-_cache: dict[tuple[str, BlockNames, int], asyncio.Task[Blocks]] = {}
+@dataclass(frozen=True)
+class _Loaded:
+    """The three blocks, and how the run record describes them."""
+
+    blocks: Blocks
+    described: dict[str, Any]
 
 
-async def _blocks(block_names: BlockNames, subject: str) -> Blocks:
+async def _load(block_names: BlockNames, subject: str) -> _Loaded:
+    blocks = await load_blocks(block_names, subject=subject)
+    # As JSON mode dumps them: secrets come out as asterisks.
+    described = {
+        name: block.model_dump(mode="json", exclude={"block_type_slug"})
+        for name, block in zip(block_names, blocks, strict=True)
+    }
+    return _Loaded(blocks, described)
+
+
+_cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
+
+
+async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
     """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
     flow = root_flow()
     if flow is None or flow.flow_run is None:
-        return await load_blocks(block_names, subject=subject)
+        return await _load(block_names, subject)
     key = (str(flow.flow_run.id), block_names, id(asyncio.get_running_loop()))
     loading = _cache.get(key)
     if loading is None:
         for old in [old for old in _cache if old[0] != key[0] and _cache[old].done()]:
             del _cache[old]
-        loading = asyncio.get_running_loop().create_task(load_blocks(block_names, subject=subject))
+        loading = asyncio.get_running_loop().create_task(_load(block_names, subject))
         _cache[key] = loading
     try:
         return await asyncio.shield(loading)
@@ -287,9 +304,7 @@ def _input_digests(spec: JobSpec) -> dict[str, str]:
     return found
 
 
-def _provenance(
-    place: Place, block_names: BlockNames, blocks: Blocks, inputs: dict[str, str]
-) -> dict[str, Any]:
+def _provenance(place: Place, blocks: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     flow = FlowRunContext.get()
     run = flow.flow_run if flow else None
     return {
@@ -299,13 +314,8 @@ def _provenance(
         "digest": place.digest,
         "flow_run": None if run is None else {"id": str(run.id), "name": run.name},
         "parameters": None if run is None else run.parameters,
-        # As JSON mode dumps them: secrets come out as asterisks.
-        "blocks": {
-            name: block.model_dump(mode="json", exclude={"block_type_slug"})
-            for name, block in zip(block_names, blocks, strict=True)
-        },
+        "blocks": blocks,
         "inputs_sha256": inputs,
-        "prefect": version("prefect"),
         "host": platform.node(),
     }
 
@@ -320,7 +330,7 @@ def _run_name(parameters: dict[str, Any]) -> str:
 
 @task(
     name="hpc-job",
-    task_run_name=_run_name,
+    task_run_name=_run_name,  # type: ignore[arg-type]  # Prefect looks for this argument
     cache_policy=NO_CACHE,  # the ledger decides what ran, not a result file
     persist_result=False,
 )

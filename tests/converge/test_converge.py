@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,25 @@ async def test_a_missing_variable_is_an_error_with_the_names_that_are_near(tmp_p
         await converge(
             halve, 1.0, measure=energy, work_dir=tmp_path, stop_variable_name="sqd_algoritm"
         )
+
+
+async def test_a_flow_killed_in_an_iteration_and_started_again_ends_at_the_same_last_bit(tmp_path):
+    async def start(folder: str, kill_at: int) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            Path(__file__).with_name("killed_flow.py"),
+            tmp_path / folder,
+            str(kill_at),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        return process.returncode, out.decode()
+
+    (code, _), (_, whole) = await asyncio.gather(start("killed", 3), start("whole", 0))
+    _, resumed = await start("killed", 0)
+
+    assert code == -signal.SIGKILL
+    assert json.loads(resumed) == {"resumed_at": 3, "values": json.loads(whole)["values"]}
 
 
 async def test_a_flow_that_is_retried_goes_on_where_it_broke(tmp_path):

@@ -19,6 +19,10 @@ class TestAsAnyBlock(BlockStandardTestSuite):
     def block(self):
         return QuantumBackendBlock
 
+    def test_has_a_valid_image(self, block):
+        """None: Prefect's own form of this test would fetch it from the web."""
+        assert block._logo_url is None
+
 
 def test_its_slug_never_changes():
     assert QuantumBackendBlock.get_block_type_slug() == "hpc-prefect-quantum-backend"

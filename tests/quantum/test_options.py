@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from circuits import bell
 
@@ -18,6 +19,12 @@ def test_the_call_wins_over_the_variable():
 
     assert problems == []
     assert options == SamplerOptions(shots=100, seed=2)
+
+
+def test_a_seed_from_numpys_generator_is_a_seed():
+    seed = np.random.default_rng(1).integers(2**63)
+
+    assert parse_options([("options", {"seed": seed})]) == (SamplerOptions(seed=int(seed)), [])
 
 
 def test_a_shared_variable_keeps_the_options_under_sampler():

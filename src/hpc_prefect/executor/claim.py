@@ -14,11 +14,10 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from hpc_prefect.errors import JobHeld
 from hpc_prefect.job import folder as names
+from hpc_prefect.laptop import process
 from hpc_prefect.transports.base import Transport
 
 #: A claim of another host that was not touched for so long is dead; it is touched every 30 s.
@@ -28,43 +27,25 @@ TOUCH_EVERY = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimant:
-    """A process, told apart from any other: pids are used again, and hosts start again."""
+    """A process and the flow run that it works for.
+
+    `process` is "BOOT_ID PID START_TIME": pids are used again, and hosts start again.
+    """
 
     flow_run: str
     host: str
-    boot: str
-    pid: int
-    started: str
+    process: str
 
     def describe(self) -> str:
         run = f"flow run {self.flow_run}" if self.flow_run else "a script"
-        return f"{run} (pid {self.pid} on {self.host})"
-
-
-@cache
-def _host_and_boot() -> tuple[str, str]:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        boot = ""
-    return socket.gethostname(), boot
-
-
-def _process_started(pid: int) -> str:
-    """Clock ticks since boot at which a process started; empty when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return "" if fields[0] in "ZX" else fields[19]
+        return f"{run} (pid {self.process.split()[1]} on {self.host})"
 
 
 def this_process(flow_run: str = "") -> Claimant:
     """The claimant that we are."""
-    host, boot = _host_and_boot()
-    pid = os.getpid()
-    return Claimant(flow_run=flow_run, host=host, boot=boot, pid=pid, started=_process_started(pid))
+    who = process.identity(os.getpid())
+    assert who is not None  # we are alive
+    return Claimant(flow_run=flow_run, host=socket.gethostname(), process=who)
 
 
 def is_alive(
@@ -76,9 +57,8 @@ def is_alive(
         idle_seconds: since the claim was last touched, by the file server's clock.
         is_over: whether Prefect says that a flow run has ended (False when it cannot tell).
     """
-    host, boot = _host_and_boot()
-    here = holder.host == host
-    if here and (holder.boot != boot or _process_started(holder.pid) != holder.started):
+    here = holder.host == socket.gethostname()
+    if here and not process.alive(holder.process):
         return False
     # A living process may be through with that run and serve another one now.
     if holder.flow_run and is_over(holder.flow_run):
@@ -157,8 +137,9 @@ def _newest(transport: Transport, folder: str) -> int:
 def _read(transport: Transport, folder: str, generation: int) -> Claimant | None:
     data = transport.read(f"{folder}/{names.CLAIM}{generation}")
     try:
-        return Claimant(**json.loads(data or b""))
-    except (ValueError, TypeError):
+        claimant = Claimant(**json.loads(data or b""))
+        return claimant if len(claimant.process.split()) == 3 else None
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -519,12 +519,16 @@ class JobRun:
             "key": self.request.key,
             "script_sha256": hashlib.sha256(script).hexdigest(),
             "claimant": self.request.claimant.describe(),
-            "versions": {
-                "hpc-prefect": version("hpc-prefect"),
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
             **self.request.provenance,
         }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions that a run record names."""
+    found = {name: version(name) for name in ("hpc-prefect", "prefect")}
+    return found | {"python": platform.python_version()}
 
 
 def _never_submitted(by: str) -> Verdict:

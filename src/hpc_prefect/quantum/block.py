@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl
+from pydantic import ConfigDict, Field, HttpUrl
 
 from hpc_prefect.blocks.checks import StoredModel
 from hpc_prefect.quantum.backends import BackendSpec
 
 
-class QuantumBackendBlock(Block, StoredModel):
+class QuantumBackendBlock(StoredModel, Block):
     """WHERE to sample: a simulator or a fake device, later a quantum computer.
 
     A document of kind `ibm` can be stored; sampling with it is refused for now.
@@ -24,6 +24,9 @@ class QuantumBackendBlock(Block, StoredModel):
         backend = QuantumBackendBlock.load("BLOCK_NAME")
         ```
     """
+
+    # Of the two bases Prefect's would win, which keeps unknown fields.
+    model_config = ConfigDict(extra="ignore")
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Quantum Backend"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-quantum-backend"

@@ -66,7 +66,9 @@ def parse_options(
             continue
         for key, value in layer.items():
             if key in SamplerOptions.model_fields:
-                merged[key], origin[key] = value, where
+                # A seed from NumPy's generator is NumPy's integer.
+                plain = value.item() if hasattr(value, "item") else value
+                merged[key], origin[key] = plain, where
             else:
                 hint = suggestion(key, SamplerOptions.model_fields)
                 problems.append(f"{where}: there is no option {key!r}{hint}")

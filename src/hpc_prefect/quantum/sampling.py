@@ -40,8 +40,13 @@ class Request:
     @cached_property
     def digest(self) -> str:
         """Equal exactly when the work is equal: PUBs, shots, options, backend and seed."""
-        pubs = [pub_digest(pub) for pub in self.pubs]
-        return digest(["sampling", dict(self.backend.identity), self.honoured, pubs])
+        identity = dict(self.backend.identity)
+        return digest(["sampling", identity, self.honoured, list(self.pub_digests)])
+
+    @cached_property
+    def pub_digests(self) -> tuple[str, ...]:
+        """The digest of each PUB."""
+        return tuple(pub_digest(pub) for pub in self.pubs)
 
     @property
     def honoured(self) -> dict[str, Any]:
@@ -151,7 +156,11 @@ def sample_once(request: Request, folder: Path, *, log: Log = _log) -> Primitive
     asked = describe(request) | {"asked_at": _now()}
     write_asked(folder, asked)
     start = time.perf_counter()
-    sampled = request.backend.run(request.pubs, request.options)
+    try:
+        sampled = request.backend.run(request.pubs, request.options)
+    except Exception as error:
+        error.add_note(f"while sampling on the {request.backend.name}; what was asked: {folder}")
+        raise
     seconds = time.perf_counter() - start
     facts = {"finished_at": _now(), "seconds": round(seconds, 3), "backend_facts": sampled.facts}
     write_finished(folder, asked | facts, sampled.result)
@@ -172,7 +181,7 @@ def describe(request: Request) -> dict[str, Any]:
     """What was asked, for the record: no secrets, no circuits."""
     pubs = [
         {
-            "digest": pub_digest(pub),
+            "digest": known,
             "shots": int(pub.shots),
             "shape": list(pub.shape),
             "parameters": pub.circuit.num_parameters,
@@ -180,7 +189,7 @@ def describe(request: Request) -> dict[str, Any]:
             "depth": pub.circuit.depth(),
             "operations": dict(pub.circuit.count_ops()),
         }
-        for pub in request.pubs
+        for pub, known in zip(request.pubs, request.pub_digests, strict=True)
     ]
     return {
         "digest": request.digest,
