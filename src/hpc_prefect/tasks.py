@@ -80,8 +80,9 @@ async def run_job_from_blocks(
         script_filename: the job's name, in Prefect and in messages.
         user_args: arguments after the command's default ones; texts, numbers and paths. They reach
             the program byte for byte.
-        job_key: identifies the job in its scope in place of what is run (command, arguments,
-            profiles, content of `inputs`); a job of the same key is not run again.
+        job_key: identifies the job in its scope in place of what is run (command, executable and
+            its set-up, arguments, environment, shape, content of `inputs`); a job of the same key
+            is not run again. Walltime, memory, queue and scheduler options are never part of it.
         inputs: files that must be there, relative to `work_dir` or absolute; their content is part
             of the job's identity.
         expected_outputs: files that a success must have written.
@@ -188,7 +189,7 @@ async def _prepare(
         raise InvalidJob(call.subject, problems)
     Path(call.work_dir).mkdir(parents=True, exist_ok=True)
     inputs = await asyncio.to_thread(_input_digests, spec)
-    what = digest(["job_key", job_key] if job_key is not None else [spec, inputs])
+    what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
     place = await locate(work_dir=call.work_dir, name="job", digest=what)
     request = JobRequest(
         spec=spec,
@@ -260,11 +261,8 @@ def _file_problems(call: Call, spec: JobSpec | None) -> list[str]:
             problems.append(f"input {str(given)!r} is missing: there is no file {path}")
         elif str(given) and not os.access(path, os.R_OK):
             problems.append(f"input {str(given)!r} cannot be read: {path}")
-    if spec is not None:
-        scheduler = scheduler_for(spec.site.scheduler)
-        problems += scheduler.problems(spec)
-        if scheduler.runs_here:
-            problems += _executable_problems(spec.executable)
+    if spec is not None and scheduler_for(spec.site.scheduler).runs_here:
+        problems += _executable_problems(spec.executable)
     return problems
 
 

@@ -66,7 +66,7 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
         walltime="01:00:00", environment={"DIAG_LEVEL": "3"},
     )  # fmt: skip
     where = hpc(
-        launcher="mpiexec -n {ranks}", queue_cpu="q", project_cpu="p", modules=["m"],
+        launcher="mpiexec -n {ranks}", queue_cpu="q", modules=["m"],
         setup=["ulimit -s unlimited"], teardown=["sync"], environment={"SITE": "1"},
         login_shell=True, local={"slots": 8},
     )  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
             "path": "/opt/diag", "modules": (), "setup": (), "path_prefixes": {}, "environment": {},
         },
         "site": {
-            "scheduler": "local", "queue": "q", "project": "p", "launcher": "mpiexec -n {ranks}",
+            "scheduler": "local", "queue": "q", "project": "", "launcher": "mpiexec -n {ranks}",
             "login_shell": True, "modules": ("m",), "setup": ("ulimit -s unlimited",),
             "teardown": ("sync",), "environment": {"SITE": "1"},
             "options": {"slots": 8, "spool": "", "kill_grace": 5.0},
@@ -129,13 +129,13 @@ def test_an_executable_entry_keeps_its_modules_setup_prefixes_and_environment() 
     )
 
 
-def test_the_gpu_class_takes_the_gpu_queue_and_project_and_the_overrides() -> None:
+def test_the_gpu_class_takes_the_gpu_queue_and_the_overrides() -> None:
     gpu = GPUOverrides(
         launcher="mpirun", modules=["cuda"], executables={"diag": "/opt/gpu/diag"},
         environment={"B": "gpu"}, cores_per_node=72, memory_per_node="100G", gpus_per_node=1,
     )  # fmt: skip
     where = hpc(
-        queue_cpu="qc", queue_gpu="qg", project_cpu="pc", project_gpu="pg", gpu=gpu,
+        queue_cpu="qc", queue_gpu="qg", gpu=gpu,
         modules=["intel"], setup=["umask 027"], environment={"A": "cpu", "B": "cpu"},
         cores_per_node=1,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def test_the_gpu_class_takes_the_gpu_queue_and_project_and_the_overrides() -> No
 
     spec = resolved(how=how, where=where)
 
-    assert (spec.site.queue, spec.site.project) == ("qg", "pg")
+    assert spec.site.queue == "qg"
     assert (spec.site.launcher, spec.site.modules) == ("mpirun", ("cuda",))
     assert spec.site.setup == ("umask 027",)
     assert spec.site.environment == {"A": "cpu", "B": "gpu"}
@@ -190,6 +190,10 @@ def test_a_whole_node_and_a_whole_machine_may_be_asked_for() -> None:
     )  # fmt: skip
 
     resolved(how=how, where=hpc(cores_per_node=8, memory_per_node="2G", gpus_per_node=4))
+
+
+def test_no_slots_given_stand_for_the_cores_of_the_machine() -> None:
+    assert resolved().site.options["slots"] == 8
 
 
 def test_more_slots_than_the_machine_has_cores_are_the_owners_decision() -> None:
@@ -451,3 +455,8 @@ def test_a_problem_with_a_secret_does_not_tell_its_value() -> None:
     where = loaded(hpc(), secret_environment=SecretDict({"A B": "hunter2", "C": "hunter2\0"}))
 
     assert "hunter2" not in "".join(problems(where=where))
+
+
+def test_a_project_is_refused_where_there_are_none() -> None:
+    with pytest.raises(InvalidJob, match="this machine's own queue knows no project 'pg'"):
+        resolved(where=hpc(project_gpu="pg", project_cpu="pc"), how=execution(resource_class="gpu"))

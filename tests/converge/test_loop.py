@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import loops
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpc_prefect.converge import StopRule
 from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints
@@ -278,6 +281,31 @@ async def test_one_changed_byte_in_a_checkpoint_is_noticed(tmp_path):
     newest.write_bytes(data)
 
     assert (await loops.run(tmp_path)).resumed_at == 2
+
+
+@given(st.data())
+def test_no_damage_of_any_kind_ever_gives_a_state_that_was_not_saved(data):
+    with tempfile.TemporaryDirectory() as name:
+        folder, rule = Path(name), StopRule(max_iterations=9)
+        book = Checkpoints(folder, loops.LOG)
+        for state in ("first", "second"):
+            book.save(Checkpoint(state=state, rng=None, rule=rule))
+        for file in ("checkpoint", "checkpoint.previous"):
+            content = bytearray((folder / file).read_bytes())
+            at = data.draw(st.integers(0, len(content) - 1), label=f"place in {file}")
+            if data.draw(st.booleans(), label="cut"):
+                del content[at:]
+            else:
+                content[at] ^= data.draw(st.integers(1, 255), label="flip")
+            (folder / file).write_bytes(content)
+
+        try:
+            found = book.load()
+        except LedgerError:
+            return
+        assert found is not None
+        assert found.state in ("first", "second")
+        assert found.rule == rule
 
 
 async def test_when_both_checkpoints_are_damaged_nothing_is_started_over_silently(tmp_path):

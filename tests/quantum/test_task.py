@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import uuid
 
 import pytest
@@ -13,6 +14,7 @@ from prefect.variables import Variable
 
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+from hpc_prefect.quantum.task import _sample
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -163,24 +165,15 @@ async def test_sampling_on_ibm_quantum_is_refused_with_a_sentence(tmp_path):
     )
 
 
-async def test_other_tasks_go_on_while_the_simulator_works(block, tmp_path):
-    ticks = 0
-    done = asyncio.Event()
+async def test_other_tasks_go_on_while_the_simulator_works():
+    started, go = threading.Event(), threading.Event()
 
-    async def tick():
-        nonlocal ticks
-        while not done.is_set():
-            ticks += 1
-            await asyncio.sleep(0)
+    def simulate(log):
+        started.set()
+        return go.wait(30)
 
-    ticker = asyncio.create_task(tick())
-    await sample(
-        [bell()],
-        quantum_backend_block_name=block,
-        work_dir=tmp_path,
-        options={"shots": 200_000, "seed": 1},
-    )
-    done.set()
-    await ticker
+    sampling = asyncio.create_task(_sample("aer", simulate))
+    await asyncio.to_thread(started.wait, 30)
+    go.set()  # by this loop, which a simulation on it would keep from coming here
 
-    assert ticks > 100
+    assert await sampling

@@ -69,13 +69,13 @@ def resolve(
     problems = _pair_problems(command, execution)
     execution = _overridden(execution, call.overrides, problems)
     place = _side(hpc, execution.resource_class)
-    problems += _scheduler_problems(hpc)
     executable = _executable(command.executable_key, place.executables, problems)
     resources = _resources(execution, problems)
     problems += _launch_problems(resources, place.launcher)
     problems += _node_problems(resources, place)
+    options = getattr(hpc, hpc.scheduler).model_dump(mode="json")
     if hpc.scheduler == "local":
-        problems += _machine_problems(resources, hpc.local.slots or machine_cores)
+        options["slots"] = options["slots"] or machine_cores
     secrets = hpc.secret_environment.get_secret_value()
     problems += _in("HPC profile, environment", environment_problems(place.environment))
     problems += _in("HPC profile, secret_environment", environment_problems(secrets))
@@ -84,13 +84,11 @@ def resolve(
     arguments = read_arguments(command.default_args, call.user_args, problems)
     inputs = read_files("inputs", call.inputs, problems)
     outputs = read_files("expected_outputs", call.expected_outputs, problems)
-    if problems or executable is None:
-        raise InvalidJob(call.subject, problems)
     spec = JobSpec(
         name=call.script_filename,
         command_name=command.command_name,
-        executable=executable,
-        site=_site(hpc, place, resources),
+        executable=executable or Executable(path=""),
+        site=_site(hpc, place, resources.launch, options),
         resources=resources,
         work_dir=call.work_dir,
         arguments=arguments,
@@ -99,6 +97,9 @@ def resolve(
         inputs=inputs,
         expected_outputs=outputs,
     )
+    problems += _scheduler_problems(hpc, spec)
+    if problems:
+        raise InvalidJob(call.subject, problems)
     return spec, dict(secrets)
 
 
@@ -184,32 +185,33 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
     )
 
 
-def _site(hpc: HPCProfileBlock, place: _Place, resources: Resources) -> Site:
+def _site(hpc: HPCProfileBlock, place: _Place, launch: str, options: dict[str, Any]) -> Site:
     return Site(
         scheduler=hpc.scheduler,
         queue=place.queue,
         project=place.project,
         # Not part of a single-process job: changing the launcher must not make it another job.
-        launcher=place.launcher if resources.launch == "mpi" else "",
+        launcher=place.launcher if launch == "mpi" else "",
         login_shell=hpc.login_shell,
         modules=tuple(place.modules),
         setup=tuple(place.setup),
         teardown=tuple(place.teardown),
         environment=dict(place.environment),
-        options=getattr(hpc, hpc.scheduler).model_dump(mode="json"),
+        options=options,
     )
 
 
-def _scheduler_problems(hpc: HPCProfileBlock) -> list[str]:
+def _scheduler_problems(hpc: HPCProfileBlock, spec: JobSpec) -> list[str]:
     # Late, so that a Prefect server that only registers block types does not load schedulers.
-    from hpc_prefect.schedulers import available
+    from hpc_prefect.schedulers import available, scheduler_for
 
     problems = [f"HPC profile: {text}" for text in hpc.foreign_options()]
-    if hpc.scheduler not in available():
-        can = ", ".join(available())
-        problems.append(
-            f"HPC profile: scheduler {hpc.scheduler!r} cannot be used yet; this version runs: {can}"
-        )
+    if hpc.scheduler in available():
+        return problems + scheduler_for(hpc.scheduler).problems(spec)
+    can = ", ".join(available())
+    problems.append(
+        f"HPC profile: scheduler {hpc.scheduler!r} cannot be used yet; this version runs: {can}"
+    )
     return problems
 
 
@@ -289,13 +291,3 @@ def _size(count: int) -> str:
         if count >= 1024**power:
             return f"{round(count / 1024**power, 2):g}{unit}"
     return f"{count} bytes"
-
-
-def _machine_problems(resources: Resources, slots: int) -> list[str]:
-    cores = resources.num_nodes * resources.cores_per_node
-    if cores <= slots:
-        return []
-    return [
-        f"{resources.num_nodes} nodes × {resources.cores_per_node} cores = {cores} cores, but this "
-        f"machine has {slots} slots; ask for less, or set local.slots in the HPC profile"
-    ]

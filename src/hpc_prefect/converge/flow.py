@@ -74,8 +74,7 @@ async def converge(
         NotConverged: the watched value became NaN or infinite, or `must_converge` was not met.
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
-    # Late: the loop's core is importable without Prefect.
-    from hpc_prefect.campaign import absolute_work_dir, locate, scope
+    from hpc_prefect.campaign import absolute_work_dir, locate, scope  # late: it needs Prefect
 
     _check(name, stop, stop_variable_name)
     folder = Path(absolute_work_dir(work_dir))
@@ -95,17 +94,13 @@ async def converge(
         on_iteration=on_iteration,
     )
     start = _Start(name, seed, initial_state, source, book)
-    body = Body(step=step, measure=measure, name=name)
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(f"{name}-{place.key[:8]}"):
-        result = await run_loop(book, body, start, watcher=desk, enter=scope)
-    if must_converge and not result.converged:
-        raise NotConverged(
-            f"loop {name!r} ended after {result.iterations} iterations for {result.reason}, not "
-            f"for its tolerance; last change {result.history[-1]['change']}. Its rows are in "
-            f"{place.folder / 'iterations.jsonl'}. A new campaign with another stop rule starts it "
-            f"anew"
+        result = await run_loop(
+            book, Body(step=step, measure=measure, name=name), start, watcher=desk, enter=scope
         )
+    if must_converge and not result.converged:
+        raise NotConverged(_why_not(name, result, place.folder))
     return replace(result, plot=desk.drawn)
 
 
@@ -132,6 +127,14 @@ class _Start(Generic[State]):
         }
         await asyncio.to_thread(self.book.note, "loop.json", json.dumps(record, indent=2) + "\n")
         return Checkpoint(state=self.state, rng=generator, rule=rule, parameters=parameters)
+
+
+def _why_not(name: str, result: Convergence[Any], folder: Path) -> str:
+    return (
+        f"loop {name!r} ended after {result.iterations} iterations for {result.reason}, not for "
+        f"its tolerance; last change {result.history[-1]['change']}. Its rows are in "
+        f"{folder / 'iterations.jsonl'}. A new campaign with another stop rule starts it anew"
+    )
 
 
 def _check(name: str, stop: StopRule | None, stop_variable_name: str | None) -> None:

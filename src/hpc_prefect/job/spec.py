@@ -109,6 +109,19 @@ class JobSpec:
         """JSON values only."""
         return dataclasses.asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """What makes this job this job: what is computed, not where and for how long it may wait.
+
+        After a failure for walltime or memory, or in a queue that is too full, a person changes
+        exactly what is left out here, and the jobs that are done must not run again for it.
+        """
+        values = self.as_dict()
+        for name in ("queue", "project", "launcher", "login_shell", "teardown", "options"):
+            del values["site"][name]
+        for name in ("walltime", "memory_per_node"):
+            del values["resources"][name]
+        return values
+
 
 def launcher_problems(template: str) -> list[str]:
     """Say what is wrong with a launcher line; empty when it can be used."""

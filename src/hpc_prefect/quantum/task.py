@@ -44,6 +44,9 @@ async def sample(
     the last bit. Two identical calls in one scope are two samplings; with one seed on a simulator
     they give the same bits.
 
+    Cancelling does not interrupt a simulation that has begun: it ends in its thread, and its result
+    is recorded.
+
     Args:
         pubs: PUBs as Qiskit's primitives take them: circuits, or tuples (circuit, parameter
             values, shots).

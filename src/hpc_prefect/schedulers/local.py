@@ -51,9 +51,14 @@ class LocalScheduler:
         slots = _slots(spec.site.options)
         if _cpus(spec) > slots:
             found.append(
-                f"{spec.resources.num_nodes} nodes × {spec.resources.ranks_per_node} ranks × "
-                f"{spec.resources.threads_per_rank} threads need {_cpus(spec)} cores, this machine"
-                f" offers {slots}; ask for less, or set local.slots of the HPC profile higher"
+                f"{spec.resources.num_nodes} nodes × {spec.resources.cores_per_node} cores = "
+                f"{_cpus(spec)} cores, but this machine has {slots} slots; ask for less, or set "
+                "local.slots in the HPC profile"
+            )
+        if spec.site.project:
+            found.append(
+                f"this machine's own queue knows no project {spec.site.project!r}: leave "
+                "project_cpu and project_gpu of the HPC profile empty"
             )
         return found
 

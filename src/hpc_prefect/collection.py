@@ -1,0 +1,6 @@
+"""What Prefect imports to know our block types (entry point `prefect.collections`)."""
+
+from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.quantum import QuantumBackendBlock
+
+__all__ = ["CommandBlock", "ExecutionProfileBlock", "HPCProfileBlock", "QuantumBackendBlock"]

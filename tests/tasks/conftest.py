@@ -1,0 +1,33 @@
+"""Blocks for jobs of /bin/sh on this machine, in a queue of the session's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.server import Server
+
+
+@pytest.fixture(scope="session")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="session")
+def blocks(prefect_server: Server, spool: Path) -> None:
+    """`cmd-sh`, `exec-sh`, `hpc-here`: the job is `sh -c SCRIPT name ARGS`."""
+    command = CommandBlock(command_name="sh", executable_key="sh", default_args=["-c"])
+    command.save("cmd-sh", overwrite=True, _sync=True)
+    profile = ExecutionProfileBlock(profile_name="sh", command_name="sh", walltime="00:01:00")
+    profile.save("exec-sh", overwrite=True, _sync=True)
+    other = ExecutionProfileBlock(profile_name="other", command_name="other")
+    other.save("exec-other", overwrite=True, _sync=True)
+    here = HPCProfileBlock(
+        scheduler="local",
+        executables={"sh": "/bin/sh"},
+        secret_environment={"HP_TOKEN": "secret-value-4711"},
+        local={"slots": 4, "spool": str(spool), "kill_grace": 1.0},
+    )
+    here.save("hpc-here", overwrite=True, _sync=True)

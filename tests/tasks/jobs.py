@@ -1,0 +1,104 @@
+"""Flows and tasks that the tests of this folder run, also in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from hpc_prefect import JobResult, run_job_from_blocks, run_job_from_blocks_sync, scope
+
+#: Appends its label to the file `runs`, so that the programs themselves count how often they ran;
+#: fails when a file `fail-<label>` is there, which it removes.
+COUNT = """
+echo "$1" >> runs
+if [ -e "fail-$1" ]; then rm "fail-$1"; echo "label $1 was told to fail" >&2; exit 3; fi
+"""
+#: The same, but it ends only when the file `go` is there.
+WAIT = COUNT + 'while [ ! -e go ]; do sleep 0.05; done; echo "$1" >> ended\n'
+
+NAMES = {
+    "command_block_name": "cmd-sh",
+    "execution_profile_block_name": "exec-sh",
+    "hpc_profile_block_name": "hpc-here",
+}
+
+
+async def job(work_dir: str, label: str, script: str = COUNT, **more: Any) -> JobResult:
+    arguments = {
+        **NAMES,
+        "work_dir": work_dir,
+        "script_filename": label,
+        "user_args": [script, "sh", label],
+        **more,
+    }
+    return await run_job_from_blocks(**arguments)
+
+
+def job_sync(work_dir: str, label: str, script: str = COUNT, **more: Any) -> JobResult:
+    arguments = {
+        **NAMES,
+        "work_dir": work_dir,
+        "script_filename": label,
+        "user_args": [script, "sh", label],
+        **more,
+    }
+    return run_job_from_blocks_sync(**arguments)
+
+
+def runs(work_dir: Path) -> list[str]:
+    """The labels of all programs that ran, in order."""
+    file = work_dir / "runs"
+    return file.read_text().split() if file.exists() else []
+
+
+@task(retries=1)
+async def three_jobs(work_dir: str, label: str) -> list[str]:
+    return [(await job(work_dir, f"{label}{step}")).folder for step in "abc"]
+
+
+@task(retries=1)
+async def three_jobs_in_a_task(work_dir: str, label: str) -> list[str]:
+    return [(await one_job(work_dir, f"{label}{step}")).folder for step in "abc"]
+
+
+@task
+async def one_job(work_dir: str, label: str) -> JobResult:
+    return await job(work_dir, label)
+
+
+@task
+def one_job_sync(work_dir: str, label: str) -> JobResult:
+    return job_sync(work_dir, label)
+
+
+@flow
+async def below(work_dir: str, label: str) -> str:
+    return (await job(work_dir, label)).folder
+
+
+@flow
+async def loop(work_dir: str, iterations: int) -> None:
+    """Every iteration runs the very same job, in its own scope."""
+    for k in range(iterations):
+        with scope(f"iter-{k}"):
+            await job(work_dir, "same")
+            if k == 2:
+                await job(work_dir, "wait", WAIT)
+
+
+@flow
+async def alone(work_dir: str) -> None:
+    await job(work_dir, "wait", WAIT)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "script":
+        print(job_sync(sys.argv[2], "wait", WAIT).folder)
+    else:
+        asyncio.run(
+            {"loop": loop, "alone": alone}[sys.argv[1]](sys.argv[2], *map(int, sys.argv[3:]))
+        )
