@@ -73,6 +73,7 @@ class Claim:
     transport: Transport
     folder: str
     generation: int
+    claimant: Claimant
 
     @property
     def path(self) -> str:
@@ -81,8 +82,9 @@ class Claim:
     def check(self) -> None:
         """Raise `JobHeld` when somebody has taken over."""
         newest = _newest(self.transport, self.folder)
-        if newest != self.generation:
-            holder = _read(self.transport, self.folder, newest)
+        holder = _read(self.transport, self.folder, newest)
+        # By content too: a person may have removed our claim, so that its number was given again.
+        if newest != self.generation or holder != self.claimant:
             raise JobHeld(
                 f"{self.folder} was taken over by {holder.describe() if holder else 'another run'};"
                 " this run leaves it alone"
@@ -107,7 +109,7 @@ def take(
         generation = _newest(transport, folder)
         holder = _read(transport, folder, generation) if generation else None
         if holder == claimant:
-            return Claim(transport, folder, generation), None
+            return Claim(transport, folder, generation, claimant), None
         if holder is not None:
             path = f"{folder}/{names.CLAIM}{generation}"
             if is_alive(holder, lambda path=path: _idle(transport, path), is_over):  # type: ignore[misc]
@@ -117,7 +119,7 @@ def take(
                 )
         content = json.dumps(dataclasses.asdict(claimant)).encode() + b"\n"
         if transport.create(f"{folder}/{names.CLAIM}{generation + 1}", content):
-            return Claim(transport, folder, generation + 1), holder
+            return Claim(transport, folder, generation + 1, claimant), holder
 
 
 def holder_of(transport: Transport, folder: str) -> Claimant | None:

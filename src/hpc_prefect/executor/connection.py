@@ -183,6 +183,11 @@ class Connection:
             return await self.ask(self.scheduler.observe(ids, self.options))
         except TransportError as error:
             return NoAnswer(str(error))
+        except (
+            Exception
+        ) as error:  # a dialect that trips must not end the loop that all jobs wait for
+            logger.exception("%s: an answer could not be read", self.scheduler.name)
+            return NoAnswer(repr(error))
 
     def _deliver(self, jobs: Sequence[Watched], answer: dict[str, Observation], now: float) -> bool:
         before = len(self._jobs)

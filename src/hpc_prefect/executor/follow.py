@@ -37,13 +37,30 @@ class Follower:
         start = max(self.offset, size - CHUNK)
         data = self.transport.read(self.path, start, size - start) or b""
         skipped = start - self.offset
-        if skipped and b"\n" in data:
-            cut = data.index(b"\n") + 1
+        if skipped:
+            # To the start of a line, or of a character when one line is longer than all this.
+            cut = data.index(b"\n") + 1 if b"\n" in data[:-1] else _continued(data)
             skipped, data = skipped + cut, data[cut:]
         if not last and b"\n" in data:
             data = data[: data.rindex(b"\n") + 1]
         elif not last and len(data) < CHUNK // 2:
             return ""  # a line that is still being written
+        elif not last:
+            data = data[: len(data) - _unfinished(data)]
         self.offset += skipped + len(data)
         text = data.decode(errors="replace").rstrip("\n")
         return f"… {skipped} bytes left out, see {self.path}\n{text}" if skipped else text
+
+
+def _continued(data: bytes) -> int:
+    """How many bytes at the start belong to a UTF-8 character that began before."""
+    return next((n for n, byte in enumerate(data[:3]) if byte & 0xC0 != 0x80), 0)
+
+
+def _unfinished(data: bytes) -> int:
+    """How many bytes at the end are of a UTF-8 character whose other bytes are to come."""
+    for back, byte in enumerate(reversed(data[-3:]), start=1):
+        if byte & 0xC0 != 0x80:
+            length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+            return back if length > back else 0
+    return 0

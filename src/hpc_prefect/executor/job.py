@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -14,7 +15,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
-from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
+from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.claim import Claim, Claimant
 from hpc_prefect.executor.connection import Connection
@@ -91,6 +92,9 @@ class JobRun:
         self.wants_answer = False
         self.cancelled_by = ""
         self._cancelled_before = False
+        self._unconfirmed = False
+        self._cancelling: asyncio.Task[None] | None = None
+        self._next: JobRun | None = None
         self._verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._attempt = 1
         self._folder = JobFolder(connection.transport, "")
@@ -120,32 +124,44 @@ class JobRun:
                 f"already done as {earlier.job_id} in attempt {earlier.attempt}: its result is used"
             )
             return earlier
-        if self.cancelled_by:
-            return await self._settle(_never_submitted(self.cancelled_by))
+        result = await self._settle(await self._end())
+        if not self._cancelled_before or result.state in ("succeeded", "lost"):
+            return result
+        if self._unconfirmed:
+            raise SchedulerError(
+                f"job {self.spec.name}: an earlier run asked for the end of {self.job_id}, which"
+                f" {self.connection.scheduler.name} still does not confirm. Nothing more was"
+                " submitted; start again when it is gone"
+            )
+        # An earlier run asked for its end and did not see it; this one asked for the job.
+        self._next = JobRun(self.request, self.connection)
+        return await self._next.carry_out()
+
+    async def _end(self) -> Verdict:
+        """Submit the job, unless an earlier run has, and watch it to its end."""
         if not self.job_id:
             refused = await self._submit()
             if refused is not None:
-                return await self._settle(refused)
+                return refused
         self._begin_watching()
-        if self.cancelled_by:  # asked for while the submission was under way
-            await self._cancel_remote()
         try:
-            verdict = await self._verdict
+            if self.cancelled_by:  # by an earlier run, or while the submission was under way
+                self._begin_cancelling()
+            return await self._verdict
         finally:
             self.connection.release(self)
-        result = await self._settle(verdict)
-        if self._cancelled_before and not result.succeeded:
-            # An earlier run asked for its end and did not see it; this one asked for the job.
-            return await JobRun(self.request, self.connection).carry_out()
-        return result
 
     def cancel(self, by: str) -> None:
         """Ask for the job's end: `user` or `timeout`. The result then tells how it ended."""
+        if self._next is not None:
+            self._next.cancel(by)
+            return
+        self._cancelled_before = False  # nobody wants it to run again any more
         if self.cancelled_by or self._verdict.done():
             return
         self.cancelled_by = by
         if self.job_id:
-            self._task = asyncio.get_running_loop().create_task(self._cancel_remote())
+            self._begin_cancelling()
 
     def _begin_watching(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -223,13 +239,14 @@ class JobRun:
         ledger = self._folder.ledger()
         if not ledger.intended:
             return
-        self._folder.attach_note(
+        self._folder.note(
+            "attached",
             by=self.request.claimant.describe(),
             from_=predecessor.describe() if predecessor else "this process",
         )
         self.job_id = ledger.job_id
         self._submitted_at = ledger.submitted_at
-        self._cancelled_before = bool(ledger.cancel)
+        self._cancelled_before = bool(ledger.cancel) and not self.cancelled_by
         self.cancelled_by = self.cancelled_by or ledger.cancel
         self.wants_answer = True
         if self.job_id:
@@ -246,6 +263,8 @@ class JobRun:
         for _ in range(3):
             if doubt and await self._found_by_tag():
                 return None
+            if self.cancelled_by:
+                return _never_submitted(self.cancelled_by)
             outcome = await self.connection.in_thread(self._hand_over)
             if isinstance(outcome, Accepted):
                 return None
@@ -308,6 +327,8 @@ class JobRun:
                     return False
             await asyncio.sleep(pause)
             pause = min(2 * pause, 10.0)
+            with contextlib.suppress(TransportError):
+                await self.connection.in_thread(self.keep)
 
     async def _find(self) -> dict[str, Observation] | NoAnswer:
         guard = await self.connection.in_thread(self._folder.guard)
@@ -398,11 +419,28 @@ class JobRun:
             return
         evidence = self._evidence(now)
         verdict = decide(evidence, self.connection.scheduler.patience)
+        if verdict is not None and verdict.reason is Reason.DUPLICATE and self._turn_to_first():
+            return
         if verdict is not None:
             self._verdict.set_result(verdict)
             self.connection.release(self)
         elif evidence.exit is not None or self.cancelled_by or self._ended_since is not None:
             self.wants_answer = True  # it seems to have ended: only the scheduler knows why
+
+    def _turn_to_first(self) -> bool:
+        """Ours was the second job of this attempt: follow the one that the guard let in.
+
+        A submission whose driver was killed can reach the scheduler after it was looked for.
+        """
+        first = self._folder.guard()
+        if not first or first == self.job_id:
+            return False
+        self.request.listener.state(f"{self.job_id} was a second job; {first} is followed")
+        self._submitted(first)
+        self._seen = None
+        self._absent_since = self._ended_since = self._record_since = None
+        self.wants_answer = True
+        return True
 
     def _show(self, evidence: Evidence) -> None:
         """Tell the listener of a new state, in the scheduler's word where there is one."""
@@ -427,16 +465,31 @@ class JobRun:
 
     # --- cancelling
 
+    def _begin_cancelling(self) -> None:
+        if self._cancelling is None:
+            self._cancelling = asyncio.get_running_loop().create_task(self._cancel_remote())
+
+    def _note_cancel(self) -> None:
+        assert self._claim is not None
+        self._claim.check()
+        self._folder.note("cancel", durable=True, by=self.cancelled_by)
+
     async def _cancel_remote(self) -> None:
         """Journal the wish, then ask the scheduler until it listens; the verdict follows."""
         by = self.cancelled_by
-        await self.connection.in_thread(lambda: self._folder.note("cancel", durable=True, by=by))
+        try:
+            await self.connection.in_thread(self._note_cancel)
+        except JobHeld as error:  # it is another run's now: not ours to cancel
+            self.broken(error)
+            return
+        except TransportError as error:  # a full disk must not keep the job alive
+            logger.warning("cancelling %s: %s", self.job_id, error)
         self.request.listener.state(f"cancelling {self.job_id} ({by})")
         deadline = asyncio.get_running_loop().time() + CONFIRM
-        asked = False
+        asked = ""
         while not self._verdict.done() and asyncio.get_running_loop().time() < deadline:
-            if not asked:
-                asked = await self._ask_to_cancel(self.job_id)
+            if asked != self.job_id and await self._ask_to_cancel(self.job_id):
+                asked = self.job_id
             self.wants_answer = True
             self.connection.hurry()
             await asyncio.wait([self._verdict], timeout=0.5 if asked else 2.0)
@@ -446,6 +499,7 @@ class JobRun:
                 f"its cancellation was asked for, but {self.connection.scheduler.name} did not"
                 f" confirm it within {CONFIRM:.0f} s; it may still be there"
             )
+            self._unconfirmed = True
             self._verdict.set_result(Verdict(reason=reason, summary=summary))
 
     async def _ask_to_cancel(self, job_id: str) -> bool:
@@ -475,6 +529,9 @@ class JobRun:
     def _write_end(self, result: JobResult) -> list[str]:
         if self._claim is not None:
             self._claim.check()
+        if self._unconfirmed:  # no end: the next call asks again, and must not submit before
+            self._folder.note("unconfirmed", durable=True)
+            return []
         self._folder.settle(result, self.spec, self._record(result))
         duplicates = [job_id for job_id in self._folder.duplicates() if job_id != self.job_id]
         if duplicates:

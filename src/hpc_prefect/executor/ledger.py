@@ -55,12 +55,17 @@ class JobFolder:
     def note(self, event: str, *, durable: bool = False, **facts: Any) -> None:
         """Append to the journal; `durable` for what must survive a crash of the machine."""
         line = names.journal_line(time.time(), event, **facts)
+        if self._torn():
+            line = b"\n" + line
         self.transport.append(self.file(names.JOURNAL), line, durable=durable)
 
-    def attach_note(self, **facts: Any) -> None:
-        """The first entry of a new claimant; its newline ends a line that a crash tore off."""
-        line = b"\n" + names.journal_line(time.time(), "attached", **facts)
-        self.transport.append(self.file(names.JOURNAL), line)
+    def _torn(self) -> bool:
+        """Whether a crash or a full disk tore the journal's last line off."""
+        path = self.file(names.JOURNAL)
+        status = self.transport.status(path)
+        if status is None or status.size == 0:
+            return False
+        return self.transport.read(path, status.size - 1, 1) != b"\n"
 
     def ledger(self) -> Ledger:
         return names.read_journal(self.transport.read(self.file(names.JOURNAL)))
@@ -113,8 +118,8 @@ class JobFolder:
         return found
 
     def settle(self, result: JobResult, spec: JobSpec, record: dict[str, Any]) -> None:
-        """Write the verdict, for good, and the run record beside it."""
-        self.note("verdict", durable=True, result=result.as_dict(), outputs=self.outputs(spec))
+        """Write the run record and then, for good, the verdict: whoever reads it finds both."""
         text = json.dumps(record, indent=1, default=str).encode()
         self.transport.write_atomic(self.file(names.RECORD), text)
+        self.note("verdict", durable=True, result=result.as_dict(), outputs=self.outputs(spec))
         self.transport.remove(self.file(names.SECRETS))

@@ -42,7 +42,9 @@ class Handle:
 
     def cancel(self, by: str = "user") -> None:
         """Ask for the job's end; `result` then tells how it ended."""
-        self._executor.loop.call_soon_threadsafe(self._executor.cancel, self._folder, by)
+        # A step later than `start` needs to know the job, or a cancel right after it would be lost.
+        loop = self._executor.loop
+        loop.call_soon_threadsafe(loop.call_soon, self._executor.cancel, self._folder, by)
 
 
 class Executor:
