@@ -12,8 +12,7 @@ from exchange import ask, read_answer
 from prefect import flow, task
 from recovery import Estimate, determinants, fork
 
-from hpc_prefect import run_job_from_blocks, sample
-from hpc_prefect.converge import Convergence, Iteration, Plot, converge
+from hpc_prefect import Convergence, Iteration, Plot, converge, run_job_from_blocks, sample
 
 State = dict[str, Estimate]
 

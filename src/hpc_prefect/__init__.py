@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-    from hpc_prefect.campaign import campaign, scope
-    from hpc_prefect.converge import Convergence, Iteration, Plot, StopRule, converge
+    from hpc_prefect.campaigns import campaign, scope
+    from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.state import JobResult
@@ -21,13 +21,13 @@ _HOME = {
     "CommandBlock": "blocks",
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
-    "campaign": "campaign",
-    "scope": "campaign",
-    "Convergence": "converge",
-    "Iteration": "converge",
-    "Plot": "converge",
-    "StopRule": "converge",
-    "converge": "converge",
+    "campaign": "campaigns",
+    "scope": "campaigns",
+    "Convergence": "convergence",
+    "Iteration": "convergence",
+    "Plot": "convergence",
+    "StopRule": "convergence",
+    "converge": "convergence",
     "HpcPrefectError": "errors",
     "InvalidJob": "errors",
     "JobFailed": "errors",
@@ -72,6 +72,5 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'hpc_prefect' has no attribute {name!r}")
     value = getattr(import_module(f"hpc_prefect.{_HOME[name]}"), name)
-    # Remembered here, over a submodule of the same name (campaign, converge) that its import set.
     globals()[name] = value
     return value

@@ -11,7 +11,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 
-from hpc_prefect.campaign import root_flow
+from hpc_prefect.campaigns import root_flow
 from hpc_prefect.job.state import JobResult
 from hpc_prefect.settings import HPCPrefectSettings
 

@@ -24,7 +24,7 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
-from hpc_prefect.campaign import (
+from hpc_prefect.campaigns import (
     Place,
     absolute_work_dir,
     is_cancelled,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from hpc_prefect.campaign import campaign, scope
+from hpc_prefect.campaigns import campaign, scope
 from hpc_prefect.errors import JobFailed, JobHeld
 
 from . import jobs

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
 from hpc_prefect.blocks.load import stored_names
-from hpc_prefect.campaign import absolute_work_dir, locate, note_outcome
+from hpc_prefect.campaigns import absolute_work_dir, locate, note_outcome
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.quantum.backends import SamplingBackend, build
 from hpc_prefect.quantum.block import QuantumBackendBlock

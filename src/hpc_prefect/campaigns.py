@@ -37,7 +37,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import ScopeFrame, digest, job_key, slug
 from hpc_prefect.transports.local import LocalTransport
 
-logger = logging.getLogger("hpc_prefect.campaign")
+logger = logging.getLogger("hpc_prefect.campaigns")
 
 COMPLETED = "completed"
 

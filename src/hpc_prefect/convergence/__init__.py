@@ -7,9 +7,9 @@
 knows no Prefect; `telemetry` rows, table and plot; `flow` the Prefect edge, `converge()`.
 """
 
-from hpc_prefect.converge.flow import converge
-from hpc_prefect.converge.loop import Convergence, Iteration
-from hpc_prefect.converge.stop import Reason, StopRule
-from hpc_prefect.converge.telemetry import Plot
+from hpc_prefect.convergence.flow import converge
+from hpc_prefect.convergence.loop import Convergence, Iteration
+from hpc_prefect.convergence.stop import Reason, StopRule
+from hpc_prefect.convergence.telemetry import Plot
 
 __all__ = ["Convergence", "Iteration", "Plot", "Reason", "StopRule", "converge"]

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hpc_prefect.converge.stop import Reason, Row, StopRule
+from hpc_prefect.convergence.stop import Reason, Row, StopRule
 from hpc_prefect.errors import ConfigurationError, LedgerError
 from hpc_prefect.transports.local import write_atomic
 

@@ -13,7 +13,7 @@ import sys
 
 from prefect import flow
 
-from hpc_prefect.converge import Iteration, StopRule, converge
+from hpc_prefect.convergence import Iteration, StopRule, converge
 
 
 @flow(name="converge-killed", log_prints=False)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hpc_prefect.converge import Plot, StopRule, converge
+from hpc_prefect.convergence import Plot, StopRule, converge
 from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.server import Server
 
@@ -89,7 +89,7 @@ async def test_a_loop_in_a_flow_leaves_rows_a_table_and_a_plot_on_disk_and_in_th
 
 
 async def test_a_loop_in_a_plain_script_needs_no_run(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "hpc_prefect.converge")
+    caplog.set_level(logging.INFO, "hpc_prefect.convergence")
 
     result = await converge(halve, 1.0, measure=energy, work_dir=tmp_path, stop=RULE, seed=7)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints, Log
-from hpc_prefect.converge.stop import Reason, Row, StopRule, parse_algorithm
-from hpc_prefect.converge.telemetry import Plot, draw, jsonl, line, table
+from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints, Log
+from hpc_prefect.convergence.stop import Reason, Row, StopRule, parse_algorithm
+from hpc_prefect.convergence.telemetry import Plot, draw, jsonl, line, table
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.job.identity import slug
 from hpc_prefect.transports.local import write_atomic
@@ -37,7 +37,7 @@ def run_log() -> Log:
     try:
         return get_run_logger()
     except MissingContextError:
-        return logging.getLogger("hpc_prefect.converge")
+        return logging.getLogger("hpc_prefect.convergence")
 
 
 @dataclass(frozen=True)

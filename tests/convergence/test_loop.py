@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_prefect.converge import StopRule
-from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints
+from hpc_prefect.convergence import StopRule
+from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
 from hpc_prefect.errors import ConfigurationError, LedgerError, NotConverged
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
-from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.converge.desk import Desk, Source, run_log
-from hpc_prefect.converge.loop import Body, Convergence, Measure, State, Step, run_loop
-from hpc_prefect.converge.stop import Row, StopRule
-from hpc_prefect.converge.telemetry import Plot
+from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
+from hpc_prefect.convergence.desk import Desk, Source, run_log
+from hpc_prefect.convergence.loop import Body, Convergence, Measure, State, Step, run_loop
+from hpc_prefect.convergence.stop import Row, StopRule
+from hpc_prefect.convergence.telemetry import Plot
 from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.job.identity import digest
 
@@ -74,7 +74,7 @@ async def converge(
         NotConverged: the watched value became NaN or infinite, or `must_converge` was not met.
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
-    from hpc_prefect.campaign import absolute_work_dir, locate, scope  # late: it needs Prefect
+    from hpc_prefect.campaigns import absolute_work_dir, locate, scope  # late: it needs Prefect
 
     _check(name, stop, stop_variable_name)
     folder = Path(absolute_work_dir(work_dir))

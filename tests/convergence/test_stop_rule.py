@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hpc_prefect.converge import StopRule
-from hpc_prefect.converge.stop import parse_algorithm
+from hpc_prefect.convergence import StopRule
+from hpc_prefect.convergence.stop import parse_algorithm
 from hpc_prefect.errors import ConfigurationError, NotConverged
 
 numbers = st.floats(-200, 200)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.converge.loop import Body, Convergence, Iteration, run_loop
-from hpc_prefect.converge.stop import StopRule
+from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
+from hpc_prefect.convergence.loop import Body, Convergence, Iteration, run_loop
+from hpc_prefect.convergence.stop import StopRule
 
 LOG = logging.getLogger("tests.converge")
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from hpc_prefect.converge.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.converge.stop import Cell, Reason, Row, StopRule, change
+from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
+from hpc_prefect.convergence.stop import Cell, Reason, Row, StopRule, change
 from hpc_prefect.errors import ConfigurationError
 
 if TYPE_CHECKING:

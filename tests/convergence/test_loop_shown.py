@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from hpc_prefect.converge import Plot, StopRule
-from hpc_prefect.converge.telemetry import TABLE_ROWS, draw, jsonl, line, table
+from hpc_prefect.convergence import Plot, StopRule
+from hpc_prefect.convergence.telemetry import TABLE_ROWS, draw, jsonl, line, table
 
 EXACT = -109.0421537
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.converge.stop import Cell, Row, StopRule
+from hpc_prefect.convergence.stop import Cell, Row, StopRule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
