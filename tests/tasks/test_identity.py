@@ -5,14 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect import flow
@@ -22,36 +16,9 @@ from hpc_prefect.errors import JobFailed, JobHeld
 
 from . import jobs
 from .jobs import COUNT, job, runs
+from .seen import ended, process, until
 
 pytestmark = pytest.mark.usefixtures("blocks")
-
-HERE = Path(jobs.__file__)
-
-
-def until(condition: Callable[[], Any], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-
-
-@contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A flow in a process of its own, in the session's Prefect; ended with the block."""
-    started = subprocess.Popen(
-        [sys.executable, str(HERE), *arguments], text=True, stdout=-1, stderr=subprocess.STDOUT
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.communicate()
-
-
-def ended(started: subprocess.Popen[str], code: int = 0) -> str:
-    out, _ = started.communicate(timeout=120)
-    assert started.returncode == code, out
-    return out
 
 
 async def test_identical_calls_under_gather_are_as_many_jobs(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """The laptop's own small batch system, for one user and one machine: Linux, standard library only.
 
-    python -I -S engine.py submit --spool DIR --name NAME --queue Q --slots N --cpus C
+    python -I -S engine.py submit [--spool DIR] --name NAME --queue Q --slots N --cpus C
                                   [--walltime SECONDS] [--memory BYTES] --out PATH --err PATH
                                   --cwd PATH [--kill-grace SECONDS] SCRIPT
-    python -I -S engine.py jobs   --spool DIR [ID ...]
-    python -I -S engine.py find   --spool DIR NAME
-    python -I -S engine.py cancel --spool DIR ID ...
+    python -I -S engine.py jobs   [--spool DIR] [ID ...]
+    python -I -S engine.py find   [--spool DIR] NAME
+    python -I -S engine.py cancel [--spool DIR] ID ...
 
 submit  copies the script, prints the job's id and returns at once. There is no daemon: a detached
         supervisor process waits for its turn (first come, first served in each queue; a job starts
@@ -14,6 +14,8 @@ jobs    prints one JSON object a line for each known job; without ids, for all t
 find    prints the same for every job with this name, ended ones included.
 cancel  prints "cancelled ID", "already ended ID" or "unknown ID" for each id. The job's processes
         get SIGTERM and, after the grace, SIGKILL.
+
+--spool is the queue's folder, ~/.local/state/hpc-prefect/local/HOST when it is not given.
 
 Exit status: 0 done, 1 refused or the spool cannot be read (stderr says why), 2 wrong usage.
 """

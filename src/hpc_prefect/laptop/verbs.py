@@ -37,6 +37,7 @@ def main(argv: list[str], usage: str) -> int:
             raise UsageError(f"there is no command {verb!r}")
         run, required, optional = _VERBS[verb]
         options, operands = _parse(verb, rest, (*required, *optional))
+        options.setdefault("--spool", _default_spool())
         if missing := [name for name in required if name not in options]:
             raise UsageError(f"{verb} needs {', '.join(missing)}")
         run(options, operands)
@@ -48,6 +49,12 @@ def main(argv: list[str], usage: str) -> int:
     except (RefusedError, UnreadableError, OSError) as error:
         print(f"engine.py: {error}", file=sys.stderr)
         return 1
+
+
+def _default_spool() -> str:
+    """One a user and machine: a home may be shared by many machines, their processes are not."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, "hpc-prefect", "local", os.uname().nodename)
 
 
 def _parse(verb: str, words: list[str], known: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:

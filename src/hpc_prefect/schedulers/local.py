@@ -82,8 +82,8 @@ class LocalScheduler:
         job_id = reply.stdout.strip()
         if reply.code == 0 and job_id:
             return Accepted(job_id)
-        # The engine refuses before it creates anything; killed or cut off, it may have created it.
-        return Refused(reply.said) if reply.code == 1 else Unclear(reply.said)
+        # 1 refused, 2 wrong usage: before anything was created. Killed or cut off, it may have been.
+        return Refused(reply.said) if reply.code in (1, 2) else Unclear(reply.said)
 
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]

@@ -1,0 +1,100 @@
+"""`make demo`: the whole experiment on this machine, from nothing to a converged energy.
+
+    python demo.py [--work-dir DIR] [--server-home DIR] [--seed N]
+
+Starts a Prefect server of its own if you have none, applies blocks.toml, runs the flow, and prints
+what came out. Interrupt or kill it and start it again: it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DEMO = HERE.parent.parent / ".demo"
+STARTED = "SQD_DEMO_UI"  # set once the server is there, and this program runs again with it
+
+
+def main() -> None:
+    """Start the server, then this program again in the server's environment."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--work-dir", type=Path, default=DEMO / "work")
+    parser.add_argument("--server-home", type=Path, default=DEMO / "prefect")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    if STARTED in os.environ:
+        asyncio.run(run(arguments))
+        return
+    from hpc_prefect.server import ensure_server, environment
+
+    server = ensure_server(arguments.server_home, progress=say)
+    # Prefect reads its settings when it is imported, so they must be there before.
+    settings = environment(server) | {
+        STARTED: server.ui_url,
+        # Progress is printed instead (below); the whole log is in Prefect's UI.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Apply the blocks, run the flow, print the table."""
+    from hpc_prefect import apply
+
+    handler = Progress(logging.INFO)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addHandler(handler)
+    say("saving blocks and Variables ...")
+    document = apply.read_file(HERE / "blocks.toml", venv=sys.prefix, environ=os.environ)
+    await apply.apply_document(document, report=lambda item, change: None)
+    say("preparing the molecule and running the loop ...")
+    from flow import sqd_n2
+    from report import result_line, table
+
+    began = time.monotonic()
+    result = await sqd_n2(str(arguments.work_dir), seed=arguments.seed)
+    seconds = time.monotonic() - began
+    print()
+    print(table(result.history))
+    print()
+    if result.resumed_at is not None and result.resumed_at > 1:
+        print(f"This run went on at iteration {result.resumed_at} of an earlier one.")
+    print(
+        "random: the same loop with the same budget, but uniformly random bits in place of the\n"
+        "circuit's samples. With larger subspaces it does better than the circuit at this size:\n"
+        "see examples/sqd_n2/README.md before you conclude anything."
+    )
+    print(f"plot:     {result.plot}")
+    print(f"Prefect:  {os.environ[STARTED]}  (flow runs, logs, blocks, artifacts)")
+    if arguments.server_home.joinpath("server.json").exists():
+        print(f"          stop it: {sys.prefix}/bin/hpc-prefect server stop", end=" ")
+        print(f"--home {arguments.server_home}")
+    print(f"loop:     {seconds:.0f} s, ended for {result.reason}")
+    print(result_line(result.history, converged=result.converged))
+
+
+def say(text: str) -> None:
+    """A line of progress, with the time."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+class Progress(logging.Handler):
+    """Prints what the flow and its tasks log, without Prefect's own comings and goings."""
+
+    NOISE = ("Beginning", "View at", "Finished in state", "Running hook", "Hook ", "Created")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if not text.startswith(self.NOISE):
+            say(text.splitlines()[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A bare process that runs jobs, and kills itself where it is told to.
+
+    python driver.py FOLDER JOBS TRAP
+
+JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}. TRAP: {} for none,
+{"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes something (a command
+or a write), {"state": text} for the first state that holds the text, {"count": true} to say how
+many calls there were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from rig import Rig, Told, die
+
+from hpc_prefect.transports.local import LocalTransport
+
+_CHANGES = ("run", "make_folder", "write_atomic", "append", "create", "remove")
+
+
+class Trapped(LocalTransport):
+    """Dies at the n-th call that changes something."""
+
+    def __init__(self, call: int, when: str) -> None:
+        self.call, self.when = call, when
+        self.calls = itertools.count()
+        self.log: list[str] = []
+        self.lock = threading.Lock()
+        for name in _CHANGES:
+            setattr(self, name, self._counted(name, getattr(self, name)))
+
+    def _counted(self, name: str, act: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            with self.lock:
+                n = next(self.calls)
+                self.log.append(name)
+            if n == self.call and self.when == "before":
+                die()
+            if n == self.call and self.when == "torn":
+                if name == "append":
+                    path, data = arguments
+                    act(path, data[: len(data) // 2], **options)
+                elif name == "run":  # the command goes on without us
+                    pipe = subprocess.PIPE
+                    subprocess.Popen(
+                        arguments[0].argv, start_new_session=True, stdout=pipe, stderr=pipe
+                    )
+                die()
+            result = act(*arguments, **options)
+            if n == self.call:
+                die()
+            return result
+
+        return counted
+
+
+async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) -> None:
+    rig = Rig(Path(folder))
+    transport = Trapped(trap.get("call", -1), trap.get("when", ""))
+
+    def on_state(text: str) -> None:
+        if trap.get("state", "\0") in text:
+            die()
+
+    connection = rig.connection(transport=transport)
+    requests = [
+        rig.request(
+            rig.spec(program=job["program"], arguments=tuple(job.get("arguments", ()))),
+            job["key"],
+            listener=Told(on_state),
+        )
+        for job in jobs
+    ]
+    results = await asyncio.gather(*(rig.run(request, connection) for request in requests))
+    print(json.dumps({"results": [r.as_dict() for r in results], "calls": transport.log}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])))

@@ -1,0 +1,186 @@
+"""Submissions without a clear outcome: the job is looked for by its tag before anything else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from rig import Counting, Rig, Told, dead_process, until
+
+from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
+from hpc_prefect.job.dialogue import Reply
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.schedulers.base import NoAnswer, Unclear
+from hpc_prefect.schedulers.local import LocalScheduler
+
+QUICK = dataclasses.replace(LocalScheduler.patience, find=0.3)
+
+
+class ReplyLost(LocalScheduler):
+    """Takes the first jobs, or not, and does not get to say so."""
+
+    patience = QUICK
+
+    def __init__(self, *, accepts: bool, times: int = 1) -> None:
+        self.accepts, self.times = accepts, times
+
+    def submit(self, spec, ticket):
+        if self.times == 0:
+            return (yield from super().submit(spec, ticket))
+        self.times -= 1
+        if self.accepts:
+            yield from super().submit(spec, ticket)
+        return Unclear("the connection was cut")
+
+
+async def test_a_job_whose_acceptance_was_not_heard_is_found_by_its_tag(rig):
+    told = Told()
+    connection = rig.connection(ReplyLost(accepts=True), transport := Counting())
+    result = await rig.run(rig.request(rig.spec("sleep 0.2"), listener=told), connection)
+    assert result.succeeded
+    assert transport.verbs().count("submit") == 1
+    assert len(rig.runs()) == 1
+    assert f"found as {result.job_id}: it had been submitted" in told.states
+
+
+async def test_a_job_that_was_surely_not_accepted_is_submitted_again(rig):
+    connection = rig.connection(ReplyLost(accepts=False), transport := Counting())
+    result = await rig.run(rig.request(rig.spec()), connection)
+    assert (result.state, result.attempt) == ("succeeded", 1)
+    assert transport.verbs().index("find") < transport.verbs().index("submit")
+    assert len(rig.runs()) == 1
+
+
+async def test_three_unclear_submissions_end_with_an_error(rig):
+    connection = rig.connection(ReplyLost(accepts=False, times=9))
+    with pytest.raises(SchedulerError, match="three submissions had no clear outcome"):
+        await rig.run(rig.request(rig.spec()), connection)
+    assert rig.runs() == []
+
+
+class Twice(ReplyLost):
+    """Loses the reply, after a job of the same name was submitted by hand."""
+
+    def submit(self, spec, ticket):
+        yield from LocalScheduler.submit(self, spec, ticket)
+        return (yield from super().submit(spec, ticket))
+
+
+async def test_two_jobs_under_one_tag_are_an_error_that_names_both(rig):
+    blocked = rig.spec(program="/bin/sleep", arguments=("60",), resources={"ranks_per_node": 2})
+    with rig.under_way(rig.request(blocked, "blocker", listener=(told := Told()))):
+        await until(lambda: "running" in str(told.states), "the job that takes all slots")
+        connection = rig.connection(Twice(accepts=True))
+        with pytest.raises(LedgerError, match="holds 2 jobs named h") as caught:
+            await rig.run(rig.request(rig.spec()), connection)
+        hits = rig.active()[1:]
+        assert len(hits) == 2
+        assert all(job_id in str(caught.value) for job_id in hits)
+
+
+class Late(LocalScheduler):
+    """The submission of a driver that was killed arrives just before its successor's own."""
+
+    patience = dataclasses.replace(QUICK, record=0.3)
+
+    def submit(self, spec, ticket):
+        late = yield from super().submit(spec, ticket)
+        self.late = late.id
+        return (yield from super().submit(spec, ticket))
+
+
+async def test_a_second_job_of_the_attempt_does_not_start_the_program_and_the_first_is_followed(
+    rig,
+):
+    told = Told()
+    scheduler = Late()
+    request = rig.request(rig.spec("sleep 0.5; echo done"), listener=told)
+    # One slot: the late job is first at the guard, ours is turned away.
+    rig.options["slots"] = 1
+    result = await rig.run(request, rig.connection(scheduler))
+    assert (result.state, result.attempt) == ("succeeded", 1)
+    assert result.job_id == scheduler.late
+    assert len(rig.runs()) == 1
+    await until(lambda: not rig.active(), "the end of the second job")
+
+
+class Silent(LocalScheduler):
+    """Does not answer when it is asked for a name."""
+
+    patience = dataclasses.replace(QUICK, find=0.02)
+
+    def __init__(self) -> None:
+        self.submitted = 0
+
+    def find(self, tag, options):
+        yield from ()
+        return NoAnswer("the controller hangs")
+
+    def submit(self, spec, ticket):
+        self.submitted += 1
+        yield from ()
+        return Unclear("no answer in time")
+
+
+async def test_while_the_scheduler_does_not_answer_nothing_more_is_submitted(rig):
+    scheduler = Silent()
+    with pytest.raises(SchedulerError, match="whether it was submitted is not known") as caught:
+        await rig.run(rig.request(rig.spec()), rig.connection(scheduler))
+    assert "the controller hangs" in str(caught.value)
+    assert scheduler.submitted == 1
+
+
+async def test_an_intent_without_id_of_a_dead_run_is_looked_for_before_it_is_submitted(rig):
+    told = Told()
+    request = rig.request(rig.spec(), listener=told)
+    await rig.abandon(request, "submitted as")
+    journal = rig.attempt() / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().split(b"\n")[0] + b"\n")  # only the intent
+    assert rig.events() == ["intent"]
+    connection = rig.connection(transport=(transport := Counting()))
+    result = await rig.run(request, connection)
+    assert result.succeeded
+    assert "submit" not in transport.verbs()
+    assert len(rig.runs()) == 1
+    assert str(dead_process().process.split()[1]) in str(rig.journal())
+
+
+class Full(Counting):
+    """A disk that is full from the n-th line of the journal on; the last line is torn."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def append(self, path, data, *, durable=False):
+        if path.endswith("journal.jsonl"):
+            if self.lines == 0:
+                super().append(path, data[:10])
+                raise TransportError(f"cannot write {path}: No space left on device")
+            self.lines -= 1
+        super().append(path, data, durable=durable)
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+async def test_a_full_disk_is_an_error_and_the_job_runs_once_when_there_is_room(rig: Rig, lines):
+    request = rig.request(rig.spec())
+    with pytest.raises(TransportError, match="No space left"):
+        await rig.run(request, rig.connection(transport=Full(lines)))
+    result = await rig.run(request)
+    assert (result.state, result.attempt) == ("succeeded", 1)
+    assert len(rig.runs()) == 1
+    assert (await rig.run(request)).collected
+
+
+class Refusing(Counting):
+    """An engine that says no, for sure."""
+
+    def run(self, command):
+        self.commands.append(command)
+        return Reply(1, "", "engine.py: the queue is closed")
+
+
+async def test_a_refusal_is_a_verdict_with_the_schedulers_own_words(rig):
+    result = await rig.run(rig.request(rig.spec()), rig.connection(transport=Refusing()))
+    assert result.verdict.reason is Reason.REJECTED
+    assert "the queue is closed" in result.verdict.said

@@ -1,0 +1,132 @@
+"""What Prefect's API and the session's queue hold of a flow run, and waiting for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
+
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.job.state import Observation
+from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.local import LocalTransport
+
+from . import jobs
+
+T = TypeVar("T")
+
+HERE = Path(jobs.__file__)
+
+
+# --- waiting, and processes of their own
+
+
+def until(condition: Callable[[], T], seconds: float = 120) -> T:
+    """Wait until the condition gives something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+    return found
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A flow of `jobs.py` in a process of its own, in the session's Prefect; killed at the end."""
+    started = subprocess.Popen(
+        [sys.executable, str(HERE), *arguments], text=True, stdout=-1, stderr=subprocess.STDOUT
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def ended(started: subprocess.Popen[str], code: int = 0) -> str:
+    """What a process printed, once it has ended with this code."""
+    out, _ = started.communicate(timeout=120)
+    assert started.returncode == code, out
+    return out
+
+
+# --- what Prefect's API holds
+
+
+def flow_run(run_id: UUID | str) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(str(run_id)))
+
+
+def task_runs(run_id: UUID | str, *, count: int = 1) -> list[TaskRun]:
+    """The flow run's task runs, once `count` of them have ended: their states travel as events."""
+    with get_client(sync_client=True) as client:
+
+        def final() -> list[TaskRun]:
+            found = client.read_task_runs(flow_run_filter=_run(run_id))
+            done = [each for each in found if each.state is not None and each.state.is_final()]
+            return done if len(done) >= count else []
+
+        return until(final)
+
+
+def logs(run_id: UUID | str, containing: str = "") -> list[Log]:
+    """The log records of a flow run and its tasks that hold this text, oldest first."""
+    found: list[Log] = []
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(str(run_id))]))
+    with get_client(sync_client=True) as client:
+        while True:
+            page = client.read_logs(wanted, limit=200, offset=len(found))
+            found += page
+            if len(page) < 200:
+                return [each for each in found if containing in each.message]
+
+
+def artifacts(run_id: UUID | str) -> list[Artifact]:
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))]))
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=wanted)
+
+
+def _run(run_id: UUID | str) -> FlowRunFilter:
+    return FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(run_id))]))
+
+
+# --- what the queue holds
+
+
+def remote(spool: Path, job_id: str) -> Observation:
+    """What the session's queue says of a job."""
+    pool = ThreadPoolExecutor(1)
+    connection = Connection(scheduler_for("local"), LocalTransport(), {"spool": str(spool)}, pool)
+    answer = connection.converse(connection.scheduler.observe([job_id], connection.options))
+    assert not isinstance(answer, NoAnswer), answer
+    return answer[job_id]
+
+
+def ids(work_dir: Path) -> list[str]:
+    """The scheduler ids of the work_dir's jobs, as their start guards hold them."""
+    return sorted(guard.readlink().name for guard in work_dir.glob(".hpc-prefect/*/*/*/guard"))
+
+
+def submitted(spool: Path) -> list[str]:
+    """The numbers of all jobs that the session's queue has been given."""
+    return sorted(path.name for path in spool.glob("jobs/*"))
