@@ -9,12 +9,14 @@ import os
 import platform
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -22,6 +24,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
 from hpc_prefect.campaigns import (
@@ -101,10 +104,10 @@ async def run_job_from_blocks(
     """
     call = Call(
         script_filename=script_filename,
-        work_dir=absolute_work_dir(work_dir),
+        work_dir=_resolved(work_dir),
         user_args=user_args,
-        inputs=tuple(inputs),
-        expected_outputs=tuple(expected_outputs),
+        inputs=inputs,
+        expected_outputs=expected_outputs,
         overrides=execution_profile_overrides,
     )
     block_names = BlockNames(
@@ -139,7 +142,7 @@ def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
             return done.result()
         except BaseException:
             if not done.done():  # interrupted here: KeyboardInterrupt, TerminationSignal …
-                loop.call_soon_threadsafe(started[0].cancel)
+                loop.call_soon_threadsafe(lambda: started[0].cancel())  # after `start`, in any case
                 _wait_quietly(done)
             raise
 
@@ -187,7 +190,11 @@ async def _prepare(
     problems += await asyncio.to_thread(_file_problems, call, spec)
     if problems or spec is None or loaded is None:
         raise InvalidJob(call.subject, problems)
-    Path(call.work_dir).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(call.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
+        raise InvalidJob(call.subject, [problem]) from error
     inputs = await asyncio.to_thread(_input_digests, spec)
     what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
     place = await locate(work_dir=call.work_dir, name="job", digest=what)
@@ -205,10 +212,19 @@ async def _prepare(
     return _Job(spec, request, loaded.blocks.hpc.on_sigterm)
 
 
-def _timeout_problems(timeout_seconds: float | None) -> list[str]:
-    if timeout_seconds is None or timeout_seconds > 0:
+def _timeout_problems(timeout_seconds: object) -> list[str]:
+    if timeout_seconds is None or (
+        isinstance(timeout_seconds, int | float) and timeout_seconds > 0
+    ):
         return []
-    return [f"timeout_seconds is {timeout_seconds}; it must be more than 0, or None"]
+    return [f"timeout_seconds is {timeout_seconds!r}; it must be more than 0, or None"]
+
+
+def _resolved(work_dir: Any) -> str:
+    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
+    if work_dir and isinstance(work_dir, str | os.PathLike):
+        return absolute_work_dir(work_dir)
+    return work_dir  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -254,19 +270,34 @@ async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
 
 def _file_problems(call: Call, spec: JobSpec | None) -> list[str]:
     """What this machine's files say against the job."""
-    problems = _work_dir_problems(Path(call.work_dir))
-    for given in call.inputs:
-        path = os.path.join(call.work_dir, os.path.expanduser(str(given)))
-        if str(given) and not os.path.isfile(path):
-            problems.append(f"input {str(given)!r} is missing: there is no file {path}")
-        elif str(given) and not os.access(path, os.R_OK):
-            problems.append(f"input {str(given)!r} cannot be read: {path}")
+    problems = _work_dir_problems(call.work_dir)
+    # What is no list of paths is told by `resolve`.
+    inputs = call.inputs if isinstance(call.inputs, Sequence) else ()
+    for given in () if problems or isinstance(inputs, str | bytes) else inputs:
+        if isinstance(given, str | os.PathLike) and str(given):
+            problems += _input_problems(call.work_dir, str(given))
     if spec is not None and scheduler_for(spec.site.scheduler).runs_here:
         problems += _executable_problems(spec.executable)
     return problems
 
 
-def _work_dir_problems(folder: Path) -> list[str]:
+def _input_problems(work_dir: str, given: str) -> list[str]:
+    path = os.path.join(work_dir, os.path.expanduser(given))
+    if not os.path.isfile(path):
+        return [f"input {given!r} is missing: there is no file {path}"]
+    if not os.access(path, os.R_OK):
+        return [f"input {given!r} cannot be read: {path}"]
+    return []
+
+
+def _work_dir_problems(work_dir: object) -> list[str]:
+    if not isinstance(work_dir, str):
+        return [f"work_dir must be a path, not {type(work_dir).__name__}"]
+    if not work_dir:
+        return ["work_dir is empty; give the folder in which the program runs"]
+    if "\0" in work_dir:
+        return ["work_dir has a NUL byte, which no program can be given"]
+    folder = Path(work_dir)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
         return [f"work_dir {folder}: {there} is not a folder"]
@@ -352,12 +383,20 @@ async def _job_task(hidden: _Opaque) -> JobResult:
 
 async def _outcome(job: _Job) -> JobResult:
     try:
-        result = await _job_task(_Opaque(job))
+        with _no_warning_outside_of_flows():
+            result = await _job_task(_Opaque(job))
     except JobFailed as failed:
         await show_result(failed.result, str(failed))
         raise
     await show_result(result)
     return result
+
+
+def _no_warning_outside_of_flows() -> AbstractContextManager[object]:
+    """Prefect keeps the logs of flow runs only, and elsewhere warns at each line that it does."""
+    if root_flow() is not None:
+        return nullcontext()
+    return temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"})
 
 
 async def _interrupted(job: _Job, handle: Handle, listener: _RunLog) -> None:
@@ -367,7 +406,7 @@ async def _interrupted(job: _Job, handle: Handle, listener: _RunLog) -> None:
     takes it up. When Prefect's run is being cancelled, SIGTERM is how that reaches us.
     """
     with anyio.CancelScope(shield=True):
-        if _sigterm.seen and job.on_sigterm == "leave" and not await _run_is_cancelled():
+        if _Sigterm.seen and job.on_sigterm == "leave" and not await _run_is_cancelled():
             listener.state("this process was told to end; the job is left running")
             return
         handle.cancel("user")
@@ -416,6 +455,8 @@ class _RunLog:
     def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self.name = name
         self.log = log
+        # The executor's thread has no flow run to be found out of: what is kept is decided here.
+        self.kept = {"send_to_api": root_flow() is not None}
         type(self)._active += 1
 
     def close(self) -> None:
@@ -424,11 +465,12 @@ class _RunLog:
     def state(self, text: str) -> None:
         if self._active > BURST and text.startswith(("running", "queued")):
             return
-        self.log.info("%s: %s", self.name, text)
+        self.log.info("%s: %s", self.name, text, extra=self.kept)
 
     def output(self, stream: str, text: str, path: str) -> None:
         level = logging.WARNING if stream == names.STDERR else logging.INFO
-        self.log.log(level, "%s %s (%s):\n%s", self.name, stream, path, text)
+        text = f"{self.name} {stream} ({path}):\n{text}"
+        self.log.log(level, "%s", text, extra=self.kept)
 
 
 # --- SIGTERM
@@ -437,11 +479,19 @@ class _RunLog:
 class _Sigterm:
     """Whether this process received SIGTERM, however deep in other handlers that is hidden."""
 
-    def __init__(self) -> None:
-        self.seen = False
+    seen = False
+    users = 0
 
 
-_sigterm = _Sigterm()
+class _Noting:
+    """A handler of SIGTERM that notes it and then does what was done before."""
+
+    def __init__(self, before: Callable[[int, FrameType | None], Any]) -> None:
+        self.before = before
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        _Sigterm.seen = True
+        self.before(number, frame)
 
 
 @contextmanager
@@ -449,25 +499,20 @@ def _noticing_sigterm() -> Iterator[None]:
     """Note SIGTERM before Prefect's handler turns it into a cancellation like any other.
 
     Only the main thread may look after signals, and only where somebody handles SIGTERM at all:
-    otherwise the process is gone at once, and the job runs on.
+    otherwise the process is gone at once, and the job runs on. Jobs at once share one handler,
+    which the last of them takes away.
     """
-    try:
-        before = signal.getsignal(signal.SIGTERM)
-        if not callable(before) or getattr(before, "_hpc_prefect", False):
-            yield
-            return
-
-        def noting(number: int, frame: Any) -> None:
-            _sigterm.seen = True
-            before(number, frame)
-
-        noting._hpc_prefect = True  # type: ignore[attr-defined]
-        signal.signal(signal.SIGTERM, noting)
-    except ValueError:  # not the main thread
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
+    if not isinstance(before, _Noting):
+        signal.signal(signal.SIGTERM, _Noting(before))
+    _Sigterm.users += 1
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is noting:
-            signal.signal(signal.SIGTERM, before)
+        _Sigterm.users -= 1
+        now = signal.getsignal(signal.SIGTERM)
+        if not _Sigterm.users and isinstance(now, _Noting):
+            signal.signal(signal.SIGTERM, now.before)

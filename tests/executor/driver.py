@@ -2,10 +2,10 @@
 
     python driver.py FOLDER JOBS TRAP
 
-JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}. TRAP: {} for none,
+JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}. TRAP: {} for none;
 {"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes something (a command
-or a write), {"state": text} for the first state that holds the text, {"count": true} to say how
-many calls there were.
+or a write), {"at": step, "when": …} for the first of that name (an engine's verb, an event of the
+journal, "create" for the claim …); {"state": text} for the first state that holds the text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _CHANGES = ("run", "make_folder", "write_atomic", "append", "create", "remove")
 
 
 class Trapped(LocalTransport):
-    """Dies at the n-th call that changes something."""
+    """Dies at a call that changes something, given by its number or by what it does."""
 
-    def __init__(self, call: int, when: str) -> None:
-        self.call, self.when = call, when
+    def __init__(self, call: int = -1, at: str = "", when: str = "", **_: object) -> None:
+        self.call, self.at, self.when = call, at, when
         self.calls = itertools.count()
         self.log: list[str] = []
         self.lock = threading.Lock()
@@ -42,9 +42,10 @@ class Trapped(LocalTransport):
             with self.lock:
                 n = next(self.calls)
                 self.log.append(name)
-            if n == self.call and self.when == "before":
+            here = n == self.call or (self.at != "" and self.at == _step(name, arguments))
+            if here and self.when == "before":
                 die()
-            if n == self.call and self.when == "torn":
+            if here and self.when == "torn":
                 if name == "append":
                     path, data = arguments
                     act(path, data[: len(data) // 2], **options)
@@ -55,16 +56,24 @@ class Trapped(LocalTransport):
                     )
                 die()
             result = act(*arguments, **options)
-            if n == self.call:
+            if here:
                 die()
             return result
 
         return counted
 
 
+def _step(name: str, arguments: tuple[Any, ...]) -> str:
+    if name == "run":
+        return str(arguments[0].argv[4])
+    if name == "append" and arguments[1]:
+        return str(json.loads(arguments[1])["event"])
+    return name
+
+
 async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) -> None:
     rig = Rig(Path(folder))
-    transport = Trapped(trap.get("call", -1), trap.get("when", ""))
+    transport = Trapped(**trap)
 
     def on_state(text: str) -> None:
         if trap.get("state", "\0") in text:

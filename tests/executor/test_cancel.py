@@ -1,4 +1,4 @@
-"""Cancel means cancel, at any time; and what could not be confirmed is finished by the next call."""
+"""Cancel means cancel, at any time; what was not confirmed is finished by the next call."""
 
 from __future__ import annotations
 

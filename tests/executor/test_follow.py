@@ -125,7 +125,7 @@ def test_one_huge_line_that_ends_is_shown_although_no_other_follows(growing):
 def test_every_byte_is_shown_or_counted_and_no_record_is_larger_than_allowed(writes):
     with tempfile.TemporaryDirectory() as folder:
         growing = Growing(Path(folder))
-        written, told = 0, 0
+        written = 0
         for part, times in [*writes, (b"", 0)]:
             growing.write(part * times)
             written += len(part) * times
@@ -136,7 +136,6 @@ def test_every_byte_is_shown_or_counted_and_no_record_is_larger_than_allowed(wri
             shown = text.partition("\n")[2] if note else text
             moved = growing.follower.offset - before
             assert len(shown) <= moved - left_out <= CHUNK
-            told += moved
         growing.news(last=True)
         assert growing.follower.offset == written
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from rig import Counting, Told, until
@@ -32,8 +33,8 @@ async def test_a_success_tells_everything_and_leaves_its_records(rig):
     assert re.fullmatch(r"h[a-z0-9]{14}", result.tag)
     assert re.fullmatch(r"\d+\..+", result.job_id)
     assert result.folder == str(rig.attempt())
-    with open(result.stdout_path) as out, open(result.stderr_path) as err:
-        assert (out.read(), err.read()) == ("hello\n", "oops\n")
+    assert Path(result.stdout_path).read_text() == "hello\n"
+    assert Path(result.stderr_path).read_text() == "oops\n"
     assert os.access(result.script_path, os.X_OK)
     assert result.run_seconds >= 0.2
     assert result.queue_seconds is not None
@@ -97,8 +98,7 @@ async def test_a_program_that_runs_into_its_own_memory_limit_failed_by_itself(ri
     spec = rig.spec(program=rig.python(text), resources={"memory_per_node": 1024 * MiB})
     result = await rig.run(rig.request(spec))
     assert (result.verdict.reason, result.exit_code) == (Reason.PROGRAM_FAILED, 1)
-    with open(result.stderr_path) as err:
-        assert "MemoryError" in err.read()
+    assert "MemoryError" in Path(result.stderr_path).read_text()
 
 
 async def test_a_program_over_the_jobs_memory_is_out_of_memory(rig):

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rig import Counting, Told, until
+from rig import Counting, Rig, Told, until
 
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.failure import Reason
@@ -31,8 +31,6 @@ async def test_a_job_that_is_joined_runs_once(rig):
 
 
 def test_a_plain_thread_without_a_loop_may_wait_for_a_job(tmp_path):
-    from rig import Rig
-
     rig = Rig(tmp_path)
     result = executor().start(rig.request(rig.spec())).result.result(60)
     assert result.succeeded
@@ -117,26 +115,25 @@ async def test_a_forked_child_has_an_executor_of_its_own(rig):
     assert len(rig.runs()) == 2
 
 
-def test_the_executor_keeps_no_process_from_ending(tmp_path):
-    """A script that ends while a job waits leaves it to the next run: the thread is a daemon."""
-    script = """
-import sys
+LEAVING = """
+import sys, threading
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from rig import Rig
+from rig import Rig, Told
 from hpc_prefect.executor.service import executor
-rig = Rig(Path(sys.argv[2]))
-seen = __import__("threading").Event()
-from rig import Told
+
+rig, seen = Rig(Path(sys.argv[2])), threading.Event()
 told = Told(lambda text: "running" in text and seen.set())
 executor().start(rig.request(rig.spec("sleep 1"), listener=told))
 assert seen.wait(60)
 """
-    from rig import Rig
 
+
+def test_the_executor_keeps_no_process_from_ending(tmp_path):
+    """A script that ends while a job waits leaves it to the next run: the thread is a daemon."""
     here = str(Path(__file__).parent)
     done = subprocess.run(
-        [sys.executable, "-c", script, here, str(tmp_path)],
+        [sys.executable, "-c", LEAVING, here, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
+from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
 
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.job.state import Observation
@@ -81,7 +82,9 @@ def task_runs(run_id: UUID | str, *, count: int = 1) -> list[TaskRun]:
     with get_client(sync_client=True) as client:
 
         def final() -> list[TaskRun]:
-            found = client.read_task_runs(flow_run_filter=_run(run_id))
+            found = client.read_task_runs(
+                flow_run_filter=_run(run_id), sort=TaskRunSort.EXPECTED_START_TIME_ASC, limit=200
+            )
             done = [each for each in found if each.state is not None and each.state.is_final()]
             return done if len(done) >= count else []
 
@@ -103,7 +106,9 @@ def logs(run_id: UUID | str, containing: str = "") -> list[Log]:
 def artifacts(run_id: UUID | str) -> list[Artifact]:
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))]))
     with get_client(sync_client=True) as client:
-        return client.read_artifacts(artifact_filter=wanted)
+        return client.read_artifacts(
+            artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=200
+        )
 
 
 def _run(run_id: UUID | str) -> FlowRunFilter:

@@ -172,8 +172,10 @@ async def chatty(work_dir: str, shots: int) -> tuple[str, JobResult]:
 async def _watch_a_chatty_job(folder: Path) -> Shown:
     (folder / "in.txt").write_text("input")
     running = asyncio.create_task(chatty(str(folder), shots=7))
-    (journal,) = await asyncio.to_thread(until, lambda: list(folder.glob(".hpc-prefect/*/*/*/s*t")))
-    run = json.loads(journal.with_name("claim-1").read_text())["flow_run"]
+    (claim,) = await asyncio.to_thread(
+        until, lambda: list(folder.glob(".hpc-prefect/*/*/*/claim-1"))
+    )
+    run = json.loads(claim.read_text())["flow_run"]
     try:
         meanwhile = await asyncio.to_thread(until, lambda: logs(run, "the hundred thousandth"))
         command_lines = _command_lines()

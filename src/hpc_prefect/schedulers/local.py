@@ -82,7 +82,7 @@ class LocalScheduler:
         job_id = reply.stdout.strip()
         if reply.code == 0 and job_id:
             return Accepted(job_id)
-        # 1 refused, 2 wrong usage: before anything was created. Killed or cut off, it may have been.
+        # 1 refused, 2 wrong usage: nothing was created. Killed or cut off, it may have been.
         return Refused(reply.said) if reply.code in (1, 2) else Unclear(reply.said)
 
     def observe(
