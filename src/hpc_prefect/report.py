@@ -27,6 +27,8 @@ class _Table:
     """The jobs of one flow run, newest last, and when they were shown."""
 
     def __init__(self) -> None:
+        # Read once a flow run: Prefect's settings look at five files each time they are read.
+        self.wanted = HPCPrefectSettings().artifacts
         self.rows: dict[str, dict[str, Any]] = {}
         self.shown_at = float("-inf")
         self.changed = False
@@ -41,10 +43,14 @@ async def show_result(result: JobResult, message: str = "") -> None:
     Trouble with artifacts is logged and changes nothing for the job.
     """
     flow = root_flow()
-    if flow is None or flow.flow_run is None or not HPCPrefectSettings().artifacts:
+    if flow is None or flow.flow_run is None:
         return
     run_id = flow.flow_run.id
-    table = _tables.setdefault(str(run_id), _Table())
+    table = _tables.get(str(run_id))
+    if table is None:
+        table = _tables[str(run_id)] = _Table()
+    if not table.wanted:
+        return
     table.rows[result.folder] = _row(result)
     table.changed = True
     if flow.flow is not None:

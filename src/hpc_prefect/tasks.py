@@ -136,13 +136,16 @@ def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
     def start() -> None:
         started.append(loop.create_task(run()))
 
+    def cancel() -> None:
+        started[0].cancel()
+
     with _noticing_sigterm():
         copy_context().run(loop.call_soon_threadsafe, start)
         try:
             return done.result()
         except BaseException:
             if not done.done():  # interrupted here: KeyboardInterrupt, TerminationSignal …
-                loop.call_soon_threadsafe(lambda: started[0].cancel())  # after `start`, in any case
+                loop.call_soon_threadsafe(cancel)
                 _wait_quietly(done)
             raise
 
@@ -239,8 +242,8 @@ async def _load(block_names: BlockNames, subject: str) -> _Loaded:
     blocks = await load_blocks(block_names, subject=subject)
     # As JSON mode dumps them: secrets come out as asterisks.
     described = {
-        name: block.model_dump(mode="json", exclude={"block_type_slug"})
-        for name, block in zip(block_names, blocks, strict=True)
+        kind: {"name": name, **block.model_dump(mode="json", exclude={"block_type_slug"})}
+        for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
     }
     return _Loaded(blocks, described)
 

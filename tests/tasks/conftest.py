@@ -28,6 +28,6 @@ def blocks(prefect_server: Server, spool: Path) -> None:
         scheduler="local",
         executables={"sh": "/bin/sh"},
         secret_environment={"HP_TOKEN": "secret-value-4711"},
-        local={"slots": 4, "spool": str(spool), "kill_grace": 1.0},
+        local={"slots": 12, "spool": str(spool), "kill_grace": 1.0},
     )
     here.save("hpc-here", overwrite=True, _sync=True)

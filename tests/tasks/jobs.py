@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,37 @@ async def alone(work_dir: str) -> None:
     await job(work_dir, "wait", WAIT)
 
 
+@flow
+async def gathered(work_dir: str) -> None:
+    """Two jobs at once, one of which ends while the other one waits."""
+    waiting = asyncio.create_task(job(work_dir, "wait", WAIT))
+    await job(work_dir, "short")
+    Path(work_dir, "short-ended").touch()
+    await waiting
+
+
+@flow
+def alone_sync(work_dir: str) -> None:
+    job_sync(work_dir, "wait", WAIT)
+
+
+@flow
+async def cancelled_by_sigterm(work_dir: str) -> None:
+    await job(work_dir, "wait", WAIT, hpc_profile_block_name="hpc-cancels")
+
+
+FLOWS: dict[str, Any] = {
+    each.fn.__name__: each for each in (loop, alone, gathered, alone_sync, cancelled_by_sigterm)
+}
+
 if __name__ == "__main__":
+    # A process that was started in the background ignores Ctrl-C; a user's does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[1] == "script":
         print(job_sync(sys.argv[2], "wait", WAIT).folder)
+    elif sys.argv[1] == "async_script":
+        print(asyncio.run(job(sys.argv[2], "wait", WAIT)).folder)
     else:
-        asyncio.run(
-            {"loop": loop, "alone": alone}[sys.argv[1]](sys.argv[2], *map(int, sys.argv[3:]))
-        )
+        ended = FLOWS[sys.argv[1]](sys.argv[2], *map(int, sys.argv[3:]))
+        if ended is not None:
+            asyncio.run(ended)

@@ -14,17 +14,16 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterId,
     LogFilter,
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
-from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
+from prefect.client.schemas.sorting import TaskRunSort
 
 from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job.state import Observation
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer
@@ -104,11 +103,11 @@ def logs(run_id: UUID | str, containing: str = "") -> list[Log]:
 
 
 def artifacts(run_id: UUID | str) -> list[Artifact]:
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))]))
+    """The artifacts of a flow run, newest first."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [str(run_id)]}}, "sort": "CREATED_DESC"}
     with get_client(sync_client=True) as client:
-        return client.read_artifacts(
-            artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=200
-        )
+        found = client.request("POST", "/artifacts/filter", json=wanted).json()
+    return [Artifact.model_validate(each) for each in found]
 
 
 def _run(run_id: UUID | str) -> FlowRunFilter:
@@ -128,8 +127,10 @@ def remote(spool: Path, job_id: str) -> Observation:
 
 
 def ids(work_dir: Path) -> list[str]:
-    """The scheduler ids of the work_dir's jobs, as their start guards hold them."""
-    return sorted(guard.readlink().name for guard in work_dir.glob(".hpc-prefect/*/*/*/guard"))
+    """The scheduler's ids of the jobs of a work_dir, as their journals tell."""
+    folders = [str(path) for path in work_dir.glob(".hpc-prefect/*/*/*")]
+    found = [JobFolder(LocalTransport(), folder).ledger().job_id for folder in folders]
+    return sorted(filter(None, found))
 
 
 def submitted(spool: Path) -> list[str]:

@@ -104,8 +104,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "memory_per_node is 4G, but a node has 2G",
     ),
     "more cores than this machine has": (
-        {"execution_profile_overrides": {"threads_per_rank": 5}},
-        "1 nodes × 5 cores = 5 cores, but this machine has 4 slots; ask for less, or set "
+        {"execution_profile_overrides": {"threads_per_rank": 13}},
+        "1 nodes × 13 cores = 13 cores, but this machine has 12 slots; ask for less, or set "
         "local.slots in the HPC profile",
     ),
     "executable on PATH that is not there": (
@@ -251,8 +251,8 @@ async def test_a_work_dir_that_is_no_path_is_refused(
     with pytest.raises(InvalidJob) as caught:
         await job(given, "bad", timeout_seconds=0)
     assert caught.value.problems == (
-        expected,
         "timeout_seconds is 0; it must be more than 0, or None",
+        expected,
     )
     assert submitted(spool) == before
 

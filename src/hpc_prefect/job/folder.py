@@ -82,6 +82,10 @@ class ExitRecord:
         return self.code == 0 and self.phase == "program" and not self.signals and not self.oom
 
 
+#: What a record of another kind can raise: a field that is missing, no number, or no finite one.
+_FOREIGN = (KeyError, TypeError, ValueError, OverflowError)
+
+
 def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
     """The start records in a file's bytes; what is torn or foreign is left out."""
     found = []
@@ -96,7 +100,7 @@ def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
                     time=float(entry.get("time", 0)),
                 )
             )
-        except (KeyError, TypeError, ValueError):
+        except _FOREIGN:
             continue
     return tuple(found)
 
@@ -118,7 +122,7 @@ def read_exits(data: bytes | None) -> tuple[ExitRecord, ...]:
                     detail=str(entry.get("detail", "")),
                 )
             )
-        except (KeyError, TypeError, ValueError):
+        except _FOREIGN:
             continue
     return tuple(found)
 
@@ -128,7 +132,7 @@ def _lines(data: bytes | None) -> Iterator[dict[str, Any]]:
     for line in (data or b"").split(b"\n")[:-1]:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or ten thousand brackets
             continue
         if isinstance(entry, dict):
             yield entry
@@ -161,7 +165,7 @@ def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
     intended, job_id, submitted_at, cancel = False, "", 0.0, ""
     result: dict[str, Any] = {}
-    outputs: dict[str, list[float]] = {}
+    outputs: Any = {}
     states: list[tuple[float, str]] = []
     for entry in _lines(data):
         event = entry.get("event")
@@ -176,28 +180,30 @@ def read_journal(data: bytes | None) -> Ledger:
         elif event == "verdict" and result.get("state", "lost") == "lost":  # noqa: SIM102
             # The first verdict stands; only "lost" may still be found.
             if isinstance(entry.get("result"), dict):
-                result, outputs = entry["result"], entry.get("outputs") or {}
+                result, outputs = entry["result"], entry.get("outputs")
     return Ledger(
         intended=intended,
         job_id=job_id,
         submitted_at=submitted_at,
         cancel=cancel,
         result=result,
-        outputs=outputs,
+        outputs=outputs if isinstance(outputs, dict) else {},
         states=tuple(states),
     )
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    try:
+        return float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
 
 
 def journal_line(time: float, event: str, **facts: Any) -> bytes:
-    """One journal entry, terminated."""
+    """One journal entry, terminated. Always UTF-8: a line that is not could not be read back."""
     entry = {"time": round(time, 3), "event": event, **facts}
-    return (
-        json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode(
-            "utf-8", "surrogateescape"
-        )
-        + b"\n"
-    )
+    try:
+        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # a path of bytes that are no text
+        text = json.dumps(entry, separators=(",", ":")).encode()
+    return text + b"\n"

@@ -57,21 +57,24 @@ def digest(value: object) -> str:
     Raises:
         TypeError: the value is, or holds, something of another kind.
     """
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+    return _sha(_canonical(value))
 
 
 def _canonical(value: object) -> str:
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # No escapes: two lone surrogates would be written as the one character that they are not.
+    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: object) -> Any:
     """Reduce a value to tagged JSON; containers and kinds that differ get different tags."""
+    if isinstance(value, type):
+        raise TypeError(f"the class {value.__qualname__} has no digest; pass plain data")
     if isinstance(value, enum.Enum):
         return _plain(value.value)
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
-        return ["i", str(int(value))]
+        return ["i", hex(value)]
     if isinstance(value, float):
         return _plain_float(float(value))
     if isinstance(value, complex):
@@ -80,7 +83,7 @@ def _plain(value: object) -> Any:
         return ["b", _sha(bytes(value))]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return ["o", type(value).__qualname__, _plain(fields)]
     return _plain_container(value)
@@ -89,7 +92,7 @@ def _plain(value: object) -> Any:
 def _plain_float(number: float) -> Any:
     # An integral float equals the integer, as 1.0 == 1 does everywhere in Python.
     if math.isfinite(number):
-        return ["i", str(int(number))] if number.is_integer() else ["f", number.hex()]
+        return ["i", hex(int(number))] if number.is_integer() else ["f", number.hex()]
     return ["f", str(number)]
 
 
@@ -103,25 +106,38 @@ def _plain_container(value: object) -> Any:
         return ["l", [_plain(item) for item in value]]
     if hasattr(value, "model_dump"):
         return ["o", type(value).__qualname__, _plain(value.model_dump())]
-    if hasattr(value, "tolist") and hasattr(value, "shape"):  # NumPy, without importing it
+    if hasattr(value, "__array_interface__"):  # NumPy, without importing it
         return _plain_array(value)
     raise TypeError(f"a {type(value).__qualname__} has no digest; pass plain data, or job_key=")
 
 
 def _plain_array(value: Any) -> Any:
     kind, shape = value.dtype.kind, list(value.shape)
+    too_wide = value.dtype.itemsize > {"f": 8, "c": 16}.get(kind, math.inf)
+    if kind not in "biufcUSTO" or too_wide or hasattr(value, "mask"):
+        raise TypeError(
+            f"{value.dtype} in a {type(value).__qualname__} has no digest; pass plain data"
+        )
     if shape == []:
         return _plain(value.item())
-    if kind in "iu" and abs(value.astype(float)).max(initial=0) >= 2**53:  # not exact as a float
-        return ["ai", shape, _sha(value.astype("int64").tobytes())]
-    if kind in "iufcb":
+    if kind == "b":
+        return ["ab", shape, _sha(value.tobytes())]
+    if kind in "iu" and value.size and max(int(value.max()), -int(value.min())) > 2**53:
+        whole = value.ravel().tolist()
+        if any(int(float(n)) != n for n in whole):  # not exact as floats
+            return ["ai", shape, _sha(repr(whole))]
+    if kind in "iufc":
         # Widened, so that float32 and float64 of one value are one value; + 0 joins -0.0 to 0.0.
-        wide = value.astype("complex128" if kind == "c" else "float64") + 0
-        return ["ac" if kind == "c" else "a", shape, _sha(wide.tobytes())]
+        wide = value.astype("<c16" if kind == "c" else "<f8", order="C") + 0
+        parts = wide.reshape(-1).view("<f8")
+        parts[parts != parts] = math.nan  # one NaN, whatever its sign and payload
+        return ["ac" if kind == "c" else "a", shape, _sha(parts.tobytes())]
     return ["al", shape, _plain(value.tolist())]
 
 
-def _sha(data: bytes) -> str:
+def _sha(data: bytes | str) -> str:
+    if isinstance(data, str):
+        data = data.encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()
 
 
@@ -140,7 +156,7 @@ def job_tag(key: str, attempt: int) -> str:
 
 
 def _letters(value: object, length: int) -> str:
-    packed = hashlib.sha256(_canonical(value).encode()).digest()
+    packed = bytes.fromhex(_sha(_canonical(value)))
     return base64.b32encode(packed).decode().lower().rstrip("=")[:length]
 
 

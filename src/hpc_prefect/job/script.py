@@ -65,12 +65,15 @@ def _guard(folder: str, id_expression: str) -> str:
 _hp_dir={quote(folder)}
 _hp_id={id_expression}
 ln -s -n -- "$_hp_id" "$_hp_dir/{names.GUARD}" 2>/dev/null
-if [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" ]; then
+if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" ]; then
   printf '%s\\n' "$_hp_id" >> "$_hp_dir/{names.DUPLICATES}"
   echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2
   exit {GUARD_CODE}
 fi
-_hp_now() {{ printf '%s' "${{EPOCHREALTIME:-$(date +%s)}}"; }}
+_hp_now() {{
+  local now=${{EPOCHREALTIME:-$(date +%s)}}
+  printf '%s' "${{now/,/.}}"  # bash writes the locale's decimal point
+}}
 _hp_oom() {{
   local line path= count=0 word value
   while IFS= read -r line; do
@@ -85,15 +88,20 @@ _hp_oom() {{
   printf '%s' "$count"
 }} 2>/dev/null
 _hp_token=$(_hp_now).$$
-_hp_phase=setup _hp_signals= _hp_detail= _hp_oom_before=$(_hp_oom)
+_hp_phase=setup _hp_signals= _hp_detail= _hp_code= _hp_oom_before=$(_hp_oom)
+# Not $HOSTNAME alone: some schedulers bring that of the login node along.
+_hp_host=$HOSTNAME _hp_boot=
+read -r _hp_host 2>/dev/null < /proc/sys/kernel/hostname
 read -r _hp_boot 2>/dev/null < /proc/sys/kernel/random/boot_id
 printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}}\\n' \\
-  "$_hp_token" "$_hp_id" "$HOSTNAME" "$_hp_boot" "$(_hp_now)" >> "$_hp_dir/{names.START}"
+  "$_hp_token" "$_hp_id" "$_hp_host" "$_hp_boot" "$(_hp_now)" >> "$_hp_dir/{names.START}"
 _hp_note() {{
-  _hp_signals="$_hp_signals${{_hp_signals:+ }}$1" _hp_interrupted=1
+  _hp_signals="$_hp_signals${{_hp_signals:+ }}$1"
 }}
 _hp_end() {{
-  local code=$? usage
+  local code=$? usage IFS=$' \\t\\n'
+  code=${{_hp_code:-$code}}  # the program's own, however the tear-down ends
+  set +eu  # a set-up line may have set them
   trap '' EXIT TERM INT HUP XCPU USR1 USR2
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
   read -r usage < "/proc/$$/stat" 2>/dev/null
@@ -138,39 +146,37 @@ def _environment(spec: JobSpec, folder: str) -> str:
     if spec.secret_names:
         path = quote(f"{folder}/{names.SECRETS}")
         lines.append(f". {path} || exit")
-        lines.append(f"rm -f -- {path}")
+        # -p: the job's own PATH may not lead to it.
+        lines.append(f"command -p rm -f -- {path}")
     return "\n".join(lines)
 
 
 def _program(spec: JobSpec) -> str:
-    """The program in the background, so that a signal is noted at once and not after its end.
+    """The program in the foreground: bash runs the traps after its end, and loses no exit code.
 
+    With the program in the background, `wait` is interrupted by a signal, and bash 5.2 answers the
+    next `wait` with -1 when the program ended in that moment; SIGINT would be ignored as well.
     Signals are noted, not passed on: schedulers signal every process of a job themselves, and a
-    second SIGTERM makes many launchers give up at once. The line is one simple command, so that
-    the shell waits for the program itself and not for a subshell that the signal ends.
+    second SIGTERM makes many launchers give up at once. A single program is exec'd, so that a name
+    such as `test` is the program on PATH and not the shell's own.
     """
     program = spec.executable.path
     words = " ".join(quote(word) for word in (program, *spec.arguments))
-    line = words
+    line = f"( exec -- {words} )"
     if spec.resources.launch == "mpi":
         line = launch_line(spec.site.launcher, spec.resources, words)
     teardown = "".join(f"{text}\n" for text in spec.site.teardown)
     return f"""
 # --- the program
 cd -- {quote(spec.work_dir)} || exit
-if ! command -v -- {quote(program)} >/dev/null; then
-  _hp_phase=missing _hp_detail=${{LOADEDMODULES//[!A-Za-z0-9.:_\\/+-]/}}
+if ! type -P -- {quote(program)} >/dev/null; then
+  _hp_phase=missing _hp_detail=${{LOADEDMODULES:-}}
+  _hp_detail=${{_hp_detail//[!A-Za-z0-9.:_\\/+-]/}}
   exit {MISSING_CODE}
 fi
 _hp_phase=program
-{line} >> "$_hp_dir/{names.STDOUT}" 2>> "$_hp_dir/{names.STDERR}" < /dev/null &
-_hp_pid=$!
-while :; do
-  _hp_interrupted=
-  wait "$_hp_pid"
-  _hp_code=$?
-  [ -n "$_hp_interrupted" ] || break
-done
+{line} >> "$_hp_dir/{names.STDOUT}" 2>> "$_hp_dir/{names.STDERR}" < /dev/null \\
+  && _hp_code=0 || _hp_code=$?
 {teardown}exit "$_hp_code\""""
 
 

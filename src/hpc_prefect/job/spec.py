@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal
 
 ResourceClass = Literal["cpu", "gpu"]
@@ -140,11 +141,11 @@ def launch_line(template: str, resources: Resources, command: str) -> str:
         "gpus_per_node": str(resources.gpus_per_node),
         "command": command,
     }
-    line = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
-    return line if "{command}" in template else f"{line} {command}"
+    line = _PLACEHOLDER.sub(lambda match: values[match[1]], template.strip())
+    return line if "command" in _PLACEHOLDER.findall(template) else f"{line} {command}"
 
 
-_WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d{1,2}):(\d{2})")
+_WALLTIME = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d{1,2}):(\d{2})", re.ASCII)
 
 
 def parse_walltime(text: str) -> int:
@@ -166,7 +167,7 @@ def parse_walltime(text: str) -> int:
     return total
 
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE)
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE | re.ASCII)
 
 
 def parse_memory(text: str) -> int:
@@ -184,7 +185,7 @@ def parse_memory(text: str) -> int:
     match = _MEMORY.fullmatch(text)
     if match is None or not match[2]:
         raise ValueError(f"memory {text!r}: write a number with K, M, G or T, such as 4G")
-    size = int(float(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1))
+    size = int(Fraction(match[1]) * 1024 ** ("KMGT".index(match[2].upper()) + 1))
     if size == 0:
         raise ValueError(f"memory {text!r}: must be more than nothing")
     return size

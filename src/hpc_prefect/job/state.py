@@ -81,7 +81,7 @@ class Evidence:
 
     Attributes:
         observation: the newest line about this job in a useful answer.
-        absent_for: since when useful answers have not listed it; 0.0 while they do.
+        absent_for: since the first useful answer that did not list it; 0.0 while they do.
         silent_for: since the last useful answer.
         ended_for: since it was first seen as ended by the scheduler.
         record_for: since its exit record was first seen.
@@ -135,7 +135,7 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
         return _verdict(evidence, seen.cause, f"the scheduler says: {seen.message or seen.word}")
     if evidence.exit is not None and _record_alone_counts(evidence, patience):
         return _by_record(evidence, evidence.exit)
-    if evidence.exit is None and evidence.absent_for >= patience.lost:
+    if evidence.exit is None and _gone(evidence, patience.lost):
         return _verdict(
             evidence,
             Reason.LOST,
@@ -153,8 +153,21 @@ def _clean(evidence: Evidence) -> bool:
 
 def _record_alone_counts(evidence: Evidence, patience: Patience) -> bool:
     """The exit record is there, and the scheduler no longer knows the job or does not answer."""
-    gone = evidence.absent_for >= patience.absent
-    return gone or (evidence.record_for or 0.0) >= patience.silent
+    if _gone(evidence, patience.absent):
+        return True
+    record_for, seen = evidence.record_for or 0.0, evidence.observation
+    # Listed as waiting well after the record was there: it was requeued and will run again.
+    requeued = (
+        seen is not None
+        and seen.state in (JobState.QUEUED, JobState.HELD)
+        and record_for - evidence.silent_for >= patience.record
+    )
+    return record_for >= patience.silent and not requeued
+
+
+def _gone(evidence: Evidence, patience: float) -> bool:
+    """Useful answers have not listed it for so long; silence after them tells nothing."""
+    return evidence.absent_for - evidence.silent_for >= patience
 
 
 def _success(evidence: Evidence) -> Verdict:
@@ -172,8 +185,9 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         return None  # the record may still be on its way
     if record is not None and not _ended_well(record):
         return _by_record(evidence, record)
-    if seen.exit_code or seen.signal:
-        what = f"signal {seen.signal}" if seen.signal else f"exit code {seen.exit_code}"
+    if seen.exit_code or seen.signal or seen.cause is Reason.PROGRAM_FAILED:
+        code = f"exit code {seen.exit_code}" if seen.exit_code else seen.word
+        what = f"signal {seen.signal}" if seen.signal else code
         return _verdict(evidence, Reason.PROGRAM_FAILED, f"the scheduler reports {what}")
     if record is None:
         return _verdict(

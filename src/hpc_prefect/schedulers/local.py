@@ -123,29 +123,34 @@ def _read(reply: Reply) -> dict[str, Observation] | NoAnswer:
     if reply.code != 0:
         return NoAnswer(reply.said)
     found = {}
-    for line in reply.stdout.splitlines():
+    # Only at newlines: `splitlines` would also cut at other characters inside a text.
+    for line in reply.stdout.split("\n"):
+        if not line:
+            continue
         try:
             entry = json.loads(line)
-            found[entry["id"]] = _observation(entry)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            seen = _observation(entry)
+            found[seen.id] = seen
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return NoAnswer(f"this is no line of the local engine: {line[:200]!r}")
     return found
 
 
 def _observation(entry: dict[str, Any]) -> Observation:
     end = entry.get("end") or ""
+    code = entry.get("exit_code")
     used = {name: float(entry[name]) for name in ("max_rss", "cpu_seconds") if entry.get(name)}
     return Observation(
         id=str(entry["id"]),
         state=_STATES.get(entry["state"], JobState.UNKNOWN),
-        word=end or entry["state"],
+        word=str(end or entry["state"]),
         # An end that this version does not know is no success.
         cause=_CAUSES.get(end, Reason.PROGRAM_FAILED) if end else None,
-        tag=entry.get("name", ""),
-        exit_code=entry.get("exit_code"),
-        signal=entry.get("signal") or "",
+        tag=str(entry.get("name") or ""),
+        exit_code=None if code is None else int(code),
+        signal=str(entry.get("signal") or ""),
         message=_message(entry),
-        host=entry.get("host") or "",
+        host=str(entry.get("host") or ""),
         queued_at=float(entry.get("submitted") or 0),
         started_at=float(entry.get("started") or 0),
         ended_at=float(entry.get("ended") or 0),

@@ -1,0 +1,232 @@
+"""Digests, keys, tags, scopes and slugs."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pydantic import BaseModel
+
+from hpc_prefect.job.identity import ScopeFrame, digest, job_key, job_tag, slug
+
+ATOMS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+)
+KEYS = st.text() | st.integers() | st.booleans()
+VALUES = st.recursive(
+    ATOMS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4)
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two plain values mean the same: as `==`, but True is not 1."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        left = {(type(k) is bool, k): v for k, v in a.items()}
+        right = {(type(k) is bool, k): v for k, v in b.items()}
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+@given(VALUES, VALUES)
+def test_two_digests_are_equal_exactly_when_the_values_mean_the_same(a: Any, b: Any) -> None:
+    assert (digest(a) == digest(b)) == same(a, b)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=5), st.randoms())
+def test_the_order_of_a_mapping_does_not_matter(value: dict[Any, Any], random: Any) -> None:
+    items = list(value.items())
+    random.shuffle(items)
+    assert digest(dict(items)) == digest(OrderedDict(items)) == digest(MappingProxyType(value))
+    assert digest(dict(items)) == digest(value)
+
+
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_side=0)))
+def test_an_array_means_the_same_in_a_wider_type_and_another_layout(array: Any) -> None:
+    assert digest(array) == digest(array.astype("float64")) == digest(array.astype(">f4"))
+    assert digest(array) == digest(np.asfortranarray(array))
+
+
+@given(hnp.arrays(np.int64, 3), hnp.arrays(np.int64, 3))
+def test_two_integer_arrays_have_one_digest_exactly_when_they_are_equal(a: Any, b: Any) -> None:
+    assert (digest(a) == digest(b)) == bool((a == b).all())
+
+
+ALIKE = {
+    "an integral float and its integer": (1.0, 1),
+    "zero and minus zero": (0.0, -0.0),
+    "a list and a tuple": ([1, [2]], (1, (2,))),
+    "a set and a frozenset": ({1, 2}, frozenset((2, 1))),
+    "bytes and a bytearray": (b"x", bytearray(b"x")),
+    "a path and its text": (Path("/a/b"), "/a/b"),
+    "a NumPy scalar and its number": (np.float32(0.5), 0.5),
+    "a NumPy bool and a bool": (np.bool_(True), True),
+    "an array of integers and of the same floats": (np.array([1, 2**53]), np.array([1.0, 2.0**53])),
+    "signed and unsigned": (np.array([2**62 + 1]), np.array([2**62 + 1], "u8")),
+    "two kinds of NaN": (np.array([math.nan]), np.array([-math.nan])),
+    "two kinds of complex NaN": (
+        np.array([complex(0, math.nan)]),
+        np.array([complex(0, -math.nan)]),
+    ),
+    "an array without dimensions and its number": (np.array(3), 3),
+    "a complex number and its NumPy scalar": (0.5 + 2j, np.complex64(0.5 + 2j)),
+    "a huge integer and itself": (10**5000, 10**5000),
+}
+
+DIFFERENT = {
+    "an integer and true": (1, True),
+    "an integer and its text": (1, "1"),
+    "text and bytes": ("a", b"a"),
+    "none and nothing": (None, ""),
+    "a list and an array": ([1.0, 2.0], np.array([1.0, 2.0])),
+    "two shapes": (np.zeros((2, 3)), np.zeros((3, 2))),
+    "truths and ones": (np.array([True]), np.array([1])),
+    "the ends of two integer types": (np.array([2**63], "u8"), np.array([-(2**63)])),
+    "neighbours that no float tells apart": (np.array([2**60]), np.array([2**60 + 1])),
+    "a list and a set": ([1], {1}),
+    "a mapping and its pairs": ({"a": 1}, [["a", 1]]),
+    "keys of two kinds": ({1: 0}, {"1": 0}),
+    "one nesting and another": ([[1], 2], [1, [2]]),
+    "texts of an array and of bytes": (np.array(["a"]), np.array([b"a"])),
+    "a character and its two surrogates": ("\U0001f600", "\ud83d\ude00"),
+    "an infinity and its text": (math.inf, "inf"),
+    "rows and columns": (np.array([[1, 2], [3, 4]]), np.array([[1, 3], [2, 4]])),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_these_mean_the_same(case: str) -> None:
+    a, b = ALIKE[case]
+    assert digest(a) == digest(b)
+    assert digest({"nested": [a]}) == digest({"nested": [b]})
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_these_differ(case: str) -> None:
+    a, b = DIFFERENT[case]
+    assert digest(a) != digest(b)
+    assert digest({"nested": [a]}) != digest({"nested": [b]})
+
+
+@dataclass
+class Point:
+    x: float
+    y: object = None
+
+
+class Options(BaseModel):
+    shots: int = 1
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+def test_dataclasses_models_and_enums_count_by_their_values() -> None:
+    assert digest(Point(1)) == digest(Point(1.0)) != digest(Point(2))
+    assert digest(Options()) == digest(Options(shots=1)) != digest(Options(shots=2))
+    assert digest(Colour.RED) == digest("red")
+    assert digest(Point(1)) != digest({"x": 1, "y": None})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        len,
+        iter([1]),
+        Point,
+        Options,
+        np.float64,
+        np.longdouble(1),
+        np.array([1], "longdouble"),
+        np.array([1], "clongdouble"),
+        np.array([1], "M8[ns]"),
+        np.datetime64(1, "ns"),
+        np.array([(1,)], [("a", "i4")]),
+        np.ma.array([1.0, 2.0], mask=[0, 1]),
+        np.array([object()]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_canonical_form_is_a_type_error_however_deep(value: object) -> None:
+    for nested in (value, [value], {"a": {"b": value}}, Point(0, value)):
+        with pytest.raises(TypeError, match="has no digest"):
+            digest(nested)
+
+
+@given(VALUES)
+def test_a_digest_is_64_hexadecimal_digits(value: Any) -> None:
+    assert re.fullmatch("[0-9a-f]{64}", digest(value))
+
+
+@given(st.text(), st.lists(st.text()), st.text(), st.integers(0), st.integers(1))
+def test_keys_and_tags_have_the_form_that_every_scheduler_takes(
+    campaign: str, path: list[str], spec: str, n: int, attempt: int
+) -> None:
+    key = job_key(campaign, path, spec, n)
+    assert re.fullmatch("[a-z2-7]{20}", key)
+    assert re.fullmatch("[a-z][a-z0-9]{14}", job_tag(key, attempt))
+    assert key == job_key(campaign, tuple(path), spec, n)
+
+
+def test_each_part_of_the_identity_makes_another_key_or_tag() -> None:
+    keys = {
+        job_key("c", ("a", "b"), "d", 0),
+        job_key("C", ("a", "b"), "d", 0),
+        job_key("c", ("ab",), "d", 0),
+        job_key("c", ("a", "b"), "D", 0),
+        job_key("c", ("a", "b"), "d", 1),
+    }
+    assert len(keys) == 5
+    assert len({job_tag(key, attempt) for key in keys for attempt in (1, 2)}) == 10
+
+
+def test_a_scope_counts_each_thing_for_itself_and_again_in_a_new_entry() -> None:
+    outer = ScopeFrame()
+    first = ScopeFrame("iter-1", outer)
+    assert [first.count("a"), first.count("a"), first.count("b"), outer.count("a")] == [0, 1, 0, 0]
+    again = ScopeFrame("iter-1", outer)
+    assert again.count("a") == 0
+    assert again != first
+    assert first.path == again.path == ("iter-1",)
+
+
+def test_a_path_holds_the_names_from_the_outermost_scope_and_the_root_has_none() -> None:
+    root = ScopeFrame("ignored")
+    assert root.path == ()
+    assert ScopeFrame("b", ScopeFrame("a", root)).path == ("a", "b")
+
+
+@given(st.text(), st.integers(3, 60))
+def test_a_slug_is_a_short_plain_word(text: str, limit: int) -> None:
+    assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", slug(text, limit))
+    assert len(slug(text, limit)) <= max(limit, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Fe/S Cluster!", "fe-s-cluster"),
+        ("", "run"),
+        ("日本", "run"),
+        ("..", "run"),
+        ("a" * 50, "a" * 40),
+    ],
+)
+def test_a_slug_keeps_what_it_can(text: str, word: str) -> None:
+    assert slug(text) == word
