@@ -228,6 +228,13 @@ def test_a_script_without_an_id_is_guarded_by_nothing_and_so_does_not_start(benc
     assert not (bench.folder / "stdout").exists()
 
 
+def test_a_job_folder_that_the_node_cannot_write_is_told_apart(bench: Bench) -> None:
+    bench.write("/bin/echo", "hello")
+    bench.folder.rename(bench.folder.with_name("elsewhere"))
+    assert bench.run() == 118
+    assert f"{bench.folder} cannot be written here; the program was not started" in bench.said
+
+
 def test_of_twenty_copies_started_at_once_exactly_one_runs_the_program(bench: Bench) -> None:
     bench.write("/bin/echo", "hello")
     gate, codes = threading.Barrier(20), []

@@ -37,10 +37,8 @@ def seen(state: JobState = JobState.ENDED, **fields: Any) -> Observation:
 def judge(
     *exits: ExitRecord, starts: tuple[StartRecord, ...] = (START,), **facts: Any
 ) -> Verdict | None:
-    evidence = Evidence(
-        **{"job_id": "7.a", "walltime": 60, "starts": starts, "exits": exits} | facts
-    )
-    return decide(evidence, PATIENCE)
+    given = {"job_id": "7.a", "walltime": 60, "executable": "/opt/diag"} | facts
+    return decide(Evidence(starts=starts, exits=exits, **given), PATIENCE)
 
 
 def reason(*exits: ExitRecord, **facts: Any) -> Reason | None:
@@ -166,6 +164,13 @@ def test_a_duplicate_is_told_by_its_code_without_a_start_of_its_own() -> None:
     assert reason(record(117), **ended) is Reason.PROGRAM_FAILED
 
 
+def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
+    verdict = judge(starts=(), observation=seen(exit_code=118), ended_for=PATIENCE.record)
+    assert verdict is not None
+    assert verdict.reason is Reason.SETUP_FAILED
+    assert verdict.summary == "the job folder cannot be written on the node"
+
+
 # --- the record alone
 
 RECORDS = [
@@ -182,12 +187,12 @@ RECORDS = [
     (
         record(127, phase="missing"),
         Reason.EXECUTABLE_MISSING,
-        "it is not there; modules loaded: none",
+        "/opt/diag is not there after set-up; modules loaded: none",
     ),
     (
         record(127, phase="missing", detail="a/1:b"),
         Reason.EXECUTABLE_MISSING,
-        "it is not there; modules loaded: a/1, b",
+        "/opt/diag is not there after set-up; modules loaded: a/1, b",
     ),
     (record(0, oom=1), Reason.SUCCEEDED, "the program ended with 0"),
 ]

@@ -679,7 +679,6 @@ def test_a_script_that_is_missing_is_an_error_that_names_it(engine):
     ("words", "message"),
     [
         (["walk"], "there is no command 'walk'"),
-        (["jobs"], "jobs needs --spool"),
         (["jobs", "--spol", "x"], "jobs has no option --spol"),
         (["jobs", "--spool"], "--spool needs a value"),
         (["find", "--spool", "x"], "find takes one name, not 0"),

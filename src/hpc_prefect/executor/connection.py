@@ -24,6 +24,11 @@ T = TypeVar("T")
 
 #: A useful answer is never older than this many intervals, however long nothing changes.
 _BACK_OFF = 3.0
+#: A job that seems to have ended is asked about ever less often while nothing comes of it (a long
+#: kill grace, a scheduler that clears up): each pause so much longer than the last one, up to so
+#: many times the first.
+_SLOW_DOWN = 1.5
+_SLOWEST = 20.0
 
 
 class Watched(Protocol):
@@ -70,6 +75,8 @@ class Connection:
         self._asked_at = float("-inf")
         self._answers_alike = 0
         self._failures = 0
+        self._asked_for: set[Watched] = set()  # wanted an answer and got none that helped
+        self._hurried_pause = scheduler.hurry
 
     def converse(self, dialogue: Dialogue[T]) -> T:
         """Run a dialogue's commands and return its result. Blocks: call it in a thread."""
@@ -100,10 +107,22 @@ class Connection:
     def release(self, job: Watched) -> None:
         """Stop looking after a job."""
         self._jobs.pop(job, None)
+        self._asked_for.discard(job)
 
-    def hurry(self) -> None:
-        """Something happened: look at once."""
+    def hurry(self, job: Watched) -> None:
+        """Something happened to a job: if it wants an answer, ask soon, however often we did."""
+        self._asked_for.discard(job)
         self._wake.set()
+
+    async def cancel(self, job_id: str) -> bool:
+        """Ask for the end of a job; False when the scheduler did not take that in."""
+        try:
+            said = await self.ask(self.scheduler.cancel([job_id], self.options))
+        except TransportError as error:
+            said = NoAnswer(str(error))
+        if isinstance(said, NoAnswer):
+            logger.warning("cancelling %s: %s", job_id, said.said)
+        return not isinstance(said, NoAnswer)
 
     async def _watch_all(self) -> None:
         """The loop: own records often, the scheduler seldom, claims every half minute."""
@@ -143,12 +162,18 @@ class Connection:
             job.broken(error)
 
     def _next_question(self) -> float:
-        if any(job.wants_answer for job in self._jobs):
-            pause = self.scheduler.hurry * (1 + min(self._failures, 50))
-        else:
-            interval = min(job.poll_interval for job in self._jobs)
-            pause = interval * min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        interval = min(job.poll_interval for job in self._jobs)
+        pause = interval * min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        wanting = self._wanting()
+        if wanting:
+            # While the scheduler fails, a job that newly wants to know is no reason to press it.
+            if not self._failures and wanting - self._asked_for:
+                self._hurried_pause = self.scheduler.hurry
+            pause = max(self.scheduler.hurry, min(interval, self._hurried_pause))
         return self._asked_at + pause
+
+    def _wanting(self) -> set[Watched]:
+        return {job for job in self._jobs if job.wants_answer}
 
     def _question_due(self, now: float) -> bool:
         return now >= self._next_question()
@@ -156,6 +181,7 @@ class Connection:
     async def _question(self) -> None:
         """Ask about all jobs, in chunks; tell each what a useful answer says of it."""
         jobs = [job for job in self._jobs if job.job_id]
+        self._asked_for = self._wanting()
         clock = asyncio.get_running_loop().time
         changed = False
         for chunk in _chunks(jobs, self.scheduler.ids_per_question):
@@ -175,6 +201,9 @@ class Connection:
             self._failures = 0
             changed |= self._deliver(chunk, answer, clock())
         self._answers_alike = 0 if changed else self._answers_alike + 1
+        self._asked_for &= self._wanting()
+        longest = _SLOWEST * self.scheduler.hurry
+        self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
         # A little disorder, so that many flows on one login node do not ask in step.
         self._asked_at = clock() + random.uniform(-0.05, 0.05) * self.scheduler.hurry
 

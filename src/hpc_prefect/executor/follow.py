@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hpc_prefect.executor.ledger import JobFolder
+from hpc_prefect.executor.request import Listener
+from hpc_prefect.job import folder as names
 from hpc_prefect.transports.base import Transport
 
 #: One log record is at most so much, and each stream gives at most one record a second: a chatty
@@ -50,6 +53,24 @@ class Follower:
         self.offset += skipped + len(data)
         text = data.decode(errors="replace").rstrip("\n")
         return f"… {skipped} bytes left out, see {self.path}\n{text}" if skipped else text
+
+
+class Output:
+    """Tells a listener what a job's program writes to its two streams."""
+
+    def __init__(self, folder: JobFolder, listener: Listener) -> None:
+        self._listener = listener
+        self._followers = {
+            stream: Follower(folder.transport, folder.file(stream))
+            for stream in (names.STDOUT, names.STDERR)
+        }
+
+    def show(self, now: float, *, last: bool = False) -> None:
+        """Pass on what is new; everything when it is the `last` time."""
+        for stream, follower in self._followers.items():
+            text = follower.news(now, last=last)
+            if text:
+                self._listener.output(stream, text, follower.path)
 
 
 def _continued(data: bytes) -> int:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_prefect.errors import TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
 from hpc_prefect.job.script import secrets_text
@@ -15,6 +16,9 @@ from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobResult
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
+
+#: What the start guard points to when no job may start in this folder any more. No scheduler's id.
+CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,15 @@ class JobFolder:
             text = secrets_text(secrets).encode("utf-8", "surrogateescape")
             self.transport.write_atomic(self.file(names.SECRETS), text, mode=0o600)
 
-    def note(self, event: str, *, durable: bool = False, **facts: Any) -> None:
-        """Append to the journal; `durable` for what must survive a crash of the machine."""
-        line = names.journal_line(time.time(), event, **facts)
+    def note(
+        self, event: str, *, durable: bool = False, at: float | None = None, **facts: Any
+    ) -> None:
+        """Append to the journal; `durable` for what must survive a crash of the machine.
+
+        Args:
+            at: when it happened (seconds since 1970, 0 for not known); None for now.
+        """
+        line = names.journal_line(time.time() if at is None else at, event, **facts)
         if self._torn():
             line = b"\n" + line
         self.transport.append(self.file(names.JOURNAL), line, durable=durable)
@@ -77,8 +87,24 @@ class JobFolder:
         return names.read_exits(self.transport.read(self.file(names.EXIT)))
 
     def guard(self) -> str:
-        """The id that the script of this attempt runs, or ran, under; empty before any start."""
+        """The id that the script of this attempt runs, or ran, under; empty before any start.
+
+        `CLOSED` when none may start any more.
+        """
         return self.transport.read_link(self.file(names.GUARD)) or ""
+
+    def close(self) -> str:
+        """Let no job start in this folder from now on; returns what `guard` then is.
+
+        It is the id of a job when one was faster.
+        """
+        path = self.file(names.GUARD)
+        if self.transport.link(path, CLOSED):
+            return CLOSED
+        # As in the script: on NFS a link of ours may be reported as someone's, so it is read.
+        if holder := self.guard():
+            return holder
+        raise TransportError(f"cannot tell what {path} points to")
 
     def duplicates(self) -> list[str]:
         """Ids that the start guard turned away."""

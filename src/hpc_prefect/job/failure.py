@@ -77,8 +77,10 @@ ADVICE: dict[Reason, Advice] = {
         "the scheduler holds two jobs of one attempt; the second did not start the program"
     ),
     Reason.LOST: Advice(
-        "neither the scheduler nor the job's own records know how it ended; look at the job folder"
-        " and the scheduler's history, then start the flow again if it did not run"
+        "ask the scheduler's history or the site what became of it: if it did not run, move its job"
+        " folder away and start the flow again, which submits it anew; if it ran or still runs,"
+        " start the flow again after its end, and its result is found as soon as its exit record is"
+        " there"
     ),
 }
 

@@ -15,6 +15,8 @@ from hpc_prefect.job.spec import JobSpec, launch_line
 #: The exit code of a second job of one attempt that did not start the program. Told apart from a
 #: program's own 117 by the `duplicates` file.
 GUARD_CODE = 117
+#: The exit code of a job that cannot write in its folder, where it runs.
+FOLDER_CODE = 118
 #: The shell's own code for a command that is not there.
 MISSING_CODE = 127
 
@@ -65,6 +67,10 @@ def _guard(folder: str, id_expression: str) -> str:
 _hp_dir={quote(folder)}
 _hp_id={id_expression}
 ln -s -n -- "$_hp_id" "$_hp_dir/{names.GUARD}" 2>/dev/null
+if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/{names.GUARD}" ]; then
+  echo "hpc-prefect: $_hp_dir cannot be written here; the program was not started" >&2
+  exit {FOLDER_CODE}
+fi
 if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" ]; then
   printf '%s\\n' "$_hp_id" >> "$_hp_dir/{names.DUPLICATES}"
   echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
-from hpc_prefect.job.script import GUARD_CODE
+from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE
 
 
 class JobState(enum.StrEnum):
@@ -65,6 +65,7 @@ class Patience:
         silent: a scheduler that gives no useful answer, or lists the job as running although its
             exit record is there, until the exit record alone tells.
         find: after an unclear submission, how long the tag is looked for.
+        confirm: after our own cancellation, until the caller is told that it is not confirmed.
     """
 
     absent: float = 60.0
@@ -73,6 +74,7 @@ class Patience:
     outputs: float = 10.0
     silent: float = 600.0
     find: float = 60.0
+    confirm: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +88,8 @@ class Evidence:
         ended_for: since it was first seen as ended by the scheduler.
         record_for: since its exit record was first seen.
         missing_outputs: expected outputs that are not there, or older than the start.
+        executable: the program's path, for messages.
         cancel: who of us asked for its end: "", "user" or "timeout".
-        tail: the end of the scheduler's own output file.
     """
 
     job_id: str
@@ -100,6 +102,7 @@ class Evidence:
     starts: tuple[StartRecord, ...] = ()
     exits: tuple[ExitRecord, ...] = ()
     missing_outputs: tuple[str, ...] = ()
+    executable: str = ""
     cancel: str = ""
 
     @property
@@ -216,7 +219,9 @@ def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
     if record.phase == "missing":
         loaded = record.detail.replace(":", ", ") or "none"
         return _verdict(
-            evidence, Reason.EXECUTABLE_MISSING, f"it is not there; modules loaded: {loaded}"
+            evidence,
+            Reason.EXECUTABLE_MISSING,
+            f"{evidence.executable} is not there after set-up; modules loaded: {loaded}",
         )
     if record.phase == "setup":
         return _verdict(evidence, Reason.SETUP_FAILED, f"set-up ended with exit code {record.code}")
@@ -245,6 +250,8 @@ def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
+    if code == FOLDER_CODE and not evidence.start:
+        reason, summary = Reason.SETUP_FAILED, "the job folder cannot be written on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
 
 

@@ -17,7 +17,8 @@ cancel  prints "cancelled ID", "already ended ID" or "unknown ID" for each id. T
 
 --spool is the queue's folder, ~/.local/state/hpc-prefect/local/HOST when it is not given.
 
-Exit status: 0 done, 1 refused or the spool cannot be read (stderr says why), 2 wrong usage.
+Exit status: 0 done, 1 refused or the spool cannot be read (stderr says why), 2 wrong usage, 70 a
+defect of this program: what it did is then not known.
 """
 
 # This file is compiled each time it is run; what is beside it is compiled once. So it is short,
@@ -30,5 +31,9 @@ if __name__ == "__main__":
     # Isolated mode leaves our folder out of the path. It goes last: nothing here hides the library.
     parent, folder = os.path.split(os.path.dirname(os.path.abspath(__file__)))
     sys.path.append(parent)
-    status = __import__(f"{folder}.verbs").verbs.main(sys.argv[1:], __doc__)
+    try:
+        status = __import__(f"{folder}.verbs").verbs.main(sys.argv[1:], __doc__)
+    except Exception:  # noqa: BLE001 - Python's own status for this is 1, which means "refused"
+        sys.excepthook(*sys.exc_info())
+        status = 70
     os._exit(status)  # everything is written; to tear the interpreter down would cost 2 ms

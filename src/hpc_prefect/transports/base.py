@@ -27,7 +27,7 @@ class Transport(Protocol):
         """Run a command to its end or its time limit."""
 
     def make_folder(self, path: str) -> None:
-        """Create a folder (0700) with its parents; one that is there is fine."""
+        """Create a folder (0700) with its parents (by the umask); one that is there is fine."""
 
     def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Replace a file as a whole: a reader sees the old content or the new."""
@@ -46,6 +46,9 @@ class Transport(Protocol):
 
     def read_link(self, path: str) -> str | None:
         """Where a symbolic link points; None when there is none."""
+
+    def link(self, path: str, target: str) -> bool:
+        """Make a symbolic link exclusively; False when there is something of that name already."""
 
     def list(self, path: str) -> list[str]:
         """Names in a folder, sorted; empty when there is no such folder."""

@@ -36,9 +36,11 @@ _INHERITED = (
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """An environment without what an enclosing batch job or MPI launcher left in it.
 
-    Settings that a user makes for MPI (OMPI_MCA_…, and the allowance to run as root) stay.
+    What tells the scheduler's commands where their server is stays, and so do settings that a user
+    makes for MPI (OMPI_MCA_…, and the allowance to run as root).
     """
     kept = ("OMPI_MCA_", "OMPI_ALLOW_", "PRTE_MCA_", "PRTE_ALLOW_")
+    kept += ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT")
     return {
         name: value
         for name, value in environment.items()
@@ -125,7 +127,8 @@ class LocalTransport:
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                return False
+                # When NFS repeats a request whose answer was lost, the link that is there is ours.
+                return os.stat(temporary).st_nlink == 2
             finally:
                 os.unlink(temporary)
         return True
@@ -156,6 +159,14 @@ class LocalTransport:
                 return os.readlink(path)
             except FileNotFoundError:
                 return None
+
+    def link(self, path: str, target: str) -> bool:
+        with _trouble("create", path):
+            try:
+                os.symlink(target, path)
+            except FileExistsError:
+                return False
+        return True
 
     def list(self, path: str) -> list[str]:
         with _trouble("list", path):

@@ -1,0 +1,189 @@
+"""One attempt of a job: its folder, our claim on it, and the job that was submitted for it.
+
+Everything here blocks, so it is called in threads.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from hpc_prefect.errors import LedgerError
+from hpc_prefect.executor import claim as claims
+from hpc_prefect.executor.claim import Claim
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.ledger import CLOSED, JobFolder
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import Ledger
+from hpc_prefect.job.identity import job_tag
+from hpc_prefect.job.script import render
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import JobResult
+from hpc_prefect.schedulers.base import Accepted, Submission
+from hpc_prefect.transports.base import Transport
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """An attempt that we hold.
+
+    Attributes:
+        number: 1 for the first.
+        job_id: the scheduler's id; empty while none is known.
+        submitted_at: seconds since 1970; 0 when it is not known.
+        intended: it was about to be submitted, or was; without `job_id` the outcome is in doubt.
+        cancel: who asked for its end in an earlier run; empty when nobody did.
+        taken_from: in words, the claimant that had submitted it; empty when we begin it.
+    """
+
+    request: JobRequest
+    connection: Connection
+    number: int
+    folder: JobFolder
+    claim: Claim
+    job_id: str = ""
+    submitted_at: float = 0.0
+    intended: bool = False
+    cancel: str = ""
+    taken_from: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The job's name in the scheduler, another one for each attempt."""
+        return job_tag(self.request.key, self.number)
+
+    def hand_over(self) -> Submission:
+        """Intent, submission, id: in one go, so that nothing comes between them."""
+        spec, scheduler = self.request.spec, self.connection.scheduler
+        self.claim.check()
+        ticket = self.folder.ticket(self.tag)
+        script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
+        self.folder.prepare(spec, script, self.request.secrets)
+        self.folder.note("intent", durable=True, tag=self.tag, attempt=self.number)
+        self.intended = True
+        outcome = self.connection.converse(scheduler.submit(spec, ticket))
+        if isinstance(outcome, Accepted):
+            self.submitted(outcome.id, time.time())
+        return outcome
+
+    def submitted(self, job_id: str, at: float) -> None:
+        """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
+        self.job_id, self.submitted_at = job_id, at
+        self.folder.note("submitted", durable=True, at=at, id=job_id)
+
+    def keep(self) -> None:
+        """Renew the claim; `JobHeld` when somebody has taken over."""
+        self.claim.check()
+        self.claim.touch()
+
+    def note_cancel(self, by: str) -> None:
+        """Journal the wish to cancel, so that whoever takes up the job knows of it."""
+        self.claim.check()
+        self.folder.note("cancel", durable=True, by=by)
+
+    def job_inside(self, *, close: bool) -> str:
+        """The id of another job of this attempt that runs, or ran, instead of ours; mostly empty.
+
+        A submission whose outcome was in doubt can reach the scheduler after it was looked for. It
+        is let in when it is first at the start guard, and must then not be left to itself.
+
+        Args:
+            close: let nobody in any more, so that a job that arrives later cannot run beside the
+                next attempt.
+        """
+        self.claim.check()
+        holder = self.folder.close() if close else self.folder.guard()
+        return "" if holder in (CLOSED, self.job_id) else holder
+
+
+def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobResult:
+    """Find or make this job's newest attempt and claim it; its result when it has succeeded.
+
+    Raises:
+        JobHeld: another living run has it.
+        LedgerError: its folder makes no sense, or its outputs were changed afterwards.
+    """
+    transport = connection.transport
+    while True:
+        number = _newest(transport, request.base) or 1
+        folder = JobFolder(transport, f"{request.base}-{number}")
+        ledger = folder.ledger()
+        earlier = _result_of(folder, ledger)
+        if earlier and earlier.succeeded and _outputs_there(folder, ledger, request.spec):
+            return earlier
+        if _is_over(folder, ledger):
+            number += 1
+            folder = JobFolder(transport, f"{request.base}-{number}")
+        transport.make_folder(folder.path)
+        claim, predecessor = claims.take(
+            transport, folder.path, request.claimant, request.is_over
+        )
+        ledger = folder.ledger()
+        if _is_over(folder, ledger):
+            continue  # its claimant settled it between our look and our claim
+        attempt = Attempt(
+            request=request, connection=connection, number=number, folder=folder, claim=claim
+        )
+        if ledger.intended:
+            _attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")
+        return attempt
+
+
+def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
+    """Take up what an earlier claimant left."""
+    attempt.folder.note(
+        "attached", by=attempt.request.claimant.describe(), from_=predecessor
+    )
+    attempt.job_id = ledger.job_id
+    attempt.submitted_at = ledger.submitted_at
+    attempt.intended = True
+    attempt.cancel = ledger.cancel
+    attempt.taken_from = predecessor
+
+
+def _newest(transport: Transport, base: str) -> int:
+    parent, _, key = base.rpartition("/")
+    numbers = [
+        name.removeprefix(f"{key}-")
+        for name in transport.list(parent)
+        if name.startswith(f"{key}-")
+    ]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _is_over(folder: JobFolder, ledger: Ledger) -> bool:
+    """Whether nothing of this attempt can run any more, so that the next one may."""
+    result = _result_of(folder, ledger)
+    if result is not None:
+        return result.verdict.reason is not Reason.LOST
+    # Closed without a verdict: whoever settled it was killed in between.
+    return not ledger.job_id and folder.guard() == CLOSED
+
+
+def _result_of(folder: JobFolder, ledger: Ledger) -> JobResult | None:
+    if not ledger.result:
+        return None
+    try:
+        return JobResult.from_dict(ledger.result | {"collected": True})
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(
+            f"{folder.path}/{names.JOURNAL} holds a verdict that cannot be read"
+            f" ({error!r}); move the folder away to have the job run again"
+        ) from error
+
+
+def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec) -> bool:
+    """Whether a finished job's files are still as it left them; False when one is gone."""
+    now = folder.outputs(spec)
+    if any(output not in now for output in spec.expected_outputs):
+        return False
+    changed = [name for name, was in ledger.outputs.items() if now.get(name) != was]
+    if changed:
+        raise LedgerError(
+            f"job {spec.name} already ran ({folder.path}), but {', '.join(changed)}"
+            " has changed since, so its result cannot be trusted. Restore the file, or remove"
+            " it to have the job run again"
+        )
+    return True

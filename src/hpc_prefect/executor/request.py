@@ -1,0 +1,53 @@
+"""What a caller hands over: the job, who it is for, and who is told while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hpc_prefect.executor.claim import Claimant
+from hpc_prefect.job.spec import JobSpec
+
+
+class Listener(Protocol):
+    """Who is told while a job runs. Called on the executor's thread; must not block."""
+
+    def state(self, text: str) -> None:
+        """The job came into another state."""
+
+    def output(self, stream: str, text: str, path: str) -> None:
+        """The program wrote `text` to `stdout` or `stderr`, which is the file `path`."""
+
+
+class Silence:
+    """A `Listener` that nobody listens to."""
+
+    def state(self, text: str) -> None: ...
+
+    def output(self, stream: str, text: str, path: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """All that the executor must know to run one job.
+
+    Attributes:
+        base: `<work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>`; attempts are numbered after it.
+        claimant: this process, and the flow run that it works for.
+        poll_interval: seconds between two questions to the scheduler.
+        timeout: seconds after which the job is cancelled, None for never.
+        provenance: what the caller knows of where this job comes from; goes into the run record.
+        is_over: whether Prefect says that another flow run has ended.
+    """
+
+    spec: JobSpec
+    base: str
+    key: str
+    claimant: Claimant
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    poll_interval: float = 10.0
+    timeout: float | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    is_over: Callable[[str], bool] = lambda flow_run: False
+    listener: Listener = field(default_factory=Silence)

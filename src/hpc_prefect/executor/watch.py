@@ -1,0 +1,195 @@
+"""Watching a submitted job: what is seen of it becomes evidence, and the evidence a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+
+from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.follow import Output
+from hpc_prefect.executor.ledger import JobFolder
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Verdict
+from hpc_prefect.job.folder import ExitRecord, StartRecord
+from hpc_prefect.job.state import Evidence, JobState, Observation, decide
+
+
+class Watch:
+    """One submitted job, up to its verdict. The connection's loop calls it; see `Watched`.
+
+    A known limit: it reads the job's small files, and its output, on the event loop. A file server
+    that hangs then holds up the other jobs of this process too; it changes nothing of what is
+    known, and nothing is lost by it.
+
+    Attributes:
+        verdict: set once, when the job is judged; an exception when it cannot be watched any more.
+        evidence: all that was known at the last look.
+    """
+
+    def __init__(
+        self, attempt: Attempt, output: Output, cancelled_by: Callable[[], str], *, ask: bool
+    ) -> None:
+        """Begin now. `cancelled_by`: who of us asked for its end; `ask`: at once, for its state."""
+        loop = asyncio.get_running_loop()
+        self.job_id = attempt.job_id
+        self.poll_interval = attempt.request.poll_interval
+        self.next_look = loop.time()
+        self.wants_answer = ask
+        self.verdict: asyncio.Future[Verdict] = loop.create_future()
+        self._attempt = attempt
+        self._output = output
+        self._cancelled_by = cancelled_by
+        self._records = _Records(attempt.folder)
+        self._seen: Observation | None = None
+        self._began = self._answered_at = loop.time()
+        self._absent_since: float | None = None
+        self._ended_since: float | None = None
+        self._record_since: float | None = None
+        self._shown = ""
+        self.evidence = self._collect(loop.time())
+
+    # --- what the connection's loop calls
+
+    def look(self, now: float) -> None:
+        """Read the job's own records and output; judge when something is new."""
+        # Often while it is young, as most short jobs end soon; once a second later.
+        self.next_look = now + min(1.0, max(0.03, 0.1 * (now - self._began)))
+        self._records.refresh(all_of_them=self.evidence.exit is not None)
+        self._consider(now)
+        self._output.show(now)
+
+    def answered(self, now: float, seen: Observation | None) -> None:
+        """Take a useful answer of the scheduler; None when it does not list the job."""
+        self._answered_at = now
+        self.wants_answer = False
+        if seen is not None and seen.tag and seen.tag != self._attempt.tag:
+            seen = None  # another job under a number that was used again
+        if seen is None:
+            self._absent_since = _since(self._absent_since, now)
+        else:
+            self._absent_since = None
+            self._note(seen)
+            ended = seen.state is JobState.ENDED
+            self._ended_since = _since(self._ended_since, now) if ended else None
+        self._records.refresh(all_of_them=True)
+        self._consider(now)
+
+    def keep(self) -> None:
+        """Renew the claim; notice when somebody has taken over."""
+        self._attempt.keep()
+
+    def broken(self, error: BaseException) -> None:
+        """Watching it failed for good."""
+        if not self.verdict.done():
+            self.verdict.set_exception(error)
+
+    # --- what it is for the one who waits for the verdict
+
+    def give_up(self, verdict: Verdict) -> None:
+        """Conclude this without further evidence."""
+        self.verdict.set_result(verdict)
+
+    def final_look(self) -> Evidence:
+        """What the records say when the verdict is there, with the rest of the output shown."""
+        now = asyncio.get_running_loop().time()
+        self._records.refresh(all_of_them=True)
+        self._output.show(now, last=True)
+        self.evidence = self._collect(now)
+        return self.evidence
+
+    # --- from what is seen to the verdict
+
+    def _note(self, seen: Observation) -> None:
+        before, self._seen = self._seen, seen
+        if before is None or (before.state, before.word) != (seen.state, seen.word):
+            self._attempt.folder.note("observed", state=seen.state, word=seen.word)
+
+    def _consider(self, now: float) -> None:
+        evidence = self.evidence = self._collect(now)
+        self._show(evidence)
+        if evidence.exit is None:
+            self._record_since = None  # never, or it was requeued and runs again
+        elif self._record_since is None:
+            self._record_since = now
+            self._attempt.connection.hurry(self)
+        if self.verdict.done():
+            return
+        verdict = decide(evidence, self._attempt.connection.scheduler.patience)
+        if verdict is not None:
+            self.verdict.set_result(verdict)
+            self._attempt.connection.release(self)
+        elif evidence.exit is not None or evidence.cancel or self._ended_since is not None:
+            self.wants_answer = True  # it seems to have ended: only the scheduler knows why
+
+    def _collect(self, now: float) -> Evidence:
+        spec, records = self._attempt.request.spec, self._records
+        evidence = Evidence(
+            job_id=self.job_id,
+            walltime=spec.resources.walltime,
+            observation=self._seen,
+            absent_for=_age(self._absent_since, now) or 0.0,
+            silent_for=now - self._answered_at,
+            ended_for=_age(self._ended_since, now),
+            record_for=_age(self._record_since, now),
+            starts=records.starts,
+            exits=records.exits,
+            cancel=self._cancelled_by(),
+        )
+        if evidence.exit is None or not spec.expected_outputs:
+            return evidence
+        missing = self._attempt.folder.missing_outputs(spec)
+        return dataclasses.replace(evidence, missing_outputs=missing)
+
+    def _show(self, evidence: Evidence) -> None:
+        """Tell the listener of a new state, in the scheduler's word where there is one."""
+        seen, start = evidence.observation, evidence.start
+        if start is not None and evidence.exit is None:
+            text = f"running as {self.job_id} on {start.host}"
+        elif seen is not None and seen.state in (JobState.QUEUED, JobState.HELD):
+            text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
+        elif start is None:
+            text = f"submitted as {self.job_id}"
+        else:
+            return
+        if text != self._shown:
+            self._shown = text
+            self._attempt.request.listener.state(text)
+
+
+class _Records:
+    """A job's start and exit records. Their files only grow: what has its old size is not read."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._sizes = {names.START: 0, names.EXIT: 0}
+        self.starts: tuple[StartRecord, ...] = ()
+        self.exits: tuple[ExitRecord, ...] = ()
+
+    def refresh(self, *, all_of_them: bool) -> None:
+        """Read what is new.
+
+        Args:
+            all_of_them: False while a job runs: a start that was seen needs no second look then.
+        """
+        # Exits first: a start that is read later cannot be older than the newest exit.
+        if self._grown(names.EXIT):
+            self.exits = self._folder.exits()
+            all_of_them = True
+        if (all_of_them or not self.starts) and self._grown(names.START):
+            self.starts = self._folder.starts()
+
+    def _grown(self, name: str) -> bool:
+        status = self._folder.transport.status(self._folder.file(name))
+        size = status.size if status else 0
+        grown = size != self._sizes[name]
+        self._sizes[name] = size
+        return grown
+
+
+def _since(earlier: float | None, now: float) -> float:
+    return now if earlier is None else earlier
+
+
+def _age(since: float | None, now: float) -> float | None:
+    return None if since is None else now - since
