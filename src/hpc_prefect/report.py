@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from hpc_prefect.campaigns import root_flow
 from hpc_prefect.job.state import JobResult
@@ -24,14 +25,35 @@ MOST_ROWS = 1000
 
 
 class _Table:
-    """The jobs of one flow run, newest last, and when they were shown."""
+    """The jobs of one flow run, newest last; one artifact, renewed in place."""
 
-    def __init__(self) -> None:
-        # Read once a flow run: Prefect's settings look at five files each time they are read.
-        self.wanted = HPCPrefectSettings().artifacts
+    def __init__(self, flow_run_id: UUID) -> None:
+        self.flow_run_id = flow_run_id
         self.rows: dict[str, dict[str, Any]] = {}
         self.shown_at = float("-inf")
         self.changed = False
+        self.artifact_id: UUID | None = None
+
+    def add(self, result: JobResult) -> None:
+        self.rows[result.folder] = _row(result)
+        self.changed = True
+
+    async def show(self, client: PrefectClient) -> None:
+        self.shown_at, self.changed = time.monotonic(), False
+        data = json.dumps(list(self.rows.values())[-MOST_ROWS:])
+        about = f"{len(self.rows)} jobs of this run"
+        if self.artifact_id is not None:
+            renewed = ArtifactUpdate(data=data, description=about)
+            await client.update_artifact(self.artifact_id, renewed)
+            return
+        artifact = ArtifactCreate(
+            type="table",
+            key="hpc-jobs",
+            description=about,
+            data=data,
+            flow_run_id=self.flow_run_id,
+        )
+        self.artifact_id = (await client.create_artifact(artifact)).id
 
 
 _tables: dict[str, _Table] = {}
@@ -43,43 +65,26 @@ async def show_result(result: JobResult, message: str = "") -> None:
     Trouble with artifacts is logged and changes nothing for the job.
     """
     flow = root_flow()
-    if flow is None or flow.flow_run is None:
+    if flow is None or flow.flow_run is None or not HPCPrefectSettings().artifacts:
         return
     run_id = flow.flow_run.id
-    table = _tables.get(str(run_id))
-    if table is None:
-        table = _tables[str(run_id)] = _Table()
-    if not table.wanted:
-        return
-    table.rows[result.folder] = _row(result)
-    table.changed = True
+    table = _tables.setdefault(str(run_id), _Table(run_id))
+    table.add(result)
     if flow.flow is not None:
         for hooks in (flow.flow.on_completion_hooks, flow.flow.on_failure_hooks):
             if _last_table not in hooks:
                 hooks.append(_last_table)
-    wanted = [_page(result, message)] if message else []
+    if message:
+        await _send(lambda client: _show_failed(client, result, message, run_id))
     if time.monotonic() - table.shown_at >= REFRESH_EVERY:
-        wanted.append(_shown(table))
-    for artifact in wanted:
-        await _create(artifact, run_id)
+        await _send(table.show)
 
 
 async def _last_table(flow: object, flow_run: Any, state: object) -> None:
     """A flow hook: the table as it is at the end."""
     table = _tables.pop(str(flow_run.id), None)
     if table is not None and table.changed:
-        await _create(_shown(table), flow_run.id)
-
-
-def _shown(table: _Table) -> ArtifactCreate:
-    table.shown_at, table.changed = time.monotonic(), False
-    rows = list(table.rows.values())[-MOST_ROWS:]
-    return ArtifactCreate(
-        type="table",
-        key="hpc-jobs",
-        description=f"{len(table.rows)} jobs of this run",
-        data=json.dumps(rows),
-    )
+        await _send(table.show)
 
 
 def _row(result: JobResult) -> dict[str, Any]:
@@ -101,19 +106,22 @@ def _rounded(seconds: float | None) -> float | str:
     return "" if seconds is None else round(seconds, 2)
 
 
-def _page(result: JobResult, message: str) -> ArtifactCreate:
-    return ArtifactCreate(
+async def _show_failed(
+    client: PrefectClient, result: JobResult, message: str, flow_run_id: UUID
+) -> None:
+    page = ArtifactCreate(
         type="markdown",
         key=f"hpc-job-{result.tag}",
         description=f"{result.name}: {result.verdict.reason}",
         data=f"## {result.name}: {result.verdict.reason}\n\n```\n{message}\n```\n",
+        flow_run_id=flow_run_id,
     )
+    await client.create_artifact(page)
 
 
-async def _create(artifact: ArtifactCreate, flow_run_id: UUID) -> None:
-    artifact.flow_run_id = flow_run_id
+async def _send(action: Callable[[PrefectClient], Awaitable[None]]) -> None:
     try:
         async with get_client() as client:
-            await client.create_artifact(artifact)
+            await action(client)
     except Exception as error:  # noqa: BLE001 - a picture that is missing must not fail a job
         logger.warning("showing jobs as an artifact: %s", error)

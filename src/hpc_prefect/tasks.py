@@ -37,8 +37,8 @@ from hpc_prefect.campaigns import (
     root_flow,
 )
 from hpc_prefect.errors import InvalidJob, JobFailed, JobTimedOut
-from hpc_prefect.executor.job import JobRequest
 from hpc_prefect.executor.ledger import JobFolder
+from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.service import Handle, executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason

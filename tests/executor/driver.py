@@ -23,7 +23,7 @@ from rig import Rig, Told, die
 
 from hpc_prefect.transports.local import LocalTransport
 
-_CHANGES = ("run", "make_folder", "write_atomic", "append", "create", "remove")
+_CHANGES = ("run", "make_folder", "write_atomic", "append", "create", "link", "remove")
 
 
 class Trapped(LocalTransport):

@@ -23,7 +23,8 @@ from typing import Any
 
 from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRequest, JobRun
+from hpc_prefect.executor.job import JobRun
+from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
 
 import pytest
 from rig import Told, until
@@ -39,6 +41,7 @@ async def test_a_waiting_job_is_cancelled_and_never_starts(rig):
             result = await task
     assert result.verdict.reason is Reason.CANCELLED
     assert rig.runs() == []
+    assert os.readlink(rig.attempt() / "guard") == "closed", "nor will a requeued one"
 
 
 async def test_a_job_cancelled_before_it_is_submitted_never_is(rig):
@@ -117,13 +120,14 @@ async def test_a_job_that_ends_well_before_the_cancellation_arrives_keeps_its_su
 class Deaf(LocalScheduler):
     """Takes a wish to cancel and does nothing."""
 
+    patience = dataclasses.replace(LocalScheduler.patience, confirm=0.5)
+
     def cancel(self, ids, options):
         yield from ()
 
 
-@pytest.mark.slow
 async def test_a_cancellation_without_effect_is_said_and_the_next_call_finishes_it(rig):
-    """20 s each: until then nothing is submitted, so that the program never runs beside itself."""
+    """Until then nothing is submitted, so that the program never runs beside itself."""
     told, flag = Told(), rig.folder / "flag"
     spec = rig.spec(f"[ -e {flag} ] || {FOREVER}")
     request = rig.request(spec, listener=told)
@@ -132,7 +136,7 @@ async def test_a_cancellation_without_effect_is_said_and_the_next_call_finishes_
         run.cancel("user")
         result = await task
     assert result.verdict.reason is Reason.CANCELLED
-    assert "did not confirm it within 20 s; it may still be there" in result.verdict.summary
+    assert "did not confirm it within 0.5 s; it may still be there" in result.verdict.summary
     assert rig.active() == [result.job_id]
     assert "verdict" not in rig.events()
 

@@ -11,7 +11,7 @@ import pytest
 from rig import Counting, Told, until
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.executor import job as job_module
+from hpc_prefect.executor.settle import versions
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.schedulers.local import LocalScheduler
 
@@ -214,4 +214,4 @@ async def test_secrets_reach_the_program_and_nothing_else(rig):
 
 
 def test_what_a_run_record_names_as_versions():
-    assert set(job_module.versions()) >= {"hpc-prefect", "prefect", "python"}
+    assert set(versions()) >= {"hpc-prefect", "prefect", "python"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import os
+import time
 
 import pytest
 from rig import Counting, Rig, Told, dead_process, until
@@ -10,7 +13,7 @@ from rig import Counting, Rig, Told, dead_process, until
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.schedulers.base import NoAnswer, Unclear
+from hpc_prefect.schedulers.base import NoAnswer, Refused, Unclear
 from hpc_prefect.schedulers.local import LocalScheduler
 
 QUICK = dataclasses.replace(LocalScheduler.patience, find=0.3)
@@ -41,6 +44,34 @@ async def test_a_job_whose_acceptance_was_not_heard_is_found_by_its_tag(rig):
     assert transport.verbs().count("submit") == 1
     assert len(rig.runs()) == 1
     assert f"found as {result.job_id}: it had been submitted" in told.states
+
+
+class Untold(ReplyLost):
+    """Does not tell when a job was submitted."""
+
+    def find(self, tag, options):
+        return without_times((yield from super().find(tag, options)))
+
+    def observe(self, ids, options):
+        return without_times((yield from super().observe(ids, options)))
+
+
+def without_times(answer):
+    return {id_: dataclasses.replace(seen, queued_at=0.0) for id_, seen in answer.items()}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "taken up again"])
+async def test_how_long_a_job_waited_that_was_found_is_known_only_from_the_scheduler(rig, killed):
+    request = rig.request(rig.spec("sleep 0.5"))
+    connection = rig.connection(Untold(accepts=True))
+    with rig.under_way(request, connection) as (run, task):
+        await until(lambda: run.job_id and rig.runs(), "the job's start")
+        if not killed:
+            assert (await task).queue_seconds is None
+    if killed:
+        assert (await rig.run(request, connection)).queue_seconds is None
+    told = await rig.run(rig.request(rig.spec(), "told"), rig.connection(ReplyLost(accepts=True)))
+    assert told.queue_seconds is not None
 
 
 async def test_a_job_that_was_surely_not_accepted_is_submitted_again(rig):
@@ -102,6 +133,101 @@ async def test_a_second_job_of_the_attempt_does_not_start_the_program_and_the_fi
     assert result.job_id == scheduler.late
     assert len(rig.runs()) == 1
     await until(lambda: not rig.active(), "the end of the second job")
+
+
+class Doubtful(LocalScheduler):
+    """Leaves the first submission in doubt and refuses the second; neither is handed on."""
+
+    patience = QUICK
+
+    def __init__(self, before_refusal=None) -> None:
+        self.tickets = []
+        self.before_refusal = before_refusal
+
+    def submit(self, spec, ticket):
+        yield from ()
+        self.tickets.append((spec, ticket))
+        if len(self.tickets) == 1:
+            return Unclear("the connection was cut")
+        if self.before_refusal:
+            self.before_refusal()
+        return Refused("the queue is closed")
+
+
+def arrive(rig, scheduler):
+    """The submission that was in doubt reaches the queue after all; returns the job's id."""
+    return rig.connection().converse(LocalScheduler().submit(*scheduler.tickets[0])).id
+
+
+def start_late(rig, scheduler):
+    """The same, and its script is at work when this returns."""
+    scheduler.late = arrive(rig, scheduler)
+    while not os.path.lexists(rig.attempt() / "guard"):
+        time.sleep(0.01)
+
+
+async def the_late_job_is_turned_away(rig, request, scheduler):
+    late = arrive(rig, scheduler)
+    await until(lambda: not rig.active(), "the end of the late job")
+    assert rig.runs() == []
+    assert (rig.attempt() / "duplicates").read_text().split() == [late]
+    result = await rig.run(request)
+    assert (result.state, result.attempt) == ("succeeded", 2)
+    assert len(rig.runs()) == 1
+
+
+async def test_a_job_that_arrives_after_its_attempt_was_refused_does_not_start_the_program(rig):
+    scheduler, request = Doubtful(), rig.request(rig.spec())
+    result = await rig.run(request, rig.connection(scheduler))
+    assert (result.verdict.reason, result.job_id) == (Reason.REJECTED, "")
+    await the_late_job_is_turned_away(rig, request, scheduler)
+
+
+async def test_a_job_that_arrives_after_its_cancellation_in_doubt_does_not_start_the_program(rig):
+    scheduler = Doubtful()
+    told = Told(lambda text: "unclear" in text and run.cancel("user"))
+    request = rig.request(rig.spec(), listener=told)
+    with rig.under_way(request, rig.connection(scheduler)) as (run, task):
+        result = await task
+    assert (result.verdict.reason, result.job_id) == (Reason.CANCELLED, "")
+    assert result.verdict.summary == "it was cancelled before it was submitted"
+    await the_late_job_is_turned_away(rig, request, scheduler)
+
+
+async def test_an_attempt_that_a_killed_run_closed_is_followed_by_the_next_one(rig):
+    """It was killed after that and before it could write the verdict."""
+    scheduler, request = Doubtful(), rig.request(rig.spec())
+    await rig.run(request, rig.connection(scheduler))
+    journal = rig.attempt() / "journal.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if "verdict" not in line]
+    journal.write_text("\n".join(kept) + "\n")
+    assert rig.events() == ["intent", "intent"]
+    await the_late_job_is_turned_away(rig, request, scheduler)
+
+
+async def test_a_job_that_started_while_its_attempt_was_settled_is_followed(rig):
+    told = Told()
+    scheduler = Doubtful(lambda: start_late(rig, scheduler))
+    request = rig.request(rig.spec("sleep 0.3"), listener=told)
+    result = await rig.run(request, rig.connection(scheduler))
+    assert (result.state, result.attempt, result.job_id) == ("succeeded", 1, scheduler.late)
+    assert f"it was submitted after all; {scheduler.late} is followed" in told.states
+    assert len(rig.runs()) == 1
+
+
+async def test_a_job_that_started_while_its_attempt_was_settled_is_cancelled_if_asked_for(rig):
+    loop = asyncio.get_running_loop()
+
+    def start_late_and_cancel():
+        start_late(rig, scheduler)
+        loop.call_soon_threadsafe(run.cancel, "user")
+
+    scheduler = Doubtful(start_late_and_cancel)
+    request = rig.request(rig.spec("sleep 600"))
+    with rig.under_way(request, rig.connection(scheduler)) as (run, task):
+        result = await task
+    assert (result.verdict.reason, result.job_id) == (Reason.CANCELLED, scheduler.late)
+    assert rig.active() == []
 
 
 class Silent(LocalScheduler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import logging
 
@@ -175,6 +176,38 @@ async def test_more_ids_than_one_question_may_carry_are_asked_in_chunks(rig):
     assert all(result.succeeded for result in await asyncio.gather(*tasks))
 
 
+class Files(Counting):
+    """Counts what is asked of each file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: collections.Counter[tuple[str, str]] = collections.Counter()
+
+    def read(self, path, offset=0, size=-1):
+        self.calls["read", path.rpartition("/")[2]] += 1
+        return super().read(path, offset, size)
+
+    def status(self, path):
+        self.calls["status", path.rpartition("/")[2]] += 1
+        return super().status(path)
+
+
+async def test_a_look_at_a_running_job_opens_one_file(rig):
+    """The exit file; the outputs are asked for their sizes, and seldom."""
+    gate, told, files = rig.folder / "gate", Told(), Files()
+    spec = rig.spec(f"until [ -e {gate} ]; do sleep 0.05; done")
+    request = rig.request(spec, listener=told, poll_interval=1000.0)
+    with rig.under_way(request, rig.connection(transport=files)) as (_, task):
+        await until(lambda: "running" in str(told.states), "the job's start")
+        before = files.calls.copy()
+        await until(lambda: files.calls["read", "exit"] >= before["read", "exit"] + 8, "8 looks")
+        now = files.calls - before
+        assert set(now) <= {("read", "exit"), ("status", "stdout"), ("status", "stderr")}
+        assert now["status", "stdout"] <= now["read", "exit"]
+        gate.touch()
+        assert (await task).succeeded
+
+
 async def test_one_job_whose_watching_fails_does_not_disturb_the_others(rig):
     class Raising(Told):
         def output(self, stream, text, path):
@@ -206,5 +239,5 @@ async def test_a_job_that_can_never_run_is_a_verdict_and_leaves_the_queue(rig, c
         result = await rig.run(request, rig.connection(Answering(never)))
         assert result.verdict.reason is cause
         assert "PartitionNodeLimit" in result.verdict.summary
-        assert result.job_id not in rig.active()
+        await until(lambda: result.job_id not in rig.active(), "its leaving the queue")
     assert rig.runs() == []

@@ -20,7 +20,7 @@ def blocks(prefect_server: Server, spool: Path) -> None:
     """`cmd-sh`, `exec-sh`, `hpc-here`: the job is `sh -c SCRIPT name ARGS`."""
     command = CommandBlock(command_name="sh", executable_key="sh", default_args=["-c"])
     command.save("cmd-sh", overwrite=True, _sync=True)
-    profile = ExecutionProfileBlock(profile_name="sh", command_name="sh", walltime="00:01:00")
+    profile = ExecutionProfileBlock(profile_name="sh", command_name="sh", walltime="00:05:00")
     profile.save("exec-sh", overwrite=True, _sync=True)
     other = ExecutionProfileBlock(profile_name="other", command_name="other")
     other.save("exec-other", overwrite=True, _sync=True)

@@ -245,11 +245,8 @@ def stopped(
             for name, (which, _) in CASES.items()
         }
         found = {}
-        for name, (which, number) in CASES.items():
-            until(lambda name=name: "wait" in runs(work_dirs[name]))  # type: ignore[misc]
-            if which == "gathered":
-                until((work_dirs[name] / "short-ended").exists)
-            processes[name].send_signal(number)
+        for name in _as_they_get_ready(work_dirs):
+            processes[name].send_signal(CASES[name][1])
         for name in CASES:
             said, _ = processes[name].communicate(timeout=120)
             there = words(spool, work_dirs[name])
@@ -257,6 +254,20 @@ def stopped(
         yield found
     for work_dir in work_dirs.values():
         (work_dir / "go").touch()
+
+
+def _as_they_get_ready(work_dirs: dict[str, Path]) -> Iterator[str]:
+    """The cases, each when its job runs and everything else in it is over."""
+    waiting = dict(work_dirs)
+    while waiting:
+        name = until(lambda: next((name for name in waiting if _ready(name, waiting[name])), None))
+        del waiting[name]
+        yield name
+
+
+def _ready(name: str, work_dir: Path) -> bool:
+    others_over = CASES[name][0] != "gathered" or (work_dir / "short-ended").exists()
+    return others_over and "wait" in runs(work_dir)
 
 
 @pytest.mark.parametrize("name", CANCELLING)

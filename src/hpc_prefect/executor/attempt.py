@@ -117,9 +117,7 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             number += 1
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
-        claim, predecessor = claims.take(
-            transport, folder.path, request.claimant, request.is_over
-        )
+        claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
         ledger = folder.ledger()
         if _is_over(folder, ledger):
             continue  # its claimant settled it between our look and our claim
@@ -133,9 +131,7 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
 
 def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     """Take up what an earlier claimant left."""
-    attempt.folder.note(
-        "attached", by=attempt.request.claimant.describe(), from_=predecessor
-    )
+    attempt.folder.note("attached", by=attempt.request.claimant.describe(), from_=predecessor)
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
+from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.script import secrets_text
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobResult
@@ -79,12 +79,6 @@ class JobFolder:
 
     def ledger(self) -> Ledger:
         return names.read_journal(self.transport.read(self.file(names.JOURNAL)))
-
-    def starts(self) -> tuple[StartRecord, ...]:
-        return names.read_starts(self.transport.read(self.file(names.START)))
-
-    def exits(self) -> tuple[ExitRecord, ...]:
-        return names.read_exits(self.transport.read(self.file(names.EXIT)))
 
     def guard(self) -> str:
         """The id that the script of this attempt runs, or ran, under; empty before any start.

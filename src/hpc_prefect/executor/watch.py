@@ -11,7 +11,7 @@ from hpc_prefect.executor.follow import Output
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Verdict
-from hpc_prefect.job.folder import ExitRecord, StartRecord
+from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_starts
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 
 
@@ -55,7 +55,9 @@ class Watch:
         """Read the job's own records and output; judge when something is new."""
         # Often while it is young, as most short jobs end soon; once a second later.
         self.next_look = now + min(1.0, max(0.03, 0.1 * (now - self._began)))
-        self._records.refresh(all_of_them=self.evidence.exit is not None)
+        # A start that was seen needs no second look while the job runs.
+        known = self.evidence.start is not None and self.evidence.exit is None
+        self._records.refresh(starts=not known)
         self._consider(now)
         self._output.show(now)
 
@@ -72,7 +74,7 @@ class Watch:
             self._note(seen)
             ended = seen.state is JobState.ENDED
             self._ended_since = _since(self._ended_since, now) if ended else None
-        self._records.refresh(all_of_them=True)
+        self._records.refresh(starts=True)
         self._consider(now)
 
     def keep(self) -> None:
@@ -93,7 +95,7 @@ class Watch:
     def final_look(self) -> Evidence:
         """What the records say when the verdict is there, with the rest of the output shown."""
         now = asyncio.get_running_loop().time()
-        self._records.refresh(all_of_them=True)
+        self._records.refresh(starts=True)
         self._output.show(now, last=True)
         self.evidence = self._collect(now)
         return self.evidence
@@ -101,9 +103,10 @@ class Watch:
     # --- from what is seen to the verdict
 
     def _note(self, seen: Observation) -> None:
-        before, self._seen = self._seen, seen
+        before = self._seen
         if before is None or (before.state, before.word) != (seen.state, seen.word):
             self._attempt.folder.note("observed", state=seen.state, word=seen.word)
+        self._seen = seen  # what cannot be journalled counts as not seen
 
     def _consider(self, now: float) -> None:
         evidence = self.evidence = self._collect(now)
@@ -127,6 +130,7 @@ class Watch:
         evidence = Evidence(
             job_id=self.job_id,
             walltime=spec.resources.walltime,
+            executable=spec.executable.path,
             observation=self._seen,
             absent_for=_age(self._absent_since, now) or 0.0,
             silent_for=now - self._answered_at,
@@ -158,33 +162,34 @@ class Watch:
 
 
 class _Records:
-    """A job's start and exit records. Their files only grow: what has its old size is not read."""
+    """A job's start and exit records. Their files only grow, so only what is new is read.
+
+    They are opened, not asked for their size: that is what makes NFS tell the present state, where
+    a size may be a minute old.
+    """
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
-        self._sizes = {names.START: 0, names.EXIT: 0}
+        self._read = {names.START: b"", names.EXIT: b""}
         self.starts: tuple[StartRecord, ...] = ()
         self.exits: tuple[ExitRecord, ...] = ()
 
-    def refresh(self, *, all_of_them: bool) -> None:
-        """Read what is new.
+    def refresh(self, *, starts: bool) -> None:
+        """Read new exits and, when there are any or `starts` are asked for, new starts.
 
-        Args:
-            all_of_them: False while a job runs: a start that was seen needs no second look then.
+        Exits first, so that the start of every exit is known.
         """
-        # Exits first: a start that is read later cannot be older than the newest exit.
         if self._grown(names.EXIT):
-            self.exits = self._folder.exits()
-            all_of_them = True
-        if (all_of_them or not self.starts) and self._grown(names.START):
-            self.starts = self._folder.starts()
+            self.exits = read_exits(self._read[names.EXIT])
+            starts = True
+        if starts and self._grown(names.START):
+            self.starts = read_starts(self._read[names.START])
 
     def _grown(self, name: str) -> bool:
-        status = self._folder.transport.status(self._folder.file(name))
-        size = status.size if status else 0
-        grown = size != self._sizes[name]
-        self._sizes[name] = size
-        return grown
+        known = self._read[name]
+        news = self._folder.transport.read(self._folder.file(name), len(known)) or b""
+        self._read[name] = known + news
+        return bool(news)
 
 
 def _since(earlier: float | None, now: float) -> float:

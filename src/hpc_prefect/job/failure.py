@@ -77,10 +77,9 @@ ADVICE: dict[Reason, Advice] = {
         "the scheduler holds two jobs of one attempt; the second did not start the program"
     ),
     Reason.LOST: Advice(
-        "ask the scheduler's history or the site what became of it: if it did not run, move its job"
-        " folder away and start the flow again, which submits it anew; if it ran or still runs,"
-        " start the flow again after its end, and its result is found as soon as its exit record is"
-        " there"
+        "find out from the site whether it ran. If it did not, move its job folder away and start"
+        " the flow again: it is submitted anew. If it did, start the flow again after its end: its"
+        " exit record tells the result"
     ),
 }
 

@@ -6,6 +6,7 @@
         journal.jsonl    what happened, appended by the one claimant
         claim-<g>        who the claimant is; the highest g counts
         guard            symbolic link to the scheduler id that may run: the start guard
+                         (to `closed` when this attempt is over, and no late job may start)
         start            one JSON line for every start of the script
         exit             one JSON line for every end of the script
         duplicates       ids of further jobs of this attempt that the guard turned away

@@ -31,6 +31,10 @@ _INHERITED = (
     "MPIEXEC_",
     "HPC_LOCAL_",
 )
+_KEPT = (
+    *("OMPI_MCA_", "OMPI_ALLOW_", "PRTE_MCA_", "PRTE_ALLOW_"),
+    *("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT"),
+)
 
 
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
@@ -39,12 +43,10 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     What tells the scheduler's commands where their server is stays, and so do settings that a user
     makes for MPI (OMPI_MCA_…, and the allowance to run as root).
     """
-    kept = ("OMPI_MCA_", "OMPI_ALLOW_", "PRTE_MCA_", "PRTE_ALLOW_")
-    kept += ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT")
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith(_INHERITED) or name.startswith(kept)
+        if not name.startswith(_INHERITED) or name.startswith(_KEPT)
     }
 
 

@@ -1,0 +1,103 @@
+"""The end of an attempt: the result, the run record, and what is cleared up."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from functools import cache, partial
+from importlib.metadata import version
+from typing import Any
+
+from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.state import Evidence, JobResult
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+
+async def settle(
+    attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
+) -> JobResult:
+    """Write the verdict and the run record, and end what is left in the queue.
+
+    Args:
+        confirmed: False when its end was asked for and not seen. That is no end: the next call
+            asks again, and must not submit before.
+    """
+    connection = attempt.connection
+    result = _result(attempt, verdict, evidence)
+    left = await connection.in_thread(partial(_write, attempt, result, confirmed=confirmed))
+    if verdict.reason in (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET):
+        left.append(attempt.job_id)
+    for job_id in left:
+        await connection.cancel(job_id)
+    attempt.request.listener.state(f"{verdict.reason}: {verdict.summary}")
+    return result
+
+
+def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]:
+    """Write what is to be kept; returns the ids of second jobs. Blocks."""
+    attempt.claim.check()
+    if not confirmed:
+        attempt.folder.note("unconfirmed", durable=True)
+        return []
+    attempt.folder.settle(result, attempt.request.spec, _record(attempt, result))
+    duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]
+    if duplicates:
+        logger.error(
+            "job %s: %s were second jobs of the same attempt; the guard kept them from"
+            " starting the program",
+            attempt.request.spec.name,
+            ", ".join(duplicates),
+        )
+    return duplicates
+
+
+def _result(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResult:
+    start, end, seen = evidence.start, evidence.exit, evidence.observation
+    used = dict(seen.used) if seen else {}
+    if end is not None:
+        used.setdefault("cpu_seconds", end.cpu_seconds)
+    queued_at = (seen.queued_at if seen else 0.0) or attempt.submitted_at
+    folder = attempt.folder
+    return JobResult(
+        job_id=attempt.job_id,
+        name=attempt.request.spec.name,
+        tag=attempt.tag,
+        key=attempt.request.key,
+        attempt=attempt.number,
+        verdict=verdict,
+        folder=folder.path,
+        script_path=folder.file(names.SCRIPT),
+        stdout_path=folder.file(names.STDOUT),
+        stderr_path=folder.file(names.STDERR),
+        host=start.host if start else "",
+        queue_seconds=max(0.0, start.time - queued_at) if start and queued_at else None,
+        run_seconds=end.time - start.time if start and end else None,
+        resources_used=used,
+    )
+
+
+def _record(attempt: Attempt, result: JobResult) -> dict[str, Any]:
+    """The run record: everything that this result came from. Secrets are named, not told."""
+    request = attempt.request
+    script = attempt.folder.transport.read(attempt.folder.file(names.SCRIPT)) or b""
+    return {
+        "format": 1,
+        "result": result.as_dict(),
+        "job": request.spec.as_dict(),
+        "key": request.key,
+        "script_sha256": hashlib.sha256(script).hexdigest(),
+        "claimant": request.claimant.describe(),
+        "versions": versions(),
+        **request.provenance,
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions that a run record names."""
+    found = {name: version(name) for name in ("hpc-prefect", "prefect")}
+    return found | {"python": platform.python_version()}
