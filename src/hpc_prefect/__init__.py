@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-    from hpc_prefect.campaigns import campaign, scope
+    from hpc_prefect.campaigns import campaign
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.state import JobResult
     from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+    from hpc_prefect.scopes import scope
     from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
 
 _HOME = {
@@ -22,7 +23,7 @@ _HOME = {
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
     "campaign": "campaigns",
-    "scope": "campaigns",
+    "scope": "scopes",
     "Convergence": "convergence",
     "Iteration": "convergence",
     "Plot": "convergence",

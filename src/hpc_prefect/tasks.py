@@ -34,7 +34,6 @@ from hpc_prefect.campaigns import (
     is_over,
     locate,
     note_outcome,
-    root_flow,
 )
 from hpc_prefect.errors import InvalidJob, JobFailed, JobTimedOut
 from hpc_prefect.executor.ledger import JobFolder
@@ -47,6 +46,7 @@ from hpc_prefect.job.spec import Executable, JobSpec
 from hpc_prefect.job.state import JobResult
 from hpc_prefect.report import show_result
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.scopes import root_flow
 from hpc_prefect.transports.local import LocalTransport
 
 #: How long a cancelled call waits for the scheduler to confirm; below Prefect's own 30 s grace.

@@ -257,7 +257,6 @@ async def test_a_work_dir_that_is_no_path_is_refused(
     assert submitted(spool) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the verdict does not name the path yet")
 async def test_a_program_that_set_up_may_bring_is_not_looked_for_before(
     tmp_path: Path, wrong: Path
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from hpc_prefect.campaigns import campaign, scope
+from hpc_prefect import campaign, scope
 from hpc_prefect.errors import JobFailed, JobHeld
 
 from . import jobs

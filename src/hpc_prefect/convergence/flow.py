@@ -74,7 +74,9 @@ async def converge(
         NotConverged: the watched value became NaN or infinite, or `must_converge` was not met.
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
-    from hpc_prefect.campaigns import absolute_work_dir, locate, scope  # late: it needs Prefect
+    # Late: the loop's core needs no Prefect.
+    from hpc_prefect.campaigns import absolute_work_dir, locate
+    from hpc_prefect.scopes import scope
 
     _check(name, stop, stop_variable_name)
     folder = Path(absolute_work_dir(work_dir))

@@ -17,7 +17,6 @@ from hpc_prefect.executor.watch import Watch
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.state import Evidence, JobResult
 
-
 logger = logging.getLogger("hpc_prefect.executor")
 
 
