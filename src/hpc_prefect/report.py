@@ -33,6 +33,8 @@ class _Table:
         self.shown_at = float("-inf")
         self.changed = False
         self.artifact_id: UUID | None = None
+        # Once a flow run: reading settings looks at several files, which is 12 ms.
+        self.wanted = HPCPrefectSettings().artifacts
 
     def add(self, result: JobResult) -> None:
         self.rows[result.folder] = _row(result)
@@ -65,10 +67,12 @@ async def show_result(result: JobResult, message: str = "") -> None:
     Trouble with artifacts is logged and changes nothing for the job.
     """
     flow = root_flow()
-    if flow is None or flow.flow_run is None or not HPCPrefectSettings().artifacts:
+    if flow is None or flow.flow_run is None:
         return
     run_id = flow.flow_run.id
-    table = _tables.setdefault(str(run_id), _Table(run_id))
+    table = _tables.get(str(run_id)) or _tables.setdefault(str(run_id), _Table(run_id))
+    if not table.wanted:
+        return
     table.add(result)
     if flow.flow is not None:
         for hooks in (flow.flow.on_completion_hooks, flow.flow.on_failure_hooks):

@@ -190,7 +190,7 @@ async def _prepare(
         spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
-    problems += await asyncio.to_thread(_file_problems, call, spec)
+    problems += _file_problems(call, spec)
     if problems or spec is None or loaded is None:
         raise InvalidJob(call.subject, problems)
     try:
@@ -198,7 +198,7 @@ async def _prepare(
     except OSError as error:
         problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
         raise InvalidJob(call.subject, [problem]) from error
-    inputs = await asyncio.to_thread(_input_digests, spec)
+    inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
     what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
     place = await locate(work_dir=call.work_dir, name="job", digest=what)
     request = JobRequest(

@@ -60,8 +60,9 @@ class Attempt:
         self.claim.check()
         ticket = self.folder.ticket(self.tag)
         script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
-        self.folder.prepare(spec, script, self.request.secrets)
-        self.folder.note("intent", durable=True, tag=self.tag, attempt=self.number)
+        self.folder.prepare(script, self.request.secrets)
+        job = self.request.spec.as_dict()
+        self.folder.note("intent", durable=True, tag=self.tag, attempt=self.number, job=job)
         self.intended = True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):

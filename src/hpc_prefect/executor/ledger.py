@@ -40,17 +40,15 @@ class JobFolder:
             scheduler_err=self.file(names.SCHEDULER_ERR),
         )
 
-    def prepare(self, spec: JobSpec, script: str, secrets: dict[str, str]) -> None:
+    def prepare(self, script: str, secrets: dict[str, str]) -> None:
         """Write what the job needs before it is submitted.
 
-        The exit file is made now, empty: NFS may show the absence of a name for a minute, but a
-        growing file at once.
+        The records' files are made now, empty: NFS may show the absence of a name for a minute, but
+        a growing file at once.
         """
         encoded = script.encode("utf-8", "surrogateescape")
         self.transport.write_atomic(self.file(names.SCRIPT), encoded, mode=0o700)
-        described = json.dumps(spec.as_dict(), indent=1).encode()
-        self.transport.write_atomic(self.file(names.SPEC), described)
-        for name in (names.EXIT, names.START, names.STDOUT, names.STDERR):
+        for name in (names.EXIT, names.START):
             self.transport.append(self.file(name), b"")
         if secrets:
             text = secrets_text(secrets).encode("utf-8", "surrogateescape")

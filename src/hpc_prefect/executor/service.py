@@ -25,7 +25,7 @@ from hpc_prefect.transports.local import LocalTransport
 logger = logging.getLogger("hpc_prefect.executor")
 
 #: Commands at once. A scheduler's commands mostly wait for its server; more would only press it.
-_WORKERS = 8
+_WORKERS = 4
 
 
 @dataclass(frozen=True)

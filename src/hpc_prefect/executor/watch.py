@@ -54,12 +54,13 @@ class Watch:
     def look(self, now: float) -> None:
         """Read the job's own records and output; judge when something is new."""
         # Often while it is young, as most short jobs end soon; once a second later.
-        self.next_look = now + min(1.0, max(0.03, 0.1 * (now - self._began)))
+        self.next_look = now + min(1.0, max(0.03, 0.15 * (now - self._began)))
         # A start that was seen needs no second look while the job runs.
         known = self.evidence.start is not None and self.evidence.exit is None
         self._records.refresh(starts=not known)
         self._consider(now)
-        self._output.show(now)
+        if self._records.starts:  # not before: NFS would remember that there is no such file
+            self._output.show(now)
 
     def answered(self, now: float, seen: Observation | None) -> None:
         """Take a useful answer of the scheduler; None when it does not list the job."""
@@ -179,11 +180,19 @@ class _Records:
 
         Exits first, so that the start of every exit is known.
         """
+        if not self.starts and not self._new_starts():
+            return  # a job that has not started, as most that wait: nothing else can be there
         if self._grown(names.EXIT):
             self.exits = read_exits(self._read[names.EXIT])
             starts = True
-        if starts and self._grown(names.START):
+        if starts:
+            self._new_starts()
+
+    def _new_starts(self) -> bool:
+        grown = self._grown(names.START)
+        if grown:
             self.starts = read_starts(self._read[names.START])
+        return grown
 
     def _grown(self, name: str) -> bool:
         known = self._read[name]

@@ -2,8 +2,8 @@
 
     <work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>/
         script.sh        what the scheduler was given
-        spec.json        the resolved job (names of secrets, never their values)
-        journal.jsonl    what happened, appended by the one claimant
+        journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
+                         job (names of secrets, never their values)
         claim-<g>        who the claimant is; the highest g counts
         guard            symbolic link to the scheduler id that may run: the start guard
                          (to `closed` when this attempt is over, and no late job may start)
@@ -27,7 +27,6 @@ from typing import Any
 
 ROOT = ".hpc-prefect"
 SCRIPT = "script.sh"
-SPEC = "spec.json"
 JOURNAL = "journal.jsonl"
 CLAIM = "claim-"
 GUARD = "guard"

@@ -18,6 +18,8 @@ from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Submission, Ticket, Unclear
 
+_ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
+
 _STATES = {
     "QUEUED": JobState.QUEUED,
     "RUNNING": JobState.RUNNING,
@@ -114,9 +116,8 @@ def _cpus(spec: JobSpec) -> int:
 
 def _engine(verb: str, options: Mapping[str, object], *arguments: str) -> Command:
     # -I and -S: the engine needs nothing but the standard library, and starts in half the time.
-    program = str(resources.files("hpc_prefect.laptop") / "engine.py")
     spool = ("--spool", str(options["spool"])) if options.get("spool") else ()
-    return Command((sys.executable, "-I", "-S", program, verb, *spool, *arguments), timeout=30.0)
+    return Command((sys.executable, "-I", "-S", _ENGINE, verb, *spool, *arguments), timeout=30.0)
 
 
 def _read(reply: Reply) -> dict[str, Observation] | NoAnswer:

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from hpc_prefect.errors import TransportError
@@ -37,6 +38,16 @@ _KEPT = (
 )
 
 
+#: Of this process, among all hosts that share a folder.
+_PROCESS = secrets.token_hex(6)
+_numbers = count()
+
+
+def unique() -> str:
+    """A part of a file's name that no other process, thread or call gives."""
+    return f"{_PROCESS}-{os.getpid()}-{next(_numbers)}"
+
+
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """An environment without what an enclosing batch job or MPI launcher left in it.
 
@@ -55,20 +66,24 @@ def write_atomic(
 ) -> None:
     """Replace a file as a whole by a new file in the same folder and a rename."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary = target.with_name(f".{target.name}.{unique()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            _write_all(descriptor, data)
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _write_new(temporary, data, mode, durable=durable)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _write_new(path: str | Path, data: bytes, mode: int, *, durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        _write_all(descriptor, data)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -123,16 +138,17 @@ class LocalTransport:
     def create(self, path: str, data: bytes) -> bool:
         # A file of its own, then a hard link: exclusive and complete at once, on NFS too, where
         # O_EXCL followed by a write would show an empty file in between.
-        temporary = f"{path}.{secrets.token_hex(4)}"
+        temporary = f"{path}.{unique()}"
         with _trouble("create", path):
-            write_atomic(temporary, data)
             try:
+                _write_new(temporary, data, 0o600, durable=False)
                 os.link(temporary, path)
             except FileExistsError:
                 # When NFS repeats a request whose answer was lost, the link that is there is ours.
                 return os.stat(temporary).st_nlink == 2
             finally:
-                os.unlink(temporary)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
         return True
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
