@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
-import platform
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FrameType
+from dataclasses import replace
 from typing import Any
 
 import anyio
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
-from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
-from hpc_prefect.campaigns import (
-    Place,
-    absolute_work_dir,
-    is_cancelled,
-    is_over,
-    locate,
-    note_outcome,
-)
-from hpc_prefect.errors import InvalidJob, JobFailed, JobTimedOut
+from hpc_prefect.blocks import BlockNames, Call
+from hpc_prefect.campaigns import is_cancelled, note_outcome
+from hpc_prefect.errors import JobFailed, JobTimedOut
 from hpc_prefect.executor.ledger import JobFolder
-from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.service import Handle, executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.identity import digest
-from hpc_prefect.job.spec import Executable, JobSpec
 from hpc_prefect.job.state import JobResult
+from hpc_prefect.prepare import Job, prepare, resolved_work_dir
 from hpc_prefect.report import show_result
-from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.scopes import root_flow
+from hpc_prefect.sigterm import noticing_sigterm, received_sigterm
 from hpc_prefect.transports.local import LocalTransport
 
 #: How long a cancelled call waits for the scheduler to confirm; below Prefect's own 30 s grace.
@@ -104,7 +87,7 @@ async def run_job_from_blocks(
     """
     call = Call(
         script_filename=script_filename,
-        work_dir=_resolved(work_dir),
+        work_dir=resolved_work_dir(work_dir),
         user_args=user_args,
         inputs=inputs,
         expected_outputs=expected_outputs,
@@ -113,7 +96,7 @@ async def run_job_from_blocks(
     block_names = BlockNames(
         command_block_name, execution_profile_block_name, hpc_profile_block_name
     )
-    job = await _prepare(call, block_names, job_key, timeout_seconds)
+    job = await prepare(call, block_names, job_key, timeout_seconds)
     return await _outcome(job)
 
 
@@ -139,7 +122,7 @@ def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
     def cancel() -> None:
         started[0].cancel()
 
-    with _noticing_sigterm():
+    with noticing_sigterm():
         copy_context().run(loop.call_soon_threadsafe, start)
         try:
             return done.result()
@@ -158,201 +141,14 @@ def _wait_quietly(done: Future[JobResult]) -> None:
         return
 
 
-# --- from a call to a job
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A valid job in its place; what the task run is given."""
-
-    spec: JobSpec
-    request: JobRequest
-    on_sigterm: str
+# --- the task run
 
 
 class _Opaque:
     """Hides a job from Prefect's search for futures in arguments, which would walk all of it."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: Job) -> None:
         self.job = job
-
-
-async def _prepare(
-    call: Call, block_names: BlockNames, job_key: str | None, timeout_seconds: float | None
-) -> _Job:
-    """Everything before the task run; every problem that can be found is found here, at once."""
-    problems = _timeout_problems(timeout_seconds)
-    loaded: _Loaded | None = None
-    spec: JobSpec | None = None
-    secrets: dict[str, str] = {}
-    try:
-        loaded = await _blocks(block_names, call.subject)
-        spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
-    except InvalidJob as invalid:
-        problems = [*invalid.problems, *problems]
-    problems += _file_problems(call, spec)
-    if problems or spec is None or loaded is None:
-        raise InvalidJob(call.subject, problems)
-    try:
-        Path(call.work_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
-        raise InvalidJob(call.subject, [problem]) from error
-    inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
-    what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
-    place = await locate(work_dir=call.work_dir, name="job", digest=what)
-    request = JobRequest(
-        spec=spec,
-        secrets=secrets,
-        base=str(place.folder),
-        key=place.key,
-        claimant=place.claimant,
-        poll_interval=loaded.blocks.hpc.poll_interval,
-        timeout=timeout_seconds,
-        provenance=_provenance(place, loaded.described, inputs),
-        is_over=is_over,
-    )
-    return _Job(spec, request, loaded.blocks.hpc.on_sigterm)
-
-
-def _timeout_problems(timeout_seconds: object) -> list[str]:
-    if timeout_seconds is None or (
-        isinstance(timeout_seconds, int | float) and timeout_seconds > 0
-    ):
-        return []
-    return [f"timeout_seconds is {timeout_seconds!r}; it must be more than 0, or None"]
-
-
-def _resolved(work_dir: Any) -> str:
-    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
-    if work_dir and isinstance(work_dir, str | os.PathLike):
-        return absolute_work_dir(work_dir)
-    return work_dir  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """The three blocks, and how the run record describes them."""
-
-    blocks: Blocks
-    described: dict[str, Any]
-
-
-async def _load(block_names: BlockNames, subject: str) -> _Loaded:
-    blocks = await load_blocks(block_names, subject=subject)
-    # As JSON mode dumps them: secrets come out as asterisks.
-    described = {
-        kind: {"name": name, **block.model_dump(mode="json", exclude={"block_type_slug"})}
-        for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
-    }
-    return _Loaded(blocks, described)
-
-
-_cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
-
-
-async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
-    """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
-    flow = root_flow()
-    if flow is None or flow.flow_run is None:
-        return await _load(block_names, subject)
-    key = (str(flow.flow_run.id), block_names, id(asyncio.get_running_loop()))
-    loading = _cache.get(key)
-    if loading is None:
-        for old in [old for old in _cache if old[0] != key[0] and _cache[old].done()]:
-            del _cache[old]
-        loading = asyncio.get_running_loop().create_task(_load(block_names, subject))
-        _cache[key] = loading
-    try:
-        return await asyncio.shield(loading)
-    except BaseException:
-        if loading.done():
-            _cache.pop(key, None)
-        raise
-
-
-def _file_problems(call: Call, spec: JobSpec | None) -> list[str]:
-    """What this machine's files say against the job."""
-    problems = _work_dir_problems(call.work_dir)
-    # What is no list of paths is told by `resolve`.
-    inputs = call.inputs if isinstance(call.inputs, Sequence) else ()
-    for given in () if problems or isinstance(inputs, str | bytes) else inputs:
-        if isinstance(given, str | os.PathLike) and str(given):
-            problems += _input_problems(call.work_dir, str(given))
-    if spec is not None and scheduler_for(spec.site.scheduler).runs_here:
-        problems += _executable_problems(spec.executable)
-    return problems
-
-
-def _input_problems(work_dir: str, given: str) -> list[str]:
-    path = os.path.join(work_dir, os.path.expanduser(given))
-    if not os.path.isfile(path):
-        return [f"input {given!r} is missing: there is no file {path}"]
-    if not os.access(path, os.R_OK):
-        return [f"input {given!r} cannot be read: {path}"]
-    return []
-
-
-def _work_dir_problems(work_dir: object) -> list[str]:
-    if not isinstance(work_dir, str):
-        return [f"work_dir must be a path, not {type(work_dir).__name__}"]
-    if not work_dir:
-        return ["work_dir is empty; give the folder in which the program runs"]
-    if "\0" in work_dir:
-        return ["work_dir has a NUL byte, which no program can be given"]
-    folder = Path(work_dir)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        return [f"work_dir {folder}: {there} is not a folder"]
-    if not os.access(there, os.W_OK | os.X_OK):
-        return [f"work_dir {folder} is not writable: you may not write in {there}"]
-    return []
-
-
-def _executable_problems(executable: Executable) -> list[str]:
-    """On this machine the program can be looked for now, unless a set-up line may bring it."""
-    path = executable.path
-    if executable.modules or executable.setup:
-        return []
-    if "/" not in path:
-        searched = os.pathsep.join(
-            [*executable.path_prefixes.get("PATH", ()), os.environ.get("PATH", "")]
-        )
-        if shutil.which(path, path=searched) is None:
-            return [f"executable {path!r} is not on PATH"]
-    elif not os.path.isfile(path):
-        return [f"executable {path} does not exist"]
-    elif not os.access(path, os.X_OK):
-        return [f"executable {path} may not be executed: chmod +x {path}"]
-    return []
-
-
-def _input_digests(spec: JobSpec) -> dict[str, str]:
-    """sha256 of each input file's content."""
-    found = {}
-    for given in spec.inputs:
-        with open(os.path.join(spec.work_dir, os.path.expanduser(given)), "rb") as file:
-            found[given] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
-def _provenance(place: Place, blocks: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
-    flow = FlowRunContext.get()
-    run = flow.flow_run if flow else None
-    return {
-        "campaign": place.campaign,
-        "scope": list(place.scope),
-        "n": place.n,
-        "digest": place.digest,
-        "flow_run": None if run is None else {"id": str(run.id), "name": run.name},
-        "parameters": None if run is None else run.parameters,
-        "blocks": blocks,
-        "inputs_sha256": inputs,
-        "host": platform.node(),
-    }
-
-
-# --- the task run
 
 
 def _run_name(parameters: dict[str, Any]) -> str:
@@ -370,10 +166,11 @@ async def _job_task(hidden: _Opaque) -> JobResult:
     job = hidden.job
     listener = _RunLog(job.spec.name, get_run_logger())
     handle = executor().start(replace(job.request, listener=listener))
-    with _noticing_sigterm():
+    with noticing_sigterm():
         try:
             result = await asyncio.shield(asyncio.wrap_future(handle.result))
         except (asyncio.CancelledError, KeyboardInterrupt):
+            note_outcome(job.request.key, succeeded=False)
             await _interrupted(job, handle, listener)
             raise
         finally:
@@ -384,7 +181,7 @@ async def _job_task(hidden: _Opaque) -> JobResult:
     return result
 
 
-async def _outcome(job: _Job) -> JobResult:
+async def _outcome(job: Job) -> JobResult:
     try:
         with _no_warning_outside_of_flows():
             result = await _job_task(_Opaque(job))
@@ -402,14 +199,14 @@ def _no_warning_outside_of_flows() -> AbstractContextManager[object]:
     return temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"})
 
 
-async def _interrupted(job: _Job, handle: Handle, listener: _RunLog) -> None:
+async def _interrupted(job: Job, handle: Handle, listener: _RunLog) -> None:
     """The call was cancelled: cancel the job with it, unless this process was only told to go.
 
     SIGTERM is how machines say that a login node goes down; the job runs on and the next start
     takes it up. When Prefect's run is being cancelled, SIGTERM is how that reaches us.
     """
     with anyio.CancelScope(shield=True):
-        if _Sigterm.seen and job.on_sigterm == "leave" and not await _run_is_cancelled():
+        if received_sigterm() and job.on_sigterm == "leave" and not await _run_is_cancelled():
             listener.state("this process was told to end; the job is left running")
             return
         handle.cancel("user")
@@ -474,48 +271,3 @@ class _RunLog:
         level = logging.WARNING if stream == names.STDERR else logging.INFO
         text = f"{self.name} {stream} ({path}):\n{text}"
         self.log.log(level, "%s", text, extra=self.kept)
-
-
-# --- SIGTERM
-
-
-class _Sigterm:
-    """Whether this process received SIGTERM, however deep in other handlers that is hidden."""
-
-    seen = False
-    users = 0
-
-
-class _Noting:
-    """A handler of SIGTERM that notes it and then does what was done before."""
-
-    def __init__(self, before: Callable[[int, FrameType | None], Any]) -> None:
-        self.before = before
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        _Sigterm.seen = True
-        self.before(number, frame)
-
-
-@contextmanager
-def _noticing_sigterm() -> Iterator[None]:
-    """Note SIGTERM before Prefect's handler turns it into a cancellation like any other.
-
-    Only the main thread may look after signals, and only where somebody handles SIGTERM at all:
-    otherwise the process is gone at once, and the job runs on. Jobs at once share one handler,
-    which the last of them takes away.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    if not isinstance(before, _Noting):
-        signal.signal(signal.SIGTERM, _Noting(before))
-    _Sigterm.users += 1
-    try:
-        yield
-    finally:
-        _Sigterm.users -= 1
-        now = signal.getsignal(signal.SIGTERM)
-        if not _Sigterm.users and isinstance(now, _Noting):
-            signal.signal(signal.SIGTERM, now.before)

@@ -1,0 +1,208 @@
+"""From a call to a valid job in its place of the experiment, or to every reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.context import FlowRunContext
+
+from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
+from hpc_prefect.campaigns import Place, absolute_work_dir, is_over, locate
+from hpc_prefect.errors import InvalidJob
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.job.identity import digest
+from hpc_prefect.job.spec import Executable, JobSpec
+from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.scopes import root_flow
+
+
+@dataclass(frozen=True)
+class Job:
+    """A valid job in its place; what the task run is given."""
+
+    spec: JobSpec
+    request: JobRequest
+    on_sigterm: str
+
+
+async def prepare(
+    call: Call, block_names: BlockNames, job_key: str | None, timeout_seconds: float | None
+) -> Job:
+    """Everything before the task run; every problem that can be found is found here, at once."""
+    problems = _timeout_problems(timeout_seconds)
+    loaded: _Loaded | None = None
+    spec: JobSpec | None = None
+    secrets: dict[str, str] = {}
+    try:
+        loaded = await _blocks(block_names, call.subject)
+        spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
+    except InvalidJob as invalid:
+        problems = [*invalid.problems, *problems]
+    problems += _file_problems(call, spec)
+    if problems or spec is None or loaded is None:
+        raise InvalidJob(call.subject, problems)
+    try:
+        Path(call.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
+        raise InvalidJob(call.subject, [problem]) from error
+    inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
+    what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
+    place = await locate(work_dir=call.work_dir, name="job", digest=what)
+    request = JobRequest(
+        spec=spec,
+        secrets=secrets,
+        base=str(place.folder),
+        key=place.key,
+        claimant=place.claimant,
+        poll_interval=loaded.blocks.hpc.poll_interval,
+        timeout=timeout_seconds,
+        provenance=_provenance(place, loaded.described, inputs),
+        is_over=is_over,
+    )
+    return Job(spec, request, loaded.blocks.hpc.on_sigterm)
+
+
+def _timeout_problems(timeout_seconds: object) -> list[str]:
+    if timeout_seconds is None or (
+        isinstance(timeout_seconds, int | float) and timeout_seconds > 0
+    ):
+        return []
+    return [f"timeout_seconds is {timeout_seconds!r}; it must be more than 0, or None"]
+
+
+def resolved_work_dir(work_dir: Any) -> str:
+    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
+    if work_dir and isinstance(work_dir, str | os.PathLike):
+        return absolute_work_dir(work_dir)
+    return work_dir  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The three blocks, and how the run record describes them."""
+
+    blocks: Blocks
+    described: dict[str, Any]
+
+
+async def _load(block_names: BlockNames, subject: str) -> _Loaded:
+    blocks = await load_blocks(block_names, subject=subject)
+    # As JSON mode dumps them: secrets come out as asterisks.
+    described = {
+        kind: {"name": name, **block.model_dump(mode="json", exclude={"block_type_slug"})}
+        for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
+    }
+    return _Loaded(blocks, described)
+
+
+_cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
+
+
+async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
+    """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
+    flow = root_flow()
+    if flow is None or flow.flow_run is None:
+        return await _load(block_names, subject)
+    key = (str(flow.flow_run.id), block_names, id(asyncio.get_running_loop()))
+    loading = _cache.get(key)
+    if loading is None:
+        for old in [old for old in _cache if old[0] != key[0] and _cache[old].done()]:
+            del _cache[old]
+        loading = asyncio.get_running_loop().create_task(_load(block_names, subject))
+        _cache[key] = loading
+    try:
+        return await asyncio.shield(loading)
+    except BaseException:
+        if loading.done():
+            _cache.pop(key, None)
+        raise
+
+
+def _file_problems(call: Call, spec: JobSpec | None) -> list[str]:
+    """What this machine's files say against the job."""
+    problems = _work_dir_problems(call.work_dir)
+    # What is no list of paths is told by `resolve`.
+    inputs = call.inputs if isinstance(call.inputs, Sequence) else ()
+    for given in () if problems or isinstance(inputs, str | bytes) else inputs:
+        if isinstance(given, str | os.PathLike) and str(given):
+            problems += _input_problems(call.work_dir, str(given))
+    if spec is not None and scheduler_for(spec.site.scheduler).runs_here:
+        problems += _executable_problems(spec.executable)
+    return problems
+
+
+def _input_problems(work_dir: str, given: str) -> list[str]:
+    path = os.path.join(work_dir, os.path.expanduser(given))
+    if not os.path.isfile(path):
+        return [f"input {given!r} is missing: there is no file {path}"]
+    if not os.access(path, os.R_OK):
+        return [f"input {given!r} cannot be read: {path}"]
+    return []
+
+
+def _work_dir_problems(work_dir: object) -> list[str]:
+    if not isinstance(work_dir, str):
+        return [f"work_dir must be a path, not {type(work_dir).__name__}"]
+    if not work_dir:
+        return ["work_dir is empty; give the folder in which the program runs"]
+    if "\0" in work_dir:
+        return ["work_dir has a NUL byte, which no program can be given"]
+    folder = Path(work_dir)
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        return [f"work_dir {folder}: {there} is not a folder"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"work_dir {folder} is not writable: you may not write in {there}"]
+    return []
+
+
+def _executable_problems(executable: Executable) -> list[str]:
+    """On this machine the program can be looked for now, unless a set-up line may bring it."""
+    path = executable.path
+    if executable.modules or executable.setup:
+        return []
+    if "/" not in path:
+        searched = os.pathsep.join(
+            [*executable.path_prefixes.get("PATH", ()), os.environ.get("PATH", "")]
+        )
+        if shutil.which(path, path=searched) is None:
+            return [f"executable {path!r} is not on PATH"]
+    elif not os.path.isfile(path):
+        return [f"executable {path} does not exist"]
+    elif not os.access(path, os.X_OK):
+        return [f"executable {path} may not be executed: chmod +x {path}"]
+    return []
+
+
+def _input_digests(spec: JobSpec) -> dict[str, str]:
+    """sha256 of each input file's content."""
+    found = {}
+    for given in spec.inputs:
+        with open(os.path.join(spec.work_dir, os.path.expanduser(given)), "rb") as file:
+            found[given] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _provenance(place: Place, blocks: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    flow = FlowRunContext.get()
+    run = flow.flow_run if flow else None
+    return {
+        "campaign": place.campaign,
+        "scope": list(place.scope),
+        "n": place.n,
+        "digest": place.digest,
+        "flow_run": None if run is None else {"id": str(run.id), "name": run.name},
+        "parameters": None if run is None else run.parameters,
+        "blocks": blocks,
+        "inputs_sha256": inputs,
+        "host": platform.node(),
+    }
