@@ -54,7 +54,6 @@ async def artifacts_of(server: Server, flow_run_id: Any) -> dict[str, Any]:
 async def test_a_loop_in_a_flow_leaves_rows_a_table_and_a_plot_on_disk_and_in_the_ui(
     tmp_path, prefect_server
 ):
-    pytest.importorskip("matplotlib")
     from prefect import flow
     from prefect.context import FlowRunContext
 
@@ -279,7 +278,6 @@ async def test_steps_may_be_prefect_tasks_sync_or_async(tmp_path):
 
 
 async def test_a_plot_that_cannot_be_written_is_logged_and_breaks_nothing(tmp_path, caplog):
-    pytest.importorskip("matplotlib")
     (tmp_path / "converge.png").mkdir()
 
     result = await converge(halve, 1.0, measure=energy, work_dir=tmp_path, stop=RULE, seed=7)

@@ -68,7 +68,6 @@ def test_a_long_loops_table_shows_its_newest_rows():
     ],
 )
 def test_a_plot_of_any_length_is_a_small_png(count, plot):
-    pytest.importorskip("matplotlib")
     rule = StopRule(value="energy", tolerance=1e-4, max_iterations=50)
 
     picture = draw(rows(count), rule, plot, "n2: iteration 3")
@@ -80,7 +79,6 @@ def test_a_plot_of_any_length_is_a_small_png(count, plot):
 
 @pytest.mark.parametrize("values", [[math.nan, math.inf], [1.0, 1.0, 1.0], [1e300, -1e300], ["x"]])
 def test_values_that_cannot_be_drawn_are_left_out_and_the_plot_is_still_made(values):
-    pytest.importorskip("matplotlib")
     history = [{"iteration": k, "energy": value, "change": 0.0} for k, value in enumerate(values)]
     rule = StopRule(value="energy", max_iterations=50)
 

@@ -111,7 +111,6 @@ def test_a_fake_device_runs_only_its_own_gates_and_adds_errors():
 
 
 def test_a_snapshot_of_a_device_samples_a_bell_state():
-    pytest.importorskip("qiskit_ibm_runtime", reason="brings the snapshots")
     spec = BackendSpec(kind="fake-device", backend_name="FakeManilaV2")
     counts = run(spec, [bell()], shots=500, seed=1).result[0].data.meas.get_counts()
 

@@ -118,7 +118,7 @@ def _snapshot(name: str) -> Any:
     except ImportError as error:
         raise ConfigurationError(
             f"backend_name: the fake device {name!r} comes with qiskit-ibm-runtime, which is not"
-            " installed; run `pip install qiskit-ibm-runtime`, or use 'generic'"
+            " installed; run `pip install 'hpc-prefect[ibm]'`, or use 'generic'"
         ) from error
     known = [each for each in dir(fake_provider) if each.startswith("Fake")]
     known = [each for each in known if not each.startswith("FakeProvider")]
