@@ -47,5 +47,6 @@ bench: $(VENV)/dev.stamp
 	@for b in bench/*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
 
 clean:
+	@if [ -x $(VENV)/bin/hpc-prefect ]; then $(VENV)/bin/hpc-prefect server stop --home .demo/prefect; fi
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,8 +46,11 @@ def main() -> None:
 
 async def run(arguments: argparse.Namespace) -> None:
     """Apply the blocks, run the flow, print the table."""
+    from prefect.logging.configuration import setup_logging
+
     from hpc_prefect import apply
 
+    setup_logging()  # now: when the flow starts it would take our handler away
     handler = Progress(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addHandler(handler)
@@ -89,11 +92,12 @@ class Progress(logging.Handler):
     """Prints what the flow and its tasks log, without Prefect's own comings and goings."""
 
     NOISE = ("Beginning", "View at", "Finished in state", "Running hook", "Hook ", "Created")
+    DETAIL = (" stdout (", ": running as ")
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if not text.startswith(self.NOISE):
-            say(text.splitlines()[0])
+        if not text.startswith(self.NOISE) and not any(part in text for part in self.DETAIL):
+            say(text.splitlines()[0].partition("; record: ")[0])
 
 
 if __name__ == "__main__":
