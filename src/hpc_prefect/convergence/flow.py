@@ -87,14 +87,9 @@ async def converge(
     source = Source(stop, stop_variable_name)
     book = Checkpoints(place.folder, log)
     desk = Desk(
-        name=name,
-        book=book,
-        source=source,
-        log=log,
-        png=folder / f"{name}.png",
-        plot=plot or Plot(),
-        on_iteration=on_iteration,
-    )
+        name=name, book=book, source=source, log=log, png=folder / f"{name}.png",
+        plot=plot or Plot(), on_iteration=on_iteration,
+    )  # fmt: skip
     start = _Start(name, seed, initial_state, source, book)
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(f"{name}-{place.key[:8]}"):

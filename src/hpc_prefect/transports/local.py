@@ -68,7 +68,7 @@ def write_atomic(
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{unique()}")
     try:
-        _write_new(temporary, data, mode, durable=durable)
+        _write(temporary, data, os.O_EXCL, mode=mode, durable=durable)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -76,8 +76,10 @@ def write_atomic(
         raise
 
 
-def _write_new(path: str | Path, data: bytes, mode: int, *, durable: bool) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+def _write(
+    path: str | Path, data: bytes, how: int, *, mode: int = 0o600, durable: bool = False
+) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
     try:
         _write_all(descriptor, data)
         if durable:
@@ -127,13 +129,7 @@ class LocalTransport:
 
     def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
         with _trouble("write", path):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                _write_all(descriptor, data)
-                if durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _write(path, data, os.O_APPEND, durable=durable)
 
     def create(self, path: str, data: bytes) -> bool:
         # A file of its own, then a hard link: exclusive and complete at once, on NFS too, where
@@ -141,7 +137,7 @@ class LocalTransport:
         temporary = f"{path}.{unique()}"
         with _trouble("create", path):
             try:
-                _write_new(temporary, data, 0o600, durable=False)
+                _write(temporary, data, os.O_EXCL)
                 os.link(temporary, path)
             except FileExistsError:
                 # When NFS repeats a request whose answer was lost, the link that is there is ours.
