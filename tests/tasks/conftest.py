@@ -9,6 +9,8 @@ import pytest
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.server import Server
 
+from .jobs import HERE
+
 
 @pytest.fixture(scope="session")
 def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -17,7 +19,7 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def blocks(prefect_server: Server, spool: Path) -> None:
-    """`cmd-sh`, `exec-sh`, `hpc-here`: the job is `sh -c SCRIPT name ARGS`."""
+    """`cmd-sh`, `exec-sh`, `HERE`: the job is `sh -c SCRIPT name ARGS`."""
     command = CommandBlock(command_name="sh", executable_key="sh", default_args=["-c"])
     command.save("cmd-sh", overwrite=True, _sync=True)
     profile = ExecutionProfileBlock(profile_name="sh", command_name="sh", walltime="00:05:00")
@@ -30,4 +32,4 @@ def blocks(prefect_server: Server, spool: Path) -> None:
         secret_environment={"HP_TOKEN": "secret-value-4711"},
         local={"slots": 12, "spool": str(spool), "kill_grace": 1.0},
     )
-    here.save("hpc-here", overwrite=True, _sync=True)
+    here.save(HERE, overwrite=True, _sync=True)

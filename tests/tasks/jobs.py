@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,14 @@ if [ -e "fail-$1" ]; then rm "fail-$1"; echo "label $1 was told to fail" >&2; ex
 #: The same, but it ends only when the file `go` is there.
 WAIT = COUNT + 'while [ ! -e go ]; do sleep 0.05; done; echo "$1" >> ended\n'
 
+#: The processes of pytest-xdist share a Prefect server, but each has a queue of its own; names that
+#: are not alike, for the tests of what is told about a name that is not there.
+HERE = "hpc-" + sha256(os.environ.get("PYTEST_XDIST_WORKER", "one").encode()).hexdigest()[:8]
+
 NAMES = {
     "command_block_name": "cmd-sh",
     "execution_profile_block_name": "exec-sh",
-    "hpc_profile_block_name": "hpc-here",
+    "hpc_profile_block_name": HERE,
 }
 
 

@@ -12,7 +12,7 @@ from prefect import flow
 from hpc_prefect import HPCProfileBlock, InvalidJob, run_job_from_blocks_sync
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock
 
-from .jobs import NAMES, job
+from .jobs import HERE, NAMES, job
 from .seen import submitted
 
 pytestmark = pytest.mark.usefixtures("blocks")
@@ -65,14 +65,16 @@ async def refused(work_dir: Path | str, spool: Path, **given: Any) -> list[str]:
     return list(error.problems)
 
 
+HEER = HERE + "x"
+
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown command block": (
         {"command_block_name": "cmd-shh"},
         f"there is no Command block 'cmd-shh'; did you mean 'cmd-sh'? {APPLY}",
     ),
     "unknown HPC profile": (
-        {"hpc_profile_block_name": "hpc-heer"},
-        f"there is no HPC Profile block 'hpc-heer'; did you mean 'hpc-here'? {APPLY}",
+        {"hpc_profile_block_name": HEER},
+        f"there is no HPC Profile block '{HEER}'; did you mean '{HERE}'? {APPLY}",
     ),
     "profile of another command": (
         {"execution_profile_block_name": "exec-other"},
@@ -199,7 +201,7 @@ async def test_all_three_blocks_that_are_not_there_are_told_at_once(
         spool,
         command_block_name="cmd-shh",
         execution_profile_block_name="exec-shh",
-        hpc_profile_block_name="hpc-heer",
+        hpc_profile_block_name=HEER,
         inputs=["a.npz"],
     )
     assert [problem.split(" block ")[0] for problem in problems[:3]] == [

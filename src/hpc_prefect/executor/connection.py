@@ -146,7 +146,9 @@ class Connection:
             return
         now = asyncio.get_running_loop().time()
         looks = min(job.next_look for job in self._jobs)
-        pause = max(0.01, min(looks, self._next_question()) - now)
+        # With many jobs several looks are taken at one waking.
+        least = max(0.01, 0.0005 * len(self._jobs))
+        pause = max(least, min(looks, self._next_question()) - now)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause)
         self._wake.clear()

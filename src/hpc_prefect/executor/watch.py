@@ -57,10 +57,16 @@ class Watch:
         self.next_look = now + min(1.0, max(0.03, 0.15 * (now - self._began)))
         # A start that was seen needs no second look while the job runs.
         known = self.evidence.start is not None and self.evidence.exit is None
-        self._records.refresh(starts=not known)
-        self._consider(now)
+        news = self._records.refresh(starts=not known)
+        if news or not self._shown or self._ripens():
+            self._consider(now)
         if self._records.starts:  # not before: NFS would remember that there is no such file
             self._output.show(now)
+
+    def _ripens(self) -> bool:
+        """Whether time alone may bring the verdict: something is, or is not, there for a while."""
+        since = (self._record_since, self._ended_since, self._absent_since)
+        return bool(self._cancelled_by()) or any(moment is not None for moment in since)
 
     def answered(self, now: float, seen: Observation | None) -> None:
         """Take a useful answer of the scheduler; None when it does not list the job."""
@@ -175,18 +181,19 @@ class _Records:
         self.starts: tuple[StartRecord, ...] = ()
         self.exits: tuple[ExitRecord, ...] = ()
 
-    def refresh(self, *, starts: bool) -> None:
-        """Read new exits and, when there are any or `starts` are asked for, new starts.
+    def refresh(self, *, starts: bool) -> bool:
+        """Read new exits and, when there are any or `starts` are asked for, new starts: any news?
 
         Exits first, so that the start of every exit is known.
         """
-        if not self.starts and not self._new_starts():
-            return  # a job that has not started, as most that wait: nothing else can be there
-        if self._grown(names.EXIT):
+        begun = not self.starts and self._new_starts()
+        if not self.starts:
+            return False  # as most that wait: nothing else can be there
+        ended = self._grown(names.EXIT)
+        if ended:
             self.exits = read_exits(self._read[names.EXIT])
-            starts = True
-        if starts:
-            self._new_starts()
+        again = (starts or ended) and self._new_starts()
+        return begun or ended or again
 
     def _new_starts(self) -> bool:
         grown = self._grown(names.START)
