@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,17 +41,6 @@ PORT = int(os.environ["PREFECT_API_URL"].split(":")[2].removesuffix("/api"))
 def prefect_server() -> Server:
     """The session's Prefect server, started by the first test that asks for it."""
     return ensure_server(HOME, port=PORT)
-
-
-@pytest.fixture(scope="session")
-def require() -> Callable[[object, str], None]:
-    """`require(condition, reason)`: a missing engine skips a laptop's test and fails CI's."""
-
-    def check(condition: object, reason: str) -> None:
-        if not condition:
-            (pytest.fail if ON_CI else pytest.skip)(reason)
-
-    return check
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

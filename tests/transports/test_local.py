@@ -255,3 +255,10 @@ def test_any_other_trouble_is_a_transport_error_with_the_path(doing: str, tmp_pa
 def test_a_path_below_a_file_has_no_status(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert TRANSPORT.status(str(tmp_path / "file" / "below")) is None
+
+
+def test_of_many_links_of_one_name_the_first_stands_and_only_it_is_told_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "guard")
+    made = [LocalTransport().link(path, target) for target in ("7.a", "closed", "7.a")]
+    assert made == [True, False, False]
+    assert LocalTransport().read_link(path) == "7.a"
