@@ -262,10 +262,11 @@ class _RunLog:
     def close(self) -> None:
         type(self)._active -= 1
 
-    def state(self, text: str) -> None:
+    def state(self, text: str, *, warning: bool = False) -> None:
         if self._active > BURST and text.startswith(("running", "queued")):
             return
-        self.log.info("%s: %s", self.name, text, extra=self.kept)
+        level = logging.WARNING if warning else logging.INFO
+        self.log.log(level, "%s: %s", self.name, text, extra=self.kept)
 
     def output(self, stream: str, text: str, path: str) -> None:
         level = logging.WARNING if stream == names.STDERR else logging.INFO

@@ -68,7 +68,8 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
     where = hpc(
         launcher="mpiexec -n {ranks}", queue_cpu="q", modules=["m"],
         setup=["ulimit -s unlimited"], teardown=["sync"], environment={"SITE": "1"},
-        login_shell=True, local={"slots": 8},
+        login_shell=True, local={"slots": 8}, cores_per_node=4, memory_per_node="2G",
+        max_walltime="48:00:00",
     )  # fmt: skip
     call = replace(CALL, user_args=["-x"], inputs=["a.npz"], expected_outputs=[Path("b.npz")])
 
@@ -84,6 +85,8 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
             "scheduler": "local", "queue": "q", "project": "", "launcher": "mpiexec -n {ranks}",
             "login_shell": True, "modules": ("m",), "setup": ("ulimit -s unlimited",),
             "teardown": ("sync",), "environment": {"SITE": "1"},
+            "cores_per_node": 4, "memory_per_node": 2**31, "gpus_per_node": 0,
+            "max_walltime": 48 * 3600,
             "options": {"slots": 8, "spool": "", "kill_grace": 5.0},
         },
         "resources": {
@@ -460,3 +463,17 @@ def test_a_problem_with_a_secret_does_not_tell_its_value() -> None:
 def test_a_project_is_refused_where_there_are_none() -> None:
     with pytest.raises(InvalidJob, match="this machine's own queue knows no project 'pg'"):
         resolved(where=hpc(project_gpu="pg", project_cpu="pc"), how=execution(resource_class="gpu"))
+
+
+def test_a_walltime_beyond_what_the_profile_allows_is_refused_on_its_side() -> None:
+    where = hpc(max_walltime="02:00:00", gpu={"max_walltime": "00:30:00"})
+    assert resolved(how=execution(walltime="02:00:00"), where=where).resources.walltime == 7200
+    assert problems(how=execution(walltime="02:00:01"), where=where) == [
+        "walltime is 02:00:01, but the longest that this HPC profile allows (max_walltime) is "
+        "02:00:00"
+    ]
+    on_gpu = execution(walltime="00:31:00", resource_class="gpu")
+    assert problems(how=on_gpu, where=where) == [
+        "walltime is 00:31:00, but the longest that this HPC profile allows (max_walltime) is "
+        "00:30:00"
+    ]

@@ -65,7 +65,7 @@ class Told:
         self.outputs: list[tuple[str, str]] = []
         self.on_state = on_state
 
-    def state(self, text: str) -> None:
+    def state(self, text: str, *, warning: bool = False) -> None:
         self.states.append(text)
         self.on_state(text)
 

@@ -429,3 +429,37 @@ def test_only_what_may_well_succeed_next_time_is_retryable() -> None:
         Reason.PREEMPTED,
         Reason.QUEUE_FULL,
     }
+
+
+# --- what the scheduler wrote into the job's own output
+
+TOLD = {"told": Reason.OUT_OF_MEMORY, "told_words": "slurmstepd: Exceeded job memory limit"}
+
+
+def test_what_the_scheduler_wrote_tells_why_a_program_was_killed_without_a_record() -> None:
+    killed = seen(cause=Reason.PROGRAM_FAILED, signal="SIGKILL")
+    verdict = judge(observation=killed, ended_for=0.0, **TOLD)
+    assert verdict is not None
+    assert verdict.reason is Reason.OUT_OF_MEMORY
+    assert verdict.summary == TOLD["told_words"]
+
+
+def test_what_the_scheduler_wrote_tells_why_when_it_does_not_list_the_job_any_more() -> None:
+    assert reason(absent_for=PATIENCE.absent - 1, **TOLD) is None
+    assert reason(absent_for=PATIENCE.absent, **TOLD) is Reason.OUT_OF_MEMORY
+    assert reason(record(137), absent_for=PATIENCE.absent, **TOLD) is Reason.OUT_OF_MEMORY
+
+
+def test_what_the_scheduler_wrote_is_nothing_against_a_program_that_ended_well() -> None:
+    assert reason(record(), **TOLD) is Reason.SUCCEEDED
+    ended = seen(cause=Reason.SUCCEEDED)
+    assert reason(record(signals=("TERM",)), observation=ended, **TOLD) is Reason.SUCCEEDED
+
+
+def test_what_the_scheduler_wrote_is_nothing_against_a_set_up_that_failed() -> None:
+    ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=1)
+    assert reason(record(1, phase="setup"), observation=ended, **TOLD) is Reason.SETUP_FAILED
+
+
+def test_the_schedulers_own_word_about_the_reason_counts_more_than_what_it_wrote() -> None:
+    assert reason(observation=seen(cause=Reason.WALLTIME), **TOLD) is Reason.WALLTIME

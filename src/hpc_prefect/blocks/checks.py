@@ -138,6 +138,11 @@ def walltime_problems(text: str) -> list[str]:
     return _raised(parse_walltime, text)
 
 
+def walltime_limit_problems(text: str) -> list[str]:
+    """What is wrong with a limit on walltimes; empty means that there is none, or none known."""
+    return walltime_problems(text) if text.strip() else []
+
+
 def memory_problems(text: str) -> list[str]:
     """What is wrong with a memory size."""
     return _raised(parse_memory, text)
@@ -203,6 +208,7 @@ def _checked(find: Callable[[Any], list[str]]) -> AfterValidator:
 
 
 Walltime = Annotated[str, _checked(walltime_problems)]
+WalltimeLimit = Annotated[str, _checked(walltime_limit_problems)]
 Memory = Annotated[str, _checked(memory_problems)]
 Environment = Annotated[dict[str, str], _checked(environment_problems)]
 Launcher = Annotated[str, _checked(launcher_problems)]

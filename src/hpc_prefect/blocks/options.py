@@ -18,6 +18,7 @@ from hpc_prefect.blocks.checks import (
     Memory,
     Path,
     StrictModel,
+    WalltimeLimit,
     field_errors,
     is_loading,
     sentence,
@@ -110,6 +111,8 @@ class GPUOverrides(StrictModel):
     """Memory that a GPU node has, such as `120G`; empty: as on the CPU side."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs that a GPU node has; 0: as on the CPU side."""
+    max_walltime: WalltimeLimit = ""
+    """The longest walltime on the GPU side; empty: as on the CPU side."""
 
 
 class LocalOptions(StrictModel):

@@ -15,6 +15,7 @@ from hpc_prefect.blocks.checks import (
     Memory,
     StoredModel,
     Walltime,
+    WalltimeLimit,
     environment_problems,
     is_loading,
 )
@@ -156,6 +157,8 @@ class HPCProfileBlock(StoredModel, Block):
     """Memory that a node has, such as `118G`; empty: not known."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs that a node has; 0: not known."""
+    max_walltime: WalltimeLimit = ""
+    """The longest walltime that a job may ask for, such as `48:00:00`; empty: not known."""
     gpu: GPUOverrides = Field(default_factory=GPUOverrides)
     """What is different for `resource_class="gpu"`; empty: nothing."""
     poll_interval: float = Field(default=10.0, ge=0.1)
@@ -164,8 +167,12 @@ class HPCProfileBlock(StoredModel, Block):
     on_sigterm: Literal["leave", "cancel"] = "leave"
     """What happens to the jobs when the flow's process gets SIGTERM: `leave` them running, to be
     attached again by the next run, or `cancel` them."""
-    name_length: int = Field(default=15, ge=8, le=63)
-    """Characters that the scheduler keeps of a job's name."""
+    max_jobs_in_queue: int = Field(default=0, ge=0)
+    """Jobs of a flow's process that may wait or run in one queue at once; further ones are
+    submitted when one of them has ended. 0: no limit of ours."""
+    queue_full_wait: WalltimeLimit = "1-00:00:00"
+    """How long a submission is tried again while the scheduler says that too many jobs wait;
+    empty: without end."""
     local: LocalOptions = Field(default_factory=LocalOptions)
     """Options for `scheduler="local"`."""
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)

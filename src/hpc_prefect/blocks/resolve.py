@@ -15,6 +15,7 @@ from hpc_prefect.blocks.checks import (
     memory_problems,
     sentence,
     suggestion,
+    walltime_limit_problems,
     walltime_problems,
 )
 from hpc_prefect.blocks.options import read_executable
@@ -28,6 +29,8 @@ from hpc_prefect.job.spec import (
     launcher_problems,
     parse_memory,
     parse_walltime,
+    write_memory,
+    write_walltime,
 )
 
 #: What an override may not change, because it says which profile it is.
@@ -47,6 +50,7 @@ class _Place:
     cores_per_node: int
     memory_per_node: str
     gpus_per_node: int
+    max_walltime: str
     executables: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -166,6 +170,7 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
         cores_per_node=hpc.cores_per_node,
         memory_per_node=hpc.memory_per_node,
         gpus_per_node=hpc.gpus_per_node,
+        max_walltime=hpc.max_walltime,
     )
     if resource_class == "cpu":
         return side
@@ -182,6 +187,7 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
         cores_per_node=gpu.cores_per_node or side.cores_per_node,
         memory_per_node=gpu.memory_per_node or side.memory_per_node,
         gpus_per_node=gpu.gpus_per_node or side.gpus_per_node,
+        max_walltime=gpu.max_walltime or side.max_walltime,
     )
 
 
@@ -197,8 +203,20 @@ def _site(hpc: HPCProfileBlock, place: _Place, launch: str, options: dict[str, A
         setup=tuple(place.setup),
         teardown=tuple(place.teardown),
         environment=dict(place.environment),
+        cores_per_node=place.cores_per_node,
+        memory_per_node=_bytes(place.memory_per_node),
+        gpus_per_node=place.gpus_per_node,
+        max_walltime=_seconds(place.max_walltime),
         options=options,
     )
+
+
+def _bytes(memory: str) -> int:
+    return 0 if memory_problems(memory) else parse_memory(memory)
+
+
+def _seconds(walltime: str) -> int:
+    return 0 if walltime_problems(walltime) else parse_walltime(walltime)
 
 
 def _scheduler_problems(hpc: HPCProfileBlock, spec: JobSpec) -> list[str]:
@@ -241,9 +259,9 @@ def _resources(execution: ExecutionProfileBlock, problems: list[str]) -> Resourc
         num_nodes=execution.num_nodes,
         ranks_per_node=execution.ranks_per_node,
         threads_per_rank=execution.threads_per_rank,
-        memory_per_node=0 if wrong_memory else parse_memory(execution.memory_per_node),
+        memory_per_node=_bytes(execution.memory_per_node),
         gpus_per_node=execution.gpus_per_node,
-        walltime=0 if wrong_time else parse_walltime(execution.walltime),
+        walltime=_seconds(execution.walltime),
         launch=execution.launch,
     )
 
@@ -267,7 +285,15 @@ def _node_problems(resources: Resources, place: _Place) -> list[str]:
     problems = []
     wrong_memory = memory_problems(place.memory_per_node)
     problems += [f"HPC profile, {sentence('memory_per_node', text)}" for text in wrong_memory]
-    has_memory = 0 if wrong_memory else parse_memory(place.memory_per_node)
+    has_memory = _bytes(place.memory_per_node)
+    wrong_time = walltime_limit_problems(place.max_walltime)
+    problems += [f"HPC profile, {sentence('max_walltime', text)}" for text in wrong_time]
+    longest = _seconds(place.max_walltime)
+    if 0 < longest < resources.walltime:
+        problems.append(
+            f"walltime is {write_walltime(resources.walltime)}, but the longest that this HPC "
+            f"profile allows (max_walltime) is {write_walltime(longest)}"
+        )
     cores = resources.cores_per_node
     if 0 < place.cores_per_node < cores:
         problems.append(
@@ -276,18 +302,11 @@ def _node_problems(resources: Resources, place: _Place) -> list[str]:
         )
     if 0 < has_memory < resources.memory_per_node:
         problems.append(
-            f"memory_per_node is {_size(resources.memory_per_node)}, "
-            f"but a node has {_size(has_memory)}"
+            f"memory_per_node is {write_memory(resources.memory_per_node)}, "
+            f"but a node has {write_memory(has_memory)}"
         )
     if 0 < place.gpus_per_node < resources.gpus_per_node:
         problems.append(
             f"gpus_per_node is {resources.gpus_per_node}, but a node has {place.gpus_per_node}"
         )
     return problems
-
-
-def _size(count: int) -> str:
-    for unit, power in (("T", 4), ("G", 3), ("M", 2), ("K", 1)):
-        if count >= 1024**power:
-            return f"{round(count / 1024**power, 2):g}{unit}"
-    return f"{count} bytes"

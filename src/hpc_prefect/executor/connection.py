@@ -15,7 +15,7 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import TOUCH_EVERY
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.state import Observation
-from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.base import Answer, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
@@ -189,18 +189,8 @@ class Connection:
         for chunk in _chunks(jobs, self.scheduler.ids_per_question):
             answer = await self._observe([job.job_id for job in chunk])
             if isinstance(answer, NoAnswer):
-                self._failures += 1
-                level = logging.WARNING if self._failures in (1, 10, 100) else logging.DEBUG
-                logger.log(
-                    level,
-                    "%s gave no useful answer about %d jobs (%s); they are left as they were, and"
-                    " it is asked again",
-                    self.scheduler.name,
-                    len(chunk),
-                    answer.said,
-                )
-                continue
-            self._failures = 0
+                answer = {job.job_id: answer for job in chunk}
+            self._count_failures([each for each in answer.values() if isinstance(each, NoAnswer)])
             changed |= self._deliver(chunk, answer, clock())
         self._answers_alike = 0 if changed else self._answers_alike + 1
         self._asked_for &= self._wanting()
@@ -209,7 +199,22 @@ class Connection:
         # A little disorder, so that many flows on one login node do not ask in step.
         self._asked_at = clock() + random.uniform(-0.05, 0.05) * self.scheduler.hurry
 
-    async def _observe(self, ids: Sequence[str]) -> dict[str, Observation] | NoAnswer:
+    def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
+        """Note whether a question had no useful answer about some jobs; say so now and then."""
+        if not failed:
+            self._failures = 0
+            return
+        self._failures += 1
+        logger.log(
+            logging.WARNING if self._failures in (1, 10, 100) else logging.DEBUG,
+            "%s gave no useful answer about %d jobs (%s); they are left as they were, and it is"
+            " asked again",
+            self.scheduler.name,
+            len(failed),
+            failed[0].said,
+        )
+
+    async def _observe(self, ids: Sequence[str]) -> Answer | NoAnswer:
         try:
             return await self.ask(self.scheduler.observe(ids, self.options))
         except TransportError as error:
@@ -220,11 +225,11 @@ class Connection:
             logger.exception("%s: an answer could not be read", self.scheduler.name)
             return NoAnswer(repr(error))
 
-    def _deliver(self, jobs: Sequence[Watched], answer: dict[str, Observation], now: float) -> bool:
+    def _deliver(self, jobs: Sequence[Watched], answer: Answer, now: float) -> bool:
         before = len(self._jobs)
         for job in jobs:
-            if job in self._jobs:
-                seen = answer.get(job.job_id)
+            seen = answer.get(job.job_id)
+            if job in self._jobs and not isinstance(seen, NoAnswer):
                 self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
         return len(self._jobs) != before
 

@@ -112,6 +112,11 @@ class JobFolder:
         text = (self.transport.read(self.file(name), offset) or b"").decode(errors="replace")
         return (text.split("\n", 1)[-1] if offset else text).rstrip()
 
+    def scheduler_words(self) -> str:
+        """The ends of the files into which a scheduler, or its launcher, may write about the end."""
+        files = (names.SCHEDULER_OUT, names.SCHEDULER_ERR, names.STDERR)
+        return "\n".join(self.tail(name) for name in files)
+
     def missing_outputs(self, spec: JobSpec) -> tuple[str, ...]:
         """Expected outputs that are not there, or are older than this attempt's newest start.
 

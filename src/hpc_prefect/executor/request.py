@@ -13,8 +13,8 @@ from hpc_prefect.job.spec import JobSpec
 class Listener(Protocol):
     """Who is told while a job runs. Called on the executor's thread; must not block."""
 
-    def state(self, text: str) -> None:
-        """The job came into another state."""
+    def state(self, text: str, *, warning: bool = False) -> None:
+        """The job came into another state; `warning`: somebody should do something about it."""
 
     def output(self, stream: str, text: str, path: str) -> None:
         """The program wrote `text` to `stdout` or `stderr`, which is the file `path`."""
@@ -23,7 +23,7 @@ class Listener(Protocol):
 class Silence:
     """A `Listener` that nobody listens to."""
 
-    def state(self, text: str) -> None: ...
+    def state(self, text: str, *, warning: bool = False) -> None: ...
 
     def output(self, stream: str, text: str, path: str) -> None: ...
 

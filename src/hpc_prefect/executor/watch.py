@@ -10,7 +10,7 @@ from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.follow import Output
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.failure import Verdict
+from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_starts
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 
@@ -147,25 +147,39 @@ class Watch:
             exits=records.exits,
             cancel=self._cancelled_by(),
         )
-        if evidence.exit is None or not spec.expected_outputs:
+        if evidence.exit is not None and spec.expected_outputs:
+            missing = self._attempt.folder.missing_outputs(spec)
+            evidence = dataclasses.replace(evidence, missing_outputs=missing)
+        return self._with_output(evidence)
+
+    def _with_output(self, evidence: Evidence) -> Evidence:
+        """Add what the scheduler wrote into the job's own output, if it seems to have ended ill."""
+        record = evidence.exit
+        gone = self._ended_since is not None or self._absent_since is not None
+        if record.clean if record is not None else not gone:
             return evidence
-        missing = self._attempt.folder.missing_outputs(spec)
-        return dataclasses.replace(evidence, missing_outputs=missing)
+        folder, scheduler = self._attempt.folder, self._attempt.connection.scheduler
+        told = scheduler.read_output(folder.scheduler_words())
+        if told is None:
+            return evidence
+        return dataclasses.replace(evidence, told=told.reason, told_words=told.words)
 
     def _show(self, evidence: Evidence) -> None:
         """Tell the listener of a new state, in the scheduler's word where there is one."""
         seen, start = evidence.observation, evidence.start
-        if start is not None and evidence.exit is None:
+        held = seen is not None and seen.state is JobState.HELD
+        if start is not None and evidence.exit is None and not held:
             text = f"running as {self.job_id} on {start.host}"
         elif seen is not None and seen.state in (JobState.QUEUED, JobState.HELD):
             text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
+            text += f"; {ADVICE[Reason.HELD].remedy}" if held else ""
         elif start is None:
             text = f"submitted as {self.job_id}"
         else:
             return
         if text != self._shown:
             self._shown = text
-            self._attempt.request.listener.state(text)
+            self._attempt.request.listener.state(text, warning=held)
 
 
 class _Records:

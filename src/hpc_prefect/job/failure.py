@@ -24,6 +24,7 @@ class Reason(enum.StrEnum):
     QUEUE_FULL = "queue full"
     CAN_NEVER_RUN = "can never run"
     DEPENDENCY_NEVER_MET = "dependency never met"
+    HELD = "held"  # no end: it waits for a person
     OUTPUT_LOST = "output lost"
     DUPLICATE = "second job of one attempt"
     LOST = "lost"
@@ -69,6 +70,10 @@ ADVICE: dict[Reason, Advice] = {
         "the scheduler would keep it for ever; ask for less, or for another queue"
     ),
     Reason.DEPENDENCY_NEVER_MET: Advice("the job that it waits for did not succeed"),
+    Reason.HELD: Advice(
+        "it waits for a person, and the flow with it: release it (scontrol release, qrls, pjrls),"
+        " or cancel it"
+    ),
     Reason.OUTPUT_LOST: Advice(
         "the job ended but what it should have left is not there; check the program's output paths,"
         " quota and disk, then start the flow again"

@@ -64,7 +64,13 @@ class Executable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The part of an HPC profile that reaches the script: the same for every program there."""
+    """The part of an HPC profile that reaches the scheduler and the script.
+
+    Attributes:
+        cores_per_node, memory_per_node (bytes), gpus_per_node: what a node has; 0: not known.
+        max_walltime: the longest that a job may ask for, in seconds; 0: not known.
+        options: the scheduler's own, as its block sub-model dumps them (JSON values only).
+    """
 
     scheduler: str
     queue: str = ""
@@ -75,7 +81,10 @@ class Site:
     setup: tuple[str, ...] = ()
     teardown: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    #: The scheduler's own options, as its block sub-model dumps them (JSON values only).
+    cores_per_node: int = 0
+    memory_per_node: int = 0
+    gpus_per_node: int = 0
+    max_walltime: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -117,8 +126,8 @@ class JobSpec:
         exactly what is left out here, and the jobs that are done must not run again for it.
         """
         values = self.as_dict()
-        for name in ("queue", "project", "launcher", "login_shell", "teardown", "options"):
-            del values["site"][name]
+        kept = ("scheduler", "modules", "setup", "environment")
+        values["site"] = {name: values["site"][name] for name in kept}
         for name in ("walltime", "memory_per_node"):
             del values["resources"][name]
         return values
@@ -167,6 +176,11 @@ def parse_walltime(text: str) -> int:
     return total
 
 
+def write_walltime(seconds: int) -> str:
+    """`HH:MM:SS`, as PBS, PJM and people read it; hours may have more than two digits."""
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE | re.ASCII)
 
 
@@ -189,3 +203,11 @@ def parse_memory(text: str) -> int:
     if size == 0:
         raise ValueError(f"memory {text!r}: must be more than nothing")
     return size
+
+
+def write_memory(size: int) -> str:
+    """A size in the largest unit that is not more than it, for people: `1.5G`."""
+    for unit, power in (("T", 4), ("G", 3), ("M", 2), ("K", 1)):
+        if size >= 1024**power:
+            return f"{round(size / 1024**power, 2):g}{unit}"
+    return f"{size} bytes"

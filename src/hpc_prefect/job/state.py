@@ -90,6 +90,7 @@ class Evidence:
         missing_outputs: expected outputs that are not there, or older than the start.
         executable: the program's path, for messages.
         cancel: who of us asked for its end: "", "user" or "timeout".
+        told, told_words: what the scheduler wrote into the job's own output about its end.
     """
 
     job_id: str
@@ -104,6 +105,8 @@ class Evidence:
     missing_outputs: tuple[str, ...] = ()
     executable: str = ""
     cancel: str = ""
+    told: Reason | None = None
+    told_words: str = ""
 
     @property
     def start(self) -> StartRecord | None:
@@ -138,6 +141,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
         return _verdict(evidence, seen.cause, f"the scheduler says: {seen.message or seen.word}")
     if evidence.exit is not None and _record_alone_counts(evidence, patience):
         return _by_record(evidence, evidence.exit)
+    if _gone(evidence, patience.absent) and (told := _by_output(evidence)):
+        return told
     if evidence.exit is None and _gone(evidence, patience.lost):
         return _verdict(
             evidence,
@@ -183,6 +188,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         return _cancelled(evidence, seen)
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
         return _verdict(evidence, seen.cause, seen.message or f"the scheduler says {seen.word}")
+    if told := _by_output(evidence):
+        return told
     waited = evidence.ended_for or 0.0
     if record is None and waited < patience.record:
         return None  # the record may still be on its way
@@ -210,6 +217,16 @@ def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
     return _verdict(evidence, Reason.CANCELLED_ELSEWHERE, said)
 
 
+def _by_output(evidence: Evidence) -> Verdict | None:
+    """What the scheduler wrote into the job's output, about a program that did not end well."""
+    record = evidence.exit
+    if evidence.told is None or (
+        record is not None and (record.phase != "program" or _ended_well(record))
+    ):
+        return None
+    return _verdict(evidence, evidence.told, evidence.told_words)
+
+
 def _ended_well(record: ExitRecord) -> bool:
     return record.code == 0 and record.phase == "program"
 
@@ -230,6 +247,8 @@ def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
         return _verdict(
             evidence, Reason.OUTPUT_LOST, f"the program ended with 0 but did not write {files}"
         )
+    if told := _by_output(evidence):
+        return told
     if record.oom and record.code:
         return _verdict(evidence, Reason.OUT_OF_MEMORY, "the kernel killed a process of the job")
     if record.code:

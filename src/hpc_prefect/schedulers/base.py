@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Observation, Patience
@@ -55,12 +56,25 @@ class NoAnswer:
     said: str
 
 
+#: What is told of many jobs: of some of them there may be no useful answer (the queue answers, the
+#: history does not). A job that is not in it is not listed.
+Answer = dict[str, Observation | NoAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the scheduler's own output says about a job's end, beside its exact words."""
+
+    reason: Reason
+    words: str
+
+
 class Scheduler(Protocol):
     """One scheduler's dialect.
 
     `submit`, `observe`, `find` and `cancel` are dialogues: they yield commands and are sent the
-    replies. A question that failed gives `NoAnswer`; a job that a useful answer does not list is
-    simply absent from it. These two and the end of a job are three facts.
+    replies. A question that failed gives `NoAnswer`, for all jobs or for one; a job that a useful
+    answer does not list is simply absent from it. These two and the end of a job are three facts.
 
     Attributes:
         name: as in the HPC profile.
@@ -87,15 +101,22 @@ class Scheduler(Protocol):
 
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+    ) -> Dialogue[Answer | NoAnswer]:
         """Ask about many jobs in queue and history at once."""
 
     def find(
         self, tag: str, options: Mapping[str, object]
     ) -> Dialogue[dict[str, Observation] | NoAnswer]:
-        """All jobs of this user with that name, whatever their state, by their ids."""
+        """All jobs with that name, whatever their state, by their ids; names are unique."""
 
     def cancel(
         self, ids: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
         """Ask for the end of jobs; that they ended is seen by `observe`."""
+
+    def read_output(self, text: str) -> Told | None:
+        """What the scheduler itself wrote into the job's output about its end, if anything.
+
+        `text` is the end of the scheduler's files and of the program's stderr, into which launchers
+        of the scheduler write. It is asked only about jobs that did not end well.
+        """

@@ -16,7 +16,16 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation, Patience
-from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Submission, Ticket, Unclear
+from hpc_prefect.schedulers.base import (
+    Accepted,
+    Answer,
+    NoAnswer,
+    Refused,
+    Submission,
+    Ticket,
+    Told,
+    Unclear,
+)
 
 _ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
 
@@ -89,9 +98,10 @@ class LocalScheduler:
 
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+    ) -> Dialogue[Answer | NoAnswer]:
         reply = yield _engine("jobs", options, *ids)
-        return _read(reply)
+        found = _read(reply)
+        return found if isinstance(found, NoAnswer) else {**found}
 
     def find(
         self, tag: str, options: Mapping[str, object]
@@ -104,6 +114,9 @@ class LocalScheduler:
     ) -> Dialogue[NoAnswer | None]:
         reply = yield _engine("cancel", options, *ids)
         return None if reply.code == 0 else NoAnswer(reply.said)
+
+    def read_output(self, text: str) -> Told | None:
+        return None  # the engine writes nothing there: its records tell everything
 
 
 def _slots(options: Mapping[str, Any]) -> int:
