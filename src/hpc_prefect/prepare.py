@@ -19,7 +19,7 @@ from hpc_prefect.campaigns import Place, absolute_work_dir, is_over, locate
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job.identity import digest
-from hpc_prefect.job.spec import Executable, JobSpec
+from hpc_prefect.job.spec import Executable, JobSpec, parse_walltime
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.scopes import root_flow
 
@@ -64,11 +64,17 @@ async def prepare(
         key=place.key,
         claimant=place.claimant,
         poll_interval=loaded.blocks.hpc.poll_interval,
+        max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
+        queue_full_wait=_wait_seconds(loaded.blocks.hpc.queue_full_wait),
         timeout=timeout_seconds,
         provenance=_provenance(place, loaded.described, inputs),
         is_over=is_over,
     )
     return Job(spec, request, loaded.blocks.hpc.on_sigterm)
+
+
+def _wait_seconds(text: str) -> int:
+    return parse_walltime(text) if text.strip() else 0
 
 
 def _timeout_problems(timeout_seconds: object) -> list[str]:

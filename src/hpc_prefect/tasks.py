@@ -263,7 +263,7 @@ class _RunLog:
         type(self)._active -= 1
 
     def state(self, text: str, *, warning: bool = False) -> None:
-        if self._active > BURST and text.startswith(("running", "queued")):
+        if self._active > BURST and text.startswith(("running", "queued", "waiting")):
             return
         level = logging.WARNING if warning else logging.INFO
         self.log.log(level, "%s: %s", self.name, text, extra=self.kept)

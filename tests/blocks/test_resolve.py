@@ -22,6 +22,7 @@ from hpc_prefect.blocks import (
 )
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.job.spec import Executable, JobSpec, Resources
+from hpc_prefect.schedulers import available
 
 CALL = Call(script_filename="diag", work_dir="/work/me")
 
@@ -316,7 +317,8 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "scheduler": (
         lambda: {"where": hpc(scheduler="pjm")},
-        "HPC profile: scheduler 'pjm' cannot be used yet; this version runs: local",
+        "HPC profile: scheduler 'pjm' cannot be used yet; this version runs: "
+        + ", ".join(available()),
     ),
     "foreign option": (
         lambda: {"where": loaded(hpc(), slurm={"qos": "high"})},

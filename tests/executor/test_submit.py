@@ -201,7 +201,7 @@ async def test_an_attempt_that_a_killed_run_closed_is_followed_by_the_next_one(r
     journal = rig.attempt() / "journal.jsonl"
     kept = [line for line in journal.read_text().splitlines() if "verdict" not in line]
     journal.write_text("\n".join(kept) + "\n")
-    assert rig.events() == ["intent", "intent"]
+    assert rig.events() == ["intent", "intent", "refused"]
     await the_late_job_is_turned_away(rig, request, scheduler)
 
 

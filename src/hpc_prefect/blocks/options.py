@@ -139,6 +139,16 @@ class SlurmOptions(StrictModel):
     """Whole nodes (`--exclusive`)."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     """How GPUs are asked for: `--gpus-per-node=N` or `--gres=gpu:N`."""
+    gpu_type: str = ""
+    """Type of the GPUs where a site has several, such as `a100`."""
+    qpu: list[str] = Field(default_factory=list)
+    """Quantum resources that the job may use (`--qpu`, where the site has that plug-in)."""
+    requeue: Literal["site", "yes", "no"] = "site"
+    """Whether Slurm starts the job again after a node failure or a preemption; `site`: as the site
+    has it. With a `secret_environment` always no, because a job reads its secrets once."""
+    accounting: bool = True
+    """Ask `sacct` about jobs that the queue no longer lists; false where a site has no accounting,
+    to spare one command a question."""
     directives: list[str] = Field(default_factory=list)
     """Further options, one each, such as `--licenses=fluent`."""
 

@@ -81,6 +81,8 @@ def resolve(
     if hpc.scheduler == "local":
         options["slots"] = options["slots"] or machine_cores
     secrets = hpc.secret_environment.get_secret_value()
+    wrong_wait = walltime_limit_problems(hpc.queue_full_wait)
+    problems += _in("HPC profile, queue_full_wait", wrong_wait)
     problems += _in("HPC profile, environment", environment_problems(place.environment))
     problems += _in("HPC profile, secret_environment", environment_problems(secrets))
     problems += _in("execution profile, environment", environment_problems(execution.environment))

@@ -21,7 +21,7 @@ from hpc_prefect.job.identity import job_tag
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobResult
-from hpc_prefect.schedulers.base import Accepted, Submission
+from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
 
 
@@ -63,10 +63,13 @@ class Attempt:
         self.folder.prepare(script, self.request.secrets)
         job = self.request.spec.as_dict()
         self.folder.note("intent", durable=True, tag=self.tag, attempt=self.number, job=job)
-        self.intended = True
+        in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):
             self.submitted(outcome.id, time.time())
+        elif isinstance(outcome, Refused):  # so this one is not there, for sure
+            self.folder.note("refused", said=outcome.said)
+            self.intended = in_doubt
         return outcome
 
     def submitted(self, job_id: str, at: float) -> None:
@@ -95,7 +98,7 @@ class Attempt:
                 next attempt.
         """
         self.claim.check()
-        holder = self.folder.close() if close else self.folder.guard()
+        holder = self.folder.close(self.job_id) if close else self.folder.guard()
         return "" if holder in (CLOSED, self.job_id) else holder
 
 

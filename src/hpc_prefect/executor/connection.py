@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import TOUCH_EVERY
+from hpc_prefect.executor.places import Places
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.state import Observation
 from hpc_prefect.schedulers.base import Answer, NoAnswer, Scheduler
@@ -69,6 +70,7 @@ class Connection:
         self.transport = transport
         self.options = options
         self.pool = pool
+        self._places: dict[str, Places] = {}
         self._jobs: dict[Watched, None] = {}
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -77,6 +79,10 @@ class Connection:
         self._failures = 0
         self._asked_for: set[Watched] = set()  # wanted an answer and got none that helped
         self._hurried_pause = scheduler.hurry
+
+    def places(self, queue: str) -> Places:
+        """The places that this process's jobs take in a queue."""
+        return self._places.setdefault(queue, Places())
 
     def converse(self, dialogue: Dialogue[T]) -> T:
         """Run a dialogue's commands and return its result. Blocks: call it in a thread."""

@@ -12,7 +12,7 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.follow import Output
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.settle import settle
-from hpc_prefect.executor.submission import submit
+from hpc_prefect.executor.submission import submit, take_place
 from hpc_prefect.executor.watch import Watch
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.state import Evidence, JobResult
@@ -32,6 +32,7 @@ class JobRun:
         self._attempt: Attempt | None = None
         self._watch: Watch | None = None  # while there is a job to look after
         self._cancelled_by = ""
+        self._cancelled = asyncio.Event()
         self._cancel_is_left_over = False  # an earlier run's wish; this one asked for the job
         self._unconfirmed = False  # the end of the present watch was asked for, and not seen
         self._cancelling: asyncio.Task[None] | None = None
@@ -76,6 +77,7 @@ class JobRun:
         if self._cancelled_by:
             return
         self._cancelled_by = by
+        self._cancelled.set()
         if self._watch is not None:
             self._begin_cancelling(self._watch)
 
@@ -86,9 +88,20 @@ class JobRun:
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:
             self._tell(f"taken up again as {attempt.job_id} from {attempt.taken_from}")
+        places = self._connection.places(self._request.spec.site.queue)
+        has_place = await take_place(attempt, self._cancelled)
+        try:
+            return await self._bring_to_end(attempt)
+        finally:
+            if has_place:
+                places.give_back()
+
+    async def _bring_to_end(self, attempt: Attempt) -> JobResult:
         output = Output(attempt.folder, self._request.listener)
-        evidence = Evidence(job_id="", walltime=self._request.spec.resources.walltime)
-        verdict = None if attempt.job_id else await submit(attempt, lambda: self._cancelled_by)
+        evidence = Evidence(job_id="", walltime=attempt.request.spec.resources.walltime)
+        verdict = None
+        if not attempt.job_id:
+            verdict = await submit(attempt, lambda: self._cancelled_by, self._cancelled)
         ask = bool(attempt.taken_from)
         while True:
             if verdict is None:

@@ -85,16 +85,21 @@ class JobFolder:
         """
         return self.transport.read_link(self.file(names.GUARD)) or ""
 
-    def close(self) -> str:
+    def close(self, job_id: str) -> str:
         """Let no job start in this folder from now on; returns what `guard` then is.
 
-        It is the id of a job when one was faster.
+        It is the id of another job when one was faster. Our own job has ended; its scheduler may
+        still start it a second time by itself, so it is shut out too.
         """
         path = self.file(names.GUARD)
         if self.transport.link(path, CLOSED):
             return CLOSED
         # As in the script: on NFS a link of ours may be reported as someone's, so it is read.
-        if holder := self.guard():
+        holder = self.guard()
+        if holder and holder == job_id:
+            self.transport.relink(path, CLOSED)
+            return CLOSED
+        if holder:
             return holder
         raise TransportError(f"cannot tell what {path} points to")
 
@@ -112,9 +117,12 @@ class JobFolder:
         text = (self.transport.read(self.file(name), offset) or b"").decode(errors="replace")
         return (text.split("\n", 1)[-1] if offset else text).rstrip()
 
-    def scheduler_words(self) -> str:
-        """The ends of the files into which a scheduler, or its launcher, may write about the end."""
-        files = (names.SCHEDULER_OUT, names.SCHEDULER_ERR, names.STDERR)
+    def scheduler_words(self, *, requeued: bool = False) -> str:
+        """The ends of the files into which a scheduler, or its launcher, writes of a job's end.
+
+        The program's stderr of a `requeued` job may tell of the end of its earlier start.
+        """
+        files = [names.SCHEDULER_OUT, names.SCHEDULER_ERR] + [names.STDERR] * (not requeued)
         return "\n".join(self.tail(name) for name in files)
 
     def missing_outputs(self, spec: JobSpec) -> tuple[str, ...]:

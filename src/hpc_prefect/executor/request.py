@@ -36,6 +36,9 @@ class JobRequest:
         base: `<work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>`; attempts are numbered after it.
         claimant: this process, and the flow run that it works for.
         poll_interval: seconds between two questions to the scheduler.
+        max_jobs_in_queue: jobs of this process that may be in the job's queue at once; 0: no limit.
+        queue_full_wait: seconds for which a submission is tried again while the scheduler says that
+            too many jobs wait; 0 for without end.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.
@@ -47,6 +50,8 @@ class JobRequest:
     claimant: Claimant
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     poll_interval: float = 10.0
+    max_jobs_in_queue: int = 0
+    queue_full_wait: float = 0.0
     timeout: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     is_over: Callable[[str], bool] = lambda flow_run: False

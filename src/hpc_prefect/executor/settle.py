@@ -16,6 +16,12 @@ from hpc_prefect.job.state import Evidence, JobResult
 
 logger = logging.getLogger("hpc_prefect.executor")
 
+#: What waits for ever is taken out of the queue; what lost its nodes may have been put back there.
+_MAY_STILL_BE_THERE = (
+    *(Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET),
+    *(Reason.NODE_FAILURE, Reason.PREEMPTED),
+)
+
 
 async def settle(
     attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
@@ -29,7 +35,7 @@ async def settle(
     connection = attempt.connection
     result = _result(attempt, verdict, evidence)
     left = await connection.in_thread(partial(_write, attempt, result, confirmed=confirmed))
-    if verdict.reason in (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET):
+    if verdict.reason in _MAY_STILL_BE_THERE:
         left.append(attempt.job_id)
     for job_id in left:
         await connection.cancel(job_id)

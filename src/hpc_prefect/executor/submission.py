@@ -1,4 +1,4 @@
-"""Submitting once, whatever it takes to know that: intent, submission, and the search by tag."""
+"""Submitting once, whatever it takes to know that: place, intent, submission, search by tag."""
 
 from __future__ import annotations
 
@@ -6,36 +6,73 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.claim import TOUCH_EVERY
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 
+#: While the queue is full, each pause is so much longer than the last one, up to so many times
+#: the poll interval.
+_SLOW_DOWN = 1.5
+_SLOWEST = 6.0
 
-async def submit(attempt: Attempt, cancelled_by: Callable[[], str]) -> Verdict | None:
+
+async def take_place(attempt: Attempt, cancelled: asyncio.Event) -> bool:
+    """Wait until the attempt's job may be in the queue; False when it was cancelled before."""
+    request = attempt.request
+    queue = request.spec.site.queue
+    places = attempt.connection.places(queue)
+    if attempt.intended:  # it is there, or may be
+        places.occupy()
+        return True
+    taking = asyncio.ensure_future(places.take(request.max_jobs_in_queue))
+    await asyncio.sleep(0)
+    if not taking.done():
+        most = request.max_jobs_in_queue
+        request.listener.state(f"waiting: {most} jobs of this process are in the queue {queue!r}")
+    try:
+        while not taking.done() and not cancelled.is_set():
+            await _pause(attempt, cancelled, TOUCH_EVERY, taking)
+        return taking.done()
+    finally:
+        taking.cancel()
+
+
+async def submit(
+    attempt: Attempt, cancelled_by: Callable[[], str], cancelled: asyncio.Event
+) -> Verdict | None:
     """Submit the attempt's job, unless it was; a verdict when it is not going to be.
 
     Args:
         cancelled_by: who has asked for the job's end so far; empty for nobody.
+        cancelled: set when somebody asks for it.
 
     Raises:
         JobHeld, LedgerError, SchedulerError, TransportError: whether it was submitted is not known.
     """
     request, connection = attempt.request, attempt.connection
-    for _ in range(3):
+    full = _FullQueue(attempt, cancelled)
+    unclear = 0
+    while unclear < 3:
         if attempt.intended and await _found_by_tag(attempt):
             return None
         if by := cancelled_by():
             reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
-            return Verdict(reason=reason, summary="it was cancelled before it was submitted")
+            summary = f"it was cancelled before it was submitted{full.words}"
+            return Verdict(reason=reason, summary=summary)
         outcome = await connection.in_thread(attempt.hand_over)
         if isinstance(outcome, Accepted):
             return None
         if isinstance(outcome, Refused):
+            if outcome.full and await full.wait(outcome.said):
+                continue
             reason = Reason.QUEUE_FULL if outcome.full else Reason.REJECTED
             return Verdict(reason=reason, summary=outcome.said, said=outcome.said)
+        unclear += 1
         request.listener.state(f"the submission's outcome is unclear ({outcome.said})")
     if await _found_by_tag(attempt):
         return None
@@ -43,6 +80,51 @@ async def submit(attempt: Attempt, cancelled_by: Callable[[], str]) -> Verdict |
         f"job {request.spec.name}: three submissions had no clear outcome and no job named"
         f" {attempt.tag} can be found; look at the scheduler, then start again"
     )
+
+
+class _FullQueue:
+    """Patience with a scheduler that says that too many jobs wait."""
+
+    def __init__(self, attempt: Attempt, cancelled: asyncio.Event) -> None:
+        self._attempt = attempt
+        self._cancelled = cancelled
+        self._clock = asyncio.get_running_loop().time
+        self._since: float | None = None
+        self._pause = attempt.request.poll_interval
+        self.words = ""
+
+    async def wait(self, said: str) -> bool:
+        """Pause before the next try; False when there was patience enough."""
+        request = self._attempt.request
+        if self._since is None:
+            self._since = self._clock()
+            text = f"the queue is full ({said}); the submission is tried again until there is room"
+            request.listener.state(text, warning=True)
+            self.words = f"; the queue was full ({said})"
+        elif 0 < request.queue_full_wait <= self._clock() - self._since:
+            return False
+        next_try = self._clock() + self._pause
+        while (left := next_try - self._clock()) > 0 and not self._cancelled.is_set():
+            await _pause(self._attempt, self._cancelled, min(left, TOUCH_EVERY))
+        self._pause = min(_SLOW_DOWN * self._pause, _SLOWEST * request.poll_interval)
+        return True
+
+
+async def _pause(
+    attempt: Attempt,
+    cancelled: asyncio.Event,
+    seconds: float,
+    other: asyncio.Future[None] | None = None,
+) -> None:
+    """Wait for a cancellation or the `other` thing, at most so long, and renew the claim."""
+    asked = asyncio.ensure_future(cancelled.wait())
+    either: list[asyncio.Future[Any]] = [asked] if other is None else [asked, other]
+    try:
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        asked.cancel()
+    with contextlib.suppress(TransportError):
+        await attempt.connection.in_thread(attempt.keep)
 
 
 async def _found_by_tag(attempt: Attempt) -> bool:

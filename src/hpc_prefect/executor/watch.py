@@ -159,7 +159,8 @@ class Watch:
         if record.clean if record is not None else not gone:
             return evidence
         folder, scheduler = self._attempt.folder, self._attempt.connection.scheduler
-        told = scheduler.read_output(folder.scheduler_words())
+        words = folder.scheduler_words(requeued=len(evidence.starts) > 1)
+        told = scheduler.read_output(words)
         if told is None:
             return evidence
         return dataclasses.replace(evidence, told=told.reason, told_words=told.words)

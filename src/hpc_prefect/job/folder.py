@@ -6,7 +6,7 @@
                          job (names of secrets, never their values)
         claim-<g>        who the claimant is; the highest g counts
         guard            symbolic link to the scheduler id that may run: the start guard
-                         (to `closed` when this attempt is over, and no late job may start)
+                         (to `closed` when this attempt failed: no late or requeued job may start)
         start            one JSON line for every start of the script
         exit             one JSON line for every end of the script
         duplicates       ids of further jobs of this attempt that the guard turned away
@@ -143,7 +143,8 @@ class Ledger:
     """What a journal says, read from its first line to its last.
 
     Attributes:
-        intended: a submission was about to be made; without `job_id` its outcome is unknown.
+        intended: a submission was about to be made, and was not refused for sure; without `job_id`
+            its outcome is unknown.
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
@@ -163,14 +164,14 @@ class Ledger:
 
 def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
-    intended, job_id, submitted_at, cancel = False, "", 0.0, ""
+    doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
     result: dict[str, Any] = {}
     outputs: Any = {}
     states: list[tuple[float, str]] = []
     for entry in _lines(data):
         event = entry.get("event")
-        if event == "intent":
-            intended = True
+        if event in ("intent", "refused"):
+            doubts += 1 if event == "intent" else -1
         elif event == "submitted" and isinstance(entry.get("id"), str):
             job_id, submitted_at = entry["id"], _number(entry.get("time"))
         elif event == "cancel":
@@ -182,7 +183,7 @@ def read_journal(data: bytes | None) -> Ledger:
             if isinstance(entry.get("result"), dict):
                 result, outputs = entry["result"], entry.get("outputs")
     return Ledger(
-        intended=intended,
+        intended=doubts > 0,
         job_id=job_id,
         submitted_at=submitted_at,
         cancel=cancel,

@@ -191,8 +191,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if told := _by_output(evidence):
         return told
     waited = evidence.ended_for or 0.0
-    if record is None and waited < patience.record:
-        return None  # the record may still be on its way
+    if record is None and waited < patience.record and seen.signal != "SIGKILL":
+        return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
         return _by_record(evidence, record)
     if seen.exit_code or seen.signal or seen.cause is Reason.PROGRAM_FAILED:
@@ -294,9 +294,14 @@ _SIGNALS = {
 }
 
 
+def signal_name(number: int) -> str:
+    """Such as SIGKILL for 9, with Linux's numbers; empty for what is no common signal."""
+    return f"SIG{_SIGNALS[number]}" if number in _SIGNALS else ""
+
+
 def signal_of(code: int | None) -> str:
     """The signal that a shell reports as 128 + n; empty for a plain exit code."""
-    return f"SIG{_SIGNALS[code - 128]}" if code and code - 128 in _SIGNALS else ""
+    return signal_name(code - 128) if code else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,9 @@ class Transport(Protocol):
     def link(self, path: str, target: str) -> bool:
         """Make a symbolic link exclusively; False when there is something of that name already."""
 
+    def relink(self, path: str, target: str) -> None:
+        """Make a symbolic link point elsewhere, in one step."""
+
     def list(self, path: str) -> list[str]:
         """Names in a folder, sorted; empty when there is no such folder."""
 

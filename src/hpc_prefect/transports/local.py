@@ -182,6 +182,12 @@ class LocalTransport:
                 return False
         return True
 
+    def relink(self, path: str, target: str) -> None:
+        temporary = f"{path}.{unique()}"
+        with _trouble("change", path):
+            os.symlink(target, temporary)
+            os.replace(temporary, path)
+
     def list(self, path: str) -> list[str]:
         with _trouble("list", path):
             try:
