@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
     from hpc_prefect.job.failure import Reason, Verdict
+    from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.job.state import JobResult
     from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
     from hpc_prefect.scopes import scope
@@ -36,6 +37,7 @@ _HOME = {
     "Reason": "job.failure",
     "Verdict": "job.failure",
     "JobResult": "job.state",
+    "RetryPolicy": "job.retry",
     "QuantumBackendBlock": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
@@ -57,6 +59,7 @@ __all__ = [
     "Plot",
     "QuantumBackendBlock",
     "Reason",
+    "RetryPolicy",
     "StopRule",
     "Verdict",
     "campaign",

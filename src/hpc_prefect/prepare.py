@@ -19,6 +19,7 @@ from hpc_prefect.campaigns import Place, absolute_work_dir, is_over, locate
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job.identity import digest
+from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.spec import Executable, JobSpec, parse_walltime
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.scopes import root_flow
@@ -31,13 +32,21 @@ class Job:
     spec: JobSpec
     request: JobRequest
     on_sigterm: str
+    retries: int
 
 
-async def prepare(
-    call: Call, block_names: BlockNames, job_key: str | None, timeout_seconds: float | None
-) -> Job:
+@dataclass(frozen=True)
+class Terms:
+    """How long and how often the caller wants the job tried."""
+
+    timeout_seconds: float | None
+    retries: int
+    policy: RetryPolicy
+
+
+async def prepare(call: Call, block_names: BlockNames, job_key: str | None, terms: Terms) -> Job:
     """Everything before the task run; every problem that can be found is found here, at once."""
-    problems = _timeout_problems(timeout_seconds)
+    problems = _terms_problems(terms)
     loaded: _Loaded | None = None
     spec: JobSpec | None = None
     secrets: dict[str, str] = {}
@@ -66,23 +75,28 @@ async def prepare(
         poll_interval=loaded.blocks.hpc.poll_interval,
         max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
         queue_full_wait=_wait_seconds(loaded.blocks.hpc.queue_full_wait),
-        timeout=timeout_seconds,
+        retry=terms.policy if terms.retries else None,
+        timeout=terms.timeout_seconds,
         provenance=_provenance(place, loaded.described, inputs),
         is_over=is_over,
     )
-    return Job(spec, request, loaded.blocks.hpc.on_sigterm)
+    return Job(spec, request, loaded.blocks.hpc.on_sigterm, terms.retries)
 
 
 def _wait_seconds(text: str) -> int:
     return parse_walltime(text) if text.strip() else 0
 
 
-def _timeout_problems(timeout_seconds: object) -> list[str]:
-    if timeout_seconds is None or (
-        isinstance(timeout_seconds, int | float) and timeout_seconds > 0
-    ):
-        return []
-    return [f"timeout_seconds is {timeout_seconds!r}; it must be more than 0, or None"]
+def _terms_problems(terms: Terms) -> list[str]:
+    problems, timeout, retries = [], terms.timeout_seconds, terms.retries
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        problems.append(f"timeout_seconds is {timeout!r}; it must be more than 0, or None")
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        problems.append(f"retries is {retries!r}; it must be a whole number, 0 or more")
+    if not isinstance(terms.policy, RetryPolicy):
+        kind = type(terms.policy).__name__
+        problems.append(f"retry_policy must be a RetryPolicy, not {kind}")
+    return problems
 
 
 def resolved_work_dir(work_dir: Any) -> str:

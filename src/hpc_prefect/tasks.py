@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
@@ -13,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
@@ -21,12 +22,15 @@ from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.campaigns import is_cancelled, note_outcome
 from hpc_prefect.errors import JobFailed, JobTimedOut
+from hpc_prefect.executor.attempt import what_next
 from hpc_prefect.executor.ledger import JobFolder
+from hpc_prefect.executor.request import JobRequest, Listener
 from hpc_prefect.executor.service import Handle, executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.state import JobResult
-from hpc_prefect.prepare import Job, prepare, resolved_work_dir
+from hpc_prefect.prepare import Job, Terms, prepare, resolved_work_dir
 from hpc_prefect.report import show_result
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.sigterm import noticing_sigterm, received_sigterm
@@ -51,6 +55,8 @@ async def run_job_from_blocks(
     expected_outputs: Sequence[str | os.PathLike[str]] = (),
     execution_profile_overrides: Mapping[str, Any] | None = None,
     timeout_seconds: float | None = None,
+    retries: int = 0,
+    retry_policy: RetryPolicy | None = None,
 ) -> JobResult:
     """Run one HPC job: validate, render the script, submit, poll, return the result.
 
@@ -73,7 +79,13 @@ async def run_job_from_blocks(
             of the job's identity.
         expected_outputs: files that a success must have written.
         execution_profile_overrides: fields of the execution profile, for this call.
-        timeout_seconds: cancel the job when it has not ended after so long, queue included.
+        timeout_seconds: cancel the job when it has not ended after so long, queue and further
+            attempts included.
+        retries: how many more attempts to make when one fails for a reason that is worth it: a node
+            failure or preemption (again), out of memory (with more memory), walltime exceeded (with
+            more time), within the HPC profile's limits; never after an error of the program. Each
+            is a retry of the job's task run in Prefect.
+        retry_policy: which reasons are worth it, and how much more is asked for.
 
     Returns:
         The job's id, state, times, resources and the paths of its script and output.
@@ -96,7 +108,8 @@ async def run_job_from_blocks(
     block_names = BlockNames(
         command_block_name, execution_profile_block_name, hpc_profile_block_name
     )
-    job = await prepare(call, block_names, job_key, timeout_seconds)
+    terms = Terms(timeout_seconds, retries, retry_policy or RetryPolicy())
+    job = await prepare(call, block_names, job_key, terms)
     return await _outcome(job)
 
 
@@ -145,10 +158,23 @@ def _wait_quietly(done: Future[JobResult]) -> None:
 
 
 class _Opaque:
-    """Hides a job from Prefect's search for futures in arguments, which would walk all of it."""
+    """Hides a job from Prefect's search for futures in arguments, which would walk all of it.
+
+    Attributes:
+        again: whether the last attempt failed and another one is worth its cost.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.again = False
+        timeout = job.request.timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def request(self, listener: Listener) -> JobRequest:
+        """The job to hand over now: a timeout counts from the first attempt on."""
+        self.again = False
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return replace(self.job.request, listener=listener, timeout=left)
 
 
 def _run_name(parameters: dict[str, Any]) -> str:
@@ -165,7 +191,7 @@ def _run_name(parameters: dict[str, Any]) -> str:
 async def _job_task(hidden: _Opaque) -> JobResult:
     job = hidden.job
     listener = _RunLog(job.spec.name, get_run_logger())
-    handle = executor().start(replace(job.request, listener=listener))
+    handle = executor().start(hidden.request(listener))
     with noticing_sigterm():
         try:
             result = await asyncio.shield(asyncio.wrap_future(handle.result))
@@ -177,14 +203,39 @@ async def _job_task(hidden: _Opaque) -> JobResult:
             listener.close()
     note_outcome(result.key, succeeded=result.succeeded)
     if not result.succeeded:
-        raise _failure(result)
+        raise await _failed_attempt(hidden, result)
     return result
 
 
+async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
+    """The error of an attempt; when it is not the last one, it is shown beside the next ones."""
+    if hidden.job.retries == 0:
+        return _failure(result)
+    folder = JobFolder(LocalTransport(), result.folder)
+    step = await asyncio.to_thread(what_next, hidden.job.request, folder)
+    hidden.again = step.resources is not None
+    failed = _failure(result, f"another attempt: {step.words}")
+    if hidden.again:
+        await show_result(result, str(failed))
+    return failed
+
+
+def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, JobResult]]:
+    """The task with as many retries as the call allows, each for a reason that is worth it."""
+    if hidden.job.retries == 0:
+        return _job_task
+
+    def worth_it(*_: object) -> bool:
+        return hidden.again
+
+    return _job_task.with_options(retries=hidden.job.retries, retry_condition_fn=worth_it)
+
+
 async def _outcome(job: Job) -> JobResult:
+    hidden = _Opaque(job)
     try:
         with _no_warning_outside_of_flows():
-            result = await _job_task(_Opaque(job))
+            result = await _with_retries(hidden)(hidden)
     except JobFailed as failed:
         await show_result(failed.result, str(failed))
         raise
@@ -221,12 +272,12 @@ async def _run_is_cancelled() -> bool:
     return await asyncio.to_thread(is_cancelled, str(flow.flow_run.id))
 
 
-def _failure(result: JobResult) -> JobFailed:
+def _failure(result: JobResult, next_words: str = "") -> JobFailed:
     kind = JobTimedOut if result.verdict.reason is Reason.TIMED_OUT else JobFailed
-    return kind(describe(result), result)
+    return kind(describe(result, next_words), result)
 
 
-def describe(result: JobResult) -> str:
+def describe(result: JobResult, next_words: str = "") -> str:
     """A failed job in words: what, which, what was said, what to do, and the end of its stderr."""
     verdict = result.verdict
     which = f"job {result.name} ({result.job_id or 'not submitted'}, attempt {result.attempt})"
@@ -234,6 +285,7 @@ def describe(result: JobResult) -> str:
     if verdict.said and verdict.said not in verdict.summary:
         parts.append(f"the scheduler said: {verdict.said}")
     parts.append(f"what to do: {verdict.remedy}")
+    parts += [next_words] if next_words else []
     folder = JobFolder(LocalTransport(), result.folder)
     for name in (names.STDERR, names.SCHEDULER_ERR):
         tail = folder.tail(name)

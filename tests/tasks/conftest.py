@@ -33,3 +33,16 @@ def blocks(prefect_server: Server, spool: Path) -> None:
         local={"slots": 12, "spool": str(spool), "kill_grace": 1.0},
     )
     here.save(HERE, overwrite=True, _sync=True)
+
+
+@pytest.fixture
+def limited(blocks: None, spool: Path) -> str:
+    """The name of a profile that allows a second of walltime."""
+    profile = HPCProfileBlock(
+        scheduler="local",
+        executables={"sh": "/bin/sh"},
+        max_walltime="00:00:01",
+        local={"slots": 12, "spool": str(spool), "kill_grace": 1.0},
+    )
+    profile.save(f"{HERE}-limited", overwrite=True, _sync=True)
+    return f"{HERE}-limited"

@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from hpc_prefect import JobResult, run_job_from_blocks, run_job_from_blocks_sync, scope
+from hpc_prefect import JobResult, RetryPolicy, run_job_from_blocks, run_job_from_blocks_sync, scope
 
 #: Appends its label to the file `runs`, so that the programs themselves count how often they ran;
 #: fails when a file `fail-<label>` is there, which it removes.
@@ -121,8 +121,23 @@ async def cancelled_by_sigterm(work_dir: str) -> None:
     await job(work_dir, "wait", WAIT, hpc_profile_block_name="hpc-cancels")
 
 
+@flow
+async def retried(work_dir: str) -> None:
+    """The first attempt has too little time; the second one ends when `go` is there."""
+    script = 'echo "$1" >> runs; while [ ! -e go ]; do sleep 0.05; done\n'
+    await job(
+        work_dir,
+        "slow",
+        script,
+        execution_profile_overrides={"walltime": "00:00:01"},
+        retries=1,
+        retry_policy=RetryPolicy(walltime_factor=100),
+    )
+
+
 FLOWS: dict[str, Any] = {
-    each.fn.__name__: each for each in (loop, alone, gathered, alone_sync, cancelled_by_sigterm)
+    each.fn.__name__: each
+    for each in (loop, alone, gathered, alone_sync, cancelled_by_sigterm, retried)
 }
 
 if __name__ == "__main__":

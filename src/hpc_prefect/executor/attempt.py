@@ -6,7 +6,8 @@ Everything here blocks, so it is called in threads.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor import claim as claims
@@ -18,8 +19,9 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.identity import job_tag
+from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import render
-from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.spec import JobSpec, Resources
 from hpc_prefect.job.state import JobResult
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
@@ -36,6 +38,7 @@ class Attempt:
         intended: it was about to be submitted, or was; without `job_id` the outcome is in doubt.
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
+        raised: in words, what this attempt gets more of than the last one; mostly empty.
     """
 
     request: JobRequest
@@ -48,6 +51,7 @@ class Attempt:
     intended: bool = False
     cancel: str = ""
     taken_from: str = ""
+    raised: str = ""
 
     @property
     def tag(self) -> str:
@@ -130,12 +134,50 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
         )
         if ledger.intended:
             _attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")
+        elif number > 1 and request.retry is not None:
+            _raise_resources(attempt)
         return attempt
+
+
+def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:
+    """What the attempt after the one in `folder`, which failed, would get by the retry policy."""
+    ledger = folder.ledger()
+    result = _result_of(folder, ledger)
+    if result is None:
+        return NextAttempt(None, "the last attempt has no verdict")
+    last = _resources(ledger, request.spec.resources)
+    return next_attempt(request.retry or RetryPolicy(), request.spec, last, result.verdict)
+
+
+def _raise_resources(attempt: Attempt) -> None:
+    """Give an attempt what its predecessor lacked, also when that one was another process's."""
+    request = attempt.request
+    before = JobFolder(attempt.folder.transport, f"{request.base}-{attempt.number - 1}")
+    step = what_next(request, before)
+    if step.resources is not None and step.resources != request.spec.resources:
+        attempt.request = _with(request, step.resources)
+        attempt.raised = step.words
+
+
+def _with(request: JobRequest, resources: Resources) -> JobRequest:
+    return replace(request, spec=replace(request.spec, resources=resources))
+
+
+def _resources(ledger: Ledger, asked: Resources) -> Resources:
+    """What a journal's job was submitted with; only what a retry changes can differ."""
+    had: dict[str, Any] = {
+        name: value
+        for name in ("memory_per_node", "walltime")
+        if isinstance(value := ledger.resources.get(name), int)
+    }
+    return replace(asked, **had)
 
 
 def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     """Take up what an earlier claimant left."""
     attempt.folder.note("attached", by=attempt.request.claimant.describe(), from_=predecessor)
+    had = _resources(ledger, attempt.request.spec.resources)
+    attempt.request = _with(attempt.request, had)
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True

@@ -88,6 +88,8 @@ class JobRun:
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:
             self._tell(f"taken up again as {attempt.job_id} from {attempt.taken_from}")
+        if attempt.raised:
+            self._tell(f"attempt {attempt.number}: {attempt.raised}")
         places = self._connection.places(self._request.spec.site.queue)
         has_place = await take_place(attempt, self._cancelled)
         try:

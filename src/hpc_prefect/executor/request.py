@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hpc_prefect.executor.claim import Claimant
+from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.spec import JobSpec
 
 
@@ -39,6 +40,7 @@ class JobRequest:
         max_jobs_in_queue: jobs of this process that may be in the job's queue at once; 0: no limit.
         queue_full_wait: seconds for which a submission is tried again while the scheduler says that
             too many jobs wait; 0 for without end.
+        retry: what another attempt gets after one that failed; None when it is as it is asked for.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.
@@ -52,6 +54,7 @@ class JobRequest:
     poll_interval: float = 10.0
     max_jobs_in_queue: int = 0
     queue_full_wait: float = 0.0
+    retry: RetryPolicy | None = None
     timeout: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     is_over: Callable[[str], bool] = lambda flow_run: False

@@ -147,6 +147,7 @@ class Ledger:
             its outcome is unknown.
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
+        resources: what the newest intent asked for, as JSON values.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
         result: the whole result as JSON values, once there is a verdict.
         outputs: size and time of each expected output at the verdict.
@@ -156,6 +157,7 @@ class Ledger:
     intended: bool = False
     job_id: str = ""
     submitted_at: float = 0.0
+    resources: dict[str, Any] = field(default_factory=dict)
     cancel: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, list[float]] = field(default_factory=dict)
@@ -165,6 +167,7 @@ class Ledger:
 def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
     doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
+    resources: Any = {}
     result: dict[str, Any] = {}
     outputs: Any = {}
     states: list[tuple[float, str]] = []
@@ -172,6 +175,8 @@ def read_journal(data: bytes | None) -> Ledger:
         event = entry.get("event")
         if event in ("intent", "refused"):
             doubts += 1 if event == "intent" else -1
+            job = entry.get("job")
+            resources = job.get("resources") if isinstance(job, dict) else resources
         elif event == "submitted" and isinstance(entry.get("id"), str):
             job_id, submitted_at = entry["id"], _number(entry.get("time"))
         elif event == "cancel":
@@ -186,6 +191,7 @@ def read_journal(data: bytes | None) -> Ledger:
         intended=doubts > 0,
         job_id=job_id,
         submitted_at=submitted_at,
+        resources=resources if isinstance(resources, dict) else {},
         cancel=cancel,
         result=result,
         outputs=outputs if isinstance(outputs, dict) else {},

@@ -1,0 +1,100 @@
+"""Whether a failed job is worth another attempt, and with what more it should be made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.spec import JobSpec, Resources, write_memory, write_walltime
+
+#: It was the machine, not the job: the same once more.
+_AGAIN = (Reason.NODE_FAILURE, Reason.PREEMPTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """What another attempt of a job gets, by the reason for which the last one failed.
+
+    After a node failure or a preemption the job is made again as it is. A program error is never
+    repeated by itself: the same program would fail again, at the same cost.
+
+    Attributes:
+        memory_factor: after "out of memory" the next attempt gets so many times the memory of the
+            last one; 1 for none.
+        walltime_factor: the same for the time after "walltime exceeded".
+        reasons: the reasons after which there is another attempt at all.
+    """
+
+    memory_factor: float = 2.0
+    walltime_factor: float = 2.0
+    reasons: frozenset[Reason] = frozenset((*_AGAIN, Reason.OUT_OF_MEMORY, Reason.WALLTIME))
+
+    def __post_init__(self) -> None:
+        for name in ("memory_factor", "walltime_factor"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
+        object.__setattr__(self, "reasons", frozenset(Reason(each) for each in self.reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class NextAttempt:
+    """The resources of another attempt, or why there is none; `words` says it to a person."""
+
+    resources: Resources | None
+    words: str
+
+
+def next_attempt(policy: RetryPolicy, spec: JobSpec, last: Resources, why: Verdict) -> NextAttempt:
+    """What the attempt after one with the resources `last` gets, within the profile's limits.
+
+    Never less than what `spec` asks for now: a person may have raised that meanwhile.
+    """
+    if why.reason not in policy.reasons:
+        return NextAttempt(None, f"{why.reason} is not repeated by itself")
+    if why.reason is Reason.OUT_OF_MEMORY:
+        return _more_memory(policy, spec, last)
+    if why.reason is Reason.WALLTIME:
+        return _more_time(policy, spec, last)
+    return NextAttempt(_at_least(spec, last), f"after {why.reason}, the same once more")
+
+
+def _more_memory(policy: RetryPolicy, spec: JobSpec, last: Resources) -> NextAttempt:
+    most = spec.site.memory_per_node
+    if not last.memory_per_node:
+        text = "out of memory, but memory_per_node is not set, so there is nothing to raise"
+        return NextAttempt(None, text)
+    wanted = max(int(last.memory_per_node * policy.memory_factor), spec.resources.memory_per_node)
+    wanted = min(wanted, most) if most else wanted
+    if wanted <= last.memory_per_node:
+        text = f"out of memory with {write_memory(last.memory_per_node)}, which is all there is"
+        return NextAttempt(None, f"{text} on a node of this HPC profile")
+    more = dataclasses.replace(_at_least(spec, last), memory_per_node=wanted)
+    return NextAttempt(more, f"memory {_from_to(last.memory_per_node, wanted, write_memory)}")
+
+
+def _more_time(policy: RetryPolicy, spec: JobSpec, last: Resources) -> NextAttempt:
+    most = spec.site.max_walltime
+    wanted = max(int(last.walltime * policy.walltime_factor), spec.resources.walltime)
+    wanted = min(wanted, most) if most else wanted
+    if wanted <= last.walltime:
+        text = f"walltime {write_walltime(last.walltime)} exceeded, which is the longest"
+        return NextAttempt(None, f"{text} that this HPC profile allows")
+    more = dataclasses.replace(_at_least(spec, last), walltime=wanted)
+    return NextAttempt(more, f"walltime {_from_to(last.walltime, wanted, write_walltime)}")
+
+
+def _at_least(spec: JobSpec, last: Resources) -> Resources:
+    """What the job asks for now, or had in its last attempt, whichever is more."""
+    asked = spec.resources
+    return dataclasses.replace(
+        asked,
+        memory_per_node=max(asked.memory_per_node, last.memory_per_node),
+        walltime=max(asked.walltime, last.walltime),
+    )
+
+
+def _from_to(last: int, wanted: int, write: Callable[[int], str]) -> str:
+    return f"{write(last)} → {write(wanted)}"
