@@ -55,7 +55,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
-    problems += _file_problems(call, spec)
+    problems += file_problems(call, spec)
     if problems or spec is None or loaded is None:
         raise InvalidJob(call.subject, problems)
     try:
@@ -147,7 +147,7 @@ async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
         raise
 
 
-def _file_problems(call: Call, spec: JobSpec | None) -> list[str]:
+def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
     """What this machine's files say against the job."""
     problems = _work_dir_problems(call.work_dir)
     # What is no list of paths is told by `resolve`.
