@@ -12,6 +12,8 @@ import pytest
 
 from hpc_prefect.server import Server, ensure_server, free_port, stop_server
 
+from . import engines
+
 ON_CI = os.environ.get("CI") == "true"
 
 # Prefect reads its settings when it is imported, so they are made before: a home and a server
@@ -43,6 +45,18 @@ def prefect_server() -> Server:
     return ensure_server(HOME, port=PORT)
 
 
+@pytest.fixture(scope="session")
+def slurm() -> engines.SlurmCluster:
+    """A real Slurm with accounting, started by the first test that asks for it."""
+    return engines.slurm(HOME, accounting=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_without_accounting() -> engines.SlurmCluster:
+    """A real Slurm without accounting: sacct does not answer."""
+    return engines.slurm(HOME, accounting=False)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "prefect_server" in getattr(item, "fixturenames", ()):
@@ -53,5 +67,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the parent, after all of its workers
+        engines.stop_all(HOME)
         stop_server(HOME)
         shutil.rmtree(HOME, ignore_errors=True)
