@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ class Bench:
 
     def write(self, program: str = "/bin/true", *arguments: str, **changes: Any) -> str:
         """Render a script; `changes` are fields of Site, Executable, Resources or JobSpec."""
+        preamble = changes.pop("preamble", PREAMBLE)
         site = {key[5:]: changes.pop(key) for key in list(changes) if key.startswith("site_")}
         own = {key[4:]: changes.pop(key) for key in list(changes) if key.startswith("exe_")}
         spec = JobSpec(
@@ -52,7 +54,7 @@ class Bench:
             arguments=arguments,
             **changes,
         )
-        text = render(spec, str(self.folder), PREAMBLE)
+        text = render(spec, str(self.folder), preamble)
         self.script.write_bytes(text.encode("utf-8", "surrogateescape"))
         return text
 
@@ -211,6 +213,19 @@ def test_the_same_id_passes_again_and_appends_to_the_records_and_the_output(benc
     assert len({start.token for start in starts}) == 2
     assert bench.read() == b"hello\nhello\n"
     assert not (bench.folder / "duplicates").exists()
+
+
+def test_a_start_that_the_scheduler_has_not_counted_does_not_start_the_program(
+    bench: Bench,
+) -> None:
+    """Twice under one id: the second is a requeue only where the scheduler says so."""
+    for restarts, codes in (("0", [0, 117, 117]), ("1", [0, 0, 117]), ("", [0, 0, 0])):
+        preamble = dataclasses.replace(PREAMBLE, restarts=restarts)
+        for name in ("start", "exit", "stdout", "guard"):
+            (bench.folder / name).unlink(missing_ok=True)
+        bench.write("/bin/echo", "ran", preamble=preamble)
+        assert [bench.run() for _ in range(3)] == codes
+        assert bench.read().split() == [b"ran"] * codes.count(0)
 
 
 def test_another_id_ends_with_117_is_noted_and_does_not_start_the_program(bench: Bench) -> None:

@@ -463,3 +463,12 @@ def test_what_the_scheduler_wrote_is_nothing_against_a_set_up_that_failed() -> N
 
 def test_the_schedulers_own_word_about_the_reason_counts_more_than_what_it_wrote() -> None:
     assert reason(observation=seen(cause=Reason.WALLTIME), **TOLD) is Reason.WALLTIME
+
+
+def test_a_job_that_its_scheduler_forgot_and_started_again_is_a_failure_of_the_machine() -> None:
+    """The second start left the guard's code and no record; the first was killed without one."""
+    ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=117)
+    assert reason(observation=ended, ended_for=PATIENCE.record) is Reason.NODE_FAILURE
+    own = judge(record(117), observation=ended)
+    assert own is not None
+    assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"

@@ -33,10 +33,14 @@ class Preamble:
     Attributes:
         directives: lines such as `#PBS -q debug`, right after the first line.
         id_expression: shell text that gives the job's id inside the job, such as `$PBS_JOBID`.
+        restarts: shell text that gives how often the scheduler has started this job anew, by its
+            own count; empty when it does not tell. A further start that it has not counted does
+            not start the program.
     """
 
     directives: tuple[str, ...] = ()
     id_expression: str
+    restarts: str = ""
 
 
 def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
@@ -45,7 +49,7 @@ def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
     parts = [
         shebang,
         *preamble.directives,
-        _guard(folder, preamble.id_expression),
+        _guard(folder, preamble),
         f"cd -- {quote(spec.work_dir)} || exit",
         _setup(spec),
         _environment(spec, folder),
@@ -54,18 +58,21 @@ def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _guard(folder: str, id_expression: str) -> str:
+def _guard(folder: str, preamble: Preamble) -> str:
     """The start guard and the records.
 
     A symbolic link is made in one step, exclusively, and holds the id as its target: an atomic
     claim that needs no lock. Whoever finds another id there is a second job of the attempt. When
     NFS repeats a request whose answer was lost, `ln` fails although the link is ours: so only what
     the link says counts. A requeued job has the same id and passes.
+
+    A scheduler that was killed and has lost what it knew may start a job a second time under the
+    same id without knowing it (Slurm's controller does): that is no requeue.
     """
     return f"""\
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
 _hp_dir={quote(folder)}
-_hp_id={id_expression}
+_hp_id={preamble.id_expression}
 ln -s -n -- "$_hp_id" "$_hp_dir/{names.GUARD}" 2>/dev/null
 if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/{names.GUARD}" ]; then
   echo "hpc-prefect: $_hp_dir cannot be written here; the program was not started" >&2
@@ -76,7 +83,7 @@ if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" 
   echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2
   exit {GUARD_CODE}
 fi
-_hp_now() {{
+{_uncounted_start(preamble.restarts)}_hp_now() {{
   local now=${{EPOCHREALTIME:-$(date +%s)}}
   printf '%s' "${{now/,/.}}"  # bash writes the locale's decimal point
 }}
@@ -123,6 +130,22 @@ trap _hp_end EXIT
 for _hp_signal in TERM INT HUP XCPU USR1 USR2; do
   trap "_hp_note $_hp_signal" "$_hp_signal"
 done"""
+
+
+def _uncounted_start(restarts: str) -> str:
+    if not restarts:
+        return ""
+    return f"""\
+_hp_starts=0
+while IFS= read -r _hp_line; do
+  case $_hp_line in *"\\"id\\":\\"$_hp_id\\""*) _hp_starts=$((_hp_starts + 1)) ;; esac
+done 2>/dev/null < "$_hp_dir/{names.START}"
+if [ "$_hp_starts" -gt {restarts} ]; then
+  echo "hpc-prefect: the scheduler has started this job before and does not know it;" \\
+    "the program was not started again" >&2
+  exit {GUARD_CODE}
+fi
+"""
 
 
 def _setup(spec: JobSpec) -> str:

@@ -262,6 +262,12 @@ def _exit_words(record: ExitRecord) -> str:
     return f"ended by {name}{by}" if name else f"ended with exit code {record.code}{by}"
 
 
+_FORGOTTEN = (
+    "the scheduler lost the job while it ran, and started it again without knowing it; the second"
+    " start did not run the program"
+)
+
+
 def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     record, seen = evidence.exit, evidence.observation
     code = record.code if record else (seen.exit_code if seen else None)
@@ -269,6 +275,8 @@ def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
+    elif code == GUARD_CODE and record is None:
+        reason, summary = Reason.NODE_FAILURE, _FORGOTTEN
     if code == FOLDER_CODE and not evidence.start:
         reason, summary = Reason.SETUP_FAILED, "the job folder cannot be written on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)

@@ -74,7 +74,7 @@ class LocalScheduler:
         return found
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
-        return Preamble(id_expression='"$HPC_LOCAL_JOBID"')
+        return Preamble(id_expression='"$HPC_LOCAL_JOBID"', restarts="0")
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         resources_ = spec.resources

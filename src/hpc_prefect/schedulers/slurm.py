@@ -162,7 +162,11 @@ class SlurmScheduler:
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#SBATCH {option}" for option in _directives(spec))
-        return Preamble(directives=lines, id_expression='"$SLURM_JOB_ID"')
+        return Preamble(
+            directives=lines,
+            id_expression='"$SLURM_JOB_ID"',
+            restarts='"${SLURM_RESTART_COUNT:-0}"',
+        )
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         reply = yield Command(
@@ -403,7 +407,7 @@ def _message(cause: Reason | None, word: str, reason: str, number: int) -> str:
             " work_dir is not there, or cannot be written"
         )
     if cause is Reason.CANCELLED:
-        return word
+        return word if " by " in word else ""  # by which user, as a number
     return reason
 
 

@@ -1,0 +1,198 @@
+"""The places at which the contract is held: each a scheduler with what its profile must say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..engines import SlurmCluster
+
+#: Each process of pytest-xdist has its own blocks on the one Prefect server.
+WORKER = sha256(os.environ.get("PYTEST_XDIST_WORKER", "one").encode()).hexdigest()[:6]
+
+#: Variants that every scheduler has, because the script alone makes the end.
+_EVERYWHERE: dict[str, dict[str, Any]] = {
+    "": {},
+    "executable missing": {"executables": {"sh": {"path": "/no/such/sh", "setup": ["true"]}}},
+    "set-up fails": {"setup": ["(exit 9) || exit"]},
+    "module missing": {"modules": ["no-such-module"]},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A scheduler to which jobs can be submitted.
+
+    Attributes:
+        profile: fields of the HPC profile.
+        special: changes to the profile that provoke an end, by name.
+        environ: what the scheduler's commands need in the environment.
+        shortest_walltime: the shortest limit that is kept.
+        lacks: what this place cannot do, and why: the only skips.
+    """
+
+    #: The variants that a scheduler of this kind has beside those that every one has.
+    KNOWN: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    profile: Mapping[str, Any]
+    special: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    shortest_walltime: str = "00:01:00"
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def has(cls, variant: str) -> bool:
+        """Whether jobs of this kind of scheduler can meet the end that the variant provokes."""
+        return variant in _EVERYWHERE or variant in cls.KNOWN
+
+    @property
+    def variants(self) -> dict[str, Mapping[str, Any]]:
+        found = {**_EVERYWHERE, **self.special}
+        return {name: changes for name, changes in found.items() if name not in self.lacks}
+
+    def with_variant(self, variant: str) -> dict[str, Any]:
+        """The profile's fields; options of a scheduler are laid over its own, one by one."""
+        fields = {"executables": {"sh": "/bin/sh"}, **self.profile}
+        for name, value in self.variants[variant].items():
+            both = isinstance(value, Mapping) and isinstance(fields.get(name), Mapping)
+            fields[name] = {**fields[name], **value} if both else value
+        return fields
+
+    def block(self, variant: str = "") -> str:
+        """The name of the HPC profile block of a variant."""
+        return f"hpc-{self.name}-{variant or 'plain'}-{WORKER}".replace(" ", "-")
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """This process's environment is that of the place inside."""
+        before = dict(os.environ)
+        os.environ.update(self.environ)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def run(self, *argv: str) -> str:
+        """One of the scheduler's commands, as a person would give it."""
+        done = subprocess.run(
+            argv, env=os.environ | self.environ, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, (argv, done)
+        return done.stdout
+
+    def cancel(self, job_id: str) -> None:
+        """End a job with the scheduler's own command."""
+        raise NotImplementedError
+
+    def active(self) -> set[str]:
+        """The ids of all jobs that wait or run."""
+        raise NotImplementedError
+
+
+_ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
+
+
+class Local(Place):
+    """The laptop's engine, with a spool of its own, and a queue in it that is always full."""
+
+    KNOWN = frozenset({"memory", "waits"})
+
+    @classmethod
+    def at(cls, folder: Path) -> Local:
+        options = {"slots": 64, "spool": str(folder / "spool"), "kill_grace": 1.0}
+        place = cls(
+            name="local",
+            profile={"scheduler": "local", "local": options},
+            special={"memory": {}, "waits": {"queue_cpu": "full", "local": {"slots": 1}}},
+            shortest_walltime="00:00:02",
+        )
+        blocker = folder / "blocker.sh"
+        blocker.write_text("#!/bin/sh\nexec sleep 1000\n")
+        place._engine(
+            *("submit", "--name", "blocker", "--queue", "full", "--slots", "1", "--cpus", "1"),
+            *("--out", "/dev/null", "--err", "/dev/null", "--cwd", str(folder), str(blocker)),
+        )
+        return place
+
+    def _engine(self, verb: str, *words: str) -> str:
+        spool = self.profile["local"]["spool"]
+        return self.run(sys.executable, "-I", "-S", _ENGINE, verb, "--spool", spool, *words)
+
+    def cancel(self, job_id: str) -> None:
+        self._engine("cancel", job_id)
+
+    def active(self) -> set[str]:
+        return {json.loads(line)["id"] for line in self._engine("jobs").split("\n") if line}
+
+    def close(self) -> None:
+        """End what is left."""
+        if left := self.active():
+            self._engine("cancel", *left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Place):
+    """A real Slurm. Of its four nodes the last one is for what takes a node away."""
+
+    KNOWN = frozenset(
+        {
+            *("memory", "rejected", "never", "dependency", "held", "waits"),
+            *("node failure", "preempted", "requeued"),
+        }
+    )
+
+    cluster: SlurmCluster
+
+    @classmethod
+    def of(cls, cluster: SlurmCluster, name: str, *, accounting: bool) -> Slurm:
+        options = {"directives": ["--exclude=n4"], "accounting": accounting}
+        on_n4 = {"directives": ["--nodelist=n4"]}
+        failing = cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=exit 1").stdout
+        special = {
+            "memory": {},
+            "rejected": {"queue_cpu": "nosuch"},
+            "never": {"queue_cpu": "short"},
+            "dependency": {"slurm": {"directives": [f"--dependency=afterok:{failing.strip()}"]}},
+            "held": {"slurm": {"directives": ["--hold"]}},
+            "waits": {"slurm": {"directives": ["--begin=now+1hour"]}},
+            "node failure": {"slurm": on_n4 | {"requeue": "no"}},
+            "preempted": {"queue_cpu": "preemptible", "slurm": {"directives": ["--nodelist=n3"]}},
+            "requeued": {"slurm": {"requeue": "yes"}},
+        }
+        return cls(
+            name=name,
+            cluster=cluster,
+            profile={"scheduler": "slurm", "slurm": options, "poll_interval": 3.0},
+            special=special,
+            environ=cluster.environment,
+        )
+
+    def cancel(self, job_id: str) -> None:
+        self.run("scancel", job_id)
+
+    def active(self) -> set[str]:
+        return set(self.run("squeue", "--noheader", "--format=%A").split())
+
+    def fail_node(self, job_id: str) -> None:
+        self.cluster.node("n4", "down")
+
+    def preempt(self, job_id: str) -> None:
+        """A job with precedence that wants the whole node."""
+        self.run(
+            *("sbatch", "--partition=normal", "--nodelist=n3", "--exclusive", "--mem=0"),
+            *("--output=/dev/null", "--time=1", "--wrap=sleep 1"),
+        )
+
+    def requeue(self, job_id: str) -> None:
+        self.run("scontrol", "requeue", job_id)
