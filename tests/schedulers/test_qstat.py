@@ -17,9 +17,9 @@ from .recorded import recorded
 TABLE = """\
 Scheduled stop time: 2025/10/29(Wed) 09:00:00 (Remain: 20days 13:59:51)
 
-JOB_ID            JOB_NAME   STATUS    PROJECT    QUEUE           START_DATE       ELAPSE        TOKEN NODE MIG
-902244            h5gds_job  RUNNING   gz00       small-g         10/08 18:55:33   00:04:10        0.1    1   -
-902245            hq7k2m9x1a FINISH    gz00       small-g         --               00:00:00        0.0    1   -
+JOB_ID            JOB_NAME   STATUS    PROJECT QUEUE    START_DATE       ELAPSE   TOKEN NODE MIG
+902244            h5gds_job  RUNNING   gz00    small-g  10/08 18:55:33   00:04:10   0.1    1   -
+902245            hq7k2m9x1a FINISH    gz00    small-g  --               00:00:00   0.0    1   -
 """
 NO_JOBS = """\
 Scheduled stop time: 2025/10/29(Wed) 09:00:00 (Remain: 20days 13:59:51)
@@ -90,13 +90,13 @@ def test_a_bytes_that_is_no_text_leaves_the_json_readable() -> None:
     "text", ["", "no", "[]", "{}", '{"Jobs": {}}', '{"pbs_server":"s"', "null"]
 )
 def test_what_is_no_json_answer_is_told(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"Expecting|this is no answer of qstat"):
         qstat.read_json(text)
 
 
 def test_json_with_jobs_of_another_shape_is_told() -> None:
     for jobs in ([], {"1.s": []}, {"1.s": "F"}):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"this is no answer of qstat|a job is no object"):
             qstat.read_json(json.dumps({"pbs_server": "s", "Jobs": jobs}))
     with pytest.raises(ValueError, match="nested too deeply"):
         qstat.read_json("[" * 100_000)
@@ -372,7 +372,8 @@ RECORDS = st.dictionaries(
         ["job_state", "Exit_status", "exit_status", "substate", "comment", "stime", "depend",
          "Hold_Types", "ctime", "exec_host", "resources_used.mem", "resources_used.cput"]
     ),
-    st.text("-019 :=FHQkb\u0663é", max_size=12) | st.sampled_from(["F", "H", "Q", "91", "92", "0", "-29", "99999999999"]),
+    st.text("-019 :=FHQkb\u0663é", max_size=12)
+    | st.sampled_from(["F", "H", "Q", "91", "92", "0", "-29", "99999999999"]),
 )  # fmt: skip
 
 

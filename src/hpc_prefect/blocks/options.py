@@ -171,7 +171,8 @@ class PBSOptions(StrictModel):
     extra_l: dict[str, str] = Field(default_factory=dict)
     """Further `-l` resources, such as `{"filesystems": "home:scratch"}`."""
     place: str = ""
-    """Placement (`-l place=`), such as `scatter`."""
+    """Placement (`-l place=`), such as `scatter`: each chunk on a node of its own. Empty: as the
+    site has it, which may put several chunks on one node."""
     requeue: Literal["site", "yes", "no"] = "site"
     """Whether PBS starts the job again after a node failure; `site`: as the site has it. With a
     `secret_environment` always no, because a job reads its secrets once."""

@@ -54,13 +54,14 @@ class PBSScheduler:
     """`Scheduler` for PBS.
 
     The patience: a job is listed from the moment `qsub` tells its id, and the history holds ended
-    ones for days, so the common values do. `confirm` is longer, because PBS gives a job 10 s
-    between its two signals, by default, and lists it as running meanwhile.
+    ones for days, so the common values do. `record` is short, because a job ends in PBS's words
+    only after its output was copied. `confirm` is long, because PBS gives a job 10 s between its
+    two signals, by default, and lists it as running meanwhile.
     """
 
     name = "pbs"
     runs_here = False
-    patience = Patience(confirm=40.0)
+    patience = Patience(record=30.0, confirm=40.0)
     ids_per_question = 100
     hurry = 2.0
 
@@ -186,9 +187,9 @@ def _option_refused(reply: Reply) -> NoAnswer | None:
     if _NO_HISTORY in reply.stderr:
         return NoAnswer(f"{reply.said}; set pbs.history_flag of the HPC profile to 'none'")
     if reply.code == 2 or "invalid option" in reply.stderr or "usage:" in reply.stderr.lower():
-        said = re.split(r"\s*usage:", reply.stderr, flags=re.IGNORECASE)[0]
+        said = Reply(reply.code, stderr=re.split(r"\s*usage:", reply.stderr, flags=re.I)[0]).said
         return NoAnswer(
-            f"{Reply(reply.code, stderr=said).said}; this site's command does not know an option that it was given: see"
+            f"{said}; this site's command does not know an option that it was given: see"
             " pbs.one_connection (-E), pbs.history_flag (-x, -H), pbs.status_options and"
             " pbs.status_dialect (-F json) of the HPC profile"
         )
