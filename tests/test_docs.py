@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import hpc_prefect
+from hpc_prefect.blocks import PBSOptions
 from hpc_prefect.document import read_document
 from hpc_prefect.job.failure import ADVICE, Reason
 from hpc_prefect.server import Server
 
 ROOT = Path(__file__).parents[1]
 JOBS = ROOT / "docs" / "jobs.md"
+PBS = ROOT / "docs" / "pbs.md"
 
 
 def code(path: Path, language: str) -> list[str]:
@@ -52,6 +54,18 @@ def test_the_readmes_ten_lines_run_and_assert_their_answer(
 def test_the_blocks_in_the_docs_can_be_applied() -> None:
     (text,) = code(JOBS, "toml")
     assert len(read_document(text, here="/x", venv="/v", environ={}).items) == 3
+
+
+def test_the_profiles_of_the_page_on_pbs_can_be_applied() -> None:
+    for text in code(PBS, "toml"):
+        (item,) = read_document(text, here="/x", venv="/v", environ={}).items
+        assert item.value.scheduler == "pbs"
+
+
+def test_the_page_on_pbs_has_every_option() -> None:
+    options = PBS.read_text().partition("## Options")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE)
+    assert rows == list(PBSOptions.model_fields)
 
 
 def test_the_table_of_reasons_is_that_of_the_code() -> None:

@@ -7,7 +7,7 @@ tabs in Prefect's form.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -153,6 +153,9 @@ class SlurmOptions(StrictModel):
     """Further options, one each, such as `--licenses=fluent`."""
 
 
+ChunkItem = Literal["ncpus", "mpiprocs", "ompthreads", "mem", "ngpus"]
+
+
 class PBSOptions(StrictModel):
     """Options for PBS Professional, OpenPBS and Torque, whose sites differ in these."""
 
@@ -160,16 +163,28 @@ class PBSOptions(StrictModel):
     """How the project is named to `qsub`."""
     resource_style: Literal["select", "flat", "nodes_ppn"] = "select"
     """How nodes are asked for: `select=N:…`, `ncpus=N` in all, or `nodes=N:ppn=P`."""
-    place: str = ""
-    """Placement (`-l place=`), such as `scatter`."""
+    chunk: list[ChunkItem] = Field(default_factory=lambda: list(get_args(ChunkItem)))
+    """What each chunk of `select` names, of what the job asks for. A site that hands out whole
+    nodes wants some left out; the profile then says what a node has."""
     extra_select: dict[str, str] = Field(default_factory=dict)
     """Further items of each `select` chunk, such as `{"system": "name"}`."""
     extra_l: dict[str, str] = Field(default_factory=dict)
     """Further `-l` resources, such as `{"filesystems": "home:scratch"}`."""
+    place: str = ""
+    """Placement (`-l place=`), such as `scatter`: each chunk on a node of its own. Empty: as the
+    site has it, which may put several chunks on one node."""
+    requeue: Literal["site", "yes", "no"] = "site"
+    """Whether PBS starts the job again after a node failure; `site`: as the site has it. With a
+    `secret_environment` always no, because a job reads its secrets once."""
     status_dialect: Literal["json", "text", "table"] = "json"
-    """What `qstat` answers: JSON, the full text record, or only a site's own table."""
+    """What `qstat` answers: JSON (and text where that cannot be read), the full text records, or
+    only a site's own table."""
     history_flag: Literal["-x", "-H", "none"] = "-x"
     """The option of `qstat` that also shows finished jobs."""
+    one_connection: bool = True
+    """Ask about many jobs over one connection (`-E`); false where `qstat` does not know that."""
+    status_options: list[str] = Field(default_factory=list)
+    """Further options of `qstat`, such as `-ll` for a table that does not cut names."""
     directives: list[str] = Field(default_factory=list)
     """Further options, one each, such as `-k doe`."""
 

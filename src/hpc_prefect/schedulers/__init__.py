@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.pbs import PBSScheduler
 from hpc_prefect.schedulers.slurm import SlurmScheduler
 
 _SCHEDULERS: dict[str, type[Scheduler]] = {
     "local": LocalScheduler,
+    "pbs": PBSScheduler,
     "slurm": SlurmScheduler,
 }
 

@@ -1,0 +1,316 @@
+"""What `qstat` prints, in three dialects: JSON, full text records, and a site's own table.
+
+Pure and total: a text that is none of these raises ValueError, and no word that is not in the
+tables below is ever an end. Seen on OpenPBS 23.06; what was only read in its source, or is known of
+Torque or of a site by hearsay, is marked "assumed".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.state import JobState, Observation, signal_name
+
+#: One job's attributes as text; those of a group with a dot, such as `resources_used.mem`.
+Record = dict[str, str]
+
+#: The letters of `job.h`. M (moved to another server) is none of ours: unknown.
+_STATES = {
+    "Q": JobState.QUEUED,
+    "W": JobState.QUEUED,  # for its start time
+    "T": JobState.QUEUED,  # between two queues
+    "H": JobState.HELD,
+    "R": JobState.RUNNING,
+    "B": JobState.RUNNING,
+    "S": JobState.SUSPENDED,
+    "U": JobState.SUSPENDED,  # by a busy workstation; assumed
+    "E": JobState.ENDING,
+    "F": JobState.ENDED,
+    "X": JobState.ENDED,
+    "C": JobState.ENDED,  # Torque's word; assumed
+}
+
+#: What substates say of a job that ended (`job.h`), and of one that is held.
+_TERMINATED, _FINISHED, _FAILED = "91", "92", "93"
+_WAITS_FOR_JOBS = ("21", "22")
+
+#: Exit_status below 0: PBS itself ended the job or could not start it (`job.h`). -29 and -27 were
+#: seen, the others are assumed. A code that is not here is a failure of the program.
+_BY_PBS: dict[int, tuple[Reason, str]] = {
+    -1: (Reason.SETUP_FAILED, "PBS could not start the job"),
+    -2: (Reason.SETUP_FAILED, "PBS could not start the job after its files were there"),
+    -10: (Reason.SETUP_FAILED, "the user or group is not valid on the node"),
+    -13: (Reason.SETUP_FAILED, "a bad password on the node"),
+    -17: (Reason.SETUP_FAILED, "a hook of the site refused the job on the node"),
+    -21: (Reason.SETUP_FAILED, "PBS found a folder of its own unsafe on the node"),
+    -22: (Reason.SETUP_FAILED, "a hook of the site failed on the node"),
+    -23: (Reason.SETUP_FAILED, "no Kerberos credentials on the node"),
+    -19: (Reason.CANCELLED_ELSEWHERE, "a hook of the site deleted the job"),
+    # These are followed by another run; as an end they mean that there was none.
+    **dict.fromkeys(
+        (-3, -4, -5, -6, -7, -11, -12, -14, -15, -16, -18, -20, -30),
+        (Reason.NODE_FAILURE, "the node lost the job, and PBS did not run it again"),
+    ),
+    -24: (Reason.PROGRAM_FAILED, "it used more cores than it asked for (burst)"),
+    -25: (Reason.PROGRAM_FAILED, "it used more cores than it asked for"),
+    -26: (Reason.OUT_OF_MEMORY, "it exceeded its vmem"),
+    -27: (Reason.OUT_OF_MEMORY, "it exceeded its mem"),
+    -28: (Reason.PROGRAM_FAILED, "it exceeded its cput, the limit of CPU time"),
+    -29: (Reason.WALLTIME, "it exceeded its walltime"),
+}
+#: Torque, which writes `exit_status`, counts differently from -10 on; assumed.
+_BY_TORQUE = _BY_PBS | {
+    -10: (Reason.OUT_OF_MEMORY, "it exceeded its memory"),
+    -11: (Reason.WALLTIME, "it exceeded its walltime"),
+    -12: (Reason.PROGRAM_FAILED, "it exceeded its cput, the limit of CPU time"),
+}
+#: After its own signals PBS shows whatever they left: 0, 143 and 271 were seen after qdel.
+_WITH_CODE = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
+#: The end of a comment, where a site hides the codes.
+_EXCEEDED = {
+    "walltime": Reason.WALLTIME,
+    "mem": Reason.OUT_OF_MEMORY,
+    "vmem": Reason.OUT_OF_MEMORY,
+}
+
+#: The words of a site's own table; assumed from its guide. FINISH is no success: jobs that were
+#: deleted before their start show it too.
+_TABLE_STATES = {
+    "QUEUED": JobState.QUEUED,
+    "TRANSITING": JobState.QUEUED,
+    "HELD": JobState.HELD,
+    "RUNNING": JobState.RUNNING,
+    "SUSPENDED": JobState.SUSPENDED,
+    "EXITING": JobState.ENDING,
+    "FINISH": JobState.ENDED,
+    "EXPIRED": JobState.ENDED,
+}
+_TABLE_EMPTY = re.compile(r"^No (unfinished|matching) job found\.\s*$", re.MULTILINE)
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TIME = re.compile(r"[A-Z][a-z]{2} +([A-Z][a-z]{2}) +(\d+) (\d+):(\d+):(\d+) (\d{4})", re.ASCII)
+_SIZE = re.compile(r"(\d{1,18})([kmgtp]?)b", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(r"(\d{1,9}):(\d{1,2}):(\d{1,2})", re.ASCII)
+
+
+# --- the three dialects
+
+
+def read_json(text: str) -> dict[str, Record]:
+    """The jobs in an answer of `qstat -f -F json`.
+
+    Raises:
+        ValueError: it cannot be parsed: PBS prints what is no JSON for some environments.
+    """
+    try:
+        document = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    jobs = document.get("Jobs", {}) if isinstance(document, dict) else None
+    if not isinstance(jobs, dict) or "pbs_server" not in document:
+        raise ValueError("this is no answer of qstat")
+    return {job_id: _flat(attributes) for job_id, attributes in jobs.items()}
+
+
+def _flat(attributes: Any) -> Record:
+    if not isinstance(attributes, dict):
+        raise ValueError("a job is no object")
+    flat: Record = {}
+    for name, value in attributes.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{part}": str(inner) for part, inner in value.items()}
+        else:
+            flat[name] = str(value)  # numbers stand where text was meant, and the other way round
+    return flat
+
+
+def read_text(text: str) -> dict[str, Record]:
+    """The jobs in an answer of `qstat -f`: `Job Id:` and attributes, long lines wrapped.
+
+    Raises:
+        ValueError: it holds something but no record, or was cut off: without its last lines a
+            record would tell of an end without an exit status.
+    """
+    found: dict[str, Record] = {}
+    record: Record | None = None
+    name = ""
+    for line in text.split("\n"):
+        if line.startswith("Job Id: "):
+            record, name = {}, ""
+            found[line.removeprefix("Job Id: ").strip()] = record
+        elif record is None:
+            continue  # a site's banner
+        elif line.startswith("\t") and name:
+            record[name] += line[1:]
+        elif line.startswith("    ") and " = " in line:
+            name, _, value = line[4:].partition(" = ")  # a blank at the end belongs to a long value
+            record[name] = value
+    if text.strip() and not found:
+        raise ValueError("it holds no record of a job")
+    if found and not text.endswith("\n\n"):
+        raise ValueError("it is cut off")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A job in a site's own table; `name` may be cut."""
+
+    id: str
+    name: str
+    word: str
+
+
+def read_table(text: str) -> list[Row]:
+    """The jobs in a site's own table, which has columns JOB_ID, JOB_NAME and STATUS.
+
+    Raises:
+        ValueError: it is neither such a table nor the sentence that there is no job.
+    """
+    rows = []
+    columns: list[str] = []
+    for line in text.split("\n"):
+        words = line.split()
+        if words[:1] == ["JOB_ID"]:
+            columns = words
+            if not {"JOB_NAME", "STATUS"} <= set(columns):
+                break
+        elif columns and words and re.match(r"\d", words[0]):
+            # A row may hold blanks, but only to the right of these columns (a date and a time).
+            row = dict(zip(columns, words, strict=False))
+            rows.append(Row(row["JOB_ID"], row.get("JOB_NAME", ""), row.get("STATUS", "")))
+    if not columns and _TABLE_EMPTY.search(text):
+        return []
+    if not {"JOB_NAME", "STATUS"} <= set(columns):
+        raise ValueError("it is no table with the columns JOB_ID, JOB_NAME and STATUS")
+    return rows
+
+
+# --- what a job's record says
+
+
+def row_observation(row: Row) -> Observation:
+    """What a line of the table says; it tells no code, so an end has no cause.
+
+    The name is left out: it may be cut, and would make the job look like another one.
+    """
+    state = _TABLE_STATES.get(row.word, JobState.UNKNOWN)
+    return Observation(id=row.id, state=state, word=row.word)
+
+
+def record_observation(job_id: str, record: Mapping[str, str]) -> Observation:
+    """What a full record says."""
+    word = record.get("job_state", "")
+    state = _STATES.get(word, JobState.UNKNOWN)
+    if state is JobState.HELD and _waits_for_jobs(record):
+        state = JobState.QUEUED
+    ended = state is JobState.ENDED
+    code = _exit_status(record) if ended else None
+    cause, message = _end(record, code) if ended else _waiting(record, state)
+    signal = code - 256 if code is not None and code > 256 else 0
+    # 256 + n is what the shell above would call 128 + n; below 0 it is no code of the program's.
+    shown = 128 + signal if signal else code
+    return Observation(
+        id=job_id,
+        state=state,
+        word=word,
+        cause=cause,
+        tag=record.get("Job_Name", ""),
+        exit_code=shown if cause in _WITH_CODE and shown in range(256) else None,
+        signal=signal_name(signal),
+        message=message,
+        host=re.split(r"[/:+]", record.get("exec_host", ""))[0],
+        queued_at=_time(record.get("ctime", "")),
+        started_at=_time(record.get("stime", "")),
+        ended_at=_time(record.get("obittime", "") or record.get("mtime", "")) if ended else 0.0,
+        used=_used(record),
+    )
+
+
+def _waits_for_jobs(record: Mapping[str, str]) -> bool:
+    """A hold for a dependency ends by itself; that of a user or operator waits for a person."""
+    holds = record.get("Hold_Types", "")
+    dependent = record.get("substate") in _WAITS_FOR_JOBS or "depend" in record
+    return dependent and holds in ("s", "")
+
+
+def _waiting(record: Mapping[str, str], state: JobState) -> tuple[Reason | None, str]:
+    comment = record.get("comment", "")
+    never = state is JobState.QUEUED and comment.startswith("Can Never Run")
+    return (Reason.CAN_NEVER_RUN if never else None), comment
+
+
+def _exit_status(record: Mapping[str, str]) -> int | None:
+    text = record.get("Exit_status", record.get("exit_status", ""))
+    return int(text) if re.fullmatch(r"-?\d{1,6}", text, re.ASCII) else None
+
+
+def _end(record: Mapping[str, str], code: int | None) -> tuple[Reason, str]:
+    """Why a job ended, and PBS's words for it. A success is only what PBS calls one."""
+    comment = record.get("comment", "")
+    if record.get("substate") == _TERMINATED or re.search(r" and terminated( by \S+)?$", comment):
+        return Reason.CANCELLED, comment or "it was deleted"
+    if code is None:
+        return _end_without_code(record, comment)
+    exceeded = re.search(r" and exceeded resource (\w+)$", comment)
+    if exceeded and exceeded[1] in _EXCEEDED:
+        return _EXCEEDED[exceeded[1]], comment
+    if code < 0:
+        known = _BY_TORQUE if "exit_status" in record else _BY_PBS
+        reason, words = known.get(code, (Reason.PROGRAM_FAILED, "a code that is not known here"))
+        return reason, _words(comment, f"Exit_status {code}, {words}")
+    if code == 254:
+        return Reason.PROGRAM_FAILED, _words(comment, "254 may mean that its shell is not there")
+    return (Reason.PROGRAM_FAILED if code else Reason.SUCCEEDED), comment
+
+
+def _end_without_code(record: Mapping[str, str], comment: str) -> tuple[Reason, str]:
+    """PBS knows no exit status: the job never ran, or nobody saw its end. Never a success."""
+    if "Exit_status" in record or "exit_status" in record:
+        return Reason.PROGRAM_FAILED, _words(comment, "its Exit_status cannot be read")
+    if "stime" in record:
+        if record.get("substate") == _FAILED:  # assumed: the node went away
+            return Reason.NODE_FAILURE, comment or "its node no longer answers"
+        return Reason.PROGRAM_FAILED, _words(comment, "it has no Exit_status")
+    # A job whose predecessor failed ends with the substate of a success, and without a comment.
+    if "depend" in record and record.get("substate") == _FINISHED:
+        return (
+            Reason.DEPENDENCY_NEVER_MET,
+            comment or f"what it depends on did not happen ({record['depend']})",
+        )
+    return Reason.PROGRAM_FAILED, _words(comment, "it has neither a start nor an Exit_status")
+
+
+def _words(comment: str, more: str) -> str:
+    return f"{comment}: {more}" if comment else more
+
+
+def _time(text: str) -> float:
+    """Seconds since 1970; 0 when it cannot be read. The text is UTC, because `qstat` is told so.
+
+    By hand: strptime reads the names of months in the language of the process.
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None or match[1] not in _MONTHS:
+        return 0.0
+    day, hour, minute, second, year = (int(part) for part in match.groups()[1:])
+    try:
+        month = _MONTHS.index(match[1]) + 1
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _used(record: Mapping[str, str]) -> dict[str, float]:
+    used = {}
+    if size := _SIZE.fullmatch(record.get("resources_used.mem", "")):
+        used["max_rss"] = float(int(size[1]) * 1024 ** " kmgtp".index(size[2].lower() or " "))
+    if spent := _DURATION.fullmatch(record.get("resources_used.cput", "")):
+        used["cpu_seconds"] = float(int(spent[1]) * 3600 + int(spent[2]) * 60 + int(spent[3]))
+    return {name: value for name, value in used.items() if value}
