@@ -144,6 +144,21 @@ def test_many_submitted_at_once_all_run_once(pbs):
     assert [file.read_text() for file in pbs.work.glob("ran.*")] == ["x\n"] * 12
 
 
+def test_a_listing_can_be_of_a_queue_or_of_a_user(pbs):
+    pbs.submit("true", "-h", "-q", "workq")
+    pbs.submit("true", "-h", "-q", "regular-c")
+    assert re.findall(r"^\d+\.opbs", pbs.ok("qstat", "regular-c"), re.M) == ["2.opbs"]
+    assert re.findall(r"^\d+\.opbs", pbs.ok("qstat", "-u", ME), re.M) == ["1.opbs", "2.opbs"]
+    assert pbs.ok("qstat", "-u", "nobody") == ""
+    assert pbs.ok("qselect", "-q", "workq", "-s", "H") == "1.opbs\n"
+
+
+def test_a_wide_record_is_not_cut(pbs):
+    job = pbs.submit("true", "-h", "-A", "x" * 200)
+    assert f"    Account_Name = {'x' * 200}\n" in pbs.ok("qstat", "-f", "-w", job)
+    assert f"{'x' * 200}" not in pbs.ok("qstat", "-f", job)
+
+
 # Cancelling
 
 

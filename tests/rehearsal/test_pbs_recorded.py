@@ -42,10 +42,6 @@ BEFORE = {
     "depend_bad": (59, []),
     "hold_running": (54, []),
     "json_escaping": (70, []),
-    "exiting_stageout_retry": (
-        0,
-        ["cd /tmp; qsub -q regular-c -l select=2:mpiprocs=4:ompthreads=2 -W group_list=gz00"],
-    ),
 }
 RUNNING_FIRST = {"hold_running", "qdel_force", "qdel_running"}
 PATIENCE = 10.0
@@ -127,19 +123,8 @@ def test_a_job_whose_output_is_not_yet_delivered_is_exiting_with_its_status(pbs)
     (step,) = recorded("exiting_stageout_retry")
     counted_from(pbs, 0)
     pbs.fault("exiting")
-    pbs.run(
-        *[
-            "qsub",
-            "-q",
-            "regular-c",
-            "-l",
-            "select=2:mpiprocs=4:ompthreads=2",
-            "-W",
-            "group_list=gz00",
-        ],
-        given=b"true",
-        PWD="/tmp",
-    )
+    select = "select=2:mpiprocs=4:ompthreads=2"
+    pbs.ok("qsub", "-q", "regular-c", "-l", select, "-W", "group_list=gz00", given=b"true")
     pbs.reaches("0.opbs", "E")
     _, seen, _ = answer(pbs, step, "")
     _, wanted, _ = expected(pbs, step)

@@ -23,7 +23,7 @@ usage: qsub [-a date_time] [-A account_string] [-c interval]
        qsub --version
 """
 _NAME_LENGTH = 230
-_WRONG_OPTION, _WRONG_DIRECTIVE = 2, 1
+_WRONG_OPTION, _WRONG_DIRECTIVE, _NO_ATTRIBUTE = 2, 1, 154
 _ATTRIBUTES = ("group_list", "depend", "block", "umask", "sandbox", "stagein", "stageout")
 
 
@@ -46,8 +46,7 @@ def read(words: list[str], script: str, environment: Mapping[str, str]) -> Recor
     Resources and attributes win one by one, so that `-l walltime` on the command line leaves the
     script's `-l select` as it is.
     """
-    found, operands, unknown = getopt(words, LETTERS)
-    del operands
+    found, _, unknown = getopt(words, LETTERS)
     if unknown:
         said = "".join(f"qsub: invalid option -- '{letter}'\n" for letter in unknown)
         raise Refusal(said + USAGE, _WRONG_OPTION)
@@ -77,14 +76,12 @@ def _merged(
         if letter == "l":
             resources.update(pairs(value))
         elif letter == "W":
-            for part in split(value, ","):
-                name, _, text = part.partition("=")
-                attributes[name.strip()] = unquoted(text.strip())
+            attributes.update(_attributes(value))
         elif letter == "v":
             variables.update(_variables(value, environment))
-    if wrong := [name for name in attributes if name not in _ATTRIBUTES]:
-        # Assumed: an attribute that jobs do not have.
-        raise Refusal(f"qsub: illegal -W value\n{USAGE}" if wrong else "", _WRONG_OPTION)
+    if any(name not in _ATTRIBUTES for name in attributes):
+        # Assumed: what the server says of an attribute that jobs do not have.
+        raise Refusal("qsub: Undefined Attribute\n", _NO_ATTRIBUTE)
     whole = dict(environment) if "V" in single else {}
     return {
         "options": single,
@@ -93,6 +90,20 @@ def _merged(
         "variables": variables,
         "whole": whole,
     }
+
+
+def _attributes(value: str) -> dict[str, str]:
+    """Of one -W. A part without a name goes on with the list before it: depend=afterok:1,after:2"""
+    found: dict[str, str] = {}
+    name = ""
+    for part in split(value, ","):
+        if "=" in part or not found:
+            name, _, text = part.partition("=")
+            name = name.strip()
+            found[name] = unquoted(text.strip())
+        else:
+            found[name] += f",{unquoted(part.strip())}"
+    return found
 
 
 def _variables(value: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -113,7 +124,8 @@ def _variables(value: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check(letter: str, value: str) -> None:
-    """What qsub itself refuses, before it asks the server."""
+    """What qsub itself refuses, before it asks the server. Recorded for -N and -J on the command
+    line; assumed to be the same for the others and in a script."""
     wrong = False
     if letter == "N":
         if len(value) > _NAME_LENGTH:

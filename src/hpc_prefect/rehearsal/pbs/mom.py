@@ -185,16 +185,11 @@ class Mom:
                 self.server.save(job)
 
     def _run(self, job: Record) -> None:
-        n, now = job["n"], time.time()
-        server = self.server
+        server, now = self.server, time.time()
         comment = f"Job run at {started_text(now)} on {job['placed']['exec_vnode']}"
         job.update(state="R", substate=_RUNNING, stime=now, mtime=now, comment=comment)
-        job["engine"] = self._in_spool(job["id"])
-        server.save(job)
-        if job["engine"] is None:
-            with open(server.file(n, "sh"), "wb") as file:
-                file.write(os.fsencode(shell_script(server, job)))
-            job["engine"] = self._submit(job)
+        server.save(job)  # before the start: a mom after this one sees that it may have happened
+        job["engine"] = self._submit(job)
         server.save(job)
 
     def _in_spool(self, name: str) -> str | None:
@@ -211,6 +206,9 @@ class Mom:
     def _submit(self, job: Record) -> str:
         server, wanted = self.server, job["resources"]["list"]
         total = server.config["nodes"] * server.config["ncpus"]
+        script = server.file(job["n"], "sh")
+        with open(script, "wb") as file:
+            file.write(os.fsencode(shell_script(server, job)))
         out, err = written_to(server, job)
         limits = {}
         if "walltime" in wanted:
@@ -232,7 +230,7 @@ class Mom:
         # The engine gives a job the environment of whoever submits it.
         os.environ.clear()
         os.environ.update(variables(server, job))
-        return _said(verbs.submit, options, [server.file(job["n"], "sh")]).strip()
+        return _said(verbs.submit, options, [script]).strip()
 
     # After the start
 
@@ -271,8 +269,7 @@ class Mom:
 
     def _exiting(self, job: Record, end: Record) -> None:
         now = time.time()
-        start = self.server.spool.read(_number(job), "start")
-        ran = max(0.0, end["ended"] - start["started"]) if start else 0.0
+        ran = max(0.0, end["ended"] - job["stime"])
         number = signal.Signals[end["signal"]].value + 256 if end["signal"] else None
         own = end["exit_code"] if number is None else number
         status, word = _ENDS.get(end["end"], (own, "failed" if own else "finished"))
