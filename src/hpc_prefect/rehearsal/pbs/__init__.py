@@ -1,0 +1,28 @@
+"""A rehearsal PBS: `qsub qstat qdel qselect qhold qrls` that run jobs as processes of this machine.
+
+They print what OpenPBS 23.06 prints, byte for byte as far as it was recorded; what is marked
+"assumed" in a comment was not. `install.install` writes the commands into a folder for PATH, bound
+to a state folder:
+
+    config.json              what `install` was told: nodes, queues, resources, groups
+    lock  last  wake         the lock, the last job's number, the pipe that wakes the mom
+    jobs/<n>.json            a job's record; beside it its script and its output until the end
+    undelivered/  aux/  tmp/ output that could not be delivered, node files, $TMPDIR
+    spool/                   the spool of the laptop's engine, which runs the jobs
+    faults/                  what is to go wrong, see below
+
+There is no server. A command changes the records under the lock; a "mom" process, started by the
+first command that needs one and gone when there is nothing left for it to do, starts the jobs
+through the laptop's engine and delivers their output at their end.
+
+A fault is in force while a file of its name is in `faults/`:
+
+    down                  every command is refused a connection
+    hung                  every command blocks
+    dies-after-submit     qsub creates the job and is killed before it prints the id
+    hangs-after-submit    qsub creates the job and then blocks
+    late                  jobs submitted now neither run nor show while the file is there
+    over-limit            the user may not submit another job
+    no-history            nothing is known of a job that has ended
+    exiting               a job that has ended stays in state E, its output undelivered
+"""
