@@ -38,14 +38,10 @@ async def bitcount(
     if counts != bits.get_counts():
         raise ValueError(f"{name}.json has other counts than the bitstrings of {name}.bin")
 
-    picture = folder / f"{name}.png"
+    shots, picture = bits.num_shots, folder / f"{name}.png"
     picture.write_bytes(draw(counts, f"{QUBITS}-qubit GHZ state, {quantum_backend}"))
-    rows = [
-        {"bitstring": key, "count": n, "share": n / bits.num_shots} for key, n in ordered(counts)
-    ]
-    about = (
-        f"{bits.num_shots} shots on {quantum_backend}, counted on {hpc_profile}; plot: {picture}"
-    )
+    rows = [{"bitstring": key, "count": n, "share": n / shots} for key, n in ordered(counts)]
+    about = f"{shots} shots on {quantum_backend}, counted on {hpc_profile}; plot: {picture}"
     await TableArtifact(key="bitcount", table=rows, description=about).acreate()
     return counts
 
