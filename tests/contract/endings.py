@@ -30,6 +30,7 @@ BEGIN = """
 echo "$1" >> runs
 echo "${HPC_LOCAL_JOBID:-${SLURM_JOB_ID:-$PBS_JOBID}}" > "$1.id"
 """
+GIVE_UP = "give up"
 FOR_EVER = "while :; do sleep 0.2; done"
 PATIENCE = 240.0
 
@@ -42,7 +43,7 @@ class Ending:
         needs: the variant of the place's profile; an ending of a variant that a place does not have
             cannot happen there.
         act: what is done to the job meanwhile, and whether it runs by then: a method of the place,
-            or `give up` for a cancellation by its own flow.
+            or `give up` for a cancellation by its own flow, or the one and then the other.
         execution: fields of the execution profile.
         runs: how often the program is to start; None when that is not certain.
     """
@@ -129,7 +130,14 @@ ENDINGS = (
         runs=0,
     ),
     Ending(name="dependency", reason=Reason.DEPENDENCY_NEVER_MET, needs="dependency", runs=0),
-    Ending(name="held", reason=Reason.CANCELLED, needs="held", act="give up", queued=True, runs=0),
+    Ending(
+        name="held",
+        reason=Reason.CANCELLED,
+        needs="held",
+        act="hold, then give up",
+        queued=True,
+        runs=0,
+    ),
     Ending(
         name="cancelled-by-hand",
         program=FOR_EVER,
@@ -262,7 +270,7 @@ def _states(run_id: str, count: int) -> dict[str, str]:
 
 
 async def _one(place: Place, ending: Ending, work_dir: Path) -> JobResult:
-    execution = dict(ending.execution)
+    execution = {**ending.execution, **place.executions.get(ending.needs, {})}
     if execution.get("walltime") == "shortest":
         execution["walltime"] = place.shortest_walltime
     job = asyncio.create_task(
@@ -293,12 +301,13 @@ def _ready(ending: Ending, work_dir: Path) -> bool:
 
 
 async def _act(place: Place, ending: Ending, work_dir: Path, job: asyncio.Task[JobResult]) -> None:
-    if ending.act != "give up":
-        await asyncio.to_thread(getattr(place, ending.act), job_id(work_dir, ending.name))
-        return
-    if ending.name == "held":  # only when it was seen to be held
-        await _until(lambda: job.done() or "held" in states(work_dir, "held"), "the hold")
-    job.cancel()
+    action = ending.act.removesuffix(GIVE_UP).removesuffix(", then ")
+    if action:
+        await asyncio.to_thread(getattr(place, action), job_id(work_dir, ending.name))
+    if ending.act.endswith(GIVE_UP):
+        if action:  # only when it was seen
+            await _until(lambda: job.done() or "held" in states(work_dir, ending.name), action)
+        job.cancel()
 
 
 async def _until(condition: Any, what: str) -> None:

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
+
+from hpc_prefect.rehearsal.pbs.install import install, stop
 
 from ..engines import SlurmCluster
 
@@ -49,6 +52,8 @@ class Place:
     environ: Mapping[str, str] = field(default_factory=dict)
     shortest_walltime: str = "00:01:00"
     lacks: Mapping[str, str] = field(default_factory=dict)
+    #: Fields of the execution profile that a variant needs here beside its own.
+    executions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def has(cls, variant: str) -> bool:
@@ -164,7 +169,7 @@ class Slurm(Place):
             "rejected": {"queue_cpu": "nosuch"},
             "never": {"queue_cpu": "short"},
             "dependency": {"slurm": {"directives": [f"--dependency=afterok:{failing.strip()}"]}},
-            "held": {"slurm": {"directives": ["--hold"]}},
+            "held": {"slurm": {"directives": ["--begin=now+1hour"]}},
             "waits": {"slurm": {"directives": ["--begin=now+1hour"]}},
             "node failure": {"slurm": on_n4 | {"requeue": "no"}},
             "preempted": {"queue_cpu": "preemptible", "slurm": {"directives": ["--nodelist=n3"]}},
@@ -184,6 +189,9 @@ class Slurm(Place):
     def active(self) -> set[str]:
         return set(self.run("squeue", "--noheader", "--format=%A").split())
 
+    def hold(self, job_id: str) -> None:
+        self.run("scontrol", "hold", job_id)
+
     def fail_node(self, job_id: str) -> None:
         self.cluster.node("n4", "down")
 
@@ -196,3 +204,51 @@ class Slurm(Place):
 
     def requeue(self, job_id: str) -> None:
         self.run("scontrol", "requeue", job_id)
+
+
+class PBS(Place):
+    """The rehearsal PBS: the answers of a recorded one, about real processes."""
+
+    KNOWN = frozenset({"memory", "rejected", "never", "dependency", "held", "waits"})
+
+    @classmethod
+    def at(cls, folder: Path, name: str, **options: Any) -> PBS:
+        """`options`: of the profile's `pbs`; with a table for status the site's own `qstat`."""
+        commands, state = folder / "bin", folder / "state"
+        table = options.get("status_dialect") == "table"
+        install(commands, state, ncpus=64, qstat="table" if table else "openpbs")
+        environ = {"PATH": f"{commands}:{os.environ['PATH']}"}
+        later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
+        waits = {"pbs": {"directives": [f"-a {later}"]}}
+        failing = folder / "failing.sh"
+        failing.write_text("exit 1\n")
+        argv = (str(commands / "qsub"), "-o", "/dev/null", "-e", "/dev/null", str(failing))
+        failed = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        return cls(
+            name=name,
+            profile={"scheduler": "pbs", "pbs": options, "poll_interval": 2.0},
+            special={
+                "memory": {},
+                "rejected": {"queue_cpu": "nosuch"},
+                "never": {},
+                "dependency": {"pbs": {"directives": [f"-W depend=afterok:{failed}"]}},
+                "held": waits,
+                "waits": waits,
+            },
+            executions={"never": {"threads_per_rank": 1000}},
+            environ=environ,
+            shortest_walltime="00:00:03",
+        )
+
+    def cancel(self, job_id: str) -> None:
+        self.run("qdel", job_id)
+
+    def hold(self, job_id: str) -> None:
+        self.run("qhold", job_id)
+
+    def active(self) -> set[str]:
+        return set(self.run("qselect").split())
+
+    def close(self) -> None:
+        """End what is left."""
+        stop(Path(self.environ["PATH"].partition(":")[0]).with_name("state"))
