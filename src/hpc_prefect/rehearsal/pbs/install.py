@@ -96,7 +96,7 @@ def _config(folder: Path, options: Options) -> dict[str, object]:
     }
 
 
-def stop(state: Path) -> None:
+def stop(state: Path, *, patience: float = 30.0) -> None:
     """Lift all faults, delete all jobs and wait until nothing of them runs any more."""
     from .commands import qdel
 
@@ -107,8 +107,10 @@ def stop(state: Path) -> None:
         alive = [job["id"] for job in server.jobs() if job["state"] != DONE]
     if alive:
         qdel(server, ["-W", "force", *alive])  # one that has ended meanwhile is only reported
-    while True:
-        with server.lock:
-            if all(job["state"] == DONE for job in server.jobs()):
-                return
+    end = time.monotonic() + patience
+    while alive:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{', '.join(alive)} in {state} did not end; see mom.log there")
         time.sleep(_LOOK_SECONDS)
+        with server.lock:
+            alive = [job["id"] for job in server.jobs() if job["state"] != DONE]
