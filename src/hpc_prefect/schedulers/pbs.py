@@ -255,7 +255,10 @@ def _from_text(reply: Reply, ids: Sequence[str], *, at_once: bool) -> Answer | N
 
 
 def _by_table(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Answer | NoAnswer]:
-    """The table of the queue, then that of the history, then the records of what has ended."""
+    """The table of the queue, then that of the history, then the records of what they leave open.
+
+    The table tells neither why a job waits nor how one ended.
+    """
     rows = _rows((yield _command(*_words(options))))
     if isinstance(rows, NoAnswer):
         return rows
@@ -267,14 +270,22 @@ def _by_table(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Ans
         if isinstance(rows, NoAnswer):
             return answer | dict.fromkeys(left, rows)
         answer |= _rows_matched(left, rows)
-    ended = [job_id for job_id, seen in answer.items() if _has_ended(seen)]
+    ended = [job_id for job_id, seen in answer.items() if _is(seen, JobState.ENDED)]
     if ended and history:
-        # The table tells no exit status. Where the site prints full records, they do.
-        reply = yield _command(*history, "-f", *ended)
-        told = _from_text(reply, ended, at_once=False)
-        if isinstance(told, dict):
-            answer |= {job_id: seen for job_id, seen in told.items() if _has_ended(seen)}
+        told = _from_text((yield _command(*history, "-f", *ended)), ended, at_once=False)
+        answer |= _in_state(told, JobState.ENDED)
+    queued = [job_id for job_id, seen in answer.items() if _is(seen, JobState.QUEUED)]
+    if queued:
+        told = _from_text((yield _command("-f", *queued)), queued, at_once=False)
+        answer |= _in_state(told, JobState.QUEUED)
     return answer
+
+
+def _in_state(told: Answer | NoAnswer, state: JobState) -> Answer:
+    """What full records say of jobs that are in the state in which the table has them."""
+    if isinstance(told, NoAnswer):
+        return {}
+    return {job_id: seen for job_id, seen in told.items() if _is(seen, state)}
 
 
 def _find_in_table(
@@ -344,5 +355,5 @@ def _rows_matched(ids: Sequence[str], rows: Iterable[qstat.Row]) -> Answer:
     }
 
 
-def _has_ended(seen: Observation | NoAnswer) -> bool:
-    return isinstance(seen, Observation) and seen.state is JobState.ENDED
+def _is(seen: Observation | NoAnswer, state: JobState) -> bool:
+    return isinstance(seen, Observation) and seen.state is state
