@@ -655,6 +655,18 @@ def test_an_id_of_another_server_does_not_silence_the_others() -> None:
     assert answer.keys() == {"37.opbs", "40.opbs"}
 
 
+def test_an_id_of_another_server_does_not_silence_the_others_in_the_text_either() -> None:
+    answer, commands = converse(
+        PBS.observe(["1.other", "68.opbs", "69.opbs"], {"status_dialect": "text"}),
+        Reply(1, "", "qstat: illegally formed job identifier: 1.other\n"),
+        recorded("multi_ids", "qstat_xf_both"),
+    )
+    assert commands[1] == "qstat -E -x -f 68.opbs 69.opbs"
+    assert isinstance(answer, dict)
+    assert isinstance(answer.pop("1.other"), NoAnswer)
+    assert answer.keys() == {"68.opbs", "69.opbs"}
+
+
 def test_only_ids_of_another_server_give_no_answer() -> None:
     reply = recorded("unknown_id", "x_other_server")
     answer, _ = converse(PBS.observe(["888888.otherserver"], {}), reply)
