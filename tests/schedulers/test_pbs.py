@@ -323,7 +323,6 @@ def test_odd_but_printable_paths_are_handed_over_as_they_are() -> None:
         ("-z", "qsub would not tell the job's id"),
         ("-fz", "qsub would not tell the job's id"),
         ("-m n -z", "qsub would not tell the job's id"),
-        ("-h", "the job would wait for a person"),
         ("-C '#X'", "the other #PBS lines would no longer be read"),
         ("-S /bin/csh", "the script is one for bash and says so itself"),
         ("-V", "PBS damages the values of variables; set environment in the HPC profile"),
@@ -337,7 +336,6 @@ def test_odd_but_printable_paths_are_handed_over_as_they_are() -> None:
         ("-W stageout=a@b:c", "declare inputs and expected_outputs"),
         ("-W Output_Path=/x", "output goes to the job folder"),
         ("-W Job_Name=x", "the job's name is how it is found again"),
-        ("-W Hold_Types=u", "the job would wait for a person"),
         ("-W Rerunable=y", "set pbs.requeue"),
         ("-W Account_Name=x", "set project_cpu or project_gpu"),
         ("-k oe", "the output would stay on the node; with d (as in doe) it is written directly"),
@@ -385,7 +383,7 @@ def test_a_directive_that_qsub_would_not_read_cannot_be_given(line: str, problem
 @pytest.mark.parametrize(
     "line",
     ["-k doe", "-k oed", "-k n", "-m abe", "-M a@b", "-p 5", "-a 2359", "-v A=1,B=2", "-c n",
-     "-W depend=afterok:1.s", "-W umask=022", "-u x", "-P x"],
+     "-h", "-W depend=afterok:1.s", "-W umask=022", "-u x", "-P x"],
 )  # fmt: skip
 def test_other_directives_are_the_site_owners(line: str) -> None:
     assert PBS.problems(spec({"directives": [line]})) == []
@@ -653,6 +651,18 @@ def test_an_id_of_another_server_does_not_silence_the_others() -> None:
         "exit status 1, qstat: illegally formed job identifier: 1.other"
     )
     assert answer.keys() == {"37.opbs", "40.opbs"}
+
+
+def test_an_id_of_another_server_does_not_silence_the_others_in_the_text_either() -> None:
+    answer, commands = converse(
+        PBS.observe(["1.other", "68.opbs", "69.opbs"], {"status_dialect": "text"}),
+        Reply(1, "", "qstat: illegally formed job identifier: 1.other\n"),
+        recorded("multi_ids", "qstat_xf_both"),
+    )
+    assert commands[1] == "qstat -E -x -f 68.opbs 69.opbs"
+    assert isinstance(answer, dict)
+    assert isinstance(answer.pop("1.other"), NoAnswer)
+    assert answer.keys() == {"68.opbs", "69.opbs"}
 
 
 def test_only_ids_of_another_server_give_no_answer() -> None:

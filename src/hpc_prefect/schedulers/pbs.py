@@ -86,12 +86,7 @@ class PBSScheduler:
         answer: Answer = {}
         left = list(ids)
         if options.get("status_dialect", "json") == "json" and (_at_once(options) or len(ids) == 1):
-            reply = yield _qstat(options, "-f", "-F", "json", ids=left)
-            while (bad := _illegal(reply, left)) and len(bad) < len(left):
-                # One of these and qstat tells nothing of the others.
-                answer |= {job_id: NoAnswer(reply.said) for job_id in bad}
-                left = [job_id for job_id in left if job_id not in bad]
-                reply = yield _qstat(options, "-f", "-F", "json", ids=left)
+            reply = yield from _asked(left, answer, options, "-f", "-F", "json")
             if refused := _option_refused(reply):
                 return refused
             if reply.code not in _WHOLE:
@@ -99,7 +94,7 @@ class PBSScheduler:
             answer |= _from_json(reply, left)
             left = [job_id for job_id in left if job_id not in answer]
         if left:
-            reply = yield _qstat(options, "-f", ids=left)
+            reply = yield from _asked(left, answer, options, "-f")
             more = _from_text(reply, left, at_once=_at_once(options))
             if isinstance(more, NoAnswer):
                 return (answer | dict.fromkeys(left, more)) if answer else more
@@ -173,9 +168,21 @@ def _history(options: Mapping[str, object]) -> tuple[str, ...]:
     return () if flag == "none" else (flag,)
 
 
-def _qstat(options: Mapping[str, object], *form: str, ids: Sequence[str]) -> Command:
+def _asked(
+    ids: list[str], answer: Answer, options: Mapping[str, object], *form: str
+) -> Dialogue[Reply]:
+    """What qstat says of `ids`. Those that it calls ill-formed move to `answer` as unanswered.
+
+    Of these one is enough and qstat tells nothing of the others: a job of another server, say.
+    """
     once = ("-E",) if _at_once(options) else ()
-    return _command(*once, *_history(options), *form, *_words(options), *ids)
+    while True:
+        reply = yield _command(*once, *_history(options), *form, *_words(options), *ids)
+        bad = set(_ILLEGAL.findall(reply.stderr)) & set(ids)
+        if not bad or len(bad) == len(ids):
+            return reply
+        answer.update(dict.fromkeys(bad, NoAnswer(reply.said)))
+        ids[:] = [job_id for job_id in ids if job_id not in bad]
 
 
 def _command(*words: str) -> Command:
@@ -194,10 +201,6 @@ def _option_refused(reply: Reply) -> NoAnswer | None:
             " pbs.status_dialect (-F json) of the HPC profile"
         )
     return None
-
-
-def _illegal(reply: Reply, ids: Sequence[str]) -> set[str]:
-    return set(_ILLEGAL.findall(reply.stderr)) & set(ids) if reply.code not in _WHOLE else set()
 
 
 # --- reading its answers
