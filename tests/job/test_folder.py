@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_prefect.job.folder import ExitRecord, journal_line, read_exits, read_journal, read_starts
+from hpc_prefect.job.folder import (
+    ExitRecord,
+    journal_line,
+    read_exits,
+    read_journal,
+    read_starts,
+    record_text,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
@@ -148,3 +155,11 @@ def test_a_path_of_bytes_that_are_no_text_is_read_back() -> None:
 
 def test_a_journal_is_readable_by_a_person() -> None:
     assert "窒素".encode() in journal_line(1, "intent", name="窒素")
+
+
+@given(st.dictionaries(st.text(), JSON.map(lambda v: json.loads(json.dumps(v))), min_size=1))
+def test_a_run_record_is_json_with_a_line_for_each_part(record: dict[str, Any]) -> None:
+    text = record_text(record)
+    # NaN is not equal to itself, so the texts are compared.
+    assert json.dumps(json.loads(text)) == json.dumps(record)
+    assert len(text.splitlines()) == len(record) + 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.script import secrets_text
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.job.state import JobResult
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
 
@@ -148,9 +146,12 @@ class JobFolder:
                 found[output] = [status.size, status.modified]
         return found
 
-    def settle(self, result: JobResult, spec: JobSpec, record: dict[str, Any]) -> None:
-        """Write the run record and then, for good, the verdict: whoever reads it finds both."""
-        text = json.dumps(record, indent=1, default=str).encode()
-        self.transport.write_atomic(self.file(names.RECORD), text)
-        self.note("verdict", durable=True, result=result.as_dict(), outputs=self.outputs(spec))
+    def settle(self, spec: JobSpec, record: dict[str, Any]) -> None:
+        """Write the run record and then, for good, the verdict: whoever reads it finds both.
+
+        Args:
+            record: with the `result`, which the verdict repeats.
+        """
+        self.transport.write_atomic(self.file(names.RECORD), names.record_text(record))
+        self.note("verdict", durable=True, result=record["result"], outputs=self.outputs(spec))
         self.transport.remove(self.file(names.SECRETS))

@@ -214,3 +214,15 @@ def journal_line(time: float, event: str, **facts: Any) -> bytes:
     except UnicodeEncodeError:  # a path of bytes that are no text
         text = json.dumps(entry, separators=(",", ":")).encode()
     return text + b"\n"
+
+
+_encode = json.JSONEncoder(default=str).encode
+
+
+def record_text(record: dict[str, Any]) -> bytes:
+    """The run record as JSON, a line for each of its parts.
+
+    `indent` would be easier to read, but makes Python encode without its C code.
+    """
+    parts = (f"{_encode(key)}: {_encode(value)}" for key, value in record.items())
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
