@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from hpc_prefect.errors import LedgerError
@@ -53,7 +54,7 @@ class Attempt:
     taken_from: str = ""
     raised: str = ""
 
-    @property
+    @cached_property
     def tag(self) -> str:
         """The job's name in the scheduler, another one for each attempt."""
         return job_tag(self.request.key, self.number)

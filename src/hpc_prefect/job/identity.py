@@ -60,9 +60,13 @@ def digest(value: object) -> str:
     return _sha(_canonical(value))
 
 
+# One for all: `json.dumps` would make a new one for each key. No escapes: two lone surrogates would
+# be written as the one character that they are not.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def _canonical(value: object) -> str:
-    # No escapes: two lone surrogates would be written as the one character that they are not.
-    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encode(_plain(value))
 
 
 def _plain(value: object) -> Any:

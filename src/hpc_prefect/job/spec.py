@@ -117,7 +117,7 @@ class JobSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
-        return dataclasses.asdict(self)
+        return _fields(self)
 
     def identity(self) -> dict[str, Any]:
         """What makes this job this job: what is computed, not where and for how long it may wait.
@@ -131,6 +131,15 @@ class JobSpec:
         for name in ("walltime", "memory_per_node"):
             del values["resources"][name]
         return values
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """As `dataclasses.asdict`, which copies every value too and takes over twice as long."""
+    return {
+        field.name: _fields(part) if dataclasses.is_dataclass(part) else part
+        for field in dataclasses.fields(value)
+        for part in [getattr(value, field.name)]
+    }
 
 
 def launcher_problems(template: str) -> list[str]:
