@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
@@ -38,8 +39,10 @@ from hpc_prefect.transports.local import LocalTransport
 
 #: How long a cancelled call waits for the scheduler to confirm; below Prefect's own 30 s grace.
 CONFIRM = 22.0
-#: With more jobs than this at once only their submission and their end are logged.
+#: With more jobs than this at once only their ids and their ends are logged.
 BURST = 20
+#: For how long a text then waits for the next. Prefect itself sends records every two seconds.
+GATHER = 1.0
 
 
 async def run_job_from_blocks(
@@ -300,7 +303,11 @@ def describe(result: JobResult, next_words: str = "") -> str:
 
 
 class _RunLog:
-    """A `Listener` that writes to the task run's log in Prefect."""
+    """A `Listener` that writes to the task run's log in Prefect.
+
+    Each record costs work in three threads. So in bursts a text waits a little for the next one,
+    and one record tells both.
+    """
 
     _active = 0
 
@@ -309,18 +316,41 @@ class _RunLog:
         self.log = log
         # The executor's thread has no flow run to be found out of: what is kept is decided here.
         self.kept = {"send_to_api": root_flow() is not None}
+        self._id_told = False
+        self._waiting: deque[str] = deque()
         type(self)._active += 1
 
     def close(self) -> None:
         type(self)._active -= 1
+        self._write()
 
     def state(self, text: str, *, warning: bool = False) -> None:
-        if self._active > BURST and text.startswith(("running", "queued", "waiting")):
+        burst = self._active > BURST
+        known = ("running", "queued", "waiting") if self._id_told else ("waiting",)
+        if burst and text.startswith(known):
             return
-        level = logging.WARNING if warning else logging.INFO
-        self.log.log(level, "%s: %s", self.name, text, extra=self.kept)
+        self._id_told = self._id_told or " as " in text  # submitted as 17, running as 17, …
+        if burst and not warning:
+            if not self._waiting:
+                asyncio.get_running_loop().call_later(GATHER, self._write)
+            self._waiting.append(text)
+            return
+        self._write()
+        self._record(logging.WARNING if warning else logging.INFO, f"{self.name}: {text}")
 
     def output(self, stream: str, text: str, path: str) -> None:
+        self._write()
         level = logging.WARNING if stream == names.STDERR else logging.INFO
-        text = f"{self.name} {stream} ({path}):\n{text}"
+        self._record(level, f"{self.name} {stream} ({path}):\n{text}")
+
+    def _write(self) -> None:
+        """Tell what waited. Called by two threads: only one of them gets a text."""
+        texts = []
+        with suppress(IndexError):
+            while True:
+                texts.append(self._waiting.popleft())
+        if texts:
+            self._record(logging.INFO, f"{self.name}: {'; '.join(texts)}")
+
+    def _record(self, level: int, text: str) -> None:
         self.log.log(level, "%s", text, extra=self.kept)

@@ -174,7 +174,7 @@ class Watch:
         elif seen is not None and seen.state in (JobState.QUEUED, JobState.HELD):
             text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
             text += f"; {ADVICE[Reason.HELD].remedy}" if held else ""
-        elif start is None:
+        elif start is None or not self._shown:  # a quick job may have ended already
             text = f"submitted as {self.job_id}"
         else:
             return
