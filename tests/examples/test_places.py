@@ -24,6 +24,7 @@ from hpc_prefect.server import Server, ensure_server, environment, free_port, st
 
 from ..conftest import ON_CI
 from ..contract.places import PBS, Place
+from ..engines import wanted
 from .bitcount_rig import (
     EXAMPLE,
     copied,
@@ -193,8 +194,10 @@ def at_home(
 
 
 @pytest.fixture(scope="module")
-def with_openmpi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example built with Debian's Open MPI, which a real Slurm of these tests has installed."""
+def with_openmpi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example built with Debian's Open MPI."""
+    if shutil.which("mpicxx.openmpi") is None and wanted("slurm"):
+        request.getfixturevalue("slurm_without_accounting")  # installs it
     if shutil.which("mpicxx.openmpi") is None:
         (pytest.fail if ON_CI else pytest.skip)("there is no Open MPI of Debian's")
     return built(tmp_path_factory.mktemp("clone"), "MPICXX=mpicxx.openmpi")
@@ -217,7 +220,7 @@ def test_bitcount_moves_by_the_name_of_a_profile_and_counts_the_same(
     tmp_path: Path,
 ) -> None:
     variant, profile = BITCOUNT[name], f"hpc-places-{name}"
-    place = place_of(variant.kind)  # first: Slurm's start brings Open MPI
+    place = place_of(variant.kind)
     example = request.getfixturevalue("with_openmpi") if variant.openmpi else at_home[0]
     renamed = {f"[hpc-profile.hpc-{variant.kind}]": f"[hpc-profile.{profile}]"}
     for part in ("executables", variant.kind):

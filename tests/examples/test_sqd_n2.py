@@ -268,6 +268,17 @@ def test_a_missing_question_ends_with_its_name(folder: Path) -> None:
     assert not (folder / "never.npz").exists()
 
 
+def test_a_rank_that_does_not_find_the_others_solves_nothing(
+    folder: Path, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when one MPI's launcher starts a program with another one's library."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    done = diagonalized(folder, question, "alone.npz", ranks=1)
+    assert done.returncode != 0
+    assert "started as one of 4 ranks (OMPI_COMM_WORLD_SIZE), but MPI knows only" in done.stderr
+    assert not (folder / "alone.npz").exists()
+
+
 @pytest.mark.parametrize(("sizes", "ranks"), [([5, 5, 5, 5], 2), ([9, 1, 1, 1], 2), ([3], 4)])
 def test_batches_are_shared_out_once_each(sizes: list[int], ranks: int) -> None:
     mine = diagonalize.shares(sizes, ranks)
