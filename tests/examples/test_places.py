@@ -211,6 +211,7 @@ def built(folder: Path, *arguments: str) -> Path:
     return example
 
 
+@pytest.mark.timeout(600)  # a first start of Slurm installs packages
 @pytest.mark.parametrize("name", BITCOUNT)
 def test_bitcount_moves_by_the_name_of_a_profile_and_counts_the_same(
     name: str,
