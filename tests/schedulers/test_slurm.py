@@ -603,6 +603,53 @@ def test_what_a_real_queue_lists_is_read() -> None:
     assert seen["hok"].ended_at == 1795558504.0
 
 
+def rearranged(name: str, order: tuple[int, ...]) -> tuple[list[str], Reply]:
+    """Ids and reply of a recording with other columns, in ours; times are of no matter there."""
+    rows = [line.split("|") for line in recorded(name).stdout.splitlines()]
+    text = "".join("|".join([*row, "N/A"][n] for n in order) + "\n" for row in rows)
+    return [row[0] for row in rows], Reply(0, text)
+
+
+def told(answer: Any, *ids: str) -> list[tuple[Reason | None, int | None, str]]:
+    return [(answer[each].cause, answer[each].exit_code, answer[each].signal) for each in ids]
+
+
+def test_the_recorded_words_of_the_queue_are_read() -> None:
+    #        JobID, Name, State, exit_code, three times, BatchHost, Reason
+    ids, reply = rearranged("squeue_O", (0, 0, 2, 4, 9, 9, 9, 9, 3))
+    answer, _ = converse(SLURM.observe(ids, {}), reply)
+    assert told(answer, "4", "16", "18", "20", "21") == [
+        (Reason.SUCCEEDED, 0, ""),
+        (Reason.PROGRAM_FAILED, 3, ""),
+        (Reason.PROGRAM_FAILED, None, "SIGKILL"),
+        (Reason.PROGRAM_FAILED, 127, ""),
+        (Reason.PROGRAM_FAILED, 255, ""),
+    ]
+    assert [
+        each[0] for each in told(answer, "14", "9", "7", "8", "33", "34", "35", "31", "27")
+    ] == [
+        *(Reason.SETUP_FAILED, Reason.CAN_NEVER_RUN, Reason.CAN_NEVER_RUN, Reason.CAN_NEVER_RUN),
+        *(Reason.DEPENDENCY_NEVER_MET, Reason.DEPENDENCY_NEVER_MET, None, None, None),
+    ]
+    assert answer["31"].state is JobState.HELD  # type: ignore[index, union-attr]
+
+
+def test_the_recorded_words_of_the_history_are_read() -> None:
+    #        JobID, JobName, State, ExitCode, three times, NodeList, Reason
+    ids, reply = rearranged("sacct_final_X", (0, 1, 2, 3, 6, 6, 7, 9, 5))
+    answer, _ = converse(SLURM.observe(ids, {}), Reply(0, ""), reply)
+    assert told(answer, "4", "16", "17", "24", "26", "29") == [
+        (Reason.SUCCEEDED, 0, ""),
+        (Reason.PROGRAM_FAILED, 3, ""),
+        (Reason.PROGRAM_FAILED, None, "SIGSEGV"),
+        (Reason.WALLTIME, None, ""),
+        (Reason.CANCELLED, None, ""),
+        (Reason.NODE_FAILURE, None, ""),
+    ]
+    assert {"7", "31", "33"}.isdisjoint(answer)  # PENDING
+    assert answer["26"].host == ""  # type: ignore[index, union-attr]
+
+
 def test_all_jobs_are_asked_about_in_one_question_and_with_times_in_seconds() -> None:
     command = next(SLURM.observe(["7", "8"], {}))
     fields = "JobID:|,Name:|,State:|,exit_code:|,SubmitTime:|,StartTime:|,EndTime:|,BatchHost:|"
