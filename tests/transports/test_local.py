@@ -91,7 +91,7 @@ def test_a_command_does_not_see_what_an_enclosing_job_left_in_the_environment() 
     inherited = [
         "SLURM_JOB_ID", "SBATCH_X", "SRUN_X", "PBS_JOBID", "PJM_JOBID", "OMPI_COMM_WORLD_RANK",
         "PMI_RANK", "PMIX_RANK", "PRTE_X", "HYDI_X", "HYDRA_X", "MPIR_X", "MPIEXEC_X",
-        "HPC_LOCAL_JOBID",
+        "HPC_LOCAL_JOBID", "SQUEUE_PARTITION", "SACCT_FORMAT", "SCANCEL_PARTITION",
     ]  # fmt: skip
     kept = [
         "OMPI_MCA_btl",

@@ -16,10 +16,15 @@ from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.transports.base import FileStatus
 
 #: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
+#: With them a user's defaults for Slurm's commands, which would hide jobs from our questions or
+#: keep them from being cancelled (SQUEUE_PARTITION, SCANCEL_PARTITION, …).
 _INHERITED = (
     "SLURM_",
     "SBATCH_",
     "SRUN_",
+    "SQUEUE_",
+    "SACCT_",
+    "SCANCEL_",
     "PBS_",
     "PJM_",
     "OMPI_",
