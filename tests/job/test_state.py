@@ -472,3 +472,21 @@ def test_a_job_that_its_scheduler_forgot_and_started_again_is_a_failure_of_the_m
     own = judge(record(117), observation=ended)
     assert own is not None
     assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"
+
+
+def test_a_node_that_outlived_the_program_is_not_why_it_ended() -> None:
+    """A killed controller forgets an end, and later says NODE_FAIL of the job that it misses."""
+    missed = seen(cause=Reason.NODE_FAILURE, signal="SIGHUP")
+    verdict = judge(record(3), observation=missed, nodes=1)
+    assert verdict is not None
+    assert (verdict.reason, verdict.exit_code) == (Reason.PROGRAM_FAILED, 3)
+    assert verdict.signal == ""
+
+
+def test_a_node_that_ended_the_program_is_why_it_failed() -> None:
+    missed = seen(cause=Reason.NODE_FAILURE)
+    assert reason(record(143, signals=("TERM",)), observation=missed, nodes=1) is (
+        Reason.NODE_FAILURE
+    )
+    assert reason(record(1), observation=missed, nodes=2) is Reason.NODE_FAILURE
+    assert reason(observation=missed, nodes=1) is Reason.NODE_FAILURE

@@ -89,6 +89,7 @@ class Evidence:
         record_for: since its exit record was first seen.
         missing_outputs: expected outputs that are not there, or older than the start.
         executable: the program's path, for messages.
+        nodes: how many it runs on; 0 when that is not known.
         cancel: who of us asked for its end: "", "user" or "timeout".
         told, told_words: what the scheduler wrote into the job's own output about its end.
     """
@@ -104,6 +105,7 @@ class Evidence:
     exits: tuple[ExitRecord, ...] = ()
     missing_outputs: tuple[str, ...] = ()
     executable: str = ""
+    nodes: int = 0
     cancel: str = ""
     told: Reason | None = None
     told_words: str = ""
@@ -186,6 +188,12 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     record = evidence.exit
     if seen.cause in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
         return _cancelled(evidence, seen)
+    if (
+        record is not None
+        and seen.cause is Reason.NODE_FAILURE
+        and _node_outlived(evidence, record)
+    ):
+        return _by_record(evidence, record)
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
         return _verdict(evidence, seen.cause, seen.message or f"the scheduler says {seen.word}")
     if told := _by_output(evidence):
@@ -206,6 +214,15 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if evidence.missing_outputs and waited < patience.outputs:
         return None
     return _by_record(evidence, record)
+
+
+def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
+    """Whether the node was still there when the program ended by itself.
+
+    Slurm's controller, killed right after an end, has forgotten it, and minutes later misses the
+    job on its node: NODE_FAIL. (Of several nodes another one may have failed the program.)
+    """
+    return evidence.nodes == 1 and not record.signals
 
 
 def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
@@ -271,7 +288,7 @@ _FORGOTTEN = (
 def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     record, seen = evidence.exit, evidence.observation
     code = record.code if record else (seen.exit_code if seen else None)
-    name = signal_of(code) or (seen.signal if seen else "")
+    name = signal_of(code) or (seen.signal if seen and not record else "")
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
