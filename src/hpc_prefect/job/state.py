@@ -199,6 +199,11 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if told := _by_output(evidence):
         return told
     waited = evidence.ended_for or 0.0
+    if seen.exit_code == GUARD_CODE and evidence.start is not None:
+        if record is None and waited < patience.lost:
+            return None
+        if record is None or record.code != GUARD_CODE:
+            return _started_twice(evidence, record)
     if record is None and waited < patience.record and seen.signal != "SIGKILL":
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
@@ -213,6 +218,18 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         )
     if evidence.missing_outputs and waited < patience.outputs:
         return None
+    return _by_record(evidence, record)
+
+
+def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:
+    """The end that the scheduler tells of is that of a start that the script itself refused.
+
+    The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
+    """
+    if record is None:
+        return _verdict(evidence, Reason.LOST, _FORGOTTEN)
+    if record.signals:
+        return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
     return _by_record(evidence, record)
 
 
@@ -279,9 +296,10 @@ def _exit_words(record: ExitRecord) -> str:
     return f"ended by {name}{by}" if name else f"ended with exit code {record.code}{by}"
 
 
+_FORGOTTEN_AND_ENDED = "the scheduler forgot that it ran, and ended it when it noticed"
 _FORGOTTEN = (
-    "the scheduler lost the job while it ran, and started it again without knowing it; the second"
-    " start did not run the program"
+    "the scheduler forgot that it ran and started it again, which did not run the program; whether"
+    " the first start still runs it does not know"
 )
 
 
@@ -292,8 +310,6 @@ def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
-    elif code == GUARD_CODE and record is None:
-        reason, summary = Reason.NODE_FAILURE, _FORGOTTEN
     if code == FOLDER_CODE and not evidence.start:
         reason, summary = Reason.SETUP_FAILED, "the job folder cannot be written on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
