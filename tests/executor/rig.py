@@ -193,7 +193,7 @@ class Rig:
     def engine(self, verb: str, *words: str) -> list[str]:
         dialogue = {
             "jobs": lambda: LocalScheduler().observe(words, self.options),
-            "cancel": lambda: LocalScheduler().cancel(words, self.options),
+            "cancel": lambda: LocalScheduler().cancel(dict.fromkeys(words, ""), self.options),
         }[verb]()
         reply = LocalTransport().run(next(dialogue))
         assert reply.code == 0, reply

@@ -465,10 +465,35 @@ def test_the_schedulers_own_word_about_the_reason_counts_more_than_what_it_wrote
     assert reason(observation=seen(cause=Reason.WALLTIME), **TOLD) is Reason.WALLTIME
 
 
-def test_a_job_that_its_scheduler_forgot_and_started_again_is_a_failure_of_the_machine() -> None:
-    """The second start left the guard's code and no record; the first was killed without one."""
+def test_of_a_job_that_its_scheduler_forgot_and_started_again_only_its_own_record_tells() -> None:
+    """The second start left the guard's code; the first may still run, so nothing may run yet."""
     ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=117)
-    assert reason(observation=ended, ended_for=PATIENCE.record) is Reason.NODE_FAILURE
+    assert reason(observation=ended, ended_for=PATIENCE.lost - 1) is None
+    assert reason(observation=ended, ended_for=PATIENCE.lost) is Reason.LOST
+    assert reason(record(), observation=ended) is Reason.SUCCEEDED
+    assert reason(record(3), observation=ended) is Reason.PROGRAM_FAILED
+    for code in (0, 143):
+        noticed = record(code, signals=("TERM",))
+        assert reason(noticed, observation=ended) is Reason.NODE_FAILURE, "so it may run again"
+    assert reason(record(), missing_outputs=("o",), observation=ended) is Reason.OUTPUT_LOST
     own = judge(record(117), observation=ended)
     assert own is not None
     assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"
+
+
+def test_a_node_that_outlived_the_program_is_not_why_it_ended() -> None:
+    """A killed controller forgets an end, and later says NODE_FAIL of the job that it misses."""
+    missed = seen(cause=Reason.NODE_FAILURE, signal="SIGHUP")
+    verdict = judge(record(3), observation=missed, nodes=1)
+    assert verdict is not None
+    assert (verdict.reason, verdict.exit_code) == (Reason.PROGRAM_FAILED, 3)
+    assert verdict.signal == ""
+
+
+def test_a_node_that_ended_the_program_is_why_it_failed() -> None:
+    missed = seen(cause=Reason.NODE_FAILURE)
+    assert reason(record(143, signals=("TERM",)), observation=missed, nodes=1) is (
+        Reason.NODE_FAILURE
+    )
+    assert reason(record(1), observation=missed, nodes=2) is Reason.NODE_FAILURE
+    assert reason(observation=missed, nodes=1) is Reason.NODE_FAILURE

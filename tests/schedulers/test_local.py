@@ -246,10 +246,12 @@ def test_a_job_is_found_by_its_tag() -> None:
 
 
 def test_jobs_are_cancelled_in_one_command() -> None:
-    answer, (command,) = converse(LOCAL.cancel(["7.h", "8.h"], {}), Reply(0, "cancelled 7.h\n"))
+    answer, (command,) = converse(
+        LOCAL.cancel({"7.h": "a", "8.h": "b"}, {}), Reply(0, "cancelled 7.h\n")
+    )
     assert answer is None
     assert command.argv[-3:] == ("cancel", "7.h", "8.h")
-    assert converse(LOCAL.cancel(["7.h"], {}), Reply(None))[0] == NoAnswer(
+    assert converse(LOCAL.cancel({"7.h": "a"}, {}), Reply(None))[0] == NoAnswer(
         "no answer in time, nothing"
     )
 

@@ -120,10 +120,10 @@ class Connection:
         self._asked_for.discard(job)
         self._wake.set()
 
-    async def cancel(self, job_id: str) -> bool:
+    async def cancel(self, job_id: str, tag: str) -> bool:
         """Ask for the end of a job; False when the scheduler did not take that in."""
         try:
-            said = await self.ask(self.scheduler.cancel([job_id], self.options))
+            said = await self.ask(self.scheduler.cancel({job_id: tag}, self.options))
         except TransportError as error:
             said = NoAnswer(str(error))
         if isinstance(said, NoAnswer):

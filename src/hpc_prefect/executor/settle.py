@@ -38,7 +38,7 @@ async def settle(
     if verdict.reason in _MAY_STILL_BE_THERE:
         left.append(attempt.job_id)
     for job_id in left:
-        await connection.cancel(job_id)
+        await connection.cancel(job_id, attempt.tag)
     attempt.request.listener.state(f"{verdict.reason}: {verdict.summary}")
     return result
 

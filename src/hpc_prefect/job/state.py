@@ -89,6 +89,7 @@ class Evidence:
         record_for: since its exit record was first seen.
         missing_outputs: expected outputs that are not there, or older than the start.
         executable: the program's path, for messages.
+        nodes: how many it runs on; 0 when that is not known.
         cancel: who of us asked for its end: "", "user" or "timeout".
         told, told_words: what the scheduler wrote into the job's own output about its end.
     """
@@ -104,6 +105,7 @@ class Evidence:
     exits: tuple[ExitRecord, ...] = ()
     missing_outputs: tuple[str, ...] = ()
     executable: str = ""
+    nodes: int = 0
     cancel: str = ""
     told: Reason | None = None
     told_words: str = ""
@@ -186,11 +188,22 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     record = evidence.exit
     if seen.cause in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
         return _cancelled(evidence, seen)
+    if (
+        record is not None
+        and seen.cause is Reason.NODE_FAILURE
+        and _node_outlived(evidence, record)
+    ):
+        return _by_record(evidence, record)
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
         return _verdict(evidence, seen.cause, seen.message or f"the scheduler says {seen.word}")
     if told := _by_output(evidence):
         return told
     waited = evidence.ended_for or 0.0
+    if seen.exit_code == GUARD_CODE and evidence.start is not None:
+        if record is None and waited < patience.lost:
+            return None
+        if record is None or record.code != GUARD_CODE:
+            return _started_twice(evidence, record)
     if record is None and waited < patience.record and seen.signal != "SIGKILL":
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
@@ -206,6 +219,27 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if evidence.missing_outputs and waited < patience.outputs:
         return None
     return _by_record(evidence, record)
+
+
+def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:
+    """The end that the scheduler tells of is that of a start that the script itself refused.
+
+    The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
+    """
+    if record is None:
+        return _verdict(evidence, Reason.LOST, _FORGOTTEN)
+    if record.signals:
+        return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
+    return _by_record(evidence, record)
+
+
+def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
+    """Whether the node was still there when the program ended by itself.
+
+    Slurm's controller, killed right after an end, has forgotten it, and minutes later misses the
+    job on its node: NODE_FAIL. (Of several nodes another one may have failed the program.)
+    """
+    return evidence.nodes == 1 and not record.signals
 
 
 def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
@@ -262,21 +296,20 @@ def _exit_words(record: ExitRecord) -> str:
     return f"ended by {name}{by}" if name else f"ended with exit code {record.code}{by}"
 
 
+_FORGOTTEN_AND_ENDED = "the scheduler forgot that it ran, and ended it when it noticed"
 _FORGOTTEN = (
-    "the scheduler lost the job while it ran, and started it again without knowing it; the second"
-    " start did not run the program"
+    "the scheduler forgot that it ran and started it again, which did not run the program; whether"
+    " the first start still runs it does not know"
 )
 
 
 def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     record, seen = evidence.exit, evidence.observation
     code = record.code if record else (seen.exit_code if seen else None)
-    name = signal_of(code) or (seen.signal if seen else "")
+    name = signal_of(code) or (seen.signal if seen and not record else "")
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
-    elif code == GUARD_CODE and record is None:
-        reason, summary = Reason.NODE_FAILURE, _FORGOTTEN
     if code == FOLDER_CODE and not evidence.start:
         reason, summary = Reason.SETUP_FAILED, "the job folder cannot be written on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)

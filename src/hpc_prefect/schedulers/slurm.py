@@ -151,11 +151,17 @@ class SlurmScheduler:
         return _read_history((yield _sacct(f"--name={tag}", "--starttime=now-30days")))
 
     def cancel(
-        self, ids: Sequence[str], options: Mapping[str, object]
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        # Unknown and finished jobs are passed over in silence, with exit status 0.
-        reply = yield Command(("scancel", *ids))
-        return None if reply.code == 0 else NoAnswer(reply.said)
+        failed = None
+        for job_id, tag in jobs.items():
+            # With the name, because a killed controller that forgets a job gives its id again: a
+            # job of another name is left alone, with exit status 0.
+            reply = yield Command(("scancel", f"--name={tag}", job_id))
+            # What it says of a job that has ended or is not known. Without a name it is silent.
+            if reply.code != 0 and "Invalid job id specified" not in reply.stderr:
+                failed = NoAnswer(reply.said)
+        return failed
 
     def read_output(self, text: str) -> Told | None:
         for line in reversed(text.splitlines()):
