@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hpc_prefect.blocks.profiles import SCHEDULER_NAMES
 from hpc_prefect.cli import main
 from hpc_prefect.document import read_document
 from hpc_prefect.errors import ConfigurationError
-from hpc_prefect.schedulers import available
 
 from .profiles import FILLED, SITES, blanks, filled
 
@@ -99,9 +99,8 @@ def test_the_first_line_is_a_description_that_fits(name: str) -> None:
 
 def test_no_place_is_named_in_the_code() -> None:
     """But for those that are named like a scheduler, or like a room of this package."""
-    places = [
-        name for name in SITES if name not in {*available(), "pjm"} and not (SOURCE / name).is_dir()
-    ]
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    places = set(SITES) - set(SCHEDULER_NAMES) - rooms
     assert len(places) >= 2
     named = [
         (str(path.relative_to(SOURCE)), name)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
-_hp_dir='/data/me/run/.hpc-prefect/preview/76evnj5vnsykr3tn6x6e-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
 _hp_id="$HPC_LOCAL_JOBID"
 ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>/dev/null
 if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/guard" ]; then
@@ -94,4 +94,4 @@ mpiexec -n 8 '/home/me/diag' '--tolerance' '0.0001' >> "$_hp_dir/stdout" 2>> "$_
   && _hp_code=0 || _hp_code=$?
 exit "$_hp_code"
 
-# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 16 --cpus 16 --walltime 600 --memory 34359738368 --kill-grace 5.0 --out /data/me/run/.hpc-prefect/preview/76evnj5vnsykr3tn6x6e-1/scheduler.out --err /data/me/run/.hpc-prefect/preview/76evnj5vnsykr3tn6x6e-1/scheduler.err --cwd /data/me/run /data/me/run/.hpc-prefect/preview/76evnj5vnsykr3tn6x6e-1/script.sh
+# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 16 --cpus 16 --walltime 600 --memory 34359738368 --kill-grace 5.0 --out /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out --err /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err --cwd /data/me/run /data/me/run/.hpc-prefect/preview/KEY-1/script.sh

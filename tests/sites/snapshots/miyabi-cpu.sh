@@ -4,7 +4,7 @@
 #PBS -l select=2:mpiprocs=4:ompthreads=2
 #PBS -l walltime=00:10:00
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
-_hp_dir='/data/me/run/.hpc-prefect/preview/6hd6bfwo46lqxqi4nsi3-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
 _hp_id="$PBS_JOBID"
 ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>/dev/null
 if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/guard" ]; then
@@ -92,4 +92,4 @@ mpiexec.hydra -n 8 -ppn 4 '/work/gz00/me/cpu/diag' '--tolerance' '0.0001' >> "$_
   && _hp_code=0 || _hp_code=$?
 exit "$_hp_code"
 
-# Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/6hd6bfwo46lqxqi4nsi3-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/6hd6bfwo46lqxqi4nsi3-1/scheduler.err /data/me/run/.hpc-prefect/preview/6hd6bfwo46lqxqi4nsi3-1/script.sh
+# Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err /data/me/run/.hpc-prefect/preview/KEY-1/script.sh

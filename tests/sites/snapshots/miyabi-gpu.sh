@@ -4,7 +4,7 @@
 #PBS -l select=2:mpiprocs=1:ompthreads=1
 #PBS -l walltime=00:10:00
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
-_hp_dir='/data/me/run/.hpc-prefect/preview/m6fxfs66qudur734l7vw-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
 _hp_id="$PBS_JOBID"
 ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>/dev/null
 if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/guard" ]; then
@@ -93,4 +93,4 @@ mpirun -n 2 --map-by ppr:1:node --bind-to none -x PATH -x LD_LIBRARY_PATH -x OMP
   && _hp_code=0 || _hp_code=$?
 exit "$_hp_code"
 
-# Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/m6fxfs66qudur734l7vw-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/m6fxfs66qudur734l7vw-1/scheduler.err /data/me/run/.hpc-prefect/preview/m6fxfs66qudur734l7vw-1/script.sh
+# Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err /data/me/run/.hpc-prefect/preview/KEY-1/script.sh

@@ -5,7 +5,7 @@
 #PBS -l walltime=00:10:00
 #PBS -l place=scatter
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
-_hp_dir='/data/me/run/.hpc-prefect/preview/h353darve3scguzjugjw-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
 _hp_id="$PBS_JOBID"
 ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>/dev/null
 if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/guard" ]; then
@@ -89,4 +89,4 @@ mpiexec -n 2 '/shared/me/diag' '--tolerance' '0.0001' >> "$_hp_dir/stdout" 2>> "
   && _hp_code=0 || _hp_code=$?
 exit "$_hp_code"
 
-# Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/h353darve3scguzjugjw-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/h353darve3scguzjugjw-1/scheduler.err /data/me/run/.hpc-prefect/preview/h353darve3scguzjugjw-1/script.sh
+# Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err /data/me/run/.hpc-prefect/preview/KEY-1/script.sh

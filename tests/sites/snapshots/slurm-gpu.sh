@@ -7,7 +7,7 @@
 #SBATCH --partition=gpu
 #SBATCH --account=chem
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
-_hp_dir='/data/me/run/.hpc-prefect/preview/sztptgeg7tp2btjdcyce-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
 _hp_id="$SLURM_JOB_ID"
 ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>/dev/null
 if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/guard" ]; then
@@ -100,4 +100,4 @@ srun --mpi=pmix -n 2 -c 1 '/shared/me/diag' '--tolerance' '0.0001' >> "$_hp_dir/
   && _hp_code=0 || _hp_code=$?
 exit "$_hp_code"
 
-# Submitted by: sbatch --parsable --job-name=TAG --chdir=/data/me/run --output=/data/me/run/.hpc-prefect/preview/sztptgeg7tp2btjdcyce-1/scheduler.out --error=/data/me/run/.hpc-prefect/preview/sztptgeg7tp2btjdcyce-1/scheduler.err --open-mode=truncate /data/me/run/.hpc-prefect/preview/sztptgeg7tp2btjdcyce-1/script.sh
+# Submitted by: sbatch --parsable --job-name=TAG --chdir=/data/me/run --output=/data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out --error=/data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err --open-mode=truncate /data/me/run/.hpc-prefect/preview/KEY-1/script.sh
