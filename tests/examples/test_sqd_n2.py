@@ -6,6 +6,7 @@ import ast
 import asyncio
 import math
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -318,6 +319,21 @@ def test_the_file_can_be_applied() -> None:
     )
     assert document.warnings == ()
     assert len(document.items) == sum(len(kind) for kind in BLOCKS.values())
+
+
+@pytest.mark.parametrize("site_mpi", [False, True], ids=["own MPI", "site's MPI"])
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+def test_a_clusters_profile_can_be_applied_with_either_mpi(name: str, site_mpi: bool) -> None:
+    text = (DEMO / f"{name}.toml").read_text(encoding="utf-8")
+    if site_mpi:  # what the comments show, instead of what stands above them
+        names = "launcher|modules|environment"
+        text = re.sub(rf"^({names}) = .*\n", "", text, flags=re.M)
+        text, count = re.subn(rf"^# ({names}) = ", r"\1 = ", text, flags=re.M)
+        assert count == 3
+    (item,) = read_document(text, here="/shared/sqd_n2", venv="/v", environ={}).items
+    assert (item.name, item.value.scheduler) == (f"hpc-{name}", name)
+    assert item.value.executables["diag"]["path"] == "/shared/sqd_n2/diagonalize.py"
+    assert item.value.environment == ({"MPI4PY_LIBMPI": "libmpi.so.40"} if site_mpi else {})
 
 
 def test_the_program_of_the_profile_can_be_started() -> None:
