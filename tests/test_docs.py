@@ -115,8 +115,8 @@ def test_the_page_on_slurm_has_every_option() -> None:
     assert options_table(SLURM) == list(SlurmOptions.model_fields)
 
 
-def test_the_page_on_slurm_shows_a_policy_that_can_be_made() -> None:
-    (text,) = code(SLURM, "python")
+def test_the_page_on_jobs_shows_a_policy_that_can_be_made() -> None:
+    (text,) = code(JOBS, "python")
     shown: dict[str, object] = {}
     exec(text, shown)
     assert isinstance(shown["again"], hpc_prefect.RetryPolicy)

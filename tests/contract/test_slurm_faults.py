@@ -11,7 +11,7 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,7 +110,7 @@ class Jobs:
         # No program runs for longer than half a minute, and no fault lasts for longer.
         scheduler.patience = Patience(absent=40, lost=45, record=30, silent=45)
         self.connection = Connection(scheduler, self.transport, {}, ThreadPoolExecutor(8))
-        self.told: dict[str, Told] = {}
+        self.told: defaultdict[str, Told] = defaultdict(Told)
         self.runs: dict[str, JobRun] = {}
         self.results: dict[str, JobResult] = {}
 
@@ -126,14 +126,13 @@ class Jobs:
             resources=Resources(walltime=300),
             work_dir=str(self.work),
         )
-        told = self.told[label] = Told()
         request = JobRequest(
             spec=spec,
             base=f"{self.work}/{names.ROOT}/campaign/ab/{label}",
             key=label,
             claimant=this_process(),
             poll_interval=2.0,
-            listener=told,
+            listener=self.told[label],
         )
         run = self.runs[label] = JobRun(request, self.connection)
         result = self.results[label] = await run.carry_out()
@@ -238,11 +237,10 @@ async def test_cancelling_a_forgotten_job_spares_the_one_that_has_its_id_now(
 ) -> None:
     """A killed controller forgets a job that it had accepted, and gives the id again."""
     jobs = Jobs(cluster, tmp_path)
-    state = cluster.dir / "state" / "job_state"
-    saved = state.stat().st_mtime_ns
+    before = _state_of(cluster)
     await jobs.run("saved", "exit 0")
     # The next state is saved only some seconds later: until then nothing of the job is on disk.
-    await until(lambda: state.stat().st_mtime_ns != saved, "a new state on disk")
+    await until(lambda: _state_of(cluster) != before, "a new state on disk")
     forgotten = asyncio.create_task(jobs.run("forgotten", "sleep 300"))
     await until(lambda: "forgotten" in jobs.started(), "its start")
     await jobs.signal("slurmctld", "KILL")
@@ -264,3 +262,9 @@ async def test_cancelling_a_forgotten_job_spares_the_one_that_has_its_id_now(
     verdict = (await heir).verdict
     assert (verdict.reason, verdict.exit_code) == (Reason.PROGRAM_FAILED, 3)
     assert jobs.started() == ["saved", "forgotten", "heir"]
+
+
+def _state_of(cluster: SlurmCluster) -> int:
+    """Which state of the controller is on disk; 0 for none."""
+    file = cluster.dir / "state" / "job_state"
+    return file.stat().st_ino if file.exists() else 0

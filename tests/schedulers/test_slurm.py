@@ -772,7 +772,7 @@ def test_a_garbled_submission_is_never_taken_for_a_job(reply: Reply) -> None:
         assert "sbatch: " in reply.stderr
 
 
-# --- finding and cancelling
+# --- finding, and cancelling (the rest of it is in test_slurm_cancel.py)
 
 
 def test_a_job_is_looked_for_by_its_name_in_the_queue_first() -> None:
@@ -799,16 +799,11 @@ def test_a_job_that_cannot_be_looked_for_in_the_history_may_be_there() -> None:
     assert converse(SLURM.find("htag", {}), Reply(0, ""), down)[0] == NoAnswer(down.said)
 
 
-@pytest.mark.parametrize("name", ["scancel_done", "scancel_unknown"])
-def test_jobs_are_cancelled_in_one_command_and_what_is_over_does_not_matter(name: str) -> None:
-    answer, commands = converse(SLURM.cancel(["7", "8"], {}), recorded(name))
-    assert (answer, commands) == (None, ["scancel 7 8"])
-
-
 def test_a_controller_that_is_down_has_cancelled_nothing() -> None:
     down = recorded("ctld_down_scancel")
-    assert converse(SLURM.cancel(["7"], {}), down)[0] == NoAnswer(down.said)
-    assert isinstance(converse(SLURM.cancel(["7"], {}), Reply(None))[0], NoAnswer)
+    both = SLURM.cancel({"7": "htag", "8": "hother"}, {})
+    assert converse(both, down, Reply(0))[0] == NoAnswer(down.said)
+    assert isinstance(converse(SLURM.cancel({"7": "htag"}, {}), Reply(None))[0], NoAnswer)
 
 
 # --- Slurm's own lines in the job's output

@@ -65,11 +65,14 @@ class Connection:
         transport: Transport,
         options: Mapping[str, object],
         pool: ThreadPoolExecutor,
+        asking: ThreadPoolExecutor | None = None,
     ) -> None:
+        """`asking`: threads for questions, apart from submissions, which may take minutes."""
         self.scheduler = scheduler
         self.transport = transport
         self.options = options
         self.pool = pool
+        self._asking = asking or pool
         self._places: dict[str, Places] = {}
         self._jobs: dict[Watched, None] = {}
         self._wake = asyncio.Event()
@@ -95,8 +98,9 @@ class Connection:
             return result
 
     async def ask(self, dialogue: Dialogue[T]) -> T:
-        """`converse` in a thread of the pool."""
-        return await self.in_thread(lambda: self.converse(dialogue))
+        """`converse` in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._asking, self.converse, dialogue)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)

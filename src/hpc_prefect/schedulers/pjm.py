@@ -1,7 +1,7 @@
-"""PJM: `pjsub`, `pjstat`, `pjdel` of Fujitsu's Technical Computing Suite (Fugaku and its kin).
+"""PJM: `pjsub`, `pjstat`, `pjdel` of Fujitsu's Technical Computing Suite.
 
-No PJM could be run for this: the basis is the manual of V4.0L20, the guide of Fugaku, and what real
-machines printed. What none of these shows is marked "assumed".
+No PJM could be run for this: the basis is the manual of V4.0L20, a large site's guide, and what
+real machines printed. What none of these shows is marked "assumed".
 
 The queue (`pjstat`) is asked first. The history (`pjstat -H`) shows ended jobs only, and is asked
 about those that the queue no longer lists; it shows three days unless it is told how many.

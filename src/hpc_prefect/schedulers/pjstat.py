@@ -2,8 +2,7 @@
 
 Pure and total: a text that is no table raises ValueError, and no word that is not in the tables
 below is ever an end. The words and codes are those of Fujitsu's manuals (Technical Computing Suite
-V4.0L20); listings of Fugaku and of a Fujitsu machine at BSC were seen. What neither shows is marked
-"assumed".
+V4.0L20); listings of two real machines were read. What none of these shows is marked "assumed".
 """
 
 from __future__ import annotations
