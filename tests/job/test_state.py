@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.state import (
     Evidence,
-    JobResult,
     JobState,
     Observation,
     Patience,
