@@ -12,50 +12,31 @@ import asyncio
 import gc
 import os
 import resource
-import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from hpc_prefect.server import ensure_server, free_port, stop_server
+from common import HOME, prefect_server, told  # before Prefect
 
-CALLS = 20
-AT_ONCE = 100
-WARM_UP = 20
-MOST_EXTRA_SECONDS = 0.35
-MOST_CPU_MS = 20.0
+# isort: split
 
-HOME = Path(tempfile.mkdtemp(prefix="hpc-prefect-bench-"))
-# Prefect reads its settings when it is imported; nothing of the user's own counts here.
-for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-    del os.environ[name]
-os.environ |= {
-    "PREFECT_HOME": str(HOME),
-    "PREFECT_PROFILES_PATH": str(HOME / "profiles.toml"),
-    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "INFO",
-    # Records go to the server, as in every real run; the terminal is for the results.
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "DO_NOT_TRACK": "1",
-}
+from prefect import flow, task
 
-
-PORT = free_port()
-os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{PORT}/api"
-
-from prefect import flow, task  # noqa: E402
-from prefect.logging.handlers import APILogWorker  # noqa: E402
-
-from hpc_prefect import (  # noqa: E402
+from hpc_prefect import (
     CommandBlock,
     ExecutionProfileBlock,
     HPCProfileBlock,
     JobResult,
     run_job_from_blocks,
 )
+
+CALLS = 20
+AT_ONCE = 100
+WARM_UP = 20
+MOST_EXTRA_SECONDS = 0.35
+MOST_CPU_MS = 20.0
 
 
 def save_blocks() -> None:
@@ -145,10 +126,6 @@ async def all_at_once() -> tuple[float, float, float, float]:
 # --- what is told
 
 
-def told(value: float, most: float, unit: str) -> str:
-    return f"target {most:g} {unit} {'met' if value <= most else 'missed'}"
-
-
 def report_one_by_one() -> None:
     called, plain = (statistics.median(each) for each in asyncio.run(one_by_one()))
     extra = called - plain
@@ -176,16 +153,10 @@ def report_all_at_once() -> None:
 
 
 def main() -> None:
-    print("starting a Prefect server (half a minute) …", file=sys.stderr)
-    ensure_server(HOME, port=PORT)
-    try:
+    with prefect_server():
         save_blocks()
         report_one_by_one()
         report_all_at_once()
-    finally:
-        APILogWorker.drain_all()  # what is still to be sent would be told as an error later
-        stop_server(HOME)
-        shutil.rmtree(HOME, ignore_errors=True)
 
 
 if __name__ == "__main__":

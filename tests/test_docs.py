@@ -9,14 +9,25 @@ import sys
 from pathlib import Path
 
 import hpc_prefect
-from hpc_prefect.blocks import PBSOptions
+from hpc_prefect.blocks import (
+    Call,
+    CommandBlock,
+    ExecutionProfileBlock,
+    PBSOptions,
+    PJMOptions,
+    SlurmOptions,
+    resolve,
+)
 from hpc_prefect.document import read_document
 from hpc_prefect.job.failure import ADVICE, Reason
+from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.server import Server
 
 ROOT = Path(__file__).parents[1]
 JOBS = ROOT / "docs" / "jobs.md"
 PBS = ROOT / "docs" / "pbs.md"
+PJM = ROOT / "docs" / "pjm.md"
+SLURM = ROOT / "docs" / "slurm.md"
 
 
 def code(path: Path, language: str) -> list[str]:
@@ -62,10 +73,53 @@ def test_the_profiles_of_the_page_on_pbs_can_be_applied() -> None:
         assert item.value.scheduler == "pbs"
 
 
+def options_table(path: Path) -> list[str]:
+    """The first column of the table in the section on options."""
+    options = path.read_text().partition("## Options")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE)
+
+
 def test_the_page_on_pbs_has_every_option() -> None:
-    options = PBS.read_text().partition("## Options")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE)
-    assert rows == list(PBSOptions.model_fields)
+    assert options_table(PBS) == list(PBSOptions.model_fields)
+
+
+def test_the_profiles_of_the_page_on_pjm_can_be_applied_and_submitted() -> None:
+    node = {"num_nodes": 2, "ranks_per_node": 4, "threads_per_rank": 12, "memory_per_node": "28G"}
+    gpu = {"resource_class": "gpu", "gpus_per_node": 1, "threads_per_rank": 10}
+    for text, shape in zip(code(PJM, "toml"), (node | {"launch": "mpi"}, gpu, gpu), strict=True):
+        (item,) = read_document(text, here="/x", venv="/v", environ={}).items
+        how = ExecutionProfileBlock(profile_name="diag", command_name="diag", **shape)
+        what = CommandBlock(command_name="diag", executable_key="diag")
+        call = Call(script_filename="diag", work_dir="/vol0004/data/hp000000/me")
+        spec, secrets = resolve(what, how, item.value, call, machine_cores=8)
+        assert (scheduler_for("pjm").problems(spec), secrets) == ([], {})
+
+
+def test_the_page_on_pjm_has_every_option() -> None:
+    assert options_table(PJM) == list(PJMOptions.model_fields)
+
+
+def test_the_profile_of_the_page_on_slurm_can_be_applied_and_submitted() -> None:
+    (text,) = code(SLURM, "toml")
+    (item,) = read_document(text, here="/x", venv="/v", environ={}).items
+    for side in ("cpu", "gpu"):
+        shape = {"resource_class": side, "launch": "mpi", "memory_per_node": "4G"}
+        how = ExecutionProfileBlock(profile_name="diag", command_name="diag", **shape)
+        what = CommandBlock(command_name="diag", executable_key="diag")
+        call = Call(script_filename="diag", work_dir="/w")
+        spec, secrets = resolve(what, how, item.value, call, machine_cores=8)
+        assert (scheduler_for("slurm").problems(spec), secrets) == ([], {})
+
+
+def test_the_page_on_slurm_has_every_option() -> None:
+    assert options_table(SLURM) == list(SlurmOptions.model_fields)
+
+
+def test_the_page_on_jobs_shows_a_policy_that_can_be_made() -> None:
+    (text,) = code(JOBS, "python")
+    shown: dict[str, object] = {}
+    exec(text, shown)
+    assert isinstance(shown["again"], hpc_prefect.RetryPolicy)
 
 
 def test_the_table_of_reasons_is_that_of_the_code() -> None:

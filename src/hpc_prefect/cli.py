@@ -39,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     apply.set_defaults(run=_blocks_apply)
     actions.add_parser("list", help="list the blocks").set_defaults(run=_blocks_list)
 
+    sites = verbs.add_parser("sites", help="list the places whose profiles came with this package")
+    sites.set_defaults(run=_sites_list)
+    actions = sites.add_subparsers(metavar="ACTION")
+    show = actions.add_parser("show", help="print the TOML file of one, to be completed")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(run=_sites_show)
+
     _add_render(verbs)
 
     server = verbs.add_parser("server", help="a Prefect server of your own on this machine")
@@ -119,6 +126,23 @@ def _blocks_list(_: argparse.Namespace) -> int:
 
     for slug, name in asyncio.run(apply.list_blocks()):
         print(f"{slug}/{name}")
+    return 0
+
+
+def _sites_list(_: argparse.Namespace) -> int:
+    from hpc_prefect.sites import all_sites
+
+    for site in all_sites():
+        print(f"{site.name:<8}  {site.scheduler:<6}  {site.description}")
+    print("\nTo use one: hpc-prefect sites show NAME > FILE, complete FILE,", file=sys.stderr)
+    print("then: hpc-prefect blocks apply FILE", file=sys.stderr)
+    return 0
+
+
+def _sites_show(arguments: argparse.Namespace) -> int:
+    from hpc_prefect.sites import find_site
+
+    print(find_site(arguments.name).text, end="")
     return 0
 
 

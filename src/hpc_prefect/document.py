@@ -8,7 +8,8 @@
 
 In every text `${HERE}` is the file's folder, `${VENV}` the running Python's environment, and
 `${ENV:NAME}` the environment variable NAME, for secrets that must not stand in a file. `$${` is a
-plain `${`, for the shell.
+plain `${`, for the shell. A text of a block that is a blank, such as `"<project>"`, is still to be
+filled in: the file is refused, with what its comment says about that field.
 
 Everything here is pure: text in, a `Document` out. Saving it is in `hpc_prefect.apply`.
 """
@@ -41,6 +42,7 @@ VARIABLE = "variable"
 KINDS = (*BLOCKS, QUANTUM, VARIABLE)
 
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
+_BLANK = re.compile(r"<[a-z][a-z -]*>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class _Reader:
     """What the file says, and what is wrong with it so far."""
 
     lines: dict[tuple[str, ...], int]
+    comments: dict[int, str]
     values: Mapping[str, str]
     environ: Mapping[str, str]
     problems: list[str] = field(default_factory=list)
@@ -93,8 +96,12 @@ class _Reader:
     def place(self, where: tuple[str, ...]) -> str:
         """`line 7, [table.name] field`, with the line of the nearest thing that is in the file."""
         table, rest = ".".join(where[:2]), ".".join(where[2:])
-        line = next((n for i in range(len(where), 0, -1) if (n := self.lines.get(where[:i]))), 0)
+        line = self.line(where)
         return f"{f'line {line}, ' if line else ''}[{table}]{' ' + rest if rest else ''}"
+
+    def line(self, where: tuple[str, ...]) -> int:
+        """The line of the nearest thing that is in the file; 0: there is none."""
+        return next((n for i in range(len(where), 0, -1) if (n := self.lines.get(where[:i]))), 0)
 
     def expand(self, value: object, where: tuple[str, ...]) -> Any:
         """JSON values with every placeholder filled in."""
@@ -103,6 +110,10 @@ class _Reader:
         if isinstance(value, list):
             return [self.expand(item, where) for item in value]
         if isinstance(value, str):
+            if where[0] != VARIABLE and _BLANK.fullmatch(value):
+                comment = self.comments.get(self.line(where), "")
+                advice = f"; the file says: {comment}" if comment else ""
+                self.complain(where, f"fill in {value}, or remove the line{advice}")
             return _PLACEHOLDER.sub(lambda match: self._fill(match, where), value)
         if isinstance(value, datetime.date | datetime.time):
             self.complain(where, f"{value} is a date or time, which JSON has not: put it in quotes")
@@ -141,7 +152,7 @@ def read_document(
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source} is not TOML: {error}; nothing was saved") from error
-    reader = _Reader(_lines(text), {"HERE": here, "VENV": venv}, environ)
+    reader = _Reader(_lines(text), _comments(text), {"HERE": here, "VENV": venv}, environ)
     items = []
     for kind in (*KINDS, *sorted(set(tables) - set(KINDS))):
         content = tables.get(kind, {})
@@ -244,6 +255,21 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
                 found.setdefault(table[:length], number)
         elif key := re.match(r"\s*([\w.\"'-]+)\s*=", line):
             found.setdefault((*table, *_path(key[1])), number)
+    return found
+
+
+def _comments(text: str) -> dict[int, str]:
+    """The comment of each line, where it has one: the lines above it, and what follows in it."""
+    found: dict[int, str] = {}
+    above: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("#"):
+            above.append(line.strip("# "))
+            continue
+        beside = line.rpartition('"')[2].partition("#")[2].strip()
+        if comment := " ".join([*above, beside]).strip():
+            found[number] = comment
+        above = []
     return found
 
 

@@ -10,8 +10,10 @@ from hpc_prefect.blocks import BlockNames, Call, load_blocks, resolve
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job import folder as names
+from hpc_prefect.job.dialogue import Command
 from hpc_prefect.job.identity import digest, job_key, job_tag
 from hpc_prefect.job.script import render
+from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.prepare import file_problems
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.transports.local import LocalTransport
@@ -51,6 +53,11 @@ async def preview(call: Call, block_names: BlockNames) -> Preview:
     problems += file_problems(call, spec)
     if problems or spec is None:
         raise InvalidJob(call.subject, problems)
+    return render_preview(spec)
+
+
+def render_preview(spec: JobSpec) -> Preview:
+    """The script and the submit command of a valid job. Pure."""
     scheduler = scheduler_for(spec.site.scheduler)
     key = job_key(CAMPAIGN, (), digest(spec.identity()), 0)
     folder = JobFolder(LocalTransport(), f"{spec.work_dir}/{names.ROOT}/{CAMPAIGN}/{key}-1")
@@ -59,4 +66,9 @@ async def preview(call: Call, block_names: BlockNames) -> Preview:
     dialogue = scheduler.submit(spec, ticket)
     command = next(dialogue)
     dialogue.close()
-    return Preview(script, shlex.join(command.argv), folder.path)
+    return Preview(script, _shell_line(command), folder.path)
+
+
+def _shell_line(command: Command) -> str:
+    line = shlex.join(command.argv)
+    return f"cd {shlex.quote(command.cwd)} && {line}" if command.cwd else line

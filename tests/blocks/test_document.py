@@ -201,6 +201,45 @@ command_nam = "a"
     ]
 
 
+BLANKS = """
+[hpc-profile.hpc-here]
+# The scheduler.
+scheduler = "pbs"
+
+# The project that pays:
+# one of your groups.
+project_cpu = "<project>"  # see `id`
+queue_cpu = "<cpu queue>"
+
+[hpc-profile.hpc-here.executables]
+diag = {path = "<program>"}
+"""
+
+
+def test_a_blank_is_refused_with_what_its_comment_says() -> None:
+    assert problems(BLANKS) == [
+        "line 8, [hpc-profile.hpc-here] project_cpu: fill in <project>, or remove the line; "
+        "the file says: The project that pays: one of your groups. see `id`",
+        "line 9, [hpc-profile.hpc-here] queue_cpu: fill in <cpu queue>, or remove the line",
+        "line 12, [hpc-profile.hpc-here] executables.diag.path: fill in <program>, "
+        "or remove the line",
+    ]
+
+
+def test_only_a_whole_text_of_a_block_is_a_blank() -> None:
+    text = """
+[variable.html]
+tag = "<table>"
+[hpc-profile.hpc-here]
+scheduler = "local"
+setup = ["sort <names >sorted", "<Enter>"]
+"""
+    variable, profile = reversed(read(text).items)
+
+    assert variable.value == {"tag": "<table>"}
+    assert profile.value.setup == ["sort <names >sorted", "<Enter>"]
+
+
 def test_a_secret_of_the_file_is_in_no_message() -> None:
     text = "[hpc-profile.a]\nscheduler = 'x'\nsecret_environment = {'A B' = '${ENV:T}', C = 1}\n"
 

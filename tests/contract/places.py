@@ -249,6 +249,11 @@ class PBS(Place):
     def active(self) -> set[str]:
         return set(self.run("qselect").split())
 
+    @property
+    def state(self) -> Path:
+        """The stand-in's state folder."""
+        return Path(self.environ["PATH"].partition(":")[0]).with_name("state")
+
     def close(self) -> None:
         """End what is left."""
-        stop(Path(self.environ["PATH"].partition(":")[0]).with_name("state"))
+        stop(self.state)

@@ -106,7 +106,7 @@ class Contract:
         work_dir = tmp_path / "it's a $(work) dir %j"
         program = 'printf \'%s\\0\' "$@" > arguments; printf %s "$HOSTILE" > variable; pwd > folder'
         asyncio.run(
-            _job(
+            run_program(
                 entered,
                 work_dir,
                 "hostile",
@@ -131,7 +131,7 @@ class Contract:
             program = 'echo "$1" >> runs; echo "$1"'
             return list(
                 await asyncio.gather(
-                    *(_job(entered, tmp_path, label, program, label) for label in labels)
+                    *(run_program(entered, tmp_path, label, program, label) for label in labels)
                 )
             )
 
@@ -143,9 +143,10 @@ class Contract:
         assert len({result.job_id for result in results}) == count
 
 
-async def _job(
+async def run_program(
     place: Place, work_dir: Path, name: str, program: str, *arguments: str, **more: object
 ) -> JobResult:
+    """Run a shell text with arguments as a job of that name."""
     return await run_job_from_blocks(
         command_block_name="cmd-contract",
         execution_profile_block_name="exec-contract",

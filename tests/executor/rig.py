@@ -27,8 +27,8 @@ from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from hpc_prefect.job.state import JobResult
 from hpc_prefect.laptop import process
 from hpc_prefect.schedulers.local import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
@@ -193,7 +193,7 @@ class Rig:
     def engine(self, verb: str, *words: str) -> list[str]:
         dialogue = {
             "jobs": lambda: LocalScheduler().observe(words, self.options),
-            "cancel": lambda: LocalScheduler().cancel(words, self.options),
+            "cancel": lambda: LocalScheduler().cancel(dict.fromkeys(words, ""), self.options),
         }[verb]()
         reply = LocalTransport().run(next(dialogue))
         assert reply.code == 0, reply

@@ -103,7 +103,7 @@ async def test_a_job_that_ends_well_before_the_cancellation_arrives_keeps_its_su
     class Late(LocalScheduler):
         """The cancellation takes its time, and finds no job."""
 
-        def cancel(self, ids, options):
+        def cancel(self, jobs, options):
             gate.touch()
             yield from ()
             return NoAnswer("socket timed out")
@@ -122,7 +122,7 @@ class Deaf(LocalScheduler):
 
     patience = dataclasses.replace(LocalScheduler.patience, confirm=0.5)
 
-    def cancel(self, ids, options):
+    def cancel(self, jobs, options):
         yield from ()
 
 

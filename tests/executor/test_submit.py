@@ -70,8 +70,17 @@ async def test_how_long_a_job_waited_that_was_found_is_known_only_from_the_sched
             assert (await task).queue_seconds is None
     if killed:
         assert (await rig.run(request, connection)).queue_seconds is None
-    told = await rig.run(rig.request(rig.spec(), "told"), rig.connection(ReplyLost(accepts=True)))
-    assert told.queue_seconds is not None
+    # Found while it waits: once it has started, its own guard tells the id, and no more.
+    holds = rig.request(rig.spec("until [ -e go ]; do sleep 0.02; done", name="holds"), "holds")
+    wide = rig.request(
+        rig.spec(resources={"threads_per_rank": 2}), "wide", listener=(told := Told())
+    )
+    with rig.under_way(holds) as (held, _):
+        await until(lambda: held.job_id and rig.runs()[-1:] == ["program "], "what holds it up")
+        with rig.under_way(wide, rig.connection(ReplyLost(accepts=True))) as (_, task):
+            await until(lambda: any("found as" in text for text in told.states), "its being found")
+            (rig.work / "go").touch()
+            assert (await task).queue_seconds is not None
 
 
 async def test_a_job_that_was_surely_not_accepted_is_submitted_again(rig):

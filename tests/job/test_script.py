@@ -205,8 +205,8 @@ def test_the_program_reads_nothing_and_runs_in_the_work_dir(bench: Bench) -> Non
 
 
 def test_the_same_id_passes_again_and_appends_to_the_records_and_the_output(bench: Bench) -> None:
-    bench.write("/bin/echo", "hello")
-    assert [bench.run("7.a"), bench.run("7.a")] == [0, 0]
+    bench.write("/bin/sh", "-c", "echo hello; exit 3")
+    assert [bench.run("7.a"), bench.run("7.a")] == [3, 3]
     starts, exits = read_starts(bench.read("start")), read_exits(bench.read("exit"))
     assert [start.id for start in starts] == ["7.a", "7.a"]
     assert [start.token for start in starts] == [end.token for end in exits]
@@ -219,13 +219,29 @@ def test_a_start_that_the_scheduler_has_not_counted_does_not_start_the_program(
     bench: Bench,
 ) -> None:
     """Twice under one id: the second is a requeue only where the scheduler says so."""
-    for restarts, codes in (("0", [0, 117, 117]), ("1", [0, 0, 117]), ("", [0, 0, 0])):
+    for restarts, codes in (("0", [3, 117, 117]), ("1", [3, 3, 117]), ("", [3, 3, 3])):
         preamble = dataclasses.replace(PREAMBLE, restarts=restarts)
         for name in ("start", "exit", "stdout", "guard"):
             (bench.folder / name).unlink(missing_ok=True)
-        bench.write("/bin/echo", "ran", preamble=preamble)
+        bench.write("/bin/sh", "-c", "echo ran; exit 3", preamble=preamble)
         assert [bench.run() for _ in range(3)] == codes
-        assert bench.read().split() == [b"ran"] * codes.count(0)
+        assert bench.read().split() == [b"ran"] * codes.count(3)
+
+
+def test_a_program_that_succeeded_is_not_started_again(bench: Bench) -> None:
+    """Its caller knows of the success by then; a scheduler that forgot the end may requeue it."""
+    bench.write("/bin/echo", "ran")
+    assert [bench.run(), bench.run()] == [0, 0]
+    assert "has run to its end" in bench.said
+    assert bench.read() == b"ran\n"
+    assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
+
+
+def test_a_program_that_ended_with_0_after_a_signal_starts_again(bench: Bench) -> None:
+    """That was no success by the record alone: it may have been requeued by that signal."""
+    bench.write("/bin/sh", "-c", "echo ran; kill -TERM $PPID")
+    assert [bench.run(), bench.run()] == [0, 0]
+    assert bench.read() == b"ran\nran\n"
 
 
 def test_another_id_ends_with_117_is_noted_and_does_not_start_the_program(bench: Bench) -> None:

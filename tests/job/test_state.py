@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.state import (
     Evidence,
-    JobResult,
     JobState,
     Observation,
     Patience,
@@ -444,6 +444,21 @@ def test_what_the_scheduler_wrote_tells_why_a_program_was_killed_without_a_recor
     assert verdict.summary == TOLD["told_words"]
 
 
+@pytest.mark.parametrize(
+    ("cancel", "expected"),
+    [
+        ("", Reason.CANCELLED_ELSEWHERE),
+        ("user", Reason.CANCELLED),
+        ("timeout", Reason.TIMED_OUT),
+    ],
+)
+def test_a_deletion_that_only_the_jobs_output_tells_of_is_told_by_who_asked_for_it(
+    cancel: str, expected: Reason
+) -> None:
+    deleted = {"told": Reason.CANCELLED, "told_words": "PJM 7090"}
+    assert reason(absent_for=PATIENCE.absent, cancel=cancel, **deleted) is expected
+
+
 def test_what_the_scheduler_wrote_tells_why_when_it_does_not_list_the_job_any_more() -> None:
     assert reason(absent_for=PATIENCE.absent - 1, **TOLD) is None
     assert reason(absent_for=PATIENCE.absent, **TOLD) is Reason.OUT_OF_MEMORY
@@ -465,10 +480,35 @@ def test_the_schedulers_own_word_about_the_reason_counts_more_than_what_it_wrote
     assert reason(observation=seen(cause=Reason.WALLTIME), **TOLD) is Reason.WALLTIME
 
 
-def test_a_job_that_its_scheduler_forgot_and_started_again_is_a_failure_of_the_machine() -> None:
-    """The second start left the guard's code and no record; the first was killed without one."""
+def test_of_a_job_that_its_scheduler_forgot_and_started_again_only_its_own_record_tells() -> None:
+    """The second start left the guard's code; the first may still run, so nothing may run yet."""
     ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=117)
-    assert reason(observation=ended, ended_for=PATIENCE.record) is Reason.NODE_FAILURE
+    assert reason(observation=ended, ended_for=PATIENCE.lost - 1) is None
+    assert reason(observation=ended, ended_for=PATIENCE.lost) is Reason.LOST
+    assert reason(record(), observation=ended) is Reason.SUCCEEDED
+    assert reason(record(3), observation=ended) is Reason.PROGRAM_FAILED
+    for code in (0, 143):
+        noticed = record(code, signals=("TERM",))
+        assert reason(noticed, observation=ended) is Reason.NODE_FAILURE, "so it may run again"
+    assert reason(record(), missing_outputs=("o",), observation=ended) is Reason.OUTPUT_LOST
     own = judge(record(117), observation=ended)
     assert own is not None
     assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"
+
+
+def test_a_node_that_outlived_the_program_is_not_why_it_ended() -> None:
+    """A killed controller forgets an end, and later says NODE_FAIL of the job that it misses."""
+    missed = seen(cause=Reason.NODE_FAILURE, signal="SIGHUP")
+    verdict = judge(record(3), observation=missed, nodes=1)
+    assert verdict is not None
+    assert (verdict.reason, verdict.exit_code) == (Reason.PROGRAM_FAILED, 3)
+    assert verdict.signal == ""
+
+
+def test_a_node_that_ended_the_program_is_why_it_failed() -> None:
+    missed = seen(cause=Reason.NODE_FAILURE)
+    assert reason(record(143, signals=("TERM",)), observation=missed, nodes=1) is (
+        Reason.NODE_FAILURE
+    )
+    assert reason(record(1), observation=missed, nodes=2) is Reason.NODE_FAILURE
+    assert reason(observation=missed, nodes=1) is Reason.NODE_FAILURE

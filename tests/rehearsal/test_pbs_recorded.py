@@ -46,7 +46,12 @@ BEFORE = {
 RUNNING_FIRST = {"hold_running", "qdel_force", "qdel_running"}
 PATIENCE = 10.0
 BY_HAND = {"server_down", "json_escaping", "env_values", "exiting_stageout_retry"}
-CASES = sorted(path.stem for path in RECORDED.glob("*.json") if path.stem not in BY_HAND)
+#: What is not rehearsed, or was recorded by other means; the dialect's tests read these.
+NOT_HERE = {
+    *("end_cput_exceeded", "json_environments", "qsig_suspend", "qstat_one_connection"),
+    "server_unresolvable",
+}
+CASES = sorted(path.stem for path in RECORDED.glob("*.json") if path.stem not in BY_HAND | NOT_HERE)
 
 
 def counted_from(pbs, first):

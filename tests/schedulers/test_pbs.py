@@ -537,7 +537,7 @@ def test_every_command_has_a_time_limit_and_qstat_a_time_zone() -> None:
     """A hung server blocks them for ever; qstat prints local times without a zone."""
     started = [
         PBS.submit(spec(), TICKET), PBS.observe(["1.s"], {}), PBS.observe(["1.s"], TABLE),
-        PBS.find("htag", {}), PBS.cancel(["1.s"], {}),
+        PBS.find("htag", {}), PBS.cancel({"1.s": "htag"}, {}),
     ]  # fmt: skip
     commands = [next(dialogue) for dialogue in started]
     assert all(command.timeout == 60.0 for command in commands)
@@ -899,7 +899,7 @@ def test_a_table_without_our_job_is_searched_in_queue_and_history() -> None:
 
 
 def test_jobs_are_cancelled_in_one_command() -> None:
-    said, commands = converse(PBS.cancel(["1.s", "2.s"], {}), Reply(0))
+    said, commands = converse(PBS.cancel({"1.s": "htag", "2.s": "hother"}, {}), Reply(0))
     assert (said, commands) == (None, ["qdel 1.s 2.s"])
 
 
@@ -914,7 +914,7 @@ def test_jobs_are_cancelled_in_one_command() -> None:
     ],
 )
 def test_a_job_that_is_over_need_not_be_cancelled(reply: Reply) -> None:
-    assert converse(PBS.cancel(["1.s"], {}), reply)[0] is None
+    assert converse(PBS.cancel({"1.s": "htag"}, {}), reply)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -928,7 +928,7 @@ def test_a_job_that_is_over_need_not_be_cancelled(reply: Reply) -> None:
     ],
 )
 def test_a_cancellation_that_pbs_did_not_take_in_is_told(reply: Reply) -> None:
-    assert converse(PBS.cancel(["1.s"], {}), reply)[0] == NoAnswer(reply.said)
+    assert converse(PBS.cancel({"1.s": "htag"}, {}), reply)[0] == NoAnswer(reply.said)
 
 
 # --- the job's own output

@@ -91,7 +91,7 @@ def test_a_command_does_not_see_what_an_enclosing_job_left_in_the_environment() 
     inherited = [
         "SLURM_JOB_ID", "SBATCH_X", "SRUN_X", "PBS_JOBID", "PJM_JOBID", "OMPI_COMM_WORLD_RANK",
         "PMI_RANK", "PMIX_RANK", "PRTE_X", "HYDI_X", "HYDRA_X", "MPIR_X", "MPIEXEC_X",
-        "HPC_LOCAL_JOBID",
+        "HPC_LOCAL_JOBID", "SQUEUE_PARTITION", "SACCT_FORMAT", "SCANCEL_PARTITION",
     ]  # fmt: skip
     kept = [
         "OMPI_MCA_btl",
@@ -262,3 +262,8 @@ def test_of_many_links_of_one_name_the_first_stands_and_only_it_is_told_so(tmp_p
     made = [LocalTransport().link(path, target) for target in ("7.a", "closed", "7.a")]
     assert made == [True, False, False]
     assert LocalTransport().read_link(path) == "7.a"
+
+
+def test_a_command_runs_where_it_is_told_to(tmp_path: Path) -> None:
+    here = TRANSPORT.run(Command(("pwd",), cwd=str(tmp_path)))
+    assert here.stdout == f"{tmp_path.resolve()}\n"

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: A useful answer is never older than this many intervals, however long nothing changes.
 _BACK_OFF = 3.0
+#: A little later, by up to so much of an interval: many flows on a login node do not ask in step.
+_DISORDER = 0.1
 #: A job that seems to have ended is asked about ever less often while nothing comes of it (a long
 #: kill grace, a scheduler that clears up): each pause so much longer than the last one, up to so
 #: many times the first.
@@ -65,11 +67,14 @@ class Connection:
         transport: Transport,
         options: Mapping[str, object],
         pool: ThreadPoolExecutor,
+        asking: ThreadPoolExecutor | None = None,
     ) -> None:
+        """`asking`: threads for questions, apart from submissions, which may take minutes."""
         self.scheduler = scheduler
         self.transport = transport
         self.options = options
         self.pool = pool
+        self._asking = asking or pool
         self._places: dict[str, Places] = {}
         self._jobs: dict[Watched, None] = {}
         self._wake = asyncio.Event()
@@ -77,6 +82,7 @@ class Connection:
         self._asked_at = float("-inf")
         self._answers_alike = 0
         self._failures = 0
+        self._disorder = random.uniform(0, _DISORDER)
         self._asked_for: set[Watched] = set()  # wanted an answer and got none that helped
         self._hurried_pause = scheduler.hurry
 
@@ -95,8 +101,9 @@ class Connection:
             return result
 
     async def ask(self, dialogue: Dialogue[T]) -> T:
-        """`converse` in a thread of the pool."""
-        return await self.in_thread(lambda: self.converse(dialogue))
+        """`converse` in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._asking, self.converse, dialogue)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
@@ -120,10 +127,10 @@ class Connection:
         self._asked_for.discard(job)
         self._wake.set()
 
-    async def cancel(self, job_id: str) -> bool:
+    async def cancel(self, job_id: str, tag: str) -> bool:
         """Ask for the end of a job; False when the scheduler did not take that in."""
         try:
-            said = await self.ask(self.scheduler.cancel([job_id], self.options))
+            said = await self.ask(self.scheduler.cancel({job_id: tag}, self.options))
         except TransportError as error:
             said = NoAnswer(str(error))
         if isinstance(said, NoAnswer):
@@ -171,7 +178,8 @@ class Connection:
 
     def _next_question(self) -> float:
         interval = min(job.poll_interval for job in self._jobs)
-        pause = interval * min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        back_off = min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        pause = interval * (back_off + self._disorder)
         wanting = self._wanting()
         if wanting:
             # While the scheduler fails, a job that newly wants to know is no reason to press it.
@@ -202,8 +210,8 @@ class Connection:
         self._asked_for &= self._wanting()
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
-        # A little disorder, so that many flows on one login node do not ask in step.
         self._asked_at = clock() + random.uniform(-0.05, 0.05) * self.scheduler.hurry
+        self._disorder = random.uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
         """Note whether a question had no useful answer about some jobs; say so now and then."""

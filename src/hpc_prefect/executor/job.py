@@ -15,7 +15,8 @@ from hpc_prefect.executor.settle import settle
 from hpc_prefect.executor.submission import submit, take_place
 from hpc_prefect.executor.watch import Watch
 from hpc_prefect.job.failure import Reason, Verdict
-from hpc_prefect.job.state import Evidence, JobResult
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.state import Evidence
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -120,7 +121,9 @@ class JobRun:
         """From now on this is the attempt's job."""
         if attempt.job_id:
             self._tell(f"{attempt.job_id} was a second job; {other} is followed")
-            await self._connection.cancel(attempt.job_id)  # it may still wait in the queue
+            await self._connection.cancel(
+                attempt.job_id, attempt.tag
+            )  # it may still wait in the queue
         else:
             self._tell(f"it was submitted after all; {other} is followed")
         await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
@@ -167,7 +170,7 @@ class JobRun:
         deadline = clock() + patience
         heard = False
         while not watch.verdict.done() and (left := deadline - clock()) > 0:
-            heard = heard or await connection.cancel(watch.job_id)
+            heard = heard or await connection.cancel(watch.job_id, self._attempt.tag)
             watch.wants_answer = True
             connection.hurry(watch)
             await asyncio.wait([watch.verdict], timeout=left if heard else min(left, 2.0))

@@ -18,7 +18,7 @@ from hpc_prefect.executor.claim import TOUCH_EVERY, Claim
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
-from hpc_prefect.job.state import JobResult
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.transports.local import LocalTransport
 
@@ -54,6 +54,7 @@ class Executor:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
+        self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
         self._connections: dict[str, Connection] = {}
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[JobResult]] = {}
@@ -109,7 +110,11 @@ class Executor:
         key = json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
             self._connections[key] = Connection(
-                scheduler_for(site.scheduler), LocalTransport(), site.options, self._pool
+                scheduler_for(site.scheduler),
+                LocalTransport(),
+                site.options,
+                self._pool,
+                self._asking,
             )
         return self._connections[key]
 

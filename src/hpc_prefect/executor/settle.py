@@ -12,7 +12,8 @@ from typing import Any
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason, Verdict
-from hpc_prefect.job.state import Evidence, JobResult
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.state import Evidence
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -38,7 +39,7 @@ async def settle(
     if verdict.reason in _MAY_STILL_BE_THERE:
         left.append(attempt.job_id)
     for job_id in left:
-        await connection.cancel(job_id)
+        await connection.cancel(job_id, attempt.tag)
     attempt.request.listener.state(f"{verdict.reason}: {verdict.summary}")
     return result
 

@@ -138,6 +138,7 @@ class Watch:
             job_id=self.job_id,
             walltime=spec.resources.walltime,
             executable=spec.executable.path,
+            nodes=spec.resources.num_nodes,
             observation=self._seen,
             absent_for=_age(self._absent_since, now) or 0.0,
             silent_for=now - self._answered_at,

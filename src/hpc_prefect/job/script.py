@@ -21,6 +21,10 @@ FOLDER_CODE = 118
 MISSING_CODE = 127
 
 
+#: A shell pattern for a clean exit record, as `_hp_end` writes it.
+_CLEAN = """'"phase":"program","signals":""'*'"code":0,"oom":0,'"""
+
+
 def quote(text: str) -> str:
     """One shell word that is exactly `text`, in any POSIX shell."""
     return "'" + text.replace("'", "'\\''") + "'"
@@ -67,7 +71,9 @@ def _guard(folder: str, preamble: Preamble) -> str:
     the link says counts. A requeued job has the same id and passes.
 
     A scheduler that was killed and has lost what it knew may start a job a second time under the
-    same id without knowing it (Slurm's controller does): that is no requeue.
+    same id without knowing it, or requeue one whose end it has forgotten (Slurm's controller does
+    both). The first is no requeue; and what has succeeded, as `ExitRecord.clean` says, is not run
+    again, because its caller has been told so.
     """
     return f"""\
 # hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
@@ -82,6 +88,14 @@ if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" 
   printf '%s\\n' "$_hp_id" >> "$_hp_dir/{names.DUPLICATES}"
   echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2
   exit {GUARD_CODE}
+fi
+_hp_done=
+while IFS= read -r _hp_line; do
+  case $_hp_line in *{_CLEAN}*) _hp_done=yes ;; esac
+done 2>/dev/null < "$_hp_dir/{names.EXIT}"
+if [ -n "$_hp_done" ]; then
+  echo "hpc-prefect: the program has run to its end; it was not started again" >&2
+  exit 0
 fi
 {_uncounted_start(preamble.restarts)}_hp_now() {{
   local now=${{EPOCHREALTIME:-$(date +%s)}}

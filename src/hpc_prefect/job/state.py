@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
@@ -89,6 +87,7 @@ class Evidence:
         record_for: since its exit record was first seen.
         missing_outputs: expected outputs that are not there, or older than the start.
         executable: the program's path, for messages.
+        nodes: how many it runs on; 0 when that is not known.
         cancel: who of us asked for its end: "", "user" or "timeout".
         told, told_words: what the scheduler wrote into the job's own output about its end.
     """
@@ -104,6 +103,7 @@ class Evidence:
     exits: tuple[ExitRecord, ...] = ()
     missing_outputs: tuple[str, ...] = ()
     executable: str = ""
+    nodes: int = 0
     cancel: str = ""
     told: Reason | None = None
     told_words: str = ""
@@ -185,12 +185,23 @@ def _success(evidence: Evidence) -> Verdict:
 def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> Verdict | None:
     record = evidence.exit
     if seen.cause in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
-        return _cancelled(evidence, seen)
+        return _cancelled(evidence, seen.message or f"the scheduler says {seen.word}")
+    if (
+        record is not None
+        and seen.cause is Reason.NODE_FAILURE
+        and _node_outlived(evidence, record)
+    ):
+        return _by_record(evidence, record)
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
         return _verdict(evidence, seen.cause, seen.message or f"the scheduler says {seen.word}")
     if told := _by_output(evidence):
         return told
     waited = evidence.ended_for or 0.0
+    if seen.exit_code == GUARD_CODE and evidence.start is not None:
+        if record is None and waited < patience.lost:
+            return None
+        if record is None or record.code != GUARD_CODE:
+            return _started_twice(evidence, record)
     if record is None and waited < patience.record and seen.signal != "SIGKILL":
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
@@ -208,8 +219,28 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     return _by_record(evidence, record)
 
 
-def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
-    said = seen.message or f"the scheduler says {seen.word}"
+def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:
+    """The end that the scheduler tells of is that of a start that the script itself refused.
+
+    The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
+    """
+    if record is None:
+        return _verdict(evidence, Reason.LOST, _FORGOTTEN)
+    if record.signals:
+        return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
+    return _by_record(evidence, record)
+
+
+def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
+    """Whether the node was still there when the program ended by itself.
+
+    Slurm's controller, killed right after an end, has forgotten it, and minutes later misses the
+    job on its node: NODE_FAIL. (Of several nodes another one may have failed the program.)
+    """
+    return evidence.nodes == 1 and not record.signals
+
+
+def _cancelled(evidence: Evidence, said: str) -> Verdict:
     if evidence.cancel == "timeout":
         return _verdict(evidence, Reason.TIMED_OUT, said)
     if evidence.cancel:
@@ -224,6 +255,8 @@ def _by_output(evidence: Evidence) -> Verdict | None:
         record is not None and (record.phase != "program" or _ended_well(record))
     ):
         return None
+    if evidence.told in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
+        return _cancelled(evidence, evidence.told_words)
     return _verdict(evidence, evidence.told, evidence.told_words)
 
 
@@ -262,21 +295,20 @@ def _exit_words(record: ExitRecord) -> str:
     return f"ended by {name}{by}" if name else f"ended with exit code {record.code}{by}"
 
 
+_FORGOTTEN_AND_ENDED = "the scheduler forgot that it ran, and ended it when it noticed"
 _FORGOTTEN = (
-    "the scheduler lost the job while it ran, and started it again without knowing it; the second"
-    " start did not run the program"
+    "the scheduler forgot that it ran and started it again, which did not run the program; whether"
+    " the first start still runs it does not know"
 )
 
 
 def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     record, seen = evidence.exit, evidence.observation
     code = record.code if record else (seen.exit_code if seen else None)
-    name = signal_of(code) or (seen.signal if seen else "")
+    name = signal_of(code) or (seen.signal if seen and not record else "")
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
-    elif code == GUARD_CODE and record is None:
-        reason, summary = Reason.NODE_FAILURE, _FORGOTTEN
     if code == FOLDER_CODE and not evidence.start:
         reason, summary = Reason.SETUP_FAILED, "the job folder cannot be written on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
@@ -310,81 +342,3 @@ def signal_name(number: int) -> str:
 def signal_of(code: int | None) -> str:
     """The signal that a shell reports as 128 + n; empty for a plain exit code."""
     return signal_name(code - 128) if code else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobResult:
-    """What one call returns, the same for every scheduler.
-
-    Attributes:
-        job_id: the scheduler's id; empty when the submission was refused.
-        name, tag: what a person calls it, and its name in the scheduler.
-        state: `succeeded`, `failed`, `cancelled` or `lost`.
-        attempt: 1 for the first submission of this job, one more for each after a failure.
-        queue_seconds, run_seconds: time in the queue and on the nodes; None when not known.
-        resources_used: what the scheduler told, such as `max_rss` (bytes) and `cpu_seconds`.
-        collected: the result is that of an earlier run of the same experiment.
-    """
-
-    job_id: str
-    name: str
-    tag: str
-    key: str
-    attempt: int
-    verdict: Verdict
-    folder: str
-    script_path: str
-    stdout_path: str
-    stderr_path: str
-    host: str = ""
-    queue_seconds: float | None = None
-    run_seconds: float | None = None
-    resources_used: dict[str, float] = field(default_factory=dict)
-    collected: bool = False
-
-    @property
-    def state(self) -> str:
-        if self.verdict.succeeded:
-            return "succeeded"
-        if self.verdict.reason is Reason.LOST:
-            return "lost"
-        ended_by_us = self.verdict.reason in (
-            Reason.CANCELLED,
-            Reason.CANCELLED_ELSEWHERE,
-            Reason.TIMED_OUT,
-        )
-        return "cancelled" if ended_by_us else "failed"
-
-    @property
-    def succeeded(self) -> bool:
-        return self.verdict.succeeded
-
-    @property
-    def exit_code(self) -> int | None:
-        return self.verdict.exit_code
-
-    @property
-    def signal(self) -> str:
-        return self.verdict.signal
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values only, for the journal and the run record."""
-        return dataclasses.asdict(self) | {"state": self.state}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> JobResult:
-        """The result that `as_dict` described; unknown keys of a later version are ignored.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is no result.
-        """
-        known = {f.name for f in dataclasses.fields(cls)}
-        given = values["verdict"]
-        verdict = Verdict(
-            reason=Reason(given["reason"]),
-            summary=str(given["summary"]),
-            said=str(given.get("said", "")),
-            exit_code=given.get("exit_code"),
-            signal=str(given.get("signal", "")),
-        )
-        return cls(**({k: v for k, v in values.items() if k in known} | {"verdict": verdict}))

@@ -110,9 +110,12 @@ class Scheduler(Protocol):
         """All jobs with that name, whatever their state, by their ids; names are unique."""
 
     def cancel(
-        self, ids: Sequence[str], options: Mapping[str, object]
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        """Ask for the end of jobs; that they ended is seen by `observe`."""
+        """Ask for the end of jobs, names by ids; that they ended is seen by `observe`.
+
+        A scheduler that gives an id again must be told the name too, and spare what has another.
+        """
 
     def read_output(self, text: str) -> Told | None:
         """What the scheduler itself wrote into the job's output about its end, if anything.

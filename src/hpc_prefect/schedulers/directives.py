@@ -25,19 +25,34 @@ def line_problems(what: str, line: str) -> list[str]:
 
 
 def refused_options(
-    what: str, lines: Iterable[str], refused: Mapping[str, str], *, letters: str = ""
+    what: str, lines: Iterable[str], refused: Mapping[str, str], *, flags: str = ""
 ) -> list[str]:
     """A sentence for each free directive that would undo what this package relies on.
 
+    A line is read as the scheduler reads it: further options after the first one, options in
+    quotes, long ones cut short (`--arr`) and short ones in a row (`-Ha1-9`) count like any other.
+
     Args:
         refused: by option (`-o`, `--output`), why it cannot be given, or what to use instead.
-        letters: short options that need no blank before their value, as in `-N5`.
+        flags: short options without a value, after which another one may follow in the same word.
     """
     problems = []
     for line in lines:
-        name = line.split()[0].partition("=")[0] if line.split() else ""
-        if len(name) > 2 and name[1] != "-" and name[1] in letters:
-            name = name[:2]
-        if name in refused:
-            problems.append(f"{what} {line!r} cannot be given: {refused[name]}")
+        found = (_refusal(word, refused, flags) for word in line.translate(_UNQUOTED).split())
+        if reason := next(filter(None, found), ""):
+            problems.append(f"{what} {line!r} cannot be given: {reason}")
     return problems
+
+
+_UNQUOTED = str.maketrans("", "", "'\"\\")
+
+
+def _refusal(word: str, refused: Mapping[str, str], flags: str) -> str:
+    """Why the option that this word begins cannot be given; empty when it can, or is none."""
+    if not word.startswith("-"):
+        return ""
+    if not word.startswith("--"):
+        return refused.get("-" + word[1:].lstrip(flags)[:1], "")
+    name = word.partition("=")[0]
+    meant = [each for each in refused if name != "--" and each.startswith(name)]
+    return refused.get(name, "") or (refused[meant[0]] if meant else "")

@@ -110,9 +110,9 @@ class LocalScheduler:
         return _read(reply)
 
     def cancel(
-        self, ids: Sequence[str], options: Mapping[str, object]
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        reply = yield _engine("cancel", options, *ids)
+        reply = yield _engine("cancel", options, *jobs)
         return None if reply.code == 0 else NoAnswer(reply.said)
 
     def read_output(self, text: str) -> Told | None:

@@ -127,9 +127,9 @@ class PBSScheduler:
         }
 
     def cancel(
-        self, ids: Sequence[str], options: Mapping[str, object]
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        reply = yield Command(("qdel", *ids), timeout=_LIMIT)
+        reply = yield Command(("qdel", *jobs), timeout=_LIMIT)
         said = [line for line in reply.stderr.splitlines() if line.strip()]
         if reply.code == 0 or (reply.code and said and all(_GONE.search(line) for line in said)):
             return None

@@ -17,17 +17,8 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation, Patience, signal_name
-from hpc_prefect.schedulers.base import (
-    Accepted,
-    Answer,
-    NoAnswer,
-    Refused,
-    Submission,
-    Ticket,
-    Told,
-    Unclear,
-)
-from hpc_prefect.schedulers.directives import line_problems, refused_options, value_problems
+from hpc_prefect.schedulers import sbatch
+from hpc_prefect.schedulers.base import Answer, NoAnswer, Submission, Ticket, Told
 
 #: "JOB STATE CODES" of squeue(1) and sacct(1). A word that is not here is UNKNOWN, never an end.
 _STATES = {
@@ -58,6 +49,9 @@ _ENDS = {
     "CANCELLED": Reason.CANCELLED,
 }
 
+_WAITING = (JobState.QUEUED, JobState.HELD)
+_NO_HOST = ("n/a", "None assigned")
+
 #: For other ends Slurm shows whatever its own signal left.
 _WITH_CODE = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
 
@@ -79,20 +73,10 @@ _QUEUE_FIELDS = (
 )
 _HISTORY_FIELDS = "JobID,JobName,State,ExitCode,Submit,Start,End,NodeList,Reason"
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
 #: Times as seconds since 1970 instead of local times without a zone.
 _SECONDS = {"SLURM_TIME_FORMAT": "%s"}
-
-#: What the controller answers when it has looked at a job and does not take it (slurm_errno.c).
-#: Anything else may have been said by the connection, while the job exists.
-_REFUSAL = re.compile(
-    r"Invalid|Requested|Required|More (processors|nodes)|Too many|Unsupported|Incompatible|Missing"
-    r"|Job (violates|dependency|size|script|cannot)|Memory|Node count|Task count|No partition"
-    r"|Access/permission denied|User's group|Unspecified error|Reservation|Expired|Licenses"
-    r"|Pathname|Batch job script|Unable to allocate|Duplicate|Feature|Only one|Burst buffer"
-)
-_SUBMISSION_FAILED = re.compile(r"Batch job submission failed: (.*)")
-#: QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit …: too many jobs wait, not a wrong job.
-_FULL = re.compile(r"\w*SubmitJobs?\w*Limit")
 
 _OUTPUT = (
     (re.compile(r"DUE TO TIME LIMIT"), Reason.WALLTIME),
@@ -106,26 +90,6 @@ _OUTPUT = (
 #: Only Slurm's own lines: a program may write what it likes.
 _OWN_LINE = re.compile(r"(slurmstepd|srun|slurmd)\S*: error: ")
 
-_REFUSED_DIRECTIVES = {
-    **dict.fromkeys(("-J", "--job-name"), "the job's name is how it is found again"),
-    **dict.fromkeys(
-        ("-o", "--output", "-e", "--error", "--open-mode"), "output goes to the job folder"
-    ),
-    **dict.fromkeys(("-D", "--chdir"), "the program runs in work_dir"),
-    **dict.fromkeys(("-a", "--array"), "one call is one job"),
-    **dict.fromkeys(("-M", "--clusters"), "the other commands would ask another cluster"),
-    **dict.fromkeys(("-W", "--wait"), "the flow waits by itself"),
-    **dict.fromkeys(("-t", "--time"), "set walltime in the execution profile"),
-    **dict.fromkeys(("-N", "--nodes"), "set num_nodes in the execution profile"),
-    **dict.fromkeys(("-A", "--account"), "set project_cpu or project_gpu"),
-    **dict.fromkeys(("-p", "--partition"), "set queue_cpu or queue_gpu"),
-    **dict.fromkeys(("--mem", "--mem-per-cpu"), "set memory_per_node in the execution profile"),
-    **dict.fromkeys(("--requeue", "--no-requeue"), "set slurm.requeue"),
-    "--wrap": "the script is ours",
-    "--test-only": "the job would not be submitted",
-    "--parsable": "it is given",
-}
-
 
 class SlurmScheduler:
     """`Scheduler` for Slurm."""
@@ -137,31 +101,10 @@ class SlurmScheduler:
     hurry = 2.0
 
     def problems(self, spec: JobSpec) -> list[str]:
-        options = spec.site.options
-        named = {
-            "queue": spec.site.queue,
-            "project": spec.site.project,
-            **{f"slurm.{name}": options.get(name, "") for name in ("qos", "reservation")},
-            **{f"slurm.{name}": options.get(name, "") for name in ("constraint", "gpu_type")},
-        }
-        found = [text for what, value in named.items() for text in value_problems(what, value)]
-        for name in options.get("qpu", ()):
-            found += value_problems("slurm.qpu", name)
-        lines = options.get("directives", ())
-        for line in lines:
-            found += line_problems("slurm.directives", line)
-        found += refused_options(
-            "slurm.directives", lines, _REFUSED_DIRECTIVES, letters="JoeDaMWtNAp"
-        )
-        if options.get("requeue") == "yes" and spec.secret_names:
-            found.append(
-                "slurm.requeue is 'yes', but the profile has a secret_environment: a job reads its"
-                " secrets once, so a requeued one would have none; choose 'no', or use retries"
-            )
-        return found
+        return sbatch.problems(spec)
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
-        lines = tuple(f"#SBATCH {option}" for option in _directives(spec))
+        lines = tuple(f"#SBATCH {option}" for option in sbatch.directives(spec))
         return Preamble(
             directives=lines,
             id_expression='"$SLURM_JOB_ID"',
@@ -179,9 +122,10 @@ class SlurmScheduler:
                 "--open-mode=truncate",
                 ticket.script,
             ),
-            timeout=120.0,
+            # While the controller has no room, sbatch tries by itself for two minutes.
+            timeout=150.0,
         )
-        return _submission(reply)
+        return sbatch.submission(reply)
 
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]
@@ -207,11 +151,17 @@ class SlurmScheduler:
         return _read_history((yield _sacct(f"--name={tag}", "--starttime=now-30days")))
 
     def cancel(
-        self, ids: Sequence[str], options: Mapping[str, object]
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        # Unknown and finished jobs are passed over in silence, with exit status 0.
-        reply = yield Command(("scancel", *ids))
-        return None if reply.code == 0 else NoAnswer(reply.said)
+        failed = None
+        for job_id, tag in jobs.items():
+            # With the name, because a killed controller that forgets a job gives its id again: a
+            # job of another name is left alone, with exit status 0.
+            reply = yield Command(("scancel", f"--name={tag}", job_id))
+            # What it says of a job that has ended or is not known. Without a name it is silent.
+            if reply.code != 0 and "Invalid job id specified" not in reply.stderr:
+                failed = NoAnswer(reply.said)
+        return failed
 
     def read_output(self, text: str) -> Told | None:
         for line in reversed(text.splitlines()):
@@ -222,69 +172,9 @@ class SlurmScheduler:
         return None
 
 
-def _directives(spec: JobSpec) -> list[str]:
-    shape, site, options = spec.resources, spec.site, spec.site.options
-    found = [
-        f"--nodes={shape.num_nodes}",
-        f"--ntasks-per-node={shape.ranks_per_node}",
-        f"--cpus-per-task={shape.threads_per_rank}",
-        f"--time={_walltime(shape.walltime)}",
-    ]
-    if shape.memory_per_node:
-        found.append(f"--mem={-(-shape.memory_per_node // 1024**2)}M")
-    if shape.gpus_per_node:
-        kind = f"{options['gpu_type']}:" if options.get("gpu_type") else ""
-        gres = options.get("gpu_option") == "gres"
-        wanted = f"{kind}{shape.gpus_per_node}"
-        found.append(f"--gres=gpu:{wanted}" if gres else f"--gpus-per-node={wanted}")
-    if site.queue:
-        found.append(f"--partition={site.queue}")
-    if site.project:
-        found.append(f"--account={site.project}")
-    for name in ("qos", "reservation", "constraint"):
-        if options.get(name):
-            found.append(f"--{name}={options[name]}")
-    if options.get("exclusive"):
-        found.append("--exclusive")
-    if options.get("qpu"):
-        found.append(f"--qpu={','.join(options['qpu'])}")
-    # The script reads its secrets once, so a second start of it would have none.
-    requeue = "no" if spec.secret_names else options.get("requeue", "site")
-    if requeue != "site":
-        found.append("--requeue" if requeue == "yes" else "--no-requeue")
-    return [*found, *options.get("directives", ())]
-
-
-def _walltime(seconds: int) -> str:
-    days, rest = divmod(seconds, 86400)
-    return f"{days}-{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
-
-
 def _pattern(path: str) -> str:
     """A path for `--output`, in which `%j` and its like would be replaced."""
     return path.replace("%", "%%")
-
-
-def _submission(reply: Reply) -> Submission:
-    job_id = reply.stdout.strip().partition(";")[0]  # "ID;CLUSTER" where there are several
-    if reply.code == 0 and job_id.isdecimal():
-        return Accepted(job_id)
-    if reply.code in (1, 255) and not job_id and _is_refusal(reply.stderr):
-        return Refused(_without_prefix(reply.stderr), full=bool(_FULL.search(reply.stderr)))
-    return Unclear(reply.said)
-
-
-def _is_refusal(stderr: str) -> bool:
-    """Whether the job does not exist, for sure."""
-    failed = _SUBMISSION_FAILED.search(stderr)
-    if failed:
-        return _REFUSAL.match(failed[1]) is not None
-    # Before anything was sent: options or script are not as they must be.
-    return stderr.startswith("sbatch: ") and "fatal" not in stderr and "contact" not in stderr
-
-
-def _without_prefix(stderr: str) -> str:
-    return "\n".join(line.removeprefix("sbatch: error: ") for line in stderr.strip().splitlines())
 
 
 def _squeue(which: str) -> Command:
@@ -309,7 +199,7 @@ def _read_queue(reply: Reply) -> dict[str, Observation] | NoAnswer:
 
 
 def _queue_row(row: Mapping[str, str]) -> Observation:
-    status = int(row["exit_code"]) if row["exit_code"].isdecimal() else 0  # as of wait(2)
+    status = _number(row["exit_code"])  # as of wait(2)
     return _observation(
         (row["JobID"], row["Name"], row["State"], row["Reason"]),
         (status >> 8, status & 0x7F),
@@ -345,13 +235,9 @@ def _read_history(reply: Reply) -> dict[str, Observation] | NoAnswer:
 
 def _history_row(row: Mapping[str, str]) -> Observation:
     code, _, number = row["ExitCode"].partition(":")
-    ended = (
-        int(code) if code.isdecimal() else 0,
-        int(number) if number.isdecimal() else 0,
-    )
     return _observation(
         (row["JobID"], row["JobName"], row["State"], row["Reason"]),
-        ended,
+        (_number(code), _number(number)),
         (row["Submit"], row["Start"], row["End"], row["NodeList"]),
     )
 
@@ -376,10 +262,11 @@ def _observation(
         exit_code=None if number or cause not in _WITH_CODE else code,
         signal=signal_name(number),
         message=_message(cause, word, reason, number),
-        host=when[3],
-        queued_at=_time(when[0]),
-        started_at=_time(when[1]),
-        ended_at=_time(when[2]) if cause else 0.0,
+        host="" if when[3] in _NO_HOST else when[3],
+        queued_at=float(_number(when[0])),
+        # Of a job that waits it is only when it may start.
+        started_at=0.0 if state in _WAITING else float(_number(when[1])),
+        ended_at=float(_number(when[2])) if cause else 0.0,
     )
 
 
@@ -411,5 +298,6 @@ def _message(cause: Reason | None, word: str, reason: str, number: int) -> str:
     return reason
 
 
-def _time(text: str) -> float:
-    return float(text) if text.isdecimal() else 0.0
+def _number(text: str) -> int:
+    """0 for what is none, such as `N/A`."""
+    return int(text) if _NUMBER.fullmatch(text) else 0

@@ -16,10 +16,15 @@ from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.transports.base import FileStatus
 
 #: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
+#: With them a user's defaults for Slurm's commands, which would hide jobs from our questions or
+#: keep them from being cancelled (SQUEUE_PARTITION, SCANCEL_PARTITION, …).
 _INHERITED = (
     "SLURM_",
     "SBATCH_",
     "SRUN_",
+    "SQUEUE_",
+    "SACCT_",
+    "SCANCEL_",
     "PBS_",
     "PJM_",
     "OMPI_",
@@ -106,6 +111,7 @@ class LocalTransport:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
+                cwd=command.cwd or None,
                 start_new_session=True,  # its children end with it, and our Ctrl-C is not theirs
             )
         except OSError as error:
