@@ -163,6 +163,7 @@ def test_a_wide_record_is_not_cut(pbs):
 
 
 def test_a_deleted_job_stays_running_for_a_moment_and_takes_its_tree_with_it(pbs):
+    pbs.install(linger=5.0)  # longer than a busy machine takes to ask
     job = pbs.submit(f"sleep 600 & echo $! > {pbs.mark('pid')}; wait")
     pid = int(until(lambda: pbs.mark("pid").exists() and pbs.mark("pid").read_text().strip()))
     pbs.ok("qdel", job)
