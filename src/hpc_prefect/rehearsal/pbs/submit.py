@@ -8,9 +8,12 @@ import signal
 import sys
 import time
 
+from hpc_prefect.rehearsal.state import user
+from hpc_prefect.rehearsal.text import Refusal
+
 from . import directives, resources
-from .server import DONE, Server, job_number, user
-from .words import SERVER, VERSION, Refusal, encoded, getopt
+from .server import DONE, Server, job_number
+from .words import SERVER, VERSION, encoded, getopt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +59,7 @@ def qsub(server: Server, words: list[str]) -> int:
         server.wake()
     if server.fault("dies-after-submit"):
         os.kill(os.getpid(), signal.SIGKILL)
-    while server.fault("hangs-after-submit"):
-        time.sleep(_LOOK_SECONDS)
+    server.blocks("hangs-after-submit")
     print(job["id"], flush=True)
     return _await(server, n) if job["block"] else 0
 
