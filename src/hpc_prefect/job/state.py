@@ -187,7 +187,7 @@ def _success(evidence: Evidence) -> Verdict:
 def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> Verdict | None:
     record = evidence.exit
     if seen.cause in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
-        return _cancelled(evidence, seen)
+        return _cancelled(evidence, seen.message or f"the scheduler says {seen.word}")
     if (
         record is not None
         and seen.cause is Reason.NODE_FAILURE
@@ -242,8 +242,7 @@ def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
     return evidence.nodes == 1 and not record.signals
 
 
-def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
-    said = seen.message or f"the scheduler says {seen.word}"
+def _cancelled(evidence: Evidence, said: str) -> Verdict:
     if evidence.cancel == "timeout":
         return _verdict(evidence, Reason.TIMED_OUT, said)
     if evidence.cancel:
@@ -258,6 +257,8 @@ def _by_output(evidence: Evidence) -> Verdict | None:
         record is not None and (record.phase != "program" or _ended_well(record))
     ):
         return None
+    if evidence.told in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
+        return _cancelled(evidence, evidence.told_words)
     return _verdict(evidence, evidence.told, evidence.told_words)
 
 
