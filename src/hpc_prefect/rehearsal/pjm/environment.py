@@ -65,7 +65,7 @@ def obstacle(server: Server, job: Record) -> str:
     """Why the job cannot be started, as a word for its end; or nothing."""
     if not os.access(job["work"], os.X_OK | os.W_OK):
         return "no folder"
-    for path in (job["out"], job["err"]):
+    for path in (job["out"],) if job["join"] else (job["out"], job["err"]):
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
         except OSError:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-_FILE_WIDTH, _LISTING_WIDTH = 25, 31
+_FILE_WIDTH, _LISTED_WIDTH = 25, 31
+_FIRST_LISTED = ("JOB ID", "JOB NAME", "JOB TYPE", "JOB MODEL", "RETRY NUM", "SUB JOB NUM")
+_NOT_LISTED = ("START BULKNO", "END BULKNO", "HOST NAME")
 _RULE = "-" * 65
 
 
@@ -64,9 +66,10 @@ def items(job: Record) -> dict[str, object]:
 
 
 def block(job: Record) -> str:
-    """As `pjstat -s` shows it."""
-    omitted = ("START BULKNO", "END BULKNO", "HOST NAME")
-    return _lines({k: v for k, v in items(job).items() if k not in omitted}, _LISTING_WIDTH)
+    """As `pjstat -s` shows it: in another order, and without some."""
+    found = items(job)
+    first = {key: found[key] for key in _FIRST_LISTED}
+    return _lines({k: v for k, v in (first | found).items() if k not in _NOT_LISTED}, _LISTED_WIDTH)
 
 
 def write(job: Record) -> None:
