@@ -42,6 +42,23 @@ def test_a_listing_has_the_columns_of_fugaku_to_the_last_blank(pjm):
     assert row == recorded
 
 
+def test_the_history_shows_a_job_over_its_limit_as_fugaku_does(pjm):
+    """There the blanks at the end of the lines are lost."""
+    head, _, recorded = lines("fugaku_history")
+    pjm.submit("exec sleep 60", "-N", "lucj-qpy-bench", "-L", "elapse=1")
+    pjm.ended("1")
+    ours, row = (line.rstrip() for line in pjm.ok("pjstat", "-H", "-v").splitlines())
+    assert ours == head
+    assert without_what_differs(row) == without_what_differs(recorded)
+
+
+def without_what_differs(row):
+    row = re.sub(r"^\d+ +", "", row)
+    row = re.sub(r"EXT \S+ +\S+ +", "EXT ", row)
+    row = re.sub(r"\d\d/\d\d \d\d:\d\d:\d\d", "DATE", row)
+    return re.sub(r"\d{4}:\d\d:\d\d", "TIME", row)
+
+
 def test_chosen_columns_are_those_of_a_real_listing(pjm):
     text = (RECORDED / "bsc_states.txt").read_text()
     recorded = next(line for line in text.split("\n") if line.startswith("JOB_ID     ST"))

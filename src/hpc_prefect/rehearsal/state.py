@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pwd
+import signal
 import time
 
 from hpc_prefect.laptop import process
@@ -76,6 +77,13 @@ class State:
     def save(self, job: Record) -> None:
         _replace(self.file(job["n"], "json"), json.dumps(job))
 
+    def add(self, job: Record, script: str) -> None:
+        """A new job, with the copy of its script."""
+        with open(self.file(job["n"], "SC"), "wb", opener=_private) as file:
+            file.write(os.fsencode(script))
+        self.save(job)
+        self.wake()
+
     def job(self, n: int) -> Record | None:
         try:
             with open(self.file(n, "json")) as file:
@@ -107,6 +115,12 @@ class State:
     def alive(self) -> list[Record]:
         """Those that can be seen and are not over."""
         return [job for job in self.jobs() if job["state"] not in self.DONE]
+
+    def lose_answer(self) -> None:
+        """What goes wrong between a submission and its answer; without the lock."""
+        if self.fault("dies-after-submit"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.blocks("hangs-after-submit")
 
     # The mom
 
@@ -140,6 +154,10 @@ class State:
     def live(self, wake: int) -> NoReturn:
         """The life of the mom, in the process that is hers."""
         raise NotImplementedError
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o700)
 
 
 def user() -> str:

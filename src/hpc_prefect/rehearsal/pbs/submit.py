@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grp
 import os
-import signal
 import sys
 import time
 
@@ -53,19 +52,10 @@ def qsub(server: Server, words: list[str]) -> int:
         job["arguments"] = " ".join(words)
         job["n"] = n = server.new()
         _name_files(job, n)
-        with open(server.file(n, "SC"), "wb", opener=_private) as file:
-            file.write(os.fsencode(script))
-        server.save(job)
-        server.wake()
-    if server.fault("dies-after-submit"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    server.blocks("hangs-after-submit")
+        server.add(job, script)
+    server.lose_answer()
     print(job["id"], flush=True)
     return _await(server, n) if job["block"] else 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o700)
 
 
 def _script(operands: list[str]) -> tuple[str, str]:

@@ -6,7 +6,6 @@ import errno
 import grp
 import os
 import re
-import signal
 import sys
 import time
 
@@ -43,20 +42,11 @@ def pjsub(server: Server, words: list[str]) -> int:
         job["n"] = n = server.new()
         job["id"] = str(n)
         _name_files(job, asked)
-        with open(server.file(n, "SC"), "wb", opener=_private) as taken:
-            taken.write(os.fsencode(script))
-        server.save(job)
-        server.wake()
-    if server.fault("dies-after-submit"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    server.blocks("hangs-after-submit")
+        server.add(job, script)
+    server.lose_answer()
     bare = asked.get("print") == "jid"
     print(f"{n}\n" if bare else info("pjsub", 0, f"Job {n} submitted."), end="", flush=True)
     return 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o700)
 
 
 def _script(operands: list[str]) -> tuple[str, str]:
