@@ -28,7 +28,7 @@ from .places import Place
 #: What every program does first: count its run, and tell under which id it runs.
 BEGIN = """
 echo "$1" >> runs
-echo "${HPC_LOCAL_JOBID:-${SLURM_JOB_ID:-$PBS_JOBID}}" > "$1.id"
+echo "${HPC_LOCAL_JOBID:-${SLURM_JOB_ID:-${PBS_JOBID:-$PJM_JOBID}}}" > "$1.id"
 """
 GIVE_UP = "give up"
 FOR_EVER = "while :; do sleep 0.2; done"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hpc_prefect.rehearsal.pbs.install import install, stop
+from hpc_prefect.rehearsal.pbs import install as pbs
+from hpc_prefect.rehearsal.pjm import install as pjm
 
 from ..engines import SlurmCluster
 
@@ -52,6 +54,8 @@ class Place:
     environ: Mapping[str, str] = field(default_factory=dict)
     shortest_walltime: str = "00:01:00"
     lacks: Mapping[str, str] = field(default_factory=dict)
+    #: The name of a folder of which a shell, or the scheduler, would make something else.
+    work_dir: str = "it's a $(work) dir %j"
     #: Fields of the execution profile that a variant needs here beside its own.
     executions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -208,7 +212,15 @@ class Slurm(Place):
         self.run("scontrol", "requeue", job_id)
 
 
-class PBS(Place):
+class Rehearsed(Place):
+    """A scheduler of the package's own, whose commands are bound to a state folder."""
+
+    @property
+    def state(self) -> Path:
+        return Path(self.environ["PATH"].partition(":")[0]).with_name("state")
+
+
+class PBS(Rehearsed):
     """The rehearsal PBS: the answers of a recorded one, about real processes."""
 
     KNOWN = frozenset({"memory", "rejected", "never", "dependency", "held", "waits"})
@@ -218,7 +230,7 @@ class PBS(Place):
         """`options`: of the profile's `pbs`; with a table for status the site's own `qstat`."""
         commands, state = folder / "bin", folder / "state"
         table = options.get("status_dialect") == "table"
-        install(commands, state, ncpus=64, qstat="table" if table else "openpbs")
+        pbs.install(commands, state, ncpus=64, qstat="table" if table else "openpbs")
         environ = {"PATH": f"{commands}:{os.environ['PATH']}"}
         later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
         waits = {"pbs": {"directives": [f"-a {later}"]}}
@@ -251,11 +263,60 @@ class PBS(Place):
     def active(self) -> set[str]:
         return set(self.run("qselect").split())
 
-    @property
-    def state(self) -> Path:
-        """The stand-in's state folder."""
-        return Path(self.environ["PATH"].partition(":")[0]).with_name("state")
+    def close(self) -> None:
+        """End what is left."""
+        pbs.stop(self.state)
+
+
+class PJM(Rehearsed):
+    """The rehearsal PJM: the answers of the manuals and of Fugaku, about real processes."""
+
+    KNOWN = frozenset({"memory", "rejected", "held", "waits", "node failure", "requeued"})
+
+    @classmethod
+    def at(cls, folder: Path, name: str, **options: Any) -> PJM:
+        """`options`: of the profile's `pjm`."""
+        commands, state = folder / "bin", folder / "state"
+        pjm.install(commands, state)
+        later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
+        waits = {"pjm": {"directives": [f"--at {later}"]}}
+        return cls(
+            name=name,
+            profile={"scheduler": "pjm", "pjm": options, "poll_interval": 2.0},
+            special={
+                "memory": {},
+                "rejected": {"queue_cpu": "nosuch"},
+                "held": waits,
+                "waits": waits,
+                "node failure": {"pjm": {"requeue": "no"}},
+                "requeued": {"pjm": {"requeue": "yes"}},
+            },
+            environ={"PATH": f"{commands}:{os.environ['PATH']}"},
+            shortest_walltime="00:00:03",
+            work_dir="it's a $(work) dir",  # PJM would replace %j
+        )
+
+    def cancel(self, job_id: str) -> None:
+        self.run("pjdel", job_id)
+
+    def hold(self, job_id: str) -> None:
+        self.run("pjhold", job_id)
+
+    def fail_node(self, job_id: str) -> None:
+        """As if its node was lost: first what looks after the job is killed, then the job."""
+        record = json.loads((self.state / "jobs" / f"{job_id}.json").read_text())
+        job = self.state / "spool" / "jobs" / record["engine"].partition(".")[0]
+        script = json.loads((job / "start.json").read_text())["process"]
+        for who in ((job / "supervisor").read_text(), script):
+            os.kill(int(who.split()[1]), signal.SIGKILL)
+
+    def requeue(self, job_id: str) -> None:
+        self.fail_node(job_id)
+
+    def active(self) -> set[str]:
+        rows = self.run("pjstat", "--choose", "jid").split("\n")[1:]
+        return {row.strip() for row in rows if row}
 
     def close(self) -> None:
         """End what is left."""
-        stop(self.state)
+        pjm.stop(self.state)

@@ -103,7 +103,7 @@ class Contract:
     def test_arguments_and_environment_arrive_byte_for_byte(
         self, entered: Place, ended: Ended, tmp_path: Path
     ) -> None:
-        work_dir = tmp_path / "it's a $(work) dir %j"
+        work_dir = tmp_path / entered.work_dir
         program = 'printf \'%s\\0\' "$@" > arguments; printf %s "$HOSTILE" > variable; pwd > folder'
         asyncio.run(
             run_program(

@@ -1,4 +1,4 @@
-"""A rehearsal PBS as its users have it: commands on PATH, text and real processes."""
+"""The rehearsals as their users have them: commands on PATH, text and real processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType, ModuleType
 
-from hpc_prefect.rehearsal.pbs.install import install, stop
+from hpc_prefect.rehearsal.pbs import install as pbs_install
+from hpc_prefect.rehearsal.pjm import install as pjm_install
 
 PATIENCE = 30.0
 RECORDED = Path(__file__).parents[1] / "transcripts" / "openpbs"
@@ -37,26 +41,27 @@ def until(predicate, what="the condition"):
     return value
 
 
-class Pbs:
-    """The commands on one state folder."""
+class Rehearsal:
+    """The commands on one state folder.
+
+    Attributes:
+        module: installs and stops them.
+        defaults: what is installed if a test does not say otherwise.
+    """
+
+    module: ModuleType
+    defaults: Mapping[str, object]
 
     def __init__(self, folder: Path, **options) -> None:
         self.bin, self.state = folder / "bin", folder / "state"
         self.work, self.home = folder / "work", folder / "home"
         for path in (self.work, self.home):
             path.mkdir(parents=True)
-        self.options = {
-            "queues": QUEUES,
-            "groups": ["gz00"],
-            "home": str(self.home),
-            "shell": "/bin/bash",
-            "exiting": 0.02,
-            **options,
-        }
+        self.options = {"home": str(self.home), "shell": "/bin/bash", **self.defaults, **options}
         self.install()
 
     def install(self, **changes):
-        install(self.bin, self.state, **{**self.options, **changes})
+        self.module.install(self.bin, self.state, **{**self.options, **changes})
 
     def environment(self, **more):
         return {
@@ -95,6 +100,52 @@ class Pbs:
         path.chmod(0o755)
         return str(path)
 
+    def fault(self, name, *, on=True):
+        path = self.state / "faults" / name
+        path.touch() if on else path.unlink(missing_ok=True)
+
+    def mark(self, name):
+        return self.work / name
+
+    def process_of_a_job(self):
+        """The first process of the only job, and the one that looks after it."""
+        (start,) = self.state.glob("spool/jobs/*/start.json")
+        (file,) = self.state.glob("spool/jobs/*/supervisor")
+        whos = (json.loads(start.read_text())["process"], file.read_text())
+        return tuple(int(who.split()[1]) for who in whos)
+
+    def stop(self):
+        self.module.stop(self.state)
+        # A mom that is gone closes its pipe: nothing of the test is left behind.
+        until(lambda: not self.has_mom(), "the end of the mom")
+
+    def has_mom(self):
+        try:
+            os.close(os.open(self.state / "wake", os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    def kill_mom(self):
+        for folder in os.listdir("/proc"):
+            if folder.isdecimal() and _reads(folder, self.state / "wake"):
+                os.kill(int(folder), signal.SIGKILL)
+        until(lambda: not self.has_mom())
+
+
+def _reads(pid, path):
+    try:
+        return any(
+            os.readlink(f"/proc/{pid}/fd/{fd}") == str(path) for fd in os.listdir(f"/proc/{pid}/fd")
+        )
+    except OSError:
+        return False
+
+
+class Pbs(Rehearsal):
+    module = pbs_install
+    defaults = MappingProxyType({"queues": QUEUES, "groups": ["gz00"], "exiting": 0.02})
+
     def submit(self, text, *options, **more):
         return self.ok("qsub", *options, self.script(text), **more).strip()
 
@@ -116,24 +167,52 @@ class Pbs:
     def ended(self, job):
         return self.reaches(job, "F")
 
-    def fault(self, name, *, on=True):
-        path = self.state / "faults" / name
-        path.touch() if on else path.unlink(missing_ok=True)
 
-    def mark(self, name):
-        return self.work / name
+class Pjm(Rehearsal):
+    module = pjm_install
+    defaults = MappingProxyType(
+        {
+            "groups": ["rccs-aot"],
+            "rscgrps": {
+                "small": {"node": (1, 384), "elapse": (1, 259200), "elapse_default": 60},
+                "int": {"elapse": (1, 14400), "run": 1, "accept": 2},
+                "large": {"node": (385, 12288)},
+                "off": {"enabled": False},
+                "gated": {"gate": "Q09 Computing resources shortage occurred.[group]"},
+            },
+            "kill_grace": 0.5,
+            "linger": 0.1,
+            "gap": 0.05,
+        }
+    )
 
-    def stop(self):
-        stop(self.state)
-        # A mom that is gone closes its pipe: nothing of the test is left behind.
-        until(lambda: not self.has_mom(), "the end of the mom")
+    def submit(self, text, *options, **more):
+        return self.ok("pjsub", "-z", "jid", *options, self.script(text), **more).strip()
 
-    def has_mom(self):
-        try:
-            os.close(os.open(self.state / "wake", os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            return False
-        return True
+    def row(self, job, *history):
+        """Its cells by the heads of their columns, or None."""
+        table = self.ok("pjstat", *history, "-v", job).split("\n")
+        return cells(table[0], table[1]) if table[1] else None
+
+    def reaches(self, job, state):
+        return until(
+            lambda: seen if (seen := self.row(job)) and seen["ST"] == state else None,
+            f"{job} in state {state}",
+        )
+
+    def ended(self, job):
+        return until(lambda: self.row(job, "-H"), f"{job} in the history")
+
+    def end(self, job):
+        seen = self.ended(job)
+        return tuple(seen[name] for name in ("ST", "EC", "PC", "SN"))
+
+
+def cells(head, row):
+    """Of a table whose columns are as wide as their heads' distances."""
+    starts = [match.start() for match in re.finditer(r"\S+", head)]
+    ends = [*starts[1:], None]
+    return {head[a:b].strip(): row[a:b].strip() for a, b in zip(starts, ends, strict=True)}
 
 
 # What differs between two runs of the same thing

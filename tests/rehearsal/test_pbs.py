@@ -1,6 +1,5 @@
 """The rehearsal PBS: real jobs and their ends, hostile words, a site's table, and each fault."""
 
-import json
 import os
 import re
 import signal
@@ -86,10 +85,9 @@ def test_an_end_has_its_status(pbs, text, options, status, substate):
 def test_a_job_whose_supervisor_is_killed_ends_like_one_of_a_lost_node(pbs):
     job = pbs.submit("sleep 60")
     pbs.reaches(job, "R")
-    (file,) = pbs.state.glob("spool/jobs/*/supervisor")
-    os.kill(int(file.read_text().split()[1]), signal.SIGKILL)
-    (start,) = pbs.state.glob("spool/jobs/*/start.json")
-    os.kill(int(json.loads(start.read_text())["process"].split()[1]), signal.SIGKILL)
+    script, supervisor = pbs.process_of_a_job()
+    os.kill(supervisor, signal.SIGKILL)
+    os.kill(script, signal.SIGKILL)
     assert pbs.ended(job)["Exit_status"] == -4
 
 
@@ -187,24 +185,12 @@ def test_a_mom_that_is_killed_loses_no_job_and_starts_none_twice(pbs):
     wait = f"echo x >> {pbs.mark('ran')}; until [ -e {pbs.mark('go')} ]; do sleep 0.05; done"
     job = pbs.submit(wait)
     until(lambda: pbs.mark("ran").exists())
-    for folder in os.listdir("/proc"):
-        if folder.isdecimal() and _reads(folder, pbs.state / "wake"):
-            os.kill(int(folder), signal.SIGKILL)
-    until(lambda: not pbs.has_mom())
+    pbs.kill_mom()
     other = pbs.submit("true")
     pbs.ended(other)
     pbs.mark("go").touch()
     assert pbs.ended(job)["Exit_status"] == 0
     assert pbs.mark("ran").read_text() == "x\n"
-
-
-def _reads(pid, path):
-    try:
-        return any(
-            os.readlink(f"/proc/{pid}/fd/{fd}") == str(path) for fd in os.listdir(f"/proc/{pid}/fd")
-        )
-    except OSError:
-        return False
 
 
 # Hostile words

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc_prefect.rehearsal import text
 from hpc_prefect.rehearsal.pbs import directives, resources, words
 
 LETTERS = "-lNWvqkjaejoJ=:+,\"'\\ #PBS1b²\n\udcff"
@@ -16,7 +17,7 @@ def answered(call, *arguments):
     """What it gives, or the exit status with which it refuses; nothing else is raised."""
     try:
         return call(*arguments)
-    except words.Refusal as refused:
+    except text.Refusal as refused:
         return refused.code
 
 
@@ -42,7 +43,7 @@ def test_a_variable_without_quotes_and_backslashes_arrives_as_it_is(value):
 def test_a_quoted_word_is_one_word_for_a_shell(value):
     import shlex
 
-    assert shlex.split(words.shell_quoted(value)) == [value]
+    assert shlex.split(text.shell_quoted(value)) == [value]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 
-from .server import DONE, Server, job_number, user
-from .words import SERVER, VERSION, Refusal, getopt, moment
+from hpc_prefect.rehearsal.commands import run
+from hpc_prefect.rehearsal.state import user
+from hpc_prefect.rehearsal.text import Refusal
+
+from .server import DONE, Server, job_number
+from .words import SERVER, VERSION, getopt, moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,22 +25,7 @@ _DELETED = 91
 
 def main(name: str, state: str, words: list[str]) -> int:
     """Run one command; its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        # Names, paths and values need not be UTF-8.
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    try:
-        status = _command(name)(Server(state), words)
-    except Refusal as refused:
-        print(refused.text, end="", file=sys.stderr)
-        status = refused.code
-    except BrokenPipeError:
-        return 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if status < 0:  # the real one is killed by this signal
-        os.kill(os.getpid(), -status)
-        signal.pause()
-    return status
+    return run(lambda: _command(name)(Server(state), words))
 
 
 def _command(name: str) -> Callable[[Server, list[str]], int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hpc_prefect.rehearsal.text import Refusal, split, unquoted
+
 from .resources import pairs
-from .words import Refusal, getopt, split, unquoted
+from .words import getopt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
-from .server import Server, user
-from .words import decoded, shell_quoted
+from hpc_prefect.rehearsal.state import user
+from hpc_prefect.rehearsal.text import shell_quoted
+
+from .server import Server
+from .words import decoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

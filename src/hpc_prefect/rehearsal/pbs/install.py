@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pwd
-import sys
-import time
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
-from .server import DONE, Server
-from .words import shell_quoted
+from hpc_prefect.rehearsal import install as shared
 
-_PROGRAM = Path(__file__).with_name("program.py")
-_FOLDERS = ("jobs", "faults", "undelivered", "aux", "tmp")
-_LOOK_SECONDS = 0.02
+from .server import Server
+
+_COMMANDS = ("qsub", "qstat", "qdel", "qselect", "qhold", "qrls")
 
 
 class Queue(TypedDict, total=False):
@@ -52,28 +46,17 @@ class Options(TypedDict, total=False):
 
 def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
     """Make the state folder, empty or with the jobs of before, and the commands that use it."""
-    config = _config(folder, options)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _FOLDERS:
-        (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    (state / "config.json").write_text(json.dumps(config, indent=1))
-    for name in ("qsub", "qstat", "qdel", "qselect", "qhold", "qrls"):
-        table = name == "qstat" and config["qstat"] == "table"
-        program = [sys.executable, "-I", "-S", str(_PROGRAM), "qstat-table" if table else name]
-        words = " ".join(shell_quoted(word) for word in [*program, str(state.resolve())])
-        command = folder / name
-        command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-        command.chmod(0o755)
+    shared.only(options, Options.__annotations__)
+    config = _config(options)
+    commands = {name: name for name in _COMMANDS}
+    if config["qstat"] == "table":
+        commands["qstat"] = "qstat-table"
+    shared.write("pbs", folder, state, config, commands)
+    (state / "undelivered").mkdir(mode=0o700, exist_ok=True)
 
 
-def _config(folder: Path, options: Options) -> dict[str, object]:
-    if unknown := options.keys() - Options.__annotations__.keys():
-        raise TypeError(f"install has no option {sorted(unknown)[0]!r}")
-    try:
-        account = pwd.getpwuid(os.getuid())
-        home, shell = account.pw_dir, account.pw_shell
-    except KeyError:
-        home, shell = "", ""
+def _config(options: Options) -> dict[str, object]:
+    home, shell = shared.account()
     queues: dict[str, Queue] = options.get("queues") or {"workq": {}}
     return {
         "qstat": "openpbs",
@@ -83,8 +66,8 @@ def _config(folder: Path, options: Options) -> dict[str, object]:
         "mem": "8gb",
         "resources": [],
         "groups": None,
-        "home": home or "/",
-        "shell": shell or "/bin/bash",
+        "home": home,
+        "shell": shell,
         "history": True,
         "enforce_mem": True,
         "kill_grace": 2.0,
@@ -92,7 +75,6 @@ def _config(folder: Path, options: Options) -> dict[str, object]:
         "exiting": 0.1,
         **options,
         "queues": queues,
-        "commands": str(folder.resolve()),
     }
 
 
@@ -100,17 +82,10 @@ def stop(state: Path, *, patience: float = 30.0) -> None:
     """Lift all faults, delete all jobs and wait until nothing of them runs any more."""
     from .commands import qdel
 
-    for fault in (state / "faults").iterdir():
-        fault.unlink()
+    shared.lift(state)
     server = Server(str(state))
     with server.lock:
-        alive = [job["id"] for job in server.jobs() if job["state"] != DONE]
+        alive = [job["id"] for job in server.alive()]
     if alive:
         qdel(server, ["-W", "force", *alive])  # one that has ended meanwhile is only reported
-    end = time.monotonic() + patience
-    while alive:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{', '.join(alive)} in {state} did not end; see mom.log there")
-        time.sleep(_LOOK_SECONDS)
-        with server.lock:
-            alive = [job["id"] for job in server.jobs() if job["state"] != DONE]
+    shared.await_ends(server, patience)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
+from hpc_prefect.rehearsal.text import Refusal
+
 from . import record
 from .commands import BAD_ID, FINISHED, UNKNOWN_ID, UNKNOWN_QUEUE
 from .server import DONE, Server, job_number
-from .words import SERVER, VERSION, Refusal, getopt, hm, seconds
+from .words import SERVER, VERSION, getopt, hm, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

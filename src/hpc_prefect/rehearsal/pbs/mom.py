@@ -1,19 +1,12 @@
-"""The process that starts the jobs through the laptop's engine and sees to their ends.
-
-It is alone in this: commands only change records and wake it. Killed, it is started again by the
-next command that changes something, finds the running jobs in the engine's spool and goes on.
-"""
+"""The process that starts the jobs, delivers their output at their end and says how they ended."""
 
 from __future__ import annotations
 
-import io
 import os
-import select
 import signal
-import sys
 import time
 
-from hpc_prefect.laptop import process, verbs
+from hpc_prefect.rehearsal.mom import FAULT_LOOK_SECONDS, BaseMom
 
 from . import record
 from .deliver import deliver, written_to
@@ -24,12 +17,10 @@ from .words import seconds, size, started_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
     Record = dict[str, Any]
 
-_QUEUE = "pbs"
-_FAULT_LOOK_SECONDS = 0.05
 # Real limits are looked at every few seconds, so a job always uses more than it may.
 _OVERRUN_SECONDS = 1
 #: The engine's word for an end: Exit_status and what the comment then says. For those without a
@@ -45,79 +36,13 @@ _FORCED = 256 + signal.SIGKILL
 _ENDED, _DELETED, _FAILED, _EXITING, _RUNNING, _QUEUED = 92, 91, 93, 51, 41, 10
 
 
-def live(state: str, wake: int) -> NoReturn:
-    """The life of the detached process."""
-    try:
-        log = os.open(os.path.join(state, "mom.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(log, 2)
-        os.close(log)
-        os.umask(0o022)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # By its name a mom that a job has started is known to be no part of that job.
-        process.become_supervisor()
-        Mom(Server(state), wake).run()
-    except FileNotFoundError:
-        pass  # the state folder was removed
-    finally:
-        if sys.exc_info()[0] is not None:
-            sys.excepthook(*sys.exc_info())
-            sys.stderr.flush()
-        os._exit(0)
+class Mom(BaseMom):
+    QUEUE = "pbs"
+    RUNNING = frozenset("R")
+    BUSY = frozenset("RE")
+    server: Server
 
-
-class Mom:
-    def __init__(self, server: Server, wake: int) -> None:
-        self.server, self.wake = server, wake
-        self.done: set[int] = set()  # jobs that are over: their records never change again
-        self.timers: list[float] = []
-
-    def run(self) -> None:
-        while True:
-            with self.server.lock:
-                self.timers = []
-                jobs = self._work()
-                busy = [job for job in jobs if job["state"] in "RE"]
-                if not busy and not self.timers:
-                    os.close(self.wake)  # under the lock: the next command finds no reader
-                    return
-            self._sleep(busy)
-
-    def _sleep(self, busy: list[Record]) -> None:
-        """Until something is changed, a job's supervisor ends or a timer is over."""
-        poll = select.poll()
-        poll.register(self.wake, select.POLLIN)
-        handles = []
-        pause = min([1.0, *(max(0.0, timer - time.time()) for timer in self.timers)])
-        for job in busy:
-            if job["state"] != "R":
-                continue
-            who = self.server.spool.supervisor(_number(job)) or "- 0 0"
-            try:
-                handles.append(os.pidfd_open(int(who.split()[1])))
-                poll.register(handles[-1], select.POLLIN)
-            except (OSError, AttributeError):  # it has ended, or this Python cannot do it
-                pause = min(pause, _FAULT_LOOK_SECONDS)
-        poll.poll(pause * 1000)
-        for handle in handles:
-            os.close(handle)
-        try:
-            while os.read(self.wake, 4096):
-                pass
-        except BlockingIOError:
-            pass
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            pass
-
-    def _work(self) -> list[Record]:
-        """Do everything that can be done now; the jobs that are not over."""
-        server = self.server
-        numbers = sorted(
-            int(name[:-5]) for name in os.listdir(server.path("jobs")) if name.endswith(".json")
-        )
-        jobs = [job for n in numbers if n not in self.done and (job := server.job(n))]
+    def work(self, jobs: list[Record]) -> list[Record]:
         for job in jobs:
             if job["state"] in "RE":
                 self._look(job)
@@ -125,18 +50,14 @@ class Mom:
             if job["state"] in "HW":
                 self._release(job)
         self._start(jobs)
-        self.done.update(job["n"] for job in jobs if job["state"] == DONE)
-        return [job for job in jobs if job["state"] != DONE]
-
-    def _later(self, when: float) -> None:
-        self.timers.append(when)
+        return self.left(jobs)
 
     # Before the start
 
     def _release(self, job: Record) -> None:
         """Let a job go whose time has come or whose parents have ended as it wants."""
         if job["at"] > time.time():
-            self._later(job["at"])
+            self.later(job["at"])
             return
         for kind, number in job["wait"] if "u" not in job["hold"] else ():
             parent = self.server.job(number)
@@ -166,7 +87,7 @@ class Mom:
             if job["state"] != "Q":
                 continue
             if job["late"] and self.server.fault("late"):
-                self._later(time.time() + _FAULT_LOOK_SECONDS)
+                self.later(time.time() + FAULT_LOOK_SECONDS)
                 continue
             name, queue = job["queue"], queues[job["queue"]]
             most = queue.get("max_run")
@@ -192,17 +113,6 @@ class Mom:
         job["engine"] = self._submit(job)
         server.save(job)
 
-    def _in_spool(self, name: str) -> str | None:
-        """The engine's id of a job that a mom started and could not note any more."""
-        spool = self.server.spool
-        if not spool.exists():
-            return None
-        for n in spool.numbers():
-            found = spool.read(n, "job")
-            if found and found["name"] == name:
-                return str(found["id"])
-        return None
-
     def _submit(self, job: Record) -> str:
         server, wanted = self.server, job["resources"]["list"]
         total = server.config["nodes"] * server.config["ncpus"]
@@ -210,53 +120,39 @@ class Mom:
         with open(script, "wb") as file:
             file.write(os.fsencode(shell_script(server, job)))
         out, err = written_to(server, job)
-        limits = {}
+        limits: dict[str, object] = {}
         if "walltime" in wanted:
-            limits["--walltime"] = str((seconds(wanted["walltime"]) or 0) + _OVERRUN_SECONDS)
+            limits["walltime"] = (seconds(wanted["walltime"]) or 0) + _OVERRUN_SECONDS
         if "mem" in wanted and server.config["enforce_mem"]:
-            limits["--memory"] = str(size(wanted["mem"]))
+            limits["memory"] = size(wanted["mem"])
         options = {
-            "--spool": server.spool.path,
-            "--name": job["id"],
-            "--queue": _QUEUE,
-            "--slots": str(total),
-            "--cpus": str(max(1, wanted["ncpus"])),
-            "--kill-grace": str(server.config["kill_grace"]),
-            "--out": out,
-            "--err": err,
-            "--cwd": job["home"],
+            "slots": total,
+            "cpus": max(1, wanted["ncpus"]),
+            "kill-grace": server.config["kill_grace"],
+            "out": out,
+            "err": err,
+            "cwd": job["home"],
             **limits,
         }
-        # The engine gives a job the environment of whoever submits it.
-        os.environ.clear()
-        os.environ.update(variables(server, job))
-        return _said(verbs.submit, options, [script]).strip()
+        return self.start(job, script, variables(server, job), options)
 
     # After the start
 
     def _look(self, job: Record) -> None:
         """A running job, or one whose end is being worked on."""
-        server, spool = self.server, self.server.spool
+        server = self.server
         if job["state"] == "E":
             self._finish(job)
             return
         if not job["engine"]:  # the mom before this one was killed while it started the job
-            job["engine"] = self._in_spool(job["id"]) or self._submit(job)
+            job["engine"] = self.in_spool(job["id"]) or self._submit(job)
             server.save(job)
-        number = _number(job)
-        if not job["session"] and (start := spool.read(number, "start")):
-            job["session"] = int(start["process"].split()[1])
-            server.save(job)
-        end = spool.read(number, "end")
-        if end is None and not process.alive(spool.supervisor(number)):
-            with spool.lock:
-                spool.settle(number, _QUEUE)
-            end = spool.read(number, "end")
+        end = self.ended(job)
         if end is None:
             self._cancel(job)
             return
         if (deleted := job["deleted"]) and time.time() < deleted["at"] + server.config["linger"]:
-            self._later(deleted["at"] + server.config["linger"])
+            self.later(deleted["at"] + server.config["linger"])
             return
         self._exiting(job, end)
         self._finish(job)
@@ -265,7 +161,7 @@ class Mom:
         if job["deleted"] and not job["deleted"]["sent"]:
             job["deleted"]["sent"] = True
             self.server.save(job)
-            _said(verbs.cancel, {"--spool": self.server.spool.path}, [job["engine"]])
+            self.cancel(job)
 
     def _exiting(self, job: Record, end: Record) -> None:
         now = time.time()
@@ -291,14 +187,14 @@ class Mom:
         server = self.server
         if not job["delivered"]:
             if server.fault("exiting"):
-                self._later(time.time() + _FAULT_LOOK_SECONDS)
+                self.later(time.time() + FAULT_LOOK_SECONDS)
                 return
             job["stageout_kept"] = deliver(server, job)
             job["delivered"] = time.time()
             server.save(job)
         leaves = job["delivered"] + server.config["exiting"]
         if time.time() < leaves:
-            self._later(leaves)
+            self.later(leaves)
             return
         job["stageout"] = job["stageout_kept"]
         if job["word"]:
@@ -313,17 +209,3 @@ class Mom:
         self.server.save(job)
         if job["deleted"] and job["deleted"]["purge"]:
             self.server.forget(job["n"])
-
-
-def _number(job: Record) -> int:
-    return int(job["engine"].partition(".")[0])
-
-
-def _said(verb: Any, options: dict[str, str], operands: list[str]) -> str:
-    """What one of the engine's commands prints."""
-    kept, sys.stdout = sys.stdout, io.StringIO()
-    try:
-        verb(options, operands)
-        return sys.stdout.getvalue()
-    finally:
-        sys.stdout = kept

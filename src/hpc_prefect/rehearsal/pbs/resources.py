@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .words import SERVER, Refusal, seconds, size, size_text, split
+from hpc_prefect.rehearsal.text import Refusal, split
+
+from .words import SERVER, seconds, size, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

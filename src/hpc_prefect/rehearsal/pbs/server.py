@@ -1,134 +1,39 @@
-"""The state folder: its configuration, its jobs' records, its faults, and who works on them."""
+"""What of the state folder is PBS's own: its ids and what can be seen of a job."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import pwd
-import time
+from hpc_prefect.rehearsal.state import State
 
-from hpc_prefect.laptop import process
-from hpc_prefect.laptop.spool import Lock, Spool
-
-from .words import SERVER, Refusal
+from .words import SERVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     Record = dict[str, Any]
 
-_LOOK_SECONDS = 0.05
 DONE = "F"
 
 
-class Server:
-    def __init__(self, state: str) -> None:
-        self.state = os.path.realpath(state)
-        with open(self.path("config.json")) as file:
-            self.config: Record = json.load(file)
-        self.lock = Lock(self.path("lock"))
-        self.spool = Spool(self.path("spool"))
+class Server(State):
+    """A job has beside its record: SC, its script; in, its shell's input; sh, what the engine runs;
+    OU and ER, its output until it is delivered."""
 
-    def path(self, *parts: str) -> str:
-        return os.path.join(self.state, *parts)
-
-    def fault(self, name: str) -> bool:
-        return os.path.exists(self.path("faults", name))
+    DONE = frozenset({DONE})
+    KINDS = ("SC", "in", "sh", "OU", "ER")
 
     def history(self) -> bool:
         return bool(self.config["history"]) and not self.fault("no-history")
-
-    def connect(self, refused: Refusal) -> None:
-        """What every command does first."""
-        while self.fault("hung"):
-            time.sleep(_LOOK_SECONDS)
-        if self.fault("down"):
-            raise refused
-
-    # Records; the lock is held by the caller in all that follows
-
-    def new(self) -> int:
-        try:
-            with open(self.path("last")) as file:
-                n = int(file.read()) + 1
-        except FileNotFoundError:
-            n = 1
-        _replace(self.path("last"), f"{n}\n")
-        return n
-
-    def file(self, n: int, kind: str) -> str:
-        """A file of the job: json, SC (its script), in (its shell's input), OU, ER (output)."""
-        return self.path("jobs", f"{n}.{kind}")
-
-    def save(self, job: Record) -> None:
-        _replace(self.file(job["n"], "json"), json.dumps(job))
-
-    def job(self, n: int) -> Record | None:
-        try:
-            with open(self.file(n, "json")) as file:
-                record: Record = json.load(file)
-        except FileNotFoundError:
-            return None
-        return record
-
-    def forget(self, n: int) -> None:
-        for kind in ("json", "SC", "in", "sh", "OU", "ER"):
-            try:
-                os.unlink(self.file(n, kind))
-            except FileNotFoundError:
-                continue
-
-    def jobs(self) -> list[Record]:
-        """All that can be seen, in the order of their ids."""
-        names = os.listdir(self.path("jobs"))
-        numbers = sorted(int(name[:-5]) for name in names if name.endswith(".json"))
-        found = [job for n in numbers if (job := self.job(n))]
-        return [job for job in found if self.visible(job)]
 
     def visible(self, job: Record) -> bool:
         if job["state"] == DONE and not self.history():
             return False
         return not (job["late"] and self.fault("late"))
 
-    # The mom
+    def live(self, wake: int) -> NoReturn:
+        from .mom import Mom
 
-    def wake(self) -> None:
-        """Let the mom look at what has changed; start one if there is none.
-
-        The pipe tells: it has a reader as long as a mom lives, however it dies. It is open before
-        the lock is given back, so that there is never a second one.
-        """
-        pipe = self.path("wake")
-        try:
-            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.ENXIO, errno.ENOENT):
-                raise
-        else:
-            try:
-                os.write(writer, b".")
-            except BlockingIOError:
-                pass  # it has enough to read already
-            finally:
-                os.close(writer)
-            return
-        if not os.path.exists(pipe):
-            os.mkfifo(pipe, 0o600)
-        reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        if process.detach(keep=reader):
-            from .mom import live
-
-            live(self.state, reader)
-        os.close(reader)
-
-
-def user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+        Mom.live(self, wake)
 
 
 def job_number(word: str) -> int | None:
@@ -137,10 +42,3 @@ def job_number(word: str) -> int | None:
     if not (digits.isascii() and digits.isdecimal()) or (dot and server != SERVER):
         return None
     return int(digits)
-
-
-def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w") as file:
-        file.write(text)
-    os.rename(temporary, path)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import grp
 import os
-import signal
 import sys
 import time
 
+from hpc_prefect.rehearsal.state import user
+from hpc_prefect.rehearsal.text import Refusal
+
 from . import directives, resources
-from .server import DONE, Server, job_number, user
-from .words import SERVER, VERSION, Refusal, encoded, getopt
+from .server import DONE, Server, job_number
+from .words import SERVER, VERSION, encoded, getopt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,20 +52,10 @@ def qsub(server: Server, words: list[str]) -> int:
         job["arguments"] = " ".join(words)
         job["n"] = n = server.new()
         _name_files(job, n)
-        with open(server.file(n, "SC"), "wb", opener=_private) as file:
-            file.write(os.fsencode(script))
-        server.save(job)
-        server.wake()
-    if server.fault("dies-after-submit"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    while server.fault("hangs-after-submit"):
-        time.sleep(_LOOK_SECONDS)
+        server.add(job, script)
+    server.lose_answer()
     print(job["id"], flush=True)
     return _await(server, n) if job["block"] else 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o700)
 
 
 def _script(operands: list[str]) -> tuple[str, str]:

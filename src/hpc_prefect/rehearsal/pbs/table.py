@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 import time
 
+from hpc_prefect.rehearsal.text import Refusal
+
 from . import record
 from .commands import FINISHED, UNKNOWN_ID
 from .server import DONE, Server, job_number
-from .words import SERVER, Refusal, getopt, hms
+from .words import SERVER, getopt, hms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,14 +11,6 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
 _WORD_BYTES = 8
 
 
-class Refusal(Exception):
-    """What a command answers instead of doing what it was asked: text for stderr, exit status."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.text, self.code = text, code
-
-
 def getopt(words: list[str], known: str) -> tuple[list[tuple[str, str]], list[str], list[str]]:
     """The options in their order, the operands and the letters that no option has.
 
@@ -46,44 +38,6 @@ def getopt(words: list[str], known: str) -> tuple[list[tuple[str, str]], list[st
                     found.append((letter, letters or ahead.pop(0)))
                 letters = ""
     return found, ahead, unknown
-
-
-def split(text: str, separators: str) -> list[str]:
-    """Parts between separators that are neither quoted nor behind a backslash; marks stay."""
-    parts, quote, escaped = [""], "", False
-    for character in text:
-        if escaped or (character == "\\" and quote != "'"):
-            escaped = not escaped
-        elif quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in separators:
-            parts.append("")
-            continue
-        parts[-1] += character
-    return parts
-
-
-def unquoted(text: str) -> str:
-    """The text without the quotes around its parts and the backslashes before its characters."""
-    out, quote, escaped = "", "", False
-    for character in text:
-        if escaped:
-            out, escaped = out + character, False
-        elif character == "\\" and quote != "'":
-            escaped = True
-        elif quote and character == quote:
-            quote = ""
-        elif not quote and character in "\"'":
-            quote = character
-        else:
-            out += character
-    return out
-
-
-def shell_quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 # Times and sizes

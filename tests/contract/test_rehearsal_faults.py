@@ -1,4 +1,4 @@
-"""A PBS server that is down, hung, full or late, and one whose answer gets lost."""
+"""A PBS or PJM that is down, hung, full or late, and one whose answer gets lost."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ import pytest
 from hpc_prefect import JobFailed, JobResult, Reason
 
 from .endings import save_blocks
-from .places import PBS, Place
+from .places import PBS, PJM, Place, Rehearsed
 from .suite import run_program
 
 #: Counts its run, then waits for a file and ends with a code that only the scheduler explains.
 WAITS = 'echo "$1" >> runs; until [ -e go ]; do sleep 0.05; done; exit "$2"'
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = PBS.at(tmp_path_factory.mktemp("pbs"), "pbs-faults")
+@pytest.fixture(scope="module", params=[PBS, PJM], ids=["pbs", "pjm"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    name = f"{request.param.__name__.lower()}-faults"
+    place = request.param.at(tmp_path_factory.mktemp(name), name)
     yield place
     place.close()
 
 
 @pytest.fixture(scope="module")
-def pbs(entered: Place) -> PBS:
-    assert isinstance(entered, PBS)
+def rehearsed(entered: Place) -> Rehearsed:
+    assert isinstance(entered, Rehearsed)
     save_blocks(entered)
     return entered
 
 
 @contextlib.contextmanager
-def fault(pbs: PBS, *names: str) -> Iterator[None]:
+def fault(rehearsed: Rehearsed, *names: str) -> Iterator[None]:
     """These faults are in force inside."""
-    files = [pbs.state / "faults" / name for name in names]
+    files = [rehearsed.state / "faults" / name for name in names]
     for file in files:
         file.touch()
     try:
@@ -46,8 +49,8 @@ def fault(pbs: PBS, *names: str) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def begin(pbs: PBS, work_dir: Path, code: int = 0) -> asyncio.Task[JobResult]:
-    return asyncio.ensure_future(run_program(pbs, work_dir, "job", WAITS, "job", str(code)))
+def begin(rehearsed: Rehearsed, work_dir: Path, code: int = 0) -> asyncio.Task[JobResult]:
+    return asyncio.ensure_future(run_program(rehearsed, work_dir, "job", WAITS, "job", str(code)))
 
 
 async def until(condition: Callable[[], object], job: asyncio.Task[JobResult]) -> None:
@@ -73,11 +76,11 @@ async def ended(job: asyncio.Task[JobResult]) -> JobResult:
     "name", ["down", pytest.param("hung", marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 async def test_a_server_that_does_not_answer_changes_nothing(
-    pbs: PBS, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    rehearsed: Rehearsed, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    job = begin(pbs, tmp_path, code=3)
+    job = begin(rehearsed, tmp_path, code=3)
     await until(lambda: runs(tmp_path), job)
-    with fault(pbs, name):
+    with fault(rehearsed, name):
         (tmp_path / "go").touch()
         await until(lambda: "gave no useful answer about 1 jobs" in caplog.text, job)
         assert not job.done()
@@ -94,10 +97,10 @@ async def test_a_server_that_does_not_answer_changes_nothing(
     ],
 )
 async def test_a_job_whose_acceptance_was_not_heard_runs_once(
-    pbs: PBS, tmp_path: Path, name: str
+    rehearsed: Rehearsed, tmp_path: Path, name: str
 ) -> None:
-    with fault(pbs, name):
-        job = begin(pbs, tmp_path)
+    with fault(rehearsed, name):
+        job = begin(rehearsed, tmp_path)
         await until(lambda: runs(tmp_path), job)
         (tmp_path / "go").touch()
         assert (await ended(job)).succeeded
@@ -105,22 +108,22 @@ async def test_a_job_whose_acceptance_was_not_heard_runs_once(
 
 
 async def test_a_full_queue_is_waited_for(
-    pbs: PBS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    rehearsed: Rehearsed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "go").touch()
-    with caplog.at_level("INFO"), fault(pbs, "over-limit"):
-        job = begin(pbs, tmp_path)
+    with caplog.at_level("INFO"), fault(rehearsed, "over-limit"):
+        job = begin(rehearsed, tmp_path)
         await until(lambda: "the queue is full" in caplog.text, job)
     assert (await ended(job)).succeeded
     assert runs(tmp_path) == ["job"]
 
 
 async def test_a_server_that_is_down_at_the_submission_gets_no_second_job(
-    pbs: PBS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    rehearsed: Rehearsed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "go").touch()
-    with caplog.at_level("INFO"), fault(pbs, "down"):
-        job = begin(pbs, tmp_path)
+    with caplog.at_level("INFO"), fault(rehearsed, "down"):
+        job = begin(rehearsed, tmp_path)
         await until(lambda: "the submission's outcome is unclear" in caplog.text, job)
     result = await ended(job)
     assert result.succeeded
@@ -130,14 +133,14 @@ async def test_a_server_that_is_down_at_the_submission_gets_no_second_job(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_a_job_that_shows_after_all_patience_meets_the_guard(
-    pbs: PBS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    rehearsed: Rehearsed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It was submitted, not heard of, not found for a minute, and so submitted again."""
     with caplog.at_level("INFO"):
-        with fault(pbs, "dies-after-submit", "late"):
-            job = begin(pbs, tmp_path)
+        with fault(rehearsed, "dies-after-submit", "late"):
+            job = begin(rehearsed, tmp_path)
             await until(lambda: "the submission's outcome is unclear" in caplog.text, job)
-            (pbs.state / "faults" / "dies-after-submit").unlink()
+            (rehearsed.state / "faults" / "dies-after-submit").unlink()
             await until(lambda: "submitted as" in caplog.text, job)
         await until(lambda: runs(tmp_path), job)
         (tmp_path / "go").touch()

@@ -1,0 +1,30 @@
+"""A rehearsal PJM: `pjsub pjstat pjdel pjhold pjrls` that run jobs as processes of this machine.
+
+They print what Fujitsu's manuals of Technical Computing Suite V4.0L20 and listings of Fugaku show;
+no PJM could be run for this. What none of these shows is marked "assumed" in a comment.
+`install.install` writes the commands into a folder for PATH, bound to a state folder:
+
+    config.json              what `install` was told: nodes, resource units and groups
+    lock  last  wake         the lock, the last job's number, the pipe that wakes the mom
+    jobs/<n>.json            a job's record; beside it its script, SC, and what the engine runs, sh
+    aux/  tmp/               node files, the jobs' own scratch folders
+    spool/                   the spool of the laptop's engine, which runs the jobs
+    faults/                  what is to go wrong, see below
+
+There is no daemon. A command changes the records under the lock; a "mom" process starts the jobs
+through the laptop's engine and takes them from state to state. A job that has ended leaves the
+queue first and shows in the history (`pjstat -H`) a moment later.
+
+A fault is in force while a file of its name is in `faults/`:
+
+    down                  every command says that the daemon is not present
+    hung                  every command blocks
+    dies-after-submit     pjsub makes the job and is killed before it prints the id
+    hangs-after-submit    pjsub makes the job and then blocks
+    late                  jobs submitted now neither run nor show while the file is there
+    over-limit            the user may not submit another job
+    no-history            nothing is known of a job that has left the queue
+    runout                a job that has ended stays in state RNO
+    error                 a job that is to start is stopped in state ERR
+    loading               pjstat says first that it is loading data
+"""
