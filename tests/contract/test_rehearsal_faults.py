@@ -118,6 +118,8 @@ async def test_a_full_queue_is_waited_for(
     assert runs(tmp_path) == ["job"]
 
 
+@pytest.mark.slow  # a job that may be there is looked for for a minute
+@pytest.mark.timeout(600)
 async def test_a_server_that_is_down_at_the_submission_gets_no_second_job(
     rehearsed: Rehearsed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
