@@ -18,7 +18,7 @@ from hpc_prefect import JobResult, RetryPolicy, run_job_from_blocks, run_job_fro
 #: fails when a file `fail-<label>` is there, which it removes.
 COUNT = """
 echo "$1" >> runs
-if [ -e "fail-$1" ]; then rm "fail-$1"; echo "label $1 was told to fail" >&2; exit 3; fi
+if rm "fail-$1" 2> /dev/null; then echo "label $1 was told to fail" >&2; exit 3; fi
 """
 #: The same, but it ends only when the file `go` is there.
 WAIT = COUNT + 'while [ ! -e go ]; do sleep 0.05; done; echo "$1" >> ended\n'

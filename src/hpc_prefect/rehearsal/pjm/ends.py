@@ -48,7 +48,7 @@ def of_run(job: Record, end: Record, *, oom_killer: bool) -> Record:
     if job["held"]:
         return _of(job, _HELD, ec=1, sn=_KILL)
     if end["end"] == "TIMEOUT" or job["limit"]:
-        # As seen on Fugaku for a job that SIGXCPU ended; for one that caught it assumed.
+        # As seen on a real machine for a job that SIGXCPU ended; for one that caught it assumed.
         return _of(job, _ELAPSE, ec=ec, sn=sn or (0 if ec else _XCPU))
     if end["end"] == "OUT_OF_MEMORY":
         return _of(job, _OOM if oom_killer else _MEMORY, ec=0, sn=_KILL)

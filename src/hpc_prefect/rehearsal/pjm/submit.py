@@ -87,7 +87,7 @@ def _job(server: Server, asked: Record, file: str) -> Record:
         "mpi": mpi.get("proc", str(wanted["nodes"])),
         "priority": asked.get("priority", "127"),
         "comment": asked.get("comment", ""),
-        # Fugaku does not start a job again unless it is told to.
+        # A large site does not start a job again unless it is told to.
         "restart": asked.get("again", server.config["again"]) == "restart",
         "retries": 0,
         "join": "join" in asked,
