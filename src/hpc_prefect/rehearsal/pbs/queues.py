@@ -1,6 +1,7 @@
 """qstat -Q and qstat -B: the queues and the server, as JSON, as text, and as tables.
 
-The text forms are assumed to be those of a job's record; the tables and the JSON are recorded.
+Recorded, but for the counts in the tables of queues with jobs. Of the server only a few attributes
+are shown.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 
 from .commands import UNKNOWN_QUEUE
+from .record import line
 from .server import DONE, Server
 from .words import SERVER, VERSION
 
@@ -27,6 +29,10 @@ _SERVER_HEAD = """\
 Server             Max   Tot   Que   Run   Hld   Wat   Trn   Ext Status
 ---------------- ----- ----- ----- ----- ----- ----- ----- ----- -----------
 """
+_STATES = (
+    *(("Transit", "T"), ("Queued", "Q"), ("Held", "H"), ("Waiting", "W")),
+    *(("Running", "R"), ("Exiting", "E"), ("Begun", "B")),
+)
 _LETTERS = ("Q", "R", "H", "W", "T", "E")
 
 
@@ -80,17 +86,20 @@ def _print_records(options: dict[str, str], kind: str, records: dict[str, Record
         lines = []
         for key, value in record.items():
             if isinstance(value, dict):
-                lines += [f"    {key}.{inner} = {each}" for inner, each in value.items()]
+                parts = [(f"{key}.{inner}", each) for inner, each in value.items()]
             else:
-                lines.append(f"    {key} = {value}")
+                parts = [(key, value)]
+            lines += [line(each, str(text), wide=False) for each, text in parts]
         print("\n".join([f"{kind}: {name}", *lines]) + "\n")
 
 
 def _attributes(name: str, queue: Record, jobs: list[Record]) -> Record:
     route = queue.get("route_destinations")
+    inside = [job for job in jobs if job["queue"] == name]
     found: Record = {
         "queue_type": "Route" if route else "Execution",
-        "total_jobs": sum(job["queue"] == name for job in jobs),
+        "total_jobs": len(inside),
+        "state_count": "".join(f"{word}:{_count(inside, c)} " for word, c in _STATES),
     }
     if queue.get("acl_groups") is not None:
         found |= {"acl_group_enable": "True", "acl_groups": ",".join(queue["acl_groups"])}
@@ -98,6 +107,9 @@ def _attributes(name: str, queue: Record, jobs: list[Record]) -> Record:
         found["resources_max"] = queue["resources_max"]
     if route:
         found["route_destinations"] = route
+    for limit in ("max_queued", "max_run"):
+        if queue.get(limit) is not None:
+            found[limit] = f"[u:PBS_GENERIC={queue[limit]}]"
     found |= {key: str(bool(queue.get(key, True))) for key in ("enabled", "started")}
     return found
 

@@ -1,7 +1,7 @@
 """What PBS tells before a job is submitted: `qstat`, `qselect`, and the user's groups.
 
-Seen on OpenPBS 23.06, but for the text form of `qstat -Q -f`, which is assumed. PBS judges neither
-an account (`-A`) nor a project (`-P`) when a job is submitted, and has no trial submission.
+Seen on OpenPBS 23.06. It judges neither an account (`-A`) nor a project (`-P`) when a job is
+submitted, and has no trial submission.
 """
 
 from __future__ import annotations
