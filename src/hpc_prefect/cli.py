@@ -106,7 +106,9 @@ def _add_doctor(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     doctor.add_argument(
         "--submit", action="store_true", help="also run a small real job, which is charged"
     )
-    doctor.add_argument("--walltime", default="00:05:00", help="of that job (default: %(default)s)")
+    doctor.add_argument(
+        "--walltime", default="00:05:00", type=_walltime, help="of that job (default: %(default)s)"
+    )
     doctor.add_argument(
         "--wait", type=float, default=900.0, metavar="SECONDS",
         help="cancel that job when it has not ended after so long (default: %(default)g)",
@@ -123,6 +125,16 @@ def _field(text: str) -> tuple[str, str]:
     if not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE")
     return name, value
+
+
+def _walltime(text: str) -> str:
+    from hpc_prefect.job.spec import parse_walltime
+
+    try:
+        parse_walltime(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _default_home() -> Path:

@@ -55,3 +55,10 @@ def test_what_a_scheduler_says_is_printed_as_it_is() -> None:
     print_findings([wrong("queue", "[red]n[1-4][/red]", "do")], console)
 
     assert "[red]n[1-4][/red]" in console.export_text()
+
+
+def test_a_walltime_that_is_none_is_wrong_usage() -> None:
+    done = run("doctor", "any", "--walltime", "soon")
+
+    assert done.returncode == 2
+    assert "write HH:MM:SS" in done.stderr

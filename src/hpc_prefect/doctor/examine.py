@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,7 +79,8 @@ async def examine(
             if terms.submit:
                 found.append(unknown(JOB, "none was submitted: correct first what is wrong"))
         else:
-            tried = await _tried(hpc, side, terms, transport, name, listener or Silence())
+            for trial in _trials(hpc, side, terms, transport, name):
+                tried.append(await carry_out(replace(trial, listener=listener or Silence())))
             found += _merged(tried)
     finally:
         with contextlib.suppress(TransportError):
@@ -105,27 +106,19 @@ def _without_job(side: Side, scheduler: Scheduler, transport: Recording) -> list
     return found
 
 
-async def _tried(
-    hpc: HPCProfileBlock,
-    side: Side,
-    terms: Terms,
-    transport: Recording,
-    name: str,
-    listener: Listener,
-) -> list[Tried]:
+def _trials(
+    hpc: HPCProfileBlock, side: Side, terms: Terms, transport: Recording, name: str
+) -> list[Trial]:
     return [
-        await carry_out(
-            Trial(
-                spec=spec,
-                secrets=side.secrets,
-                paths=paths,
-                scheduler=scheduler_for(hpc.scheduler),
-                transport=transport,
-                file=name,
-                wait=terms.wait,
-                poll_interval=hpc.poll_interval,
-                listener=listener,
-            )
+        Trial(
+            spec=spec,
+            secrets=side.secrets,
+            paths=paths,
+            scheduler=scheduler_for(hpc.scheduler),
+            transport=transport,
+            file=name,
+            wait=terms.wait,
+            poll_interval=hpc.poll_interval,
         )
         for spec, paths in by_set_up(side)
     ]

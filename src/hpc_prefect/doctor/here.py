@@ -47,12 +47,15 @@ def work_dir_finding(work_dir: str, name: str, transport: Transport) -> Finding:
     return ok(WORK_DIR, f"{work_dir} can be written from here")
 
 
-def file_server_ahead(path: str, transport: Transport) -> float:
-    """By how many seconds the file server's clock is ahead of ours."""
+def file_server_ahead(folder: str, transport: Transport) -> float:
+    """By how many seconds the clock of the folder's file server is ahead of ours."""
+    path = f"{folder}/clock"
+    transport.append(path, b"")
     before = time.time()
     transport.touch(path)
     after = time.time()
     status = transport.status(path)
+    transport.remove(path)
     if status is None:
         return 0.0
     # Within the call there is no telling; and a file's time may be as old as the kernel's tick.

@@ -50,6 +50,7 @@ _ALLOWED = re.compile(r'(\bacl_(?!\w*enable)\w+"?\s*[=:]\s*"?)([^"\n]+)')
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 #: The id that a trial submission would have had.
 _WOULD_BE = re.compile(r"\bJob \d+ to start")
+_NODES = re.compile(r"\bon nodes \S+")
 
 Change = tuple[re.Pattern[str], str]
 
@@ -70,6 +71,7 @@ def redact(
         (_MAIL, "MAIL"),
         (_ALLOWED, r"\1ALLOWED"),
         (_WOULD_BE, "Job 1000 to start"),
+        (_NODES, f"on nodes {_HOST}"),
         *((_word(name), every[name]) for name in sorted(every, key=len, reverse=True)),
         (_DOMAIN, _HOST),
     ]

@@ -40,8 +40,6 @@ JOB = "job"
 SET_UP = "modules and set-up"
 STATUS = "status of a job"
 CAMPAIGN = "doctor"
-#: Seconds for which a file that a node has written may be hidden by caches.
-_UNSEEN = 70.0
 #: Questions about a job that has ended, until the scheduler says so too.
 _QUESTIONS = 20
 
@@ -59,6 +57,7 @@ class Trial:
         paths: what to look for in it, by executable key.
         file: in work_dir, there and empty; the job writes into it.
         wait: seconds after which the job is cancelled.
+        unseen: seconds for which a file that a node has written may be hidden by caches.
     """
 
     spec: JobSpec
@@ -69,6 +68,7 @@ class Trial:
     file: str
     wait: float
     poll_interval: float
+    unseen: float = 70.0
     listener: Listener = field(default_factory=Silence)
 
 
@@ -179,7 +179,7 @@ async def _shared(trial: Trial, report: Report, content: str) -> Finding:
     if not report.wrote:
         remedy = "choose a work_dir that compute nodes may write: often not $HOME, but scratch"
         return wrong(check, f"{where} cannot be written on a node", remedy)
-    end = time.monotonic() + _UNSEEN
+    end = time.monotonic() + trial.unseen
     path = f"{where}/{trial.file}"
     while (seen := _text(trial.transport, path).strip()) != content:
         if time.monotonic() > end:
@@ -200,7 +200,7 @@ def _times(trial: Trial, result: JobResult, submitted: float, seen: float) -> li
             unknown("clock", "the job left no records"),
             unknown("exit record", "there is none"),
         ]
-    server = file_server_ahead(f"{trial.spec.work_dir}/{trial.file}", trial.transport)
+    server = file_server_ahead(result.folder, trial.transport)
     times = Moments(
         submitted=submitted,
         seen=seen,
