@@ -133,3 +133,14 @@ def test_a_job_id_becomes_one_that_is_nobodys() -> None:
         "stdout": "1001|n|RUNNING\n",
         "stderr": "",
     }
+
+
+def test_a_name_that_is_cut_by_a_column_or_a_line_is_replaced_too() -> None:
+    names = {"longusername": "USER", "/home/longusername": "/HOME"}
+    table = "12.s  STDIN  longuserna*  0 R workq\n"
+    record = "Job Id: 12.s\n    Error_Path = s:/home/longus\n\tername/x\n    Job_Owner = x@s\n"
+
+    assert one(table, "qstat", names=names)["stdout"] == "12.s  STDIN  USER*  0 R workq\n"
+    assert one(record, "qstat", "-f", "12", names=names)["stdout"] == (
+        "Job Id: 12.HOST\n    Error_Path = HOST:/HOME/x\n    Job_Owner = x@HOST\n"
+    )

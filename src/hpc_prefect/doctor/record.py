@@ -40,6 +40,8 @@ _HOSTS = (
         r'\b(?:pbs_server|server_host|server|[Ss]ubmit_[Hh]ost|PBS_O_HOST|exec_host2?)"?\s*[=:]\s*"?'
         r"([A-Za-z][\w.-]*)"
     ),
+    re.compile(r'\bJob_Owner"?\s*[=:]\s*"?[^@"\s]+@([A-Za-z][\w.-]*)'),
+    re.compile(r'\b(?:Error|Output)_Path"?\s*[=:]\s*"?([A-Za-z][\w.-]*):/'),
     re.compile(r"\(([A-Za-z][\w.-]*):(?:ncpus|ngpus|mem)="),
 )
 _HOST = "HOST"
@@ -51,6 +53,11 @@ _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 #: The id that a trial submission would have had.
 _WOULD_BE = re.compile(r"\bJob \d+ to start")
 _NODES = re.compile(r"\bon nodes \S+")
+
+#: Records of PBS, whose long values go on in lines of their own.
+_WRAPPED = ("Job Id:", "Queue:", "Server:")
+#: Columns of tables show at least so much of a name.
+_NARROW = 8
 
 Change = tuple[re.Pattern[str], str]
 
@@ -66,6 +73,7 @@ def redact(
     """
     exchanges = list(exchanges)
     every = _learnt(exchanges) | {name: place for name, place in names.items() if name}
+    every = _cut(every) | every
     changes = [change for n, job in enumerate(jobs) for change in _other_id(job, 1001 + n)]
     changes += [
         (_MAIL, "MAIL"),
@@ -77,6 +85,8 @@ def redact(
     ]
 
     def clean(text: str) -> str:
+        if text.startswith(_WRAPPED):
+            text = text.replace("\n\t", "")  # a name may be on two lines
         for pattern, instead in changes:
             text = pattern.sub(instead, text)
         return text
@@ -105,6 +115,16 @@ def _learnt(exchanges: list[Exchange]) -> dict[str, str]:
         else:
             found |= {name: _HOST for pattern in _HOSTS for name in pattern.findall(out)}
     return found
+
+
+def _cut(names: Mapping[str, str]) -> dict[str, str]:
+    """Names as a narrow column of a table shows them."""
+    return {
+        name[:width]: place
+        for name, place in names.items()
+        if "/" not in name
+        for width in range(_NARROW, len(name))
+    }
 
 
 def _other_id(job: str, number: int) -> list[Change]:
