@@ -23,7 +23,7 @@ from hpc_prefect.doctor.trial import JOB, SET_UP, Trial, Tried, carry_out
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.request import Listener, Silence
 from hpc_prefect.job.finding import Finding, Outcome, unknown, wrong
-from hpc_prefect.schedulers import available, scheduler_for
+from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.schedulers.probes import probe
 
@@ -52,9 +52,11 @@ async def examine(
     hpc: HPCProfileBlock, terms: Terms, listener: Listener | None = None
 ) -> list[Finding]:
     """Check a profile against its place."""
-    if hpc.scheduler not in available():
-        seen = f"this version has no scheduler {hpc.scheduler!r}"
-        return [wrong(PROFILE, seen, f"choose one of: {', '.join(available())}")]
+    try:
+        scheduler = scheduler_for(hpc.scheduler)
+    except KeyError:
+        seen = f"this version does not speak to {hpc.scheduler!r} yet"
+        return [wrong(PROFILE, seen, "choose a `scheduler` that it does speak to")]
     side, found = read_side(
         hpc,
         terms.resource_class,
@@ -64,7 +66,6 @@ async def examine(
     )
     if side is None:
         return [*found, unknown("the place", "not asked: no job can be made of the profile")]
-    scheduler = scheduler_for(hpc.scheduler)
     transport = Recording()
     tried: list[Tried] = []
     name = f".hpc-prefect-doctor-{secrets.token_hex(4)}"
