@@ -13,7 +13,7 @@ from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.finding import Finding, Outcome
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers import scheduler_for
-from hpc_prefect.schedulers.probes import probe
+from hpc_prefect.schedulers.probes import pjm, probe
 from hpc_prefect.schedulers.probes.base import PROJECT, QUEUE, untold
 from hpc_prefect.schedulers.probes.pbs import read_queues
 
@@ -257,6 +257,22 @@ def test_queues_are_read_from_text_too() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"Queue": 3}', "Queue\n", "x" * 300])
 def test_what_is_no_list_of_queues_has_none(text: str) -> None:
     assert read_queues(Reply(0, text)) == {}
+
+
+# --- PJM
+
+
+def test_of_pjm_only_the_commands_and_the_search_by_name_are_told() -> None:
+    # Its own questions are another dialect's here: what is told beside them is what counts.
+    spec = job("local", {"slots": 1, "spool": "/s"})
+
+    there, _ = answered(pjm.probe(scheduler_for("local"), spec), {"/bin/sh": THERE, "": Reply(0)})
+    missing, _ = answered(pjm.probe(scheduler_for("local"), spec), {"": Reply(127)})
+
+    assert of(there, "commands").seen == "pjsub, pjstat, pjdel in /usr/bin"
+    assert [of(there, check).outcome for check in (QUEUE, PROJECT)] == [Outcome.UNKNOWN] * 2
+    assert wrong(missing) == ["commands"] * 3
+    assert of(missing, QUEUE).outcome is Outcome.UNKNOWN
 
 
 # --- any dialect

@@ -12,12 +12,13 @@ from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.finding import Finding
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import Scheduler
-from hpc_prefect.schedulers.probes import local, pbs, slurm
+from hpc_prefect.schedulers.probes import local, pbs, pjm, slurm
 from hpc_prefect.schedulers.probes.base import untold
 
 _PROBES: dict[str, Callable[[Scheduler, JobSpec], Dialogue[list[Finding]]]] = {
     "local": local.probe,
     "pbs": pbs.probe,
+    "pjm": pjm.probe,
     "slurm": slurm.probe,
 }
 
