@@ -14,6 +14,7 @@ from hpc_prefect.blocks import (
     CommandBlock,
     ExecutionProfileBlock,
     PBSOptions,
+    PJMOptions,
     SlurmOptions,
     resolve,
 )
@@ -25,6 +26,7 @@ from hpc_prefect.server import Server
 ROOT = Path(__file__).parents[1]
 JOBS = ROOT / "docs" / "jobs.md"
 PBS = ROOT / "docs" / "pbs.md"
+PJM = ROOT / "docs" / "pjm.md"
 SLURM = ROOT / "docs" / "slurm.md"
 
 
@@ -79,6 +81,22 @@ def options_table(path: Path) -> list[str]:
 
 def test_the_page_on_pbs_has_every_option() -> None:
     assert options_table(PBS) == list(PBSOptions.model_fields)
+
+
+def test_the_profiles_of_the_page_on_pjm_can_be_applied_and_submitted() -> None:
+    node = {"num_nodes": 2, "ranks_per_node": 4, "threads_per_rank": 12, "memory_per_node": "28G"}
+    gpu = {"resource_class": "gpu", "gpus_per_node": 1, "threads_per_rank": 10}
+    for text, shape in zip(code(PJM, "toml"), (node | {"launch": "mpi"}, gpu, gpu), strict=True):
+        (item,) = read_document(text, here="/x", venv="/v", environ={}).items
+        how = ExecutionProfileBlock(profile_name="diag", command_name="diag", **shape)
+        what = CommandBlock(command_name="diag", executable_key="diag")
+        call = Call(script_filename="diag", work_dir="/vol0004/data/hp000000/me")
+        spec, secrets = resolve(what, how, item.value, call, machine_cores=8)
+        assert (scheduler_for("pjm").problems(spec), secrets) == ([], {})
+
+
+def test_the_page_on_pjm_has_every_option() -> None:
+    assert options_table(PJM) == list(PJMOptions.model_fields)
 
 
 def test_the_profile_of_the_page_on_slurm_can_be_applied_and_submitted() -> None:

@@ -1,6 +1,6 @@
 """`make demo`: the whole experiment on this machine, from nothing to a converged energy.
 
-    python demo.py [--work-dir DIR] [--server-home DIR] [--seed N]
+    python demo.py [--hpc-profile NAME] [--work-dir DIR] [--server-home DIR] [--seed N]
 
 Starts a Prefect server of its own if you have none, applies blocks.toml, runs the flow, and prints
 what came out. Interrupt or kill it and start it again: it goes on where it was.
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--work-dir", type=Path, default=DEMO / "work")
     parser.add_argument("--server-home", type=Path, default=DEMO / "prefect")
+    parser.add_argument("--hpc-profile", default="hpc-local")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     if STARTED in os.environ:
@@ -62,7 +63,9 @@ async def run(arguments: argparse.Namespace) -> None:
     from report import result_line, table
 
     began = time.monotonic()
-    result = await sqd_n2(str(arguments.work_dir), seed=arguments.seed)
+    result = await sqd_n2(
+        str(arguments.work_dir), hpc_profile=arguments.hpc_profile, seed=arguments.seed
+    )
     seconds = time.monotonic() - began
     print()
     print(table(result.history))

@@ -51,6 +51,7 @@ class Solution(NamedTuple):
 def main(question_path: Path, answer_path: Path) -> None:
     """Solve this rank's batches; rank 0 collects and writes."""
     world = MPI.COMM_WORLD
+    check_launcher(world.size)
     with np.load(question_path) as stored:
         question = {name: stored[name] for name in stored}
     batches = [
@@ -67,6 +68,22 @@ def main(question_path: Path, answer_path: Path) -> None:
         everything = {i: each for part, _ in gathered for i, each in part.items()}
         solutions = [everything[i] for i in range(len(batches))]
         write(answer_path, solutions, batches, [spent for _, spent in gathered])
+
+
+def check_launcher(ranks: int) -> None:
+    """Refuse to run as so many programs of one rank, each of which would do all of the work.
+
+    Raises:
+        RuntimeError: the launcher started several ranks, but they do not find each other.
+    """
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        told = os.environ.get(name, "")
+        if ranks == 1 and told.isdecimal() and int(told) > 1:
+            library = MPI.Get_library_version().partition("\n")[0].rstrip("\0")
+            raise RuntimeError(
+                f"started as one of {told} ranks ({name}), but MPI knows only this one: the"
+                f" launcher is not that of mpi4py's MPI, {library}; MPI4PY_LIBMPI names another"
+            )
 
 
 def shares(sizes: list[int], ranks: int) -> list[list[int]]:

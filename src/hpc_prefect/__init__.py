@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
     from hpc_prefect.job.failure import Reason, Verdict
+    from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
-    from hpc_prefect.job.state import JobResult
     from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
     from hpc_prefect.scopes import scope
     from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
@@ -36,7 +36,7 @@ _HOME = {
     "JobTimedOut": "errors",
     "Reason": "job.failure",
     "Verdict": "job.failure",
-    "JobResult": "job.state",
+    "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "QuantumBackendBlock": "quantum",
     "sample": "quantum",

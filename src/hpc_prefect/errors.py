@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpc_prefect.job.state import JobResult
+    from hpc_prefect.job.result import JobResult
 
 
 class HpcPrefectError(Exception):

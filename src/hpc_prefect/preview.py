@@ -10,6 +10,7 @@ from hpc_prefect.blocks import BlockNames, Call, load_blocks, resolve
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job import folder as names
+from hpc_prefect.job.dialogue import Command
 from hpc_prefect.job.identity import digest, job_key, job_tag
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec
@@ -65,4 +66,9 @@ def render_preview(spec: JobSpec) -> Preview:
     dialogue = scheduler.submit(spec, ticket)
     command = next(dialogue)
     dialogue.close()
-    return Preview(script, shlex.join(command.argv), folder.path)
+    return Preview(script, _shell_line(command), folder.path)
+
+
+def _shell_line(command: Command) -> str:
+    line = shlex.join(command.argv)
+    return f"cd {shlex.quote(command.cwd)} && {line}" if command.cwd else line

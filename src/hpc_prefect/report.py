@@ -12,7 +12,7 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
-from hpc_prefect.job.state import JobResult
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
 

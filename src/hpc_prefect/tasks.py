@@ -29,8 +29,8 @@ from hpc_prefect.executor.request import JobRequest, Listener
 from hpc_prefect.executor.service import Handle, executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import RetryPolicy
-from hpc_prefect.job.state import JobResult
 from hpc_prefect.prepare import Job, Terms, prepare, resolved_work_dir
 from hpc_prefect.report import show_result
 from hpc_prefect.scopes import root_flow

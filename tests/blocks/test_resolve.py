@@ -20,9 +20,10 @@ from hpc_prefect.blocks import (
     LocalOptions,
     resolve,
 )
+from hpc_prefect.blocks.profiles import SCHEDULER_NAMES
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.job.spec import Executable, JobSpec, Resources
-from hpc_prefect.schedulers import available
+from hpc_prefect.schedulers import scheduler_for
 
 CALL = Call(script_filename="diag", work_dir="/work/me")
 
@@ -315,11 +316,6 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         "HPC profile, launcher: unknown placeholder {procs}; there are {ranks}, {nodes}, "
         "{ranks_per_node}, {threads}, {gpus_per_node}, {command}",
     ),
-    "scheduler": (
-        lambda: {"where": hpc(scheduler="pjm")},
-        "HPC profile: scheduler 'pjm' cannot be used yet; this version runs: "
-        + ", ".join(available()),
-    ),
     "foreign option": (
         lambda: {"where": loaded(hpc(), slurm={"qos": "high"})},
         "HPC profile: slurm.qos is set, but the scheduler is 'local': "
@@ -479,3 +475,8 @@ def test_a_walltime_beyond_what_the_profile_allows_is_refused_on_its_side() -> N
         "walltime is 00:31:00, but the longest that this HPC profile allows (max_walltime) is "
         "00:30:00"
     ]
+
+
+@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+def test_every_scheduler_that_a_profile_can_name_has_a_dialect(name: str) -> None:
+    assert scheduler_for(name).name == name

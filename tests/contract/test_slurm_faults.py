@@ -27,8 +27,9 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_starts
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from hpc_prefect.job.state import JobResult, Patience
+from hpc_prefect.job.state import Patience
 from hpc_prefect.schedulers.slurm import SlurmScheduler
 from hpc_prefect.transports.local import LocalTransport
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from hpc_prefect.blocks import PBSOptions, SlurmOptions
+from hpc_prefect.blocks import PBSOptions, PJMOptions, SlurmOptions
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.finding import Finding, Outcome
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers import scheduler_for
-from hpc_prefect.schedulers.probes import pjm, probe
+from hpc_prefect.schedulers.probes import probe
 from hpc_prefect.schedulers.probes.base import PROJECT, QUEUE, untold
 from hpc_prefect.schedulers.probes.pbs import read_queues
 
@@ -263,11 +263,11 @@ def test_what_is_no_list_of_queues_has_none(text: str) -> None:
 
 
 def test_of_pjm_only_the_commands_and_the_search_by_name_are_told() -> None:
-    # Its own questions are another dialect's here: what is told beside them is what counts.
-    spec = job("local", {"slots": 1, "spool": "/s"})
+    spec, scheduler = job("pjm", PJMOptions().model_dump()), scheduler_for("pjm")
+    empty = Reply(0, (FOLDER.parent / "pjm" / "site_table_empty.txt").read_text())
 
-    there, _ = answered(pjm.probe(scheduler_for("local"), spec), {"/bin/sh": THERE, "": Reply(0)})
-    missing, _ = answered(pjm.probe(scheduler_for("local"), spec), {"": Reply(127)})
+    there, _ = answered(probe(scheduler, spec), {"/bin/sh": THERE, "pjstat": empty})
+    missing, _ = answered(probe(scheduler, spec), {"": Reply(127)})
 
     assert of(there, "commands").seen == "pjsub, pjstat, pjdel in /usr/bin"
     assert [of(there, check).outcome for check in (QUEUE, PROJECT)] == [Outcome.UNKNOWN] * 2
@@ -286,7 +286,7 @@ def test_a_dialect_without_a_probe_calls_nothing_fine_that_it_cannot_tell() -> N
     assert [of(found, check).outcome for check in (QUEUE, PROJECT)] == [Outcome.UNKNOWN] * 2
 
 
-@pytest.mark.parametrize("name", ["local", "pbs", "slurm"])
+@pytest.mark.parametrize("name", ["local", "pbs", "pjm", "slurm"])
 def test_where_no_command_answers_every_probe_ends_and_names_a_remedy(name: str) -> None:
     found, _ = answered(probe(scheduler_for(name), job(name, {})), {"": Reply(None)})
 

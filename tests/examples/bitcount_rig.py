@@ -59,13 +59,19 @@ def save_blocks(example: Path, profile: str, spool: Path) -> None:
     """Save blocks.toml, with `profile` for `hpc-local` and a queue of the test's own.
 
     What it saves besides the profile serves every place: for another one save a profile that has
-    the executable `bitcount`, and give its name to `run_bitcount`.
+    the executable `bitcount` (`save_profile`), and give its name to `run_bitcount`.
     """
     text = (example / "blocks.toml").read_text(encoding="utf-8").replace("hpc-local", profile)
     document = read_document(text, here=str(example), venv=sys.prefix, environ={})
     for item in document.items:
         if item.kind == "hpc-profile":
             item.value.local.spool = str(spool)
+    asyncio.run(apply_document(document, report=lambda item, change: None))
+
+
+def save_profile(text: str, example: Path) -> None:
+    """Save what the text of a profile's file in `example` holds."""
+    document = read_document(text, here=str(example), venv=sys.prefix, environ={})
     asyncio.run(apply_document(document, report=lambda item, change: None))
 
 

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import math
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -267,6 +268,17 @@ def test_a_missing_question_ends_with_its_name(folder: Path) -> None:
     assert not (folder / "never.npz").exists()
 
 
+def test_a_rank_that_does_not_find_the_others_solves_nothing(
+    folder: Path, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when one MPI's launcher starts a program with another one's library."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    done = diagonalized(folder, question, "alone.npz", ranks=1)
+    assert done.returncode != 0
+    assert "started as one of 4 ranks (OMPI_COMM_WORLD_SIZE), but MPI knows only" in done.stderr
+    assert not (folder / "alone.npz").exists()
+
+
 @pytest.mark.parametrize(("sizes", "ranks"), [([5, 5, 5, 5], 2), ([9, 1, 1, 1], 2), ([3], 4)])
 def test_batches_are_shared_out_once_each(sizes: list[int], ranks: int) -> None:
     mine = diagonalize.shares(sizes, ranks)
@@ -318,6 +330,21 @@ def test_the_file_can_be_applied() -> None:
     )
     assert document.warnings == ()
     assert len(document.items) == sum(len(kind) for kind in BLOCKS.values())
+
+
+@pytest.mark.parametrize("site_mpi", [False, True], ids=["own MPI", "site's MPI"])
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+def test_a_clusters_profile_can_be_applied_with_either_mpi(name: str, site_mpi: bool) -> None:
+    text = (DEMO / f"{name}.toml").read_text(encoding="utf-8")
+    if site_mpi:  # what the comments show, instead of what stands above them
+        names = "launcher|modules|environment"
+        text = re.sub(rf"^({names}) = .*\n", "", text, flags=re.M)
+        text, count = re.subn(rf"^# ({names}) = ", r"\1 = ", text, flags=re.M)
+        assert count == 3
+    (item,) = read_document(text, here="/shared/sqd_n2", venv="/v", environ={}).items
+    assert (item.name, item.value.scheduler) == (f"hpc-{name}", name)
+    assert item.value.executables["diag"]["path"] == "/shared/sqd_n2/diagonalize.py"
+    assert item.value.environment == ({"MPI4PY_LIBMPI": "libmpi.so.40"} if site_mpi else {})
 
 
 def test_the_program_of_the_profile_can_be_started() -> None:

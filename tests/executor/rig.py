@@ -27,8 +27,8 @@ from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from hpc_prefect.job.state import JobResult
 from hpc_prefect.laptop import process
 from hpc_prefect.schedulers.local import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport

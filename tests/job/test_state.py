@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.state import (
     Evidence,
-    JobResult,
     JobState,
     Observation,
     Patience,
@@ -442,6 +442,21 @@ def test_what_the_scheduler_wrote_tells_why_a_program_was_killed_without_a_recor
     assert verdict is not None
     assert verdict.reason is Reason.OUT_OF_MEMORY
     assert verdict.summary == TOLD["told_words"]
+
+
+@pytest.mark.parametrize(
+    ("cancel", "expected"),
+    [
+        ("", Reason.CANCELLED_ELSEWHERE),
+        ("user", Reason.CANCELLED),
+        ("timeout", Reason.TIMED_OUT),
+    ],
+)
+def test_a_deletion_that_only_the_jobs_output_tells_of_is_told_by_who_asked_for_it(
+    cancel: str, expected: Reason
+) -> None:
+    deleted = {"told": Reason.CANCELLED, "told_words": "PJM 7090"}
+    assert reason(absent_for=PATIENCE.absent, cancel=cancel, **deleted) is expected
 
 
 def test_what_the_scheduler_wrote_tells_why_when_it_does_not_list_the_job_any_more() -> None:

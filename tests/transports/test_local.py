@@ -262,3 +262,8 @@ def test_of_many_links_of_one_name_the_first_stands_and_only_it_is_told_so(tmp_p
     made = [LocalTransport().link(path, target) for target in ("7.a", "closed", "7.a")]
     assert made == [True, False, False]
     assert LocalTransport().read_link(path) == "7.a"
+
+
+def test_a_command_runs_where_it_is_told_to(tmp_path: Path) -> None:
+    here = TRANSPORT.run(Command(("pwd",), cwd=str(tmp_path)))
+    assert here.stdout == f"{tmp_path.resolve()}\n"

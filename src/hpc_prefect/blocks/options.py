@@ -190,21 +190,34 @@ class PBSOptions(StrictModel):
 
 
 class PJMOptions(StrictModel):
-    """Options for PJM (Fujitsu Technical Computing Suite)."""
+    """Options for PJM (Fujitsu Technical Computing Suite), whose sites differ in these."""
 
     rscunit: str = ""
     """Resource unit (`-L rscunit=`)."""
+    allocation: Literal["node", "vnode", "none"] = "node"
+    """What is asked for: whole nodes (`-L node=N`), virtual nodes with cores and memory
+    (`-L vnode=N,vnode-core=C`), or neither, where a site gives what belongs to its GPUs."""
     node_shape: str = ""
-    """Shape and torus of the nodes instead of their number, such as `2x3:torus`."""
+    """How the nodes lie, after their number (`:torus`), or with it (`2x3:torus`)."""
+    gpu_item: str = ""
+    """The `-L` item that counts GPUs, such as `gpu`; empty: a site has none, or gives all that a
+    node has."""
     resources: dict[str, str] = Field(default_factory=dict)
     """Further `-L` items, such as `{"freq": "2200"}`."""
+    mpi: list[str] = Field(default_factory=list)
+    """Further items of `--mpi`, such as `rank-map-bychip`, for programs that are launched by MPI;
+    the number of ranks is always given."""
     gfscache: list[str] = Field(default_factory=list)
-    """Volumes that the job needs (`PJM_LLIO_GFSCACHE`), such as `/vol0001`."""
+    """Volumes of layered storage that the job needs (`PJM_LLIO_GFSCACHE`), such as `/vol0004`:
+    that of `work_dir`, and those of the program and its data."""
     llio: list[str] = Field(default_factory=list)
     """Items of `--llio`, such as `localtmp-size=30Gi`."""
-    mpi: list[str] = Field(default_factory=list)
-    """Further items of `--mpi`, such as `rank-map-bychip`."""
-    directives: list[str] = Field(default_factory=list)
-    """Further options in the script, one each."""
+    requeue: Literal["site", "yes", "no"] = "site"
+    """Whether PJM starts the job again after a failure of the machine (`--restart`); `site`: as the
+    site has it. With a `secret_environment` always no, because a job reads its secrets once."""
+    history_days: int = Field(default=30, ge=1, le=365)
+    """How many days back `pjstat -H` is asked about jobs that the queue no longer lists."""
     command_options: list[str] = Field(default_factory=list)
     """Options that must stand on the command line of `pjsub`, such as `--no-check-directory`."""
+    directives: list[str] = Field(default_factory=list)
+    """Further options in the script, one each, such as `--mail-list me@example.org`."""

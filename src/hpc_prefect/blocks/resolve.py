@@ -223,16 +223,10 @@ def _seconds(walltime: str) -> int:
 
 def _scheduler_problems(hpc: HPCProfileBlock, spec: JobSpec) -> list[str]:
     # Late, so that a Prefect server that only registers block types does not load schedulers.
-    from hpc_prefect.schedulers import available, scheduler_for
+    from hpc_prefect.schedulers import scheduler_for
 
     problems = [f"HPC profile: {text}" for text in hpc.foreign_options()]
-    if hpc.scheduler in available():
-        return problems + scheduler_for(hpc.scheduler).problems(spec)
-    can = ", ".join(available())
-    problems.append(
-        f"HPC profile: scheduler {hpc.scheduler!r} cannot be used yet; this version runs: {can}"
-    )
-    return problems
+    return problems + scheduler_for(hpc.scheduler).problems(spec)
 
 
 def _executable(key: str, known: Mapping[str, Any], problems: list[str]) -> Executable | None:

@@ -30,9 +30,10 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import ADVICE, Reason
 from hpc_prefect.job.finding import Finding, ok, unknown, wrong
 from hpc_prefect.job.identity import digest, job_key
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import quote
 from hpc_prefect.job.spec import JobSpec, launch_line
-from hpc_prefect.job.state import JobResult, JobState
+from hpc_prefect.job.state import JobState
 from hpc_prefect.schedulers.base import NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
 

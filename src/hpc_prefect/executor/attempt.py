@@ -20,10 +20,10 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.identity import job_tag
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec, Resources
-from hpc_prefect.job.state import JobResult
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: A useful answer is never older than this many intervals, however long nothing changes.
 _BACK_OFF = 3.0
+#: A little later, by up to so much of an interval: many flows on a login node do not ask in step.
+_DISORDER = 0.1
 #: A job that seems to have ended is asked about ever less often while nothing comes of it (a long
 #: kill grace, a scheduler that clears up): each pause so much longer than the last one, up to so
 #: many times the first.
@@ -80,6 +82,7 @@ class Connection:
         self._asked_at = float("-inf")
         self._answers_alike = 0
         self._failures = 0
+        self._disorder = random.uniform(0, _DISORDER)
         self._asked_for: set[Watched] = set()  # wanted an answer and got none that helped
         self._hurried_pause = scheduler.hurry
 
@@ -175,7 +178,8 @@ class Connection:
 
     def _next_question(self) -> float:
         interval = min(job.poll_interval for job in self._jobs)
-        pause = interval * min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        back_off = min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
+        pause = interval * (back_off + self._disorder)
         wanting = self._wanting()
         if wanting:
             # While the scheduler fails, a job that newly wants to know is no reason to press it.
@@ -206,8 +210,8 @@ class Connection:
         self._asked_for &= self._wanting()
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
-        # A little disorder, so that many flows on one login node do not ask in step.
         self._asked_at = clock() + random.uniform(-0.05, 0.05) * self.scheduler.hurry
+        self._disorder = random.uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
         """Note whether a question had no useful answer about some jobs; say so now and then."""

@@ -15,7 +15,8 @@ from hpc_prefect.executor.settle import settle
 from hpc_prefect.executor.submission import submit, take_place
 from hpc_prefect.executor.watch import Watch
 from hpc_prefect.job.failure import Reason, Verdict
-from hpc_prefect.job.state import Evidence, JobResult
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.state import Evidence
 
 logger = logging.getLogger("hpc_prefect.executor")
 

@@ -121,7 +121,10 @@ class JobFolder:
         The program's stderr of a `requeued` job may tell of the end of its earlier start.
         """
         files = [names.SCHEDULER_OUT, names.SCHEDULER_ERR] + [names.STDERR] * (not requeued)
-        return "\n".join(self.tail(name) for name in files)
+        words = [self.tail(name) for name in files]
+        # Whole, because a site orders its hundreds of items as it likes.
+        words.append(self.tail(names.SCHEDULER_STATISTICS, 256 * 1024))
+        return "\n".join(words)
 
     def missing_outputs(self, spec: JobSpec) -> tuple[str, ...]:
         """Expected outputs that are not there, or are older than this attempt's newest start.

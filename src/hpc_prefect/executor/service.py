@@ -18,7 +18,7 @@ from hpc_prefect.executor.claim import TOUCH_EVERY, Claim
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
-from hpc_prefect.job.state import JobResult
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.transports.local import LocalTransport
 

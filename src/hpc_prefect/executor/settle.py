@@ -12,7 +12,8 @@ from typing import Any
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason, Verdict
-from hpc_prefect.job.state import Evidence, JobResult
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.state import Evidence
 
 logger = logging.getLogger("hpc_prefect.executor")
 

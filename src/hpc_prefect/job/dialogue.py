@@ -19,12 +19,14 @@ class Command:
         argv: the program and its arguments; no shell is involved.
         timeout: seconds after which it is killed with its children; a hung server must not hang us.
         stdin: text for its standard input.
+        cwd: the folder in which it runs; empty where that does not matter.
     """
 
     argv: tuple[str, ...]
     timeout: float = 60.0
     stdin: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
 
     def __str__(self) -> str:
         return " ".join(self.argv)

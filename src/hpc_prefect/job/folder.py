@@ -12,6 +12,7 @@
         duplicates       ids of further jobs of this attempt that the guard turned away
         stdout, stderr   of the program
         scheduler.out, scheduler.err   the scheduler's own output: evidence
+        scheduler.stats  a job's statistics, from a scheduler that writes some (PJM): evidence
         secrets          0600, read and removed by the script
         record.json      the run record, written with the verdict
 
@@ -37,6 +38,7 @@ STDOUT = "stdout"
 STDERR = "stderr"
 SCHEDULER_OUT = "scheduler.out"
 SCHEDULER_ERR = "scheduler.err"
+SCHEDULER_STATISTICS = "scheduler.stats"
 SECRETS = "secrets"
 RECORD = "record.json"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
@@ -187,7 +185,7 @@ def _success(evidence: Evidence) -> Verdict:
 def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> Verdict | None:
     record = evidence.exit
     if seen.cause in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
-        return _cancelled(evidence, seen)
+        return _cancelled(evidence, seen.message or f"the scheduler says {seen.word}")
     if (
         record is not None
         and seen.cause is Reason.NODE_FAILURE
@@ -242,8 +240,7 @@ def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
     return evidence.nodes == 1 and not record.signals
 
 
-def _cancelled(evidence: Evidence, seen: Observation) -> Verdict:
-    said = seen.message or f"the scheduler says {seen.word}"
+def _cancelled(evidence: Evidence, said: str) -> Verdict:
     if evidence.cancel == "timeout":
         return _verdict(evidence, Reason.TIMED_OUT, said)
     if evidence.cancel:
@@ -258,6 +255,8 @@ def _by_output(evidence: Evidence) -> Verdict | None:
         record is not None and (record.phase != "program" or _ended_well(record))
     ):
         return None
+    if evidence.told in (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE):
+        return _cancelled(evidence, evidence.told_words)
     return _verdict(evidence, evidence.told, evidence.told_words)
 
 
@@ -343,81 +342,3 @@ def signal_name(number: int) -> str:
 def signal_of(code: int | None) -> str:
     """The signal that a shell reports as 128 + n; empty for a plain exit code."""
     return signal_name(code - 128) if code else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobResult:
-    """What one call returns, the same for every scheduler.
-
-    Attributes:
-        job_id: the scheduler's id; empty when the submission was refused.
-        name, tag: what a person calls it, and its name in the scheduler.
-        state: `succeeded`, `failed`, `cancelled` or `lost`.
-        attempt: 1 for the first submission of this job, one more for each after a failure.
-        queue_seconds, run_seconds: time in the queue and on the nodes; None when not known.
-        resources_used: what the scheduler told, such as `max_rss` (bytes) and `cpu_seconds`.
-        collected: the result is that of an earlier run of the same experiment.
-    """
-
-    job_id: str
-    name: str
-    tag: str
-    key: str
-    attempt: int
-    verdict: Verdict
-    folder: str
-    script_path: str
-    stdout_path: str
-    stderr_path: str
-    host: str = ""
-    queue_seconds: float | None = None
-    run_seconds: float | None = None
-    resources_used: dict[str, float] = field(default_factory=dict)
-    collected: bool = False
-
-    @property
-    def state(self) -> str:
-        if self.verdict.succeeded:
-            return "succeeded"
-        if self.verdict.reason is Reason.LOST:
-            return "lost"
-        ended_by_us = self.verdict.reason in (
-            Reason.CANCELLED,
-            Reason.CANCELLED_ELSEWHERE,
-            Reason.TIMED_OUT,
-        )
-        return "cancelled" if ended_by_us else "failed"
-
-    @property
-    def succeeded(self) -> bool:
-        return self.verdict.succeeded
-
-    @property
-    def exit_code(self) -> int | None:
-        return self.verdict.exit_code
-
-    @property
-    def signal(self) -> str:
-        return self.verdict.signal
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values only, for the journal and the run record."""
-        return dataclasses.asdict(self) | {"state": self.state}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> JobResult:
-        """The result that `as_dict` described; unknown keys of a later version are ignored.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is no result.
-        """
-        known = {f.name for f in dataclasses.fields(cls)}
-        given = values["verdict"]
-        verdict = Verdict(
-            reason=Reason(given["reason"]),
-            summary=str(given["summary"]),
-            said=str(given.get("said", "")),
-            exit_code=given.get("exit_code"),
-            signal=str(given.get("signal", "")),
-        )
-        return cls(**({k: v for k, v in values.items() if k in known} | {"verdict": verdict}))

@@ -5,18 +5,15 @@ from __future__ import annotations
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.schedulers.local import LocalScheduler
 from hpc_prefect.schedulers.pbs import PBSScheduler
+from hpc_prefect.schedulers.pjm import PJMScheduler
 from hpc_prefect.schedulers.slurm import SlurmScheduler
 
 _SCHEDULERS: dict[str, type[Scheduler]] = {
     "local": LocalScheduler,
     "pbs": PBSScheduler,
+    "pjm": PJMScheduler,
     "slurm": SlurmScheduler,
 }
-
-
-def available() -> tuple[str, ...]:
-    """The names of the schedulers that this version can talk to."""
-    return tuple(_SCHEDULERS)
 
 
 def scheduler_for(name: str) -> Scheduler:

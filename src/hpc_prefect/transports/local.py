@@ -111,6 +111,7 @@ class LocalTransport:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
+                cwd=command.cwd or None,
                 start_new_session=True,  # its children end with it, and our Ctrl-C is not theirs
             )
         except OSError as error:
