@@ -45,11 +45,11 @@ BEFORE = {
 }
 RUNNING_FIRST = {"hold_running", "qdel_force", "qdel_running"}
 PATIENCE = 10.0
-BY_HAND = {"server_down", "json_escaping", "env_values", "exiting_stageout_retry"}
+BY_HAND = {"server_down", "status_all", "json_escaping", "env_values", "exiting_stageout_retry"}
 #: What is not rehearsed, or was recorded by other means; the dialect's tests read these.
 NOT_HERE = {
     *("end_cput_exceeded", "json_environments", "qsig_suspend", "qstat_one_connection"),
-    "server_unresolvable",
+    *("server_unresolvable", "status_all_text"),
 }
 CASES = sorted(path.stem for path in RECORDED.glob("*.json") if path.stem not in BY_HAND | NOT_HERE)
 
@@ -195,6 +195,36 @@ def test_a_variable_is_damaged_as_recorded(pbs, case):
     assert re.search(f'{system}(.*?)\t*"PBS_O_HOST"', out, re.S)[1] == case["json"]
     found = re.search(r"PBS_O_SYSTEM=Linux,(.*?)PBS_O_HOST", text, re.S)[1]
     assert found == case["text"].replace("\n\t", "")
+
+
+def test_queues_are_shown_as_the_recorded_ones(pbs):
+    steps = {step["step"]: step for step in recorded("status_all")}
+    wanted = json.loads(steps["qstat_Q_f_json"]["stdout"])["Queue"]
+
+    shown = json.loads(pbs.shell("qstat -Q -f -F json")[1])["Queue"]
+    text = pbs.shell("qstat -Q -f")[1]
+    rows = pbs.shell("qstat -Q")[1].splitlines()
+
+    # The others had jobs before they were recorded.
+    for name in ("debug-c", "small-c", "stopped-c", "disabled-c", "inter-c", "acl-c"):
+        assert shown[name] == wanted[name]
+        (row,) = [row for row in steps["qstat_Q"]["stdout"].splitlines() if row.startswith(name)]
+        assert row in rows
+    assert rows[:2] == steps["qstat_Q"]["stdout"].splitlines()[:2]
+    seen = {step["step"]: step for step in recorded("status_all_text")}
+    workq = seen["qstat_Q_f"]["stdout"].split("\n\n")[0].splitlines()
+    assert text.split("\n\n")[0].splitlines() == [x for x in workq if "assigned" not in x]
+    unknown = seen["qstat_Q_f_unknown"]
+    assert pbs.shell("qstat -Q -f nosuch") == (unknown["rc"], "", unknown["stderr"])
+
+
+def test_the_server_names_its_default_queue_as_the_recorded_one(pbs):
+    wanted = json.loads(recorded("status_all")[-2]["stdout"])["Server"]["opbs"]
+
+    shown = json.loads(pbs.shell("qstat -B -f -F json")[1])["Server"]["opbs"]
+
+    for name in ("server_state", "server_host", "default_queue", "job_history_enable"):
+        assert shown[name] == wanted[name]
 
 
 def _recorded_lines():

@@ -23,7 +23,7 @@ is told by `resolve`, with everything else that is wrong with the job.
 
 from hpc_prefect.blocks.call import Call
 from hpc_prefect.blocks.checks import names_near
-from hpc_prefect.blocks.load import BlockNames, Blocks, load_blocks
+from hpc_prefect.blocks.load import BlockNames, Blocks, load_blocks, load_hpc_profile
 from hpc_prefect.blocks.options import (
     ExecutableEntry,
     GPUOverrides,
@@ -49,6 +49,7 @@ __all__ = [
     "PJMOptions",
     "SlurmOptions",
     "load_blocks",
+    "load_hpc_profile",
     "names_near",
     "resolve",
 ]

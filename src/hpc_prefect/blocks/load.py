@@ -63,6 +63,20 @@ async def _load(names: BlockNames, subject: str, client: PrefectClient | None = 
     raise InvalidJob(subject, [text for each in found if isinstance(each, list) for text in each])
 
 
+@inject_client
+async def load_hpc_profile(name: str, client: PrefectClient | None = None) -> HPCProfileBlock:
+    """Load an HPC profile alone.
+
+    Raises:
+        InvalidJob: it is not there, or cannot be read.
+    """
+    assert client is not None
+    found = await _one(HPCProfileBlock, name, client)
+    if isinstance(found, list):
+        raise InvalidJob(f"HPC profile {name!r}", found)
+    return found
+
+
 async def _one(kind: type[B], name: str, client: PrefectClient) -> B | list[str]:
     """The block, or what is wrong."""
     what = kind.get_block_type_name().removeprefix("HPC-Prefect ")

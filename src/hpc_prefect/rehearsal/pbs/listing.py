@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-_LETTERS = "aEfF:Hinrstu:wx"
+_LETTERS = "aBEfF:HinQrstu:wx"
 _NO_HISTORY = "qstat: job_history_enable is set to false\n"  # assumed
 _UNREACHABLE = 255
 _REFUSED = f"Connection refused\nqstat: cannot connect to server {SERVER} (errno=15010)\n"
@@ -38,6 +38,10 @@ def qstat(server: Server, words: list[str]) -> int:
     asked = [word for word in operands if word] or [""]
     try:
         server.connect(Refusal(_REFUSED * len(asked), _UNREACHABLE))
+        if options.keys() & set("BQ"):
+            from .queues import show  # late, because most questions are about jobs
+
+            return show(server, options, [word for word in asked if word])
         jobs, status = _asked(server, options, asked)
     except Refusal as refused:
         print(refused.text, end="", file=sys.stderr)

@@ -1,0 +1,42 @@
+"""What a check of a place found."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Outcome(enum.StrEnum):
+    """Not knowing is an outcome of its own: a check that could not be made is never `ok`."""
+
+    OK = "ok"
+    WRONG = "wrong"
+    UNKNOWN = "cannot be told"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        check: what was looked at, in a word or two.
+        seen: what the place showed or said.
+        remedy: what to do about it.
+    """
+
+    check: str
+    outcome: Outcome
+    seen: str
+    remedy: str = ""
+
+
+def ok(check: str, seen: str) -> Finding:
+    return Finding(check, Outcome.OK, seen)
+
+
+def wrong(check: str, seen: str, remedy: str) -> Finding:
+    return Finding(check, Outcome.WRONG, seen, remedy)
+
+
+def unknown(check: str, seen: str, remedy: str = "") -> Finding:
+    return Finding(check, Outcome.UNKNOWN, seen, remedy)
