@@ -1,6 +1,6 @@
 """A rehearsal PJM: `pjsub pjstat pjdel pjhold pjrls` that run jobs as processes of this machine.
 
-They print what Fujitsu's manuals of Technical Computing Suite V4.0L20 and listings of a real one show;
+They print what manuals of Technical Computing Suite V4.0L20 and listings of a real machine show;
 no PJM could be run for this. What none of these shows is marked "assumed" in a comment.
 `install.install` writes the commands into a folder for PATH, bound to a state folder:
 
