@@ -89,15 +89,7 @@ if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" 
   echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2
   exit {GUARD_CODE}
 fi
-_hp_done=
-while IFS= read -r _hp_line; do
-  case $_hp_line in *{_CLEAN}*) _hp_done=yes ;; esac
-done 2>/dev/null < "$_hp_dir/{names.EXIT}"
-if [ -n "$_hp_done" ]; then
-  echo "hpc-prefect: the program has run to its end; it was not started again" >&2
-  exit 0
-fi
-{_uncounted_start(preamble.restarts)}_hp_now() {{
+{_after_success()}{_uncounted_start(preamble.restarts)}_hp_now() {{
   local now=${{EPOCHREALTIME:-$(date +%s)}}
   printf '%s' "${{now/,/.}}"  # bash writes the locale's decimal point
 }}
@@ -144,6 +136,19 @@ trap _hp_end EXIT
 for _hp_signal in TERM INT HUP XCPU USR1 USR2; do
   trap "_hp_note $_hp_signal" "$_hp_signal"
 done"""
+
+
+def _after_success() -> str:
+    return f"""\
+_hp_done=
+while IFS= read -r _hp_line; do
+  case $_hp_line in *{_CLEAN}*) _hp_done=yes ;; esac
+done 2>/dev/null < "$_hp_dir/{names.EXIT}"
+if [ -n "$_hp_done" ]; then
+  echo "hpc-prefect: the program has run to its end; it was not started again" >&2
+  exit 0
+fi
+"""
 
 
 def _uncounted_start(restarts: str) -> str:
