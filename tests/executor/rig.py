@@ -62,11 +62,14 @@ class Told:
 
     def __init__(self, on_state: Callable[[str], None] = lambda text: None) -> None:
         self.states: list[str] = []
+        self.warnings: list[str] = []
         self.outputs: list[tuple[str, str]] = []
         self.on_state = on_state
 
     def state(self, text: str, *, warning: bool = False) -> None:
         self.states.append(text)
+        if warning:
+            self.warnings.append(text)
         self.on_state(text)
 
     def output(self, stream: str, text: str, path: str) -> None:

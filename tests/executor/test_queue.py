@@ -160,3 +160,40 @@ async def test_a_job_that_its_scheduler_starts_again_after_the_verdict_is_shut_o
     )
     assert await script.wait() == 117
     assert len(rig.runs()) == 1
+
+
+async def test_a_job_without_a_limit_does_not_wait_behind_those_that_have_one():
+    places = Places()
+    places.occupy()
+    limited = asyncio.ensure_future(places.take(1))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(places.take(0), 5)
+    assert not limited.done()
+    limited.cancel()
+
+
+class Held(LocalScheduler):
+    """Says that a person holds the job, for as long as one does."""
+
+    held = True
+
+    def observe(self, ids, options):
+        answer = yield from super().observe(ids, options)
+        if not self.held:
+            return answer
+        held = {"state": JobState.HELD, "word": "PENDING", "message": "JobHeldUser"}
+        return {id_: dataclasses.replace(seen, **held) for id_, seen in answer.items()}
+
+
+async def test_a_held_job_is_warned_about_with_what_to_do_and_waited_for(rig):
+    told, scheduler = Told(), Held()
+    request = rig.request(rig.spec("until [ -e go ]; do sleep 0.02; done"), listener=told)
+    with rig.under_way(request, rig.connection(scheduler)) as (_, task):
+        await until(lambda: told.warnings or task.done(), "the warning")
+        assert not task.done()
+        assert "held as" in told.warnings[0]
+        assert "JobHeldUser" in told.warnings[0]
+        assert "release it (scontrol release, qrls, pjrls)" in told.warnings[0]
+        scheduler.held = False
+        (rig.work / "go").touch()
+        assert (await task).succeeded

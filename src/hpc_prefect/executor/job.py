@@ -121,9 +121,8 @@ class JobRun:
         """From now on this is the attempt's job."""
         if attempt.job_id:
             self._tell(f"{attempt.job_id} was a second job; {other} is followed")
-            await self._connection.cancel(
-                attempt.job_id, attempt.tag
-            )  # it may still wait in the queue
+            # It may still wait in the queue.
+            await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
             self._tell(f"it was submitted after all; {other} is followed")
         await self._connection.in_thread(partial(attempt.submitted, other, 0.0))

@@ -19,7 +19,7 @@ class Places:
 
     async def take(self, limit: int) -> None:
         """Wait for a place among `limit` (0: without limit)."""
-        if self._waiting or 0 < limit <= self._taken:
+        if limit and (self._waiting or limit <= self._taken):
             turn = (limit, asyncio.get_running_loop().create_future())
             self._waiting.append(turn)
             try:

@@ -38,6 +38,10 @@ async def take_place(attempt: Attempt, cancelled: asyncio.Event) -> bool:
         while not taking.done() and not cancelled.is_set():
             await _pause(attempt, cancelled, TOUCH_EVERY, taking)
         return taking.done()
+    except BaseException:  # such as JobHeld: whoever waits next gets the place
+        if taking.done():
+            places.give_back()
+        raise
     finally:
         taking.cancel()
 
