@@ -1,0 +1,34 @@
+"""`hpc-prefect sites`: the places whose profiles came with this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hpc_prefect.cli.verbs import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    sites = verbs.add_parser("sites", help="list the places whose profiles came with this package")
+    sites.set_defaults(run=_list)
+    actions = sites.add_subparsers(metavar="ACTION")
+    show = actions.add_parser("show", help="print the TOML file of one, to be completed")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(run=_show)
+
+
+def _list(_: argparse.Namespace) -> int:
+    from hpc_prefect.sites import all_sites
+
+    for site in all_sites():
+        print(f"{site.name:<8}  {site.scheduler:<6}  {site.description}")
+    print("\nTo use one: hpc-prefect sites show NAME > FILE, complete FILE,", file=sys.stderr)
+    print("then: hpc-prefect blocks apply FILE", file=sys.stderr)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from hpc_prefect.sites import find_site
+
+    print(find_site(arguments.name).text, end="")
+    return 0

@@ -1,0 +1,13 @@
+"""What the modules of the verbs have in common."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, TypeAlias
+
+#: To what a verb adds its parser. Prefect takes seconds to import: a verb's module imports it, and
+#: what needs it, only when the verb is run.
+if TYPE_CHECKING:
+    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Verbs = argparse._SubParsersAction
