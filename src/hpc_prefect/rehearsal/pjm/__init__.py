@@ -1,4 +1,4 @@
-"""A rehearsal PJM: `pjsub pjstat pjdel pjhold pjrls` that run jobs as processes of this machine.
+"""A rehearsal PJM: its commands run jobs as processes of this machine.
 
 They print what manuals of Technical Computing Suite V4.0L20 and listings of a real machine show;
 no PJM could be run for this. What none of these shows is marked "assumed" in a comment.

@@ -81,8 +81,8 @@ class Mom(BaseMom):
                 continue
             limits = server.config["rscgrps"][job["rscgrp"]]
             running = sum(1 for one in busy if one["rscgrp"] == job["rscgrp"])
-            if job["at"] > now:
-                self.later(job["at"])
+            if (ready := max(job["at"], job["accepted"] + server.config["wait"])) > now:
+                self.later(ready)
             elif server.fault("error"):
                 self._goes(job, "ERR", reason="INTERNAL ERROR")
             elif not limits.get("started", True):

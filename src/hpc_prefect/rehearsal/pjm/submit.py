@@ -103,7 +103,9 @@ def _job(server: Server, asked: Record, file: str) -> Record:
 
 def _group(config: Record, asked: str) -> str:
     known = config["groups"]
-    if known is None:
+    if known == "any" and asked:
+        return asked
+    if known is None or known == "any":
         known = [grp.getgrgid(gid).gr_name for gid in {os.getgid(), *os.getgroups()} if _named(gid)]
     if asked and asked not in known:
         raise refusal("pjsub", 71, f"Group not authorized to submit a job: {asked} (group).")
