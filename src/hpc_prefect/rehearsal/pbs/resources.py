@@ -30,7 +30,9 @@ def pairs(value: str) -> list[tuple[str, str]]:
     return found
 
 
-def request(asked: list[tuple[str, str]], extra: list[str], more: dict[str, int]) -> Record:
+def request(
+    asked: list[tuple[str, str]], extra: list[str], more: dict[str, int] | None = None
+) -> Record:
     """The job's Resource_List and its chunks, checked as the server checks them.
 
     `extra` names the resources that a site has added, `more` is what a chunk gets that does not
@@ -55,7 +57,7 @@ def request(asked: list[tuple[str, str]], extra: list[str], more: dict[str, int]
         given["select"], place = ":".join(["1", *words]), given.get("place", "pack")
     if place.split(":")[0] not in (*_PLACES, "excl", "exclhost", "shared"):
         raise Refusal("Illegal attribute or resource value Resource_List.place\n", BAD_VALUE)
-    chunks = [_chunk(text, extra, more) for text in split(given["select"], "+")]
+    chunks = [_chunk(text, extra, more or {}) for text in split(given["select"], "+")]
     given = {**given, **_sums(chunks), "place": place}
     for name in _TIMES:
         if name in given:
