@@ -44,6 +44,7 @@ from hpc_prefect.rehearsal.pjm import install as pjm
 
 JOBS = 1000
 AT_ONCE = 32
+PATIENCE = 120.0
 FOR_EVER = "exec sleep 3600"
 GIVE_UP, DELETE = "give up", "delete"
 #: The stand-in, its options, the commands that are counted, and the one that deletes.
@@ -144,7 +145,7 @@ def save_blocks(name: str) -> None:
 
 
 async def one(name: str, n: int, work_dir: Path) -> Reason | None:
-    """Run one job; why it ended, by the error or, where its flow gave it up, by its record."""
+    """Run one job; why it ended, or None where its flow gave it up: then its record tells."""
     kind, label = kind_of(n), f"job-{n}"
     begin = 'echo "${PBS_JOBID:-$PJM_JOBID}" > "$1.id"\n' if kind.act else ""
     call = asyncio.create_task(
@@ -167,7 +168,7 @@ async def one(name: str, n: int, work_dir: Path) -> Reason | None:
     except JobFailed as failed:
         return failed.result.verdict.reason
     except asyncio.CancelledError:
-        return recorded(work_dir, label)
+        return None
 
 
 async def act(name: str, what: str, file: Path, call: asyncio.Task[Any]) -> None:
@@ -183,13 +184,20 @@ async def act(name: str, what: str, file: Path, call: asyncio.Task[Any]) -> None
                                 stdout=subprocess.DEVNULL)  # fmt: skip
 
 
-def recorded(work_dir: Path, label: str) -> Reason | None:
-    for file in work_dir.glob(".hpc-prefect/*/*/*/journal.jsonl"):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        if lines and lines[0].get("job", {}).get("name") == label:
-            verdicts = [line["result"]["verdict"] for line in lines if line["event"] == "verdict"]
-            return Reason(verdicts[-1]["reason"]) if verdicts else None
-    return None
+async def recorded(work_dir: Path, labels: set[str]) -> dict[str, Reason]:
+    """The verdicts in the records of these jobs; one that was given up just now comes later."""
+    found: dict[str, Reason] = {}
+    end = time.monotonic() + PATIENCE
+    while labels - found.keys() and time.monotonic() < end:
+        await asyncio.sleep(1)
+        for file in work_dir.glob(".hpc-prefect/*/*/*/journal.jsonl"):
+            lines = [json.loads(line) for line in file.read_text().split("\n")[:-1] if line]
+            label = lines[0].get("job", {}).get("name") if lines else None
+            if label in labels:
+                for line in lines:
+                    if line["event"] == "verdict":
+                        found[label] = Reason(line["result"]["verdict"]["reason"])
+    return found
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,9 @@ async def many(name: str, jobs: int, work_dir: Path) -> tuple[list[Reason | None
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     before = time.perf_counter(), time.process_time(), used.ru_utime + used.ru_stime
     found = await asyncio.gather(*(one(name, n, work_dir) for n in range(jobs)))
+    given_up = {f"job-{n}" for n, reason in enumerate(found) if reason is None}
+    later = await recorded(work_dir, given_up)
+    found = [reason or later.get(f"job-{n}") for n, reason in enumerate(found)]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     after = time.perf_counter(), time.process_time(), used.ru_utime + used.ru_stime
     return found, Cost(*(b - a for a, b in zip(before, after, strict=True)))

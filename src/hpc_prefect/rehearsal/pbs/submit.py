@@ -167,9 +167,12 @@ def _admit(server: Server, queue: str, wanted: Record) -> None:
     if resources.over(limits.get("resources_max", {}), wanted):
         raise Refusal(*_OVER_RESOURCES)
     most = limits.get("max_queued")
-    waiting = sum(1 for job in server.jobs() if job["queue"] == queue and job["state"] != DONE)
-    if server.fault("over-limit") or (most is not None and waiting >= most):
+    if server.fault("over-limit") or (most is not None and _in_queue(server, queue) >= most):
         raise Refusal(*_OVER_LIMIT)
+
+
+def _in_queue(server: Server, queue: str) -> int:
+    return sum(1 for job in server.alive() if job["queue"] == queue)
 
 
 def _member(config: Record, group: str) -> bool:

@@ -26,5 +26,6 @@ A fault is in force while a file of its name is in `faults/`:
     no-history            nothing is known of a job that has left the queue
     runout                a job that has ended stays in state RNO
     error                 a job that is to start is stopped in state ERR
+    deadline              what runs is stopped, because its nodes have a deadline
     loading               pjstat says first that it is loading data
 """

@@ -23,6 +23,7 @@ class ResourceGroup(TypedDict, total=False):
     accept: int  # jobs that may wait or run at once
     run: int  # jobs that may run at once
     gate: str  # what the site's own check says to every job
+    yields: bool  # whether its jobs are stopped when one of another group lacks their nodes
 
 
 class Options(TypedDict, total=False):
