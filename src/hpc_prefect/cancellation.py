@@ -1,0 +1,262 @@
+"""When a run is cancelled: who notices, what it means for the jobs, and how the run then ends.
+
+    Prefect's UI or command, run is served   its process gets SIGTERM, the run is "Cancelling"
+    Prefect's UI or command, ad-hoc run      nothing is delivered: `watched` asks for the state
+    a timeout, a failed sibling              asyncio's CancelledError
+    Ctrl-C                                   KeyboardInterrupt, or CancelledError
+    SIGTERM, SIGHUP                          no wish: the job runs on, unless the profile says so
+    SIGKILL of a served run's process        nothing: the hook `cancel_jobs` does it afterwards
+
+Calls in threads are told nothing by Prefect when their run ends; `watched` tells them too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+import anyio
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled
+
+from hpc_prefect.campaigns import is_cancelled
+from hpc_prefect.executor.service import executor
+from hpc_prefect.scopes import flow_runs, root_flow
+from hpc_prefect.sigterm import received_sigterm
+
+logger = logging.getLogger("hpc_prefect.cancellation")
+
+#: How long a cancelled call waits for the scheduler to confirm; below Prefect's own 30 s grace.
+CONFIRM = 22.0
+#: Seconds between two questions to Prefect whether runs are being cancelled: one question for all.
+ASK_EVERY = 5.0
+#: Seconds between two looks at whether a run has ended while a thread of it still waits.
+LOOK_EVERY = 1.0
+#: The server answers about no more runs at once.
+MOST_RUNS = 200
+
+MESSAGE = "The flow run was cancelled in Prefect, and its jobs with it."
+
+
+class Work(Protocol):
+    """Something under way that can be cancelled."""
+
+    @property
+    def result(self) -> Future[Any]: ...
+
+    def cancel(self, by: str = "user") -> None: ...
+
+
+class LeftRunning(Exception):
+    """The run has ended and the job goes on; nobody waits for it any more."""
+
+
+class RunCancelled(Exception):
+    """A run around this call was cancelled in Prefect, and its work with it."""
+
+
+class Watched:
+    """Work that a call waits for, and that ends when a flow run around the call does."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._end: Future[type[Exception] | None] = Future()
+
+    def tell(self, end: type[Exception] | None) -> None:
+        """A run around the call has ended; `end` is how the call does, None by its result."""
+        if not self._end.done():
+            self._end.set_result(end)
+
+    async def outcome(self) -> Any:
+        """The work's result.
+
+        Raises:
+            RunCancelled: instead, when a run around this call was cancelled.
+            LeftRunning: the run around this thread has ended, and the job is to run on.
+        """
+        # `wait` cancels nothing when the caller goes away: others may wait for this work too.
+        result, end = asyncio.wrap_future(self.work.result), asyncio.wrap_future(self._end)
+        await asyncio.wait([result, end], return_when=asyncio.FIRST_COMPLETED)
+        if any(run.cancelled for run in _watch.around(self)):
+            await asyncio.wait([end])  # until all work of the run has ended
+        if end.done() and (how := end.result()) is not None:
+            raise how
+        return await result
+
+
+@contextmanager
+def watched(work: Work) -> Iterator[Watched]:
+    """Have this work cancelled when a flow run around this call is, however that is said."""
+    call = Watched(work)
+    for flow_run in flow_runs():
+        _watch.enter(flow_run, call)
+    try:
+        yield call
+    finally:
+        _watch.leave(call)
+
+
+@dataclass(eq=False)
+class _Run:
+    """A flow run of this process that waits for work.
+
+    Attributes:
+        flow_run: the object that Prefect's engine keeps the state of the run in.
+    """
+
+    flow_run: FlowRun
+    calls: set[Watched] = field(default_factory=set)
+    cancelled: bool = False
+
+
+class _Watch:
+    """Asks about all runs of this process that wait for something; on the executor's loop."""
+
+    def __init__(self) -> None:
+        self._runs: dict[UUID, _Run] = {}
+        self._lock = threading.Lock()
+        self._watching = False
+
+    def enter(self, flow_run: FlowRun, call: Watched) -> None:
+        with self._lock:
+            run = self._runs.setdefault(flow_run.id, _Run(flow_run))
+            run.calls.add(call)
+            if not self._watching:
+                self._watching = True
+                asyncio.run_coroutine_threadsafe(self._watch(), executor().loop)
+
+    def leave(self, call: Watched) -> None:
+        with self._lock:
+            for run in list(self._runs.values()):
+                run.calls.discard(call)
+                if not run.calls and not run.cancelled:
+                    del self._runs[run.flow_run.id]
+
+    def around(self, call: Watched) -> list[_Run]:
+        """The runs that wait for a call."""
+        with self._lock:
+            return [run for run in self._runs.values() if call in run.calls]
+
+    def cancelled(self, flow_run: FlowRun) -> _Run | None:
+        with self._lock:
+            run = self._runs.get(flow_run.id)
+            return run if run is not None and run.cancelled else None
+
+    def forget(self, flow_run_id: UUID) -> None:
+        with self._lock:
+            self._runs.pop(flow_run_id, None)
+
+    async def _watch(self) -> None:
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            with self._lock:
+                runs = [run for run in self._runs.values() if run.calls and not run.cancelled]
+                if not any(run.calls for run in self._runs.values()):
+                    self._watching = False
+                    return
+            for run in runs:
+                self._look(run)
+            if runs and clock() - asked_at >= ASK_EVERY:
+                await self._ask(runs)
+                asked_at = clock()
+
+    def _look(self, run: _Run) -> None:
+        """When a run is over while a thread of it waits, what it waits for is cancelled or left."""
+        state = run.flow_run.state
+        if state is None or not state.is_final():
+            return
+        left = state.is_crashed() and not _was_interrupted(state)
+        for call in list(run.calls):
+            call.tell(LeftRunning if left else None)
+            if not left:
+                call.work.cancel("user")
+
+    async def _ask(self, runs: list[_Run]) -> None:
+        by_id = {run.flow_run.id: run for run in runs[:MOST_RUNS]}
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(by_id)))
+        try:
+            async with get_client() as client:
+                found = await client.read_flow_runs(
+                    flow_run_filter=wanted, sort=FlowRunSort.START_TIME_ASC, limit=MOST_RUNS
+                )
+                ended = [by_id[each.id] for each in found if _is_cancelled(each.state)]
+                await asyncio.gather(*(self._cancel(run, client) for run in ended))
+        except Exception as error:  # noqa: BLE001 - not known; it is asked again
+            logger.warning("asking Prefect whether runs are being cancelled: %s", error)
+
+    async def _cancel(self, run: _Run, client: PrefectClient) -> None:
+        """Cancel all work of a run, and when it has ended, tell Prefect that the run has."""
+        with self._lock:
+            run.cancelled = True
+            calls = list(run.calls)
+        logger.info("flow run %s is cancelled: so are its %d jobs", run.flow_run.name, len(calls))
+        for call in calls:
+            call.work.cancel("user")
+        await asyncio.wait(
+            [asyncio.wrap_future(call.work.result) for call in calls], timeout=CONFIRM
+        )
+        try:
+            await client.set_flow_run_state(run.flow_run.id, Cancelled(message=MESSAGE), force=True)
+        finally:
+            for call in calls:
+                call.tell(RunCancelled)
+
+
+def _is_cancelled(state: State[Any] | None) -> bool:
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def _was_interrupted(state: State[Any]) -> bool:
+    """Whether Ctrl-C crashed a run. Prefect keeps of the exception only its own sentence."""
+    return "interrupt signal" in (state.message or "")
+
+
+_watch = _Watch()
+
+
+def raise_if_cancelled() -> None:
+    """Raise CancelledError in a run that was cancelled: nothing more is begun in it."""
+    for flow_run in flow_runs():
+        if _watch.cancelled(flow_run) is not None:
+            # Prefect's engine takes a CancelledError for a crash, unless the run is already over.
+            flow_run.state = Cancelled(message=MESSAGE)
+            raise asyncio.CancelledError(MESSAGE)
+
+
+def cancelled_state() -> State[Any]:
+    """The state of a task run whose work was cancelled with its flow run."""
+    return Cancelled(message=MESSAGE)
+
+
+async def interrupted(work: Work, on_sigterm: str) -> bool:
+    """A call was cancelled: cancel its work and wait for the end; True when it is left running.
+
+    SIGTERM is how machines say that a login node goes down; the job runs on and the next start
+    takes it up. When Prefect's run is being cancelled, SIGTERM is how that reaches us.
+    """
+    with anyio.CancelScope(shield=True):
+        if received_sigterm() and on_sigterm == "leave" and not await _run_is_cancelled():
+            return True
+        work.cancel("user")
+        with anyio.move_on_after(CONFIRM):
+            await asyncio.wait([asyncio.wrap_future(work.result)])
+    return False
+
+
+async def _run_is_cancelled() -> bool:
+    flow = root_flow()
+    if flow is None or flow.flow_run is None:
+        return False
+    return await asyncio.to_thread(is_cancelled, str(flow.flow_run.id))
