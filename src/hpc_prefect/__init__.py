@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
+    from hpc_prefect.once import ONCE
     from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
     from hpc_prefect.scopes import scope
     from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
@@ -38,6 +39,7 @@ _HOME = {
     "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
+    "ONCE": "once",
     "QuantumBackendBlock": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
@@ -46,6 +48,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ONCE",
     "CommandBlock",
     "Convergence",
     "ExecutionProfileBlock",

@@ -34,6 +34,7 @@ from hpc_prefect.executor.service import executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest, job_key, slug
 from hpc_prefect.scopes import current_frame, root_flow, value_digest
+from hpc_prefect.traces import leave_trace
 from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.campaigns")
@@ -63,11 +64,14 @@ class Place:
 
 
 class _Choice(NamedTuple):
+    """What `campaign` was told; `outside`: around the outermost flow, not in it."""
+
     name: str
     fresh: bool
+    outside: bool
 
 
-_DEFAULT = _Choice("", False)
+_DEFAULT = _Choice("", fresh=False, outside=False)
 _choice: ContextVar[_Choice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
 
 
@@ -79,7 +83,7 @@ def campaign(name: str = "", *, fresh: bool = False) -> Iterator[None]:
         name: the campaign's name; runs that give the same one (and work_dir) continue each other.
         fresh: begin a new instance whatever an earlier run left, and take nothing over.
     """
-    token = _choice.set(_Choice(name, fresh))
+    token = _choice.set(_Choice(name, fresh, outside=root_flow() is None))
     try:
         yield
     finally:
@@ -114,6 +118,16 @@ async def locate(*, work_dir: str | os.PathLike[str], name: str, digest: str) ->
         folder=Path(opened.folder, f"{digest_prefix(key)}", key),
         claimant=opened.claimant,
     )
+
+
+def campaign_folder(work_dir: str | os.PathLike[str]) -> str:
+    """The folder of the campaign of this call below a work_dir; opens and claims it. Blocks.
+
+    Raises:
+        JobHeld: another living run works on this campaign.
+        TransportError: the folder cannot be written.
+    """
+    return _open_campaign(absolute_work_dir(work_dir)).folder
 
 
 def digest_prefix(key: str) -> str:
@@ -161,17 +175,21 @@ def _claim_campaign(work_dir: str, choice: _Choice) -> _Campaign:
     instance = _newest_instance(transport.list(root), base)
     folder = _instance_folder(root, base, instance)
     holder = claims.holder_of(transport, folder) if instance else None
-    if instance == 0 or choice.fresh or _is_completed(transport, folder, holder, claimant):
+    same_run = holder is not None and holder.flow_run == claimant.flow_run != ""
+    if instance == 0 or (
+        not same_run and (choice.fresh or _is_completed(transport, folder, holder))
+    ):
         instance += 1
         folder = _instance_folder(root, base, instance)
-        holder = None
+        same_run = False
     transport.make_folder(folder)
-    joined = holder is not None and holder.flow_run == claimant.flow_run != ""
-    if not (joined and claims.is_alive(holder or claimant, lambda: 0.0, lambda _: False)):
+    # A run's own tasks may run in other processes: they share the claim of the first.
+    if not (same_run and claims.is_held(transport, folder)):
         claim, predecessor = _take(transport, folder, claimant)
         executor().keep(claim)
         if predecessor is not None:
             logger.info("continuing campaign %s of %s", folder, predecessor.describe())
+    leave_trace(folder, chosen_outside=choice.name if choice.outside else "")
     _mark_at_end(claimant.flow_run, folder)
     return _Campaign(os.path.basename(folder), folder, claimant)
 
@@ -212,11 +230,9 @@ def _newest_instance(present: list[str], base: str) -> int:
     return max(numbers, default=0)
 
 
-def _is_completed(
-    transport: LocalTransport, folder: str, holder: Claimant | None, claimant: Claimant
-) -> bool:
-    """Whether the instance's last run came to its end; a run that goes on with itself did not."""
-    if holder is None or holder.flow_run == claimant.flow_run != "":
+def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | None) -> bool:
+    """Whether the instance's last run came to its end."""
+    if holder is None:
         return False
     if transport.status(f"{folder}/{COMPLETED}") is not None:
         return True

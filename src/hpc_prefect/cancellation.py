@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -27,11 +28,12 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
 from hpc_prefect.campaigns import is_cancelled
 from hpc_prefect.executor.service import executor
-from hpc_prefect.scopes import flow_runs, root_flow
+from hpc_prefect.scopes import flow_runs, root_flow, task_runs
 from hpc_prefect.sigterm import received_sigterm
 
 logger = logging.getLogger("hpc_prefect.cancellation")
@@ -70,12 +72,23 @@ class Watched:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self._end: Future[type[Exception] | None] = Future()
+        self._end: Future[type[Exception]] = Future()
+        self._abandoned = _abandoned()
 
-    def tell(self, end: type[Exception] | None) -> None:
-        """A run around the call has ended; `end` is how the call does, None by its result."""
+    def tell(self, end: type[Exception]) -> None:
+        """A run around the call has ended, and the call ends so."""
         if not self._end.done():
             self._end.set_result(end)
+
+    def look(self) -> None:
+        """When the flow ends around this thread by an error, so does what the thread waits for."""
+        if not any(event.is_set() for event in self._abandoned):
+            return
+        why = _what_ends_the_flow()
+        if isinstance(why, TerminationSignal):
+            self.tell(LeftRunning)
+        elif why is not None:
+            self.work.cancel("user")
 
     async def outcome(self) -> Any:
         """The work's result.
@@ -89,8 +102,8 @@ class Watched:
         await asyncio.wait([result, end], return_when=asyncio.FIRST_COMPLETED)
         if any(run.cancelled for run in _watch.around(self)):
             await asyncio.wait([end])  # until all work of the run has ended
-        if end.done() and (how := end.result()) is not None:
-            raise how
+        if end.done():
+            raise end.result()
         return await result
 
 
@@ -166,22 +179,11 @@ class _Watch:
                 if not any(run.calls for run in self._runs.values()):
                     self._watching = False
                     return
-            for run in runs:
-                self._look(run)
+            for call in {call for run in runs for call in run.calls}:
+                call.look()
             if runs and clock() - asked_at >= ASK_EVERY:
                 await self._ask(runs)
                 asked_at = clock()
-
-    def _look(self, run: _Run) -> None:
-        """When a run is over while a thread of it waits, what it waits for is cancelled or left."""
-        state = run.flow_run.state
-        if state is None or not state.is_final():
-            return
-        left = state.is_crashed() and not _was_interrupted(state)
-        for call in list(run.calls):
-            call.tell(LeftRunning if left else None)
-            if not left:
-                call.work.cancel("user")
 
     async def _ask(self, runs: list[_Run]) -> None:
         by_id = {run.flow_run.id: run for run in runs[:MOST_RUNS]}
@@ -218,9 +220,25 @@ def _is_cancelled(state: State[Any] | None) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def _was_interrupted(state: State[Any]) -> bool:
-    """Whether Ctrl-C crashed a run. Prefect keeps of the exception only its own sentence."""
-    return "interrupt signal" in (state.message or "")
+def _abandoned() -> list[threading.Event]:
+    """Events that Prefect sets when a flow run ends around a thread that runs a task of it.
+
+    They are private, and the only word of it; without them a thread waits for its job's end.
+    """
+    events = []
+    for task, flow in task_runs():
+        known = getattr(flow.task_runner, "_cancel_events", None)
+        event = known.get(task.task_run.id) if isinstance(known, dict) else None
+        if isinstance(event, threading.Event):
+            events.append(event)
+    return events
+
+
+def _what_ends_the_flow() -> BaseException | None:
+    """The exception that the main thread, which waits for its other threads, is passing on."""
+    active: object = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    found = active[1] if isinstance(active, tuple) else active  # a tuple until Python 3.11
+    return found if isinstance(found, BaseException) else None
 
 
 _watch = _Watch()
@@ -233,6 +251,11 @@ def raise_if_cancelled() -> None:
             # Prefect's engine takes a CancelledError for a crash, unless the run is already over.
             flow_run.state = Cancelled(message=MESSAGE)
             raise asyncio.CancelledError(MESSAGE)
+
+
+def forget(flow_run_id: UUID) -> None:
+    """A flow run that was cancelled in this process begins anew."""
+    _watch.forget(flow_run_id)
 
 
 def cancelled_state() -> State[Any]:

@@ -79,6 +79,15 @@ def flow_runs() -> Iterator[FlowRun]:
         flow = _outer(flow) if flow.flow_run.parent_task_run_id else None
 
 
+def task_runs() -> Iterator[tuple[TaskRunContext, FlowRunContext]]:
+    """The task runs around this call in the innermost flow run, the innermost first."""
+    flow = _flow_context()
+    task: object = _task_context(flow)
+    while isinstance(task, TaskRunContext) and flow is not None and _same_flow(task, flow):
+        yield task, flow
+        task = _outer(task)
+
+
 def _flow_context() -> FlowRunContext | None:
     return FlowRunContext.get()
 

@@ -46,6 +46,7 @@ from hpc_prefect.scopes import root_flow
 from hpc_prefect.sigterm import noticing_sigterm
 from hpc_prefect.transports.local import LocalTransport
 
+LEFT = "this process was told to end; the job is left running"
 #: With more jobs than this at once only their ids and their ends are logged.
 BURST = 20
 #: For how long a text then waits for the next. Prefect itself sends records every two seconds.
@@ -211,12 +212,12 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
             return cancelled_state()
         except LeftRunning:
             note_outcome(job.request.key, succeeded=False)
-            listener.state("the flow run has crashed; the job is left running")
-            raise
+            listener.state(LEFT)
+            raise asyncio.CancelledError(LEFT) from None
         except (asyncio.CancelledError, KeyboardInterrupt):
             note_outcome(job.request.key, succeeded=False)
             if await interrupted(handle, job.on_sigterm):
-                listener.state("this process was told to end; the job is left running")
+                listener.state(LEFT)
             raise
         finally:
             listener.close()
