@@ -66,8 +66,7 @@ class Attempt:
         ticket = self.folder.ticket(self.tag)
         script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
         self.folder.prepare(script, self.request.secrets)
-        job = self.request.spec.as_dict()
-        self.folder.note("intent", durable=True, tag=self.tag, attempt=self.number, job=job)
+        self._note_intent()
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):
@@ -76,6 +75,19 @@ class Attempt:
             self.folder.note("refused", said=outcome.said)
             self.intended = in_doubt
         return outcome
+
+    def _note_intent(self) -> None:
+        """With all that somebody else needs to take the job over without asking Prefect."""
+        request = self.request
+        self.folder.note(
+            "intent",
+            durable=True,
+            tag=self.tag,
+            attempt=self.number,
+            job=request.spec.as_dict(),
+            poll_interval=request.poll_interval,
+            provenance=request.provenance,
+        )
 
     def submitted(self, job_id: str, at: float) -> None:
         """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
