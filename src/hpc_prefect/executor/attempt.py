@@ -6,6 +6,7 @@ Everything here blocks, so it is called in threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,8 @@ class Attempt:
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
+        heard: bytes of the wishes to cancel that were there before; `cancel` knows of them.
+        on_wish: told who asks for the job's end from outside of this process.
     """
 
     request: JobRequest
@@ -53,6 +56,8 @@ class Attempt:
     cancel: str = ""
     taken_from: str = ""
     raised: str = ""
+    heard: int = 0
+    on_wish: Callable[[str], object] = lambda by: None
 
     @cached_property
     def tag(self) -> str:
@@ -95,9 +100,15 @@ class Attempt:
         self.folder.note("submitted", durable=True, at=at, id=job_id)
 
     def keep(self) -> None:
-        """Renew the claim; `JobHeld` when somebody has taken over."""
+        """Renew the claim; `JobHeld` when somebody has taken over. Pass on a wish to cancel."""
         self.claim.check()
         self.claim.touch()
+        if by := self.wish():
+            self.on_wish(by)
+
+    def wish(self) -> str:
+        """Who asked for the job's end, from outside of this process, since we claimed it."""
+        return self.folder.wish(self.heard)
 
     def note_cancel(self, by: str) -> None:
         """Journal the wish to cancel, so that whoever takes up the job knows of it."""
@@ -139,11 +150,17 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
+        heard = folder.wishes()
         ledger = folder.ledger()
         if _is_over(folder, ledger):
             continue  # its claimant settled it between our look and our claim
         attempt = Attempt(
-            request=request, connection=connection, number=number, folder=folder, claim=claim
+            request=request,
+            connection=connection,
+            number=number,
+            folder=folder,
+            claim=claim,
+            heard=heard,
         )
         if ledger.intended:
             _attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")

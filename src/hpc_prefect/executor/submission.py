@@ -64,7 +64,7 @@ async def submit(
     while unclear < 3:
         if attempt.intended and await _found_by_tag(attempt):
             return None
-        if by := cancelled_by():
+        if by := cancelled_by() or await connection.in_thread(attempt.wish):
             reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
             summary = f"it was cancelled before it was submitted{full.words}"
             return Verdict(reason=reason, summary=summary)

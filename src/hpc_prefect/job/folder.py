@@ -4,6 +4,9 @@
         script.sh        what the scheduler was given
         journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
                          job (names of secrets, never their values) and where it comes from
+        cancel           wishes for the job's end from outside of its claimant's process, a JSON
+                         line each: only the claimant writes the journal, and NFS would lose lines
+                         that two hosts append at once
         claim-<g>        who the claimant is; the highest g counts
         guard            symbolic link to the scheduler id that may run: the start guard
                          (to `closed` when this attempt failed: no late or requeued job may start)
@@ -29,6 +32,7 @@ from typing import Any
 ROOT = ".hpc-prefect"
 SCRIPT = "script.sh"
 JOURNAL = "journal.jsonl"
+CANCEL = "cancel"
 CLAIM = "claim-"
 GUARD = "guard"
 START = "start"
@@ -199,6 +203,12 @@ def read_journal(data: bytes | None) -> Ledger:
         outputs=outputs if isinstance(outputs, dict) else {},
         states=tuple(states),
     )
+
+
+def read_wish(data: bytes | None) -> str:
+    """Who asked for the job's end, in the bytes of a file of wishes; empty when nobody did."""
+    wishes = [entry for entry in read_entries(data) if entry.get("event") == "cancel"]
+    return str(wishes[0].get("by", "user")) if wishes else ""
 
 
 def _number(value: object) -> float:
