@@ -135,7 +135,8 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
 
     Raises:
         JobHeld: another living run has it.
-        LedgerError: its folder makes no sense, or its outputs were changed afterwards.
+        LedgerError: its folder makes no sense, it may only be attached to and was never submitted,
+            or its outputs were changed afterwards.
     """
     transport = connection.transport
     while True:
@@ -143,6 +144,10 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
         folder = JobFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
         earlier = _result_of(folder, ledger)
+        if request.attach_only:
+            if earlier and earlier.verdict.reason is not Reason.LOST:
+                return earlier
+            _must_be_submitted(folder, ledger)
         if earlier and earlier.succeeded and _outputs_there(folder, ledger, request.spec):
             return earlier
         if _is_over(folder, ledger):
@@ -167,6 +172,14 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
         elif number > 1 and request.retry is not None:
             _raise_resources(attempt)
         return attempt
+
+
+def _must_be_submitted(folder: JobFolder, ledger: Ledger) -> None:
+    if not ledger.intended or _is_over(folder, ledger):
+        raise LedgerError(
+            f"{folder.path}: this job was never submitted, so there is nothing to attach to; start"
+            " its flow again to have it run"
+        )
 
 
 def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:

@@ -69,6 +69,8 @@ class JobRun:
                     f" {self.job_id}, which {self._connection.scheduler.name} still does not"
                     " confirm. Nothing more was submitted; start again when it is gone"
                 )
+            if self._request.attach_only:
+                return result
             # The earlier run's wish is fulfilled; now the job that this one asked for.
             self._cancelled_by = ""
 
