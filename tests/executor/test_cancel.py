@@ -235,7 +235,7 @@ async def test_a_cancelled_job_runs_as_the_next_attempt_when_it_is_called_again(
 
 
 def wish(rig, by="user"):
-    JobFolder(LocalTransport(), str(rig.attempt())).note_wish(by, who="a test")
+    JobFolder(LocalTransport(), str(rig.attempt())).note_wish(by=by, who="a test")
 
 
 async def test_a_job_that_was_cancelled_from_outside_is_no_cancellation_by_someone_else(rig):

@@ -63,9 +63,9 @@ class JobFolder:
         line = names.journal_line(time.time() if at is None else at, event, **facts)
         self._append(names.JOURNAL, line, durable=durable)
 
-    def note_wish(self, by: str, **facts: Any) -> None:
-        """Ask for the job's end, whoever works on it: its claimant heeds it."""
-        line = names.journal_line(time.time(), "cancel", by=by, **facts)
+    def note_wish(self, event: str = "cancel", **facts: Any) -> None:
+        """Ask for the job's end (`by`), whoever works on it; or note what is known of that end."""
+        line = names.journal_line(time.time(), event, **facts)
         self._append(names.CANCEL, line, durable=True)
 
     def _append(self, name: str, line: bytes, *, durable: bool) -> None:
