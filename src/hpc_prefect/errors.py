@@ -7,6 +7,7 @@
     ├── CannotResume             a flow run cannot be gone on with
     ├── ServerError              a Prefect server could not be started, reached or stopped
     ├── JobHeld                  another living run holds this job or campaign
+    ├── UnknownJob               the name of a job means none, or more than one
     ├── LedgerError              a job folder cannot be written or makes no sense
     ├── TransportError           a command could not be run, or a file not reached
     ├── SchedulerError           the scheduler answered, but not usefully (try again)
@@ -80,6 +81,10 @@ class ServerError(HpcPrefectError):
 
 class JobHeld(HpcPrefectError):
     """Another living run holds this job or campaign."""
+
+
+class UnknownJob(HpcPrefectError):
+    """What was given as the name of a job means none, or more than one."""
 
 
 class LedgerError(HpcPrefectError):
