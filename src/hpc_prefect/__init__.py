@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.campaigns import campaign
+    from hpc_prefect.cancellation import cancel_jobs
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
     from hpc_prefect.job.failure import Reason, Verdict
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.once import ONCE
     from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+    from hpc_prefect.resuming import resume
     from hpc_prefect.scopes import scope
     from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
 
@@ -25,6 +27,7 @@ _HOME = {
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
     "campaign": "campaigns",
+    "cancel_jobs": "cancellation",
     "scope": "scopes",
     "Convergence": "convergence",
     "Iteration": "convergence",
@@ -43,6 +46,7 @@ _HOME = {
     "QuantumBackendBlock": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
+    "resume": "resuming",
     "run_job_from_blocks": "tasks",
     "run_job_from_blocks_sync": "tasks",
 }
@@ -66,7 +70,9 @@ __all__ = [
     "StopRule",
     "Verdict",
     "campaign",
+    "cancel_jobs",
     "converge",
+    "resume",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
     "sample",

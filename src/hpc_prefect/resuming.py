@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from prefect import Task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -32,11 +33,13 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.results import ResultStore
 from prefect.states import Crashed, Pending
 
+from hpc_prefect import tasks
 from hpc_prefect.campaigns import campaign
 from hpc_prefect.cancellation import forget
 from hpc_prefect.errors import CannotResume
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.once import PREFIX
+from hpc_prefect.quantum import task as quantum_task
 from hpc_prefect.traces import Trace, read_trace
 from hpc_prefect.transports.local import LocalTransport
 
@@ -230,9 +233,12 @@ def _entrypoint_problems(entrypoint: str) -> Iterator[str]:
 
 def _finished_tasks(client: SyncPrefectClient, run_id: UUID) -> Iterator[TaskRun]:
     """The users' own finished tasks of a flow run; of ours the records decide what runs again."""
-    from hpc_prefect import quantum, tasks
-
-    ours = {*tasks.TASK_KEYS, *quantum.TASK_KEYS}
+    ours = {
+        each.task_key
+        for module in (tasks, quantum_task)
+        for each in vars(module).values()
+        if isinstance(each, Task)
+    }
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     offset = 0
     while True:
