@@ -221,7 +221,7 @@ def _left_in(folder: str) -> str:
     """In words, what earlier runs left in a campaign."""
     jobs = list_jobs(folder)
     counts = Counter(job.standing.state for job in jobs)
-    words = [f"{count} jobs {state}" for state, count in sorted(counts.items())]
+    words = [f"{count} job{'s' * (count > 1)} {state}" for state, count in sorted(counts.items())]
     under_way = [job for job in jobs if job.ids and not job.ended_surely]
     if under_way:
         names_of = [
