@@ -293,9 +293,9 @@ class PJM(Rehearsed):
                 "waits": waits,
                 "node failure": {"pjm": {"requeue": "no"}},
                 "requeued": {"pjm": {"requeue": "yes"}},
-                "preempted": {"queue_cpu": "spot"},
+                "preempted": {"queue_cpu": "spot", "launcher": "env {command}"},
             },
-            executions={"preempted": {"num_nodes": 300}},  # of 384
+            executions={"preempted": {"num_nodes": 300, "launch": "mpi"}},  # of 384
             environ={"PATH": f"{commands}:{os.environ['PATH']}"},
             shortest_walltime="00:00:03",
             work_dir="it's a $(work) dir",  # PJM would replace %j
