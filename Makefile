@@ -44,7 +44,7 @@ format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --fix .
 
 bench: $(VENV)/dev.stamp
-	@for b in bench/overhead.py bench/slurm.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+	@for b in bench/overhead.py bench/slurm.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
 
 clean:
 	@if [ -x $(VENV)/bin/hpc-prefect ]; then $(VENV)/bin/hpc-prefect server stop --home .demo/prefect; fi

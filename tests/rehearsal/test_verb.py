@@ -335,6 +335,14 @@ def test_rehearsals_are_of_sites():
     assert {"miyabi", "fugaku", "pbs", "pjm"} == set(REHEARSED)
 
 
+def test_the_page_on_rehearsal_has_every_option(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "rehearsal.md").read_text()
+    _, out, _ = rehearse(tmp_path, "--help")
+    known = set(re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE))
+    assert set(re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)) == known
+    assert len(known) == 10
+
+
 def test_the_faults_are_those_that_are_described():
     for kind in ("pbs", "pjm"):
         assert {"down", "hung", "late", "over-limit", "no-history"} <= set(faults(kind))
