@@ -1,6 +1,7 @@
 """Flows under `hpc-prefect rehearse`: killed and started again, and many jobs at once."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hpc_prefect import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.server import Server
 
 from .rig import until
-from .test_verb import PROGRAM, rehearse
+from .test_verb import PROGRAM, an_mpi, rehearse
 
 BENCH = Path(__file__).parents[2] / "bench" / "rehearsal.py"
 FLOW = """
@@ -70,6 +71,26 @@ def test_a_flow_that_was_killed_meets_its_job_in_the_queue_that_was_kept(
     assert (code, out.split()[-1:]) == (0, ["fine"]), err
     assert (tmp_path / "work" / "runs").read_text() == "started\n"
     assert rehearse(tmp_path, *kept, "--stop")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["pbs", "pjm"])
+def test_the_doctor_finds_nothing_wrong_with_a_rehearsed_place(
+    kind: str, prefect_server: Server, tmp_path: Path
+) -> None:
+    fields = {"queue_cpu": "long", "launcher": "mpiexec -n {ranks} {command}"}
+    executables = {"sh": "/bin/sh"}
+    there = HPCProfileBlock(
+        scheduler=kind, executables=executables, modules=["gcc/13"], poll_interval=2.0, **fields
+    )
+    there.save(f"hpc-rehearsed-doctor-{kind}", overwrite=True, _sync=True)
+
+    doctor = ("doctor", f"hpc-rehearsed-doctor-{kind}", "--work-dir", str(tmp_path), "--submit")
+    code, out, err = rehearse(
+        tmp_path, kind, "--queue", "long", *an_mpi(tmp_path), "--", PROGRAM, *doctor, COLUMNS="200"
+    )
+
+    assert (code, "wrong" in out) == (0, False), out + err
+    assert re.search(r"launcher +│? *ok", out), out
 
 
 @pytest.mark.slow
