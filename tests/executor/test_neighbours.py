@@ -17,6 +17,7 @@ from neighbour import PACE
 from rig import Rig, until
 
 from hpc_prefect.executor.neighbours import Neighbours, neighbours_at
+from hpc_prefect.executor.places import Place
 from hpc_prefect.executor.turns import Turns
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
@@ -288,6 +289,51 @@ def test_an_answer_of_another_format_is_no_news(two, tmp_path):
     content["answer"]["2"]["colour"] = "blue"
     path.write_text(json.dumps(content))
     assert others.take(["2"], 1000).answer is None
+
+
+# --- places, seen from the same two
+
+
+async def test_who_asked_first_gets_the_place_that_is_given_back(rig):
+    folder = str(rig.folder / "shared" / "key")
+    ours = rig.connection(neighbours=Neighbours(folder)).places("")
+    others = rig.connection(neighbours=Other(folder)).places("")
+    held, order, waiting = place("held"), [], []
+    await ours.take(held)
+
+    async def one(name, places):
+        await places.take(place(name), lambda: waiting.append(name))
+        order.append(name)
+
+    tasks = []
+    for name, places in (("first", others), ("second", ours), ("third", others)):
+        tasks.append(asyncio.create_task(one(name, places)))
+        await until(lambda name=name: name in waiting, f"the wait of {name}")
+    ours.give_back(held)
+    for n, (name, places) in enumerate((("first", others), ("second", ours), ("third", others))):
+        await until(lambda n=n: len(order) == n + 1, f"the place of {name}")
+        places.give_back(place(name))
+    assert order == ["first", "second", "third"]
+
+
+async def test_who_gives_up_waiting_holds_nobody_up(rig):
+    folder = rig.folder / "shared" / "key"
+    ours = rig.connection(neighbours=Neighbours(str(folder))).places("")
+    others = rig.connection(neighbours=Other(str(folder))).places("")
+    await ours.take(place("held"))
+    waits = asyncio.Event()
+    gives_up = asyncio.create_task(others.take(place("gives-up"), waits.set))
+    await waits.wait()
+    waiting = asyncio.create_task(ours.take(place("waits", limit=2)))
+    gives_up.cancel()
+    await asyncio.wait_for(waiting, 60)
+    ours.give_back(place("held"))
+    ours.give_back(place("waits", limit=2))
+    await until(lambda: os.listdir(folder) == ["lock"], "nothing being left")
+
+
+def place(tag, limit=1):
+    return Place(tag.replace("-", ""), "", limit)
 
 
 def test_a_folder_that_was_cleared_up_is_made_again(two, tmp_path):

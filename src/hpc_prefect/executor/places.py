@@ -80,11 +80,7 @@ class Places:
         self._lookers += 1
         try:
             async with self._first:
-                while not await self._taken_among_neighbours(place, since):
-                    waits()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._given_back.wait(), _LOOK_EVERY)
-                    self._given_back.clear()
+                await self._take_among_neighbours(place, since, waits)
         except BaseException:
             self._give_back_here()
             raise
@@ -132,6 +128,19 @@ class Places:
             turn.set_result(None)
 
     # --- among all processes
+
+    async def _take_among_neighbours(
+        self, place: Place, since: float, waits: Callable[[], None]
+    ) -> None:
+        try:
+            while not await self._taken_among_neighbours(place, since):
+                waits()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._given_back.wait(), _LOOK_EVERY)
+                self._given_back.clear()
+        except BaseException:
+            self._withdraw(place)
+            raise
 
     async def _taken_among_neighbours(self, place: Place, since: float) -> bool:
         look = self._connection.shortly(partial(self._look, place, since))
