@@ -395,7 +395,7 @@ def test_the_table_has_a_line_an_iteration_and_the_result_every_digit() -> None:
         "uniform_dimension": 67600,
     }
     second = first | {"iteration": 2, "energy": -109.07595400314972, "change": -0.006}
-    header, *lines = report.table([first, second]).splitlines()
+    header, *lines = report.iterations([first, second]).splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"]
     assert {len(header), *map(len, lines)} == {len(header)}
     assert report.result_line([first, second], converged=True) == (
