@@ -134,6 +134,15 @@ def _means(reference: str, job: KnownJob) -> bool:
     return reference in short or (bool(reference) and job.key.startswith(reference))
 
 
+def newest_attempt(job: KnownJob) -> int:
+    """The number of the newest attempt of the same job."""
+    above = job.folder.path.rpartition("/")[0]
+    start = f"{job.key}-"
+    siblings = [name for name in job.folder.transport.list(above) if name.startswith(start)]
+    numbers = [int(n) for name in siblings if (n := name.removeprefix(start)).isdecimal()]
+    return max(numbers, default=job.attempt)
+
+
 def _newest_attempts(jobs: Iterable[KnownJob]) -> list[KnownJob]:
     newest: dict[str, KnownJob] = {}
     for job in jobs:
