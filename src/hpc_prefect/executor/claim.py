@@ -137,6 +137,14 @@ def holder_of(transport: Transport, folder: str) -> Claimant | None:
     return _read(transport, folder, _newest(transport, folder))
 
 
+def is_held(transport: Transport, folder: str) -> bool:
+    """Whether the process that claimed a folder last still lives, as far as can be told here."""
+    generation = _newest(transport, folder)
+    holder = _read(transport, folder, generation)
+    path = f"{folder}/{names.CLAIM}{generation}"
+    return holder is not None and is_alive(holder, lambda: _idle(transport, path), lambda _: False)
+
+
 def _newest(transport: Transport, folder: str) -> int:
     numbers = [
         name.removeprefix(names.CLAIM)
