@@ -92,6 +92,16 @@ async def test_a_job_that_ended_while_nobody_looked_is_no_success_yet(rig):
     assert job.standing.known_at == job.ended_at
 
 
+async def test_the_job_is_the_one_that_the_start_guard_let_in(rig):
+    await rig.abandon(rig.request(rig.spec(FOREVER)))
+    let_in = one(rig).job_id
+    second = {"time": 9e9, "event": "submitted", "id": "99.vm"}
+    with (rig.attempt() / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(second) + "\n")
+    assert one(rig).ids == (let_in, "99.vm")
+    assert one(rig).started_at
+
+
 async def test_a_job_whose_submission_is_in_doubt_is_unknown(rig):
     jobs = [{"key": "k", "program": rig.program("exit 0")}]
     assert was_killed(drive(rig, jobs, at="intent", when="after"))

@@ -120,11 +120,15 @@ def _quietly(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
             status = run(arguments)
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _read_no_more()
             return 0
         return status
 
     return quiet
+
+
+def _read_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:
@@ -237,4 +241,7 @@ class _Printer:
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")
 
     def output(self, stream: str, text: str, path: str) -> None:
-        print(text, file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
+        try:
+            print(text, file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
+        except BrokenPipeError:  # the job goes on, and is followed, though nobody reads
+            _read_no_more()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from hpc_prefect.errors import TransportError, UnknownJob
 from hpc_prefect.job import folder as names
+from hpc_prefect.jobs.describe import printable
 from hpc_prefect.jobs.known import KnownJob, read_job
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
@@ -119,7 +120,7 @@ def find_job(
 def candidate(job: KnownJob) -> str:
     """A job in a line that tells it from others."""
     words = (f"{job.key}-{job.attempt}", job.name, job.job_id, job.standing.state)
-    return "  ".join(word for word in words if word)
+    return printable("  ".join(word for word in words if word))
 
 
 def _means(reference: str, job: KnownJob) -> bool:

@@ -48,7 +48,7 @@ class KnownJob:
     Attributes:
         campaign, key, attempt: as the folder is named.
         spec, tag: of the newest intent; None and empty when there is none.
-        ids: the scheduler's ids; more than one only when a second job was let in instead.
+        ids: the scheduler's ids; the first is the job, another one was submitted and not let in.
         result: of the verdict.
         events: the journal's entries and the wishes, in their order.
         made_at: seconds since 1970 of the folder itself.
@@ -218,7 +218,8 @@ def _read(job: KnownJob) -> KnownJob:
     intents = [entry for entry in entries if entry.get("event") == "intent"]
     intent = intents[-1] if intents else {}
     guard = folder.guard()
-    ids = dict.fromkeys(each for each in (ledger.job_id, guard) if each not in ("", CLOSED))
+    # Whom the start guard let in is the job, whatever was journalled.
+    ids = dict.fromkeys(each for each in (guard, ledger.job_id) if each not in ("", CLOSED))
     starts = folder.transport.read(folder.file(names.START))
     records = Evidence(
         job_id=next(iter(ids), ""),
