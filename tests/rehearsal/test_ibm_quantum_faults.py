@@ -23,6 +23,7 @@ from qiskit_ibm_runtime.exceptions import (
 
 from hpc_prefect.rehearsal.ibm_quantum.command import main
 from hpc_prefect.rehearsal.ibm_quantum.faults import UnknownFault
+from hpc_prefect.rehearsal.ibm_quantum.process import NotStarted
 
 from ..quantum.service import QuantumService, common_ibm_quantum, ibm_quantum, quantum_service
 
@@ -210,12 +211,10 @@ def test_a_token_that_expires_in_mid_wait_needs_a_new_client(
     assert QiskitRuntimeService().job(job.job_id()).status() == "QUEUED"
 
 
+@pytest.mark.slow
 def test_the_client_gets_a_new_token_when_its_own_has_run_out(tmp_path: Path) -> None:
-    with quantum_service(tmp_path, token_seconds=1) as service:
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in service.environment.items():
-                environment.setenv(name, value)
-            client = QiskitRuntimeService()
+    with quantum_service(tmp_path, token_seconds=1) as service, service.found():
+        client = QiskitRuntimeService()
         over = time.time() + 2
         while time.time() < over:
             client.usage()
@@ -308,12 +307,11 @@ def test_a_service_that_is_killed_and_started_again_has_kept_its_jobs(
     assert ibm_quantum.posted("kept") == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_when_the_service_is_killed_ends_after_its_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with quantum_service(tmp_path, run_seconds=1) as service:
-        for name, value in service.environment.items():
-            monkeypatch.setenv(name, value)
+    with quantum_service(tmp_path, run_seconds=1) as service, service.found():
         job = post(QiskitRuntimeService(), "running")
         until(lambda: job.status() == "RUNNING")
         service.kill()
@@ -323,6 +321,14 @@ def test_a_job_that_runs_when_the_service_is_killed_ends_after_its_restart(
         assert service.posted("running") == 1
 
 
+def test_a_state_folder_serves_one_service_at_a_time(tmp_path: Path) -> None:
+    with quantum_service(tmp_path) as first, first.found():
+        with pytest.raises(NotStarted, match="another service works on"), quantum_service(tmp_path):
+            pass
+        QiskitRuntimeService()
+
+
+@pytest.mark.slow
 def test_the_command_runs_with_the_service_and_gives_its_status(tmp_path: Path) -> None:
     """Two commands, one state: the second finds what the first posted; a fault from the start."""
     first = (
@@ -346,6 +352,17 @@ def test_the_command_runs_with_the_service_and_gives_its_status(tmp_path: Path) 
     assert main([*options, "--", *python, second]) == 0
 
 
+def test_the_commands_environment_leads_to_the_service(tmp_path: Path) -> None:
+    program = (
+        "import os, urllib.request\n"
+        "root = os.environ['IAM_URL']\n"
+        "assert os.environ['QISKIT_IBM_URL'].startswith(root)\n"
+        "urllib.request.urlopen(root + '/rehearsal/counters').read()\n"
+        "raise SystemExit(7)\n"
+    )
+    assert main(["--state", str(tmp_path), "--", sys.executable, "-c", program]) == 7
+
+
 def test_a_command_that_is_not_there_and_a_fault_that_is_not_known_are_said(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -358,6 +375,7 @@ def test_a_command_that_is_not_there_and_a_fault_that_is_not_known_are_said(
     assert "there is no device 'fake_nowhere'" in errors
 
 
+@pytest.mark.slow
 def test_the_service_and_its_simulator_end_with_whoever_started_them(tmp_path: Path) -> None:
     program = (
         "import sys\n"

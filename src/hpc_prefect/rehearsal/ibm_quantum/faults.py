@@ -107,12 +107,12 @@ class Faults:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What the fault's file says; None if there is none."""
+        """What the fault's file says; None if there is none, or it is half written."""
         try:
             text = (self.folder / name).read_text()
-        except FileNotFoundError:
+            values: dict[str, Any] = json.loads(text) if text.strip() else {}
+        except (FileNotFoundError, json.JSONDecodeError):
             return None
-        values: dict[str, Any] = json.loads(text) if text.strip() else {}
         return values
 
     def take(self, name: str, tags: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -67,7 +67,8 @@ class Service:
 
     def authorize(self, request: Request) -> None:
         """Refuse a request without a token of ours that holds, or for another instance."""
-        self.requests[f"{request.method} {request.scope['route'].path}"] += 1
+        with self.store.changed:
+            self.requests[f"{request.method} {request.scope['route'].path}"] += 1
         claims = account.claims_of(self.settings, request.headers.get("authorization", ""))
         expired = self.faults.since("token-expired")
         if claims is None or (expired is not None and claims["issued"] < expired):
@@ -77,7 +78,7 @@ class Service:
 
     def used_seconds(self) -> float:
         consumed = float((self.faults.read("usage") or {}).get("consumed", 0.0))
-        return round(consumed + sum(job.qpu_seconds for job in self.store.jobs()), 3)
+        return round(consumed + sum(job.qpu_seconds for job in self.store.posted()), 3)
 
     def limit_reached(self) -> bool:
         limit = self.settings.usage_limit_seconds
