@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from qiskit_ibm_runtime.exceptions import (
 )
 
 from hpc_prefect.rehearsal.ibm_quantum.command import main
-from hpc_prefect.rehearsal.ibm_quantum.faults import UnknownFault
+from hpc_prefect.rehearsal.ibm_quantum.faults import ANSWERS, OTHERS, UnknownFault
 from hpc_prefect.rehearsal.ibm_quantum.process import NotStarted
 
 from ..quantum.service import QuantumService, common_ibm_quantum, ibm_quantum, quantum_service
@@ -31,6 +32,7 @@ __all__ = ["common_ibm_quantum", "ibm_quantum"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated")
 
+PAGE = Path(__file__).parents[2] / "docs" / "rehearsal-quantum.md"
 #: The client posts and polls again by itself after 500, 502, 503 and 504, not after this one.
 AT_ONCE = 501
 
@@ -151,6 +153,9 @@ def test_a_poll_that_fails_twice_is_asked_again_by_the_client(
 ) -> None:
     job = post(client, "poll")
     quantum.fault("poll-fails", times=2)
+    assert job.status() == "QUEUED"
+    assert not (quantum.state / "faults" / "poll-fails").exists()
+    quantum.fault("poll-fails", times=1, status=0)
     assert job.status() == "QUEUED"
     assert not (quantum.state / "faults" / "poll-fails").exists()
 
@@ -289,6 +294,12 @@ def test_what_no_fault_is_called_is_said(quantum: QuantumService) -> None:
         quantum.fault("maintenance", device="fake_manila")
 
 
+def test_the_page_has_every_fault() -> None:
+    table = PAGE.read_text().partition("## What can go wrong")[2].partition("`status` replaces")[0]
+    shown = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
+    assert sorted(shown) == sorted([*ANSWERS, *OTHERS])
+
+
 # --- the service itself
 
 
@@ -326,6 +337,15 @@ def test_a_state_folder_serves_one_service_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(NotStarted, match="another service works on"), quantum_service(tmp_path):
             pass
         QiskitRuntimeService()
+
+
+@pytest.mark.slow
+def test_the_pages_first_program_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert main(["--seed", "1", "--", sys.executable, "-W", "error", "-c", program]) == 0
+    said = capfd.readouterr().out
+    assert "QUEUED" in said
+    assert "QPU seconds: 1.25 left: 598.75" in said
 
 
 @pytest.mark.slow
