@@ -1,8 +1,9 @@
-"""The same on PBS and PJM (stand-ins): their commands, ids and names, from the intent alone."""
+"""The same on other schedulers: their commands, ids and names, from the journal's intent alone."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -20,19 +21,23 @@ from hpc_prefect.schedulers import scheduler_for
 from ..executor.rig import Rig, Told, dead_process, until
 
 
-@pytest.fixture(params=["pbs", "pjm"])
+@pytest.fixture(params=["pbs", "pjm", "slurm"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """Its commands are on PATH; jobs left there are ended."""
-    commands, state = tmp_path / "bin", tmp_path / "state"
-    kind = {"pbs": pbs, "pjm": pjm}[request.param]
-    kind.install(commands, state)
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{commands}:{before}"
-    try:
-        yield Site(scheduler=request.param)
-    finally:
-        os.environ["PATH"] = before
-        kind.stop(state)
+    """Its commands are on PATH; jobs left at a stand-in are ended."""
+    name, commands, state = request.param, tmp_path / "bin", tmp_path / "state"
+    before = dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.environ.update, before)
+        stack.callback(os.environ.clear)
+        if name == "slurm":
+            os.environ.update(request.getfixturevalue("slurm").environment)
+        else:
+            kind = {"pbs": pbs, "pjm": pjm}[name]
+            kind.install(commands, state)
+            stack.callback(kind.stop, state)
+            os.environ["PATH"] = f"{commands}:{before['PATH']}"
+        options = {"accounting": True} if name == "slurm" else {}
+        yield Site(scheduler=name, options=options)
 
 
 def job(rig: Rig, site: Site, text: str, key: str = "k", **given: object):
