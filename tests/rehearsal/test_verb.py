@@ -1,6 +1,7 @@
 """`hpc-prefect rehearse`: a site's commands, launchers and `module` around a command."""
 
 import os
+import pty
 import re
 import shlex
 import signal
@@ -136,6 +137,52 @@ def test_a_signal_reaches_the_command_and_the_jobs_end_after_it(tmp_path, which)
     assert "got\n" in err
     until(lambda: not Path(f"/proc/{pid}").exists())
     assert leftovers(tmp_path) == []
+
+
+def test_ctrl_c_reaches_the_command_once(tmp_path):
+    """A terminal sends it to the command and to the rehearsal, which does not hand it on again."""
+    script(tmp_path, BUSY)
+    program = (
+        "import pathlib, signal, subprocess, sys, time\n"
+        "got = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: got.append(1))\n"
+        "subprocess.run(['pjsub', 'job.sh'], check=True)\n"
+        "pathlib.Path('ready').touch()\n"
+        "while not got: time.sleep(0.05)\n"
+        "time.sleep(1)\n"
+        "pathlib.Path('count').write_text(str(len(got)))\n"
+        "sys.exit(3)\n"
+    )
+    words = [PROGRAM, "rehearse", "pjm", "--", sys.executable, "-c", program]
+    terminal, other = pty.openpty()
+    running = subprocess.Popen(
+        ["setsid", "--ctty", *words],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    until((tmp_path / "ready").exists, "the command's start", patience=60)
+    os.write(terminal, b"\x03")
+    until((tmp_path / "count").exists, "the command's end", patience=60)
+    said = _read(terminal)
+    os.close(terminal)
+    assert running.wait(60) == 3
+    assert (tmp_path / "count").read_text() == "1"
+    assert "1 jobs were still there and were deleted" in said
+    assert leftovers(tmp_path) == []
+
+
+def _read(terminal):
+    """Until its other end is closed."""
+    text = b""
+    while True:
+        try:
+            text += os.read(terminal, 4096)
+        except OSError:
+            return text.decode()
 
 
 def test_a_queue_that_is_kept_is_met_again_and_can_be_ended(tmp_path):
