@@ -113,7 +113,7 @@ def test_jobs_end_with_the_command_and_nothing_is_left(tmp_path):
     line = "pjsub job.sh; while [ ! -s pid ]; do sleep 0.05; done"
     code, _, err = shell(tmp_path, "pjm", line)
     assert code == 0
-    assert "1 jobs were still there and were deleted" in err
+    assert "jobs that were still there, and were deleted: 1\n" in err
     assert leftovers(tmp_path) == []
     until(lambda: not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists())
 
@@ -171,7 +171,7 @@ def test_ctrl_c_reaches_the_command_once(tmp_path):
     os.close(terminal)
     assert running.wait(60) == 3
     assert (tmp_path / "count").read_text() == "1"
-    assert "1 jobs were still there and were deleted" in said
+    assert "jobs that were still there, and were deleted: 1" in said
     assert leftovers(tmp_path) == []
 
 
@@ -193,9 +193,9 @@ def test_a_queue_that_is_kept_is_met_again_and_can_be_ended(tmp_path):
     ended = rehearse(tmp_path, "pjm", *kept, "--stop")
     _, history, _ = shell(tmp_path, "pjm", "sleep 0.3; pjstat -H --choose jid,st", *kept)
     assert first == "1\n"
-    assert "1 jobs wait or run on" in said
+    assert "jobs that wait or run on: 1;" in said
     assert listed.split() == ["JOB_ID", "1"]
-    assert (ended[0], "1 jobs were still there and were deleted" in ended[2]) == (0, True)
+    assert (ended[0], "jobs that were still there, and were deleted: 1\n" in ended[2]) == (0, True)
     assert history.split()[2:] == ["1", "CCL"]
 
 

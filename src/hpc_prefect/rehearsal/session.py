@@ -100,14 +100,18 @@ class Session:
         return f"{self.site}, with {names}; jobs are processes of this machine{wrong}"
 
     def _leave(self, folder: Path) -> None:
-        left = _alive(self.kind, folder / _STATE)
+        left = len(_alive(self.kind, folder / _STATE))
         if self.stops:
-            _scheduler(self.kind).stop(folder / _STATE)
+            try:
+                _scheduler(self.kind).stop(folder / _STATE)
+            except TimeoutError as error:
+                _say(str(error))
             if left:
-                _say(f"{len(left)} jobs were still there and were deleted")
+                _say(f"jobs that were still there, and were deleted: {left}")
         elif left:
             again = f"hpc-prefect rehearse {self.site} --state {folder}"
-            _say(f"{len(left)} jobs wait or run on; meet them, or end them: {again} [--stop]")
+            _say(f"jobs that wait or run on: {left}; meet them with `{again} -- …`, end them with"
+                 f" `{again} --stop`")  # fmt: skip
 
 
 def _say(text: str) -> None:
