@@ -67,14 +67,17 @@ class Service:
 
     def authorize(self, request: Request) -> None:
         """Refuse a request without a token of ours that holds, or for another instance."""
-        with self.store.changed:
-            self.requests[f"{request.method} {request.scope['route'].path}"] += 1
+        self.count(f"{request.method} {request.scope['route'].path}")
         claims = account.claims_of(self.settings, request.headers.get("authorization", ""))
         expired = self.faults.since("token-expired")
         if claims is None or (expired is not None and claims["issued"] < expired):
             raise Refused(401, 1200, "You are not authorized to do this action")
         if request.headers.get("service-crn") != self.settings.crn:
             raise Refused(403, 1200, "The instance is not one of this account's")
+
+    def count(self, request: str) -> None:
+        with self.store.changed:  # requests are answered in several threads
+            self.requests[request] += 1
 
     def used_seconds(self) -> float:
         consumed = float((self.faults.read("usage") or {}).get("consumed", 0.0))
