@@ -109,7 +109,20 @@ class BaseMom:
     def _open(self) -> list[Record]:
         """The jobs that are not over."""
         numbers = self.server.numbers()
-        return [job for n in numbers if n not in self.done and (job := self.server.job(n))]
+        jobs = [job for n in numbers if n not in self.done and (job := self.server.job(n))]
+        if self.server.fault("node-fails"):
+            for job in jobs:
+                if job["state"] in self.RUNNING and job["engine"]:
+                    self._fail_node(job)
+        return jobs
+
+    def _fail_node(self, job: Record) -> None:
+        """First what looks after the job, so that it cannot tell of its end, then the job."""
+        supervisor = self.server.spool.supervisor(number(job))
+        if supervisor and process.alive(supervisor):
+            below = process.tree(int(supervisor.split()[1]))
+            for who in (supervisor, *below):
+                process.send(who, signal.SIGKILL)
 
     def work(self, jobs: list[Record]) -> list[Record]:
         """Do everything that can be done now; the jobs that are not over then."""
