@@ -1,4 +1,4 @@
-"""Where the jobs of these tests run: the laptop's engine, PBS and PJM in rehearsal, a real Slurm."""
+"""Where these tests' jobs run: the laptop's engine, PBS and PJM in rehearsal, a real Slurm."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Place:
         queue: the one for a job that has to wait: it runs one job at a time.
         submits: the words of a command that submits the script after them.
         active: words of a command that prints the ids of all jobs that wait or run.
+        cancel: words of a command that ends the job whose id follows.
         end: ends what is left.
         faults: the folder of a rehearsal's faults.
     """
@@ -35,6 +36,7 @@ class Place:
     options: Mapping[str, Any]
     submits: tuple[str, ...]
     active: tuple[str, ...]
+    cancel: tuple[str, ...]
     end: Callable[[], None]
     environ: Mapping[str, str] = field(default_factory=dict)
     queue: str = ""
@@ -92,6 +94,7 @@ def local(folder: Path) -> Place:
         options={"slots": 64, "spool": spool, "kill_grace": 1.0},
         submits=(*engine, "submit", "--spool", spool, *narrow, *words),
         active=active,
+        cancel=(*engine, "cancel", "--spool", spool),
         end=end,
         queue="narrow",
         hurry=0.05,
@@ -107,6 +110,7 @@ def in_pbs(folder: Path) -> Place:
         options={},
         submits=("qsub", "-q", "narrow", "-o", "/dev/null", "-e", "/dev/null"),
         active=("qselect",),
+        cancel=("qdel",),
         end=lambda: pbs.stop(state),
         environ={"PATH": f"{commands}:{os.environ['PATH']}"},
         queue="narrow",
@@ -122,6 +126,7 @@ def in_pjm(folder: Path) -> Place:
         options={},
         submits=("pjsub", "-L", "rscgrp=narrow", "-o", "/dev/null", "-e", "/dev/null", "-z", "jid"),
         active=("pjstat", "--choose", "jid"),
+        cancel=("pjdel",),
         end=lambda: pjm.stop(state),
         environ={"PATH": f"{commands}:{os.environ['PATH']}"},
         queue="narrow",
@@ -136,6 +141,7 @@ def in_slurm(environ: Mapping[str, str]) -> Place:
         options={"directives": ["--exclude=n4"]},
         submits=("sbatch", "--parsable", "--output=/dev/null", "--exclude=n4"),
         active=("squeue", "--noheader", "--format=%A"),
+        cancel=("scancel",),
         end=lambda: None,
         environ=variables,
         hurry=1.0,

@@ -34,8 +34,8 @@ def fill_and_finish(driver: Driver, folder: Path, full: int) -> list[str]:
 @pytest.mark.parametrize("driver", PLACES, indirect=True)
 def test_a_disk_full_at_any_write_is_an_error_and_no_second_job(driver, tmp_path):
     """On the laptop's engine at each, else at every third."""
-    each = len("folder claim script exit start intent submitted record verdict".split())
-    chosen = range(0, each * len(LABELS), 1 if driver.place.scheduler == "local" else 3)
+    # Folder, claim, script, two records, intent, id, run record, verdict.
+    chosen = range(0, 9 * len(LABELS), 1 if driver.place.scheduler == "local" else 3)
     with ThreadPoolExecutor(6) as pool:
         cells = {n: pool.submit(fill_and_finish, driver, tmp_path / str(n), n) for n in chosen}
     assert {n: found for n, cell in cells.items() if (found := cell.result())} == {}
