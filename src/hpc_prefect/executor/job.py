@@ -69,6 +69,8 @@ class JobRun:
                     f" {self.job_id}, which {self._connection.scheduler.name} still does not"
                     " confirm. Nothing more was submitted; start again when it is gone"
                 )
+            if self._request.attach_only:
+                return result
             # The earlier run's wish is fulfilled; now the job that this one asked for.
             self._cancelled_by = ""
 
@@ -82,9 +84,16 @@ class JobRun:
         if self._watch is not None:
             self._begin_cancelling(self._watch)
 
+    def _heard(self, by: str) -> None:
+        """Somebody outside of this process asked for the job's end, such as a command."""
+        if not self._cancelled_by:  # a wish that is being fulfilled is not ours
+            self.cancel(by)
+
     async def _finish(self, attempt: Attempt) -> JobResult:
         """Bring an attempt to its end, from wherever it is."""
         self._attempt = attempt
+        loop = asyncio.get_running_loop()
+        attempt.on_wish = lambda by: loop.call_soon_threadsafe(self._heard, by)
         self._cancel_is_left_over = bool(attempt.cancel) and not self._cancelled_by
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:

@@ -41,6 +41,7 @@ class JobRequest:
         queue_full_wait: seconds for which a submission is tried again while the scheduler says that
             too many jobs wait; 0 for without end.
         retry: what another attempt gets after one that failed; None when it is as it is asked for.
+        attach_only: follow what was submitted to its end; submit nothing, whatever happened to it.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.
@@ -55,6 +56,7 @@ class JobRequest:
     max_jobs_in_queue: int = 0
     queue_full_wait: float = 0.0
     retry: RetryPolicy | None = None
+    attach_only: bool = False
     timeout: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     is_over: Callable[[str], bool] = lambda flow_run: False

@@ -64,10 +64,16 @@ async def submit(
     while unclear < 3:
         if attempt.intended and await _found_by_tag(attempt):
             return None
-        if by := cancelled_by():
+        if by := cancelled_by() or await connection.in_thread(attempt.wish):
             reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
             summary = f"it was cancelled before it was submitted{full.words}"
             return Verdict(reason=reason, summary=summary)
+        if request.attach_only:
+            raise SchedulerError(
+                f"job {request.spec.name}: {connection.scheduler.name} knows no job named"
+                f" {attempt.tag}, so its submission seems to have failed. Nothing was submitted;"
+                " start its flow again to have it run"
+            )
         outcome = await connection.in_thread(attempt.hand_over)
         if isinstance(outcome, Accepted):
             return None
