@@ -27,7 +27,6 @@ class Place:
         queue: the one for a job that has to wait: it runs one job at a time.
         submits: the words of a command that submits the script after them.
         active: words of a command that prints the ids of all jobs that wait or run.
-        cancel: words of a command that ends the job whose id follows.
         end: ends what is left.
         faults: the folder of a rehearsal's faults.
     """
@@ -36,7 +35,6 @@ class Place:
     options: Mapping[str, Any]
     submits: tuple[str, ...]
     active: tuple[str, ...]
-    cancel: tuple[str, ...]
     end: Callable[[], None]
     environ: Mapping[str, str] = field(default_factory=dict)
     queue: str = ""
@@ -94,7 +92,6 @@ def local(folder: Path) -> Place:
         options={"slots": 64, "spool": spool, "kill_grace": 1.0},
         submits=(*engine, "submit", "--spool", spool, *narrow, *words),
         active=active,
-        cancel=(*engine, "cancel", "--spool", spool),
         end=end,
         queue="narrow",
         hurry=0.05,
@@ -110,7 +107,6 @@ def in_pbs(folder: Path) -> Place:
         options={},
         submits=("qsub", "-q", "narrow", "-o", "/dev/null", "-e", "/dev/null"),
         active=("qselect",),
-        cancel=("qdel",),
         end=lambda: pbs.stop(state),
         environ={"PATH": f"{commands}:{os.environ['PATH']}"},
         queue="narrow",
@@ -126,7 +122,6 @@ def in_pjm(folder: Path) -> Place:
         options={},
         submits=("pjsub", "-L", "rscgrp=narrow", "-o", "/dev/null", "-e", "/dev/null", "-z", "jid"),
         active=("pjstat", "--choose", "jid"),
-        cancel=("pjdel",),
         end=lambda: pjm.stop(state),
         environ={"PATH": f"{commands}:{os.environ['PATH']}"},
         queue="narrow",
@@ -141,7 +136,6 @@ def in_slurm(environ: Mapping[str, str]) -> Place:
         options={"directives": ["--exclude=n4"]},
         submits=("sbatch", "--parsable", "--output=/dev/null", "--exclude=n4"),
         active=("squeue", "--noheader", "--format=%A"),
-        cancel=("scancel",),
         end=lambda: None,
         environ=variables,
         hurry=1.0,
