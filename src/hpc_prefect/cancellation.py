@@ -294,16 +294,31 @@ async def interrupted(work: Work, on_sigterm: str) -> bool:
     takes it up. When Prefect's run is being cancelled, SIGTERM is how that reaches us.
     """
     with anyio.CancelScope(shield=True):
-        if received_sigterm() and on_sigterm == "leave" and not await _run_is_cancelled():
+        run = await _cancelled_root() if received_sigterm() else None
+        if received_sigterm() and on_sigterm == "leave" and run is None:
             return True
         work.cancel("user")
         with anyio.move_on_after(CONFIRM):
             await asyncio.wait([asyncio.wrap_future(work.result)])
+        if run is not None:
+            await _end(run)
     return False
 
 
-async def _run_is_cancelled() -> bool:
+async def _cancelled_root() -> FlowRun | None:
+    """The outermost flow run, when Prefect says that it is, or is being, cancelled."""
     flow = root_flow()
-    if flow is None or flow.flow_run is None:
-        return False
-    return await asyncio.to_thread(is_cancelled, str(flow.flow_run.id))
+    if flow is None or not isinstance(flow.flow_run, FlowRun):
+        return None
+    cancelled = await asyncio.to_thread(is_cancelled, str(flow.flow_run.id))
+    return flow.flow_run if cancelled else None
+
+
+async def _end(run: FlowRun) -> None:
+    """Have a run end as cancelled: its engine would force it to Crashed."""
+    run.state = Cancelled(message=MESSAGE)
+    try:
+        async with get_client() as client:
+            await client.set_flow_run_state(run.id, run.state, force=True)
+    except Exception as error:  # noqa: BLE001 - whoever serves it says it too
+        logger.warning("telling Prefect that flow run %s is cancelled: %s", run.name, error)

@@ -12,7 +12,7 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.follow import Output
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.settle import settle
-from hpc_prefect.executor.submission import submit, take_place
+from hpc_prefect.executor.submission import place_of, submit, take_place
 from hpc_prefect.executor.watch import Watch
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
@@ -113,7 +113,7 @@ class JobRun:
             return await self._bring_to_end(attempt)
         finally:
             if has_place:
-                places.give_back()
+                places.give_back(place_of(attempt))
 
     async def _bring_to_end(self, attempt: Attempt) -> JobResult:
         output = Output(attempt.folder, self._request.listener)

@@ -37,7 +37,8 @@ class JobRequest:
         base: `<work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>`; attempts are numbered after it.
         claimant: this process, and the flow run that it works for.
         poll_interval: seconds between two questions to the scheduler.
-        max_jobs_in_queue: jobs of this process that may be in the job's queue at once; 0: no limit.
+        max_jobs_in_queue: jobs of this user on this host that may be in the job's queue at once;
+            0: no limit.
         queue_full_wait: seconds for which a submission is tried again while the scheduler says that
             too many jobs wait; 0 for without end.
         retry: what another attempt gets after one that failed; None when it is as it is asked for.

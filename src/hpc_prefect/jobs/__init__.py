@@ -9,17 +9,21 @@ attach(job)             take over from a dead claimant and follow to the verdict
 """
 
 from hpc_prefect.jobs.ask import ask
+from hpc_prefect.jobs.attach import attach
 from hpc_prefect.jobs.cancel import Cancellation, cancel_jobs, cancel_jobs_of
 from hpc_prefect.jobs.find import find_job, list_jobs
 from hpc_prefect.jobs.known import KnownJob, read_job
+from hpc_prefect.jobs.logs import follow
 
 __all__ = [
     "Cancellation",
     "KnownJob",
     "ask",
+    "attach",
     "cancel_jobs",
     "cancel_jobs_of",
     "find_job",
+    "follow",
     "list_jobs",
     "read_job",
 ]

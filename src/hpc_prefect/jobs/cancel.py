@@ -13,7 +13,8 @@ from hpc_prefect.executor.claim import this_process
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.jobs.ask import Desk, at_each_desk
 from hpc_prefect.jobs.find import list_jobs
-from hpc_prefect.jobs.known import NOT_SUBMITTED, KnownJob, read_job
+from hpc_prefect.jobs.known import KnownJob, read_job
+from hpc_prefect.jobs.standing import NOT_SUBMITTED
 from hpc_prefect.schedulers.base import NoAnswer
 
 #: Seconds for which an end is waited for.

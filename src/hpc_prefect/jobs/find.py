@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from hpc_prefect.errors import TransportError, UnknownJob
 from hpc_prefect.job import folder as names
+from hpc_prefect.jobs.describe import printable
 from hpc_prefect.jobs.known import KnownJob, read_job
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
@@ -119,7 +120,7 @@ def find_job(
 def candidate(job: KnownJob) -> str:
     """A job in a line that tells it from others."""
     words = (f"{job.key}-{job.attempt}", job.name, job.job_id, job.standing.state)
-    return "  ".join(word for word in words if word)
+    return printable("  ".join(word for word in words if word))
 
 
 def _means(reference: str, job: KnownJob) -> bool:
@@ -132,6 +133,15 @@ def _means(reference: str, job: KnownJob) -> bool:
     # `17` for PBS's `17.server`, as its own commands take it.
     short = [each.partition(".")[0] for each in job.ids]
     return reference in short or (bool(reference) and job.key.startswith(reference))
+
+
+def newest_attempt(job: KnownJob) -> int:
+    """The number of the newest attempt of the same job."""
+    above = job.folder.path.rpartition("/")[0]
+    start = f"{job.key}-"
+    siblings = [name for name in job.folder.transport.list(above) if name.startswith(start)]
+    numbers = [int(n) for name in siblings if (n := name.removeprefix(start)).isdecimal()]
+    return max(numbers, default=job.attempt)
 
 
 def _newest_attempts(jobs: Iterable[KnownJob]) -> list[KnownJob]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpc_prefect.errors import TransportError
+from hpc_prefect.errors import HpcPrefectError, LedgerError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.claim import Claimant
 from hpc_prefect.executor.ledger import CLOSED, JobFolder
@@ -19,19 +17,10 @@ from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Evidence, JobState, Observation
+from hpc_prefect.jobs.standing import UNREADABLE, Standing, standing_of, standing_told, time_of
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
-
-#: Beside the states of `JobResult` and `JobState`.
-WAITING = "waiting"  # its process lives and has not submitted it yet
-NOT_SUBMITTED = "not submitted"
-SUBMITTED = "submitted"  # accepted, and not seen since
-UNREADABLE = "unreadable"
-STATES = (
-    *(WAITING, NOT_SUBMITTED, SUBMITTED, *map(str, JobState)),
-    *("succeeded", "failed", "cancelled", "lost", UNREADABLE),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +41,6 @@ class Holder:
         return f"{self.claimant.describe()}, {'alive' if self.alive else 'dead'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a job is, why, and when that was last known (seconds since 1970, 0 for not known)."""
-
-    state: str
-    reason: str = ""
-    known_at: float = 0.0
-
-
 @dataclass(frozen=True, kw_only=True)
 class KnownJob:
     """All that a job's folder says.
@@ -68,7 +48,7 @@ class KnownJob:
     Attributes:
         campaign, key, attempt: as the folder is named.
         spec, tag: of the newest intent; None and empty when there is none.
-        ids: the scheduler's ids; more than one only when a second job was let in instead.
+        ids: the scheduler's ids; the first is the job, another one was submitted and not let in.
         result: of the verdict.
         events: the journal's entries and the wishes, in their order.
         made_at: seconds since 1970 of the folder itself.
@@ -139,7 +119,7 @@ class KnownJob:
     @property
     def created_at(self) -> float:
         """When it was first heard of."""
-        return next((at for entry in self.events if (at := _time(entry))), self.made_at)
+        return next((at for entry in self.events if (at := time_of(entry))), self.made_at)
 
     @property
     def submitted_at(self) -> float | None:
@@ -155,7 +135,7 @@ class KnownJob:
         """By its own record; without one the time of the verdict, which is later."""
         if self.exit is not None:
             return self.exit.time
-        verdicts = [_time(entry) for entry in self.events if entry.get("event") == "verdict"]
+        verdicts = [time_of(entry) for entry in self.events if entry.get("event") == "verdict"]
         return verdicts[-1] if self.is_over and verdicts and self.ids else None
 
     @property
@@ -170,7 +150,7 @@ class KnownJob:
 
     def seen(self, answer: Observation | NoAnswer | None) -> KnownJob:
         """The same with what the scheduler says just now; None when it does not list the job."""
-        return replace(self, standing=_asked(self, answer))
+        return replace(self, standing=standing_told(self, answer))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only; times in seconds since 1970."""
@@ -220,8 +200,9 @@ def read_job(path: str, transport: Transport | None = None) -> KnownJob:
         status = folder.transport.status(path)
         job = replace(job, made_at=status.modified if status else 0.0)
         return _read(job)
-    except (TransportError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        said = str(error) if isinstance(error, TransportError) else f"its content: {error!r}"
+    except (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        ours = isinstance(error, HpcPrefectError | OSError)
+        said = str(error) if ours else f"what it holds makes no sense ({error!r})"
         return replace(job, problem=said, standing=Standing(UNREADABLE, said))
 
 
@@ -233,11 +214,12 @@ def _read(job: KnownJob) -> KnownJob:
     entries = _in_order([*names.read_entries(data)], [*names.read_entries(wishes)])
     everybody = claims.history(folder.transport, folder.path)
     if not entries and not everybody:
-        raise ValueError("neither a journal nor a claim is there")
+        raise LedgerError("neither a journal nor a claim is there")
     intents = [entry for entry in entries if entry.get("event") == "intent"]
     intent = intents[-1] if intents else {}
     guard = folder.guard()
-    ids = dict.fromkeys(each for each in (ledger.job_id, guard) if each not in ("", CLOSED))
+    # Whom the start guard let in is the job, whatever was journalled.
+    ids = dict.fromkeys(each for each in (guard, ledger.job_id) if each not in ("", CLOSED))
     starts = folder.transport.read(folder.file(names.START))
     records = Evidence(
         job_id=next(iter(ids), ""),
@@ -258,7 +240,7 @@ def _read(job: KnownJob) -> KnownJob:
         holder=_holder(folder, everybody),
         events=entries,
     )
-    return replace(known, standing=_standing(known, closed=guard == CLOSED))
+    return replace(known, standing=standing_of(known, closed=guard == CLOSED))
 
 
 def _in_order(
@@ -267,9 +249,9 @@ def _in_order(
     """The journal as it stands, with the wishes between its entries by their times."""
     latest, stamped = 0.0, []
     for entry in journal:
-        latest = max(latest, _time(entry))  # a time that is not known is 0
+        latest = max(latest, time_of(entry))  # a time that is not known is 0
         stamped.append((latest, entry))
-    stamped += [(_time(wish), wish) for wish in wishes]
+    stamped += [(time_of(wish), wish) for wish in wishes]
     return tuple(entry for _, entry in sorted(stamped, key=lambda each: each[0]))
 
 
@@ -281,109 +263,3 @@ def _holder(folder: JobFolder, everybody: dict[str, Claimant]) -> Holder | None:
     touched = status.modified if status else 0.0
     alive = claims.is_alive(claimant, lambda: time.time() - touched, lambda flow_run: False)
     return Holder(claimant, touched, alive)
-
-
-def _standing(job: KnownJob, *, closed: bool) -> Standing:
-    """What may be said of a job without asking anybody."""
-    if job.result is not None:
-        verdicts = [entry for entry in job.events if entry.get("event") == "verdict"]
-        at = _time(verdicts[-1]) if verdicts else 0.0
-        return Standing(job.result.state, str(job.result.verdict.reason), at)
-    if ended := [entry for entry in job.events if entry.get("event") == "ended"]:
-        said = str(ended[-1].get("said", ""))
-        return Standing(JobState.ENDED, said + _NO_VERDICT, _time(ended[-1]))
-    if job.exit is not None:
-        return Standing(JobState.ENDED, _record_words(job.exit) + _NO_VERDICT, job.exit.time)
-    alive = job.holder is not None and job.holder.alive
-    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
-    if not job.ids:
-        return _without_id(job, wished, alive=alive, closed=closed)
-    last = _last_seen(job)
-    if last.state == JobState.ENDED:
-        return replace(last, reason=last.reason + _NO_VERDICT)
-    if alive and job.holder is not None:
-        return replace(last, reason=wished, known_at=max(last.known_at, job.holder.touched))
-    # Whatever it was then: nobody has looked since.
-    words = f"last known: {last.state}; its process is dead"
-    return Standing(JobState.UNKNOWN, _joined(words, wished), last.known_at)
-
-
-_NO_VERDICT = "; no verdict yet"
-
-
-def _without_id(job: KnownJob, wished: str, *, alive: bool, closed: bool) -> Standing:
-    at = job.holder.touched if job.holder else 0.0
-    if closed:
-        return Standing(NOT_SUBMITTED, "it may not start any more; no verdict", at)
-    if job.ledger.intended:
-        words = "it was about to be submitted; whether it was is not known"
-        return Standing(JobState.UNKNOWN, _joined(words, wished), at)
-    if alive:
-        return Standing(WAITING, wished, at)
-    return Standing(NOT_SUBMITTED, "its process is dead", at)
-
-
-def _last_seen(job: KnownJob) -> Standing:
-    """The newest sign of a job that has no end yet, and when it was given."""
-    seen = [entry for entry in job.events if entry.get("event") == "observed"]
-    state, at, word = SUBMITTED, job.ledger.submitted_at, ""
-    if seen:
-        state, at = str(seen[-1].get("state") or JobState.UNKNOWN), _time(seen[-1])
-        word = str(seen[-1].get("word", ""))
-    if state == JobState.ENDED:
-        return Standing(state, f"the scheduler said {word}", at)
-    # Its own record, unless it was put back into the queue since.
-    if job.start is not None and (state not in _QUEUED or job.start.time > at):
-        return Standing(JobState.RUNNING, "", max(job.start.time, at, _wrote_at(job.folder)))
-    return Standing(state, "", at)
-
-
-_QUEUED = (JobState.QUEUED, JobState.HELD)
-
-
-def _wrote_at(folder: JobFolder) -> float:
-    """When the program last wrote something."""
-    streams = [folder.transport.status(folder.file(n)) for n in (names.STDOUT, names.STDERR)]
-    return max((status.modified for status in streams if status), default=0.0)
-
-
-def _asked(job: KnownJob, answer: Observation | NoAnswer | None) -> Standing:
-    known = job.standing
-    scheduler = job.spec.site.scheduler if job.spec else "the scheduler"
-    if isinstance(answer, NoAnswer):
-        words = f"{scheduler} gave no answer ({answer.said})"
-        return replace(known, reason=_joined(known.reason, words))
-    if job.is_over or job.exit is not None:
-        return known  # what is listed of it is older than what its folder says
-    if answer is None or (answer.tag and job.tag and answer.tag != job.tag):
-        if known.state == JobState.ENDED:
-            return known
-        words = f"{scheduler} does not list it; last known: {known.state}"
-        return Standing(JobState.UNKNOWN, words, known.known_at)
-    reason = answer.message if answer.state is not JobState.ENDED else ""
-    if answer.state is JobState.ENDED:
-        said = answer.cause or answer.message
-        reason = f"{scheduler} says {answer.word}{f' ({said})' if said else ''}{_NO_VERDICT}"
-    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
-    return Standing(answer.state, _joined(reason, wished), time.time())
-
-
-def _record_words(record: ExitRecord) -> str:
-    if record.phase == "missing":
-        return "the executable was not there"
-    signals = f" after {', '.join(f'SIG{name}' for name in record.signals)}"
-    what = "its set-up" if record.phase == "setup" else "its program"
-    return f"{what} ended with {record.code}{signals if record.signals else ''}"
-
-
-def _joined(*parts: str) -> str:
-    return "; ".join(part for part in parts if part)
-
-
-def _time(entry: dict[str, Any]) -> float:
-    value = entry.get("time")
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e12 else 0.0
-
-
-def as_json(jobs: Sequence[KnownJob]) -> str:
-    return json.dumps([job.as_dict() for job in jobs], indent=1)
