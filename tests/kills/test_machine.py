@@ -7,7 +7,7 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from world import FATES, LONG, Life, World
+from world import FATES, LONG, Fate, Life, World
 
 from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError
 from hpc_prefect.job import folder as names
@@ -29,14 +29,22 @@ class Submissions(RuleBasedStateMachine):
         self.ranks: dict[str, int] = {}
         self.ids: dict[str, str] = {}
 
-    @rule(fate=st.sampled_from(FATES), code=st.sampled_from([0, 0, 3]), again=st.booleans())
+    @rule(
+        fate=st.builds(
+            Fate,
+            kind=st.sampled_from(FATES),
+            code=st.sampled_from([0, 3]),
+            seconds=st.sampled_from([4.0, 100.0]),
+            again=st.booleans(),
+        )
+    )
     @precondition(lambda self: len(self.world.fates) < 3)
-    def what_the_next_submission_comes_to(self, fate: str, code: int, again: bool) -> None:
-        self.world.fates.append((fate, code, again))
+    def what_the_next_submission_comes_to(self, fate: Fate) -> None:
+        self.world.fates.append(fate)
 
     @rule(
         trouble=st.sampled_from(["down", "unlisted", "forgetful"]),
-        seconds=st.sampled_from([2.0, 10.0, 30.0]),
+        seconds=st.sampled_from([2.0, 10.0, 40.0]),
     )
     def trouble_for_a_while(self, trouble: str, seconds: float) -> None:
         self.world.until[trouble] = self.world.now + seconds

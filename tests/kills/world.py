@@ -45,12 +45,26 @@ from hpc_prefect.transports.base import FileStatus
 #: not made, reply lost; made, and nobody sees of it for long; accepted and forgotten while it
 #: waits; the same, and it comes to light after all; made two times.
 FATES = ("plain", "lost", "error", "nothing", "late", "forgotten", "risen", "twofold")
-#: What becomes of a start: the program ends, or the scheduler starts the job again, uncounted.
 LONG = 40.0
 
 
 class Killed(KeyboardInterrupt):
     """kill -9. Of this kind, because it ends an event loop at once."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a submission, and of its job.
+
+    Attributes:
+        code, seconds: how the program ends, and when.
+        again: the scheduler starts the job a second time without knowing that it has.
+    """
+
+    kind: str = "plain"
+    code: int = 0
+    seconds: float = 4.0
+    again: bool = False
 
 
 @dataclass
@@ -60,12 +74,11 @@ class Job:
     id: str
     tag: str
     folder: str
-    code: int
+    fate: Fate
     shows_at: float
     state: JobState = JobState.QUEUED
     listed: bool = True
     ended_with: int | None = None
-    token: str = ""
 
 
 @dataclass
@@ -86,7 +99,7 @@ class World:
         self.links: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
         self.runs: list[Run] = []
-        self.fates: list[tuple[str, int, bool]] = []
+        self.fates: list[Fate] = []
         self.until = {"down": 0.0, "unlisted": 0.0, "forgetful": 0.0}
         self.lives = count(1)
         self._ids, self._order = count(1), count()
@@ -109,23 +122,24 @@ class World:
     def submit(self, tag: str, folder: str) -> Reply:
         if self._is("down"):
             return Reply(1, stderr="no server")
-        fate, code, again = self.fates.pop(0) if self.fates else ("plain", 0, False)
-        if fate == "nothing":
+        fate = self.fates.pop(0) if self.fates else Fate()
+        kind = fate.kind
+        if kind == "nothing":
             return Reply(None)
-        made = [self._make(tag, folder, code, fate, again) for _ in range(1 + (fate == "twofold"))]
-        if fate in ("lost", "late"):
+        made = [self._make(tag, folder, fate) for _ in range(1 + (kind == "twofold"))]
+        if kind in ("lost", "late"):
             return Reply(None)
-        return Reply(1, stderr="an error") if fate == "error" else Reply(0, made[0].id)
+        return Reply(1, stderr="an error") if kind == "error" else Reply(0, made[0].id)
 
-    def _make(self, tag: str, folder: str, code: int, fate: str, again: bool) -> Job:
-        delay = LONG if fate in ("late", "risen") else 0.0
+    def _make(self, tag: str, folder: str, fate: Fate) -> Job:
+        delay = LONG if fate.kind in ("late", "risen") else 0.0
         n = next(self._ids)
-        job = Job(f"{n}.world", tag, folder, code, self.now + (delay if fate == "late" else 0.0))
-        self.jobs[job.id] = job
-        job.listed = fate not in ("forgotten", "risen")
-        if fate != "forgotten":
+        shows_at = self.now + (delay if fate.kind == "late" else 0.0)
+        job = self.jobs[f"{n}.world"] = Job(f"{n}.world", tag, folder, fate, shows_at)
+        job.listed = fate.kind not in ("forgotten", "risen")
+        if fate.kind != "forgotten":
             self.later(delay + 1.0 + n % 3, lambda: self._start(job))
-            if again:
+            if fate.again:
                 self.later(delay + 3.5 + n % 3, lambda: self._start(job))
         return job
 
@@ -141,31 +155,31 @@ class World:
         if any(record.clean for record in exits):
             self._ends(job, 0)
         elif any(start.id == job.id for start in starts):
-            if job.token == "":
-                self._ends(job, GUARD_CODE)
+            self._ends(job, GUARD_CODE)  # the first start may run on
         else:
-            job.state, job.token = JobState.RUNNING, f"{self.now}.{job.id}"
-            start = {"token": job.token, "id": job.id, "time": self.now}
+            job.state = JobState.RUNNING
+            token = f"{self.now}.{job.id}"
+            start = {"token": token, "id": job.id, "time": self.now}
             self.append(f"{job.folder}/{names.START}", json.dumps(start).encode() + b"\n")
-            self._program(job)
+            self._program(job, token)
 
-    def _program(self, job: Job) -> None:
+    def _program(self, job: Job, token: str) -> None:
         earlier = [run for run in self.runs if run.attempt == job.folder]
         assert not earlier, f"the program of {job.folder} runs a second time"
         assert all(run.ended and run.code for run in self.runs), (
             "it runs beside, or after, a success"
         )
-        run = Run(job.folder, job.code)
+        run = Run(job.folder, job.fate.code)
         self.runs.append(run)
 
         def ends() -> None:
             run.ended = True
-            record = {"token": job.token, "code": job.code, "phase": "program", "time": self.now}
+            record = {"token": token, "code": run.code, "phase": "program", "time": self.now}
             self.append(f"{job.folder}/{names.EXIT}", json.dumps(record).encode() + b"\n")
-            job.token = ""
-            self._ends(job, job.code)
+            if job.state is not JobState.ENDED:
+                self._ends(job, run.code)
 
-        self.later(4.0, ends)
+        self.later(job.fate.seconds, ends)
 
     def _ends(self, job: Job, code: int) -> None:
         job.state, job.ended_with = JobState.ENDED, code
