@@ -18,12 +18,22 @@ from prefect import flow, task
 from recovery import Estimate, fork
 from walkers import NOTHING, Found, Generation, columns, proposed, subspaces, succeeded
 
-from hpc_prefect import Convergence, Iteration, Plot, converge, run_job_from_blocks, sample, scope
+from hpc_prefect import (
+    ONCE,
+    Convergence,
+    Iteration,
+    Plot,
+    cancel_jobs,
+    converge,
+    run_job_from_blocks,
+    sample,
+    scope,
+)
 
 Key = tuple[str, int]  # the kind of samples, the walker's number
 
 
-@flow
+@flow(on_cancellation=[cancel_jobs])
 async def optimize_lucj(
     work_dir: str,
     hpc_profile: str = "hpc-local",
@@ -35,7 +45,9 @@ async def optimize_lucj(
     """The lowest SQD energy of N₂ that LUCJ circuits with optimized couplings lead to."""
     folder = Path(work_dir).absolute()
     stored = folder / f"molecule-{basis}-{norb}.npz"
-    molecule = await asyncio.to_thread(task(prepare), stored, basis=basis, norb=norb)
+    molecule = await asyncio.to_thread(
+        task(prepare, cache_policy=ONCE), stored, basis=basis, norb=norb
+    )
     backends = {"lucj": quantum_backend, "uniform": "qpu-uniform"}
 
     async def step(before: Generation, it: Iteration) -> Generation:

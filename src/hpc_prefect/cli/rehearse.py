@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _USAGE = "hpc-prefect rehearse SITE [OPTION ...] -- COMMAND [ARGUMENT ...]"
 #: By the kind of scheduler: what holds its queues, and what limits the jobs that run in one.
 _QUEUES = {"pbs": ("queues", "max_run"), "pjm": ("rscgrps", "run")}
+#: No site, but what its flows ask for samples.
+QUANTUM = "ibm-quantum"
 _AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
 
 
@@ -27,7 +29,9 @@ def add(verbs: Verbs) -> None:
         description="Run COMMAND with stand-ins for the site's commands on PATH, which run jobs as"
         " processes of this machine. Its exit status is COMMAND's.",
     )
-    rehearse.add_argument("site", metavar="SITE", help="a name of `hpc-prefect sites`")
+    rehearse.add_argument(
+        "site", metavar="SITE", help="a name of `hpc-prefect sites`, or ibm-quantum"
+    )
     _add_options(rehearse)
     # What follows SITE: options too, and after `--` the command.
     rehearse.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -64,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect.errors import ConfigurationError
     from hpc_prefect.sites import find_site
 
+    if arguments.site == QUANTUM:
+        return _run_quantum(arguments)
     command = _command(arguments)
     if not command and not arguments.stop:
         raise ConfigurationError(f"there is no command: {_USAGE}")
@@ -74,6 +80,14 @@ def _run(arguments: argparse.Namespace) -> int:
         return _session(arguments, site.name, site.scheduler, site.rehearsed).run(command)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def _run_quantum(arguments: argparse.Namespace) -> int:
+    """The quantum service has options of its own, which follow its name."""
+    from hpc_prefect.rehearsal.ibm_quantum import command
+
+    state = ["--state", str(arguments.state)] if arguments.state else []
+    return command.main([*state, *arguments.rest])
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:
