@@ -1,0 +1,88 @@
+"""Starting and stopping the service's process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc_prefect.rehearsal.ibm_quantum import settings as _settings
+from hpc_prefect.rehearsal.ibm_quantum.environment import api_url, environment
+from hpc_prefect.rehearsal.ibm_quantum.settings import Settings
+
+_LOOK_SECONDS = 0.02
+_READY, _LOG = "ready.json", "service.log"
+
+
+class NotStarted(Exception):
+    """The service did not come up."""
+
+
+@dataclass
+class RunningService:
+    """A service that listens.
+
+    Attributes:
+        environment: what a client's environment needs.
+    """
+
+    state: Path
+    settings: Settings
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return api_url(self.port)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.settings, self.port)
+
+    def stop(self) -> None:
+        """End it; what it keeps is on disk."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """As a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def restarted(self) -> RunningService:
+        """The same service again, on the same port, with the jobs it has kept."""
+        return start(self.state, replace(self.settings, port=self.port))
+
+
+def start(state: Path, settings: Settings, *, timeout_seconds: float = 120) -> RunningService:
+    """Start a service in this state folder; it ends with the calling process.
+
+    Raises:
+        NotStarted: it ended, or does not listen in time.
+    """
+    state = state.resolve()
+    _settings.write(state, settings)
+    (state / _READY).unlink(missing_ok=True)
+    with (state / _LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpc_prefect.rehearsal.ibm_quantum.server", str(state)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    until = time.monotonic() + timeout_seconds
+    while not (state / _READY).exists():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            process.wait()
+            tail = (state / _LOG).read_text(errors="replace")[-2000:]
+            raise NotStarted(f"the service did not start (see {state / _LOG}):\n{tail}")
+        time.sleep(_LOOK_SECONDS)
+    port = int(json.loads((state / _READY).read_text())["port"])
+    return RunningService(state, settings, port, process)

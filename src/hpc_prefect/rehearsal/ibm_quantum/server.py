@@ -1,0 +1,86 @@
+"""The service's process: python -m hpc_prefect.rehearsal.ibm_quantum.server STATE
+
+It listens on loopback and ends when the process that started it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hpc_prefect.rehearsal.ibm_quantum import settings
+from hpc_prefect.rehearsal.ibm_quantum.faults import App, FaultyAnswers, Scope
+from hpc_prefect.rehearsal.ibm_quantum.service import Service, app
+
+_LOOK_SECONDS = 0.2
+READY = "ready.json"
+
+_connections: dict[tuple[str, int], asyncio.Transport] = {}
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 whose connections can be cut."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._peer = tuple(transport.get_extra_info("peername")[:2])
+        _connections[self._peer] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _connections.pop(self._peer, None)
+        super().connection_lost(exc)
+
+
+def cut(scope: Scope) -> None:
+    """Cut the connection of a request, with nothing sent."""
+    transport = _connections.get(tuple(scope["client"]))
+    if transport is not None:
+        transport.abort()
+
+
+def main(arguments: list[str]) -> int:
+    state = Path(arguments[0])
+    chosen = settings.read(state)
+    if chosen is None:
+        print(f"no settings in {state}", file=sys.stderr)
+        return 2
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    listening = socket.create_server(("127.0.0.1", chosen.port))
+    service = Service(state, chosen)
+    service.start()
+    wrapped: App = FaultyAnswers(cast(Any, app(service)), service.faults, cut)
+    config = uvicorn.Config(
+        cast(Any, wrapped),
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        log_level="error",
+        timeout_graceful_shutdown=1,
+    )
+    # Whoever asks from now on waits in the socket's queue until the server takes it up.
+    ready = {"pid": os.getpid(), "port": listening.getsockname()[1]}
+    settings.write_text(state / READY, json.dumps(ready))
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)  # all that counts is on disk already
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""The jobs and sessions of the service, on disk: they outlive it.
+
+jobs/ID/job.json      what the service knows of the job
+jobs/ID/params.json   what was posted, as it came
+jobs/ID/results.json  what the client decodes, or the traceback of a failure
+sessions/ID.json
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hpc_prefect.rehearsal.ibm_quantum.settings import write_text
+
+QUEUED, RUNNING = "Queued", "Running"
+COMPLETED, FAILED, CANCELLED = "Completed", "Failed", "Cancelled"
+OVER = frozenset({COMPLETED, FAILED, CANCELLED})
+
+#: Letters and digits of the real service's ids, which have 20 of them.
+_LETTERS = "0123456789abcdefghijklmnopqrstuv"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def new_id() -> str:
+    return "d" + "".join(secrets.choice(_LETTERS) for _ in range(19))
+
+
+@dataclass(kw_only=True)
+class Job:
+    """A job; `due` (seconds since the epoch) is when its turn comes."""
+
+    id: str
+    program: str
+    backend: str
+    tags: list[str]
+    session_id: str | None
+    max_seconds: float | None
+    private: bool
+    due: float
+    estimated_seconds: float
+    created: str = field(default_factory=now)
+    status: str = QUEUED
+    reason: str | None = None
+    reason_code: int | None = None
+    running: str | None = None
+    finished: str | None = None
+    qpu_seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return self.status in OVER
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A session (mode "dedicated") or a batch."""
+
+    id: str
+    mode: str
+    backend: str
+    max_seconds: int | None
+    created: str = field(default_factory=now)
+    accepting_jobs: bool = True
+    activated: str | None = None
+    closed: str | None = None
+
+
+class Store:
+    """All jobs and sessions. What it hands out is changed through `change` alone."""
+
+    def __init__(self, state: Path) -> None:
+        self._jobs_folder = state / "jobs"
+        self._sessions_folder = state / "sessions"
+        for folder in (self._jobs_folder, self._sessions_folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.changed = threading.Condition(threading.RLock())
+        self._jobs = {job.id: job for job in self._read_jobs()}
+        self._sessions = {
+            (session := Session(**json.loads(path.read_text()))).id: session
+            for path in self._sessions_folder.glob("*.json")
+        }
+
+    def _read_jobs(self) -> Iterator[Job]:
+        for path in self._jobs_folder.glob("*/job.json"):
+            yield Job(**json.loads(path.read_text()))
+
+    def add(self, job: Job, params: str) -> None:
+        """Keep a new job: on disk before it is anywhere else."""
+        folder = self._jobs_folder / job.id
+        folder.mkdir(mode=0o700)
+        write_text(folder / "params.json", params)
+        with self.changed:
+            self._write(job)
+            self._jobs[job.id] = job
+            self.changed.notify_all()
+
+    def job(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the oldest first."""
+        with self.changed:
+            return sorted(self._jobs.values(), key=lambda job: job.created)
+
+    def change(self, job: Job, change: Callable[[Job], None]) -> None:
+        with self.changed:
+            change(job)
+            self._write(job)
+            self.changed.notify_all()
+
+    def finish(self, job: Job, status: str, *, results: str = "", **facts: Any) -> None:
+        """End the job, unless it has ended already: a job that was cancelled stays so."""
+        with self.changed:
+            if job.over:
+                return
+            write_text(self._jobs_folder / job.id / "results.json", results)
+            for name, value in facts.items():
+                setattr(job, name, value)
+            job.status, job.finished = status, now()
+            self._write(job)
+            self.changed.notify_all()
+
+    def delete(self, job: Job) -> None:
+        with self.changed:
+            shutil.rmtree(self._jobs_folder / job.id)
+            del self._jobs[job.id]
+
+    def params(self, job: Job) -> str:
+        return (self._jobs_folder / job.id / "params.json").read_text()
+
+    def results(self, job: Job) -> str | None:
+        try:
+            return (self._jobs_folder / job.id / "results.json").read_text()
+        except FileNotFoundError:
+            return None
+
+    def session(self, session_id: str) -> Session | None:
+        return self._sessions.get(session_id)
+
+    def keep_session(self, session: Session) -> None:
+        """Write a session that is new or was changed."""
+        with self.changed:
+            write_text(self._sessions_folder / f"{session.id}.json", json.dumps(asdict(session)))
+            self._sessions[session.id] = session
+            self.changed.notify_all()
+
+    def jobs_of(self, session: Session) -> list[Job]:
+        return [job for job in self.jobs() if job.session_id == session.id]
+
+    def _write(self, job: Job) -> None:
+        write_text(self._jobs_folder / job.id / "job.json", json.dumps(asdict(job)))
