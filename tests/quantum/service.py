@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
+from hpc_prefect.rehearsal.ibm_quantum.faults import switch_on
 from hpc_prefect.rehearsal.ibm_quantum.process import RunningService, start
-from hpc_prefect.rehearsal.ibm_quantum.settings import Settings, write_text
+from hpc_prefect.rehearsal.ibm_quantum.settings import Settings
 
 
 class QuantumService:
@@ -56,7 +57,7 @@ class QuantumService:
         return self._running.process.pid
 
     def fault(self, name: str, **values: object) -> None:
-        write_text(self.state / "faults" / name, json.dumps(values))
+        switch_on(self.state, name, values)
 
     def clear(self, *names: str) -> None:
         """End these faults; all of them if none is named."""
@@ -103,10 +104,26 @@ def quantum_service(state: Path, **settings: Any) -> Iterator[QuantumService]:
         service.stop()
 
 
-@pytest.fixture
-def ibm_quantum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuantumService]:
-    """A service of the test's own, with no delays; the environment leads to it."""
-    with quantum_service(tmp_path / "ibm-quantum") as service:
+@contextmanager
+def _led_to(service: QuantumService) -> Iterator[QuantumService]:
+    with pytest.MonkeyPatch.context() as environment:
         for name, value in service.environment.items():
-            monkeypatch.setenv(name, value)
+            environment.setenv(name, value)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def common_ibm_quantum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuantumService]:
+    """One service for all tests of a module: each has tags of its own and clears its faults."""
+    with (
+        quantum_service(tmp_path_factory.mktemp("ibm-quantum")) as service,
+        _led_to(service),
+    ):
+        yield service
+
+
+@pytest.fixture
+def ibm_quantum(tmp_path: Path) -> Iterator[QuantumService]:
+    """A service of the test's own, with no delays; the environment leads to it."""
+    with quantum_service(tmp_path / "ibm-quantum") as service, _led_to(service):
         yield service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpc_prefect.rehearsal.ibm_quantum import settings
+from hpc_prefect.rehearsal.ibm_quantum.faults import UnknownFault, switch_on
+from hpc_prefect.rehearsal.ibm_quantum.process import NotStarted, start
 from hpc_prefect.rehearsal.ibm_quantum.settings import Settings
 
 
@@ -18,15 +21,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the service can be started with."""
     default = Settings(token="", crn="", signing_key="")
     parser.add_argument(
-        "--device", action="append", metavar="NAME", help="a fake device to offer; can be repeated"
+        "--device", action="append", metavar="NAME", help="a backend to offer; can be repeated"
     )
-    parser.add_argument("--port", type=int, default=0, help="where to listen; 0: any free port")
-    parser.add_argument("--queue-seconds", type=float, default=default.queue_seconds)
-    parser.add_argument("--run-seconds", type=float, default=default.run_seconds)
-    parser.add_argument("--noise", action="store_true")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--token-seconds", type=int, default=default.token_seconds)
-    parser.add_argument("--usage-limit-seconds", type=int, default=default.usage_limit_seconds)
+    number = parser.add_argument
+    number("--port", type=int, default=0, help="where to listen; 0 (the default): any free port")
+    number("--queue-seconds", type=float, default=2.0, help="how long a job waits (default: 2)")
+    number("--run-seconds", type=float, default=1.0, help="how long a job runs (default: 1)")
+    number("--seed", type=int, help="of every job that names none; the same samples each time")
+    number(
+        "--token-seconds",
+        type=int,
+        default=default.token_seconds,
+        help=f"how long an access token holds (default: {default.token_seconds})",
+    )
+    number(
+        "--usage-limit-seconds",
+        type=int,
+        default=default.usage_limit_seconds,
+        help=f"QPU seconds of the instance (default: {default.usage_limit_seconds}; 0: no limit)",
+    )
+    parser.add_argument("--noise", action="store_true", help="simulate the devices' noise: slow")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[=JSON]",
+        help="""something that goes wrong from the start: 'poll-fails={"times": 2}'""",
+    )
 
 
 def rehearse(command: list[str], state: Path, options: argparse.Namespace) -> int:
@@ -34,14 +55,21 @@ def rehearse(command: list[str], state: Path, options: argparse.Namespace) -> in
 
     A state folder that is there already goes on: its jobs, its API key and its instance.
     """
-    from hpc_prefect.rehearsal.ibm_quantum.process import start
-
-    service = start(state, _chosen(state, options))
     try:
-        done = subprocess.run(command, env=os.environ | service.environment, check=False)
+        for fault in options.fault:
+            name, _, values = fault.partition("=")
+            switch_on(state, name, json.loads(values or "{}"))
+        service = start(state, _chosen(state, options))
+    except (UnknownFault, NotStarted, json.JSONDecodeError) as error:
+        print(f"hpc-prefect: {error}", file=sys.stderr)
+        return 2
+    try:
+        return subprocess.run(command, env=os.environ | service.environment).returncode
+    except OSError as error:
+        print(f"hpc-prefect: {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
     finally:
         service.stop()
-    return done.returncode
 
 
 def _chosen(state: Path, options: argparse.Namespace) -> Settings:
@@ -69,7 +97,3 @@ def main(arguments: list[str]) -> int:
         return rehearse(chosen.command, chosen.state, chosen)
     with tempfile.TemporaryDirectory(prefix="hpc-prefect-quantum-") as state:
         return rehearse(chosen.command, Path(state), chosen)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

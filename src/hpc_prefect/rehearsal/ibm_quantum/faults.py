@@ -62,11 +62,38 @@ ANSWERS = {
     "rate-limit": Answer(_ANY_REQUEST, 429, 1202, "Too many requests"),
     "unavailable": Answer(_ANY_REQUEST, 503, 1000, "Service unavailable"),
 }
-#: job-fails {reason, code, tag, times}, maintenance {backend}, calibration {at},
-#: token-expired {}, queue {seconds}, duplicate {times}, usage {consumed}
-OTHERS = frozenset(
-    {"job-fails", "maintenance", "calibration", "token-expired", "queue", "duplicate", "usage"}
-)
+#: What else there is, and what each takes.
+OTHERS = {
+    "token-expired": (),  # access tokens that are older than the fault are refused
+    "queue": ("seconds",),  # how long jobs wait that are posted from now on
+    "job-fails": ("reason", "code", "tag", "times"),
+    "duplicate": ("tag", "times"),  # a posted job is stored twice
+    "maintenance": ("backend",),  # one backend's, or all; its jobs wait
+    "calibration": ("at",),  # when it was, ISO 8601
+    "usage": ("consumed",),  # QPU seconds that others have used
+}
+_OF_ANSWERS = ("status", "times", "retry_after", "delay")
+
+
+class UnknownFault(Exception):
+    """There is no such fault, or it does not take this."""
+
+
+def switch_on(state: Path, name: str, values: dict[str, Any]) -> None:
+    """Write the fault's file, at once.
+
+    Raises:
+        UnknownFault: as it says.
+    """
+    known = OTHERS | dict.fromkeys(ANSWERS, _OF_ANSWERS)
+    if name not in known:
+        raise UnknownFault(f"there is no fault {name!r}; there are {', '.join(sorted(known))}")
+    strange = sorted(set(values) - set(known[name]))
+    if strange:
+        takes = ", ".join(known[name]) or "nothing"
+        raise UnknownFault(f"the fault {name!r} has no {strange[0]!r}; it takes {takes}")
+    (state / "faults").mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_text(state / "faults" / name, json.dumps(values))
 
 
 @dataclass

@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +17,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hpc_prefect.rehearsal.ibm_quantum import settings
+from hpc_prefect.rehearsal.ibm_quantum.addresses import app
 from hpc_prefect.rehearsal.ibm_quantum.faults import App, FaultyAnswers, Scope
-from hpc_prefect.rehearsal.ibm_quantum.service import Service, app
+from hpc_prefect.rehearsal.ibm_quantum.parent import end_with_parent
+from hpc_prefect.rehearsal.ibm_quantum.service import Service
 
-_LOOK_SECONDS = 0.2
 READY = "ready.json"
 
 _connections: dict[tuple[str, int], asyncio.Transport] = {}
@@ -55,7 +53,7 @@ def main(arguments: list[str]) -> int:
     if chosen is None:
         print(f"no settings in {state}", file=sys.stderr)
         return 2
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     listening = socket.create_server(("127.0.0.1", chosen.port))
     service = Service(state, chosen)
     service.start()
@@ -74,12 +72,6 @@ def main(arguments: list[str]) -> int:
     settings.write_text(state / READY, json.dumps(ready))
     uvicorn.Server(config).run(sockets=[listening])
     return 0
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)  # all that counts is on disk already
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Settings:
     """A service's settings.
 
     Attributes:
-        devices: the fake devices that are offered, as in `fake_torino`.
+        devices: the backends that are offered: fake devices, `ffsim_simulator`.
         port: where it listens; 0 is any free port.
         queue_seconds: how long a job waits at least.
         run_seconds: how long a job runs at least.
@@ -35,7 +35,7 @@ class Settings:
         signing_key: signs access tokens, so that they outlive a restart.
     """
 
-    devices: tuple[str, ...] = ("fake_torino", "fake_manila")
+    devices: tuple[str, ...] = ("fake_torino", "fake_manila", "ffsim_simulator")
     port: int = 0
     queue_seconds: float = 0.0
     run_seconds: float = 0.0

@@ -9,9 +9,11 @@ sessions/ID.json
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +40,13 @@ def new_id() -> str:
 
 @dataclass(kw_only=True)
 class Job:
-    """A job; `due` (seconds since the epoch) is when its turn comes."""
+    """A job.
+
+    Attributes:
+        due: when its turn comes, in seconds since the epoch.
+        needed_seconds: QPU seconds that it takes.
+        qpu_seconds: those that it has used.
+    """
 
     id: str
     program: str
@@ -48,7 +56,7 @@ class Job:
     max_seconds: float | None
     private: bool
     due: float
-    estimated_seconds: float
+    needed_seconds: float
     created: str = field(default_factory=now)
     status: str = QUEUED
     reason: str | None = None
@@ -62,10 +70,14 @@ class Job:
     def over(self) -> bool:
         return self.status in OVER
 
+    @property
+    def estimated_seconds(self) -> int:
+        return math.ceil(self.needed_seconds)
+
 
 @dataclass(kw_only=True)
 class Session:
-    """A session (mode "dedicated") or a batch."""
+    """A session (mode "dedicated") or a batch; `activated` when its first job starts."""
 
     id: str
     mode: str
@@ -73,8 +85,17 @@ class Session:
     max_seconds: int | None
     created: str = field(default_factory=now)
     accepting_jobs: bool = True
-    activated: str | None = None
+    activated: float | None = None
     closed: str | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has been active for as long as it may."""
+        return (
+            self.activated is not None
+            and self.max_seconds is not None
+            and time.time() > self.activated + self.max_seconds
+        )
 
 
 class Store:
@@ -118,6 +139,19 @@ class Store:
         with self.changed:
             change(job)
             self._write(job)
+            self.changed.notify_all()
+
+    def start(self, job: Job) -> None:
+        """Let the job run, unless it has ended already."""
+        with self.changed:
+            if job.over:
+                return
+            job.status, job.running = RUNNING, job.running or now()
+            self._write(job)
+            session = self._sessions.get(job.session_id or "")
+            if session is not None and session.activated is None:
+                session.activated = time.time()
+                self.keep_session(session)
             self.changed.notify_all()
 
     def finish(self, job: Job, status: str, *, results: str = "", **facts: Any) -> None:

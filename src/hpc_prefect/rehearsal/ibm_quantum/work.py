@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 from hpc_prefect.rehearsal.ibm_quantum import store as states
-from hpc_prefect.rehearsal.ibm_quantum import usage
+from hpc_prefect.rehearsal.ibm_quantum.simulation import Work
+from hpc_prefect.rehearsal.ibm_quantum.simulator import SimulationFailed, SimulationStopped
 
 if TYPE_CHECKING:
-    from hpc_prefect.rehearsal.ibm_quantum.backends import Device
-    from hpc_prefect.rehearsal.ibm_quantum.faults import Faults
-    from hpc_prefect.rehearsal.ibm_quantum.settings import Settings
-    from hpc_prefect.rehearsal.ibm_quantum.store import Job, Store
+    from hpc_prefect.rehearsal.ibm_quantum.service import Service
+    from hpc_prefect.rehearsal.ibm_quantum.store import Job
 
 _LOOK_SECONDS = 0.05
+RAN_TOO_LONG = 1305  # the one code that the client itself knows
+_FAILED = 9999
 
 
 class Worker(threading.Thread):
     """The life of a device's jobs."""
 
-    def __init__(self, device: Device, store: Store, faults: Faults, settings: Settings) -> None:
-        super().__init__(name=f"device-{device.name}", daemon=True)
+    def __init__(self, device: str, service: Service) -> None:
+        super().__init__(name=f"device-{device}", daemon=True)
         self._device = device
-        self._store = store
-        self._faults = faults
-        self._settings = settings
+        self._service = service
+        self._store = service.store
 
     def run(self) -> None:
         while True:
@@ -38,71 +37,71 @@ class Worker(threading.Thread):
     def _next(self) -> Job | None:
         """The job whose turn it is; one that a killed service left running comes first."""
         with self._store.changed:
-            mine = [
-                job
-                for job in self._store.jobs()
-                if job.backend == self._device.name and not job.over
-            ]
-            if not mine:
+            waiting = self._service.waiting(self._device)
+            if not waiting:
                 self._store.changed.wait()
                 return None
-            ready = [job for job in mine if job.status == states.RUNNING or job.due <= time.time()]
-            if not ready or self._faults.maintenance(self._device.name):
+            first = waiting[0]
+            if self._overdue(first):
+                self._store.finish(first, states.CANCELLED, reason="The session is over")
+                return None
+            if self._held(first):
                 self._store.changed.wait(_LOOK_SECONDS)
                 return None
-            return min(ready, key=lambda job: (job.status != states.RUNNING, job.due, job.created))
+            return first
+
+    def _overdue(self, job: Job) -> bool:
+        session = self._store.session(job.session_id) if job.session_id else None
+        return session is not None and session.expired and job.status == states.QUEUED
+
+    def _held(self, job: Job) -> bool:
+        service = self._service
+        return (
+            (job.status == states.QUEUED and job.due > time.time())
+            or service.faults.maintenance(self._device)
+            or service.limit_reached()
+        )
 
     def _run(self, job: Job) -> None:
-        self._store.change(job, _start)
+        self._store.start(job)
         self._stay(job)
-        failure = self._faults.job_failure(job)
-        if job.over:
-            return
+        failure = None if job.over else self._service.faults.job_failure(job)
         if failure is not None:
             reason, code = failure
             self._store.finish(job, states.FAILED, results=reason, reason=reason, reason_code=code)
-            return
-        limit = job.max_seconds
-        if limit and job.estimated_seconds > limit:
+        elif job.max_seconds and job.needed_seconds > job.max_seconds:
             self._store.finish(
                 job,
                 states.CANCELLED,
-                reason="Job ran longer than maximum execution time",
-                reason_code=1305,
-                qpu_seconds=float(limit),
+                reason=f"Job exceeded its maximum execution time of {job.max_seconds} s",
+                reason_code=RAN_TOO_LONG,
+                qpu_seconds=float(job.max_seconds),
             )
-            return
-        self._simulate(job)
+        elif not job.over:
+            self._simulate(job)
 
     def _stay(self, job: Job) -> None:
         """Run as long as the settings say, or until the job is cancelled."""
-        until = time.monotonic() + self._settings.run_seconds
+        until = time.monotonic() + self._service.settings.run_seconds
         with self._store.changed:
             while not job.over and (left := until - time.monotonic()) > 0:
                 self._store.changed.wait(left)
 
     def _simulate(self, job: Job) -> None:
-        from hpc_prefect.rehearsal.ibm_quantum import simulation
-
-        seconds = job.estimated_seconds
+        settings = self._service.settings
+        params = self._store.params(job)
+        work = Work(job.program, params, job.backend, settings.noise, settings.seed)
         try:
-            outcome = simulation.simulate(
-                simulation.Work(
-                    program=job.program,
-                    params=self._store.params(job),
-                    device=job.backend.removeprefix("fake_"),
-                    noise=self._settings.noise,
-                    seed=self._settings.seed,
-                )
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is the job's end
+            outcome = self._service.simulator.run(work, lambda: job.over)
+        except SimulationStopped:
+            return
+        except SimulationFailed as failed:
             self._store.finish(
                 job,
                 states.FAILED,
-                results=traceback.format_exc(),
-                reason=f"{type(error).__name__}: {error}",
-                reason_code=1520,
-                qpu_seconds=usage.OVERHEAD_SECONDS,
+                results=failed.details,
+                reason=str(failed),
+                reason_code=_FAILED,
             )
             return
         self._store.finish(
@@ -110,11 +109,5 @@ class Worker(threading.Thread):
             states.COMPLETED,
             results=outcome.text,
             facts=outcome.facts,
-            qpu_seconds=seconds,
+            qpu_seconds=job.needed_seconds,
         )
-
-
-def _start(job: Job) -> None:
-    if not job.over:
-        job.status = states.RUNNING
-        job.running = job.running or states.now()
