@@ -11,7 +11,7 @@
     ├── SchedulerError           the scheduler answered, but not usefully (try again)
     ├── JobFailed                the job ended, or will never run; carries the verdict
     │   └── JobTimedOut          the caller's `timeout_seconds` passed; also a TimeoutError
-    ├── QuantumServiceError      the quantum service refuses, or cannot be asked; says what is bought
+    ├── QuantumServiceError      the quantum service refuses, or cannot be asked
     ├── QuantumJobFailed         a quantum job ended without a result
     ├── BudgetExceeded           a quantum job would cost more than is left; nothing was bought
     └── NotConverged             a convergence loop that was asked to insist did not converge
