@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -285,7 +286,7 @@ def _session_class(mode: str) -> Any:
 
 def _look(job: Any) -> Look:
     status = str(job.status())
-    reason = str(job.error_message() or "") if status == ERROR else ""
+    reason = " ".join(str(job.error_message() or "").split()) if status == ERROR else ""
     metrics = job.metrics() if status == QUEUED or status in ENDS else {}
     facts = _facts(metrics) | {"estimated_seconds": job.usage_estimation.get("quantum_seconds")}
     return Look(status=status, reason=reason, facts=facts)
@@ -316,11 +317,13 @@ def _quiet() -> Iterator[None]:
             logger.warning("qiskit-ibm-runtime: %s", each.message)
 
 
-_clients: dict[Account, Client] = {}
+_clients: dict[tuple[object, ...], Client] = {}
 _clients_lock = threading.Lock()
 
 
 def client_of(account: Account) -> Client:
-    """The process's client of an account."""
+    """The process's client of an account, which may be the environment's."""
+    around = (value for name, value in os.environ.items() if name.startswith("QISKIT_IBM_"))
+    key = (account, *sorted(around))
     with _clients_lock:
-        return _clients.setdefault(account, Client(account))
+        return _clients.setdefault(key, Client(account))
