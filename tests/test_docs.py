@@ -18,12 +18,15 @@ from hpc_prefect.blocks import (
     SlurmOptions,
     resolve,
 )
+from hpc_prefect.cli import _parser
 from hpc_prefect.document import read_document
 from hpc_prefect.job.failure import ADVICE, Reason
+from hpc_prefect.jobs.standing import STATES
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.server import Server
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = ROOT / "docs" / "commands.md"
 JOBS = ROOT / "docs" / "jobs.md"
 PBS = ROOT / "docs" / "pbs.md"
 PJM = ROOT / "docs" / "pjm.md"
@@ -32,6 +35,28 @@ SLURM = ROOT / "docs" / "slurm.md"
 
 def code(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_commands_on_the_page_about_jobs_are_understood() -> None:
+    shown = re.findall(r"^    hpc-prefect ([^#\n]*)", COMMANDS.read_text(), re.MULTILINE)
+    assert len(shown) == 7
+    for command in shown:
+        assert _parser().parse_args(command.split()).run
+
+
+def test_the_states_on_the_page_about_jobs_are_those_of_the_code() -> None:
+    first_column = re.findall(r"^\| (`.*?) \|", COMMANDS.read_text(), re.MULTILINE)
+    told = {state for cell in first_column for state in re.findall(r"`([a-z ]+)`", cell)}
+    assert told == set(STATES)
+
+
+def test_the_python_on_the_page_about_jobs_runs(tmp_path: Path) -> None:
+    (text,) = code(COMMANDS, "python")
+    program = f"{text}\ntry:\n    give_up('diag')\nexcept Exception as error:\n    print(error)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.startswith("no job 'diag' below"), done.stderr
 
 
 def reasons() -> str:
@@ -138,7 +163,8 @@ def test_the_table_of_reasons_is_that_of_the_code() -> None:
 def test_the_public_names_are_these() -> None:
     assert len(hpc_prefect.__all__) <= 25
     for name in hpc_prefect.__all__:
-        assert getattr(hpc_prefect, name).__name__ == name
+        value = getattr(hpc_prefect, name)
+        assert getattr(value, "__name__", name) == name
 
 
 def test_the_job_model_imports_without_prefect() -> None:

@@ -14,12 +14,12 @@ from prefect.artifacts import TableArtifact
 from qiskit import QuantumCircuit
 from qiskit.primitives import BitArray
 
-from hpc_prefect import run_job_from_blocks, sample
+from hpc_prefect import cancel_jobs, run_job_from_blocks, sample
 
 QUBITS = 10
 
 
-@flow
+@flow(on_cancellation=[cancel_jobs])
 async def bitcount(
     work_dir: str, hpc_profile: str, quantum_backend: str = "qpu-aer", seed: int = 1
 ) -> dict[str, int]:

@@ -7,7 +7,7 @@ In cc-pVDZ with 12 orbitals: 627 264 determinants, 24 qubits.
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import ffsim
@@ -48,6 +48,27 @@ class Molecule:
     def norb(self) -> int:
         """Spatial orbitals; the circuit has twice as many qubits."""
         return int(self.h1.shape[0])
+
+    @property
+    def couplings(self) -> np.ndarray:
+        """The ansatz's parameters beside its rotations: a strength for each `interactions` pair."""
+        kinds = [np.array(pairs).T for pairs in interactions(self.norb)]
+        parts = [self.jastrow[:, kind, *pairs] for kind, pairs in enumerate(kinds)]
+        return np.concatenate(parts, axis=1).ravel()
+
+    def with_couplings(self, couplings: np.ndarray) -> Molecule:
+        """The same molecule with other couplings in its circuit.
+
+        They are put in place as they are, without any linear algebra: the circuit of one vector is
+        the same to the last bit wherever it is made.
+        """
+        jastrow = self.jastrow.copy()
+        values = couplings.reshape(len(jastrow), -1)
+        for kind, pairs in enumerate(interactions(self.norb)):
+            strengths, values = values[:, : len(pairs)], values[:, len(pairs) :]
+            rows, columns = np.array(pairs).T
+            jastrow[:, kind, rows, columns] = jastrow[:, kind, columns, rows] = strengths
+        return replace(self, jastrow=jastrow)
 
     def circuit(self) -> QuantumCircuit:
         """LUCJ on the Hartree–Fock state: qubits 0 … norb-1 are spin up, the others spin down."""
@@ -106,20 +127,25 @@ def compute(basis: str = "cc-pvdz", norb: int = 12) -> Molecule:
 def lucj(t1: np.ndarray, t2: np.ndarray) -> ffsim.UCJOpSpinBalanced:
     """One layer of the local unitary cluster Jastrow ansatz, from CCSD amplitudes.
 
-    Local: same-spin orbitals interact along a line, opposite spins at every fourth orbital, which
-    is what a heavy-hex lattice connects without swaps. The truncated factorization of t2 is
-    re-fitted to those few terms (`optimize`); taken as it is, it leaves 99.8 % of the samples in
-    the Hartree–Fock determinant.
+    Local: only the pairs of `interactions` have a term. The truncated factorization of t2 is
+    re-fitted to those few (`optimize`); taken as it is, it leaves 99.8 % of the samples in the
+    Hartree–Fock determinant.
     """
-    norb = sum(t1.shape)
-    same_spin = [(p, p + 1) for p in range(norb - 1)]
-    opposite_spin = [(p, p) for p in range(0, norb, 4)]
     return ffsim.UCJOpSpinBalanced.from_t_amplitudes(
         t2,
         t1=t1,
         n_reps=1,
-        interaction_pairs=(same_spin, opposite_spin),
+        interaction_pairs=interactions(sum(t1.shape)),
         optimize=True,
         method="L-BFGS-B",
         options={"maxiter": 100},
     )
+
+
+def interactions(norb: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The orbitals that interact in the ansatz: those of the same spin, those of opposite spins.
+
+    Same-spin orbitals do along a line, opposite spins at every fourth orbital, which is what a
+    heavy-hex lattice connects without swaps.
+    """
+    return [(p, p + 1) for p in range(norb - 1)], [(p, p) for p in range(0, norb, 4)]

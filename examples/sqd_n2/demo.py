@@ -1,7 +1,8 @@
 """`make demo`: the whole experiment on this machine, from nothing to a converged energy.
 
-    python demo.py [--hpc-profile NAME] [--work-dir DIR] [--server-home DIR] [--seed N]
+    python demo.py [--optimize] [--hpc-profile NAME] [--work-dir DIR] [--server-home DIR] [--seed N]
 
+With --optimize it is the loop around: LUCJ's couplings by differential evolution (optimize.py).
 Starts a Prefect server of its own if you have none, applies blocks.toml, runs the flow, and prints
 what came out. Interrupt or kill it and start it again: it goes on where it was.
 """
@@ -14,7 +15,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent.parent / ".demo"
@@ -24,6 +27,7 @@ STARTED = "SQD_DEMO_UI"  # set once the server is there, and this program runs a
 def main() -> None:
     """Start the server, then this program again in the server's environment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--optimize", action="store_true")
     parser.add_argument("--work-dir", type=Path, default=DEMO / "work")
     parser.add_argument("--server-home", type=Path, default=DEMO / "prefect")
     parser.add_argument("--hpc-profile", default="hpc-local")
@@ -53,17 +57,19 @@ async def run(arguments: argparse.Namespace) -> None:
 
     setup_logging()  # now: when the flow starts it would take our handler away
     handler = Progress(logging.INFO)
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    # A generation has a dozen jobs at once: their lines are in Prefect's UI.
+    tasks = () if arguments.optimize else ("prefect.task_runs",)
+    for name in ("prefect.flow_runs", *tasks):
         logging.getLogger(name).addHandler(handler)
     say("saving blocks and Variables ...")
     document = apply.read_file(HERE / "blocks.toml", venv=sys.prefix, environ=os.environ)
     await apply.apply_document(document, report=lambda item, change: None)
     say("preparing the molecule and running the loop ...")
-    from flow import sqd_n2
-    from report import result_line, table
+    from report import result_line
 
+    experiment, table = chosen(optimize=arguments.optimize)
     began = time.monotonic()
-    result = await sqd_n2(
+    result = await experiment(
         str(arguments.work_dir), hpc_profile=arguments.hpc_profile, seed=arguments.seed
     )
     seconds = time.monotonic() - began
@@ -84,6 +90,19 @@ async def run(arguments: argparse.Namespace) -> None:
         print(f"--home {arguments.server_home}")
     print(f"loop:     {seconds:.0f} s, ended for {result.reason}")
     print(result_line(result.history, converged=result.converged))
+
+
+def chosen(*, optimize: bool) -> tuple[Callable[..., Any], Callable[..., str]]:
+    """The flow, and what makes a table of its history."""
+    import report
+
+    if optimize:
+        from optimize import optimize_lucj
+
+        return optimize_lucj, report.generations
+    from flow import sqd_n2
+
+    return sqd_n2, report.iterations
 
 
 def say(text: str) -> None:

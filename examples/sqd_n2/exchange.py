@@ -48,3 +48,9 @@ def read_answer(path: Path) -> Estimate:
             occupancies=answer["occupancies"][best],
             carryover=answer["carryover"],
         )
+
+
+def read_energies(path: Path) -> np.ndarray:
+    """The energies of an answer's batches, in the order of the question."""
+    with np.load(path) as answer:
+        return np.array(answer["energies"])

@@ -12,12 +12,21 @@ from exchange import ask, read_answer
 from prefect import flow, task
 from recovery import Estimate, determinants, fork
 
-from hpc_prefect import Convergence, Iteration, Plot, converge, run_job_from_blocks, sample
+from hpc_prefect import (
+    ONCE,
+    Convergence,
+    Iteration,
+    Plot,
+    cancel_jobs,
+    converge,
+    run_job_from_blocks,
+    sample,
+)
 
 State = dict[str, Estimate]
 
 
-@flow
+@flow(on_cancellation=[cancel_jobs])
 async def sqd_n2(
     work_dir: str,
     hpc_profile: str = "hpc-local",
@@ -26,7 +35,7 @@ async def sqd_n2(
 ) -> Convergence[State]:
     """The ground-state energy of N₂, cc-pVDZ, 10 electrons in 12 orbitals, by SQD."""
     folder = Path(work_dir).absolute()
-    molecule = await asyncio.to_thread(task(prepare), folder / "molecule.npz")
+    molecule = await asyncio.to_thread(task(prepare, cache_policy=ONCE), folder / "molecule.npz")
     backends = {"lucj": quantum_backend, "uniform": "qpu-uniform"}
 
     async def step(state: State, it: Iteration) -> State:

@@ -1,4 +1,4 @@
-"""The iteration table and the last line of the demo, as text."""
+"""The tables of iterations and of generations, and the last line of the demo, as text."""
 
 from __future__ import annotations
 
@@ -23,9 +23,27 @@ def line(row: Row) -> str:
     )
 
 
-def table(history: Sequence[Row]) -> str:
+def iterations(history: Sequence[Row]) -> str:
     """Every iteration, LUCJ beside the uniform-random baseline of the same budget."""
     return "\n".join([HEADER, *(line(row) for row in history)])
+
+
+GENERATIONS = (
+    "generation   energy (Ha)   error (mHa)   dimension   best walker (mHa)   spread (mHa)"
+    "   replaced   random: error (mHa)   dimension"
+)
+
+
+def generations(history: Sequence[Row]) -> str:
+    """Every generation: the best so far, what the walkers' own samples give, the baseline."""
+    lines = [
+        f"{row['iteration']:10d}  {row['energy']:12.6f}  {row['error_mha']:12.3f}"
+        f"   {row['dimension']:9d}   {row['best_walker_error_mha']:17.3f}"
+        f"   {row['spread_mha']:12.3f}   {row['replaced']:8d}"
+        f"   {row['uniform_error_mha']:19.3f}   {row['uniform_dimension']:9d}"
+        for row in history
+    ]
+    return "\n".join([GENERATIONS, *lines])
 
 
 def result_line(history: Sequence[Row], *, converged: bool) -> str:

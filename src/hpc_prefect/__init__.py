@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.campaigns import campaign
+    from hpc_prefect.cancellation import cancel_jobs
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
+    from hpc_prefect.once import ONCE
     from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+    from hpc_prefect.resuming import resume
     from hpc_prefect.scopes import scope
     from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
 
@@ -24,6 +27,7 @@ _HOME = {
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
     "campaign": "campaigns",
+    "cancel_jobs": "cancellation",
     "scope": "scopes",
     "Convergence": "convergence",
     "Iteration": "convergence",
@@ -38,14 +42,17 @@ _HOME = {
     "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
+    "ONCE": "once",
     "QuantumBackendBlock": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
+    "resume": "resuming",
     "run_job_from_blocks": "tasks",
     "run_job_from_blocks_sync": "tasks",
 }
 
 __all__ = [
+    "ONCE",
     "CommandBlock",
     "Convergence",
     "ExecutionProfileBlock",
@@ -63,7 +70,9 @@ __all__ = [
     "StopRule",
     "Verdict",
     "campaign",
+    "cancel_jobs",
     "converge",
+    "resume",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
     "sample",

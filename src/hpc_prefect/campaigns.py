@@ -16,16 +16,19 @@ import logging
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import MissingContextError, ObjectNotFound
+from prefect.logging import get_run_logger
 
 from hpc_prefect.errors import ConfigurationError, JobHeld
 from hpc_prefect.executor import claim as claims
@@ -33,7 +36,9 @@ from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest, job_key, slug
+from hpc_prefect.jobs import list_jobs
 from hpc_prefect.scopes import current_frame, root_flow, value_digest
+from hpc_prefect.traces import leave_trace
 from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.campaigns")
@@ -63,11 +68,14 @@ class Place:
 
 
 class _Choice(NamedTuple):
+    """What `campaign` was told; `outside`: around the outermost flow, not in it."""
+
     name: str
     fresh: bool
+    outside: bool
 
 
-_DEFAULT = _Choice("", False)
+_DEFAULT = _Choice("", fresh=False, outside=False)
 _choice: ContextVar[_Choice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
 
 
@@ -79,7 +87,7 @@ def campaign(name: str = "", *, fresh: bool = False) -> Iterator[None]:
         name: the campaign's name; runs that give the same one (and work_dir) continue each other.
         fresh: begin a new instance whatever an earlier run left, and take nothing over.
     """
-    token = _choice.set(_Choice(name, fresh))
+    token = _choice.set(_Choice(name, fresh, outside=root_flow() is None))
     try:
         yield
     finally:
@@ -114,6 +122,16 @@ async def locate(*, work_dir: str | os.PathLike[str], name: str, digest: str) ->
         folder=Path(opened.folder, f"{digest_prefix(key)}", key),
         claimant=opened.claimant,
     )
+
+
+def campaign_folder(work_dir: str | os.PathLike[str]) -> str:
+    """The folder of the campaign of this call below a work_dir; opens and claims it. Blocks.
+
+    Raises:
+        JobHeld: another living run works on this campaign.
+        TransportError: the folder cannot be written.
+    """
+    return _open_campaign(absolute_work_dir(work_dir)).folder
 
 
 def digest_prefix(key: str) -> str:
@@ -161,19 +179,72 @@ def _claim_campaign(work_dir: str, choice: _Choice) -> _Campaign:
     instance = _newest_instance(transport.list(root), base)
     folder = _instance_folder(root, base, instance)
     holder = claims.holder_of(transport, folder) if instance else None
-    if instance == 0 or choice.fresh or _is_completed(transport, folder, holder, claimant):
+    same_run = holder is not None and holder.flow_run == claimant.flow_run != ""
+    if instance == 0 or (
+        not same_run and (choice.fresh or _is_completed(transport, folder, holder))
+    ):
         instance += 1
         folder = _instance_folder(root, base, instance)
-        holder = None
+        same_run = False
     transport.make_folder(folder)
-    joined = holder is not None and holder.flow_run == claimant.flow_run != ""
-    if not (joined and claims.is_alive(holder or claimant, lambda: 0.0, lambda _: False)):
+    # A run's own tasks may run in other processes: they share the claim of the first.
+    if not (same_run and claims.is_held(transport, folder)):
         claim, predecessor = _take(transport, folder, claimant)
         executor().keep(claim)
         if predecessor is not None:
-            logger.info("continuing campaign %s of %s", folder, predecessor.describe())
+            _tell(f"continuing campaign {folder} of {predecessor.describe()}: {_left_in(folder)}")
+    leave_trace(folder, chosen_outside=choice.name if choice.outside else "")
+    _miss_hook_once()
     _mark_at_end(claimant.flow_run, folder)
     return _Campaign(os.path.basename(folder), folder, claimant)
+
+
+_missed: set[str] = set()
+
+
+def _miss_hook_once() -> None:
+    """A served flow without the hook leaves its jobs running when its process is killed."""
+    root = root_flow()
+    if root is None or root.flow is None or "PREFECT__FLOW_RUN_ID" not in os.environ:
+        return
+    hooks = {getattr(hook, "__name__", "") for hook in root.flow.on_cancellation_hooks}
+    if "cancel_jobs" not in hooks and root.flow.name not in _missed:
+        _missed.add(root.flow.name)
+        get_run_logger(root).warning(
+            "flow %s has no hook that cancels its jobs when its run is cancelled and its process"
+            " is killed; add @flow(on_cancellation=[hpc_prefect.cancel_jobs])",
+            root.flow.name,
+        )
+
+
+def _left_in(folder: str) -> str:
+    """In words, what earlier runs left in a campaign."""
+    jobs = list_jobs(folder)
+    counts = Counter(job.standing.state for job in jobs)
+    words = [f"{count} job{'s' * (count > 1)} {state}" for state, count in sorted(counts.items())]
+    under_way = [job for job in jobs if job.ids and not job.ended_surely]
+    if under_way:
+        names_of = [
+            f"{job.name} ({job.job_id}, {_when(job.standing.known_at)})" for job in under_way
+        ]
+        words.append(f"not ended as far as is known: {', '.join(names_of[:10])}")
+        if len(names_of) > 10:
+            words.append(f"and {len(names_of) - 10} more")
+    samplings = len(list(Path(folder).glob("*/*/sampling.json")))
+    words += [f"{samplings} samplings"] * bool(samplings)
+    return "; ".join(words) or "nothing was begun in it"
+
+
+def _when(time: float) -> str:
+    return f"last seen {datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _tell(text: str) -> None:
+    """Into the run's log where there is a run."""
+    try:
+        get_run_logger().info("%s", text)
+    except MissingContextError:
+        logger.info("%s", text)
 
 
 def _take(
@@ -212,11 +283,9 @@ def _newest_instance(present: list[str], base: str) -> int:
     return max(numbers, default=0)
 
 
-def _is_completed(
-    transport: LocalTransport, folder: str, holder: Claimant | None, claimant: Claimant
-) -> bool:
-    """Whether the instance's last run came to its end; a run that goes on with itself did not."""
-    if holder is None or holder.flow_run == claimant.flow_run != "":
+def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | None) -> bool:
+    """Whether the instance's last run came to its end."""
+    if holder is None:
         return False
     if transport.status(f"{folder}/{COMPLETED}") is not None:
         return True

@@ -4,8 +4,10 @@
     ├── InvalidJob               bad input, all problems at once; nothing was submitted
     ├── ConfigurationError       a file, a setting or a block's content cannot be used
     │   └── IncompatibleVersions installed packages that cannot work together
+    ├── CannotResume             a flow run cannot be gone on with
     ├── ServerError              a Prefect server could not be started, reached or stopped
     ├── JobHeld                  another living run holds this job or campaign
+    ├── UnknownJob               the name of a job means none, or more than one
     ├── LedgerError              a job folder cannot be written or makes no sense
     ├── TransportError           a command could not be run, or a file not reached
     ├── SchedulerError           the scheduler answered, but not usefully (try again)
@@ -59,12 +61,33 @@ class IncompatibleVersions(ConfigurationError):
     """Installed packages cannot work together."""
 
 
+class CannotResume(HpcPrefectError):
+    """A flow run cannot be gone on with; nothing was changed.
+
+    Attributes:
+        problems: each reason as one sentence, all that were found.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{subject} cannot be resumed:{lines}")
+
+    def __reduce__(self) -> tuple[type[CannotResume], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.subject, self.problems)
+
+
 class ServerError(HpcPrefectError):
     """A Prefect server could not be started, reached or stopped."""
 
 
 class JobHeld(HpcPrefectError):
     """Another living run holds this job or campaign."""
+
+
+class UnknownJob(HpcPrefectError):
+    """What was given as the name of a job means none, or more than one."""
 
 
 class LedgerError(HpcPrefectError):

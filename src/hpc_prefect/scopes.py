@@ -12,6 +12,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.hashing import hash_objects
 
@@ -68,6 +69,23 @@ def root_flow() -> FlowRunContext | None:
             break
         flow = outer
     return flow
+
+
+def flow_runs() -> Iterator[FlowRun]:
+    """The flow runs around this call that this process knows, the innermost first."""
+    flow: object = _flow_context()
+    while isinstance(flow, FlowRunContext) and isinstance(flow.flow_run, FlowRun):
+        yield flow.flow_run
+        flow = _outer(flow) if flow.flow_run.parent_task_run_id else None
+
+
+def task_runs() -> Iterator[tuple[TaskRunContext, FlowRunContext]]:
+    """The task runs around this call in the innermost flow run, the innermost first."""
+    flow = _flow_context()
+    task: object = _task_context(flow)
+    while isinstance(task, TaskRunContext) and flow is not None and _same_flow(task, flow):
+        yield task, flow
+        task = _outer(task)
 
 
 def _flow_context() -> FlowRunContext | None:

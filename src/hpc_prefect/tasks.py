@@ -14,19 +14,28 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
-import anyio
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
 from hpc_prefect.blocks import BlockNames, Call
-from hpc_prefect.campaigns import is_cancelled, note_outcome
+from hpc_prefect.campaigns import note_outcome
+from hpc_prefect.cancellation import (
+    CONFIRM,
+    LeftRunning,
+    RunCancelled,
+    cancelled_state,
+    interrupted,
+    raise_if_cancelled,
+    watched,
+)
 from hpc_prefect.errors import JobFailed, JobTimedOut
 from hpc_prefect.executor.attempt import what_next
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.request import JobRequest, Listener
-from hpc_prefect.executor.service import Handle, executor
+from hpc_prefect.executor.service import executor
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
@@ -34,11 +43,10 @@ from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.prepare import Job, Terms, prepare, resolved_work_dir
 from hpc_prefect.report import show_result
 from hpc_prefect.scopes import root_flow
-from hpc_prefect.sigterm import noticing_sigterm, received_sigterm
+from hpc_prefect.sigterm import noticing_sigterm
 from hpc_prefect.transports.local import LocalTransport
 
-#: How long a cancelled call waits for the scheduler to confirm; below Prefect's own 30 s grace.
-CONFIRM = 22.0
+LEFT = "this process was told to end; the job is left running"
 #: With more jobs than this at once only their ids and their ends are logged.
 BURST = 20
 #: For how long a text then waits for the next. Prefect itself sends records every two seconds.
@@ -112,6 +120,7 @@ async def run_job_from_blocks(
         command_block_name, execution_profile_block_name, hpc_profile_block_name
     )
     terms = Terms(timeout_seconds, retries, retry_policy or RetryPolicy())
+    raise_if_cancelled()
     job = await prepare(call, block_names, job_key, terms)
     return await _outcome(job)
 
@@ -191,16 +200,24 @@ def _run_name(parameters: dict[str, Any]) -> str:
     cache_policy=NO_CACHE,  # the ledger decides what ran, not a result file
     persist_result=False,
 )
-async def _job_task(hidden: _Opaque) -> JobResult:
+async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     job = hidden.job
     listener = _RunLog(job.spec.name, get_run_logger())
     handle = executor().start(hidden.request(listener))
-    with noticing_sigterm():
+    with noticing_sigterm(), watched(handle) as call:
         try:
-            result = await asyncio.shield(asyncio.wrap_future(handle.result))
+            result: JobResult = await call.outcome()
+        except RunCancelled:
+            note_outcome(job.request.key, succeeded=False)
+            return cancelled_state()
+        except LeftRunning:
+            note_outcome(job.request.key, succeeded=False)
+            listener.state(LEFT)
+            raise asyncio.CancelledError(LEFT) from None
         except (asyncio.CancelledError, KeyboardInterrupt):
             note_outcome(job.request.key, succeeded=False)
-            await _interrupted(job, handle, listener)
+            if await interrupted(handle, job.on_sigterm):
+                listener.state(LEFT)
             raise
         finally:
             listener.close()
@@ -223,7 +240,7 @@ async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
     return failed
 
 
-def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, JobResult]]:
+def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
     """The task with as many retries as the call allows, each for a reason that is worth it."""
     if hidden.job.retries == 0:
         return _job_task
@@ -238,10 +255,13 @@ async def _outcome(job: Job) -> JobResult:
     hidden = _Opaque(job)
     try:
         with _no_warning_outside_of_flows():
-            result = await _with_retries(hidden)(hidden)
+            result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
     except JobFailed as failed:
         await show_result(failed.result, str(failed))
         raise
+    if isinstance(result, State):
+        raise_if_cancelled()
+        raise asyncio.CancelledError(result.message)
     await show_result(result)
     return result
 
@@ -251,28 +271,6 @@ def _no_warning_outside_of_flows() -> AbstractContextManager[object]:
     if root_flow() is not None:
         return nullcontext()
     return temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"})
-
-
-async def _interrupted(job: Job, handle: Handle, listener: _RunLog) -> None:
-    """The call was cancelled: cancel the job with it, unless this process was only told to go.
-
-    SIGTERM is how machines say that a login node goes down; the job runs on and the next start
-    takes it up. When Prefect's run is being cancelled, SIGTERM is how that reaches us.
-    """
-    with anyio.CancelScope(shield=True):
-        if received_sigterm() and job.on_sigterm == "leave" and not await _run_is_cancelled():
-            listener.state("this process was told to end; the job is left running")
-            return
-        handle.cancel("user")
-        with anyio.move_on_after(CONFIRM):
-            await asyncio.wait([asyncio.wrap_future(handle.result)])
-
-
-async def _run_is_cancelled() -> bool:
-    flow = root_flow()
-    if flow is None or flow.flow_run is None:
-        return False
-    return await asyncio.to_thread(is_cancelled, str(flow.flow_run.id))
 
 
 def _failure(result: JobResult, next_words: str = "") -> JobFailed:

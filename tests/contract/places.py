@@ -271,13 +271,16 @@ class PBS(Rehearsed):
 class PJM(Rehearsed):
     """The rehearsal PJM: the answers of the manuals and of Fugaku, about real processes."""
 
-    KNOWN = frozenset({"memory", "rejected", "held", "waits", "node failure", "requeued"})
+    KNOWN = frozenset(
+        {"memory", "rejected", "held", "waits", "node failure", "requeued", "preempted"}
+    )
 
     @classmethod
     def at(cls, folder: Path, name: str, **options: Any) -> PJM:
         """`options`: of the profile's `pjm`."""
         commands, state = folder / "bin", folder / "state"
-        pjm.install(commands, state)
+        # A group for jobs that yield to those of the other.
+        pjm.install(commands, state, rscgrps={"small": {}, "spot": {"yields": True}})
         later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
         waits = {"pjm": {"directives": [f"--at {later}"]}}
         return cls(
@@ -290,7 +293,9 @@ class PJM(Rehearsed):
                 "waits": waits,
                 "node failure": {"pjm": {"requeue": "no"}},
                 "requeued": {"pjm": {"requeue": "yes"}},
+                "preempted": {"queue_cpu": "spot", "launcher": "env {command}"},
             },
+            executions={"preempted": {"num_nodes": 300, "launch": "mpi"}},  # of 384
             environ={"PATH": f"{commands}:{os.environ['PATH']}"},
             shortest_walltime="00:00:03",
             work_dir="it's a $(work) dir",  # PJM would replace %j
@@ -312,6 +317,13 @@ class PJM(Rehearsed):
 
     def requeue(self, job_id: str) -> None:
         self.fail_node(job_id)
+
+    def preempt(self, job_id: str) -> None:
+        """A job with precedence that wants nodes of it."""
+        script = self.state.with_name("preemptor.sh")
+        script.write_text("sleep 1\n")
+        files = ("-o", "/dev/null", "-e", "/dev/null")
+        self.run("pjsub", "-L", "rscgrp=small,node=200,elapse=60", *files, str(script))
 
     def active(self) -> set[str]:
         rows = self.run("pjstat", "--choose", "jid").split("\n")[1:]

@@ -312,15 +312,16 @@ def test_iterations_come_closer_to_the_exact_energy_and_repeat_to_the_last_bit(
 
 
 def called_names(tree: ast.Module) -> set[str]:
-    """Every text in flow.py that stands for a block or a Variable."""
+    """Every text in a flow's file that stands for a block or a Variable."""
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    kinds = ("cmd-", "exec-", "hpc-", "qpu-", "sqd-quantum", "sqd-algorithm")
+    kinds = ("cmd-", "exec-", "hpc-", "qpu-", "sqd-quantum", "sqd-algorithm", "sqd-walkers")
     return {text for text in texts if isinstance(text, str) and text.startswith(kinds)}
 
 
-def test_the_blocks_of_the_file_are_those_that_the_flow_names() -> None:
-    tree = ast.parse((DEMO / "flow.py").read_text(encoding="utf-8"))
-    assert called_names(tree) == {name for kind in BLOCKS.values() for name in kind}
+def test_the_blocks_of_the_file_are_those_that_the_flows_name() -> None:
+    flows = [(DEMO / name).read_text(encoding="utf-8") for name in ("flow.py", "optimize.py")]
+    called = set.union(*(called_names(ast.parse(text)) for text in flows))
+    assert called == {name for kind in BLOCKS.values() for name in kind}
 
 
 def test_the_file_can_be_applied() -> None:
@@ -365,11 +366,12 @@ def test_the_subspaces_of_the_demo_stay_far_below_the_full_space() -> None:
     assert limit**2 < 0.2 * math.comb(12, 5) ** 2
 
 
-def test_the_flow_names_no_scheduler_and_fits_on_a_page() -> None:
-    text = (DEMO / "flow.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "lines"), [("flow.py", 100), ("optimize.py", 150)])
+def test_a_flow_names_no_scheduler_and_is_short(name: str, lines: int) -> None:
+    text = (DEMO / name).read_text(encoding="utf-8")
     words = {"slurm", "pbs", "pjm", "sbatch", "qsub", "pjsub", "squeue", "qstat", "mpiexec", "srun"}
     assert not words & set(text.lower().replace("_", " ").split())
-    assert len(text.splitlines()) < 100
+    assert len(text.splitlines()) < lines
 
 
 async def test_the_table_has_both_methods_beside_each_other(molecule: Molecule) -> None:
@@ -395,7 +397,7 @@ def test_the_table_has_a_line_an_iteration_and_the_result_every_digit() -> None:
         "uniform_dimension": 67600,
     }
     second = first | {"iteration": 2, "energy": -109.07595400314972, "change": -0.006}
-    header, *lines = report.table([first, second]).splitlines()
+    header, *lines = report.iterations([first, second]).splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"]
     assert {len(header), *map(len, lines)} == {len(header)}
     assert report.result_line([first, second], converged=True) == (

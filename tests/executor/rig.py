@@ -145,9 +145,12 @@ class Rig:
         base = f"{self.work}/{names.ROOT}/campaign/ab/{key}"
         return JobRequest(spec=spec, base=base, key=key, **given)
 
-    def connection(self, scheduler: Any = None, transport: Any = None) -> Connection:
+    def connection(
+        self, scheduler: Any = None, transport: Any = None, neighbours: Any = None
+    ) -> Connection:
+        scheduler, transport = scheduler or LocalScheduler(), transport or LocalTransport()
         connection = Connection(
-            scheduler or LocalScheduler(), transport or LocalTransport(), self.options, self.pool
+            scheduler, transport, self.options, self.pool, neighbours=neighbours
         )
         self._connections.append(connection)
         return connection

@@ -10,10 +10,14 @@ import pytest
 from rig import Told, until
 
 from hpc_prefect.errors import SchedulerError
+from hpc_prefect.executor.attempt import open_attempt
+from hpc_prefect.executor.claim import TOUCH_EVERY
+from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.transports.local import LocalTransport
 
 FOREVER = "sleep 600"
 
@@ -150,18 +154,25 @@ async def test_a_cancellation_without_effect_is_said_and_the_next_call_finishes_
     assert len(rig.runs()) == 2
 
 
-async def leave_cancelled(rig, request):
-    """A dead run that journalled its wish to cancel and got no further."""
-    job_id = await rig.abandon(request)
-    with (rig.attempt() / "journal.jsonl").open("a") as journal:
-        journal.write('{"time":1,"event":"cancel","by":"user"}\n')
-    return job_id
+@pytest.fixture(params=["journal.jsonl", "cancel"])
+def leave_cancelled(rig, request):
+    """A dead run that journalled its wish to cancel, or was told from outside, and no more."""
+
+    async def leave(job):
+        job_id = await rig.abandon(job)
+        with (rig.attempt() / request.param).open("a") as file:
+            file.write('{"time":1,"event":"cancel","by":"user"}\n')
+        return job_id
+
+    return leave
 
 
-async def test_a_cancellation_that_a_dead_run_left_is_finished_and_then_the_job_runs(rig):
+async def test_a_cancellation_that_a_dead_run_left_is_finished_and_then_the_job_runs(
+    rig, leave_cancelled
+):
     flag = rig.folder / "flag"
     request = rig.request(rig.spec(f"[ -e {flag} ] || {FOREVER}"))
-    job_id = await leave_cancelled(rig, request)
+    job_id = await leave_cancelled(request)
     flag.touch()
     result = await rig.run(request)
     assert (result.state, result.attempt) == ("succeeded", 2)
@@ -171,10 +182,12 @@ async def test_a_cancellation_that_a_dead_run_left_is_finished_and_then_the_job_
     assert verdict["result"]["verdict"]["reason"] == "cancelled"
 
 
-async def test_a_job_that_ended_well_although_a_dead_run_wished_its_end_is_a_success(rig):
+async def test_a_job_that_ended_well_although_a_dead_run_wished_its_end_is_a_success(
+    rig, leave_cancelled
+):
     gate = rig.folder / "gate"
     request = rig.request(rig.spec(f"until [ -e {gate} ]; do sleep 0.05; done"))
-    job_id = await leave_cancelled(rig, request)
+    job_id = await leave_cancelled(request)
     gate.touch()
     await until(lambda: not rig.active(), "the job's end")
     result = await rig.run(request)
@@ -182,10 +195,12 @@ async def test_a_job_that_ended_well_although_a_dead_run_wished_its_end_is_a_suc
     assert len(rig.runs()) == 1
 
 
-async def test_the_job_that_runs_again_after_a_left_cancellation_can_be_cancelled_too(rig):
+async def test_the_job_that_runs_again_after_a_left_cancellation_can_be_cancelled_too(
+    rig, leave_cancelled
+):
     told = Told()
     request = rig.request(rig.spec(FOREVER), listener=told)
-    await leave_cancelled(rig, request)
+    await leave_cancelled(request)
     with rig.under_way(request) as (run, task):
         await until(lambda: len(rig.runs()) == 2, "the second run")
         run.cancel("user")
@@ -194,10 +209,12 @@ async def test_the_job_that_runs_again_after_a_left_cancellation_can_be_cancelle
     assert rig.active() == []
 
 
-async def test_a_cancellation_while_a_left_one_is_finished_keeps_the_job_from_running_again(rig):
+async def test_a_cancellation_while_a_left_one_is_finished_keeps_the_job_from_running_again(
+    rig, leave_cancelled
+):
     told = Told()
     request = rig.request(rig.spec(f"trap '' TERM; {FOREVER}"), listener=told)
-    await leave_cancelled(rig, request)
+    await leave_cancelled(request)
     with rig.under_way(request) as (run, task):
         await until(lambda: "cancelling" in str(told.states), "the first cancellation")
         run.cancel("user")
@@ -212,3 +229,83 @@ async def test_a_cancelled_job_runs_as_the_next_attempt_when_it_is_called_again(
         await task
     result = await rig.run(rig.request(rig.spec()))
     assert (result.state, result.attempt) == ("succeeded", 2)
+
+
+# --- asked from outside of the claimant's process
+
+
+def wish(rig, by="user"):
+    JobFolder(LocalTransport(), str(rig.attempt())).note_wish(by=by, who="a test")
+
+
+async def test_a_job_that_was_cancelled_from_outside_is_no_cancellation_by_someone_else(rig):
+    told = Told()
+    with rig.under_way(rig.request(rig.spec(FOREVER), listener=told)) as (run, task):
+        await until(lambda: "running" in str(told.states), "the job's start")
+        wish(rig)
+        rig.engine("cancel", run.job_id)
+        result = await task
+    assert (result.state, result.verdict.reason) == ("cancelled", Reason.CANCELLED)
+
+
+async def test_a_job_that_ends_well_although_its_end_was_wished_outside_is_a_success(rig):
+    gate, told = rig.folder / "gate", Told()
+    spec = rig.spec(f"until [ -e {gate} ]; do sleep 0.05; done")
+    with rig.under_way(rig.request(spec, listener=told)) as (_, task):
+        await until(lambda: "running" in str(told.states), "the job's start")
+        wish(rig)
+        gate.touch()
+        result = await task
+    assert (result.state, result.exit_code) == ("succeeded", 0)
+
+
+async def test_a_job_whose_end_was_wished_while_it_waited_for_a_place_is_never_submitted(rig):
+    connection, first, told = rig.connection(), Told(), Told()
+    gate = rig.folder / "gate"
+    blocker = rig.spec(
+        program="/bin/bash", arguments=("-c", f"until [ -e {gate} ]; do sleep 0.05; done")
+    )
+    occupied = rig.request(blocker, "blocker", listener=first, max_jobs_in_queue=1)
+    waiting = rig.request(rig.spec(), listener=told, max_jobs_in_queue=1)
+    with rig.under_way(occupied, connection):
+        await until(lambda: "running" in str(first.states), "the job that takes the place")
+        with rig.under_way(waiting, connection) as (_, task):
+            await until(lambda: "waiting" in str(told.states), "that it waits")
+            wish(rig)
+            gate.touch()
+            result = await task
+    assert (result.verdict.reason, result.job_id) == (Reason.CANCELLED, "")
+    assert rig.runs() == []
+
+
+@pytest.mark.slow
+async def test_a_claimant_finishes_what_somebody_wished_who_could_not_reach_the_scheduler(rig):
+    """It looks for wishes when it renews its claim."""
+    told = Told()
+    with rig.under_way(rig.request(rig.spec(FOREVER), listener=told)) as (_, task):
+        await until(lambda: "running" in str(told.states), "the job's start")
+        wish(rig)
+        result = await asyncio.wait_for(task, 10 * TOUCH_EVERY)
+    assert result.verdict.reason is Reason.CANCELLED
+    assert f"cancelling {result.job_id} (user)" in told.states
+
+
+async def test_a_wish_that_was_there_before_the_claim_is_no_news_to_the_claimant(rig):
+    await rig.abandon(rig.request(rig.spec(FOREVER)))
+    wish(rig)
+    attempt = open_attempt(rig.request(rig.spec(FOREVER)), rig.connection())
+    assert attempt.cancel == "user"
+    heard = []
+    attempt.on_wish = heard.append
+    attempt.keep()
+    assert heard == []
+    wish(rig, "timeout")
+    attempt.keep()
+    assert heard == ["timeout"]
+
+
+async def test_a_wish_after_one_that_a_crash_tore_off_is_read(rig):
+    await rig.abandon(rig.request(rig.spec(FOREVER)))
+    (rig.attempt() / "cancel").write_text('{"time":1,"ev')
+    wish(rig)
+    assert JobFolder(LocalTransport(), str(rig.attempt())).ledger().cancel == "user"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from rig import Counting, Told, until
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor.settle import versions
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.local import LocalScheduler
 
 MiB = 1 << 20
@@ -211,6 +213,16 @@ async def test_secrets_reach_the_program_and_nothing_else(rig):
     for path in rig.folder.rglob("*"):
         if path.is_file() and path.name != "made":
             assert b"$ecret" not in path.read_bytes(), path
+
+
+async def test_the_intent_holds_all_that_another_process_needs_to_take_the_job_over(rig):
+    campaign = {"campaign": "a", "parameters": {"when": date(2026, 1, 2)}}
+    request = rig.request(rig.spec(arguments=("a b",)), poll_interval=0.25, provenance=campaign)
+    await rig.run(request)
+    intent = next(entry for entry in rig.journal() if entry["event"] == "intent")
+    assert JobSpec.from_dict(intent["job"]) == request.spec
+    assert intent["poll_interval"] == 0.25
+    assert intent["provenance"] == {"campaign": "a", "parameters": {"when": "2026-01-02"}}
 
 
 def test_what_a_run_record_names_as_versions():

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 from rig import Told, until
 
-from hpc_prefect.executor.places import Places
+from hpc_prefect.executor.places import Place
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState
 from hpc_prefect.schedulers.base import Refused
@@ -90,7 +90,7 @@ async def test_no_more_jobs_of_a_process_are_in_a_queue_than_the_profile_says(ri
         await until(lambda: first.job_id, "the first job")
         with rig.under_way(_held(rig, request, "b", listener=told), connection) as (second, two):
             await until(lambda: told.states, "the second call's word")
-            assert told.states == ["waiting: 1 jobs of this process are in the queue ''"]
+            assert told.states == ["waiting: 1 jobs of yours are in the queue ''"]
             assert (len(rig.active()), second.job_id) == (1, "")
             (rig.work / "a").touch()
             assert (await one).succeeded
@@ -106,7 +106,8 @@ def _held(rig, request, name, **changes):
 
 async def test_waiting_for_a_place_ends_with_a_cancellation(rig):
     connection = rig.connection()
-    connection.places("").occupy()
+    place = Place("other", "", 1)
+    await connection.places("").occupy(place)
     told = Told()
     request = rig.request(rig.spec(), max_jobs_in_queue=1, listener=told)
     with rig.under_way(request, connection) as (run, task):
@@ -114,28 +115,28 @@ async def test_waiting_for_a_place_ends_with_a_cancellation(rig):
         run.cancel("user")
         assert (await task).verdict.reason is Reason.CANCELLED
     assert rig.runs() == []
-    connection.places("").give_back()
-    await asyncio.wait_for(connection.places("").take(1), 5)
+    connection.places("").give_back(place)
+    await asyncio.wait_for(connection.places("").take(place), 5)
 
 
-async def test_places_are_given_in_order_and_none_is_lost_by_those_who_give_up():
-    places, order = Places(), []
+async def test_places_are_given_in_order_and_none_is_lost_by_those_who_give_up(rig):
+    places, place, order = rig.connection().places(""), Place("one", "", 1), []
 
     async def one(name):
-        await places.take(1)
+        await places.take(place)
         order.append(name)
 
-    await places.take(1)
+    await places.take(place)
     waiting = [asyncio.ensure_future(one(name)) for name in "abc"]
     await asyncio.sleep(0)
     waiting[1].cancel()
     for expected in (["a"], ["a", "c"]):
-        places.give_back()
+        places.give_back(place)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert order == expected
-    places.give_back()
-    await asyncio.wait_for(places.take(1), 5)
+    places.give_back(place)
+    await asyncio.wait_for(places.take(place), 5)
 
 
 class NodeFails(LocalScheduler):
@@ -162,12 +163,12 @@ async def test_a_job_that_its_scheduler_starts_again_after_the_verdict_is_shut_o
     assert len(rig.runs()) == 1
 
 
-async def test_a_job_without_a_limit_does_not_wait_behind_those_that_have_one():
-    places = Places()
-    places.occupy()
-    limited = asyncio.ensure_future(places.take(1))
+async def test_a_job_without_a_limit_does_not_wait_behind_those_that_have_one(rig):
+    places, place = rig.connection().places(""), Place("one", "", 1)
+    await places.occupy(place)
+    limited = asyncio.ensure_future(places.take(place))
     await asyncio.sleep(0)
-    await asyncio.wait_for(places.take(0), 5)
+    await asyncio.wait_for(places.take(Place("free", "", 0)), 5)
     assert not limited.done()
     limited.cancel()
 

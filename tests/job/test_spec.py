@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.spec import (
     LAUNCHER_PLACEHOLDERS,
+    Executable,
+    JobSpec,
     Resources,
+    Site,
     launch_line,
     launcher_problems,
     parse_memory,
@@ -152,3 +156,59 @@ def test_every_documented_placeholder_can_be_used() -> None:
     template = " ".join("{" + name + "}" for name in LAUNCHER_PLACEHOLDERS)
     assert launcher_problems(template) == []
     assert "{" not in launch_line(template, TWO_BY_THREE, "'p'")
+
+
+TEXT = st.text(max_size=5)
+TEXTS = st.lists(TEXT, max_size=3).map(tuple)
+NAMED = st.dictionaries(TEXT, TEXT, max_size=2)
+OPTIONS = st.dictionaries(TEXT, TEXT | st.integers() | st.booleans() | st.lists(TEXT), max_size=3)
+SPECS = st.builds(
+    JobSpec,
+    name=TEXT,
+    command_name=TEXT,
+    executable=st.builds(
+        Executable,
+        path=TEXT,
+        modules=TEXTS,
+        setup=TEXTS,
+        path_prefixes=st.dictionaries(TEXT, TEXTS, max_size=2),
+        environment=NAMED,
+    ),
+    site=st.builds(
+        Site,
+        scheduler=TEXT,
+        queue=TEXT,
+        modules=TEXTS,
+        setup=TEXTS,
+        teardown=TEXTS,
+        environment=NAMED,
+        login_shell=st.booleans(),
+        options=OPTIONS,
+    ),
+    resources=st.builds(Resources, num_nodes=st.integers(1, 9), walltime=st.integers(1)),
+    work_dir=TEXT,
+    arguments=TEXTS,
+    environment=NAMED,
+    secret_names=TEXTS,
+    inputs=TEXTS,
+    expected_outputs=TEXTS,
+)
+
+
+@given(SPECS)
+def test_a_job_comes_back_from_what_json_makes_of_it(spec: JobSpec) -> None:
+    assert JobSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+
+
+def test_what_a_later_version_says_of_a_job_beside_what_we_know_is_left_out() -> None:
+    spec = JobSpec(
+        name="diag",
+        command_name="diag",
+        executable=Executable(path="/bin/true"),
+        site=Site(scheduler="local"),
+        resources=Resources(),
+        work_dir="/w",
+    )
+    values = spec.as_dict() | {"array": [1, 2]}
+    values["resources"] = values["resources"] | {"licences": ["a"]}
+    assert JobSpec.from_dict(values) == spec

@@ -56,6 +56,14 @@ class QuantumService:
     def pid(self) -> int:
         return self._running.process.pid
 
+    @contextmanager
+    def found(self) -> Iterator[None]:
+        """Meanwhile a plain `QiskitRuntimeService()` finds this service."""
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in self.environment.items():
+                environment.setenv(name, value)
+            yield
+
     def fault(self, name: str, **values: object) -> None:
         switch_on(self.state, name, values)
 
@@ -104,20 +112,12 @@ def quantum_service(state: Path, **settings: Any) -> Iterator[QuantumService]:
         service.stop()
 
 
-@contextmanager
-def _led_to(service: QuantumService) -> Iterator[QuantumService]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in service.environment.items():
-            environment.setenv(name, value)
-        yield service
-
-
 @pytest.fixture(scope="module")
 def common_ibm_quantum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuantumService]:
     """One service for all tests of a module: each has tags of its own and clears its faults."""
     with (
         quantum_service(tmp_path_factory.mktemp("ibm-quantum")) as service,
-        _led_to(service),
+        service.found(),
     ):
         yield service
 
@@ -125,5 +125,5 @@ def common_ibm_quantum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qua
 @pytest.fixture
 def ibm_quantum(tmp_path: Path) -> Iterator[QuantumService]:
     """A service of the test's own, with no delays; the environment leads to it."""
-    with quantum_service(tmp_path / "ibm-quantum") as service, _led_to(service):
+    with quantum_service(tmp_path / "ibm-quantum") as service, service.found():
         yield service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from qiskit_ibm_runtime.exceptions import (
 )
 
 from hpc_prefect.rehearsal.ibm_quantum.command import main
-from hpc_prefect.rehearsal.ibm_quantum.faults import UnknownFault
+from hpc_prefect.rehearsal.ibm_quantum.faults import ANSWERS, OTHERS, UnknownFault
+from hpc_prefect.rehearsal.ibm_quantum.process import NotStarted
 
 from ..quantum.service import QuantumService, common_ibm_quantum, ibm_quantum, quantum_service
 
@@ -30,6 +32,7 @@ __all__ = ["common_ibm_quantum", "ibm_quantum"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated")
 
+PAGE = Path(__file__).parents[2] / "docs" / "rehearsal-quantum.md"
 #: The client posts and polls again by itself after 500, 502, 503 and 504, not after this one.
 AT_ONCE = 501
 
@@ -152,6 +155,9 @@ def test_a_poll_that_fails_twice_is_asked_again_by_the_client(
     quantum.fault("poll-fails", times=2)
     assert job.status() == "QUEUED"
     assert not (quantum.state / "faults" / "poll-fails").exists()
+    quantum.fault("poll-fails", times=1, status=0)
+    assert job.status() == "QUEUED"
+    assert not (quantum.state / "faults" / "poll-fails").exists()
 
 
 @pytest.mark.parametrize(
@@ -210,15 +216,15 @@ def test_a_token_that_expires_in_mid_wait_needs_a_new_client(
     assert QiskitRuntimeService().job(job.job_id()).status() == "QUEUED"
 
 
-def test_the_client_gets_a_new_token_when_its_own_has_run_out(tmp_path: Path) -> None:
-    with quantum_service(tmp_path, token_seconds=1) as service:
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in service.environment.items():
-                environment.setenv(name, value)
-            client = QiskitRuntimeService()
-        over = time.time() + 2
-        while time.time() < over:
-            client.usage()
+def test_the_client_gets_a_new_token_when_its_own_runs_out(tmp_path: Path) -> None:
+    with quantum_service(tmp_path, token_seconds=1) as service, service.found():
+
+        def tokens() -> int:
+            return int(service.counters()["requests"]["POST /identity/token"])
+
+        client = QiskitRuntimeService()
+        before = tokens()
+        until(lambda: bool(client.usage()) and tokens() > before)
 
 
 def test_a_wrong_key_is_refused(quantum: QuantumService) -> None:
@@ -290,6 +296,12 @@ def test_what_no_fault_is_called_is_said(quantum: QuantumService) -> None:
         quantum.fault("maintenance", device="fake_manila")
 
 
+def test_the_page_has_every_fault() -> None:
+    table = PAGE.read_text().partition("## What can go wrong")[2].partition("`status` replaces")[0]
+    shown = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
+    assert sorted(shown) == sorted([*ANSWERS, *OTHERS])
+
+
 # --- the service itself
 
 
@@ -308,12 +320,11 @@ def test_a_service_that_is_killed_and_started_again_has_kept_its_jobs(
     assert ibm_quantum.posted("kept") == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_when_the_service_is_killed_ends_after_its_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    with quantum_service(tmp_path, run_seconds=1) as service:
-        for name, value in service.environment.items():
-            monkeypatch.setenv(name, value)
+    with quantum_service(tmp_path, run_seconds=1) as service, service.found():
         job = post(QiskitRuntimeService(), "running")
         until(lambda: job.status() == "RUNNING")
         service.kill()
@@ -323,6 +334,23 @@ def test_a_job_that_runs_when_the_service_is_killed_ends_after_its_restart(
         assert service.posted("running") == 1
 
 
+def test_a_state_folder_serves_one_service_at_a_time(tmp_path: Path) -> None:
+    with quantum_service(tmp_path) as first, first.found():
+        with pytest.raises(NotStarted, match="another service works on"), quantum_service(tmp_path):
+            pass
+        QiskitRuntimeService()
+
+
+@pytest.mark.slow
+def test_the_pages_first_program_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert main(["--seed", "1", "--", sys.executable, "-W", "error", "-c", program]) == 0
+    said = capfd.readouterr().out
+    assert "QUEUED" in said
+    assert "QPU seconds: 1.25 left: 598.75" in said
+
+
+@pytest.mark.slow
 def test_the_command_runs_with_the_service_and_gives_its_status(tmp_path: Path) -> None:
     """Two commands, one state: the second finds what the first posted; a fault from the start."""
     first = (
@@ -346,6 +374,17 @@ def test_the_command_runs_with_the_service_and_gives_its_status(tmp_path: Path) 
     assert main([*options, "--", *python, second]) == 0
 
 
+def test_the_commands_environment_leads_to_the_service(tmp_path: Path) -> None:
+    program = (
+        "import os, urllib.request\n"
+        "root = os.environ['IAM_URL']\n"
+        "assert os.environ['QISKIT_IBM_URL'].startswith(root)\n"
+        "urllib.request.urlopen(root + '/rehearsal/counters').read()\n"
+        "raise SystemExit(7)\n"
+    )
+    assert main(["--state", str(tmp_path), "--", sys.executable, "-c", program]) == 7
+
+
 def test_a_command_that_is_not_there_and_a_fault_that_is_not_known_are_said(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -358,6 +397,7 @@ def test_a_command_that_is_not_there_and_a_fault_that_is_not_known_are_said(
     assert "there is no device 'fake_nowhere'" in errors
 
 
+@pytest.mark.slow
 def test_the_service_and_its_simulator_end_with_whoever_started_them(tmp_path: Path) -> None:
     program = (
         "import sys\n"

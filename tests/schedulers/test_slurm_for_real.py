@@ -14,7 +14,7 @@ from hpc_prefect.schedulers.slurm import SlurmScheduler
 
 from ..engines import SlurmCluster
 from .recorded import converse
-from .test_slurm import spec
+from .slurm_rig import spec
 
 SLURM = SlurmScheduler()
 NAMES = [

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ if rm "fail-$1" 2> /dev/null; then echo "label $1 was told to fail" >&2; exit 3;
 """
 #: The same, but it ends only when the file `go` is there.
 WAIT = COUNT + 'while [ ! -e go ]; do sleep 0.05; done; echo "$1" >> ended\n'
+#: A program that takes longer than anybody waits.
+LONG = 'echo "$1" >> runs; exec sleep 300'
 
 #: The processes of pytest-xdist share a Prefect server, but each has a queue of its own; names that
 #: are not alike, for the tests of what is told about a name that is not there.
@@ -116,6 +119,24 @@ def alone_sync(work_dir: str) -> None:
     job_sync(work_dir, "wait", WAIT)
 
 
+@task
+def wait_in_a_thread(work_dir: str) -> None:
+    job_sync(work_dir, "wait", WAIT)
+
+
+@flow
+def in_a_thread(work_dir: str) -> None:
+    wait_in_a_thread.submit(work_dir).result()
+
+
+@flow
+async def stubborn(work_dir: str) -> None:
+    """Takes no error for an answer, and runs a job in a sub-flow besides."""
+    with suppress(Exception):
+        await asyncio.gather(alone(work_dir), job(work_dir, "long", LONG))
+    await job(work_dir, "another")
+
+
 @flow
 async def cancelled_by_sigterm(work_dir: str) -> None:
     await job(work_dir, "wait", WAIT, hpc_profile_block_name="hpc-cancels")
@@ -137,7 +158,10 @@ async def retried(work_dir: str) -> None:
 
 FLOWS: dict[str, Any] = {
     each.fn.__name__: each
-    for each in (loop, alone, gathered, alone_sync, cancelled_by_sigterm, retried)
+    for each in (
+        *(loop, alone, gathered, alone_sync, in_a_thread, stubborn),
+        *(cancelled_by_sigterm, retried),
+    )
 }
 
 if __name__ == "__main__":

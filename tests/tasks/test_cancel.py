@@ -16,13 +16,10 @@ from prefect import flow, task
 from hpc_prefect import HPCProfileBlock, JobFailed, JobTimedOut, Reason, campaign
 from hpc_prefect.job.state import JobState
 
-from .jobs import WAIT, job, runs
+from .jobs import LONG, WAIT, job, runs
 from .seen import ended, flow_run, ids, process, remote, task_runs, until
 
 pytestmark = pytest.mark.usefixtures("blocks")
-
-#: A program that takes longer than anybody waits.
-LONG = 'echo "$1" >> runs; exec sleep 300'
 
 
 def run_of(work_dir: Path) -> str:
@@ -215,10 +212,13 @@ class Stopped:
 CASES = {
     "Ctrl-C, async flow": ("alone", signal.SIGINT),
     "Ctrl-C, sync flow": ("alone_sync", signal.SIGINT),
+    "Ctrl-C, sync flow, task in a thread": ("in_a_thread", signal.SIGINT),
     "Ctrl-C, script": ("script", signal.SIGINT),
     "Ctrl-C, async script": ("async_script", signal.SIGINT),
     "SIGTERM, async flow": ("alone", signal.SIGTERM),
     "SIGTERM, sync flow": ("alone_sync", signal.SIGTERM),
+    "SIGTERM, sync flow, task in a thread": ("in_a_thread", signal.SIGTERM),
+    "SIGHUP, async flow": ("alone", signal.SIGHUP),
     "SIGTERM after another job has ended": ("gathered", signal.SIGTERM),
     "SIGTERM, on_sigterm=cancel": ("cancelled_by_sigterm", signal.SIGTERM),
 }
@@ -288,7 +288,7 @@ def test_sigterm_says_that_the_job_runs_on(name: str, stopped: dict[str, Stopped
     assert "the job is left running" in stopped[name].said
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.endswith("flow")])
+@pytest.mark.parametrize("name", [name for name in CASES if "flow" in name and "HUP" not in name])
 def test_a_signal_leaves_no_flow_run_that_looks_alive(
     name: str, stopped: dict[str, Stopped]
 ) -> None:

@@ -162,14 +162,14 @@ class HPCProfileBlock(StoredModel, Block):
     gpu: GPUOverrides = Field(default_factory=GPUOverrides)
     """What is different for `resource_class="gpu"`; empty: nothing."""
     poll_interval: float = Field(default=10.0, ge=0.1)
-    """Seconds between two questions to the scheduler, one question for all jobs. The end of a job
-    is usually seen earlier, by its exit record; on `local` always."""
+    """Seconds between two questions to the scheduler, one question for all jobs of your flows on
+    this host. The end of a job is usually seen earlier, by its exit record; on `local` always."""
     on_sigterm: Literal["leave", "cancel"] = "leave"
     """What happens to the jobs when the flow's process gets SIGTERM: `leave` them running, to be
     attached again by the next run, or `cancel` them."""
     max_jobs_in_queue: int = Field(default=0, ge=0)
-    """Jobs of a flow's process that may wait or run in one queue at once; further ones are
-    submitted when one of them has ended. 0: no limit of ours."""
+    """Jobs of your flows on this host that may wait or run in one queue at once; further ones are
+    submitted when one of them has ended. With several login nodes: on each. 0: no limit of ours."""
     queue_full_wait: WalltimeLimit = "1-00:00:00"
     """How long a submission is tried again while the scheduler says that too many jobs wait;
     empty: without end."""

@@ -6,11 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hpc_prefect.cli import blocks, doctor, render, server, sites, version
+from hpc_prefect.cli import (
+    blocks,
+    doctor,
+    jobs,
+    rehearse,
+    render,
+    resume,
+    server,
+    sites,
+    version,
+)
 from hpc_prefect.errors import HpcPrefectError
 
 #: In the order in which `hpc-prefect --help` lists them.
-_VERBS = (blocks, sites, render, doctor, server, version)
+_VERBS = (blocks, sites, render, jobs, resume, doctor, rehearse, server, version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

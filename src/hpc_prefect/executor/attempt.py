@@ -6,6 +6,7 @@ Everything here blocks, so it is called in threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,8 @@ class Attempt:
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
+        heard: bytes of the wishes to cancel that were there before; `cancel` knows of them.
+        on_wish: told who asks for the job's end from outside of this process.
     """
 
     request: JobRequest
@@ -53,6 +56,8 @@ class Attempt:
     cancel: str = ""
     taken_from: str = ""
     raised: str = ""
+    heard: int = 0
+    on_wish: Callable[[str], object] = lambda by: None
 
     @cached_property
     def tag(self) -> str:
@@ -66,8 +71,7 @@ class Attempt:
         ticket = self.folder.ticket(self.tag)
         script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
         self.folder.prepare(script, self.request.secrets)
-        job = self.request.spec.as_dict()
-        self.folder.note("intent", durable=True, tag=self.tag, attempt=self.number, job=job)
+        self._note_intent()
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):
@@ -77,15 +81,34 @@ class Attempt:
             self.intended = in_doubt
         return outcome
 
+    def _note_intent(self) -> None:
+        """With all that somebody else needs to take the job over without asking Prefect."""
+        request = self.request
+        self.folder.note(
+            "intent",
+            durable=True,
+            tag=self.tag,
+            attempt=self.number,
+            job=request.spec.as_dict(),
+            poll_interval=request.poll_interval,
+            provenance=request.provenance,
+        )
+
     def submitted(self, job_id: str, at: float) -> None:
         """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
         self.job_id, self.submitted_at = job_id, at
         self.folder.note("submitted", durable=True, at=at, id=job_id)
 
     def keep(self) -> None:
-        """Renew the claim; `JobHeld` when somebody has taken over."""
+        """Renew the claim; `JobHeld` when somebody has taken over. Pass on a wish to cancel."""
         self.claim.check()
         self.claim.touch()
+        if by := self.wish():
+            self.on_wish(by)
+
+    def wish(self) -> str:
+        """Who asked for the job's end, from outside of this process, since we claimed it."""
+        return self.folder.wish(self.heard)
 
     def note_cancel(self, by: str) -> None:
         """Journal the wish to cancel, so that whoever takes up the job knows of it."""
@@ -112,7 +135,8 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
 
     Raises:
         JobHeld: another living run has it.
-        LedgerError: its folder makes no sense, or its outputs were changed afterwards.
+        LedgerError: its folder makes no sense, it may only be attached to and was never submitted,
+            or its outputs were changed afterwards.
     """
     transport = connection.transport
     while True:
@@ -120,6 +144,10 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
         folder = JobFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
         earlier = _result_of(folder, ledger)
+        if request.attach_only:
+            if earlier and earlier.verdict.reason is not Reason.LOST:
+                return earlier
+            _must_be_submitted(folder, ledger)
         if earlier and earlier.succeeded and _outputs_there(folder, ledger, request.spec):
             return earlier
         if _is_over(folder, ledger):
@@ -127,17 +155,31 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
+        heard = folder.wishes()
         ledger = folder.ledger()
         if _is_over(folder, ledger):
             continue  # its claimant settled it between our look and our claim
         attempt = Attempt(
-            request=request, connection=connection, number=number, folder=folder, claim=claim
+            request=request,
+            connection=connection,
+            number=number,
+            folder=folder,
+            claim=claim,
+            heard=heard,
         )
         if ledger.intended:
             _attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")
         elif number > 1 and request.retry is not None:
             _raise_resources(attempt)
         return attempt
+
+
+def _must_be_submitted(folder: JobFolder, ledger: Ledger) -> None:
+    if not ledger.intended or _is_over(folder, ledger):
+        raise LedgerError(
+            f"{folder.path}: this job was never submitted, so there is nothing to attach to; start"
+            " its flow again to have it run"
+        )
 
 
 def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:

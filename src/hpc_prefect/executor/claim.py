@@ -122,9 +122,27 @@ def take(
             return Claim(transport, folder, generation + 1, claimant), holder
 
 
+def history(transport: Transport, folder: str) -> dict[str, Claimant]:
+    """Everybody who claimed a folder, by the claim's name, the last one last."""
+    found = {}
+    for generation in range(1, _newest(transport, folder) + 1):
+        claimant = _read(transport, folder, generation)
+        if claimant is not None:
+            found[f"{names.CLAIM}{generation}"] = claimant
+    return found
+
+
 def holder_of(transport: Transport, folder: str) -> Claimant | None:
     """Who claimed a folder last; None when nobody did."""
     return _read(transport, folder, _newest(transport, folder))
+
+
+def is_held(transport: Transport, folder: str) -> bool:
+    """Whether the process that claimed a folder last still lives, as far as can be told here."""
+    generation = _newest(transport, folder)
+    holder = _read(transport, folder, generation)
+    path = f"{folder}/{names.CLAIM}{generation}"
+    return holder is not None and is_alive(holder, lambda: _idle(transport, path), lambda _: False)
 
 
 def _newest(transport: Transport, folder: str) -> int:

@@ -8,12 +8,16 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import TOUCH_EVERY
+from hpc_prefect.executor.neighbours import Neighbours
 from hpc_prefect.executor.places import Places
+from hpc_prefect.executor.turns import Turn, Turns
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.state import Observation
 from hpc_prefect.schedulers.base import Answer, NoAnswer, Scheduler
@@ -32,6 +36,8 @@ _DISORDER = 0.1
 #: many times the first.
 _SLOW_DOWN = 1.5
 _SLOWEST = 20.0
+#: While another process of this user asks: when to see whether it has an answer, at the latest.
+_SOON = 1.0
 
 
 class Watched(Protocol):
@@ -56,9 +62,10 @@ class Watched(Protocol):
 
 
 class Connection:
-    """A scheduler at one place. All its questions go out from one loop.
+    """A scheduler at one place. All its questions go out from one loop, in turns with those of the
+    user's other processes on this host; what one of them is answered is told to all.
 
-    Everything but `converse` runs on the executor's event loop.
+    Everything runs on the executor's event loop, but for what is said to block.
     """
 
     def __init__(
@@ -68,27 +75,39 @@ class Connection:
         options: Mapping[str, object],
         pool: ThreadPoolExecutor,
         asking: ThreadPoolExecutor | None = None,
+        *,
+        neighbours: Neighbours | None = None,
     ) -> None:
-        """`asking`: threads for questions, apart from submissions, which may take minutes."""
+        """Take threads for submissions, which may take minutes, and apart from them for questions.
+
+        `neighbours`: the processes that the pace and the places are shared with; None: with none.
+        """
         self.scheduler = scheduler
         self.transport = transport
         self.options = options
         self.pool = pool
         self._asking = asking or pool
+        self._neighbours = neighbours or Neighbours(None)
+        self._turns = Turns(self._neighbours)
         self._places: dict[str, Places] = {}
         self._jobs: dict[Watched, None] = {}
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
-        self._asked_at = float("-inf")
+        self._asked_at = float("-inf")  # when the last answer came, whoever asked
+        self._asked_from = float("-inf")  # when that question was sent
+        self._not_before = float("-inf")
+        self._pause = 0.0  # to be kept after the last answer
         self._answers_alike = 0
         self._failures = 0
         self._disorder = random.uniform(0, _DISORDER)
-        self._asked_for: set[Watched] = set()  # wanted an answer and got none that helped
+        self._wanting: dict[Watched, float] = {}  # since when they want an answer
         self._hurried_pause = scheduler.hurry
 
     def places(self, queue: str) -> Places:
-        """The places that this process's jobs take in a queue."""
-        return self._places.setdefault(queue, Places())
+        """The places that jobs take in a queue."""
+        if queue not in self._places:
+            self._places[queue] = Places(queue, self._neighbours, self)
+        return self._places[queue]
 
     def converse(self, dialogue: Dialogue[T]) -> T:
         """Run a dialogue's commands and return its result. Blocks: call it in a thread."""
@@ -102,8 +121,11 @@ class Connection:
 
     async def ask(self, dialogue: Dialogue[T]) -> T:
         """`converse` in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._asking, self.converse, dialogue)
+        return await self.shortly(partial(self.converse, dialogue))
+
+    async def shortly(self, work: Callable[[], T]) -> T:
+        """In a thread that no submission keeps busy."""
+        return await asyncio.get_running_loop().run_in_executor(self._asking, work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
@@ -120,11 +142,11 @@ class Connection:
     def release(self, job: Watched) -> None:
         """Stop looking after a job."""
         self._jobs.pop(job, None)
-        self._asked_for.discard(job)
+        self._wanting.pop(job, None)
 
     def hurry(self, job: Watched) -> None:
         """Something happened to a job: if it wants an answer, ask soon, however often we did."""
-        self._asked_for.discard(job)
+        self._wanting.pop(job, None)  # from now on it wants a newer answer than any until now
         self._wake.set()
 
     async def cancel(self, job_id: str, tag: str) -> bool:
@@ -146,12 +168,15 @@ class Connection:
             for job in [job for job in self._jobs if job.next_look <= now]:
                 self._guarded(job, lambda job=job, now=now: job.look(now))  # type: ignore[misc]
             if self._jobs and self._question_due(now):
-                await self._question()
+                await self._question(now)
             if now - kept_at >= TOUCH_EVERY:
                 kept_at = now
                 for job in list(self._jobs):
                     self._guarded(job, job.keep)
             await self._rest()
+        if self._turns.known_to_others:
+            # Not awaited: a job that comes meanwhile must find this loop at its end.
+            asyncio.get_running_loop().run_in_executor(self._asking, self._turns.leave)
 
     async def _rest(self) -> None:
         """Sleep until the next job wants a look, a question is due, or something happened."""
@@ -179,38 +204,57 @@ class Connection:
     def _next_question(self) -> float:
         interval = min(job.poll_interval for job in self._jobs)
         back_off = min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
-        pause = interval * (back_off + self._disorder)
-        wanting = self._wanting()
-        if wanting:
+        self._pause = interval * (back_off + self._disorder)
+        now = asyncio.get_running_loop().time()
+        self._wanting = {job: self._wanting.get(job, now) for job in self._jobs if job.wants_answer}
+        if self._wanting:
             # While the scheduler fails, a job that newly wants to know is no reason to press it.
-            if not self._failures and wanting - self._asked_for:
+            if not self._failures and max(self._wanting.values()) >= self._asked_from:
                 self._hurried_pause = self.scheduler.hurry
-            pause = max(self.scheduler.hurry, min(interval, self._hurried_pause))
-        return self._asked_at + pause
-
-    def _wanting(self) -> set[Watched]:
-        return {job for job in self._jobs if job.wants_answer}
+            self._pause = max(self.scheduler.hurry, min(interval, self._hurried_pause))
+        return max(self._asked_at + self._pause, self._not_before)
 
     def _question_due(self, now: float) -> bool:
         return now >= self._next_question()
 
-    async def _question(self) -> None:
-        """Ask about all jobs, in chunks; tell each what a useful answer says of it."""
+    async def _question(self, now: float) -> None:
+        """Ask about all jobs, or take what a neighbour was answered, and tell each job of it."""
         jobs = [job for job in self._jobs if job.job_id]
-        self._asked_for = self._wanting()
+        ids = [job.job_id for job in jobs]
+        turn = await self.shortly(partial(self._take_turn, ids, self._pause))
         clock = asyncio.get_running_loop().time
-        changed = False
-        for chunk in _chunks(jobs, self.scheduler.ids_per_question):
-            answer = await self._observe([job.job_id for job in chunk])
-            if isinstance(answer, NoAnswer):
-                answer = {job.job_id: answer for job in chunk}
-            self._count_failures([each for each in answer.values() if isinstance(each, NoAnswer)])
-            changed |= self._deliver(chunk, answer, clock())
+        if turn.answer is not None:
+            self._asked_from = now if turn.mine else clock() - turn.old
+            self._use([job for job in jobs if job.job_id in turn.about], turn.answer, clock())
+            for job in jobs:
+                if job in self._wanting and job.job_id not in turn.about:
+                    self._wanting[job] = clock()  # the neighbour did not know of it yet
+        if turn.under_way:
+            self._not_before = clock() + min(self._pause, _SOON)
+        else:
+            late = random.uniform(0, _DISORDER) * self.scheduler.hurry
+            self._asked_at = max(self._asked_at, clock() - turn.idle + late)
+
+    def _take_turn(self, ids: Sequence[str], pause: float) -> Turn:
+        """Ask about our jobs and our neighbours', in chunks, if it is our turn. Blocks."""
+        turn = self._turns.take(ids, pause)
+        if not turn.mine:
+            return turn
+        answer: Answer = {}
+        for chunk in _chunks(turn.ids, self.scheduler.ids_per_question):
+            said = self._observe(chunk)
+            answer |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
+        self._turns.end(turn, answer)
+        return replace(turn, answer=answer, about=frozenset(ids))
+
+    def _use(self, jobs: Sequence[Watched], answer: Answer, now: float) -> None:
+        """Tell each job what a question, whoever asked it, says of it; choose the next pause."""
+        told = [answer.get(job.job_id) for job in jobs]
+        self._count_failures([each for each in told if isinstance(each, NoAnswer)])
+        changed = self._deliver(jobs, answer, now)
         self._answers_alike = 0 if changed else self._answers_alike + 1
-        self._asked_for &= self._wanting()
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
-        self._asked_at = clock() + random.uniform(-0.05, 0.05) * self.scheduler.hurry
         self._disorder = random.uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
@@ -228,9 +272,9 @@ class Connection:
             failed[0].said,
         )
 
-    async def _observe(self, ids: Sequence[str]) -> Answer | NoAnswer:
+    def _observe(self, ids: Sequence[str]) -> Answer | NoAnswer:
         try:
-            return await self.ask(self.scheduler.observe(ids, self.options))
+            return self.converse(self.scheduler.observe(ids, self.options))
         except TransportError as error:
             return NoAnswer(str(error))
         except (
@@ -248,7 +292,7 @@ class Connection:
         return len(self._jobs) != before
 
 
-def _chunks(jobs: Sequence[Watched], size: int) -> Iterator[list[Watched]]:
-    remaining = iter(jobs)
+def _chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(ids)
     while chunk := list(islice(remaining, size)):
         yield chunk

@@ -12,7 +12,7 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.follow import Output
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.settle import settle
-from hpc_prefect.executor.submission import submit, take_place
+from hpc_prefect.executor.submission import place_of, submit, take_place
 from hpc_prefect.executor.watch import Watch
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
@@ -69,6 +69,8 @@ class JobRun:
                     f" {self.job_id}, which {self._connection.scheduler.name} still does not"
                     " confirm. Nothing more was submitted; start again when it is gone"
                 )
+            if self._request.attach_only:
+                return result
             # The earlier run's wish is fulfilled; now the job that this one asked for.
             self._cancelled_by = ""
 
@@ -82,9 +84,16 @@ class JobRun:
         if self._watch is not None:
             self._begin_cancelling(self._watch)
 
+    def _heard(self, by: str) -> None:
+        """Somebody outside of this process asked for the job's end, such as a command."""
+        if not self._cancelled_by:  # a wish that is being fulfilled is not ours
+            self.cancel(by)
+
     async def _finish(self, attempt: Attempt) -> JobResult:
         """Bring an attempt to its end, from wherever it is."""
         self._attempt = attempt
+        loop = asyncio.get_running_loop()
+        attempt.on_wish = lambda by: loop.call_soon_threadsafe(self._heard, by)
         self._cancel_is_left_over = bool(attempt.cancel) and not self._cancelled_by
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:
@@ -97,7 +106,7 @@ class JobRun:
             return await self._bring_to_end(attempt)
         finally:
             if has_place:
-                places.give_back()
+                places.give_back(place_of(attempt))
 
     async def _bring_to_end(self, attempt: Attempt) -> JobResult:
         output = Output(attempt.folder, self._request.listener)

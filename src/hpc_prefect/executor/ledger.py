@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpc_prefect.errors import TransportError
@@ -46,7 +46,7 @@ class JobFolder:
         """
         encoded = script.encode("utf-8", "surrogateescape")
         self.transport.write_atomic(self.file(names.SCRIPT), encoded, mode=0o700)
-        for name in (names.EXIT, names.START):
+        for name in (names.EXIT, names.START, names.CANCEL):
             self.transport.append(self.file(name), b"")
         if secrets:
             text = secrets_text(secrets).encode("utf-8", "surrogateescape")
@@ -61,20 +61,41 @@ class JobFolder:
             at: when it happened (seconds since 1970, 0 for not known); None for now.
         """
         line = names.journal_line(time.time() if at is None else at, event, **facts)
-        if self._torn():
-            line = b"\n" + line
-        self.transport.append(self.file(names.JOURNAL), line, durable=durable)
+        self._append(names.JOURNAL, line, durable=durable)
 
-    def _torn(self) -> bool:
-        """Whether a crash or a full disk tore the journal's last line off."""
-        path = self.file(names.JOURNAL)
+    def note_wish(self, event: str = "cancel", **facts: Any) -> None:
+        """Ask for the job's end (`by`), whoever works on it; or note what is known of that end."""
+        line = names.journal_line(time.time(), event, **facts)
+        self._append(names.CANCEL, line, durable=True)
+
+    def _append(self, name: str, line: bytes, *, durable: bool) -> None:
+        path = self.file(name)
+        if self._torn(path):
+            line = b"\n" + line
+        self.transport.append(path, line, durable=durable)
+
+    def _torn(self, path: str) -> bool:
+        """Whether a crash or a full disk tore the file's last line off."""
         status = self.transport.status(path)
         if status is None or status.size == 0:
             return False
         return self.transport.read(path, status.size - 1, 1) != b"\n"
 
     def ledger(self) -> Ledger:
-        return names.read_journal(self.transport.read(self.file(names.JOURNAL)))
+        """What the journal says, and what was wished from outside of what was submitted."""
+        ledger = names.read_journal(self.transport.read(self.file(names.JOURNAL)))
+        if ledger.intended and not ledger.cancel:
+            return replace(ledger, cancel=self.wish())
+        return ledger
+
+    def wish(self, offset: int = 0) -> str:
+        """Who asked for the job's end from outside, as far as the file says it from `offset` on."""
+        return names.read_wish(self.transport.read(self.file(names.CANCEL), offset))
+
+    def wishes(self) -> int:
+        """The size of the file of wishes."""
+        status = self.transport.status(self.file(names.CANCEL))
+        return status.size if status else 0
 
     def guard(self) -> str:
         """The id that the script of this attempt runs, or ran, under; empty before any start.

@@ -1,41 +1,120 @@
-"""How many jobs of this process may be in one queue at once."""
+"""How many jobs of a user may be in one queue at once: places, given in the order of asking.
+
+A place is first one of this process's, then one among all processes of the user on this host. There
+it is a file, so it outlives its process: a job that a killed process left in the queue counts until
+it has left the queue, or until another process has taken it up and holds its place.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import os
+import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hpc_prefect.executor.left_over import LeftOver, look_after
+from hpc_prefect.executor.neighbours import Neighbours
+
+if TYPE_CHECKING:
+    from hpc_prefect.executor.connection import Connection
+
+#: Seconds between two looks for a place that another process gives back.
+_LOOK_EVERY = 0.25
+#: A process that waits for a place and has not looked for so long is stopped: others go first.
+_STOPPED = 10.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of one attempt: its job's name in the scheduler, its folder and what it asks for.
+
+    Attributes:
+        limit: places that there are; 0: any number, and it does not count for other processes.
+        poll_interval: seconds between two questions about jobs whose process is dead.
+    """
+
+    tag: str
+    folder: str
+    limit: int
+    poll_interval: float = 10.0
 
 
 class Places:
-    """Places in a queue, given in the order in which they are asked for. Used on one event loop."""
+    """Places in a queue. Used on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: str, neighbours: Neighbours, connection: Connection) -> None:
+        self._neighbours = neighbours
+        self._connection = connection
+        self._queue = hashlib.sha256(queue.encode()).hexdigest()[:8]
+        self._wait_file = f"wait-{self._queue}-{neighbours.me}"
         self._taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._first = asyncio.Lock()  # only the first looks for a place among the neighbours
+        self._lookers = 0
+        self._given_back = asyncio.Event()
+        self._left_over: dict[str, asyncio.Task[None]] = {}
 
-    def occupy(self) -> None:
+    async def occupy(self, place: Place) -> None:
         """Count a job that is in the queue already, whatever the limit."""
         self._taken += 1
-
-    async def take(self, limit: int) -> None:
-        """Wait for a place among `limit` (0: without limit)."""
-        if limit and (self._waiting or limit <= self._taken):
-            turn = (limit, asyncio.get_running_loop().create_future())
-            self._waiting.append(turn)
+        if place.limit and not self._neighbours.alone:
             try:
-                await turn[1]
-            except asyncio.CancelledError:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-                else:  # it was given in this very moment
-                    self._taken -= 1
-                self._next()
+                await self._connection.shortly(partial(self._write, place))
+            except BaseException:
+                self.give_back(place)
                 raise
-        else:
-            self._taken += 1
 
-    def give_back(self) -> None:
+    async def take(self, place: Place, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Wait for a place; `on_wait` is called once when it is not there at once."""
+        since = time.monotonic()
+        waits = _Once(on_wait)
+        await self._take_here(place.limit, waits)
+        if not place.limit or self._neighbours.alone:
+            return
+        self._lookers += 1
+        try:
+            async with self._first:
+                await self._take_among_neighbours(place, since, waits)
+        except BaseException:
+            self._give_back_here()
+            raise
+        finally:
+            self._lookers -= 1
+            if not self._lookers:
+                self._stop_looking_after()
+
+    def give_back(self, place: Place) -> None:
         """The job is not in the queue any more."""
+        self._give_back_here()
+        if place.limit and not self._neighbours.alone:
+            self._withdraw(place)
+
+    # --- among the jobs of this process
+
+    async def _take_here(self, limit: int, waits: Callable[[], None]) -> None:
+        if not limit or (not self._waiting and self._taken < limit):
+            self._taken += 1
+            return
+        turn = (limit, asyncio.get_running_loop().create_future())
+        self._waiting.append(turn)
+        waits()
+        try:
+            await turn[1]
+        except asyncio.CancelledError:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:  # it was given in this very moment
+                self._taken -= 1
+            self._next()
+            raise
+
+    def _give_back_here(self) -> None:
         self._taken -= 1
         self._next()
 
@@ -47,3 +126,121 @@ class Places:
             self._waiting.popleft()
             self._taken += 1
             turn.set_result(None)
+
+    # --- among all processes
+
+    async def _take_among_neighbours(
+        self, place: Place, since: float, waits: Callable[[], None]
+    ) -> None:
+        try:
+            while not await self._taken_among_neighbours(place, since):
+                waits()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._given_back.wait(), _LOOK_EVERY)
+                self._given_back.clear()
+        except BaseException:
+            self._withdraw(place)
+            raise
+
+    async def _taken_among_neighbours(self, place: Place, since: float) -> bool:
+        look = self._connection.shortly(partial(self._look, place, since))
+        looking = asyncio.ensure_future(look)
+        try:
+            got, left_over = await asyncio.shield(looking)
+        except asyncio.CancelledError:  # it may be given in this very moment
+            looking.add_done_callback(lambda _: self._withdraw(place))
+            raise
+        for name in self._left_over.keys() - left_over.keys():
+            self._left_over.pop(name).cancel()
+        for name, one in left_over.items():
+            if name not in self._left_over:
+                work = look_after(one, self._connection, partial(self._unlink, name))
+                self._left_over[name] = asyncio.get_running_loop().create_task(work)
+        return got
+
+    def _withdraw(self, place: Place) -> None:
+        removal = self._connection.shortly(partial(self._remove, place))
+        removed = asyncio.get_running_loop().create_task(removal)
+        removed.add_done_callback(lambda _: self._given_back.set())
+
+    def _stop_looking_after(self) -> None:
+        while self._left_over:
+            self._left_over.popitem()[1].cancel()
+
+    def _look(self, place: Place, since: float) -> tuple[bool, dict[str, LeftOver]]:
+        """Take a place if there is one, or note that we wait; with the dead's places. Blocks."""
+        alone: tuple[bool, dict[str, LeftOver]] = (True, {})
+        return self._neighbours.together(lambda lock: self._decide(place, since), alone)
+
+    def _decide(self, place: Place, since: float) -> tuple[bool, dict[str, LeftOver]]:
+        names = self._neighbours.names()
+        taken = [_Name(name) for name in names if name.startswith(f"place-{self._queue}-")]
+        tags = {one.tag for one in taken}
+        if place.tag in tags or (len(tags) < place.limit and not self._older(names, since)):
+            self._write_place(place)
+            self._unlink(self._wait_file)
+            return True, {}
+        self._write_file(self._wait_file, f"{since} {time.monotonic()}")
+        dead = [one for one in taken if not self._neighbours.is_alive(one.who)]
+        return False, {one.name: self._left_over_by(one, place) for one in dead}
+
+    def _older(self, names: list[str], since: float) -> bool:
+        """Whether a living process has waited for longer than we."""
+        for name in names:
+            if not name.startswith(f"wait-{self._queue}-") or name == self._wait_file:
+                continue
+            if not self._neighbours.is_alive(_Name(name).who):
+                self._unlink(name)
+                continue
+            began, looked = map(float, (self._read(name) or "inf 0").split())
+            if began < since and time.monotonic() - looked < _STOPPED:
+                return True
+        return False
+
+    def _left_over_by(self, one: _Name, place: Place) -> LeftOver:
+        return LeftOver(one.tag, self._read(one.name), place.poll_interval)
+
+    def _write(self, place: Place) -> None:
+        self._neighbours.together(lambda lock: self._write_place(place), None)
+
+    def _write_place(self, place: Place) -> None:
+        ours = f"place-{self._queue}-{place.tag}-{self._neighbours.me}"
+        self._write_file(ours, place.folder)
+        for name in self._neighbours.names():
+            if name.startswith(f"place-{self._queue}-{place.tag}-") and name != ours:
+                self._unlink(name)  # of the dead process whose job we took up
+
+    def _remove(self, place: Place) -> None:
+        ours = (f"place-{self._queue}-{place.tag}-{self._neighbours.me}", self._wait_file)
+        self._neighbours.together(lambda lock: self._unlink(*ours), None)
+
+    def _unlink(self, *names: str) -> None:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._neighbours.file(name))
+
+    def _write_file(self, name: str, text: str) -> None:
+        with open(self._neighbours.file(name), "wb") as file:
+            file.write(os.fsencode(text))
+
+    def _read(self, name: str) -> str:
+        with open(self._neighbours.file(name), "rb") as file:
+            return os.fsdecode(file.read())
+
+
+class _Name:
+    """The parts of a file's name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tag, self.who = name.split("-")[-2:]
+
+
+class _Once:
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+
+    def __call__(self) -> None:
+        action, self._action = self._action, None
+        if action is not None:
+            action()

@@ -37,10 +37,12 @@ class JobRequest:
         base: `<work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>`; attempts are numbered after it.
         claimant: this process, and the flow run that it works for.
         poll_interval: seconds between two questions to the scheduler.
-        max_jobs_in_queue: jobs of this process that may be in the job's queue at once; 0: no limit.
+        max_jobs_in_queue: jobs of this user on this host that may be in the job's queue at once;
+            0: no limit.
         queue_full_wait: seconds for which a submission is tried again while the scheduler says that
             too many jobs wait; 0 for without end.
         retry: what another attempt gets after one that failed; None when it is as it is asked for.
+        attach_only: follow what was submitted to its end; submit nothing, whatever happened to it.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.
@@ -55,6 +57,7 @@ class JobRequest:
     max_jobs_in_queue: int = 0
     queue_full_wait: float = 0.0
     retry: RetryPolicy | None = None
+    attach_only: bool = False
     timeout: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     is_over: Callable[[str], bool] = lambda flow_run: False

@@ -18,6 +18,7 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import TOUCH_EVERY, Claim
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.job import JobRun
+from hpc_prefect.executor.neighbours import neighbours_at
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.schedulers import scheduler_for
@@ -115,12 +116,14 @@ class Executor:
         site = request.spec.site
         key = json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
+            scheduler = scheduler_for(site.scheduler)
             self._connections[key] = Connection(
-                scheduler_for(site.scheduler),
+                scheduler,
                 LocalTransport(),
                 site.options,
                 self._pool,
                 self._asking,
+                neighbours=neighbours_at(scheduler, site.options),
             )
         return self._connections[key]
 

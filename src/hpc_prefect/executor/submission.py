@@ -11,6 +11,7 @@ from typing import Any
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.claim import TOUCH_EVERY
+from hpc_prefect.executor.places import Place
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
@@ -21,26 +22,30 @@ _SLOW_DOWN = 1.5
 _SLOWEST = 6.0
 
 
+def place_of(attempt: Attempt) -> Place:
+    """The place that the attempt's job takes in its queue."""
+    request = attempt.request
+    return Place(attempt.tag, attempt.folder.path, request.max_jobs_in_queue, request.poll_interval)
+
+
 async def take_place(attempt: Attempt, cancelled: asyncio.Event) -> bool:
     """Wait until the attempt's job may be in the queue; False when it was cancelled before."""
     request = attempt.request
-    queue = request.spec.site.queue
-    places = attempt.connection.places(queue)
+    queue, most = request.spec.site.queue, request.max_jobs_in_queue
+    places, place = attempt.connection.places(queue), place_of(attempt)
     if attempt.intended:  # it is there, or may be
-        places.occupy()
+        await places.occupy(place)
         return True
-    taking = asyncio.ensure_future(places.take(request.max_jobs_in_queue))
-    await asyncio.sleep(0)
-    if not taking.done():
-        most = request.max_jobs_in_queue
-        request.listener.state(f"waiting: {most} jobs of this process are in the queue {queue!r}")
+    waiting = f"waiting: {most} jobs of yours are in the queue {queue!r}"
+    taking = asyncio.ensure_future(places.take(place, partial(request.listener.state, waiting)))
+    await asyncio.sleep(0)  # mostly it is there at once
     try:
         while not taking.done() and not cancelled.is_set():
             await _pause(attempt, cancelled, TOUCH_EVERY, taking)
         return taking.done()
     except BaseException:  # such as JobHeld: whoever waits next gets the place
         if taking.done():
-            places.give_back()
+            places.give_back(place)
         raise
     finally:
         taking.cancel()
@@ -64,10 +69,16 @@ async def submit(
     while unclear < 3:
         if attempt.intended and await _found_by_tag(attempt):
             return None
-        if by := cancelled_by():
+        if by := cancelled_by() or await connection.in_thread(attempt.wish):
             reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
             summary = f"it was cancelled before it was submitted{full.words}"
             return Verdict(reason=reason, summary=summary)
+        if request.attach_only:
+            raise SchedulerError(
+                f"job {request.spec.name}: {connection.scheduler.name} knows no job named"
+                f" {attempt.tag}, so its submission seems to have failed. Nothing was submitted;"
+                " start its flow again to have it run"
+            )
         outcome = await connection.in_thread(attempt.hand_over)
         if isinstance(outcome, Accepted):
             return None

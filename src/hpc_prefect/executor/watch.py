@@ -154,11 +154,16 @@ class Watch:
         return self._with_output(evidence)
 
     def _with_output(self, evidence: Evidence) -> Evidence:
-        """Add what the scheduler wrote into the job's own output, if it seems to have ended ill."""
+        """Add what others wrote into the folder, if the job seems to have ended ill.
+
+        That is who wished its end, and what the scheduler wrote into the job's own output.
+        """
         record = evidence.exit
         gone = self._ended_since is not None or self._absent_since is not None
         if record.clean if record is not None else not gone:
             return evidence
+        if not evidence.cancel:
+            evidence = dataclasses.replace(evidence, cancel=self._attempt.wish())
         folder, scheduler = self._attempt.folder, self._attempt.connection.scheduler
         words = folder.scheduler_words(requeued=len(evidence.starts) > 1)
         told = scheduler.read_output(words)

@@ -57,7 +57,9 @@ ADVICE: dict[Reason, Advice] = {
     ),
     Reason.NODE_FAILURE: Advice("the machine failed, not the program: run it again", True),
     Reason.PREEMPTED: Advice("a job with precedence took the nodes: run it again", True),
-    Reason.CANCELLED: Advice("it was cancelled by this run; start the flow again to run it"),
+    Reason.CANCELLED: Advice(
+        "its run, or `hpc-prefect jobs cancel`, cancelled it; start the flow again to run it"
+    ),
     Reason.CANCELLED_ELSEWHERE: Advice(
         "someone cancelled it with the scheduler's own command; ask who and why"
     ),

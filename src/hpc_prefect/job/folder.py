@@ -3,7 +3,10 @@
     <work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>/
         script.sh        what the scheduler was given
         journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
-                         job (names of secrets, never their values)
+                         job (names of secrets, never their values) and where it comes from
+        cancel           wishes for the job's end from outside of its claimant's process, a JSON
+                         line each: only the claimant writes the journal, and NFS would lose lines
+                         that two hosts append at once
         claim-<g>        who the claimant is; the highest g counts
         guard            symbolic link to the scheduler id that may run: the start guard
                          (to `closed` when this attempt failed: no late or requeued job may start)
@@ -29,6 +32,7 @@ from typing import Any
 ROOT = ".hpc-prefect"
 SCRIPT = "script.sh"
 JOURNAL = "journal.jsonl"
+CANCEL = "cancel"
 CLAIM = "claim-"
 GUARD = "guard"
 START = "start"
@@ -91,7 +95,7 @@ _FOREIGN = (KeyError, TypeError, ValueError, OverflowError)
 def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
     """The start records in a file's bytes; what is torn or foreign is left out."""
     found = []
-    for entry in _lines(data):
+    for entry in read_entries(data):
         try:
             found.append(
                 StartRecord(
@@ -110,7 +114,7 @@ def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
 def read_exits(data: bytes | None) -> tuple[ExitRecord, ...]:
     """The exit records in a file's bytes; what is torn or foreign is left out."""
     found = []
-    for entry in _lines(data):
+    for entry in read_entries(data):
         try:
             found.append(
                 ExitRecord(
@@ -129,7 +133,7 @@ def read_exits(data: bytes | None) -> tuple[ExitRecord, ...]:
     return tuple(found)
 
 
-def _lines(data: bytes | None) -> Iterator[dict[str, Any]]:
+def read_entries(data: bytes | None) -> Iterator[dict[str, Any]]:
     """The JSON objects in terminated lines: a last line without its end is still being written."""
     for line in (data or b"").split(b"\n")[:-1]:
         try:
@@ -173,7 +177,7 @@ def read_journal(data: bytes | None) -> Ledger:
     result: dict[str, Any] = {}
     outputs: Any = {}
     states: list[tuple[float, str]] = []
-    for entry in _lines(data):
+    for entry in read_entries(data):
         event = entry.get("event")
         if event in ("intent", "refused"):
             doubts += 1 if event == "intent" else -1
@@ -201,6 +205,12 @@ def read_journal(data: bytes | None) -> Ledger:
     )
 
 
+def read_wish(data: bytes | None) -> str:
+    """Who asked for the job's end, in the bytes of a file of wishes; empty when nobody did."""
+    wishes = [entry for entry in read_entries(data) if entry.get("event") == "cancel"]
+    return str(wishes[0].get("by", "user")) if wishes else ""
+
+
 def _number(value: object) -> float:
     try:
         return float(value) if isinstance(value, int | float) else 0.0
@@ -212,9 +222,9 @@ def journal_line(time: float, event: str, **facts: Any) -> bytes:
     """One journal entry, terminated. Always UTF-8: a line that is not could not be read back."""
     entry = {"time": round(time, 3), "event": event, **facts}
     try:
-        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), default=str).encode()
     except UnicodeEncodeError:  # a path of bytes that are no text
-        text = json.dumps(entry, separators=(",", ":")).encode()
+        text = json.dumps(entry, separators=(",", ":"), default=str).encode()
     return text + b"\n"
 
 

@@ -6,7 +6,10 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ResourceClass = Literal["cpu", "gpu"]
 Launch = Literal["single", "mpi"]
@@ -14,6 +17,8 @@ Launch = Literal["single", "mpi"]
 #: What a launcher line may ask for. `{command}` is the quoted program with its arguments; without
 #: it the program follows the line.
 LAUNCHER_PLACEHOLDERS = ("ranks", "nodes", "ranks_per_node", "threads", "gpus_per_node", "command")
+
+T = TypeVar("T", bound="DataclassInstance")
 
 #: `{name}`, but not the shell's `${name}`, which belongs to the site's own text.
 _PLACEHOLDER = re.compile(r"(?<!\$)\{(\w*)\}")
@@ -119,6 +124,20 @@ class JobSpec:
         """JSON values only."""
         return _fields(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> JobSpec:
+        """The job that `as_dict` described; unknown keys of a later version are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is no job.
+        """
+        parts = {
+            "executable": _made(Executable, values["executable"]),
+            "site": _made(Site, values["site"]),
+            "resources": _made(Resources, values["resources"]),
+        }
+        return _made(cls, values | parts)
+
     def identity(self) -> dict[str, Any]:
         """What makes this job this job: what is computed, not where and for how long it may wait.
 
@@ -140,6 +159,21 @@ def _fields(value: Any) -> dict[str, Any]:
         for field in dataclasses.fields(value)
         for part in [getattr(value, field.name)]
     }
+
+
+def _made(kind: type[T], values: dict[str, Any]) -> T:
+    """A dataclass from what JSON made of its fields: lists where there were tuples."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    given = {name: _frozen(value) for name, value in values.items() if name in known}
+    # Each value of it is a tuple of folders; in other dicts lists are lists.
+    if "path_prefixes" in given:
+        prefixes = given["path_prefixes"].items()
+        given["path_prefixes"] = {name: tuple(folders) for name, folders in prefixes}
+    return kind(**given)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def launcher_problems(template: str) -> list[str]:

@@ -14,7 +14,7 @@ from .text import shell_quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .state import State
 
@@ -29,17 +29,31 @@ def write(
 
     `commands`: the name of each and of what it runs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name in FOLDERS:
         (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     full = {**config, "commands": str(folder.resolve())}
     (state / "config.json").write_text(json.dumps(full, indent=1))
+    add_commands(kind, folder, state, commands)
+
+
+def add_commands(kind: str, folder: Path, state: Path, commands: Mapping[str, str]) -> None:
+    """Programs in the folder: the name of each, and of what it runs of that kind."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, what in commands.items():
         program = [sys.executable, "-I", "-S", str(_PROGRAM), kind, what, str(state.resolve())]
         words = " ".join(shell_quoted(word) for word in program)
         command = folder / name
         command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         command.chmod(0o755)
+
+
+def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Those of a scheduler's commands that a site has; all of them if it does not say."""
+    if wanted is None:
+        return list(known)
+    if unknown := [name for name in wanted if name not in known]:
+        raise TypeError(f"there is no command {unknown[0]!r}, only {', '.join(known)}")
+    return list(wanted)
 
 
 def only(options: Mapping[str, object], known: Mapping[str, object]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: How often it is looked whether a fault was lifted.
 FAULT_LOOK_SECONDS = 0.05
+_SETTLED_SECONDS = 0.5
 
 
 class BaseMom:
@@ -45,6 +46,7 @@ class BaseMom:
         self.server, self.wake = server, wake
         self.done: set[int] = set()  # jobs that are over: their records never change again
         self.timers: list[float] = []
+        self.read: dict[int, tuple[tuple[int, int], Record]] = {}
 
     @classmethod
     def live(cls, server: State, wake: int) -> NoReturn:
@@ -109,7 +111,25 @@ class BaseMom:
     def _open(self) -> list[Record]:
         """The jobs that are not over."""
         numbers = self.server.numbers()
-        return [job for n in numbers if n not in self.done and (job := self.server.job(n))]
+        return [job for n in numbers if n not in self.done and (job := self._record(n))]
+
+    def _record(self, n: int) -> Record | None:
+        """A job's record, parsed again only when another file is there: each change makes one.
+
+        One that has just been written is not kept: a file after it could have its time and inode.
+        """
+        try:
+            there = os.stat(self.server.file(n, "json"))
+        except FileNotFoundError:
+            return None
+        which = (there.st_ino, there.st_mtime_ns)
+        known = self.read.get(n)
+        if known and known[0] == which:
+            return known[1]
+        job = self.server.job(n)
+        if job and time.time() - there.st_mtime > _SETTLED_SECONDS:
+            self.read[n] = (which, job)
+        return job
 
     def work(self, jobs: list[Record]) -> list[Record]:
         """Do everything that can be done now; the jobs that are not over then."""
@@ -118,6 +138,8 @@ class BaseMom:
     def left(self, jobs: list[Record]) -> list[Record]:
         over = [job["n"] for job in jobs if job["state"] in self.server.DONE]
         self.done.update(over)
+        for n in over:
+            self.read.pop(n, None)
         return [job for job in jobs if job["n"] not in self.done]
 
     def later(self, when: float) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from hpc_prefect.rehearsal.ibm_quantum.settings import Settings
 
 PLAN = "rehearsal-plan"
+#: A client renews its token just before the end of it, and a request takes its time.
+_LEEWAY_SECONDS = 60
 
 
 def access_token(settings: Settings) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def claims_of(settings: Settings, authorization: str) -> dict[str, Any] | None:
     encoded = body.rpartition(".")[2]
     padded = encoded + "=" * (-len(encoded) % 4)
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(padded))
-    return claims if time.time() < claims["exp"] else None
+    return claims if time.time() < claims["exp"] + _LEEWAY_SECONDS else None
 
 
 def resources(settings: Settings, devices: list[str]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def _add_account(root: FastAPI, service: Service) -> None:
 
     @root.post("/identity/token")
     async def token(request: Request) -> Response:
+        service.count("POST /identity/token")
         form = parse_qs((await request.body()).decode())
         if form.get("apikey") != [settings.token]:
             body = {

@@ -114,7 +114,7 @@ def instance_usage(service: Service) -> dict[str, Any]:
 
 def counters(service: Service) -> dict[str, Any]:
     """For tests: what was accepted and what became of it. Since the start: the requests."""
-    jobs = service.store.jobs()
+    jobs = service.store.posted()
     completed = [job for job in jobs if job.status == states.COMPLETED]
     return {
         "posted": len(jobs),

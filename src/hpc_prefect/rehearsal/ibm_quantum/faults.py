@@ -107,12 +107,12 @@ class Faults:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What the fault's file says; None if there is none."""
+        """What the fault's file says; None if there is none, or it is half written."""
         try:
             text = (self.folder / name).read_text()
-        except FileNotFoundError:
+            values: dict[str, Any] = json.loads(text) if text.strip() else {}
+        except (FileNotFoundError, json.JSONDecodeError):
             return None
-        values: dict[str, Any] = json.loads(text) if text.strip() else {}
         return values
 
     def take(self, name: str, tags: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -176,6 +176,8 @@ class FaultyAnswers:
         scope, receive, send = call
         if answer.after:
             await self._app(scope, receive, _swallow)
+        else:
+            await _drain(receive)
         if values.get("delay"):
             await asyncio.sleep(float(values["delay"]))
         status = int(values.get("status", answer.status))
@@ -190,6 +192,12 @@ class FaultyAnswers:
             headers.append((b"retry-after", str(values["retry_after"]).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _drain(receive: Receive) -> None:
+    """Take the request's body: a client that is still sending would see no answer."""
+    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+        pass
 
 
 async def _swallow(_: Message) -> None:

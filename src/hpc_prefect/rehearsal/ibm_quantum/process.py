@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -64,18 +66,17 @@ def start(state: Path, settings: Settings, *, timeout_seconds: float = 120) -> R
     """Start a service in this state folder; it ends with the calling process.
 
     Raises:
-        NotStarted: it ended, or does not listen in time.
+        NotStarted: it ended, does not listen in time, or another one works on the folder.
     """
     state = state.resolve()
-    _settings.write(state, settings)
-    (state / _READY).unlink(missing_ok=True)
-    with (state / _LOG).open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hpc_prefect.rehearsal.ibm_quantum.server", str(state)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(state)
+    try:
+        _settings.write(state, settings)
+        (state / _READY).unlink(missing_ok=True)
+        process = _process(state, lock)
+    finally:
+        os.close(lock)  # the service has its own
     until = time.monotonic() + timeout_seconds
     while not (state / _READY).exists():
         if process.poll() is not None or time.monotonic() > until:
@@ -86,3 +87,26 @@ def start(state: Path, settings: Settings, *, timeout_seconds: float = 120) -> R
         time.sleep(_LOOK_SECONDS)
     port = int(json.loads((state / _READY).read_text())["port"])
     return RunningService(state, settings, port, process)
+
+
+def _lock(state: Path) -> int:
+    """The folder's lock, for the service to inherit and to hold as long as it lives."""
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise NotStarted(f"another service works on {state}") from None
+    return lock
+
+
+def _process(state: Path, lock: int) -> subprocess.Popen[bytes]:
+    with (state / _LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpc_prefect.rehearsal.ibm_quantum.server", str(state)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
+            process_group=0,  # Ctrl-C is for the command: the service ends after it
+        )

@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
         lifespan="off",
         proxy_headers=False,
         log_level="error",
+        # Longer than a client waits between two questions: none finds its connection closed.
+        timeout_keep_alive=600,
         timeout_graceful_shutdown=1,
     )
     # Whoever asks from now on waits in the socket's queue until the server takes it up.

@@ -67,7 +67,7 @@ class Service:
 
     def authorize(self, request: Request) -> None:
         """Refuse a request without a token of ours that holds, or for another instance."""
-        self.requests[f"{request.method} {request.scope['route'].path}"] += 1
+        self.count(f"{request.method} {request.scope['route'].path}")
         claims = account.claims_of(self.settings, request.headers.get("authorization", ""))
         expired = self.faults.since("token-expired")
         if claims is None or (expired is not None and claims["issued"] < expired):
@@ -75,9 +75,13 @@ class Service:
         if request.headers.get("service-crn") != self.settings.crn:
             raise Refused(403, 1200, "The instance is not one of this account's")
 
+    def count(self, request: str) -> None:
+        with self.store.changed:  # requests are answered in several threads
+            self.requests[request] += 1
+
     def used_seconds(self) -> float:
         consumed = float((self.faults.read("usage") or {}).get("consumed", 0.0))
-        return round(consumed + sum(job.qpu_seconds for job in self.store.jobs()), 3)
+        return round(consumed + sum(job.qpu_seconds for job in self.store.posted()), 3)
 
     def limit_reached(self) -> bool:
         limit = self.settings.usage_limit_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -68,8 +69,9 @@ class Simulator:
             )
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(asdict(work)).encode() + b"\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has just died: there will be no answer
+            process.stdin.write(json.dumps(asdict(work)).encode() + b"\n")
+            process.stdin.flush()
         line = self._line(process.stdout, stopped)
         if not line.endswith(b"\n"):
             reason = f"the simulator's process ended with {process.wait()}"

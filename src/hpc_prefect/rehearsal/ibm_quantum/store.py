@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +64,7 @@ class Job:
     finished: str | None = None
     qpu_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    deleted: bool = False
 
     @property
     def over(self) -> bool:
@@ -128,10 +128,15 @@ class Store:
             self.changed.notify_all()
 
     def job(self, job_id: str) -> Job | None:
-        return self._jobs.get(job_id)
+        job = self._jobs.get(job_id)
+        return None if job is None or job.deleted else job
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
+        return [job for job in self.posted() if not job.deleted]
+
+    def posted(self) -> list[Job]:
+        """All jobs that were ever accepted, the oldest first."""
         with self.changed:
             return sorted(self._jobs.values(), key=lambda job: job.created)
 
@@ -167,9 +172,12 @@ class Store:
             self.changed.notify_all()
 
     def delete(self, job: Job) -> None:
+        """Forget what was posted and what came of it; that it was posted still counts."""
         with self.changed:
-            shutil.rmtree(self._jobs_folder / job.id)
-            del self._jobs[job.id]
+            job.deleted = True
+            self._write(job)
+            for kind in ("params", "results"):
+                (self._jobs_folder / job.id / f"{kind}.json").unlink(missing_ok=True)
 
     def params(self, job: Job) -> str:
         return (self._jobs_folder / job.id / "params.json").read_text()

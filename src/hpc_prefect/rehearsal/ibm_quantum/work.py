@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from hpc_prefect.rehearsal.ibm_quantum import store as states
@@ -31,8 +33,14 @@ class Worker(threading.Thread):
     def run(self) -> None:
         while True:
             job = self._next()
-            if job is not None:
+            if job is None:
+                continue
+            try:
                 self._run(job)
+            except Exception as error:  # noqa: BLE001 - the device goes on; the job says why
+                details = traceback.format_exc()
+                print(details, file=sys.stderr, flush=True)
+                self._fail(job, f"{type(error).__name__}: {error}", details)
 
     def _next(self) -> Job | None:
         """The job whose turn it is; one that a killed service left running comes first."""
@@ -68,7 +76,7 @@ class Worker(threading.Thread):
         failure = None if job.over else self._service.faults.job_failure(job)
         if failure is not None:
             reason, code = failure
-            self._store.finish(job, states.FAILED, results=reason, reason=reason, reason_code=code)
+            self._fail(job, reason, reason, code)
         elif job.max_seconds and job.needed_seconds > job.max_seconds:
             self._store.finish(
                 job,
@@ -79,6 +87,9 @@ class Worker(threading.Thread):
             )
         elif not job.over:
             self._simulate(job)
+
+    def _fail(self, job: Job, reason: str, details: str, code: int = _FAILED) -> None:
+        self._store.finish(job, states.FAILED, results=details, reason=reason, reason_code=code)
 
     def _stay(self, job: Job) -> None:
         """Run as long as the settings say, or until the job is cancelled."""
@@ -96,13 +107,7 @@ class Worker(threading.Thread):
         except SimulationStopped:
             return
         except SimulationFailed as failed:
-            self._store.finish(
-                job,
-                states.FAILED,
-                results=failed.details,
-                reason=str(failed),
-                reason_code=_FAILED,
-            )
+            self._fail(job, str(failed), failed.details)
             return
         self._store.finish(
             job,

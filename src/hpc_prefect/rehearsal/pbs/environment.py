@@ -26,15 +26,16 @@ def variables(server: Server, job: Record) -> dict[str, str]:
     threads = str(first.get("ompthreads", first["ncpus"]))
     _write_nodefile(nodefile, job)
     os.makedirs(scratch, mode=0o700, exist_ok=True)
-    me = user()
+    me, config = user(), server.config
     return {
         "HOME": job["home"],
         "LOGNAME": me,
         "NCPUS": threads,
         "OMP_NUM_THREADS": threads,
-        "PATH": f"/usr/local/bin:/usr/bin:/bin:{server.config['commands']}",
+        "PATH": ":".join([*config["path"], "/usr/local/bin:/usr/bin:/bin", config["commands"]]),
         "SHELL": _shell(server, job),
         "USER": me,
+        **config["environment"],
         # Assumed: what the submitter sends goes before what the mom finds for itself.
         **{name: decoded(value) for name, value in _split(job["variables"])},
         "ENVIRONMENT": "BATCH",

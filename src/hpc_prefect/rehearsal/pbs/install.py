@@ -20,7 +20,8 @@ class Queue(TypedDict, total=False):
     max_queued: int
     max_run: int
     resources_max: dict[str, str | int]
-    route_destinations: str
+    route_destinations: str  # with commas; the first that takes the job gets it
+    default_chunk: dict[str, int]  # what a chunk has that does not name it
     acl_groups: list[str]
 
 
@@ -28,13 +29,18 @@ class Options(TypedDict, total=False):
     """What `install` can be told; each has a default."""
 
     qstat: Literal["openpbs", "table"]  # the scheduler's own, or a site's that prints a table
+    commands: list[str]  # those of the scheduler's that the site has; all if not given
+    path: list[str]  # folders that come first on a job's PATH
+    environment: dict[str, str]  # what a job finds besides what the scheduler sets
+    wait: float  # seconds a job waits at least before it starts
     queues: dict[str, Queue]
     default_queue: str
     nodes: int
     ncpus: int  # of each node
     mem: str  # of each node
     resources: list[str]  # that the site has added to PBS's own
-    groups: list[str] | None  # those the user is in for -W group_list; None: the real ones
+    # Those the user is in for -W group_list; None: the real ones; "any": whatever is named.
+    groups: list[str] | Literal["any"] | None
     home: str  # the jobs' $HOME and first folder; the user's if not given
     shell: str
     history: bool
@@ -48,7 +54,7 @@ def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
     """Make the state folder, empty or with the jobs of before, and the commands that use it."""
     shared.only(options, Options.__annotations__)
     config = _config(options)
-    commands = {name: name for name in _COMMANDS}
+    commands = {name: name for name in shared.chosen(_COMMANDS, options.get("commands"))}
     if config["qstat"] == "table":
         commands["qstat"] = "qstat-table"
     shared.write("pbs", folder, state, config, commands)
@@ -60,6 +66,9 @@ def _config(options: Options) -> dict[str, object]:
     queues: dict[str, Queue] = options.get("queues") or {"workq": {}}
     return {
         "qstat": "openpbs",
+        "path": [],
+        "environment": {},
+        "wait": 0.0,
         "default_queue": next(iter(queues)),
         "nodes": 4,
         "ncpus": 16,
@@ -73,7 +82,7 @@ def _config(options: Options) -> dict[str, object]:
         "kill_grace": 2.0,
         "linger": 0.3,
         "exiting": 0.1,
-        **options,
+        **{name: value for name, value in options.items() if name != "commands"},
         "queues": queues,
     }
 

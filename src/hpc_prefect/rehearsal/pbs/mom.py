@@ -89,6 +89,9 @@ class Mom(BaseMom):
             if job["late"] and self.server.fault("late"):
                 self.later(time.time() + FAULT_LOOK_SECONDS)
                 continue
+            if job["qtime"] + config["wait"] > time.time():
+                self.later(job["qtime"] + config["wait"])
+                continue
             name, queue = job["queue"], queues[job["queue"]]
             most = queue.get("max_run")
             if not queue.get("started", True):

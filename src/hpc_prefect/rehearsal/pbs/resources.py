@@ -30,10 +30,13 @@ def pairs(value: str) -> list[tuple[str, str]]:
     return found
 
 
-def request(asked: list[tuple[str, str]], extra: list[str]) -> Record:
+def request(
+    asked: list[tuple[str, str]], extra: list[str], more: dict[str, int] | None = None
+) -> Record:
     """The job's Resource_List and its chunks, checked as the server checks them.
 
-    `extra` names the resources that a site has added.
+    `extra` names the resources that a site has added, `more` is what a chunk gets that does not
+    name it.
     """
     given = {name: text for name, text in asked if (name, text) != ("nodes", "")}
     for name, text in given.items():
@@ -54,7 +57,7 @@ def request(asked: list[tuple[str, str]], extra: list[str]) -> Record:
         given["select"], place = ":".join(["1", *words]), given.get("place", "pack")
     if place.split(":")[0] not in (*_PLACES, "excl", "exclhost", "shared"):
         raise Refusal("Illegal attribute or resource value Resource_List.place\n", BAD_VALUE)
-    chunks = [_chunk(text, extra) for text in split(given["select"], "+")]
+    chunks = [_chunk(text, extra, more or {}) for text in split(given["select"], "+")]
     given = {**given, **_sums(chunks), "place": place}
     for name in _TIMES:
         if name in given:
@@ -84,7 +87,7 @@ def _check(name: str, text: str, extra: list[str], where: str) -> None:
         raise Refusal(f"Unknown resource{said}\n", UNKNOWN_RESOURCE)
 
 
-def _chunk(text: str, extra: list[str]) -> Record:
+def _chunk(text: str, extra: list[str], more: dict[str, int]) -> Record:
     first, *rest = split(text, ":")
     count = "1"
     if "=" in first:
@@ -95,7 +98,7 @@ def _chunk(text: str, extra: list[str]) -> Record:
         raise Refusal("Illegal attribute or resource value Resource_List.select\n", BAD_VALUE)
     if int(count) == 0:
         raise Refusal("Illegal attribute or resource value\n", BAD_VALUE)
-    found: Record = {"count": int(count), "ncpus": 1, "mem": 0, "texts": {}}
+    found: Record = {"count": int(count), "ncpus": 1, "mem": 0, "texts": {}, **more}
     for part in rest:
         name, _, value = part.partition("=")
         _check(name, value, extra, where="select.")

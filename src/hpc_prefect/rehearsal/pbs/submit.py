@@ -79,8 +79,11 @@ def _script(operands: list[str]) -> tuple[str, str]:
 def _job(server: Server, asked: Record, command: list[str], name: str) -> Record:
     """The record of a job that the server accepts; Refusal if it does not."""
     options, attributes, config = asked["options"], asked["attributes"], server.config
-    queue = _queue(config, options.get("q") or config["default_queue"])
-    wanted = resources.request(asked["resources"], config["resources"])
+    named = options.get("q") or config["default_queue"]
+    # What a chunk gets that does not say it; a routing queue has the same as those behind it.
+    more = config["queues"].get(named, {}).get("default_chunk", {})
+    wanted = resources.request(asked["resources"], config["resources"], more)
+    queue = _queue(config, named, wanted["list"])
     _admit(server, queue, wanted["list"])
     group = attributes.get("group_list", "")
     if group and not _member(config, group.partition("@")[0]):
@@ -136,15 +139,24 @@ def _destination(given: str, work: str, default: str) -> str:
     return f"{host}:{os.path.join(full, default) if os.path.isdir(full) else full}"
 
 
-def _queue(config: Record, name: str) -> str:
-    """The queue that takes the job: a routing queue hands it on at once."""
+def _queue(config: Record, name: str, wanted: Record) -> str:
+    """The queue that takes the job: a routing queue hands it on at once, to the first of its queues
+    whose limits it keeps, or else to the last."""
     queues = config["queues"]
     if name not in queues:
         raise Refusal(*_UNKNOWN_QUEUE)
     if not queues[name].get("enabled", True):
         raise Refusal(*_NOT_ENABLED)
     following = queues[name].get("route_destinations")
-    return _queue(config, following) if following else name
+    if not following:
+        return name
+    names = following.split(",")
+    fits = (
+        each
+        for each in names
+        if not resources.over(queues.get(each, {}).get("resources_max", {}), wanted)
+    )
+    return _queue(config, next(fits, names[-1]), wanted)
 
 
 def _admit(server: Server, queue: str, wanted: Record) -> None:
@@ -155,14 +167,17 @@ def _admit(server: Server, queue: str, wanted: Record) -> None:
     if resources.over(limits.get("resources_max", {}), wanted):
         raise Refusal(*_OVER_RESOURCES)
     most = limits.get("max_queued")
-    waiting = sum(1 for job in server.jobs() if job["queue"] == queue and job["state"] != DONE)
-    if server.fault("over-limit") or (most is not None and waiting >= most):
+    if server.fault("over-limit") or (most is not None and _in_queue(server, queue) >= most):
         raise Refusal(*_OVER_LIMIT)
+
+
+def _in_queue(server: Server, queue: str) -> int:
+    return sum(1 for job in server.alive() if job["queue"] == queue)
 
 
 def _member(config: Record, group: str) -> bool:
     if config["groups"] is not None:
-        return group in config["groups"]
+        return config["groups"] == "any" or group in config["groups"]
     try:
         return grp.getgrnam(group).gr_gid in (os.getgid(), *os.getgroups())
     except KeyError:

@@ -1,4 +1,4 @@
-"""A rehearsal PJM: `pjsub pjstat pjdel pjhold pjrls` that run jobs as processes of this machine.
+"""A rehearsal PJM: its commands run jobs as processes of this machine.
 
 They print what manuals of Technical Computing Suite V4.0L20 and listings of a real machine show;
 no PJM could be run for this. What none of these shows is marked "assumed" in a comment.
@@ -26,5 +26,6 @@ A fault is in force while a file of its name is in `faults/`:
     no-history            nothing is known of a job that has left the queue
     runout                a job that has ended stays in state RNO
     error                 a job that is to start is stopped in state ERR
+    deadline              what runs is stopped, because its nodes have a deadline
     loading               pjstat says first that it is loading data
 """

@@ -36,6 +36,10 @@ def _command(name: str) -> Callable[[Server, list[str]], int]:
         from .listing import pjstat
 
         return pjstat
+    if name in ("pjwait", "pjacl"):
+        from . import questions
+
+        return {"pjwait": questions.pjwait, "pjacl": questions.pjacl}[name]
     return {"pjdel": pjdel, "pjhold": pjhold, "pjrls": pjrls}[name]
 
 

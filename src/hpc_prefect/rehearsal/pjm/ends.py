@@ -11,12 +11,20 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _DELETED, _HELD, _ELAPSE, _MEMORY, _FILES, _NODE, _SHELL, _OOM = 1, 4, 11, 12, 16, 20, 21, 23
+#: Why a job's nodes were taken. The first is a PJM code. The second is none of PJM's: a job of low
+#: priority whose nodes another one gets ends as CCL, with a REASON of its own; codes are assumed.
+DEADLINE, ANOTHER = 7, 0
 _KILL, _XCPU = int(signal.SIGKILL), int(signal.SIGXCPU)
 
-#: By PC: REASON, the number of the message and its sentence. The REASON of 20, 21 and 23 is
+#: By PC: REASON, the number of the message and its sentence. The REASON of 7, 20, 21 and 23 is
 #: assumed.
 _WORDS = {
     _DELETED: ("-", 7090, ""),
+    DEADLINE: (
+        "DEADLINE SCHEDULE STARTED",
+        7001,
+        "A deadline schedule was set on nodes running the job.",
+    ),
     _HELD: ("-", 7091, ""),
     _ELAPSE: ("ELAPSE LIMIT EXCEEDED", 7004, "The job exceeded its elapse time limit."),
     _MEMORY: ("LIMIT OVER MEMORY", 7005, "The job exceeded its memory limit."),
@@ -47,6 +55,11 @@ def of_run(job: Record, end: Record, *, oom_killer: bool) -> Record:
         return _of(job, _DELETED, ec=1, sn=_KILL)
     if job["held"]:
         return _of(job, _HELD, ec=1, sn=_KILL)
+    if taken := job["taken"]:
+        if taken["why"] == DEADLINE:
+            return _of(job, DEADLINE, ec=0, sn=_KILL)
+        codes = {"state": "CCL", "ec": 0, "pc": 0, "sn": _KILL}
+        return {**codes, "reason": "ANOTHER JOB STARTED", "message": ""}
     if end["end"] == "TIMEOUT" or job["limit"]:
         # As seen on a real machine for a job that SIGXCPU ended; for one that caught it assumed.
         return _of(job, _ELAPSE, ec=ec, sn=sn or (0 if ec else _XCPU))

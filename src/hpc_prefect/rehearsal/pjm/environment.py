@@ -22,12 +22,14 @@ def variables(server: Server, job: Record) -> dict[str, str]:
     with open(nodefile, "w") as file:
         file.write(f"{os.uname().nodename}\n" * job["nodes"])
     os.makedirs(scratch, mode=0o700, exist_ok=True)
+    config = server.config
     found = {
-        "HOME": server.config["home"],
+        "HOME": config["home"],
         "LOGNAME": job["user"],
-        "PATH": f"/usr/local/bin:/usr/bin:/bin:{server.config['commands']}",
-        "SHELL": server.config["shell"],
+        "PATH": ":".join([*config["path"], "/usr/local/bin:/usr/bin:/bin", config["commands"]]),
+        "SHELL": config["shell"],
         "USER": job["user"],
+        **config["environment"],
         **job["variables"],
         "PJM_APPNAME": "",
         "PJM_COMMENT": job["comment"],

@@ -9,7 +9,7 @@ from hpc_prefect.rehearsal import install as shared
 
 from .server import Server
 
-_COMMANDS = ("pjsub", "pjstat", "pjdel", "pjhold", "pjrls")
+_COMMANDS = ("pjsub", "pjstat", "pjdel", "pjwait", "pjhold", "pjrls", "pjacl")
 
 
 class ResourceGroup(TypedDict, total=False):
@@ -23,18 +23,24 @@ class ResourceGroup(TypedDict, total=False):
     accept: int  # jobs that may wait or run at once
     run: int  # jobs that may run at once
     gate: str  # what the site's own check says to every job
+    yields: bool  # whether its jobs are stopped when one of another group lacks their nodes
 
 
 class Options(TypedDict, total=False):
     """What `install` can be told; each has a default."""
 
+    commands: list[str]  # those of the scheduler's that the site has; all if not given
+    path: list[str]  # folders that come first on a job's PATH
+    environment: dict[str, str]  # what a job finds besides what the scheduler sets
+    wait: float  # seconds a job waits at least before it starts
     rscunits: list[str]
     default_rscunit: str
     rscgrps: dict[str, ResourceGroup]
     default_rscgrp: str
     nodes: int
     resources: list[str]  # -L items that the site has added
-    groups: list[str] | None  # those the user is in for -g; None: the real ones
+    # Those the user is in for -g; None: the real ones; "any": whatever is named.
+    groups: list[str] | Literal["any"] | None
     home: str  # the jobs' $HOME; the user's if not given
     shell: str
     again: Literal["restart", "norestart"]  # for a job that does not say
@@ -52,6 +58,9 @@ def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
     shared.only(options, Options.__annotations__)
     home, shell = shared.account()
     config = {
+        "path": [],
+        "environment": {},
+        "wait": 0.0,
         "rscunits": ["rscunit_ft01"],
         "rscgrps": {"small": {"node": (1, 384)}, "large": {"node": (385, 12288)}},
         "nodes": 384,
@@ -67,11 +76,12 @@ def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
         "linger": 0.3,
         "runout": 0.05,
         "gap": 0.2,
-        **options,
+        **{name: value for name, value in options.items() if name != "commands"},
     }
     config.setdefault("default_rscunit", next(iter(config["rscunits"])))  # type: ignore[call-overload]
     config.setdefault("default_rscgrp", next(iter(config["rscgrps"])))  # type: ignore[call-overload]
-    shared.write("pjm", folder, state, config, {name: name for name in _COMMANDS})
+    commands = {name: name for name in shared.chosen(_COMMANDS, options.get("commands"))}
+    shared.write("pjm", folder, state, config, commands)
 
 
 def stop(state: Path, *, patience: float = 30.0) -> None:

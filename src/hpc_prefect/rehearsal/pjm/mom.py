@@ -81,8 +81,8 @@ class Mom(BaseMom):
                 continue
             limits = server.config["rscgrps"][job["rscgrp"]]
             running = sum(1 for one in busy if one["rscgrp"] == job["rscgrp"])
-            if job["at"] > now:
-                self.later(job["at"])
+            if (ready := max(job["at"], job["accepted"] + server.config["wait"])) > now:
+                self.later(ready)
             elif server.fault("error"):
                 self._goes(job, "ERR", reason="INTERNAL ERROR")
             elif not limits.get("started", True):
@@ -91,6 +91,7 @@ class Mom(BaseMom):
                 self._waits_for(job, "RUNLIMIT EXCEED")
             elif job["nodes"] > free:
                 self._waits_for(job, "INSUFF NODE")
+                self._make_room(job, busy, free)
             else:
                 free -= job["nodes"]
                 busy.append(job)
@@ -102,6 +103,32 @@ class Mom(BaseMom):
                     self.later(ready)
                 else:
                     self._run(job)
+
+    def _make_room(self, job: Record, busy: list[Record], free: int) -> None:
+        """Stop jobs of groups that yield, the newest first, if this one can start then."""
+        groups = self.server.config["rscgrps"]
+        if groups[job["rscgrp"]].get("yields"):
+            return
+        leaving = [one for one in busy if one["taken"] or one["deleted"] or one["state"] == "RNO"]
+        free += sum(one["nodes"] for one in leaving)
+        victims = []
+        for one in reversed(busy):
+            if free >= job["nodes"]:
+                break
+            yields = groups[one["rscgrp"]].get("yields")
+            if yields and one["state"] == "RUN" and one not in leaving:
+                victims.append(one)
+                free += one["nodes"]
+        if free >= job["nodes"]:
+            for one in victims:
+                self._take(one, ends.ANOTHER)
+
+    def _take(self, job: Record, why: int) -> None:
+        """Have its nodes for something else."""
+        if not job["taken"] and not job["deleted"]:
+            job["taken"] = {"at": time.time(), "sent": False, "why": why}
+            self.server.save(job)
+            self.later(time.time())  # it is looked at once more at once
 
     def _waits_for(self, job: Record, reason: str) -> None:
         if job["reason"] != reason:
@@ -149,7 +176,9 @@ class Mom(BaseMom):
             job["engine"] = self.in_spool(self._name(job)) or self._submit(job)
             server.save(job)
         end = self.ended(job)
-        asked = job["deleted"] or job["held"]
+        if not job["taken"] and server.fault("deadline"):
+            self._take(job, ends.DEADLINE)
+        asked = job["deleted"] or job["held"] or job["taken"]
         if end is None:
             if not asked:
                 self._limit(job)
@@ -220,7 +249,7 @@ class Mom(BaseMom):
             return
         if end["state"] == "QUE":
             codes = {"ec": 0, "pc": 0, "sn": 0, "reason": ""}
-        again = dict.fromkeys(("engine", "session", "limit", "held"))
+        again = dict.fromkeys(("engine", "session", "limit", "held", "taken"))
         retries = job["retries"] + 1
         self._goes(job, end["state"], begun=0.0, ended=0.0, retries=retries, **again, **codes)
 

@@ -97,13 +97,17 @@ def _job(server: Server, asked: Record, file: str) -> Record:
         "host": os.uname().nodename,
         "shell": server.config["shell"],
         "late": server.fault("late"),
-        **dict.fromkeys(("deleted", "held", "engine", "session", "limit", "memory_used", "cpu")),
+        **dict.fromkeys(
+            ("deleted", "held", "taken", "engine", "session", "limit", "memory_used", "cpu")
+        ),
     }
 
 
 def _group(config: Record, asked: str) -> str:
     known = config["groups"]
-    if known is None:
+    if known == "any" and asked:
+        return asked
+    if known is None or known == "any":
         known = [grp.getgrgid(gid).gr_name for gid in {os.getgid(), *os.getgroups()} if _named(gid)]
     if asked and asked not in known:
         raise refusal("pjsub", 71, f"Group not authorized to submit a job: {asked} (group).")
@@ -122,8 +126,8 @@ def _admit(server: Server, rscgrp: str) -> None:
     limits = server.config["rscgrps"][rscgrp]
     if said := limits.get("gate"):
         raise refusal("pjsub", 79, f"{said}.")
-    most, alive = limits.get("accept"), server.alive()
-    full = most is not None and sum(1 for job in alive if job["rscgrp"] == rscgrp) >= most
+    most = limits.get("accept")
+    full = most is not None and sum(job["rscgrp"] == rscgrp for job in server.alive()) >= most
     if server.fault("over-limit") or full:
         target = "rg-accept" if full else "ru-accept"
         raise refusal("pjsub", 72, f"Job exceeded the accept limit: {target}.")

@@ -8,7 +8,15 @@ import time
 from hpc_prefect.rehearsal.text import Refusal
 
 #: The hundreds of each command's messages.
-_HUNDREDS = {"pjsub": 0, "pjdel": 1, "pjstat": 2, "pjhold": 3, "pjrls": 4}
+_HUNDREDS = {
+    "pjsub": 0,
+    "pjdel": 1,
+    "pjstat": 2,
+    "pjhold": 3,
+    "pjrls": 4,
+    "pjwait": 6,
+    "pjacl": 32,
+}
 _UNITS = {
     "Ki": 2**10,
     "Mi": 2**20,

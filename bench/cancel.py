@@ -1,0 +1,189 @@
+"""What ends a job with its flow, and how soon: the table of docs/resume.md.
+
+Source × kind of task × scheduler. The schedulers are the local one and the rehearsal's PBS and PJM,
+and Slurm where `sinfo` answers. Run by hand; it takes some minutes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import HOME, prefect_server  # before Prefect
+
+# isort: split
+
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelling
+
+from hpc_prefect import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.rehearsal import pbs, pjm
+
+SIGNALS = {
+    "Ctrl-C": signal.SIGINT,
+    "SIGTERM": signal.SIGTERM,
+    "SIGHUP": signal.SIGHUP,
+    "kill -9": signal.SIGKILL,
+}
+SOURCES = (
+    *("cancelled in Prefect", "jobs cancel", *SIGNALS, "failed sibling"),
+    *("timeout of the call", "timeout of the task", "timeout of the flow"),
+)
+KINDS = ("async", "sync", "thread")
+#: A sync task calls one job after the other; Prefect cannot time out a thread.
+NOT_THERE = {("sync", "failed sibling"), ("thread", "timeout of the task")}
+AT_ONCE = 3
+FLOWS = Path(__file__).with_name("cancel_flows.py")
+LIMIT = 8.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    scheduler: str
+    kind: str
+    source: str
+
+    @property
+    def folder(self) -> Path:
+        return HOME / "cells" / "-".join((self.scheduler, self.kind, *self.source.split()))
+
+
+def save_blocks() -> list[str]:
+    """The names of the schedulers that are here."""
+    CommandBlock(command_name="sh", executable_key="sh", default_args=["-c"]).save(
+        "cmd-sh", _sync=True
+    )
+    ExecutionProfileBlock(profile_name="sh", command_name="sh", walltime="00:20:00").save(
+        "exec-sh", _sync=True
+    )
+    shell = {"executables": {"sh": "/bin/sh"}, "poll_interval": 2.0}
+    profiles = {
+        "local": {"local": {"slots": 8, "spool": str(HOME / "spool"), "kill_grace": 1.0}},
+        "pbs": {"pbs": {}},
+        "pjm": {"pjm": {}},
+        "slurm": {"slurm": {}},
+    }
+    here = ["local", "pbs", "pjm"] + ["slurm"] * (shutil.which("sinfo") is not None)
+    for name in here:
+        HPCProfileBlock(scheduler=name, **shell, **profiles[name]).save(f"hpc-{name}", _sync=True)
+    return here
+
+
+def measured(cell: Cell) -> tuple[str, str, str]:
+    """What became of the job, the run's state, and seconds from the cause to the job's end."""
+    cell.folder.mkdir(parents=True)
+    with (cell.folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, str(FLOWS), cell.kind, cell.source, str(cell.folder),
+             f"hpc-{cell.scheduler}"],
+            stdout=said, stderr=said,
+        )  # fmt: skip
+    pid = wait_for(lambda: number(cell.folder / "pid"), 120)
+    if pid is None:
+        process.kill()
+        return "did not start", "", ""
+    began = cause(cell, process)
+    gone = wait_for(lambda: not alive(pid) or process.poll() is not None, 60)
+    gone = gone and wait_for(lambda: not alive(pid), 20)
+    seconds = time.time() - began
+    process.wait(90)
+    state = run_state(cell)
+    if gone:
+        return "cancelled", state, f"{max(0.0, seconds):.1f}"
+    os.kill(pid, signal.SIGKILL)
+    return "runs on", state, ""
+
+
+def cause(cell: Cell, process: subprocess.Popen[bytes]) -> float:
+    """Bring it about; when it happens, or will."""
+    if cell.source in SIGNALS:
+        time.sleep(1)  # a person is no faster
+        process.send_signal(SIGNALS[cell.source])
+    elif cell.source == "cancelled in Prefect":
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run(cell), Cancelling())
+    elif cell.source == "jobs cancel":
+        main = "import sys; from hpc_prefect.cli import main; sys.exit(main())"
+        began = time.time()
+        subprocess.run(
+            [sys.executable, "-c", main, "jobs", "cancel", "long", "--work-dir", str(cell.folder)],
+            capture_output=True,
+        )
+        return began
+    elif cell.source.startswith("timeout"):
+        return float((cell.folder / "t0").read_text()) + LIMIT
+    return time.time()
+
+
+def flow_run(cell: Cell) -> str:
+    (claim,) = cell.folder.glob(".hpc-prefect/*/claim-1")
+    return str(json.loads(claim.read_text())["flow_run"])
+
+
+def run_state(cell: Cell) -> str:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run(cell)).state
+    return state.name if state else ""
+
+
+def number(path: Path) -> int | None:
+    return int(path.read_text()) if path.exists() else None
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds: float):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found or None
+
+
+def main() -> None:
+    stands = {"pbs": pbs, "pjm": pjm}
+    paths = []
+    for name, stand_in in stands.items():
+        bin_folder = HOME / f"{name}-bin"
+        stand_in.install(bin_folder, HOME / f"{name}-state")
+        paths.append(str(bin_folder))
+    os.environ["PATH"] = os.pathsep.join([*paths, os.environ["PATH"]])
+    try:
+        with prefect_server():
+            names = save_blocks()
+            cells = [
+                Cell(*each)
+                for each in itertools.product(names, KINDS, SOURCES)
+                if each[1:] not in NOT_THERE
+            ]
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                found = dict(zip(cells, pool.map(measured, cells), strict=True))
+    finally:
+        for name, stand_in in stands.items():
+            stand_in.stop(HOME / f"{name}-state")
+    print("| what happens | kind of task | job | flow run | seconds: " + ", ".join(names) + " |")
+    print("|---|---|---|---|---|")
+    for source, kind in itertools.product(SOURCES, KINDS):
+        if (kind, source) in NOT_THERE:
+            continue
+        row = [found[Cell(name, kind, source)] for name in names]
+        jobs, states = ({each[i] for each in row} for i in (0, 1))
+        seconds = ", ".join(each[2] or "–" for each in row)
+        print(f"| {source} | {kind} | {' / '.join(jobs)} | {' / '.join(states)} | {seconds} |")
+
+
+if __name__ == "__main__":
+    main()

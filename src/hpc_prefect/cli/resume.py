@@ -1,0 +1,40 @@
+"""`hpc-prefect resume`: go on with a flow run that died or failed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hpc_prefect.cli.verbs import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    resume = verbs.add_parser(
+        "resume",
+        help="go on with a flow run that died or failed",
+        description="Go on with a flow run that died or failed, as the same flow run: finished "
+        "tasks give their stored results, jobs are taken up where they are. It is said beforehand "
+        "which finished tasks will run again, and why.",
+    )
+    resume.add_argument("flow_run", metavar="FLOW_RUN", help="its id or name")
+    resume.add_argument(
+        "--entrypoint", default="", metavar="FILE:FLOW",
+        help="the flow, where it is not where the run was started from",
+    )  # fmt: skip
+    resume.add_argument(
+        "--dead", action="store_true", help="its process is dead, where that cannot be told"
+    )
+    resume.add_argument(
+        "--plan", action="store_true", help="only say what would be done, and change nothing"
+    )
+    resume.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from hpc_prefect.resuming import carry_out, plan
+
+    planned = plan(arguments.flow_run, entrypoint=arguments.entrypoint, dead=arguments.dead)
+    print("\n".join(planned.lines()), file=sys.stderr)
+    if not arguments.plan:
+        carry_out(planned)
+    return 0

@@ -1,0 +1,248 @@
+"""Cancelling jobs by their folders alone: without their flow, its process, or Prefect."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.claim import this_process
+from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.jobs.ask import Desk, at_each_desk
+from hpc_prefect.jobs.find import list_jobs
+from hpc_prefect.jobs.known import KnownJob, read_job
+from hpc_prefect.jobs.standing import NOT_SUBMITTED
+from hpc_prefect.schedulers.base import NoAnswer
+
+#: Seconds for which an end is waited for.
+CONFIRM = 20.0
+#: Seconds between two tries of a cancellation that the scheduler did not take in.
+_AGAIN = 2.0
+#: Between two looks, from the first to the longest.
+_SOON, _LATER = 0.1, 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancellation:
+    """What became of the wish to cancel a job.
+
+    Attributes:
+        confirmed: nothing of it runs any more, or ever did.
+        words: how that is known, or what is not.
+        job: as its folder tells it afterwards.
+    """
+
+    job: KnownJob
+    confirmed: bool
+    words: str
+
+
+@dataclass
+class _Wish:
+    """A job whose end is under way.
+
+    Attributes:
+        ids: what is to be cancelled; found by its tag when its submission was in doubt.
+        ended: ids whose end has been seen.
+        words: how it ended; empty while it has not.
+        silence: what is not known, for the one who waited in vain.
+    """
+
+    job: KnownJob
+    ids: list[str]
+    ended: set[str] = field(default_factory=set)
+    words: str = ""
+    silence: str = ""
+
+
+def cancel_jobs_of(
+    flow_run_id: str,
+    folders: Iterable[str | os.PathLike[str]],
+    *,
+    by: str = "user",
+    wait: float = CONFIRM,
+) -> list[Cancellation]:
+    """Cancel all jobs that a flow run worked for and that have no verdict yet.
+
+    Args:
+        flow_run_id: of the outermost flow run, as claims name it. A job that another run took
+            over from it is that one's.
+        folders: work_dirs, campaigns' folders or jobs', in any mixture.
+        by: `user` or `timeout`: what the job's verdict will tell.
+        wait: seconds for which their ends are waited for.
+    """
+    found = {job.folder.path: job for folder in folders for job in list_jobs(folder)}
+    jobs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
+    return cancel_jobs(jobs, by=by, wait=wait)
+
+
+def cancel_jobs(
+    jobs: Sequence[KnownJob], *, by: str = "user", wait: float = CONFIRM
+) -> list[Cancellation]:
+    """Write the wish into each job's folder, ask the schedulers, and wait for the ends.
+
+    A living claimant ends its job as cancelled; the verdict of a job that nobody claims is written
+    by whoever attaches to it, or starts its flow again. Whatever is not confirmed in time is asked
+    for again by those, or by another call.
+    """
+    deadline = time.monotonic() + wait
+    done: dict[str, Cancellation] = {}
+    wishes = []
+    for job in jobs:
+        if words := _nothing_to_cancel(job):
+            done[job.folder.path] = Cancellation(job=job, confirmed=not job.problem, words=words)
+        else:
+            wishes.append(_wish(job, by))
+    at_each_desk(
+        lambda desk, theirs: _Ends(desk, _of(wishes, theirs), deadline).bring_about(),
+        [wish.job for wish in wishes],
+    )
+    _await_claimants([wish for wish in wishes if wish.job.spec is None], deadline)
+    done |= {wish.job.folder.path: _told(wish) for wish in wishes}
+    return [done[job.folder.path] for job in jobs]
+
+
+def _nothing_to_cancel(job: KnownJob) -> str:
+    """Why there is no job to cancel; empty when there is, or may be, one."""
+    if job.problem:
+        return f"its folder cannot be read: {job.problem}"
+    if job.ended_surely:
+        return f"it had ended: {job.standing.state if job.is_over else job.standing.reason}"
+    if job.standing.state == NOT_SUBMITTED:
+        return "it was never submitted"
+    return ""
+
+
+def _wish(job: KnownJob, by: str) -> _Wish:
+    """Write it down first: whoever takes the job up then knows of it, also if we die now."""
+    wish = _Wish(job, list(job.ids))
+    try:
+        job.folder.note_wish(by=by, who=this_process().describe())
+    except TransportError as error:  # a full disk must not keep a job alive
+        wish.silence = f"; its folder could not be told ({error})"
+    return wish
+
+
+def _of(wishes: Sequence[_Wish], jobs: Sequence[KnownJob]) -> list[_Wish]:
+    paths = {job.folder.path for job in jobs}
+    return [wish for wish in wishes if wish.job.folder.path in paths]
+
+
+def _await_claimants(wishes: Sequence[_Wish], deadline: float) -> None:
+    """Jobs that were not submitted yet: nobody but their living claimants can say more."""
+    pause = _SOON
+    while any(not wish.words for wish in wishes) and time.monotonic() < deadline:
+        for wish in wishes:
+            _look(wish)
+            wish.silence = "it is not submitted yet; its process has been told not to"
+        pause = _rest(pause, deadline)
+
+
+class _Ends:
+    """The ends of some jobs of one scheduler."""
+
+    def __init__(self, desk: Desk, wishes: list[_Wish], deadline: float) -> None:
+        self._desk = desk
+        self._wishes = wishes
+        self._deadline = deadline
+        self._heard: set[str] = set()  # ids whose cancellation the scheduler took in
+        self._try_at = 0.0
+
+    def bring_about(self) -> None:
+        """Ask for them until all are seen, or it is time."""
+        pause = max(_SOON, self._desk.scheduler.hurry)
+        while True:
+            self._find_those_in_doubt()
+            self._ask_for_the_end()
+            self._observe()
+            for wish in self._open():
+                _look(wish)
+            if not self._open() or time.monotonic() >= self._deadline:
+                return
+            pause = _rest(pause, self._deadline)
+
+    def _open(self) -> list[_Wish]:
+        return [wish for wish in self._wishes if not wish.words]
+
+    def _find_those_in_doubt(self) -> None:
+        name = self._desk.scheduler.name
+        for wish in self._open():
+            if wish.ids:
+                continue
+            found = self._desk.find(wish.job.tag, self._deadline)
+            if isinstance(found, NoAnswer):
+                wish.silence = f"{name} did not say whether it was submitted ({found.said})"
+            elif found:
+                wish.ids = found
+            else:
+                wish.silence = f"whether it was submitted is not known; {name} lists no such job"
+
+    def _ask_for_the_end(self) -> None:
+        if time.monotonic() < self._try_at:
+            return
+        tags = {
+            each: wish.job.tag
+            for wish in self._open()
+            for each in wish.ids
+            if each not in self._heard | wish.ended
+        }
+        if not tags:
+            return
+        said = self._desk.cancel(tags, self._deadline)
+        if isinstance(said, NoAnswer):
+            self._try_at = time.monotonic() + _AGAIN
+            for wish in self._open():
+                wish.silence = f"{self._desk.scheduler.name} did not take it in ({said.said})"
+        else:
+            self._heard |= set(tags)
+
+    def _observe(self) -> None:
+        asked = {each: wish for wish in self._open() for each in wish.ids}
+        if not asked:
+            return
+        for job_id, seen in self._desk.observe(list(asked), self._deadline).items():
+            self._note(asked[job_id], job_id, seen)
+
+    def _note(self, wish: _Wish, job_id: str, seen: Observation | NoAnswer | None) -> None:
+        name = self._desk.scheduler.name
+        if isinstance(seen, NoAnswer):
+            wish.silence = wish.silence or f"{name} gave no answer ({seen.said})"
+        elif seen is None or (seen.tag and seen.tag != wish.job.tag):
+            wish.silence = f"{name} lists {job_id} no longer, and its end was not seen"
+        elif seen.state is not JobState.ENDED:
+            if job_id in self._heard:
+                wish.silence = f"{name} has been asked, and lists it as {seen.word or seen.state}"
+        else:
+            wish.ended.add(job_id)
+            if wish.ended >= set(wish.ids):
+                wish.words = f"{name} says {seen.word}"
+
+
+def _look(wish: _Wish) -> None:
+    """What its folder says by now."""
+    job = read_job(wish.job.folder.path, wish.job.folder.transport)
+    if job.is_over:
+        wish.words = f"its process says: {job.standing.state}"
+    elif job.exit is not None and len(wish.ids) <= 1:
+        wish.words = wish.words or "its own record says that it ended"
+    wish.ids += [each for each in job.ids if each not in wish.ids]
+
+
+def _rest(pause: float, deadline: float) -> float:
+    """Sleep; returns the next pause."""
+    time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+    return min(_LATER, 1.5 * pause)
+
+
+def _told(wish: _Wish) -> Cancellation:
+    folder = wish.job.folder
+    job = read_job(folder.path, folder.transport)
+    if wish.words and not job.is_over:
+        with contextlib.suppress(TransportError):  # that it ended can be found out again
+            folder.note_wish("ended", said=wish.words)
+        job = read_job(folder.path, folder.transport)
+    words = wish.words or wish.silence or "its end was asked for and not seen"
+    return Cancellation(job=job, confirmed=bool(wish.words), words=words)

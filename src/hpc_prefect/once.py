@@ -1,0 +1,72 @@
+"""A cache policy for users' own tasks: what finished in a campaign is not done again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.utilities.hashing import hash_objects
+
+from hpc_prefect.campaigns import campaign_folder
+from hpc_prefect.job.identity import digest
+from hpc_prefect.scopes import current_frame, root_flow
+
+#: With this every key begins, so that `resume` can tell which results it will find.
+PREFIX = "hpc-prefect-once-"
+
+
+@dataclass
+class Once(CachePolicy):
+    """A finished task of a campaign gives its stored result when the campaign is continued.
+
+        @task(cache_policy=ONCE)
+        def prepare(work_dir: str) -> Hamiltonian: ...
+
+    A result is found again by the campaign, the scope (an iteration, a walker, the tasks around),
+    the task's name, its inputs, and by which of several identical calls it is. Prefect's own
+    policies differ in two things that matter here: a changed comment in the task makes them run
+    it again, and of two identical calls they run one.
+
+    The task's source is not looked at: after a change of what it computes, give it another name,
+    or begin the campaign anew.
+
+    Attributes:
+        work_dir: which input of the task, or else which parameter of the flow, is the `work_dir`
+            of the campaign. Where neither has it, results are found by retries and `resume` of
+            the same flow run, not by a script that is started again.
+    """
+
+    work_dir: str = "work_dir"
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """The name under which Prefect stores this call's result; None when it has none."""
+        what = _inputs_digest(inputs)
+        if what is None:
+            return None
+        folder = inputs.get(self.work_dir) or flow_parameters.get(self.work_dir)
+        where = campaign_folder(folder) if folder else _flow_run()
+        # Our frame is named by the task, and numbered among identical ones.
+        return PREFIX + digest([where, current_frame().path, what])[:40]
+
+
+def _inputs_digest(inputs: dict[str, Any]) -> str | None:
+    try:
+        return digest(inputs)
+    except TypeError:  # not made of plain values: as Prefect does
+        return hash_objects(inputs)
+
+
+def _flow_run() -> str:
+    flow = root_flow()
+    return str(flow.flow_run.id) if flow and flow.flow_run else ""
+
+
+ONCE = Once()

@@ -1,0 +1,66 @@
+"""The same on PBS (the stand-in): its commands, its ids and names, from the journal's intent."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.spec import Site
+from hpc_prefect.jobs import ask, attach, cancel_jobs, list_jobs
+from hpc_prefect.rehearsal.pbs.install import install, stop
+from hpc_prefect.schedulers import scheduler_for
+
+from ..executor.rig import Rig, Told, dead_process, until
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Its commands are on PATH; jobs left there are ended."""
+    commands, state = tmp_path / "bin", tmp_path / "state"
+    install(commands, state, ncpus=4)
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{commands}:{before}"
+    try:
+        yield Site(scheduler="pbs")
+    finally:
+        os.environ["PATH"] = before
+        stop(state)
+
+
+def request(rig: Rig, site: Site, text: str, key: str = "k", **given: object):
+    spec = dataclasses.replace(rig.spec(program=rig.program(text, key)), site=site)
+    return rig.request(spec, key, poll_interval=1.0, **given)
+
+
+async def left_by_a_dead_process(rig: Rig, site: Site, text: str, key: str = "k") -> None:
+    connection = rig.connection(scheduler_for("pbs"))
+    told = Told()
+    asked = dataclasses.replace(
+        request(rig, site, text, key, listener=told), claimant=dead_process()
+    )
+    with rig.under_way(asked, connection):
+        await until(lambda: "running as" in str(told.states), "the job's start")
+
+
+async def test_jobs_on_pbs_are_listed_asked_about_cancelled_and_attached_to(rig, site):
+    gate = rig.folder / "gate"
+    await left_by_a_dead_process(rig, site, "sleep 600", "endless")
+    await left_by_a_dead_process(rig, site, f"until [ -e {gate} ]; do sleep 0.05; done", "gated")
+    jobs = {job.key: job for job in await asyncio.to_thread(ask, list_jobs(rig.work))}
+    assert [job.standing.state for job in jobs.values()] == ["running", "running"]
+    assert jobs["gated"].where.startswith("pbs@")
+
+    (done,) = await asyncio.to_thread(cancel_jobs, [jobs["endless"]])
+    assert (done.confirmed, done.job.standing.state) == (True, "ended"), done.words
+    result = await asyncio.to_thread(attach, done.job)
+    assert result.verdict.reason is Reason.CANCELLED
+
+    gate.touch()
+    assert (await asyncio.to_thread(attach, jobs["gated"])).succeeded
+    assert len(rig.runs()) == 2

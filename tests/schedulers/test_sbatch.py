@@ -1,0 +1,345 @@
+"""Slurm's dialect as pure text: what a job asks for, what is refused, and sbatch's answers.
+
+The recordings are of a real Slurm 22.05.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hpc_prefect.job.dialogue import Reply
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.base import Accepted, Refused, Ticket, Unclear
+from hpc_prefect.schedulers.slurm import SlurmScheduler
+
+from .slurm_rig import SLURM, TICKET, recorded, spec, submission
+
+ALWAYS = ["--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8", "--time=0-01:30:00"]
+
+
+def directives(*given: Any, **changes: Any) -> list[str]:
+    """The options in the script after those that every job has."""
+    lines = SLURM.preamble(spec(*given, **changes), TICKET).directives
+    assert all(line.startswith("#SBATCH --") for line in lines)
+    return [line.removeprefix("#SBATCH ") for line in lines][len(ALWAYS) :]
+
+
+# --- what is asked for
+
+
+def test_the_scheduler_is_registered_under_its_name_and_runs_elsewhere() -> None:
+    found = scheduler_for("slurm")
+    assert isinstance(found, SlurmScheduler)
+    assert (found.name, found.runs_here) == ("slurm", False)
+
+
+def test_the_shape_is_in_the_script_and_nothing_that_was_not_asked_for() -> None:
+    preamble = SLURM.preamble(spec(), TICKET)
+    assert preamble.directives == tuple(f"#SBATCH {option}" for option in ALWAYS)
+
+
+def test_the_script_learns_its_id_and_how_often_it_was_requeued() -> None:
+    preamble = SLURM.preamble(spec(), TICKET)
+    assert preamble.id_expression == '"$SLURM_JOB_ID"'
+    assert preamble.restarts == '"${SLURM_RESTART_COUNT:-0}"'
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "0-00:00:01"), (86399, "0-23:59:59"), (86400, "1-00:00:00"), (200_000, "2-07:33:20")],
+)
+def test_a_walltime_over_a_day_is_written_with_days(seconds: int, text: str) -> None:
+    lines = SLURM.preamble(spec(walltime=seconds), TICKET).directives
+    assert f"#SBATCH --time={text}" in lines
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"), [(1, "1M"), (1024**2, "1M"), (1024**2 + 1, "2M"), (3 * 1024**3, "3072M")]
+)
+def test_memory_is_rounded_up_to_megabytes(asked: int, text: str) -> None:
+    assert directives(memory_per_node=asked) == [f"--mem={text}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "--gpus-per-node=3"),
+        ({"gpu_type": "a100"}, "--gpus-per-node=a100:3"),
+        ({"gpu_option": "gres"}, "--gres=gpu:3"),
+        ({"gpu_option": "gres", "gpu_type": "a100"}, "--gres=gpu:a100:3"),
+    ],
+)
+def test_gpus_are_asked_for_as_the_site_wants_it(options: dict[str, Any], line: str) -> None:
+    assert directives(options, gpus_per_node=3) == [line]
+    assert directives(options) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"qos": "long"}, "--qos=long"),
+        ({"reservation": "day"}, "--reservation=day"),
+        ({"constraint": "[ib|opa]&ssd"}, "--constraint=[ib|opa]&ssd"),
+        ({"exclusive": True}, "--exclusive"),
+        ({"qpu": ["a", "b"]}, "--qpu=a,b"),
+        ({"requeue": "yes"}, "--requeue"),
+        ({"requeue": "no"}, "--no-requeue"),
+        ({"directives": ["--licenses=fluent"]}, "--licenses=fluent"),
+    ],
+)
+def test_each_option_is_one_directive(options: dict[str, Any], line: str) -> None:
+    assert SLURM.problems(spec(options)) == []
+    assert directives(options) == [line]
+
+
+def test_queue_and_project_are_partition_and_account() -> None:
+    site = {"queue": "debug,long", "project": "gz00"}
+    assert directives({}, site) == ["--partition=debug,long", "--account=gz00"]
+    assert SLURM.problems(spec({}, site)) == []
+
+
+def test_a_job_with_secrets_is_never_requeued() -> None:
+    assert directives(secret_names=("TOKEN",)) == ["--no-requeue"]
+    asked = spec({"requeue": "yes"}, secret_names=("TOKEN",))
+    assert SLURM.problems(asked) == [
+        "slurm.requeue is 'yes', but the profile has a secret_environment: a job reads its secrets"
+        " once, so a requeued one would have none; choose 'no', or use retries"
+    ]
+
+
+# --- what is refused
+
+
+REFUSED = {
+    "the job's name is how it is found again": ["-J x", "--job-name=x"],
+    "output goes to the job folder": [
+        *("-o x", "-ox", "--output=x", "--output x", "--outp=x", "-e x", "-ex", "--error=x"),
+        "--open-mode=append",
+    ],
+    "the program runs in work_dir": ["-D /x", "--chdir=/x"],
+    "one call is one job": [
+        *("-a 1-2", "-a1-2", "--array=1-2", "--arr=1-2", "-Ha1-2", "--comment=x --array=1-2"),
+        *('--comment=x "--array=1-2"', "--comment=x --ar'ra'y=1-2", "-\\a 1-2"),
+    ],
+    "the other commands would ask another cluster": ["-M x", "--clusters=x", "--cluster=x"],
+    "the flow waits by itself": ["-W", "-QW", "--wait"],
+    "set ranks_per_node in the execution profile": ["-n 4", "--ntasks=4", "--ntasks-per-node=4"],
+    "set threads_per_rank in the execution profile": ["-c 4", "-c4", "--cpus-per-task=4"],
+    "set walltime in the execution profile": ["-t 5", "-t5", "--time=5"],
+    "set num_nodes in the execution profile": ["-N 5", "-N5", "--nodes=5"],
+    "set project_cpu or project_gpu": ["-A x", "--account=x"],
+    "set queue_cpu or queue_gpu": ["-p x", "--partition=x"],
+    "set memory_per_node in the execution profile": ["--mem=5G", "--mem-per-cpu=5G"],
+    "set slurm.requeue": ["--requeue", "--no-requeue"],
+    "the script is ours": ["--wrap=true"],
+    "the job would not be submitted": ["--test-only"],
+    "it is given": ["--parsable"],
+}
+
+
+@pytest.mark.parametrize("line", [line for lines in REFUSED.values() for line in lines])
+def test_a_directive_that_would_undo_ours_is_refused_in_every_spelling(line: str) -> None:
+    (why,) = (why for why, lines in REFUSED.items() if line in lines)
+    assert SLURM.problems(spec({"directives": [line]})) == [
+        f"slurm.directives {line!r} cannot be given: {why}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--nice", "--nice -5", "--time-min=5", "--mem-bind=local", "--wait-all-nodes=1", "-H"),
+        *("--dependency=afterok:5", "--comment=x", "--cpus-per-gpu=2", "-k", "-x n1", "--"),
+    ],
+)
+def test_other_directives_are_the_sites_own(line: str) -> None:
+    assert SLURM.problems(spec({"directives": [line]})) == []
+    assert SLURM.preamble(spec({"directives": [line]}), TICKET).directives[-1] == f"#SBATCH {line}"
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t", "--x\nrm -rf x", "--x\r", "--x\u2028b"])
+def test_a_directive_is_one_line(line: str) -> None:
+    assert SLURM.problems(spec({"directives": [line]})) == [
+        f"slurm.directives is {line!r}: write one option on one line"
+    ]
+
+
+@pytest.mark.parametrize("line", ["licenses=fluent", '"--array=1-2"', " --licenses=fluent"])
+def test_a_directive_begins_with_a_dash(line: str) -> None:
+    assert f"slurm.directives is {line!r}: it must begin with - (the prefix is added)" in (
+        SLURM.problems(spec({"directives": [line]}))
+    )
+
+
+VALUES = ["queue", "project", "slurm.qos", "slurm.reservation", "slurm.constraint"]
+
+
+def with_value(what: str, value: Any, **changes: Any) -> JobSpec:
+    """A job whose field of that name has this value."""
+    name = what.removeprefix("slurm.")
+    return spec({name: value} if "." in what else {}, {} if "." in what else {name: value})
+
+
+@pytest.mark.parametrize(
+    "value", ["a\n#SBATCH --array=1-9", "a b", "a'b", 'a"b', "a\\b", "$a", "é"]
+)
+@pytest.mark.parametrize("what", [*VALUES, "slurm.gpu_type"])
+def test_a_value_that_is_no_plain_word_is_refused(what: str, value: str) -> None:
+    assert SLURM.problems(with_value(what, value)) == [
+        f"{what} is {value!r}: a name or value for the scheduler has no blanks, quotes or other"
+        " special characters"
+    ]
+
+
+def test_each_qpu_is_a_plain_word() -> None:
+    (problem,) = SLURM.problems(spec({"qpu": ["good", "b ad"]}))
+    assert problem.startswith("slurm.qpu is 'b ad': ")
+
+
+@given(st.sampled_from(VALUES), st.text(min_size=1))
+@example("queue", "a\n#SBATCH --array=1-9")
+@example("queue", "a\x85b")
+def test_no_value_makes_another_line_or_another_option(what: str, value: str) -> None:
+    job = with_value(what, value)
+    if not SLURM.problems(job):
+        text = "\n".join(SLURM.preamble(job, TICKET).directives)
+        assert len(text.splitlines()) == len(ALWAYS) + 1
+        assert shlex.split(text.splitlines()[-1]) == text.splitlines()[-1].split(" ")
+
+
+@given(st.lists(st.text(min_size=1).map("-".__add__), min_size=1))
+def test_no_free_directive_makes_another_line(lines: list[str]) -> None:
+    job = spec({"directives": lines})
+    if not SLURM.problems(job):
+        text = "\n".join(SLURM.preamble(job, TICKET).directives)
+        assert len(text.splitlines()) == len(ALWAYS) + len(lines)
+
+
+def test_a_work_dir_with_a_backslash_is_refused() -> None:
+    (problem,) = SLURM.problems(spec(work_dir="/w/a\\b"))
+    assert problem == (
+        "work_dir is '/w/a\\\\b': Slurm cannot write output below it, because it drops backslashes"
+        " from such paths; choose a folder without one"
+    )
+    assert SLURM.problems(spec(work_dir='/w/it\'s %j "a"\n$(b) `c`;é')) == []
+
+
+# --- submitting
+
+
+def test_a_submission_names_the_job_and_its_files_and_keeps_percent_signs() -> None:
+    ticket = Ticket(
+        tag="htag",
+        folder="/w %j/f",
+        script="/w %j/f/s.sh",
+        scheduler_out="/w %j/f/o",
+        scheduler_err="/w %j/f/%%e",
+    )
+    command = next(SLURM.submit(spec(work_dir="/w %j"), ticket))
+    assert command.argv == (
+        *("sbatch", "--parsable", "--job-name=htag", "--chdir=/w %j", "--output=/w %%j/f/o"),
+        *("--error=/w %%j/f/%%%%e", "--open-mode=truncate", "/w %j/f/s.sh"),
+    )
+
+
+@pytest.mark.parametrize(("name", "job_id"), [("sbatch_ok", "4"), ("sbatch_ok_cluster", "6")])
+def test_an_accepted_job_has_an_id(name: str, job_id: str) -> None:
+    assert submission(recorded(name)) == Accepted(job_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "sbatch_bad_account",
+            "Batch job submission failed: Invalid account or account/partition combination"
+            " specified",
+        ),
+        ("sbatch_bad_feature", "Batch job submission failed: Invalid feature specification"),
+        ("sbatch_bad_gres", "Invalid generic resource (gres) specification"),
+        (
+            "sbatch_bad_partition",
+            "invalid partition specified: nosuch\n"
+            "Batch job submission failed: Invalid partition name specified",
+        ),
+        ("sbatch_bad_qos", "Batch job submission failed: Invalid qos specification"),
+        (
+            "sbatch_crlf",
+            "Batch script contains DOS line breaks (\\r\\n)\n"
+            "instead of expected UNIX line breaks (\\n).",
+        ),
+        ("sbatch_empty", "Batch script is empty!"),
+        ("sbatch_malformed_nodes", '"zero" is not a valid node count'),
+        ("sbatch_malformed_time", "Invalid --time specification"),
+        ("sbatch_missing_script", "Unable to open file nosuch.sh"),
+        (
+            "sbatch_noshebang",
+            "This does not look like a batch script.  The first\n"
+            "line must start with #! followed by the path to an interpreter.\n"
+            "For instance: #!/bin/sh",
+        ),
+        (
+            "sbatch_over_partition_time_enforced",
+            "Batch job submission failed: Requested time limit is invalid (missing or exceeds some"
+            " limit)",
+        ),
+        (
+            "sbatch_too_many_nodes_enforced",
+            "Batch job submission failed: More processors requested than permitted",
+        ),
+        (
+            "sbatch_too_much_mem",
+            "Memory specification can not be satisfied\n"
+            "Batch job submission failed: Requested node configuration is not available",
+        ),
+        (
+            "sbatch_unknown_option",
+            "sbatch: unrecognized option '--bogus'\n"
+            'Try "sbatch --help" for more information',
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_told_in_slurms_own_words(name: str, said: str) -> None:
+    assert submission(recorded(name)) == Refused(said)
+
+
+@pytest.mark.parametrize("name", ["sbatch_qos_limit_3", "sbatch_max_job_count"])
+def test_too_many_waiting_jobs_are_a_full_queue(name: str) -> None:
+    outcome = submission(recorded(name))
+    assert isinstance(outcome, Refused)
+    assert outcome.full
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        recorded("ctld_down_sbatch"),
+        recorded("ctld_hung_sbatch"),  # this job was created
+        recorded("sbatch_ok_plain"),
+        Reply(None, "4\n"),
+        Reply(None, "", "sbatch: error: Slurm temporarily unable to accept job, sleeping"),
+        Reply(0, ""),
+        Reply(0, "4\n5\n"),
+        Reply(0, "4x"),
+        Reply(0, "9" * 5000),
+        Reply(1, "4\n", "sbatch: error: Batch job submission failed: Invalid qos specification"),
+        Reply(
+            1, "", "sbatch: error: Batch job submission failed: Resource temporarily unavailable"
+        ),
+        Reply(1, "", "sbatch: error: Batch job submission failed: Zero Bytes were transmitted"),
+        Reply(1, "", "sbatch: fatal: Could not establish a configuration source"),
+        Reply(1, "", "no such thing"),
+        Reply(1, "", ""),
+        Reply(127, "", "sbatch: command not found"),
+        Reply(-9, "", "sbatch: error: Invalid"),
+    ],
+    ids=lambda reply: reply.said[:70],
+)
+def test_an_answer_that_leaves_doubt_is_unclear(reply: Reply) -> None:
+    assert submission(reply) == Unclear(reply.said)
