@@ -273,6 +273,7 @@ class Connection:
         )
 
     def _observe(self, ids: Sequence[str]) -> Answer | NoAnswer:
+        """One command. Blocks."""
         try:
             return self.converse(self.scheduler.observe(ids, self.options))
         except TransportError as error:

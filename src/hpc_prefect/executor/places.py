@@ -224,8 +224,12 @@ class Places:
             file.write(os.fsencode(text))
 
     def _read(self, name: str) -> str:
-        with open(self._neighbours.file(name), "rb") as file:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self._neighbours.file(name), "rb") as file,
+        ):
             return os.fsdecode(file.read())
+        return ""
 
 
 class _Name:

@@ -133,11 +133,13 @@ class Turns:
             if not name.startswith("ids-") or name == self._file:
                 continue
             path = self._neighbours.file(name)
-            if not self._neighbours.is_alive(name.removeprefix("ids-")):
-                os.unlink(path)
-                continue
-            with open(path, "rb") as file, contextlib.suppress(ValueError, TypeError):
-                found += [id_ for id_ in json.loads(file.read()) if isinstance(id_, str)]
+            # A file may be gone: whoever has trouble with the folder takes its own out of it.
+            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+                if not self._neighbours.is_alive(name.removeprefix("ids-")):
+                    os.unlink(path)
+                    continue
+                with open(path, "rb") as file:
+                    found += [id_ for id_ in json.loads(file.read()) if isinstance(id_, str)]
         return found
 
     def _news(self, last: _Last, ids: Sequence[str]) -> tuple[Answer | None, frozenset[str]]:
