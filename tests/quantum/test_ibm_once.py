@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 from circuits import bell
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelling
 
 from hpc_prefect import campaign
 from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
@@ -27,12 +30,17 @@ pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
 __all__ = ["common_ibm_quantum"]
 
 HERE = Path(__file__).parent
+_runs: list[Run] = []
 
 
 @pytest.fixture
 def service(common_ibm_quantum: QuantumService):
     yield common_ibm_quantum
     common_ibm_quantum.clear()
+    while _runs:
+        run = _runs.pop()
+        run.process.kill()
+        run.process.wait()
 
 
 @pytest.fixture
@@ -54,6 +62,8 @@ class Run:
                 stdout=log,
                 stderr=log,
             )
+
+        _runs.append(self)
 
     async def until_posted(self, service: QuantumService, folder: Path) -> None:
         await until(
@@ -260,3 +270,22 @@ def test_a_cancelled_call_cancels_its_job_unless_it_is_to_be_kept(
         )
 
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Queued" if keep else "Cancelled"]
+
+
+async def test_a_run_that_is_cancelled_in_prefect_cancels_its_job(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    first = Run(tmp_path, block)
+    await until(
+        lambda: first.process.poll() is None or first.fail(),
+        lambda: any(event["event"] == "posted" for event in events(tmp_path)),
+    )
+    async with get_client() as client:
+        asked = {"work_dir": str(tmp_path), "block": block}
+        runs = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200)
+        (run,) = [each for each in runs if each.parameters == asked]
+        await client.set_flow_run_state(run.id, Cancelling())
+        await first.ended()
+        run = await client.read_flow_run(run.id)
+
+    assert run.state.is_cancelled()
+    assert [job["status"] for job in jobs(service, tmp_path)] == ["Cancelled"]

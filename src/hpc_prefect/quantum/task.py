@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from hpc_prefect.campaigns import Place, absolute_work_dir, locate, note_outcome
+from hpc_prefect.cancellation import raise_if_cancelled
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.claim import this_process
+from hpc_prefect.quantum.cancelling import attended
 from hpc_prefect.quantum.ibm.client import client_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
 from hpc_prefect.quantum.sync import run_sync
@@ -204,6 +207,7 @@ async def _found(
     options: Mapping[str, Any] | None,
 ) -> _Found:
     subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
+    raise_if_cancelled()
     resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
     if call.on_cancel not in (None, "cancel", "keep"):
         resolved.problems.append(
@@ -227,6 +231,9 @@ async def _noting(key: str, work: Awaitable[T]) -> T:
     """Do some work of a place and remember whether it succeeded."""
     try:
         result = await work
+        if isinstance(result, State):
+            raise_if_cancelled()
+            raise asyncio.CancelledError(result.message)
     except BaseException:
         note_outcome(key, succeeded=False)
         raise
@@ -331,24 +338,24 @@ Work = Callable[[Any], Awaitable[Any]]
 # second sampling). `work` is opaque to Prefect, which would look into every circuit otherwise.
 @task(name="sample", task_run_name="sample {backend}", cache_policy=NO_CACHE, persist_result=False)
 async def _sample(backend: str, work: Work) -> Any:
-    return await work(get_run_logger())
+    return await attended(work, get_run_logger())
 
 
 @task(
     name="estimate", task_run_name="estimate {backend}", cache_policy=NO_CACHE, persist_result=False
 )
 async def _estimate(backend: str, work: Work) -> Any:
-    return await work(get_run_logger())
+    return await attended(work, get_run_logger())
 
 
 @task(name="submit", task_run_name="submit {backend}", cache_policy=NO_CACHE, persist_result=False)
 async def _submit_task(backend: str, work: Work) -> Any:
-    return await work(get_run_logger())
+    return await attended(work, get_run_logger())
 
 
 @task(name="fetch", task_run_name="fetch {backend}", cache_policy=NO_CACHE, persist_result=False)
 async def _fetch_task(backend: str, work: Work) -> Any:
-    return await work(get_run_logger())
+    return await attended(work, get_run_logger())
 
 
 def _task_of(kind: str) -> Any:

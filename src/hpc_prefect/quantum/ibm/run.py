@@ -13,7 +13,6 @@ from hpc_prefect.quantum.ibm.client import Look
 from hpc_prefect.quantum.ibm.journal import Attempt
 from hpc_prefect.quantum.ibm.post import Errand, Purchase, Transpiled
 from hpc_prefect.quantum.ibm.show import Page
-from hpc_prefect.sigterm import noticing_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,14 +26,13 @@ if TYPE_CHECKING:
 async def _held(errand: Errand) -> AsyncIterator[Any]:
     """The claim on the folder, and what is to be done when the call is cancelled inside."""
     claim = await asyncio.to_thread(post.claimed, errand)
-    with noticing_sigterm():
-        try:
-            yield claim
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            await wait.interrupted(errand)
-            raise
-        finally:
-            executor().release(claim)
+    try:
+        yield claim
+    except asyncio.CancelledError:
+        await wait.interrupted(errand)
+        raise
+    finally:
+        executor().release(claim)
 
 
 async def submit(purchase: Purchase) -> Attempt:

@@ -24,8 +24,6 @@ from hpc_prefect.sigterm import received_sigterm
 
 #: Seconds between two looks at a job: a tenth of the time that it has waited, within these.
 SOONEST, LATEST = 1.0, 60.0
-#: Seconds between two questions to Prefect, which tells an ad-hoc run nothing of its cancellation.
-ASK_PREFECT = 10.0
 #: How long a cancelled call tries to cancel its job; below Prefect's own 30 s grace.
 CONFIRM = 22.0
 
@@ -41,7 +39,7 @@ async def ended(errand: Errand, attempt: Attempt, seen: Seen) -> Look:
         QuantumServiceError: the service does not know the job.
     """
     start = time.monotonic()
-    told, asked_prefect = "", start
+    told = ""
     while True:
         look = await _look(errand, attempt)
         if look.status != told:
@@ -51,12 +49,8 @@ async def ended(errand: Errand, attempt: Attempt, seen: Seen) -> Look:
         if look.ended:
             return await _judged(errand, attempt, look)
         await _check_price(errand, attempt, look)
-        now = time.monotonic()
-        if now - asked_prefect >= ASK_PREFECT:
-            asked_prefect = now
-            if await _run_is_cancelled():
-                raise asyncio.CancelledError
-        await asyncio.sleep(min(max(SOONEST, 0.1 * (now - start)), LATEST))
+        waited = time.monotonic() - start
+        await asyncio.sleep(min(max(SOONEST, 0.1 * waited), LATEST))
 
 
 async def _look(errand: Errand, attempt: Attempt) -> Look:
