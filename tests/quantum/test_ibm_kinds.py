@@ -76,11 +76,15 @@ def test_the_class_decides_where_there_is_no_status(error, kind):
     assert kind_of(error) is kind
 
 
+def no_backend() -> None:
+    try:
+        raise requests.ConnectionError("refused")
+    except requests.ConnectionError as error:
+        raise QiskitBackendNotFoundError("No backend matches the criteria.") from error
+
+
 def test_an_error_of_the_network_below_others_is_one():
     with pytest.raises(QiskitBackendNotFoundError) as raised:
-        try:
-            raise requests.ConnectionError("refused")
-        except requests.ConnectionError as error:
-            raise QiskitBackendNotFoundError("No backend matches the criteria.") from error
+        no_backend()
 
     assert kind_of(raised.value) is Kind.TRANSIENT

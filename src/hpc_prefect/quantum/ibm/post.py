@@ -134,6 +134,9 @@ async def bought(purchase: Purchase, claim: claims.Claim) -> Attempt:
     if last is not None and last.job_id:
         purchase.log.info("attached again to job %s on %s", last.job_id, last.device)
         return last
+    if last is not None and (job_id := await _adopted(purchase, last, True)):
+        purchase.log.info("adopted job %s, which the service has under our tag", job_id)
+        return await _known(purchase, last, job_id, adopted=True)
     device = await _device(purchase, last)
     transpiled = await purchase.transpile(purchase.request, device)
     budget = budget_of(purchase.campaign)
