@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -424,10 +425,13 @@ def test_the_service_and_its_simulator_end_with_whoever_started_them(tmp_path: P
         children = descendants(parent.pid)
         parent.kill()
     services = [pid for pid, argv in children.items() if "hpc_prefect.rehearsal" in argv]
-    assert len(services) == 2
-    until(lambda: not any(alive(pid) for pid in services))
-    for pid in set(children) - set(services):
-        os.kill(pid, signal.SIGKILL)
+    try:
+        assert len(services) == 2
+        until(lambda: not any(alive(pid) for pid in services))
+    finally:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def descendants(pid: int) -> dict[int, str]:
