@@ -267,7 +267,12 @@ def _as_they_get_ready(work_dirs: dict[str, Path]) -> Iterator[str]:
 
 def _ready(name: str, work_dir: Path) -> bool:
     others_over = CASES[name][0] != "gathered" or (work_dir / "short-ended").exists()
-    return others_over and "wait" in runs(work_dir)
+    # A program may run before the journal has the id under which it does.
+    return others_over and "wait" in runs(work_dir) and len(ids(work_dir)) == len(jobs_in(work_dir))
+
+
+def jobs_in(work_dir: Path) -> list[Path]:
+    return list(work_dir.glob(".hpc-prefect/*/*/*-1/journal.jsonl"))
 
 
 @pytest.mark.parametrize("name", CANCELLING)
