@@ -40,6 +40,7 @@ from hpc_prefect.errors import CannotResume
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.once import PREFIX
 from hpc_prefect.quantum import task as quantum_task
+from hpc_prefect.quantum import transpilation
 from hpc_prefect.traces import Trace, read_trace
 from hpc_prefect.transports.local import LocalTransport
 
@@ -235,7 +236,7 @@ def _finished_tasks(client: SyncPrefectClient, run_id: UUID) -> Iterator[TaskRun
     """The users' own finished tasks of a flow run; of ours the records decide what runs again."""
     ours = {
         each.task_key
-        for module in (tasks, quantum_task)
+        for module in (tasks, quantum_task, transpilation)
         for each in vars(module).values()
         if isinstance(each, Task)
     }
