@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 # Two at once: half of the tests wait for processes.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench chaos clean
 
 # The demo needs the science packages, not the development tools.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -45,6 +45,10 @@ format: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@for b in bench/overhead.py bench/slurm.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+
+# Kills at random instants, seeded: make chaos SEED=3
+chaos: $(VENV)/dev.stamp
+	@$(PY) tests/kills/chaos.py --seed $(or $(SEED),7)
 
 clean:
 	@if [ -x $(VENV)/bin/hpc-prefect ]; then $(VENV)/bin/hpc-prefect server stop --home .demo/prefect; fi

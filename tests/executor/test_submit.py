@@ -13,7 +13,7 @@ from rig import Counting, Rig, Told, dead_process, until
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.schedulers.base import NoAnswer, Refused, Unclear
+from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Unclear
 from hpc_prefect.schedulers.local import LocalScheduler
 
 QUICK = dataclasses.replace(LocalScheduler.patience, find=0.3)
@@ -116,6 +116,72 @@ async def test_two_jobs_under_one_tag_are_an_error_that_names_both(rig):
         hits = rig.active()[1:]
         assert len(hits) == 2
         assert all(job_id in str(caught.value) for job_id in hits)
+
+
+async def test_when_one_of_two_jobs_under_one_tag_is_cancelled_the_other_one_is_taken(rig):
+    """As the error asks for; the cancelled one is listed as ended for days."""
+    blocked = rig.spec(
+        program="/bin/bash",
+        arguments=("-c", "until [ -e go ]; do sleep 0.02; done"),
+        resources={"ranks_per_node": 2},
+    )
+    with rig.under_way(rig.request(blocked, "blocker", listener=(told := Told()))):
+        await until(lambda: "running" in str(told.states), "the job that takes all slots")
+        request = rig.request(rig.spec())
+        with pytest.raises(LedgerError, match="holds 2 jobs"):
+            await rig.run(request, rig.connection(Twice(accepts=True)))
+        rig.engine("cancel", cancelled := rig.active()[1])
+        await until(lambda: cancelled not in rig.active(), "the end of one")
+        (rig.work / "go").touch()
+        result = await rig.run(request)
+    assert (result.state, result.attempt, len(rig.runs())) == ("succeeded", 1, 1)
+    assert result.job_id != cancelled
+
+
+class Forgetting(LocalScheduler):
+    """Takes jobs that it does not keep, so many of them."""
+
+    patience = dataclasses.replace(QUICK, lost=0.5, absent=0.2)
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.tickets = []
+
+    def submit(self, spec, ticket):
+        if len(self.tickets) == self.times:
+            return (yield from super().submit(spec, ticket))
+        self.tickets.append((spec, ticket))
+        return Accepted(f"forgotten-{len(self.tickets)}")
+
+
+async def test_a_job_that_was_forgotten_before_it_started_is_submitted_again(rig):
+    scheduler = Forgetting(1)
+    told = Told()
+    result = await rig.run(rig.request(rig.spec(), listener=told), rig.connection(scheduler))
+    assert (result.state, result.attempt, len(rig.runs())) == ("succeeded", 2, 1)
+    assert "forgotten-1 never started; it is submitted again" in told.states
+    arrive(rig, scheduler)  # it comes to light after all
+    await until(lambda: not rig.active(), "the end of the late job")
+    assert len(rig.runs()) == 1
+    assert (rig.attempt(1) / "duplicates").exists()
+
+
+async def test_a_scheduler_that_forgets_every_job_is_given_no_more_than_three(rig):
+    result = await rig.run(rig.request(rig.spec()), rig.connection(Forgetting(9)))
+    assert (result.verdict.reason, result.attempt) == (Reason.NEVER_STARTED, 3)
+    assert result.verdict.retryable
+
+
+async def test_a_job_that_was_at_its_guard_is_lost_and_not_submitted_again(rig):
+    class Started(Forgetting):
+        def submit(self, spec, ticket):
+            os.symlink("forgotten-1", f"{ticket.folder}/guard")
+            return (yield from super().submit(spec, ticket))
+
+    result = await rig.run(rig.request(rig.spec()), rig.connection(scheduler := Started(9)))
+    assert (result.verdict.reason, len(scheduler.tickets)) == (Reason.LOST, 1)
+    again = await rig.run(rig.request(rig.spec()), rig.connection(scheduler))
+    assert (again.verdict.reason, len(scheduler.tickets), rig.runs()) == (Reason.LOST, 1, [])
 
 
 class Late(LocalScheduler):

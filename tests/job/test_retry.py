@@ -132,5 +132,5 @@ def test_attempts_come_to_an_end_and_never_pass_a_limit_or_get_less(
         assert now.walltime >= last.walltime
         assert not most_memory or now.memory_per_node <= most_memory
         assert not longest or now.walltime <= longest
-        assert reason in (Reason.NODE_FAILURE, Reason.PREEMPTED) or now != last
+        assert now != last or reason not in (Reason.OUT_OF_MEMORY, Reason.WALLTIME)
         last, step = now, after(reason, job, now)

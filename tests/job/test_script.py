@@ -266,6 +266,14 @@ def test_a_job_folder_that_the_node_cannot_write_is_told_apart(bench: Bench) -> 
     assert f"{bench.folder} cannot be written here; the program was not started" in bench.said
 
 
+def test_a_program_whose_start_cannot_be_recorded_is_not_started(bench: Bench) -> None:
+    bench.write("/bin/echo", "hello")
+    (bench.folder / "start").symlink_to("/dev/full")
+    assert bench.run() == 118
+    assert f"{bench.folder} has no room for a record" in bench.said
+    assert not (bench.folder / "stdout").exists()
+
+
 def test_of_twenty_copies_started_at_once_exactly_one_runs_the_program(bench: Bench) -> None:
     bench.write("/bin/echo", "hello")
     gate, codes = threading.Barrier(20), []

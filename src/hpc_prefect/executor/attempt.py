@@ -129,6 +129,11 @@ class Attempt:
         holder = self.folder.close(self.job_id) if close else self.folder.guard()
         return "" if holder in (CLOSED, self.job_id) else holder
 
+    def close_unstarted(self) -> bool:
+        """Whether no job of this attempt has started, and none can any more."""
+        self.claim.check()
+        return self.folder.close_unstarted()
+
 
 def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobResult:
     """Find or make this job's newest attempt and claim it; its result when it has succeeded.

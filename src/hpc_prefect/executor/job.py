@@ -20,6 +20,9 @@ from hpc_prefect.job.state import Evidence
 
 logger = logging.getLogger("hpc_prefect.executor")
 
+#: After so many jobs that were forgotten before they started something is wrong at the site.
+_FORGOTTEN = 3
+
 
 class JobRun:
     """A job under way, on the executor's event loop; what blocks runs in threads.
@@ -37,6 +40,7 @@ class JobRun:
         self._cancel_is_left_over = False  # an earlier run's wish; this one asked for the job
         self._unconfirmed = False  # the end of the present watch was asked for, and not seen
         self._cancelling: asyncio.Task[None] | None = None
+        self._forgotten = 0  # jobs that the scheduler forgot before they started
 
     @property
     def job_id(self) -> str:
@@ -61,6 +65,9 @@ class JobRun:
                 )
                 return opened
             result = await self._finish(opened)
+            if self._was_forgotten(result):
+                self._tell(f"{result.job_id} never started; it is submitted again")
+                continue
             if not self._cancel_is_left_over or result.state in ("succeeded", "lost"):
                 return result
             if self._unconfirmed:
@@ -120,6 +127,8 @@ class JobRun:
                 watch = Watch(attempt, output, lambda: self._cancelled_by, ask=ask)
                 verdict = await self._watched(watch)
                 evidence = watch.final_look()
+            if verdict.reason is Reason.LOST and not evidence.starts:
+                verdict = await self._never_started(attempt) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
                 return await settle(attempt, verdict, evidence, confirmed=not self._unconfirmed)
@@ -135,6 +144,24 @@ class JobRun:
         else:
             self._tell(f"it was submitted after all; {other} is followed")
         await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
+
+    async def _never_started(self, attempt: Attempt) -> Verdict | None:
+        """A lost job whose start guard was free: closed, it proves that it never ran.
+
+        A job that comes to light later finds it closed, and does not start the program.
+        """
+        if not await self._connection.in_thread(attempt.close_unstarted):
+            return None
+        summary = "neither queue nor history lists it, and it has never been at its start guard"
+        return Verdict(reason=Reason.NEVER_STARTED, summary=summary)
+
+    def _was_forgotten(self, result: JobResult) -> bool:
+        """Whether a job is to be submitted anew because the scheduler has forgotten it."""
+        if result.verdict.reason is not Reason.NEVER_STARTED:
+            return False
+        self._forgotten += 1
+        wanted = not (self._cancelled_by or self._request.attach_only)
+        return wanted and self._forgotten < _FORGOTTEN
 
     async def _other_job(self, attempt: Attempt, verdict: Verdict) -> str:
         """The id of a job of this attempt that was let in instead of ours; empty for none.

@@ -122,6 +122,11 @@ class JobFolder:
             return holder
         raise TransportError(f"cannot tell what {path} points to")
 
+    def close_unstarted(self) -> bool:
+        """Close it, if no job has started in it; whether none has, and none can any more."""
+        # A link that says so may be ours, of a request that NFS repeated.
+        return self.transport.link(self.file(names.GUARD), CLOSED) or self.guard() == CLOSED
+
     def duplicates(self) -> list[str]:
         """Ids that the start guard turned away."""
         data = self.transport.read(self.file(names.DUPLICATES)) or b""

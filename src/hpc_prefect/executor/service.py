@@ -6,6 +6,7 @@ So async, sync and threaded callers share one poller and one set of connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from hpc_prefect.executor.neighbours import neighbours_at
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.executor")
@@ -52,7 +54,8 @@ class Handle:
 class Executor:
     """Runs jobs in the background of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Transport | None = None) -> None:
+        self._transport = transport or LocalTransport()
         self.loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
         self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
@@ -72,8 +75,13 @@ class Executor:
         """Renew a claim for as long as this process lives."""
         self._kept.append(claim)
 
+    def release(self, claim: Claim) -> None:
+        """Renew a claim no more: its folder's work is done."""
+        with contextlib.suppress(ValueError):
+            self._kept.remove(claim)
+
     def _touch(self) -> None:
-        for claim in self._kept:
+        for claim in list(self._kept):
             try:
                 claim.touch()
             except TransportError as error:
@@ -113,7 +121,7 @@ class Executor:
             scheduler = scheduler_for(site.scheduler)
             self._connections[key] = Connection(
                 scheduler,
-                LocalTransport(),
+                self._transport,
                 site.options,
                 self._pool,
                 self._asking,
@@ -127,10 +135,15 @@ _owner = 0
 _lock = threading.Lock()
 
 
-def executor() -> Executor:
-    """This process's executor; a forked child gets its own: threads do not survive a fork."""
+def executor(transport: Transport | None = None) -> Executor:
+    """This process's executor; a forked child gets its own: threads do not survive a fork.
+
+    Args:
+        transport: for the one that the first call makes, in place of this machine's own. A seam for
+            tests whose process dies at a chosen step.
+    """
     global _executor, _owner
     with _lock:
         if _executor is None or _owner != os.getpid():
-            _executor, _owner = Executor(), os.getpid()
+            _executor, _owner = Executor(transport), os.getpid()
         return _executor

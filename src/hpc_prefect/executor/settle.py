@@ -20,7 +20,7 @@ logger = logging.getLogger("hpc_prefect.executor")
 #: What waits for ever is taken out of the queue; what lost its nodes may have been put back there.
 _MAY_STILL_BE_THERE = (
     *(Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET),
-    *(Reason.NODE_FAILURE, Reason.PREEMPTED),
+    *(Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED),
 )
 
 

@@ -188,6 +188,12 @@ async def _find(attempt: Attempt) -> dict[str, Observation] | NoAnswer:
 
 async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
     if len(answer) > 1:
+        # One that started meanwhile is at the guard; without, those that ended have never run, such
+        # as the ones that a person has cancelled because of the error below.
+        guard = await attempt.connection.in_thread(attempt.folder.guard)
+        left = {guard} if guard else {i for i, s in answer.items() if s.state is not JobState.ENDED}
+        answer = {i: seen for i, seen in answer.items() if i in left} if left else answer
+    if len(answer) > 1:
         raise LedgerError(
             f"job {attempt.request.spec.name}: the scheduler holds {len(answer)} jobs named"
             f" {attempt.tag}: {', '.join(sorted(answer))}. Cancel all but one and start again"

@@ -26,6 +26,7 @@ class Reason(enum.StrEnum):
     DEPENDENCY_NEVER_MET = "dependency never met"
     HELD = "held"  # no end: it waits for a person
     OUTPUT_LOST = "output lost"
+    NEVER_STARTED = "never started"
     DUPLICATE = "second job of one attempt"
     LOST = "lost"
 
@@ -79,6 +80,11 @@ ADVICE: dict[Reason, Advice] = {
     Reason.OUTPUT_LOST: Advice(
         "the job ended but what it should have left is not there; check the program's output paths,"
         " quota and disk, then start the flow again"
+    ),
+    Reason.NEVER_STARTED: Advice(
+        "the scheduler forgot it while it waited; its start guard is closed, so it cannot run any"
+        " more: it is submitted again, and if that happens three times, look at the scheduler",
+        True,
     ),
     Reason.DUPLICATE: Advice(
         "the scheduler holds two jobs of one attempt; the second did not start the program"

@@ -11,7 +11,7 @@ from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.spec import JobSpec, Resources, write_memory, write_walltime
 
 #: It was the machine, not the job: the same once more.
-_AGAIN = (Reason.NODE_FAILURE, Reason.PREEMPTED)
+_AGAIN = (Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

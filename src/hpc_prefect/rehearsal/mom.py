@@ -111,7 +111,20 @@ class BaseMom:
     def _open(self) -> list[Record]:
         """The jobs that are not over."""
         numbers = self.server.numbers()
-        return [job for n in numbers if n not in self.done and (job := self._record(n))]
+        jobs = [job for n in numbers if n not in self.done and (job := self._record(n))]
+        if self.server.fault("node-fails"):
+            for job in jobs:
+                if job["state"] in self.RUNNING and job["engine"]:
+                    self._fail_node(job)
+        return jobs
+
+    def _fail_node(self, job: Record) -> None:
+        """First what looks after the job, so that it cannot tell of its end, then the job."""
+        supervisor = self.server.spool.supervisor(number(job))
+        if supervisor and process.alive(supervisor):
+            below = process.tree(int(supervisor.split()[1]))
+            for who in (supervisor, *below):
+                process.send(who, signal.SIGKILL)
 
     def _record(self, n: int) -> Record | None:
         """A job's record, parsed again only when another file is there: each change makes one.

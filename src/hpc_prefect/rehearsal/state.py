@@ -29,10 +29,12 @@ class State:
 
     Attributes:
         DONE: the states of a job that is over.
+        WAITING: those of a job that has not begun.
         KINDS: the files that a job has beside its record.
     """
 
     DONE: frozenset[str]
+    WAITING: frozenset[str]
     KINDS: tuple[str, ...]
 
     def __init__(self, state: str) -> None:
@@ -58,6 +60,18 @@ class State:
         self.blocks("hung")
         if self.fault("down"):
             raise refused
+
+    def asked(self, refused: Refusal) -> None:
+        """What every command that only asks does first."""
+        self.blocks("query-hangs")
+        self.connect(refused)
+        if self.fault("query-fails"):
+            raise refused
+        if self.fault("forgets"):
+            with self.lock:
+                for n in self.numbers():
+                    if (job := self.job(n)) and job["state"] in self.WAITING:
+                        self.forget(n)
 
     # Records; the lock is held by the caller in all that follows
 
@@ -110,17 +124,19 @@ class State:
 
     def visible(self, job: Record) -> bool:
         """Whether any command shows it."""
-        raise NotImplementedError
+        return not (self.fault("unlisted") or (job["late"] and self.fault("late")))
 
     def alive(self) -> list[Record]:
         """Those that can be seen and are not over."""
         return [job for job in self.jobs() if job["state"] not in self.DONE]
 
-    def lose_answer(self) -> None:
+    def lose_answer(self, refused: Refusal) -> None:
         """What goes wrong between a submission and its answer; without the lock."""
         if self.fault("dies-after-submit"):
             os.kill(os.getpid(), signal.SIGKILL)
         self.blocks("hangs-after-submit")
+        if self.fault("error-after-submit"):
+            raise refused
 
     # The mom
 

@@ -15,14 +15,7 @@ There is no server. A command changes the records under the lock; a "mom" proces
 first command that needs one and gone when there is nothing left for it to do, starts the jobs
 through the laptop's engine and delivers their output at their end.
 
-A fault is in force while a file of its name is in `faults/`:
+A fault is in force while a file of its name is in `faults/`: those of `hpc_prefect.rehearsal`, and
 
-    down                  every command is refused a connection
-    hung                  every command blocks
-    dies-after-submit     qsub creates the job and is killed before it prints the id
-    hangs-after-submit    qsub creates the job and then blocks
-    late                  jobs submitted now neither run nor show while the file is there
-    over-limit            the user may not submit another job
-    no-history            nothing is known of a job that has ended
     exiting               a job that has ended stays in state E, its output undelivered
 """

@@ -180,7 +180,7 @@ def qselect(server: Server, words: list[str]) -> int:
     if unknown or operands:
         raise Refusal("usage: qselect [-N name] [-q destination] [-s states] [-u users] [-x]\n", 2)
     options = dict(found)
-    server.connect(_no_connection("qselect"))
+    server.asked(_no_connection("qselect"))
     queue = options.get("q", "").partition("@")[0]
     if queue and queue not in server.config["queues"]:
         raise Refusal("qselect: Unknown queue destination\n", UNKNOWN_QUEUE)

@@ -37,7 +37,7 @@ def qstat(server: Server, words: list[str]) -> int:
         raise Refusal(f"{said}usage: qstat [-f] [-x] [-E] [-F json] [-w] [job_identifier...]\n", 2)
     asked = [word for word in operands if word] or [""]
     try:
-        server.connect(Refusal(_REFUSED * len(asked), _UNREACHABLE))
+        server.asked(Refusal(_REFUSED * len(asked), _UNREACHABLE))
         if options.keys() & set("BQ"):
             from .queues import show  # late, because most questions are about jobs
 

@@ -20,6 +20,7 @@ class Server(State):
     OU and ER, its output until it is delivered."""
 
     DONE = frozenset({DONE})
+    WAITING = frozenset("QHW")
     KINDS = ("SC", "in", "sh", "OU", "ER")
 
     def history(self) -> bool:
@@ -28,7 +29,7 @@ class Server(State):
     def visible(self, job: Record) -> bool:
         if job["state"] == DONE and not self.history():
             return False
-        return not (job["late"] and self.fault("late"))
+        return super().visible(job)
 
     def live(self, wake: int) -> NoReturn:
         from .mom import Mom

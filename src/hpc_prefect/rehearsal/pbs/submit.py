@@ -42,7 +42,8 @@ def qsub(server: Server, words: list[str]) -> int:
     script, name = ("", "STDIN") if command else _script(operands)
     asked = directives.read(words, script, os.environ)
     text = "Connection refused\nqsub: cannot connect to server opbs (errno=15010)\n"
-    server.connect(Refusal(text, 162))
+    no_server = Refusal(text, 162)
+    server.connect(no_server)
     with server.lock:
         try:
             job = _job(server, asked, command, name)
@@ -53,7 +54,7 @@ def qsub(server: Server, words: list[str]) -> int:
         job["n"] = n = server.new()
         _name_files(job, n)
         server.add(job, script)
-    server.lose_answer()
+    server.lose_answer(no_server)
     print(job["id"], flush=True)
     return _await(server, n) if job["block"] else 0
 

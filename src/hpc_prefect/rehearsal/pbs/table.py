@@ -44,7 +44,7 @@ def qstat(server: Server, words: list[str]) -> int:
         raise Refusal(said, 2)
     options = dict(found)
     text = f"Connection refused\nqstat: cannot connect to server {SERVER} (errno=15010)\n"
-    server.connect(Refusal(text, 255))
+    server.asked(Refusal(text, 255))
     if "f" in options and ids:
         return _full(server, ids, ended="H" in options)
     now = time.time()

@@ -15,15 +15,8 @@ There is no daemon. A command changes the records under the lock; a "mom" proces
 through the laptop's engine and takes them from state to state. A job that has ended leaves the
 queue first and shows in the history (`pjstat -H`) a moment later.
 
-A fault is in force while a file of its name is in `faults/`:
+A fault is in force while a file of its name is in `faults/`: those of `hpc_prefect.rehearsal`, and
 
-    down                  every command says that the daemon is not present
-    hung                  every command blocks
-    dies-after-submit     pjsub makes the job and is killed before it prints the id
-    hangs-after-submit    pjsub makes the job and then blocks
-    late                  jobs submitted now neither run nor show while the file is there
-    over-limit            the user may not submit another job
-    no-history            nothing is known of a job that has left the queue
     runout                a job that has ended stays in state RNO
     error                 a job that is to start is stopped in state ERR
     deadline              what runs is stopped, because its nodes have a deadline

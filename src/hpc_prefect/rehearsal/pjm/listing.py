@@ -84,7 +84,7 @@ def pjstat(server: Server, words: list[str]) -> int:
     if ids:
         filters.append(("jid", ids))
     numbers = [_numbers(values) for name, values in filters if name == "jid"]
-    server.connect(absent("pjstat"))
+    server.asked(absent("pjstat"))
     if server.fault("loading"):
         print(info("pjstat", 281 - 200, "Data loading..."), end="")
     with server.lock:

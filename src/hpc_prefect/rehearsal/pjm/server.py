@@ -19,10 +19,8 @@ class Server(State):
     """A job has beside its record: SC, its script; sh, what the engine runs."""
 
     DONE = frozenset({"EXT", "CCL", "RJT"})
+    WAITING = frozenset({"ACC", "QUE", "RNA", "HLD"})
     KINDS = ("SC", "sh")
-
-    def visible(self, job: Record) -> bool:
-        return not (job["late"] and self.fault("late"))
 
     def queue(self) -> list[Record]:
         return self.alive()

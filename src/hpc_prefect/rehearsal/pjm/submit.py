@@ -43,7 +43,7 @@ def pjsub(server: Server, words: list[str]) -> int:
         job["id"] = str(n)
         _name_files(job, asked)
         server.add(job, script)
-    server.lose_answer()
+    server.lose_answer(absent("pjsub"))
     bare = asked.get("print") == "jid"
     print(f"{n}\n" if bare else info("pjsub", 0, f"Job {n} submitted."), end="", flush=True)
     return 0
