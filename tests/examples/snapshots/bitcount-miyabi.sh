@@ -47,8 +47,12 @@ _hp_phase=setup _hp_signals= _hp_detail= _hp_code= _hp_oom_before=$(_hp_oom)
 _hp_host=$HOSTNAME _hp_boot=
 read -r _hp_host 2>/dev/null < /proc/sys/kernel/hostname
 read -r _hp_boot 2>/dev/null < /proc/sys/kernel/random/boot_id
-printf '{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}\n' \
-  "$_hp_token" "$_hp_id" "$_hp_host" "$_hp_boot" "$(_hp_now)" >> "$_hp_dir/start"
+if ! printf '{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}\n' \
+  "$_hp_token" "$_hp_id" "$_hp_host" "$_hp_boot" "$(_hp_now)" >> "$_hp_dir/start"; then
+  # A start that nobody knows of could be repeated, and its end belong to none.
+  echo "hpc-prefect: $_hp_dir has no room for a record; the program was not started" >&2
+  exit 118
+fi
 _hp_note() {
   _hp_signals="$_hp_signals${_hp_signals:+ }$1"
 }
