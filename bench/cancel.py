@@ -26,7 +26,8 @@ from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 
 from hpc_prefect import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-from hpc_prefect.rehearsal import pbs, pjm
+from hpc_prefect.rehearsal.pbs import install as pbs
+from hpc_prefect.rehearsal.pjm import install as pjm
 
 SIGNALS = {
     "Ctrl-C": signal.SIGINT,

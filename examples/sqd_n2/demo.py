@@ -1,6 +1,7 @@
 """`make demo`: the whole experiment on this machine, from nothing to a converged energy.
 
-    python demo.py [--optimize] [--hpc-profile NAME] [--work-dir DIR] [--server-home DIR] [--seed N]
+    python demo.py [--optimize] [--hpc-profile NAME] [--quantum-backend NAME] [--work-dir DIR]
+                   [--server-home DIR] [--seed N]
 
 With --optimize it is the loop around: LUCJ's couplings by differential evolution (optimize.py).
 Starts a Prefect server of its own if you have none, applies blocks.toml, runs the flow, and prints
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=DEMO / "work")
     parser.add_argument("--server-home", type=Path, default=DEMO / "prefect")
     parser.add_argument("--hpc-profile", default="hpc-local")
+    parser.add_argument("--quantum-backend", default="qpu-simulator")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     if STARTED in os.environ:
@@ -70,7 +72,10 @@ async def run(arguments: argparse.Namespace) -> None:
     experiment, table = chosen(optimize=arguments.optimize)
     began = time.monotonic()
     result = await experiment(
-        str(arguments.work_dir), hpc_profile=arguments.hpc_profile, seed=arguments.seed
+        str(arguments.work_dir),
+        hpc_profile=arguments.hpc_profile,
+        quantum_backend=arguments.quantum_backend,
+        seed=arguments.seed,
     )
     seconds = time.monotonic() - began
     print()

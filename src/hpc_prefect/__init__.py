@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from hpc_prefect.campaigns import campaign
     from hpc_prefect.cancellation import cancel_jobs
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
-    from hpc_prefect.errors import HpcPrefectError, InvalidJob, JobFailed, JobTimedOut
+    from hpc_prefect.errors import InvalidJob, JobFailed
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.once import ONCE
-    from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+    from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
     from hpc_prefect.resuming import resume
     from hpc_prefect.scopes import scope
     from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
@@ -34,16 +34,15 @@ _HOME = {
     "Plot": "convergence",
     "StopRule": "convergence",
     "converge": "convergence",
-    "HpcPrefectError": "errors",
     "InvalidJob": "errors",
     "JobFailed": "errors",
-    "JobTimedOut": "errors",
     "Reason": "job.failure",
     "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "ONCE": "once",
     "QuantumBackendBlock": "quantum",
+    "estimate": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
     "resume": "resuming",
@@ -57,12 +56,10 @@ __all__ = [
     "Convergence",
     "ExecutionProfileBlock",
     "HPCProfileBlock",
-    "HpcPrefectError",
     "InvalidJob",
     "Iteration",
     "JobFailed",
     "JobResult",
-    "JobTimedOut",
     "Plot",
     "QuantumBackendBlock",
     "Reason",
@@ -72,6 +69,7 @@ __all__ = [
     "campaign",
     "cancel_jobs",
     "converge",
+    "estimate",
     "resume",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",

@@ -163,7 +163,7 @@ async def list_blocks() -> list[tuple[str, str]]:
     """(slug, name) of every block of this package's kinds on the server."""
     kinds = list(BLOCKS.values())
     with contextlib.suppress(ImportError):  # without the extra nobody here made one
-        kinds.append(block_class(QUANTUM))
+        kinds += [block_class(kind) for kind in QUANTUM]
     async with prefect_api() as client:
         return [
             (kind.get_block_type_slug(), name)

@@ -1,6 +1,12 @@
 """What Prefect imports to know our block types (entry point `prefect.collections`)."""
 
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-from hpc_prefect.quantum import QuantumBackendBlock
+from hpc_prefect.quantum import IBMQuantumCredentials, QuantumBackendBlock
 
-__all__ = ["CommandBlock", "ExecutionProfileBlock", "HPCProfileBlock", "QuantumBackendBlock"]
+__all__ = [
+    "CommandBlock",
+    "ExecutionProfileBlock",
+    "HPCProfileBlock",
+    "IBMQuantumCredentials",
+    "QuantumBackendBlock",
+]

@@ -3,6 +3,7 @@
     [command.cmd-diag]                     a CommandBlock named cmd-diag
     [execution-profile.exec-diag]          an ExecutionProfileBlock
     [hpc-profile.hpc-local]                an HPCProfileBlock
+    [ibm-credentials.ibm]                  an IBMQuantumCredentials
     [quantum-backend.backend-sim]          a QuantumBackendBlock
     [variable.algorithm]                   a Prefect Variable; the table is its value
 
@@ -37,9 +38,12 @@ BLOCKS: dict[str, type[Block]] = {
     "execution-profile": ExecutionProfileBlock,
     "hpc-profile": HPCProfileBlock,
 }
-QUANTUM = "quantum-backend"
+QUANTUM = {
+    "ibm-credentials": "IBMQuantumCredentials",
+    "quantum-backend": "QuantumBackendBlock",
+}
 VARIABLE = "variable"
-KINDS = (*BLOCKS, QUANTUM, VARIABLE)
+KINDS = (*BLOCKS, *QUANTUM, VARIABLE)
 
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
 _BLANK = re.compile(r"<[a-z][a-z -]*>")
@@ -210,16 +214,17 @@ def _block(reader: _Reader, where: tuple[str, str], fields: dict[str, Any]) -> B
 
 
 def block_class(kind: str) -> type[Block]:
-    """The block class of a table; the quantum one needs its extra.
+    """The block class of a table; the quantum ones need their extra.
 
     Raises:
         ImportError: the extra is not installed.
     """
     if kind in BLOCKS:
         return BLOCKS[kind]
-    from hpc_prefect.quantum import QuantumBackendBlock
+    from hpc_prefect import quantum
 
-    return QuantumBackendBlock
+    found: type[Block] = getattr(quantum, QUANTUM[kind])
+    return found
 
 
 def _foreign_commands(reader: _Reader, items: list[Item]) -> tuple[tuple[str, str], ...]:

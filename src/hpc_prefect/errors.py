@@ -13,6 +13,9 @@
     ├── SchedulerError           the scheduler answered, but not usefully (try again)
     ├── JobFailed                the job ended, or will never run; carries the verdict
     │   └── JobTimedOut          the caller's `timeout_seconds` passed; also a TimeoutError
+    ├── QuantumServiceError      the quantum service refuses, or cannot be asked
+    ├── QuantumJobFailed         a quantum job ended without a result
+    ├── BudgetExceeded           a quantum job would cost more than is left; nothing was bought
     └── NotConverged             a convergence loop that was asked to insist did not converge
 
 `JobFailed.retryable` says whether another attempt makes sense; it is set where the reason is
@@ -121,6 +124,31 @@ class JobFailed(HpcPrefectError):
 
 class JobTimedOut(JobFailed, TimeoutError):
     """The caller's `timeout_seconds` passed before the job ended; the job was cancelled."""
+
+
+class QuantumServiceError(HpcPrefectError):
+    """The quantum service refuses what it is asked for, or cannot be asked."""
+
+
+class QuantumJobFailed(HpcPrefectError):
+    """A quantum job ended without a result; running the same again buys another one.
+
+    Attributes:
+        job_id: of the service.
+        status: the service's word for how it ended, such as `ERROR` or `CANCELLED`.
+    """
+
+    def __init__(self, message: str, job_id: str, status: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[QuantumJobFailed], tuple[str, str, str]]:
+        return type(self), (str(self), self.job_id, self.status)
+
+
+class BudgetExceeded(HpcPrefectError):
+    """A quantum job would cost more QPU seconds than are left; it was not bought."""
 
 
 class NotConverged(HpcPrefectError):

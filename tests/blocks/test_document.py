@@ -197,7 +197,7 @@ command_nam = "a"
         "line 9, [variable.c] when: 2026-01-01 is a date or time, which JSON has not: "
         "put it in quotes",
         "line 12, [ghost]: there is no such table; there are: "
-        "command, execution-profile, hpc-profile, quantum-backend, variable",
+        "command, execution-profile, hpc-profile, ibm-credentials, quantum-backend, variable",
     ]
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from hpc_prefect import JobFailed, JobResult, JobTimedOut, Reason, run_job_from_blocks
+from hpc_prefect import JobFailed, JobResult, Reason, run_job_from_blocks
+from hpc_prefect.errors import JobTimedOut
 
 from . import docs
 from .endings import ENDINGS, GIVE_UP, Ended, Ending, possible

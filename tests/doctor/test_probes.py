@@ -262,17 +262,70 @@ def test_what_is_no_list_of_queues_has_none(text: str) -> None:
 # --- PJM
 
 
-def test_of_pjm_only_the_commands_and_the_search_by_name_are_told() -> None:
-    spec, scheduler = job("pjm", PJMOptions().model_dump()), scheduler_for("pjm")
-    empty = Reply(0, (FOLDER.parent / "pjm" / "site_table_empty.txt").read_text())
+NO_JOBS = Reply(0, (FOLDER.parent / "pjm" / "site_table_empty.txt").read_text())
+GROUPS = Reply(0, "users hp250000 fugaku\n")
+#: The refusal is the manual's; of an answer only the last line is known.
+NO_GROUP = Reply(1, stderr="[ERR.] PJM 3298 pjacl Resource group does not exist: small.\n")
+ACL = Reply(0, "small\n  pjsub + deny g(fugaku)\n")
 
-    there, _ = answered(probe(scheduler, spec), {"/bin/sh": THERE, "pjstat": empty})
+
+def pjm(
+    acl: Reply = ACL, queue: str = "small", project: str = "hp250000", unit: str = ""
+) -> tuple[Finding, Finding]:
+    """What is found of queue and project."""
+    spec = job("pjm", PJMOptions(rscunit=unit).model_dump(), queue, project)
+    answers = {"/bin/sh": THERE, "pjstat": NO_JOBS, "pjacl": acl, "id": GROUPS}
+    found, _ = answered(probe(scheduler_for("pjm"), spec), answers)
+    return of(found, QUEUE), of(found, PROJECT)
+
+
+def test_of_pjm_commands_status_and_the_search_by_name_are_told() -> None:
+    spec, scheduler = job("pjm", PJMOptions().model_dump()), scheduler_for("pjm")
+
+    there, _ = answered(probe(scheduler, spec), {"/bin/sh": THERE, "pjstat": NO_JOBS, "id": GROUPS})
     missing, _ = answered(probe(scheduler, spec), {"": Reply(127)})
 
     assert of(there, "commands").seen == "pjsub, pjstat, pjdel in /usr/bin"
+    assert of(there, "status dialect").outcome is Outcome.OK
     assert [of(there, check).outcome for check in (QUEUE, PROJECT)] == [Outcome.UNKNOWN] * 2
     assert wrong(missing) == ["commands"] * 3
     assert of(missing, QUEUE).outcome is Outcome.UNKNOWN
+
+
+def test_a_pjstat_that_is_not_understood_is_wrong() -> None:
+    spec, scheduler = job("pjm", PJMOptions().model_dump()), scheduler_for("pjm")
+    for answer in (Reply(0, "hello\n"), Reply(1, "", "[ERR.] PJM 0290 pjstat PJM daemon is not")):
+        found, _ = answered(
+            probe(scheduler, spec), {"/bin/sh": THERE, "pjstat": answer, "id": GROUPS}
+        )
+        assert wrong(found) == ["status dialect"]
+
+
+def test_a_resource_group_that_pjacl_knows_is_there_and_perhaps_open() -> None:
+    queue, _ = pjm()
+    assert queue.outcome is Outcome.UNKNOWN
+    assert queue.seen == "'small' is a resource group; whether it takes jobs is not told"
+
+
+def test_a_resource_group_that_pjacl_does_not_know_is_wrong_unless_in_another_unit() -> None:
+    queue, _ = pjm(NO_GROUP)
+    assert queue.outcome is Outcome.WRONG
+    assert queue.seen == "there is no resource group 'small'"
+    queue, _ = pjm(NO_GROUP, unit="fx")
+    assert queue.outcome is Outcome.UNKNOWN
+    queue, _ = pjm(Reply(127, stderr="pjacl: not found"))
+    assert queue.outcome is Outcome.UNKNOWN
+
+
+def test_a_project_is_a_group_of_the_users_that_may_submit() -> None:
+    _, project = pjm()
+    assert project.outcome is Outcome.OK
+    _, project = pjm(project="hp1")
+    assert (project.outcome, project.seen) == (Outcome.WRONG, "'hp1' is no group of yours")
+    assert project.remedy == "set project_cpu of the HPC profile to one of: hp250000, users"
+    _, project = pjm(project="fugaku")
+    assert project.outcome is Outcome.WRONG
+    assert project.seen == "jobs of the group 'fugaku' are not taken by this resource group"
 
 
 # --- any dialect

@@ -119,9 +119,9 @@ def test_a_snapshot_of_a_device_samples_a_bell_state():
 
 REFUSED = [
     (
-        BackendSpec(kind="ibm", backend_name="ibm_torino"),
-        "kind: sampling on IBM Quantum is not supported yet; use a block of kind 'simulator' or"
-        " 'fake-device'",
+        BackendSpec(kind="ibm", backend_name="ibm_torino", min_num_qubits=5),
+        "min_num_qubits, only_devices: they choose among devices, and 'ibm_torino' is one; set"
+        " backend_name to 'least-busy', or remove them",
     ),
     (
         BackendSpec(backend_name="ffsin"),

@@ -43,13 +43,16 @@ def test_all_problems_with_options_are_told_at_once():
     )
 
     assert options is None
-    known = "depolarizing, optimization_level, seed, seed_transpiler, shots"
+    known = (
+        "depolarizing, max_execution_time, optimization_level, runtime, seed, seed_transpiler,"
+        " shots"
+    )
     assert problems == [
         "Variable 'quantum': there is no option 'shot'; did you mean 'shots'?",
         f"Variable 'quantum': there is no option 'zzz'; there are: {known}",
-        "options: shots should be greater than or equal to 1, not 0",
         "Variable 'quantum': seed should be a valid integer, not '1'",
         "options: optimization_level should be a valid integer, not True",
+        "options: shots should be greater than or equal to 1, not 0",
         "options: depolarizing should be less than or equal to 1, not 2",
     ]
 

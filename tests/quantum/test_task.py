@@ -146,33 +146,17 @@ async def test_all_problems_with_a_call_are_told_at_once(block, variable, tmp_pa
     assert records(tmp_path) == {}
 
 
-async def test_sampling_on_ibm_quantum_is_refused_with_a_sentence(tmp_path):
-    name = f"ibm-{uuid.uuid4().hex[:6]}"
-    await QuantumBackendBlock(kind="ibm", backend_name="ibm_torino").asave(name)
-
-    with pytest.raises(InvalidJob) as refused:
-        await sample(
-            [bell()],
-            quantum_backend_block_name=name,
-            work_dir=tmp_path,
-            options={"shots": 1, "seed": 1},
-        )
-
-    assert str(refused.value) == (
-        f"sampling with {name!r}: 1 problem, nothing was submitted:\n"
-        f"  - Quantum Backend block {name!r}, kind: sampling on IBM Quantum is not supported yet;"
-        " use a block of kind 'simulator' or 'fake-device'"
-    )
-
-
 async def test_other_tasks_go_on_while_the_simulator_works():
     started, go = threading.Event(), threading.Event()
 
-    def simulate(log):
+    def simulate():
         started.set()
         return go.wait(30)
 
-    sampling = asyncio.create_task(_sample("aer", simulate))
+    async def work(log):
+        return await asyncio.to_thread(simulate)
+
+    sampling = asyncio.create_task(_sample("aer", work))
     await asyncio.to_thread(started.wait, 30)
     go.set()  # by this loop, which a simulation on it would keep from coming here
 

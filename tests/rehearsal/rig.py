@@ -32,9 +32,9 @@ QUEUES = {
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
-def until(predicate, what="the condition"):
+def until(predicate, what="the condition", patience=PATIENCE):
     """Wait for what must come true; how long it takes is not judged."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not (value := predicate()):
         assert time.monotonic() < end, f"{what} did not come true"
         time.sleep(0.02)

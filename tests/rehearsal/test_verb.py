@@ -1,6 +1,7 @@
 """`hpc-prefect rehearse`: a site's commands, launchers and `module` around a command."""
 
 import os
+import pty
 import re
 import shlex
 import signal
@@ -112,7 +113,7 @@ def test_jobs_end_with_the_command_and_nothing_is_left(tmp_path):
     line = "pjsub job.sh; while [ ! -s pid ]; do sleep 0.05; done"
     code, _, err = shell(tmp_path, "pjm", line)
     assert code == 0
-    assert "1 jobs were still there and were deleted" in err
+    assert "jobs that were still there, and were deleted: 1\n" in err
     assert leftovers(tmp_path) == []
     until(lambda: not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists())
 
@@ -138,6 +139,52 @@ def test_a_signal_reaches_the_command_and_the_jobs_end_after_it(tmp_path, which)
     assert leftovers(tmp_path) == []
 
 
+def test_ctrl_c_reaches_the_command_once(tmp_path):
+    """A terminal sends it to the command and to the rehearsal, which does not hand it on again."""
+    script(tmp_path, BUSY)
+    program = (
+        "import pathlib, signal, subprocess, sys, time\n"
+        "got = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: got.append(1))\n"
+        "subprocess.run(['pjsub', 'job.sh'], check=True)\n"
+        "pathlib.Path('ready').touch()\n"
+        "while not got: time.sleep(0.05)\n"
+        "time.sleep(1)\n"
+        "pathlib.Path('count').write_text(str(len(got)))\n"
+        "sys.exit(3)\n"
+    )
+    words = [PROGRAM, "rehearse", "pjm", "--", sys.executable, "-c", program]
+    terminal, other = pty.openpty()
+    running = subprocess.Popen(
+        ["setsid", "--ctty", *words],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    until((tmp_path / "ready").exists, "the command's start", patience=60)
+    os.write(terminal, b"\x03")
+    until((tmp_path / "count").exists, "the command's end", patience=60)
+    said = _read(terminal)
+    os.close(terminal)
+    assert running.wait(60) == 3
+    assert (tmp_path / "count").read_text() == "1"
+    assert "jobs that were still there, and were deleted: 1" in said
+    assert leftovers(tmp_path) == []
+
+
+def _read(terminal):
+    """Until its other end is closed."""
+    text = b""
+    while True:
+        try:
+            text += os.read(terminal, 4096)
+        except OSError:
+            return text.decode()
+
+
 def test_a_queue_that_is_kept_is_met_again_and_can_be_ended(tmp_path):
     kept = ("--state", str(tmp_path / "queue"))
     script(tmp_path, BUSY)
@@ -146,9 +193,9 @@ def test_a_queue_that_is_kept_is_met_again_and_can_be_ended(tmp_path):
     ended = rehearse(tmp_path, "pjm", *kept, "--stop")
     _, history, _ = shell(tmp_path, "pjm", "sleep 0.3; pjstat -H --choose jid,st", *kept)
     assert first == "1\n"
-    assert "1 jobs wait or run on" in said
+    assert "jobs that wait or run on: 1;" in said
     assert listed.split() == ["JOB_ID", "1"]
-    assert (ended[0], "1 jobs were still there and were deleted" in ended[2]) == (0, True)
+    assert (ended[0], "jobs that were still there, and were deleted: 1\n" in ended[2]) == (0, True)
     assert history.split()[2:] == ["1", "CCL"]
 
 
@@ -333,6 +380,14 @@ def test_rehearsals_are_of_sites():
     folder = Path(sys.modules["hpc_prefect.sites"].__file__).parent / "rehearsed"
     assert {file.stem for file in folder.glob("*.toml")} == set(REHEARSED)
     assert {"miyabi", "fugaku", "pbs", "pjm"} == set(REHEARSED)
+
+
+def test_the_page_on_rehearsal_has_every_option(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "rehearsal.md").read_text()
+    _, out, _ = rehearse(tmp_path, "--help")
+    known = set(re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE))
+    assert set(re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)) == known
+    assert len(known) == 10
 
 
 def test_the_faults_are_those_that_are_described():

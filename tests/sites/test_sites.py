@@ -127,6 +127,8 @@ def test_the_wheel_has_the_files(tmp_path: Path) -> None:
         there = [name for name in wheel.namelist() if name.startswith("hpc_prefect/sites/")]
 
     assert {f"hpc_prefect/sites/{name}.toml" for name in SITES} <= set(there)
+    rehearsed = [name for name, site in SITES.items() if site.rehearsed]
+    assert {f"hpc_prefect/sites/rehearsed/{name}.toml" for name in rehearsed} <= set(there)
 
 
 # --- the command

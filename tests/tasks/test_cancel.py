@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from prefect import flow, task
 
-from hpc_prefect import HPCProfileBlock, JobFailed, JobTimedOut, Reason, campaign
+from hpc_prefect import HPCProfileBlock, JobFailed, Reason, campaign
+from hpc_prefect.errors import JobTimedOut
 from hpc_prefect.job.state import JobState
 
 from .jobs import LONG, WAIT, job, runs

@@ -43,6 +43,8 @@ STATUS = "status of a job"
 CAMPAIGN = "doctor"
 #: Questions about a job that has ended, until the scheduler says so too.
 _QUESTIONS = 20
+#: A job may have left the queue and not yet come into the history.
+_ABSENT = 4
 
 _SET_UP_REMEDY = (
     "correct `modules` and `setup` of the HPC profile, or of the executable; where `module` itself"
@@ -220,6 +222,7 @@ async def _status(trial: Trial, result: JobResult) -> tuple[Finding, str]:
         f"correct the options `{trial.scheduler.name}.…` of the HPC profile that say how its"
         " status and history are asked for"
     )
+    absent = 0
     for _ in range(_QUESTIONS):
         dialogue = trial.scheduler.observe([result.job_id], options)
         answer = await asyncio.to_thread(converse, dialogue, trial.transport)
@@ -230,11 +233,13 @@ async def _status(trial: Trial, result: JobResult) -> tuple[Finding, str]:
             if options.get("history_flag") == "none" or options.get("accounting") is False:
                 shown = "not listed any more, and no history is asked; its own records tell its end"
                 return unknown(STATUS, shown), ""
-            shown = "neither queue nor history lists the job that has just ended"
-            return wrong(STATUS, shown, remedy), ""
-        if seen.state is JobState.UNKNOWN:
+            absent += 1
+            if absent == _ABSENT:
+                shown = "neither queue nor history lists the job that has just ended"
+                return wrong(STATUS, shown, remedy), ""
+        elif seen.state is JobState.UNKNOWN:
             return wrong(STATUS, f"the scheduler's word {seen.word!r} is not known", remedy), ""
-        if seen.state is JobState.ENDED:
+        elif seen.state is JobState.ENDED:
             tag = seen.tag or result.tag
             if tag != result.tag:
                 shown = f"the job's name comes back as {tag!r}, not {result.tag!r}"

@@ -6,6 +6,7 @@ So async, sync and threaded callers share one poller and one set of connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -74,8 +75,13 @@ class Executor:
         """Renew a claim for as long as this process lives."""
         self._kept.append(claim)
 
+    def release(self, claim: Claim) -> None:
+        """Renew a claim no more: its folder's work is done."""
+        with contextlib.suppress(ValueError):
+            self._kept.remove(claim)
+
     def _touch(self) -> None:
-        for claim in self._kept:
+        for claim in list(self._kept):
             try:
                 claim.touch()
             except TransportError as error:

@@ -1,15 +1,18 @@
-"""Sampling circuits as a step of a flow, each sampling once.
+"""Sampling circuits and estimating observables as steps of a flow, each once.
 
-    block.py      QuantumBackendBlock: where
-    options.py    SamplerOptions: how, from a Prefect Variable
-    canonical.py  circuits as plain values, for the digest
-    backends/     the family of backends
-    sampling.py   one sampling: checked, run at most once
-    record.py     its record on disk
-    task.py       sample, sample_sync: the Prefect edge
+    block.py          QuantumBackendBlock: where
+    credentials.py    IBMQuantumCredentials: who pays
+    options.py        SamplerOptions, EstimatorOptions: how, from a Prefect Variable
+    resolve.py        from the names in a call to a backend and options
+    canonical.py      circuits as plain values, for the digest
+    transpilation.py  circuits in a device's own gates, by a cached task
+    backends/         the family of backends
+    sampling.py       one sampling or estimation: checked, run at most once
+    record.py         its record on disk
+    ibm/              a job of IBM Quantum: posted once, waited for, fetched
+    task.py           sample, estimate, submit_…, fetch: the Prefect edge
 
-Only `canonical`, `record`, `sampling` and the backends' work need Qiskit; the block and the options
-can be used without it.
+Blocks, options and calls can be imported without Qiskit, which is loaded when it is first needed.
 """
 
 from __future__ import annotations
@@ -19,16 +22,47 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.block import QuantumBackendBlock
-    from hpc_prefect.quantum.options import SamplerOptions
-    from hpc_prefect.quantum.task import sample, sample_sync
+    from hpc_prefect.quantum.credentials import IBMQuantumCredentials
+    from hpc_prefect.quantum.options import EstimatorOptions, SamplerOptions
+    from hpc_prefect.quantum.task import (
+        QuantumJob,
+        estimate,
+        estimate_sync,
+        fetch,
+        sample,
+        sample_sync,
+        submit_estimation,
+        submit_sampling,
+    )
 
-__all__ = ["QuantumBackendBlock", "SamplerOptions", "sample", "sample_sync"]
+__all__ = [
+    "EstimatorOptions",
+    "IBMQuantumCredentials",
+    "QuantumBackendBlock",
+    "QuantumJob",
+    "SamplerOptions",
+    "estimate",
+    "estimate_sync",
+    "fetch",
+    "sample",
+    "sample_sync",
+    "submit_estimation",
+    "submit_sampling",
+]
 
 _HOMES = {
+    "EstimatorOptions": "options",
+    "IBMQuantumCredentials": "credentials",
     "QuantumBackendBlock": "block",
+    "QuantumJob": "task",
     "SamplerOptions": "options",
+    "estimate": "task",
+    "estimate_sync": "task",
+    "fetch": "task",
     "sample": "task",
     "sample_sync": "task",
+    "submit_estimation": "task",
+    "submit_sampling": "task",
 }
 
 

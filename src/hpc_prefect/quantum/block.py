@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field, HttpUrl
+from pydantic import ConfigDict, Field, HttpUrl, model_validator
+from pydantic_core import PydanticCustomError
 
-from hpc_prefect.blocks.checks import StoredModel
+from hpc_prefect.blocks.checks import StoredModel, is_loading
 from hpc_prefect.quantum.backends import BackendSpec
+from hpc_prefect.quantum.transpilation import OPTIONS, transpilation_problems
+
+#: Fields that say something only for a computer of IBM Quantum.
+_IBM_ONLY = (
+    "credentials_block_name",
+    "min_num_qubits",
+    "only_devices",
+    "fractional_gates",
+    "mode",
+    "max_session_seconds",
+    "interface",
+    "max_qpu_seconds",
+    "on_cancel",
+)
 
 
 class QuantumBackendBlock(StoredModel, Block):
-    """WHERE to sample: a simulator or a fake device, later a quantum computer.
+    """WHERE to sample or estimate: a simulator, a fake device, a computer of IBM Quantum.
 
-    A document of kind `ibm` can be stored; sampling with it is refused for now.
+    Loading it asks nobody but Prefect.
 
     Example:
         Load a stored backend:
@@ -38,7 +53,8 @@ class QuantumBackendBlock(StoredModel, Block):
     """What it is: a simulator, a simulated copy of a device, or a computer of IBM Quantum."""
     backend_name: str = "aer"
     """Simulator: `aer`, `ffsim` (LUCJ circuits) or `uniform` (random bits, the baseline). Fake
-    device: `generic`, or one of qiskit-ibm-runtime such as `FakeTorino`. IBM: the device's name."""
+    device: `generic`, or one of qiskit-ibm-runtime such as `FakeTorino`. IBM: the device's name,
+    or `least-busy`."""
     simulator_method: Literal[
         "automatic",
         "statevector",
@@ -53,6 +69,55 @@ class QuantumBackendBlock(StoredModel, Block):
     noise: bool = True
     """Fake device: simulate its errors too, which multiplies the time."""
 
+    transpilation: dict[str, Any] = Field(default_factory=dict)
+    """For devices: `optimization_level`, `seed_transpiler` (Variable and call win over these two),
+    `initial_layout`, `layout_method`, `routing_method`, `translation_method`,
+    `scheduling_method`, `approximation_degree`, as Qiskit's transpiler takes them."""
+    credentials_block_name: str = ""
+    """IBM: the `IBMQuantumCredentials` block; empty: the account that qiskit-ibm-runtime finds by
+    itself, in its environment or its saved file."""
+    min_num_qubits: int = Field(default=0, ge=0)
+    """IBM, `least-busy`: qubits that the device has at least."""
+    only_devices: list[str] = Field(default_factory=list)
+    """IBM, `least-busy`: the devices among which to choose; empty: all of the instance."""
+    fractional_gates: bool = False
+    """IBM: use the device's fractional gates."""
+    mode: Literal["job", "batch", "session"] = "job"
+    """IBM: `job` runs each job by itself; `batch` and `session` open one for the flow run, which
+    closes it at its end. A session is billed while it is open."""
+    max_session_seconds: int = Field(default=0, ge=0)
+    """IBM: how long a batch or session may be open; 0: as long as the plan allows."""
+    interface: Literal["auto", "v2", "executor"] = "auto"
+    """IBM: SamplerV2 and EstimatorV2 (`v2`), or their successors (`executor`, from
+    qiskit-ibm-runtime 0.50 on). `auto` takes the successors where they can do the work."""
+    max_qpu_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """IBM: QPU seconds that one experiment may use, all of its runs together; 0: no limit."""
+    on_cancel: Literal["cancel", "keep"] = "cancel"
+    """IBM: what becomes of a job when its flow run is cancelled. One that is kept is attached
+    again by the next run."""
+
+    @model_validator(mode="after")
+    def _check(self) -> QuantumBackendBlock:
+        if not is_loading() and (problems := self.problems()):
+            raise PydanticCustomError("value", "; ".join(problems))
+        return self
+
+    def problems(self) -> list[str]:
+        """What is wrong with the fields together; asks nobody."""
+        found = [f"transpilation: {each}" for each in transpilation_problems(self.transpilation)]
+        if self.kind == "simulator" and self.transpilation:
+            found.append("transpilation: a simulator takes circuits as they are; remove it")
+        if self.kind != "ibm":
+            fields = type(self).model_fields
+            found += [
+                f"{name}: it is for kind 'ibm', and this is a {self.kind}; remove it"
+                for name in _IBM_ONLY
+                if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+            ]
+        if self.max_session_seconds and self.mode == "job":
+            found.append("max_session_seconds: there is none in mode 'job'; remove it")
+        return found
+
     def spec(self) -> BackendSpec:
         """The block as plain values."""
         return BackendSpec(
@@ -61,4 +126,21 @@ class QuantumBackendBlock(StoredModel, Block):
             simulator_method=self.simulator_method,
             num_qubits=self.num_qubits,
             noise=self.noise,
+            min_num_qubits=self.min_num_qubits,
+            only_devices=tuple(self.only_devices),
+            fractional_gates=self.fractional_gates,
+            mode=self.mode,
+            max_session_seconds=self.max_session_seconds,
+            interface=self.interface,
+            transpilation=tuple(
+                (name, value)
+                for name, value in sorted(self.transpilation.items())
+                if name not in OPTIONS
+            ),
+            max_qpu_seconds=self.max_qpu_seconds,
+            on_cancel=self.on_cancel,
         )
+
+    def option_layer(self) -> dict[str, Any]:
+        """What the block says of the options that Variable and call may change."""
+        return {name: self.transpilation[name] for name in OPTIONS if name in self.transpilation}

@@ -33,6 +33,7 @@ from qiskit.circuit import (
     QuantumCircuit,
 )
 from qiskit.circuit.classical import expr
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hpc_prefect.job.identity import digest
@@ -48,16 +49,40 @@ _COMMON = frozenset(
 _NODE_PARTS = ("op", "left", "right", "operand", "target", "index", "value", "var", "type")
 
 
-def pub_digest(pub: SamplerPub) -> str:
-    """The digest of one PUB: circuit, parameter values and shots.
+def pub_digest(pub: SamplerPub | EstimatorPub) -> str:
+    """The digest of one PUB: circuit, parameter values, and shots or observables and precision.
 
     Raises:
         TypeError: the circuit holds an operation that is neither plain data nor defined by others.
     """
     parameters = list(pub.circuit.parameters)
     columns = pub.parameter_values.as_array(parameters)
-    values = {parameter: columns[..., i] for i, parameter in enumerate(parameters)}
-    return digest(["pub", list(pub.shape), pub.shots, circuit_as_data(pub.circuit, values)])
+    if isinstance(pub, SamplerPub):
+        values = {parameter: columns[..., i] for i, parameter in enumerate(parameters)}
+        return digest(["pub", list(pub.shape), pub.shots, circuit_as_data(pub.circuit, values)])
+    # Spread over the PUB's shape: the same estimates, however they were written for broadcasting.
+    values = {p: np.broadcast_to(columns[..., i], pub.shape) for i, p in enumerate(parameters)}
+    circuit = circuit_as_data(pub.circuit, values)
+    observables = np.broadcast_to(np.asarray(pub.observables), pub.shape)
+    terms = [_observable(each) for each in observables.flat]
+    return digest(["estimate", list(pub.shape), pub.precision, terms, circuit])
+
+
+def _observable(observable: Mapping[str, float]) -> list[Any]:
+    """The terms of an observable, sorted, none of them zero."""
+    return sorted([label, weight] for label, weight in observable.items() if weight != 0)
+
+
+def structure_digest(circuit: QuantumCircuit) -> str:
+    """The digest of a circuit whose parameters have no values yet: equal circuits transpile alike.
+
+    Its parameters count by name (they are in the outcome). What is made of them is told by its
+    values at three points that no expression of two different circuits would share by chance.
+    """
+    points = np.random.default_rng(20260).uniform(0.1, 3.0, (circuit.num_parameters, 3))
+    values = {parameter: points[i] for i, parameter in enumerate(circuit.parameters)}
+    names = [parameter.name for parameter in circuit.parameters]
+    return digest(["structure", names, circuit_as_data(circuit, values)])
 
 
 def circuit_as_data(circuit: QuantumCircuit, values: Values) -> list[Any]:

@@ -1,7 +1,8 @@
-"""The record of one sampling: two files in a folder of its own.
+"""The record of one sampling or estimation: two files in a folder of its own.
 
     sampling.json   what was asked, by which versions, when; and, when it is finished, the checksum
                     of the result. Written before the sampling ("asked") and after it ("finished").
+                    An estimation's is estimation.json.
     result.npz      NumPy's archive without pickles: one array for each register of each PUB, and
                     `layout`, JSON text in UTF-8 that says how they belong together.
 
@@ -20,25 +21,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
+from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult, SamplerPubResult
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.transports.local import write_atomic
 
-RECORD = "sampling.json"
+RECORDS = {"sampler": "sampling.json", "estimator": "estimation.json"}
 RESULT = "result.npz"
 FORMAT = 1
 
 
-def write_asked(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Write down what will be sampled, before it is."""
+def write_asked(folder: Path, asked: Mapping[str, Any], kind: str = "sampler") -> None:
+    """Write down what will be sampled or estimated, before it is."""
     for parent in [folder, *folder.parents][::-1]:
         if not parent.exists():
             parent.mkdir(mode=0o700, exist_ok=True)
-    _write_json(folder / RECORD, {"format": FORMAT, "state": "asked", **asked})
+    _write_json(folder / RECORDS[kind], {"format": FORMAT, "state": "asked", **asked})
 
 
-def write_finished(folder: Path, asked: Mapping[str, Any], result: PrimitiveResult) -> None:
+def read_asked(folder: Path, kind: str = "sampler") -> dict[str, Any]:
+    """What was asked; empty if the record is torn or not there."""
+    try:
+        record = json.loads((folder / RECORDS[kind]).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    ours = ("format", "state", "result")
+    return {name: value for name, value in record.items() if name not in ours}
+
+
+def write_finished(
+    folder: Path, asked: Mapping[str, Any], result: PrimitiveResult, kind: str = "sampler"
+) -> None:
     """Write down the result, then that it is there."""
     packed = pack(result)
     write_atomic(folder / RESULT, packed, durable=True)
@@ -48,18 +61,19 @@ def write_finished(folder: Path, asked: Mapping[str, Any], result: PrimitiveResu
         **asked,
         "result": {"file": RESULT, "sha256": hashlib.sha256(packed).hexdigest()},
     }
-    _write_json(folder / RECORD, finished, durable=True)
+    _write_json(folder / RECORDS[kind], finished, durable=True)
 
 
-def read_finished(folder: Path, digest: str) -> PrimitiveResult | None:
+def read_finished(folder: Path, digest: str, kind: str = "sampler") -> PrimitiveResult | None:
     """The result that an earlier run left, or None if none finished here.
 
     Raises:
         LedgerError: there is a record, but it is torn, belongs to other work, or its result is
             missing or altered.
     """
+    name = RECORDS[kind]
     try:
-        text = (folder / RECORD).read_bytes()
+        text = (folder / name).read_bytes()
     except FileNotFoundError:
         return None
     try:
@@ -69,11 +83,11 @@ def read_finished(folder: Path, digest: str) -> PrimitiveResult | None:
         asked, wanted = record["digest"], record["result"]["sha256"]
         packed = (folder / RESULT).read_bytes()
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise LedgerError(f"{folder / RECORD} cannot be used ({error!r})") from error
+        raise LedgerError(f"{folder / name} cannot be used ({error!r})") from error
     if asked != digest:
-        raise LedgerError(f"{folder / RECORD} belongs to other work (its digest is {asked})")
+        raise LedgerError(f"{folder / name} belongs to other work (its digest is {asked})")
     if hashlib.sha256(packed).hexdigest() != wanted:
-        raise LedgerError(f"{folder / RESULT} is not what {RECORD} vouches for")
+        raise LedgerError(f"{folder / RESULT} is not what {name} vouches for")
     return unpack(packed)
 
 
@@ -90,8 +104,8 @@ def pack(result: PrimitiveResult) -> bytes:
                 field["num_bits"] = value.num_bits
             arrays[key] = value.array if isinstance(value, BitArray) else np.asarray(value)
             fields.append(field)
-        shape = list(pub.data.shape)
-        pubs.append({"shape": shape, "fields": fields, "metadata": as_json(pub.metadata)})
+        one = {"shape": list(pub.data.shape), "fields": fields, "metadata": as_json(pub.metadata)}
+        pubs.append(one | ({} if isinstance(pub, SamplerPubResult) else {"kind": "estimator"}))
     layout = {"format": FORMAT, "pubs": pubs, "metadata": as_json(result.metadata)}
     arrays["layout"] = np.frombuffer(json.dumps(layout).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -114,12 +128,13 @@ def unpack(packed: bytes) -> PrimitiveResult:
         raise LedgerError(f"{RESULT} is not the archive of a sampling ({error!r})") from error
 
 
-def _unpack_pub(pub: dict[str, Any], archive: Mapping[str, np.ndarray]) -> SamplerPubResult:
+def _unpack_pub(pub: dict[str, Any], archive: Mapping[str, np.ndarray]) -> PubResult:
     fields = {}
     for field in pub["fields"]:
         array = archive[field["array"]]
         fields[field["name"]] = BitArray(array, field["num_bits"]) if "num_bits" in field else array
-    return SamplerPubResult(DataBin(**fields, shape=tuple(pub["shape"])), metadata=pub["metadata"])
+    kind = PubResult if pub.get("kind") == "estimator" else SamplerPubResult
+    return kind(DataBin(**fields, shape=tuple(pub["shape"])), metadata=pub["metadata"])
 
 
 def as_json(value: object) -> Any:

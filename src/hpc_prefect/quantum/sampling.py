@@ -1,8 +1,9 @@
-"""One sampling: checked, run at most once, recorded. Knows no Prefect."""
+"""One sampling or estimation: checked, run at most once, recorded. Knows no Prefect."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,19 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from qiskit.circuit import QuantumCircuit
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import PrimitiveResult
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.job.identity import digest
-from hpc_prefect.quantum.backends import SamplingBackend
+from hpc_prefect.quantum.backends import Backend, Sampled
 from hpc_prefect.quantum.canonical import pub_digest
-from hpc_prefect.quantum.options import SamplerOptions
+from hpc_prefect.quantum.options import OF_A_PUB, PrimitiveOptions
 from hpc_prefect.quantum.record import read_finished, write_asked, write_finished
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
@@ -29,19 +31,31 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 _log = logging.getLogger(__name__)
 
 
+SAMPLER, ESTIMATOR = "sampler", "estimator"
+#: Options that change what a job may cost, not what it does.
+_NOT_WORK = frozenset({"max_execution_time"})
+
+
 @dataclass(frozen=True)
 class Request:
-    """What is to be sampled, complete and checked; `ask` makes it."""
+    """What is to be sampled or estimated, complete and checked; `ask` makes it.
 
-    pubs: tuple[SamplerPub, ...]
-    options: SamplerOptions
-    backend: SamplingBackend
+    Attributes:
+        kind: sampler or estimator.
+    """
+
+    pubs: tuple[Any, ...]
+    options: Any
+    backend: Any
+    kind: str = SAMPLER
 
     @cached_property
     def digest(self) -> str:
         """Equal exactly when the work is equal: PUBs, shots, options, backend and seed."""
         identity = dict(self.backend.identity)
-        return digest(["sampling", identity, self.honoured, list(self.pub_digests)])
+        what = "sampling" if self.kind == SAMPLER else "estimation"
+        options = {name: v for name, v in self.honoured.items() if name not in _NOT_WORK}
+        return digest([what, identity, options, list(self.pub_digests)])
 
     @cached_property
     def pub_digests(self) -> tuple[str, ...]:
@@ -53,27 +67,39 @@ class Request:
         """The options that the backend uses, by name."""
         used = {name: getattr(self.options, name) for name in sorted(self.backend.honours)}
         if "seed_transpiler" in used:
-            used["seed_transpiler"] = self.options.layout_seed
+            used["seed_transpiler"] = self.backend.layout_seed(self.options)
         return used
+
+    def spread(self, pub: Any) -> int | float:
+        """What the PUB asks for at each of its points: shots, or a precision."""
+        return int(pub.shots) if self.kind == SAMPLER else float(pub.precision)
+
+    @property
+    def shots_of_pubs(self) -> list[int]:
+        """The shots of each PUB at all of its points; about, where a precision is asked for."""
+        if self.kind == SAMPLER:
+            return [int(pub.shots) * pub.size for pub in self.pubs]
+        return [math.ceil(max(pub.precision, 1e-6) ** -2) * pub.size for pub in self.pubs]
 
     @property
     def shots(self) -> int:
         """All shots of all PUBs at all of their points."""
-        return sum(int(pub.shots) * pub.size for pub in self.pubs)
+        return sum(self.shots_of_pubs)
 
 
 def ask(
     pubs: Iterable[Any],
-    options: SamplerOptions | None,
-    backend: SamplingBackend | None,
+    options: PrimitiveOptions | None,
+    backend: Backend | None,
     *,
     subject: str = "sampling",
     problems: Sequence[str] = (),
+    kind: str = SAMPLER,
 ) -> Request:
     """Check everything that can be known before sampling.
 
     Args:
-        pubs: PUBs in any form that `SamplerPub.coerce` takes.
+        pubs: PUBs in any form that `SamplerPub.coerce` (or `EstimatorPub.coerce`) takes.
         options: None if they could not be read, which `problems` tells; then what depends on them
             is not checked.
         backend: None if there is none, as with `options`.
@@ -85,10 +111,15 @@ def ask(
     found = list(problems)
     if options is not None and backend is not None:
         found += option_problems(options, backend)
-    coerced = _coerce(pubs, options, found)
+    if kind == ESTIMATOR and backend is not None and _cannot_estimate(backend):
+        found.append(f"backend_name: the {backend.name} cannot estimate; it samples only")
+    coerced = _coerce(pubs, options, found, kind)
+    if options is not None and backend is not None and len(found) == len(problems):
+        further = getattr(backend, "problems", None)  # a service's own
+        found += further(Request(tuple(coerced), options, backend, kind)) if further else []
     if found or options is None or backend is None:
         raise InvalidJob(subject, found)
-    request = Request(tuple(coerced), options, backend)
+    request = Request(tuple(coerced), options, backend, kind)
     try:
         _ = request.digest
     except (TypeError, ValueError) as error:
@@ -96,47 +127,66 @@ def ask(
     return request
 
 
-def option_problems(options: SamplerOptions, backend: SamplingBackend) -> list[str]:
+def _cannot_estimate(backend: Backend) -> bool:
+    return backend.simulates and not hasattr(backend, "estimate")
+
+
+def option_problems(options: PrimitiveOptions, backend: Backend) -> list[str]:
     """What the backend misses in the options, and what it cannot honour."""
     problems = []
-    if "seed" in backend.honours and options.seed is None:
+    if backend.simulates and options.seed is None:
         problems.append(
             f"seed: the {backend.name} needs one, so that the run can be repeated; put"
             ' "seed": 1234 into the Variable, or pass options={"seed": 1234}'
         )
-    for name, field in SamplerOptions.model_fields.items():
-        is_set = getattr(options, name) != field.default
-        if is_set and name != "shots" and name not in backend.honours:
-            usable = ", ".join(["shots", *backend.honours])
+    plain, own = type(options)(), [name for name in OF_A_PUB if hasattr(options, name)]
+    for name in type(options).model_fields:
+        is_set = getattr(options, name) != getattr(plain, name)
+        if is_set and name not in own and name not in backend.honours:
+            usable = ", ".join([*own, *backend.honours])
             problems.append(f"{name}: the {backend.name} cannot honour it; it takes {usable}")
     return problems
 
 
 def _coerce(
-    pubs: Iterable[Any], options: SamplerOptions | None, problems: list[str]
-) -> list[SamplerPub]:
+    pubs: Iterable[Any], options: PrimitiveOptions | None, problems: list[str], kind: str
+) -> list[Any]:
     if isinstance(pubs, QuantumCircuit):
         problems.append("pubs: this is one circuit; pass a list of PUBs, such as [circuit]")
         return []
     coerced = []
     pubs = list(pubs)
+    what, example = ("shots", "1000") if kind == SAMPLER else ("precision", "0.01")
+    pub_class: Any = SamplerPub if kind == SAMPLER else EstimatorPub
     for i, pub_like in enumerate(pubs):
         try:
-            pub = SamplerPub.coerce(pub_like, None if options is None else options.shots)
+            pub = pub_class.coerce(pub_like, None if options is None else getattr(options, what))
         except (TypeError, ValueError, QiskitError) as error:
             problems.append(f"pub {i}: {error}")
             continue
-        if pub.shots is None and options is not None:
+        if getattr(pub, what) is None and options is not None:
             problems.append(
-                f'pub {i}: no shots; give the PUB its own, put "shots": 1000 into the Variable, or'
-                ' pass options={"shots": 1000}'
+                f'pub {i}: no {what}; give the PUB its own, put "{what}": {example} into the'
+                f' Variable, or pass options={{"{what}": {example}}}'
             )
-        if not pub.circuit.cregs:
+        if kind == SAMPLER and not pub.circuit.cregs:
             problems.append(f"pub {i}: the circuit measures nothing; add measurements")
         coerced.append(pub)
     if not pubs:
         problems.append("pubs: there is none; pass at least one")
     return coerced
+
+
+def read_earlier(request: Request, folder: Path, log: Log = _log) -> PrimitiveResult | None:
+    """The result that an earlier run left in `folder`; asks nobody. A torn one counts as none."""
+    try:
+        earlier = read_finished(folder, request.digest, request.kind)
+    except LedgerError as error:
+        log.warning("The record of this sampling is not usable, sampling again: %s", error)
+        return None
+    if earlier is not None:
+        log.info("Sampled by an earlier run, not repeated: %s", folder)
+    return earlier
 
 
 def sample_once(request: Request, folder: Path, *, log: Log = _log) -> PrimitiveResult:
@@ -145,36 +195,71 @@ def sample_once(request: Request, folder: Path, *, log: Log = _log) -> Primitive
     Both are the same to the last bit: a new result is returned as it was recorded, with metadata
     as JSON has it. Blocks while the backend samples.
     """
-    try:
-        earlier = read_finished(folder, request.digest)
-    except LedgerError as error:
-        log.warning("The record of this sampling is not usable, sampling again: %s", error)
-    else:
-        if earlier is not None:
-            log.info("Sampled by an earlier run, not repeated: %s", folder)
-            return earlier
+    earlier = read_earlier(request, folder, log)
+    if earlier is not None:
+        return earlier
     asked = describe(request) | {"asked_at": _now()}
-    write_asked(folder, asked)
+    write_asked(folder, asked, request.kind)
     start = time.perf_counter()
     try:
-        sampled = request.backend.run(request.pubs, request.options)
+        sampled = _run(request)
     except Exception as error:
         error.add_note(f"while sampling on the {request.backend.name}; what was asked: {folder}")
         raise
     seconds = time.perf_counter() - start
-    facts = {"finished_at": _now(), "seconds": round(seconds, 3), "backend_facts": sampled.facts}
-    write_finished(folder, asked | facts, sampled.result)
+    facts = {"seconds": round(seconds, 3), "backend_facts": sampled.facts}
+    result = keep(_Here(request.kind, request.digest, folder), asked | facts, sampled.result)
     log.info(
-        "Sampled %s, %s shots on the %s in %.2f s; record: %s",
-        "1 circuit" if len(request.pubs) == 1 else f"{len(request.pubs)} circuits",
-        request.shots,
+        "%s %s on the %s in %.2f s; record: %s",
+        "Sampled" if request.kind == SAMPLER else "Estimated",
+        size_of(request),
         request.backend.name,
         seconds,
         folder,
     )
-    result = read_finished(folder, request.digest)
-    assert result is not None  # it was written two statements ago
     return result
+
+
+def _run(request: Request) -> Sampled:
+    run = request.backend.run if request.kind == SAMPLER else request.backend.estimate
+    sampled: Sampled = run(request.pubs, request.options)
+    return sampled
+
+
+class Recorded(Protocol):
+    """Whose result is kept where."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+class _Here(NamedTuple):
+    kind: str
+    digest: str
+    folder: Path
+
+
+def keep(work: Recorded, facts: Mapping[str, Any], result: PrimitiveResult) -> PrimitiveResult:
+    """Record a result; it comes back as every later run will read it."""
+    finished = {**facts, "finished_at": _now()}
+    write_finished(work.folder, finished, result, work.kind)
+    kept = read_finished(work.folder, work.digest, work.kind)
+    assert kept is not None  # it was written a statement ago
+    return kept
+
+
+def size_of(request: Request) -> str:
+    """`1 circuit, 100 shots`."""
+    circuits = "1 circuit" if len(request.pubs) == 1 else f"{len(request.pubs)} circuits"
+    if request.kind == SAMPLER:
+        return f"{circuits}, {request.shots} shots"
+    return f"{circuits}, {sum(pub.size for pub in request.pubs)} values"
 
 
 def describe(request: Request) -> dict[str, Any]:
@@ -182,7 +267,7 @@ def describe(request: Request) -> dict[str, Any]:
     pubs = [
         {
             "digest": known,
-            "shots": int(pub.shots),
+            ("shots" if request.kind == SAMPLER else "precision"): request.spread(pub),
             "shape": list(pub.shape),
             "parameters": pub.circuit.num_parameters,
             "qubits": pub.circuit.num_qubits,
@@ -201,7 +286,7 @@ def describe(request: Request) -> dict[str, Any]:
     }
 
 
-def _versions(backend: SamplingBackend) -> Mapping[str, str]:
+def _versions(backend: Backend) -> Mapping[str, str]:
     found = {}
     for distribution in ("hpc-prefect", "qiskit", "numpy", *backend.packages):
         try:

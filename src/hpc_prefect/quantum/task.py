@@ -1,33 +1,56 @@
-"""Sampling as a step of a Prefect flow."""
+"""Sampling and estimating as steps of a Prefect flow."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import PrefectClient
-from prefect.client.utilities import inject_client
-from prefect.exceptions import ObjectNotFound
-from prefect.utilities.asyncutils import run_coro_as_sync
-from pydantic import ValidationError
+from prefect.client.schemas.objects import State
 
-from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
-from hpc_prefect.blocks.load import stored_names
-from hpc_prefect.campaigns import absolute_work_dir, locate, note_outcome
-from hpc_prefect.errors import ConfigurationError
-from hpc_prefect.quantum.backends import SamplingBackend, build
-from hpc_prefect.quantum.block import QuantumBackendBlock
-from hpc_prefect.quantum.options import SamplerOptions, options_of_variable, parse_options
+from hpc_prefect.campaigns import Place, absolute_work_dir, locate, note_outcome
+from hpc_prefect.cancellation import raise_if_cancelled
+from hpc_prefect.errors import InvalidJob
+from hpc_prefect.executor.claim import this_process
+from hpc_prefect.quantum.cancelling import attended
+from hpc_prefect.quantum.ibm.client import client_of
+from hpc_prefect.quantum.resolve import Resolved, resolve
+from hpc_prefect.quantum.sync import run_sync
+from hpc_prefect.scopes import root_flow
 
 if TYPE_CHECKING:
-    from qiskit.primitives import PrimitiveResult, SamplerPubLike
+    from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
 
+    from hpc_prefect.quantum.ibm.post import Purchase
     from hpc_prefect.quantum.sampling import Request
+
+T = TypeVar("T")
+
+#: What a caller may say about a job whose run is cancelled; None is what the block says.
+OnCancel = Literal["cancel", "keep"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantumJob:
+    """A sampling or estimation that was submitted: plain values, good in any later process.
+
+    Attributes:
+        job_id: of the service; empty on a simulator, which has done its work already.
+        folder: of its record.
+    """
+
+    kind: str
+    backend: str
+    job_id: str
+    digest: str
+    folder: str
+    work_dir: str
 
 
 async def sample(
@@ -37,152 +60,303 @@ async def sample(
     work_dir: str | PathLike[str],
     variable_name: str | None = None,
     options: Mapping[str, Any] | None = None,
+    on_cancel: OnCancel = None,
 ) -> PrimitiveResult:
     """Sample circuits, once.
 
     A sampling that an earlier run of the same campaign finished is read back from its record, to
-    the last bit. Two identical calls in one scope are two samplings; with one seed on a simulator
-    they give the same bits.
+    the last bit; a job on a quantum computer that an earlier run posted is attached again. Two
+    identical calls in one scope are two samplings; with one seed on a simulator they give the same
+    bits.
 
-    Cancelling does not interrupt a simulation that has begun: it ends in its thread, and its result
-    is recorded.
+    Cancelling cancels a job on a quantum computer. It does not interrupt a simulation that has
+    begun: it ends in its thread, and its result is recorded.
 
     Args:
         pubs: PUBs as Qiskit's primitives take them: circuits, or tuples (circuit, parameter
-            values, shots).
+            values, shots). All of them are one job.
         quantum_backend_block_name: the `QuantumBackendBlock` to sample on.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
         variable_name: a Prefect Variable with the options, a JSON object; or with a key
             `"sampler"` that holds them, and whatever else the flow needs beside it.
         options: options of this call (see `SamplerOptions`); they win over the Variable.
+        on_cancel: `keep` a job on a quantum computer when the run is cancelled, or `cancel` it;
+            None is what the block says.
 
     Returns:
         Qiskit's own `PrimitiveResult`, one result for each PUB.
 
     Raises:
         InvalidJob: with everything that is wrong with the call; nothing was sampled.
+        BudgetExceeded: the job would cost more QPU seconds than are left; nothing was bought.
+        QuantumJobFailed: the job ended without a result.
+        QuantumServiceError: the service refuses, or cannot be asked.
     """
-    subject = f"sampling with {quantum_backend_block_name!r}"
-    call = await _resolve(quantum_backend_block_name, variable_name, options)
-    # Circuits can be large: canonical form and simulation run off the loop, other tasks go on.
-    request = await asyncio.to_thread(_ask, subject, pubs, call)
-    # The place is found before the task run starts: inside, it would be a place of that task.
-    place = await locate(work_dir=absolute_work_dir(work_dir), name="sample", digest=request.digest)
-    try:
-        result = await _sample(
-            quantum_backend_block_name, partial(_sample_once, request, place.folder)
-        )
-    except BaseException:
-        note_outcome(place.key, succeeded=False)
-        raise
-    note_outcome(place.key, succeeded=True)
-    return result
+    call = _Call("sampler", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    return await _carry_out(call, await _found(call, pubs, variable_name, options))
 
 
-def sample_sync(
+async def estimate(
+    pubs: Iterable[EstimatorPubLike],
+    *,
+    quantum_backend_block_name: str,
+    work_dir: str | PathLike[str],
+    variable_name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_cancel: OnCancel = None,
+) -> PrimitiveResult:
+    """Estimate expectation values, once; all that is said of `sample` holds.
+
+    Args:
+        pubs: PUBs as Qiskit's primitives take them: tuples (circuit, observables, parameter
+            values, precision). All of them are one job.
+        quantum_backend_block_name: the `QuantumBackendBlock` to estimate on.
+        work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
+        variable_name: a Prefect Variable with the options; its key `"estimator"` holds them if
+            there is more in it.
+        options: options of this call (see `EstimatorOptions`); they win over the Variable.
+        on_cancel: as for `sample`.
+
+    Returns:
+        Qiskit's own `PrimitiveResult`, with `evs` and `stds` for each PUB.
+    """
+    call = _Call("estimator", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    return await _carry_out(call, await _found(call, pubs, variable_name, options))
+
+
+async def submit_sampling(
     pubs: Iterable[SamplerPubLike],
     *,
     quantum_backend_block_name: str,
     work_dir: str | PathLike[str],
     variable_name: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> PrimitiveResult:
-    """`sample` for sync flows and tasks and for plain scripts."""
-    return run_coro_as_sync(
-        sample(
-            pubs,
-            quantum_backend_block_name=quantum_backend_block_name,
-            work_dir=work_dir,
-            variable_name=variable_name,
-            options=options,
+    on_cancel: OnCancel = None,
+) -> QuantumJob:
+    """Submit a sampling and go on; `fetch` waits for it. Arguments are those of `sample`.
+
+    A simulator has no queue: it does its work here, and `fetch` reads the record.
+    """
+    call = _Call("sampler", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    return await _submit(call, await _found(call, pubs, variable_name, options))
+
+
+async def submit_estimation(
+    pubs: Iterable[EstimatorPubLike],
+    *,
+    quantum_backend_block_name: str,
+    work_dir: str | PathLike[str],
+    variable_name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_cancel: OnCancel = None,
+) -> QuantumJob:
+    """Submit an estimation and go on; `fetch` waits for it. Arguments are those of `estimate`."""
+    call = _Call("estimator", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    return await _submit(call, await _found(call, pubs, variable_name, options))
+
+
+async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResult:
+    """The result of a submitted job, waiting for it; in any process, as often as it is asked for.
+
+    A result that was fetched once is read from its record, which asks nobody.
+
+    Args:
+        on_cancel: as for `sample`.
+    """
+    from hpc_prefect.quantum.record import read_finished
+
+    finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
+    if finished is not None:
+        return finished
+    resolved: Resolved = await resolve(job.kind, job.backend, None, None)
+    if resolved.backend is None or resolved.problems:
+        raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
+    key = Path(job.folder).name
+    work = partial(_collect, job, resolved.backend, on_cancel)
+    return await _noting(key, _fetch_task(job.backend, work))
+
+
+def sample_sync(pubs: Iterable[SamplerPubLike], **arguments: Any) -> PrimitiveResult:
+    """`sample` for sync flows and tasks and for plain scripts; same arguments and errors."""
+    return run_sync(lambda: sample(pubs, **arguments))
+
+
+def estimate_sync(pubs: Iterable[EstimatorPubLike], **arguments: Any) -> PrimitiveResult:
+    """`estimate` for sync flows and tasks and for plain scripts; same arguments and errors."""
+    return run_sync(lambda: estimate(pubs, **arguments))
+
+
+class _Call(NamedTuple):
+    kind: str
+    backend: str
+    work_dir: str
+    on_cancel: OnCancel
+
+
+class _Found(NamedTuple):
+    """A valid request in its place of the experiment."""
+
+    request: Request
+    place: Place
+
+
+async def _found(
+    call: _Call,
+    pubs: Iterable[Any],
+    variable_name: str | None,
+    options: Mapping[str, Any] | None,
+) -> _Found:
+    subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
+    raise_if_cancelled()
+    resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
+    if call.on_cancel not in (None, "cancel", "keep"):
+        resolved.problems.append(
+            f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"
         )
+    # Circuits can be large: canonical form and simulation run off the loop, other tasks go on.
+    request = await asyncio.to_thread(_ask, subject, pubs, resolved, call.kind)
+    # The place is found before the task run starts: inside, it would be a place of that task.
+    name = "sample" if call.kind == "sampler" else "estimate"
+    place = await locate(work_dir=call.work_dir, name=name, digest=request.digest)
+    return _Found(request, place)
+
+
+def _ask(subject: str, pubs: Iterable[Any], call: Resolved, kind: str) -> Request:
+    from hpc_prefect.quantum.sampling import ask
+
+    return ask(pubs, call.options, call.backend, subject=subject, problems=call.problems, kind=kind)
+
+
+async def _noting(key: str, work: Awaitable[T]) -> T:
+    """Do some work of a place and remember whether it succeeded."""
+    try:
+        result = await work
+        if isinstance(result, State):
+            raise_if_cancelled()
+            raise asyncio.CancelledError(result.message)
+    except BaseException:
+        note_outcome(key, succeeded=False)
+        raise
+    note_outcome(key, succeeded=True)
+    return result
+
+
+async def _carry_out(call: _Call, found: _Found) -> PrimitiveResult:
+    work = partial(_result, call, found)
+    return await _noting(found.place.key, _task_of(call.kind)(call.backend, work))
+
+
+async def _submit(call: _Call, found: _Found) -> QuantumJob:
+    request, place = found
+    job_id = await _noting(place.key, _submit_task(call.backend, partial(_job_id, call, found)))
+    return QuantumJob(
+        kind=call.kind,
+        backend=call.backend,
+        job_id=job_id,
+        digest=request.digest,
+        folder=str(place.folder),
+        work_dir=call.work_dir,
     )
+
+
+async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
+    from hpc_prefect.quantum.sampling import read_earlier, sample_once
+
+    request, place = found
+    if request.backend.simulates:
+        return await asyncio.to_thread(sample_once, request, place.folder, log=log)
+    earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
+    if earlier is not None:
+        return earlier
+    from hpc_prefect.quantum.ibm.run import carry_out
+
+    return await carry_out(_purchase(call, found, log))
+
+
+async def _job_id(call: _Call, found: _Found, log: Any) -> str:
+    from hpc_prefect.quantum.sampling import read_earlier, sample_once
+
+    request, place = found
+    if request.backend.simulates:
+        await asyncio.to_thread(sample_once, request, place.folder, log=log)
+        return ""
+    from hpc_prefect.quantum.ibm.run import submit
+
+    purchase = _purchase(call, found, log)
+    last = await asyncio.to_thread(purchase.journal.last)
+    earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
+    if last is not None and earlier is not None:
+        return last.job_id
+    return (await submit(purchase)).job_id
+
+
+def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
+    from hpc_prefect.quantum.ibm.post import Purchase
+    from hpc_prefect.quantum.ibm.run import transpile
+
+    request, place = found
+    return Purchase(
+        kind=call.kind,
+        digest=request.digest,
+        folder=place.folder,
+        claimant=place.claimant,
+        terms=_terms(request.backend, call.on_cancel),
+        client=client_of(request.backend.account),
+        log=log,
+        request=request,
+        place=place,
+        transpile=transpile,
+    )
+
+
+async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any) -> PrimitiveResult:
+    from hpc_prefect.quantum.ibm.post import Errand
+    from hpc_prefect.quantum.ibm.run import collect
+
+    flow = root_flow()
+    run = None if flow is None else flow.flow_run
+    errand = Errand(
+        kind=job.kind,
+        digest=job.digest,
+        folder=Path(job.folder),
+        claimant=this_process("" if run is None else str(run.id)),
+        terms=_terms(backend, on_cancel),
+        client=client_of(backend.account),
+        log=log,
+    )
+    return await collect(errand)
+
+
+def _terms(backend: Any, on_cancel: OnCancel) -> Any:
+    return backend.terms if on_cancel is None else replace(backend.terms, on_cancel=on_cancel)
+
+
+Work = Callable[[Any], Awaitable[Any]]
 
 
 # The record decides what is repeated, not Prefect's cache (which would also drop an intended
 # second sampling). `work` is opaque to Prefect, which would look into every circuit otherwise.
 @task(name="sample", task_run_name="sample {backend}", cache_policy=NO_CACHE, persist_result=False)
-async def _sample(backend: str, work: Callable[[Any], PrimitiveResult]) -> PrimitiveResult:
-    return await asyncio.to_thread(work, get_run_logger())
+async def _sample(backend: str, work: Work) -> Any:
+    return await attended(work, get_run_logger())
 
 
-class _Resolved(NamedTuple):
-    """What a call's names stand for, and what is wrong with them."""
-
-    backend: SamplingBackend | None
-    options: SamplerOptions | None
-    problems: list[str]
-
-
-def _ask(subject: str, pubs: Iterable[SamplerPubLike], call: _Resolved) -> Request:
-    from hpc_prefect.quantum.sampling import ask
-
-    return ask(pubs, call.options, call.backend, subject=subject, problems=call.problems)
+@task(
+    name="estimate", task_run_name="estimate {backend}", cache_policy=NO_CACHE, persist_result=False
+)
+async def _estimate(backend: str, work: Work) -> Any:
+    return await attended(work, get_run_logger())
 
 
-def _sample_once(request: Request, folder: Any, log: Any) -> PrimitiveResult:
-    from hpc_prefect.quantum.sampling import sample_once
-
-    return sample_once(request, folder, log=log)
-
-
-@inject_client
-async def _resolve(
-    block_name: str,
-    variable_name: str | None,
-    options: Mapping[str, Any] | None,
-    client: PrefectClient | None = None,
-) -> _Resolved:
-    assert client is not None  # inject_client's promise: the flow run's own, or a new one
-    (block, wrong_block), (layers, wrong_variable) = await asyncio.gather(
-        _load_block(block_name, client), _load_variable(variable_name, client)
-    )
-    problems = [*wrong_block, *wrong_variable]
-    chosen, wrong_options = parse_options([*layers, ("options", options or {})])
-    problems += wrong_options
-    backend = None
-    if block is not None:
-        try:
-            backend = await asyncio.to_thread(build, block.spec())
-        except ConfigurationError as error:
-            problems.append(f"Quantum Backend block {block_name!r}, {error}")
-    return _Resolved(backend, None if wrong_variable else chosen, problems)
+@task(name="submit", task_run_name="submit {backend}", cache_policy=NO_CACHE, persist_result=False)
+async def _submit_task(backend: str, work: Work) -> Any:
+    return await attended(work, get_run_logger())
 
 
-async def _load_block(
-    name: str, client: PrefectClient
-) -> tuple[QuantumBackendBlock | None, list[str]]:
-    """The block, or what is wrong with it."""
-    try:
-        # Prefect's decorator hides that this is a coroutine.
-        loading: Awaitable[QuantumBackendBlock] = QuantumBackendBlock.aload(name, client=client)
-        return await loading, []
-    except ValueError as error:
-        if not isinstance(error.__cause__, ObjectNotFound):
-            raise
-        near = suggestion(name, await stored_names(QuantumBackendBlock, client))
-    except RuntimeError as error:
-        if not isinstance(error.__cause__, ValidationError):
-            raise
-        wrong = [sentence(*each) for each in field_errors(error.__cause__)]
-        return None, [f"Quantum Backend block {name!r}, {each}" for each in wrong]
-    return None, [f"there is no Quantum Backend block {name!r}{near}{_advice(near)}"]
+@task(name="fetch", task_run_name="fetch {backend}", cache_policy=NO_CACHE, persist_result=False)
+async def _fetch_task(backend: str, work: Work) -> Any:
+    return await attended(work, get_run_logger())
 
 
-async def _load_variable(
-    name: str | None, client: PrefectClient
-) -> tuple[list[tuple[str, object]], list[str]]:
-    """The Variable as a layer of options, or what is wrong with it."""
-    if name is None:
-        return [], []
-    variable = await client.read_variable_by_name(name)
-    if variable is not None:
-        return [(f"Variable {name!r}", options_of_variable(variable.value))], []
-    # 200 is the most that the server gives at once.
-    near = suggestion(name, [each.name for each in await client.read_variables(limit=200)])
-    return [], [f"there is no Variable {name!r}{near}{_advice(near)}"]
-
-
-def _advice(near: str) -> str:
-    stop = "" if near.endswith("?") else "."
-    return f"{stop} Add it with: hpc-prefect blocks apply FILE"
+def _task_of(kind: str) -> Any:
+    return _sample if kind == "sampler" else _estimate

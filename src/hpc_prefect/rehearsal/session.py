@@ -53,16 +53,19 @@ class Session:
         Raises:
             ValueError: a fault or an option that is not known, a folder of another site.
         """
+        # Not to be ended by a signal before the jobs are: `_run` hands signals on to the command.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         folder = self.state or Path(tempfile.mkdtemp(prefix="hpc-prefect-rehearse-"))
         folder = folder.absolute()
         try:
             self.install(folder)
-            self._say(f"{self._what()}; state in {folder}")
-            status = _run(command, folder / _COMMANDS) if command else 0
+            print(f"rehearsal of {self._what()}; state in {folder}", file=sys.stderr, flush=True)
+            status = _run(command, folder / _COMMANDS, before) if command else 0
             self._leave(folder)
         finally:
             if self.state is None:
                 shutil.rmtree(folder, ignore_errors=True)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return status
 
     def install(self, folder: Path) -> None:
@@ -97,18 +100,22 @@ class Session:
         return f"{self.site}, with {names}; jobs are processes of this machine{wrong}"
 
     def _leave(self, folder: Path) -> None:
-        left = _alive(self.kind, folder / _STATE)
+        left = len(_alive(self.kind, folder / _STATE))
         if self.stops:
-            _scheduler(self.kind).stop(folder / _STATE)
+            try:
+                _scheduler(self.kind).stop(folder / _STATE)
+            except TimeoutError as error:
+                _say(str(error))
             if left:
-                self._say(f"{len(left)} jobs were still there and were deleted")
+                _say(f"jobs that were still there, and were deleted: {left}")
         elif left:
             again = f"hpc-prefect rehearse {self.site} --state {folder}"
-            self._say(f"{len(left)} jobs wait or run on; meet them, or end them: {again} [--stop]")
+            _say(f"jobs that wait or run on: {left}; meet them with `{again} -- …`, end them with"
+                 f" `{again} --stop`")  # fmt: skip
 
-    def _say(self, text: str) -> None:
-        print(f"rehearsal of {text}" if text.startswith(self.site) else f"rehearsal: {text}",
-              file=sys.stderr, flush=True)  # fmt: skip
+
+def _say(text: str) -> None:
+    print(f"rehearsal: {text}", file=sys.stderr, flush=True)
 
 
 def faults(kind: str) -> list[str]:
@@ -134,31 +141,34 @@ def _alive(kind: str, state: Path) -> list[str]:
         return [str(job["id"]) for job in server.alive()]
 
 
-def _run(command: list[str], commands: Path) -> int:
-    """In the foreground, with the terminal; signals that only this process gets are handed on."""
+def _run(command: list[str], commands: Path, mask: set[int]) -> int:
+    """In the foreground, with the terminal; signals that only this process gets are handed on.
+
+    `mask`: the signals that the command is to have blocked.
+    """
     path = f"{commands}:{os.environ.get('PATH', os.defpath)}"
     program = shutil.which(command[0], path=path)
     if program is None:
         there = os.path.exists(command[0])
         why = "cannot be executed" if there else "was not found"
-        print(f"rehearsal: {command[0]!r} {why}", file=sys.stderr)
+        _say(f"{command[0]!r} {why}")
         return _NOT_EXECUTABLE if there else _NOT_FOUND
-    waited = {*_FORWARDED, signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         pid = os.posix_spawn(
             program,
             command,
             {**os.environ, "PATH": path},
-            setsigmask=before,
+            setsigmask=mask,
             setsigdef=[signal.SIGPIPE],
         )
-        return _await(pid, waited)
+        return _await(pid)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
-def _await(pid: int, waited: set[signal.Signals]) -> int:
+def _await(pid: int) -> int:
+    waited = {*_FORWARDED, signal.SIGCHLD}
     from_terminal = 0x80  # SI_KERNEL, see sigaction(2): the command has had it too
     while True:
         got = signal.sigwaitinfo(waited)

@@ -1,14 +1,22 @@
-"""The family of sampling backends; `build` chooses one."""
+"""The family of backends; `build` chooses one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpc_prefect.errors import ConfigurationError
-from hpc_prefect.quantum.backends.base import Sampled, SamplingBackend
+from hpc_prefect.quantum.backends.base import (
+    Backend,
+    EstimatingBackend,
+    Sampled,
+    SamplingBackend,
+)
 from hpc_prefect.quantum.options import suggestion
+
+if TYPE_CHECKING:
+    from hpc_prefect.quantum.ibm.client import Account
 
 Kind = Literal["simulator", "fake-device", "ibm"]
 
@@ -24,26 +32,52 @@ class BackendSpec:
     simulator_method: str = "automatic"
     num_qubits: int = 0
     noise: bool = True
+    min_num_qubits: int = 0
+    only_devices: tuple[str, ...] = ()
+    fractional_gates: bool = False
+    mode: str = "job"
+    max_session_seconds: int = 0
+    interface: str = "auto"
+    transpilation: tuple[tuple[str, Any], ...] = ()
+    max_qpu_seconds: float = 0.0
+    on_cancel: str = "cancel"
 
 
-def build(spec: BackendSpec) -> SamplingBackend:
-    """The backend that `spec` asks for.
+def build(spec: BackendSpec, account: Account | None = None) -> Backend:
+    """The backend that `spec` asks for. Nothing is asked of any service.
+
+    Args:
+        account: for IBM Quantum; None is the one of the environment.
 
     Raises:
         ConfigurationError: there is none, its package is not installed, or `spec` sets something
             that it cannot honour.
     """
     if spec.kind == "ibm":
-        raise ConfigurationError(
-            "kind: sampling on IBM Quantum is not supported yet; use a block of kind 'simulator'"
-            " or 'fake-device'"
-        )
+        return _ibm(spec, account)
     if spec.kind == "fake-device":
         return _fake_device(spec)
     return _simulator(spec)
 
 
-def _fake_device(spec: BackendSpec) -> SamplingBackend:
+def _ibm(spec: BackendSpec, account: Account | None) -> Backend:
+    _need("qiskit_ibm_runtime", "qiskit-ibm-runtime", extra="ibm")
+    from hpc_prefect.quantum.backends.ibm import IBMBackend
+    from hpc_prefect.quantum.ibm.client import LEAST_BUSY, Account, has_executor
+
+    if spec.backend_name != LEAST_BUSY and (spec.min_num_qubits or spec.only_devices):
+        raise ConfigurationError(
+            f"min_num_qubits, only_devices: they choose among devices, and {spec.backend_name!r} is"
+            f" one; set backend_name to {LEAST_BUSY!r}, or remove them"
+        )
+    if spec.interface == "executor" and not has_executor():
+        raise ConfigurationError(
+            "interface: 'executor' came with qiskit-ibm-runtime 0.50; install it, or use 'auto'"
+        )
+    return IBMBackend(spec, account or Account())
+
+
+def _fake_device(spec: BackendSpec) -> Backend:
     from hpc_prefect.quantum.backends.fake_device import GENERIC, FakeDeviceBackend
 
     if spec.num_qubits and spec.backend_name != GENERIC:
@@ -56,10 +90,11 @@ def _fake_device(spec: BackendSpec) -> SamplingBackend:
         num_qubits=spec.num_qubits,
         noise=spec.noise,
         method=spec.simulator_method,
+        transpilation=dict(spec.transpilation),
     )
 
 
-def _simulator(spec: BackendSpec) -> SamplingBackend:
+def _simulator(spec: BackendSpec) -> Backend:
     name = spec.backend_name
     if name not in SIMULATORS:
         hint = suggestion(name, SIMULATORS)
@@ -91,12 +126,21 @@ def _simulator(spec: BackendSpec) -> SamplingBackend:
     return UniformBackend()
 
 
-def _need(module: str, distribution: str) -> None:
+def _need(module: str, distribution: str, extra: str = "quantum") -> None:
     if find_spec(module) is None:
         raise ConfigurationError(
             f"backend_name: {distribution} is not installed;"
-            " run `pip install 'hpc-prefect[quantum]'`"
+            f" run `pip install 'hpc-prefect[{extra}]'`"
         )
 
 
-__all__ = ["SIMULATORS", "BackendSpec", "Kind", "Sampled", "SamplingBackend", "build"]
+__all__ = [
+    "SIMULATORS",
+    "Backend",
+    "BackendSpec",
+    "EstimatingBackend",
+    "Kind",
+    "Sampled",
+    "SamplingBackend",
+    "build",
+]

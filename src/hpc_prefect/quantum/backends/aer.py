@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.quantum.backends.base import Sampled
+from hpc_prefect.quantum.backends.base import Sampled, Simulating
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-    from hpc_prefect.quantum.options import SamplerOptions
+    from hpc_prefect.quantum.options import EstimatorOptions, SamplerOptions
 
 #: Aer gives every group of parallel shots a seed of its own, so that the samples of one seed would
 #: depend on the number of cores. (qiskit-aer 0.18: 0 means as many groups as threads.)
 REPRODUCIBLE = {"max_parallel_shots": 1}
 
 
-class AerBackend:
+class AerBackend(Simulating):
     """Circuits are run as they are; operations that Aer does not know are decomposed first."""
 
     def __init__(self, method: str = "automatic") -> None:
@@ -52,6 +53,25 @@ class AerBackend:
         ]
         sampler = SamplerV2.from_backend(simulator, seed=options.seed)
         return Sampled(sampler.run(native).result(), {"method": self._method})
+
+    def estimate(self, pubs: Sequence[EstimatorPub], options: EstimatorOptions) -> Sampled:
+        from qiskit.primitives.containers.estimator_pub import EstimatorPub
+        from qiskit_aer import AerSimulator
+        from qiskit_aer.primitives import EstimatorV2
+
+        simulator = AerSimulator(method=self._method, **REPRODUCIBLE)
+        native = [
+            EstimatorPub(
+                _decomposed(pub.circuit, simulator),
+                pub.observables,
+                pub.parameter_values,
+                pub.precision,
+            )
+            for pub in pubs
+        ]
+        chosen = {"run_options": {"seed_simulator": options.seed}}
+        estimator = EstimatorV2.from_backend(simulator, options=chosen)
+        return Sampled(estimator.run(native).result(), {"method": self._method})
 
 
 def _decomposed(circuit: QuantumCircuit, simulator: Any) -> QuantumCircuit:

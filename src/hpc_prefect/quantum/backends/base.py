@@ -1,9 +1,7 @@
-"""What a sampling backend is.
+"""What a backend is.
 
-A backend answers here and now: `run` returns when the samples are there. One that hands the work
-to a service implements the same protocol and two more methods, `submit(pubs, options, tag)` → job
-id and `fetch(job_id)` → `Sampled`; the caller writes the id into the sampling's record between the
-two. Nothing in the record, the digest or the call has to change for it.
+A backend of this process answers here and now: `run` and `estimate` return when the result is
+there. IBM Quantum hands the work to a service instead; see `hpc_prefect.quantum.ibm`.
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from qiskit.primitives import PrimitiveResult
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-    from hpc_prefect.quantum.options import SamplerOptions
+    from hpc_prefect.quantum.options import EstimatorOptions, PrimitiveOptions, SamplerOptions
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Sampled:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class SamplingBackend(Protocol):
-    """Something that samples circuits."""
+class Backend(Protocol):
+    """Something that takes PUBs."""
 
     @property
     def name(self) -> str:
@@ -40,14 +39,38 @@ class SamplingBackend(Protocol):
 
     @property
     def honours(self) -> Collection[str]:
-        """The options it uses besides `shots`; any other one is refused, none is dropped.
-
-        A backend that honours `seed` is a simulator, and gets one.
-        """
+        """The options it uses besides `shots` and `precision`; others are refused, not dropped."""
 
     @property
     def packages(self) -> Sequence[str]:
         """The distributions whose versions belong into the record, besides Qiskit and NumPy."""
 
+    @property
+    def simulates(self) -> bool:
+        """Whether it is a simulator, which needs a seed."""
+
+    def layout_seed(self, options: PrimitiveOptions) -> int | None:
+        """The transpiler's seed, where there is a transpilation."""
+
+
+class SamplingBackend(Backend, Protocol):
+    """Something that samples circuits in this process."""
+
     def run(self, pubs: Sequence[SamplerPub], options: SamplerOptions) -> Sampled:
         """Sample. Blocks; called in a thread. Every PUB brings its own shots."""
+
+
+class EstimatingBackend(Backend, Protocol):
+    """Something that estimates expectation values in this process."""
+
+    def estimate(self, pubs: Sequence[EstimatorPub], options: EstimatorOptions) -> Sampled:
+        """Estimate. Blocks; called in a thread. Every PUB brings its own precision."""
+
+
+class Simulating:
+    """What the backends of this process have in common."""
+
+    simulates = True
+
+    def layout_seed(self, options: PrimitiveOptions) -> int | None:
+        return options.layout_seed

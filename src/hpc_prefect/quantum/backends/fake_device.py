@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.quantum.backends.aer import REPRODUCIBLE
-from hpc_prefect.quantum.backends.base import Sampled
+from hpc_prefect.quantum.backends.base import Sampled, Simulating
 from hpc_prefect.quantum.options import suggestion
 
 if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-    from hpc_prefect.quantum.options import SamplerOptions
+    from hpc_prefect.quantum.options import EstimatorOptions, PrimitiveOptions, SamplerOptions
 
 GENERIC = "generic"
 
 
-class FakeDeviceBackend:
+class FakeDeviceBackend(Simulating):
     """Circuits are transpiled for the device (a device runs only its own gates), then simulated.
 
     Args:
@@ -31,15 +33,23 @@ class FakeDeviceBackend:
         noise: simulate the device's errors too. That multiplies the time: 16 noisy qubits can
             take minutes.
         method: of Aer.
+        transpilation: further settings of Qiskit's preset pass manager.
     """
 
     def __init__(
-        self, device: str, *, num_qubits: int = 0, noise: bool = True, method: str = "automatic"
+        self,
+        device: str,
+        *,
+        num_qubits: int = 0,
+        noise: bool = True,
+        method: str = "automatic",
+        transpilation: Mapping[str, Any] | None = None,
     ) -> None:
         self._device_name = device
         self._num_qubits = num_qubits
         self._noise = noise
         self._method = method
+        self._transpilation = dict(transpilation or {})
         self._device = _generic(num_qubits) if device == GENERIC else _snapshot(device)
 
     @property
@@ -48,12 +58,14 @@ class FakeDeviceBackend:
 
     @property
     def identity(self) -> Mapping[str, Any]:
+        further = {"transpilation": self._transpilation} if self._transpilation else {}
         return {
             "kind": "fake-device",
             "name": self._device_name,
             "num_qubits": self._num_qubits,
             "noise": self._noise,
             "method": self._method,
+            **further,
         }
 
     @property
@@ -66,39 +78,66 @@ class FakeDeviceBackend:
 
     def run(self, pubs: Sequence[SamplerPub], options: SamplerOptions) -> Sampled:
         from qiskit.primitives.containers.sampler_pub import SamplerPub
-        from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
-        from qiskit_aer import AerSimulator
         from qiskit_aer.primitives import SamplerV2
 
-        passes = generate_preset_pass_manager(
+        # One at a time: a list would be transpiled in forked processes, and this is a thread.
+        circuits = [self._passes(options).run(pub.circuit) for pub in pubs]
+        native = [
+            SamplerPub(circuit, pub.parameter_values, pub.shots)
+            for circuit, pub in zip(circuits, pubs, strict=True)
+        ]
+        sampler = SamplerV2.from_backend(self._simulator(), seed=options.seed)
+        return Sampled(sampler.run(native).result(), self._facts(circuits, options))
+
+    def estimate(self, pubs: Sequence[EstimatorPub], options: EstimatorOptions) -> Sampled:
+        from qiskit.primitives.containers.estimator_pub import EstimatorPub
+        from qiskit_aer.primitives import EstimatorV2
+
+        circuits = [self._passes(options).run(pub.circuit) for pub in pubs]
+        native = [
+            EstimatorPub(
+                circuit,
+                pub.observables.apply_layout(circuit.layout, circuit.num_qubits),
+                pub.parameter_values,
+                pub.precision,
+            )
+            for circuit, pub in zip(circuits, pubs, strict=True)
+        ]
+        chosen = {"run_options": {"seed_simulator": options.seed}}
+        estimator = EstimatorV2.from_backend(self._simulator(), options=chosen)
+        return Sampled(estimator.run(native).result(), self._facts(circuits, options))
+
+    def _passes(self, options: PrimitiveOptions) -> Any:
+        from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
+
+        return generate_preset_pass_manager(
             optimization_level=options.optimization_level,
             backend=self._device,
             seed_transpiler=options.layout_seed,
+            **self._transpilation,
         )
-        # One at a time: a list would be transpiled in forked processes, and this is a thread.
-        native = [
-            SamplerPub(passes.run(pub.circuit), pub.parameter_values, pub.shots) for pub in pubs
-        ]
+
+    def _simulator(self) -> Any:
+        from qiskit_aer import AerSimulator
+
         settings = {"method": self._method, **REPRODUCIBLE}
-        simulator = (
-            AerSimulator.from_backend(self._device, **settings)
-            if self._noise
-            else AerSimulator(**settings)
-        )
-        sampler = SamplerV2.from_backend(simulator, seed=options.seed)
-        facts = {
+        if self._noise:
+            return AerSimulator.from_backend(self._device, **settings)
+        return AerSimulator(**settings)
+
+    def _facts(self, circuits: Sequence[QuantumCircuit], options: PrimitiveOptions) -> Any:
+        return {
             "noise": self._noise,
             "transpiled": [
                 {
                     "seed_transpiler": options.layout_seed,
                     "optimization_level": options.optimization_level,
-                    "depth": pub.circuit.depth(),
-                    "operations": dict(pub.circuit.count_ops()),
+                    "depth": circuit.depth(),
+                    "operations": dict(circuit.count_ops()),
                 }
-                for pub in native
+                for circuit in circuits
             ],
         }
-        return Sampled(sampler.run(native).result(), facts)
 
 
 def _generic(num_qubits: int) -> Any:

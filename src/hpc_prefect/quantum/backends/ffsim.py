@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.quantum.backends.base import Sampled
+from hpc_prefect.quantum.backends.base import Sampled, Simulating
 
 if TYPE_CHECKING:
     from qiskit.primitives.containers.sampler_pub import SamplerPub
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hpc_prefect.quantum.options import SamplerOptions
 
 
-class FfsimBackend:
+class FfsimBackend(Simulating):
     """Which circuits it takes is told by `ffsim.qiskit.FfsimSampler`."""
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.quantum.backends.base import Sampled
+from hpc_prefect.quantum.backends.base import Sampled, Simulating
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpc_prefect.quantum.options import SamplerOptions
 
 
-class UniformBackend:
+class UniformBackend(Simulating):
     """Every classical bit of every shot is 0 or 1 with the same chance.
 
     Attributes:

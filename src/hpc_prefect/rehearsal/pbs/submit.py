@@ -142,7 +142,7 @@ def _destination(given: str, work: str, default: str) -> str:
 
 def _queue(config: Record, name: str, wanted: Record) -> str:
     """The queue that takes the job: a routing queue hands it on at once, to the first of its queues
-    whose limits it keeps, or else to the last."""
+    whose limits it keeps. Assumed: a job that fits none is refused as by the last."""
     queues = config["queues"]
     if name not in queues:
         raise Refusal(*_UNKNOWN_QUEUE)

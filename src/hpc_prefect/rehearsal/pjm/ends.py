@@ -57,6 +57,7 @@ def of_run(job: Record, end: Record, *, oom_killer: bool) -> Record:
         return _of(job, _HELD, ec=1, sn=_KILL)
     if taken := job["taken"]:
         if taken["why"] == DEADLINE:
+            # State, EC and SN are assumed.
             return _of(job, DEADLINE, ec=0, sn=_KILL)
         codes = {"state": "CCL", "ec": 0, "pc": 0, "sn": _KILL}
         return {**codes, "reason": "ANOTHER JOB STARTED", "message": ""}

@@ -1,0 +1,147 @@
+"""From the names in a call to a backend and options, or to everything that is wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from prefect.blocks.core import Block
+from prefect.client.orchestration import PrefectClient
+from prefect.client.utilities import inject_client
+from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
+
+from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
+from hpc_prefect.blocks.load import stored_names
+from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.quantum.backends import Backend, build
+from hpc_prefect.quantum.block import QuantumBackendBlock
+from hpc_prefect.quantum.credentials import IBMQuantumCredentials
+from hpc_prefect.quantum.options import (
+    EstimatorOptions,
+    PrimitiveOptions,
+    SamplerOptions,
+    options_of_variable,
+    parse_options,
+)
+
+B = TypeVar("B", bound=Block)
+
+_OPTIONS: dict[str, type[PrimitiveOptions]] = {
+    "sampler": SamplerOptions,
+    "estimator": EstimatorOptions,
+}
+
+
+class Resolved(NamedTuple):
+    """What a call's names stand for, and what is wrong with them."""
+
+    backend: Backend | None
+    options: PrimitiveOptions | None
+    problems: list[str]
+
+
+async def resolve(
+    kind: str, block_name: str, variable_name: str | None, options: Mapping[str, Any] | None
+) -> Resolved:
+    """Load block, credentials and Variable; merge and check the options. Asks only Prefect.
+
+    Args:
+        kind: sampler or estimator.
+    """
+    # Prefect's decorator hides what this returns.
+    found: Resolved = await _resolve(kind, block_name, variable_name, options)
+    return found
+
+
+@inject_client
+async def _resolve(
+    kind: str,
+    block_name: str,
+    variable_name: str | None,
+    options: Mapping[str, Any] | None,
+    client: PrefectClient | None = None,
+) -> Resolved:
+    assert client is not None  # inject_client's promise: the flow run's own, or a new one
+    (block, wrong_block), (layers, wrong_variable) = await asyncio.gather(
+        _load_block(QuantumBackendBlock, "Quantum Backend", block_name, client),
+        _load_variable(kind, variable_name, client),
+    )
+    problems = [*wrong_block, *wrong_variable]
+    below = [] if block is None else [(f"Quantum Backend block {block_name!r}", _layer(block))]
+    chosen, wrong_options = parse_options(
+        [*below, *layers, ("options", options or {})], _OPTIONS[kind]
+    )
+    problems += wrong_options
+    backend = None
+    if block is not None:
+        backend, wrong_backend = await _backend(block, client)
+        problems += [f"Quantum Backend block {block_name!r}, {each}" for each in wrong_backend]
+    return Resolved(backend, None if wrong_variable else chosen, problems)
+
+
+def _layer(block: QuantumBackendBlock) -> object:
+    return block.option_layer()
+
+
+async def _backend(
+    block: QuantumBackendBlock, client: PrefectClient
+) -> tuple[Backend | None, list[str]]:
+    problems = block.problems()
+    account = None
+    if block.kind == "ibm" and block.credentials_block_name:
+        name = block.credentials_block_name
+        found, wrong = await _load_block(IBMQuantumCredentials, "IBM credentials", name, client)
+        problems += [f"credentials_block_name: {each}" for each in wrong]
+        account = None if found is None else found.account()
+        if account is not None and not account.token:
+            problems.append(
+                f"credentials_block_name: the IBM credentials block {name!r} has no token; put the"
+                " API key into it"
+            )
+    if problems:
+        return None, problems
+    try:
+        return await asyncio.to_thread(build, block.spec(), account), []
+    except ConfigurationError as error:
+        return None, [str(error)]
+
+
+async def _load_block(
+    kind: type[B], what: str, name: str, client: PrefectClient
+) -> tuple[B | None, list[str]]:
+    """The block, or what is wrong with it."""
+    try:
+        # Prefect's decorator hides that this is a coroutine.
+        loading: Awaitable[B] = kind.aload(name, client=client)
+        return await loading, []
+    except ValueError as error:
+        if not isinstance(error.__cause__, ObjectNotFound):
+            raise
+        near = suggestion(name, await stored_names(kind, client))
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        wrong = [sentence(*each) for each in field_errors(error.__cause__)]
+        return None, [f"{what} block {name!r}, {each}" for each in wrong]
+    return None, [f"there is no {what} block {name!r}{near}{_advice(near)}"]
+
+
+async def _load_variable(
+    kind: str, name: str | None, client: PrefectClient
+) -> tuple[list[tuple[str, object]], list[str]]:
+    """The Variable as a layer of options, or what is wrong with it."""
+    if name is None:
+        return [], []
+    variable = await client.read_variable_by_name(name)
+    if variable is not None:
+        return [(f"Variable {name!r}", options_of_variable(variable.value, kind))], []
+    # 200 is the most that the server gives at once.
+    near = suggestion(name, [each.name for each in await client.read_variables(limit=200)])
+    return [], [f"there is no Variable {name!r}{near}{_advice(near)}"]
+
+
+def _advice(near: str) -> str:
+    stop = "" if near.endswith("?") else "."
+    return f"{stop} Add it with: hpc-prefect blocks apply FILE"

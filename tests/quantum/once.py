@@ -1,0 +1,25 @@
+"""A flow of a process of its own, to be killed: python once.py WORK_DIR BLOCK"""
+
+import asyncio
+import sys
+
+from circuits import bell
+from prefect import flow
+
+from hpc_prefect import campaign
+from hpc_prefect.quantum import sample
+
+
+@flow
+async def experiment(work_dir: str, block: str) -> None:
+    with campaign("once"):
+        result = await sample(
+            [bell()],
+            quantum_backend_block_name=block,
+            work_dir=work_dir,
+            options={"shots": 100, "seed": 1},
+        )
+    print("counts", sum(result[0].data.meas.get_counts().values()), flush=True)
+
+
+asyncio.run(experiment(*sys.argv[1:]))

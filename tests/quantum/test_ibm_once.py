@@ -1,0 +1,291 @@
+"""Jobs posted / jobs wanted, whatever dies or gets lost: the real client, a service on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from circuits import bell
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelling
+
+from hpc_prefect import campaign
+from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+
+from .service import QuantumService, common_ibm_quantum
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
+
+__all__ = ["common_ibm_quantum"]
+
+HERE = Path(__file__).parent
+_runs: list[Run] = []
+
+
+@pytest.fixture
+def service(common_ibm_quantum: QuantumService):
+    yield common_ibm_quantum
+    common_ibm_quantum.clear()
+    while _runs:
+        run = _runs.pop()
+        run.process.kill()
+        run.process.wait()
+
+
+@pytest.fixture
+async def block():
+    name = f"ibm-{uuid.uuid4().hex[:6]}"
+    await QuantumBackendBlock(kind="ibm", backend_name="fake_manila").asave(name)
+    return name
+
+
+class Run:
+    """The flow in a process of its own."""
+
+    def __init__(self, folder: Path, block: str) -> None:
+        self.log = folder / f"run-{uuid.uuid4().hex[:4]}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(HERE / "once.py"), str(folder), block],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+                stdout=log,
+                stderr=log,
+            )
+
+        _runs.append(self)
+
+    async def until_posted(self, service: QuantumService, folder: Path) -> None:
+        await until(
+            lambda: self.process.poll() is None or self.fail(), lambda: posted(service, folder)
+        )
+
+    def fail(self) -> bool:
+        raise AssertionError(self.log.read_text())
+
+    async def ended(self) -> int:
+        return await asyncio.to_thread(self.process.wait, 280)
+
+
+async def until(alive, true) -> None:
+    """Wait for a condition; pytest's own time limit is the limit."""
+    while not await asyncio.to_thread(true):
+        assert alive()
+        await asyncio.sleep(0.1)
+
+
+def events(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob(".hpc-prefect/*/*/*/quantum.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def jobs(service: QuantumService, folder: Path) -> list[dict]:
+    tags = {event["tag"] for event in events(folder) if event["event"] == "intent"}
+    return [job for job in service.counters()["jobs"] if tags & set(job["tags"])]
+
+
+def posted(service: QuantumService, folder: Path) -> int:
+    return len(jobs(service, folder))
+
+
+async def once(folder: Path, block: str, *, name: str = "once"):
+    """The call of `once.py` in this process."""
+
+    @flow
+    async def experiment():
+        with campaign(name):
+            return await sample(
+                [bell()],
+                quantum_backend_block_name=block,
+                work_dir=folder,
+                options={"shots": 100, "seed": 1},
+            )
+
+    return await experiment()
+
+
+async def test_killed_while_it_waits(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    first = Run(tmp_path, block)
+    await until(
+        lambda: first.process.poll() is None or first.fail(),
+        lambda: any(event["event"] == "posted" for event in events(tmp_path)),
+    )
+    first.process.kill()
+    await first.ended()
+    service.clear()
+    again = Run(tmp_path, block)
+
+    assert await again.ended() == 0, again.log.read_text()
+    assert "attached again to job" in again.log.read_text()
+    assert "counts 100" in again.log.read_text()
+    assert posted(service, tmp_path) == 1
+
+
+async def test_killed_right_after_the_post_was_accepted(service, block, tmp_path):
+    service.fault("reply-lost", delay=300, times=1)  # accepted, and the answer does not come
+    first = Run(tmp_path, block)
+    await first.until_posted(service, tmp_path)
+    first.process.kill()
+    await first.ended()
+    assert [event["event"] for event in events(tmp_path)] == ["intent"]
+    again = Run(tmp_path, block)
+
+    assert await again.ended() == 0, again.log.read_text()
+    assert "adopted job" in again.log.read_text()
+    assert posted(service, tmp_path) == 1
+
+
+@pytest.mark.parametrize("status", [503, 500, 0])
+async def test_the_reply_to_the_post_is_lost(service, block, tmp_path, status):
+    service.fault("reply-lost", status=status, times=1)
+
+    await once(tmp_path, block)
+
+    assert posted(service, tmp_path) == 1
+    assert [event["event"] for event in events(tmp_path)] == ["intent", "posted", "ended"]
+    assert events(tmp_path)[1]["adopted"]
+
+
+async def test_two_polls_fail(service, block, tmp_path):
+    service.fault("queue", seconds=3)
+    service.fault("poll-fails", times=2)
+
+    await once(tmp_path, block)
+
+    assert posted(service, tmp_path) == 1
+
+
+async def test_the_service_is_started_anew_while_the_job_waits(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    waiting = asyncio.create_task(once(tmp_path, block))
+    await until(lambda: not waiting.done(), lambda: len(events(tmp_path)) == 2)
+    await asyncio.to_thread(service.kill)
+    await asyncio.sleep(2)  # it is away for longer than one question
+    await asyncio.to_thread(service.restart)
+    service.clear()
+    await waiting
+
+    assert posted(service, tmp_path) == 1
+
+
+async def test_the_token_expires_while_the_job_waits(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    waiting = asyncio.create_task(once(tmp_path, block))
+    await until(lambda: not waiting.done(), lambda: len(events(tmp_path)) == 2)
+    # A token tells its time in whole seconds: the next one must be younger than the fault.
+    issued = time.time()
+    await until(lambda: not waiting.done(), lambda: time.time() > issued + 1.1)
+    service.fault("token-expired")
+    service.clear("maintenance")
+    await waiting
+
+    assert posted(service, tmp_path) == 1
+
+
+async def test_the_result_is_had_again_offline(service, block, tmp_path):
+    failures = [RuntimeError("a step after the sampling failed")]
+
+    @flow
+    async def experiment():
+        result = await sample(
+            [bell()],
+            quantum_backend_block_name=block,
+            work_dir=tmp_path,
+            options={"shots": 100, "seed": 1},
+        )
+        counts.append(result[0].data.meas.get_counts())
+        if failures:
+            raise failures.pop()
+
+    counts: list[dict[str, int]] = []
+    with pytest.raises(RuntimeError):
+        await experiment()
+    service.stop()
+    try:
+        await experiment()
+    finally:
+        await asyncio.to_thread(service.restart)
+
+    assert counts[0] == counts[1]
+    assert posted(service, tmp_path) == 1
+
+
+async def test_the_same_call_twice_on_purpose(service, block, tmp_path):
+    @flow
+    async def experiment():
+        call = {"quantum_backend_block_name": block, "work_dir": tmp_path}
+        one = await sample([bell()], options={"shots": 100, "seed": 1}, **call)
+        other = await sample([bell()], options={"shots": 100, "seed": 1}, **call)
+        return one, other
+
+    await experiment()
+
+    assert posted(service, tmp_path) == 2
+
+
+async def test_the_block_is_edited_to_another_backend(service, block, tmp_path):
+    await once(tmp_path, block, name="edited")
+    await QuantumBackendBlock(kind="ibm", backend_name="fake_torino").asave(block, overwrite=True)
+    (campaign_folder,) = tmp_path.glob(".hpc-prefect/*")
+    (campaign_folder / "completed").unlink(missing_ok=True)
+
+    await once(tmp_path, block, name="edited")
+
+    backends = sorted(job["backend"] for job in jobs(service, tmp_path))
+    assert backends == ["fake_manila", "fake_torino"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_cancelled_call_cancels_its_job_unless_it_is_to_be_kept(
+    service, prefect_server, tmp_path, keep
+):
+    name = f"ibm-{uuid.uuid4().hex[:6]}"
+    fields = {"on_cancel": "keep"} if keep else {}
+    QuantumBackendBlock(kind="ibm", backend_name="fake_manila", **fields).save(name, _sync=True)
+    service.fault("maintenance", backend="fake_manila")
+
+    def interrupt_when_posted() -> None:
+        while len(events(tmp_path)) < 2:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_posted, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        sample_sync(
+            [bell()],
+            quantum_backend_block_name=name,
+            work_dir=tmp_path,
+            options={"shots": 100, "seed": 1},
+        )
+
+    assert [job["status"] for job in jobs(service, tmp_path)] == ["Queued" if keep else "Cancelled"]
+
+
+async def test_a_run_that_is_cancelled_in_prefect_cancels_its_job(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    first = Run(tmp_path, block)
+    await until(
+        lambda: first.process.poll() is None or first.fail(),
+        lambda: any(event["event"] == "posted" for event in events(tmp_path)),
+    )
+    async with get_client() as client:
+        asked = {"work_dir": str(tmp_path), "block": block}
+        runs = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200)
+        (run,) = [each for each in runs if each.parameters == asked]
+        await client.set_flow_run_state(run.id, Cancelling())
+        await first.ended()
+        run = await client.read_flow_run(run.id)
+
+    assert run.state.is_cancelled()
+    assert [job["status"] for job in jobs(service, tmp_path)] == ["Cancelled"]
