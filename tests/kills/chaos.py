@@ -76,14 +76,15 @@ class Group:
         program(folder, seconds=round(dice.uniform(0.05, 1.0), 2))
         self.jobs = jobs_of(folder, TEN)
 
-    def live(self, kills: int) -> None:
-        """Lives until all is done: the first ones are killed."""
+    def live(self, kills: int) -> int:
+        """Lives until all is done: the first ones are killed; how many were."""
+        killed = 0
         said: dict[str, Any] = {}
         for _ in range(MOST_LIVES):
             life = self.driver.begin(self.folder, self.jobs)
-            late = kills and not life.wait(5.0 * self.dice.random() ** 2)
+            late = killed < kills and not life.wait(3.0 * self.dice.random() ** 2)
             if late and life.kill(commands=self.dice.random() < 0.5):
-                kills -= 1
+                killed += 1
                 with self.figures.lock:
                     self.figures.kills += 1
                 continue
@@ -95,6 +96,7 @@ class Group:
                 self.figures.errors += 1
             self._answer(said["error"])
         self._count(said)
+        return killed
 
     def _answer(self, error: str) -> None:
         """Start again, as every error says; two jobs under one name are left to the start guard.
@@ -161,13 +163,12 @@ def at_place(
                     return
                 own.jobs += len(TEN)
                 number = own.jobs // len(TEN)
-            before = figures.kills
             # A group is killed more often than needed on the average: some end before.
-            each = 1 + round(1.5 * kills * len(TEN) / jobs)
+            each = 1 + round(2 * kills * len(TEN) / jobs)
             group = Group(driver, folder / f"group-{number}", mine, figures)
-            group.live(each)
+            killed = group.live(each)
             with own.lock:
-                own.kills += figures.kills - before
+                own.kills += killed
 
     seeds = [random.Random(dice.random()) for _ in range(AT_ONCE + 1)]
     with weather(driver.place.faults, seeds.pop()), ThreadPoolExecutor(AT_ONCE) as pool:

@@ -99,9 +99,16 @@ def local(folder: Path) -> Place:
     )
 
 
+def _empty_home(folder: Path) -> str:
+    """Jobs run in login shells: a user's own profile may take seconds."""
+    (folder / "home").mkdir()
+    return str(folder / "home")
+
+
 def in_pbs(folder: Path) -> Place:
     commands, state = folder / "bin", folder / "state"
-    pbs.install(commands, state, ncpus=64, queues={"workq": {}, "narrow": {"max_run": 1}})
+    queues: dict[str, Any] = {"workq": {}, "narrow": {"max_run": 1}}
+    pbs.install(commands, state, ncpus=64, queues=queues, home=_empty_home(folder))
     return Place(
         scheduler="pbs",
         options={},
@@ -116,7 +123,8 @@ def in_pbs(folder: Path) -> Place:
 
 def in_pjm(folder: Path) -> Place:
     commands, state = folder / "bin", folder / "state"
-    pjm.install(commands, state, rscgrps={"small": {}, "narrow": {"run": 1}})
+    groups: dict[str, Any] = {"small": {}, "narrow": {"run": 1}}
+    pjm.install(commands, state, rscgrps=groups, home=_empty_home(folder))
     return Place(
         scheduler="pjm",
         options={},
