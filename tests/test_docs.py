@@ -125,7 +125,7 @@ def test_the_page_on_pjm_has_every_option() -> None:
 
 
 def test_the_profile_of_the_page_on_slurm_can_be_applied_and_submitted() -> None:
-    (text,) = code(SLURM, "toml")
+    text = code(SLURM, "toml")[0]
     (item,) = read_document(text, here="/x", venv="/v", environ={}).items
     for side in ("cpu", "gpu"):
         shape = {"resource_class": side, "launch": "mpi", "memory_per_node": "4G"}
@@ -134,6 +134,19 @@ def test_the_profile_of_the_page_on_slurm_can_be_applied_and_submitted() -> None
         call = Call(script_filename="diag", work_dir="/w")
         spec, secrets = resolve(what, how, item.value, call, machine_cores=8)
         assert (scheduler_for("slurm").problems(spec), secrets) == ([], {})
+
+
+def test_the_profiles_with_a_qpu_can_be_applied_and_submitted() -> None:
+    how = ExecutionProfileBlock(profile_name="diag", command_name="diag")
+    what = CommandBlock(command_name="diag", executable_key="diag")
+    call = Call(script_filename="diag", work_dir="/w")
+    found = []
+    for text in code(SLURM, "toml")[1:]:
+        (item,) = read_document(text, here="/x", venv="/v", environ={"MY_IBM_TOKEN": "key"}).items
+        spec, secrets = resolve(what, how, item.value, call, machine_cores=8)
+        found.append((spec.site.options.get("qpu"), len(spec.site.environment), secrets))
+    key = "ibm_torino_QRMI_IBM_QCS_IAM_APIKEY"
+    assert found == [(["ibm_torino"], 0, {}), (None, 6, {key: "key"})]
 
 
 def test_the_page_on_slurm_has_every_option() -> None:

@@ -216,7 +216,10 @@ def test_a_secret_is_in_no_text_dump_schema_or_error() -> None:
 
 
 def test_the_secrets_are_secret_for_the_server_too() -> None:
-    assert HPCProfileBlock.model_json_schema()["secret_fields"] == ["secret_environment.*"]
+    assert HPCProfileBlock.model_json_schema()["secret_fields"] == [
+        "secret_environment.*",
+        "qrmi_api_keys.*",
+    ]
 
 
 def test_near_names_come_best_first_and_far_ones_not_at_all() -> None:

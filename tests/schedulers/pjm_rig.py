@@ -22,7 +22,7 @@ ASK = "-v --choose jid,jnam,st,lst,ec,pc,sn,ermsg --filter"
 NONE = Reply(0, HEADER)
 DOWN = Reply(1, "", "[ERR.] PJM 0290 pjstat PJM daemon is not present.\n")
 SECRETS = (
-    "pjm.requeue is 'yes', but the profile has a secret_environment: a job reads its secrets once,"
+    "pjm.requeue is 'yes', but the job has secrets: a job reads its secrets once,"
     " so a requeued one would have none; choose 'no', or use retries"
 )
 PLAIN = ": a name or value for the scheduler has no blanks, quotes or other special characters"

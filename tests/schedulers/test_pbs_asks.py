@@ -115,7 +115,7 @@ def test_a_job_with_secrets_is_not_started_again() -> None:
     """It has read and removed them."""
     assert directives(secret_names=("TOKEN",))[-1] == "#PBS -r n"
     assert PBS.problems(spec({"requeue": "yes"}, secret_names=("TOKEN",))) == [
-        "pbs.requeue is 'yes', but the profile has a secret_environment: a job reads its secrets"
+        "pbs.requeue is 'yes', but the job has secrets: a job reads its secrets"
         " once, so a requeued one would have none; choose 'no', or use retries"
     ]
 

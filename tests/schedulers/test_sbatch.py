@@ -87,7 +87,7 @@ def test_gpus_are_asked_for_as_the_site_wants_it(options: dict[str, Any], line: 
         ({"reservation": "day"}, "--reservation=day"),
         ({"constraint": "[ib|opa]&ssd"}, "--constraint=[ib|opa]&ssd"),
         ({"exclusive": True}, "--exclusive"),
-        ({"qpu": ["a", "b"]}, "--qpu=a,b"),
+        ({"qpu": ["a", "b"], "site_qpus": ["b", "c", "a"]}, "--qpu=a,b"),
         ({"requeue": "yes"}, "--requeue"),
         ({"requeue": "no"}, "--no-requeue"),
         ({"directives": ["--licenses=fluent"]}, "--licenses=fluent"),
@@ -108,7 +108,7 @@ def test_a_job_with_secrets_is_never_requeued() -> None:
     assert directives(secret_names=("TOKEN",)) == ["--no-requeue"]
     asked = spec({"requeue": "yes"}, secret_names=("TOKEN",))
     assert SLURM.problems(asked) == [
-        "slurm.requeue is 'yes', but the profile has a secret_environment: a job reads its secrets"
+        "slurm.requeue is 'yes', but the job has secrets: a job reads its secrets"
         " once, so a requeued one would have none; choose 'no', or use retries"
     ]
 
@@ -137,6 +137,7 @@ REFUSED = {
     "set queue_cpu or queue_gpu": ["-p x", "--partition=x"],
     "set memory_per_node in the execution profile": ["--mem=5G", "--mem-per-cpu=5G"],
     "set slurm.requeue": ["--requeue", "--no-requeue"],
+    "set slurm.qpu, which is checked against slurm.site_qpus": ["--qpu=a", "--qpu a", "--qp=a"],
     "the script is ours": ["--wrap=true"],
     "the job would not be submitted": ["--test-only"],
     "it is given": ["--parsable"],
@@ -198,8 +199,48 @@ def test_a_value_that_is_no_plain_word_is_refused(what: str, value: str) -> None
 
 
 def test_each_qpu_is_a_plain_word() -> None:
-    (problem,) = SLURM.problems(spec({"qpu": ["good", "b ad"]}))
+    there = ["good", "b ad"]
+    (problem,) = SLURM.problems(spec({"qpu": there, "site_qpus": there}))
     assert problem.startswith("slurm.qpu is 'b ad': ")
+
+
+@pytest.mark.parametrize(
+    ("qpu", "end"),
+    [
+        ("ibm_tornio", "which is not in slurm.site_qpus; did you mean 'ibm_torino'?"),
+        ("zz", "which is not in slurm.site_qpus; there are: ibm_brussels, ibm_torino"),
+        ("", "write one name in each item"),
+    ],
+)
+def test_a_qpu_that_the_site_has_not_is_refused_with_the_near_one(qpu: str, end: str) -> None:
+    there = ["ibm_torino", "ibm_brussels"]
+    (problem,) = SLURM.problems(spec({"qpu": ["ibm_torino", qpu], "site_qpus": there}))
+    assert problem.startswith(f"slurm.qpu has {qpu!r}")
+    assert problem.endswith(end)
+
+
+def test_two_qpus_in_one_name_are_refused_even_if_the_site_lists_them_so() -> None:
+    assert SLURM.problems(spec({"qpu": ["a,b"], "site_qpus": ["a,b"]})) == [
+        "slurm.qpu has 'a,b': write one name in each item"
+    ]
+
+
+def test_a_qpu_is_refused_where_nobody_said_what_the_site_has() -> None:
+    assert SLURM.problems(spec({"qpu": ["a"]})) == [
+        "slurm.qpu is ['a'], but slurm.site_qpus is empty: list there what the site has, because"
+        " Slurm does not say when it does not know a name"
+    ]
+
+
+def test_the_qpus_asked_for_are_part_of_the_identity_and_the_list_of_the_sites_is_not() -> None:
+    def identity(**options: Any) -> dict[str, Any]:
+        return spec(options).identity()
+
+    assert "qpu" not in identity()["site"]
+    assert identity(site_qpus=["a"]) == identity()
+    assert identity(qpu=["a"]) != identity()
+    assert identity(qpu=["a"], site_qpus=["a", "b"]) == identity(qpu=["a"], site_qpus=["a"])
+    assert identity(qpu=["a"]) != identity(qpu=["b"])
 
 
 @given(st.sampled_from(VALUES), st.text(min_size=1))

@@ -8,10 +8,10 @@
 wins:
 
 1. `OMP_NUM_THREADS`, from the execution profile's `threads_per_rank`
-2. the HPC profile's `environment` (for `resource_class="gpu"` with `gpu.environment` over it)
+2. what the HPC profile's `qrmi` becomes, then its `environment` (for `resource_class="gpu"` with `gpu.environment` over it)
 3. the executable's `environment`, in the HPC profile's `executables`
 4. the execution profile's `environment` (with that of `execution_profile_overrides` over it)
-5. the HPC profile's `secret_environment`
+5. what the HPC profile's `qrmi_api_keys` become, then its `secret_environment`
 
 All of them are set after the modules and the set-up lines, so they win over what those export.
 
@@ -33,6 +33,7 @@ from hpc_prefect.blocks.options import (
     SlurmOptions,
 )
 from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.blocks.qrmi import QRMIResource
 from hpc_prefect.blocks.resolve import resolve
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "LocalOptions",
     "PBSOptions",
     "PJMOptions",
+    "QRMIResource",
     "SlurmOptions",
     "load_blocks",
     "load_hpc_profile",

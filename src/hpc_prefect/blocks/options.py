@@ -142,10 +142,14 @@ class SlurmOptions(StrictModel):
     gpu_type: str = ""
     """Type of the GPUs where a site has several, such as `a100`."""
     qpu: list[str] = Field(default_factory=list)
-    """Quantum resources that the job may use (`--qpu`, where the site has that plug-in)."""
+    """Quantum resources that the job may use (`--qpu`, where the site has that plug-in). Which QPU
+    computes is part of what a job is: other names make it another job."""
+    site_qpus: list[str] = Field(default_factory=list)
+    """The quantum resources that the site has. `qpu` must be among them, because the plug-in says
+    nothing about a name that it does not know, and the job would run without a QPU."""
     requeue: Literal["site", "yes", "no"] = "site"
     """Whether Slurm starts the job again after a node failure or a preemption; `site`: as the site
-    has it. With a `secret_environment` always no, because a job reads its secrets once."""
+    has it. With secrets always no, because a job reads its secrets once."""
     accounting: bool = True
     """Ask `sacct` about jobs that the queue no longer lists; false where a site has no accounting,
     to spare one command a question."""
@@ -174,8 +178,8 @@ class PBSOptions(StrictModel):
     """Placement (`-l place=`), such as `scatter`: each chunk on a node of its own. Empty: as the
     site has it, which may put several chunks on one node."""
     requeue: Literal["site", "yes", "no"] = "site"
-    """Whether PBS starts the job again after a node failure; `site`: as the site has it. With a
-    `secret_environment` always no, because a job reads its secrets once."""
+    """Whether PBS starts the job again after a node failure; `site`: as the site has it. With
+    secrets always no, because a job reads its secrets once."""
     status_dialect: Literal["json", "text", "table"] = "json"
     """What `qstat` answers: JSON (and text where that cannot be read), the full text records, or
     only a site's own table."""
@@ -214,7 +218,7 @@ class PJMOptions(StrictModel):
     """Items of `--llio`, such as `localtmp-size=30Gi`."""
     requeue: Literal["site", "yes", "no"] = "site"
     """Whether PJM starts the job again after a failure of the machine (`--restart`); `site`: as the
-    site has it. With a `secret_environment` always no, because a job reads its secrets once."""
+    site has it. With secrets always no, because a job reads its secrets once."""
     history_days: int = Field(default=30, ge=1, le=365)
     """How many days back `pjstat -H` is asked about jobs that the queue no longer lists."""
     command_options: list[str] = Field(default_factory=list)

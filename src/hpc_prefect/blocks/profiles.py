@@ -27,6 +27,7 @@ from hpc_prefect.blocks.options import (
     PJMOptions,
     SlurmOptions,
 )
+from hpc_prefect.blocks.qrmi import QRMIResources, key_problems
 
 _DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
@@ -149,6 +150,12 @@ class HPCProfileBlock(StoredModel, Block):
     """Environment variables for every program there."""
     secret_environment: SecretDict = Field(default_factory=lambda: SecretDict({}))
     """Environment variables whose values are never shown, logged or written into a script."""
+    qrmi: QRMIResources = Field(default_factory=dict)
+    """Quantum resources for programs that use QRMI inside the job, by name: `endpoint`,
+    `iam_endpoint`, `service_crn`, `session_mode`, `session_max_ttl`, `timeout_seconds`. They become
+    environment variables, which those of `environment` win over."""
+    qrmi_api_keys: SecretDict = Field(default_factory=lambda: SecretDict({}))
+    """The API key of each resource in `qrmi`, by its name; kept as `secret_environment` is."""
     login_shell: bool = False
     """Run the script in a login shell (`bash -l`), for sites that define `module` only there."""
     cores_per_node: int = Field(default=0, ge=0)
@@ -189,6 +196,13 @@ class HPCProfileBlock(StoredModel, Block):
         if problems and not is_loading():
             raise PydanticCustomError("value", "; ".join(problems))
         return secrets
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> HPCProfileBlock:
+        problems = key_problems(self.qrmi, self.qrmi_api_keys.get_secret_value())
+        if problems and not is_loading():
+            raise PydanticCustomError("value", "qrmi_api_keys: " + "; ".join(problems))
+        return self
 
     @model_validator(mode="after")
     def _refuse_foreign_options(self) -> HPCProfileBlock:

@@ -20,6 +20,12 @@ from hpc_prefect.blocks.checks import (
 )
 from hpc_prefect.blocks.options import read_executable
 from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.blocks.qrmi import (
+    key_problems,
+    qrmi_environment,
+    qrmi_secrets,
+    resource_problems,
+)
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.job.spec import (
     Executable,
@@ -80,11 +86,10 @@ def resolve(
     options = getattr(hpc, hpc.scheduler).model_dump(mode="json")
     if hpc.scheduler == "local":
         options["slots"] = options["slots"] or machine_cores
-    secrets = hpc.secret_environment.get_secret_value()
+    secrets = _secrets(hpc, problems)
     wrong_wait = walltime_limit_problems(hpc.queue_full_wait)
     problems += _in("HPC profile, queue_full_wait", wrong_wait)
     problems += _in("HPC profile, environment", environment_problems(place.environment))
-    problems += _in("HPC profile, secret_environment", environment_problems(secrets))
     problems += _in("execution profile, environment", environment_problems(execution.environment))
     problems += name_problems(call.script_filename)
     arguments = read_arguments(command.default_args, call.user_args, problems)
@@ -106,7 +111,19 @@ def resolve(
     problems += _scheduler_problems(hpc, spec)
     if problems:
         raise InvalidJob(call.subject, problems)
-    return spec, dict(secrets)
+    return spec, secrets
+
+
+def _secrets(hpc: HPCProfileBlock, problems: list[str]) -> dict[str, str]:
+    """The secret variables of the job; `secret_environment` wins."""
+    secrets, keys = (
+        hpc.secret_environment.get_secret_value(),
+        hpc.qrmi_api_keys.get_secret_value(),
+    )
+    problems += _in("HPC profile, secret_environment", environment_problems(secrets))
+    problems += _in("HPC profile, qrmi", resource_problems(hpc.qrmi))
+    problems += _in("HPC profile, qrmi_api_keys", key_problems(hpc.qrmi, keys))
+    return qrmi_secrets(keys) | secrets
 
 
 def _pair_problems(command: CommandBlock, execution: ExecutionProfileBlock) -> list[str]:
@@ -168,7 +185,7 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
         setup=hpc.setup,
         teardown=hpc.teardown,
         executables=hpc.executables,
-        environment=hpc.environment,
+        environment=qrmi_environment(hpc.qrmi, by_plugin=bool(hpc.slurm.qpu)) | hpc.environment,
         cores_per_node=hpc.cores_per_node,
         memory_per_node=hpc.memory_per_node,
         gpus_per_node=hpc.gpus_per_node,

@@ -143,10 +143,16 @@ class JobSpec:
 
         After a failure for walltime or memory, or in a queue that is too full, a person changes
         exactly what is left out here, and the jobs that are done must not run again for it.
+
+        Which QPUs the job asks the scheduler for (`slurm.qpu`) is in it: it is they that compute.
+        A job that asks for none has the identity that it always had. What a profile's `qrmi` says
+        is in it as any environment of the profile is; of an API key only the variable's name is.
         """
         values = self.as_dict()
         kept = ("scheduler", "modules", "setup", "environment")
         values["site"] = {name: values["site"][name] for name in kept}
+        if qpus := self.site.options.get("qpu"):
+            values["site"]["qpu"] = qpus
         for name in ("walltime", "memory_per_node"):
             del values["resources"][name]
         return values

@@ -159,7 +159,7 @@ def problems(spec: JobSpec) -> list[str]:
     found += _option_problems(options)
     if options.get("requeue") == "yes" and spec.secret_names:
         found.append(
-            "pjm.requeue is 'yes', but the profile has a secret_environment: a job reads its"
+            "pjm.requeue is 'yes', but the job has secrets: a job reads its"
             " secrets once, so a requeued one would have none; choose 'no', or use retries"
         )
     return found

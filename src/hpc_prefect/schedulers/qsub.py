@@ -180,7 +180,7 @@ def problems(spec: JobSpec) -> list[str]:
         found += _directive_problems(line, str(options.get("account_flag", "-A")))
     if options.get("requeue") == "yes" and spec.secret_names:
         found.append(
-            "pbs.requeue is 'yes', but the profile has a secret_environment: a job reads its"
+            "pbs.requeue is 'yes', but the job has secrets: a job reads its"
             " secrets once, so a requeued one would have none; choose 'no', or use retries"
         )
     return found

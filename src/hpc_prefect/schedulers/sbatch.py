@@ -5,7 +5,10 @@ Seen on Slurm 22.05; the words of the controller's refusals are also from its li
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import JobSpec
@@ -31,6 +34,7 @@ _REFUSED_DIRECTIVES = {
     **dict.fromkeys(("-p", "--partition"), "set queue_cpu or queue_gpu"),
     **dict.fromkeys(("--mem", "--mem-per-cpu"), "set memory_per_node in the execution profile"),
     **dict.fromkeys(("--requeue", "--no-requeue"), "set slurm.requeue"),
+    "--qpu": "set slurm.qpu, which is checked against slurm.site_qpus",
     "--wrap": "the script is ours",
     "--test-only": "the job would not be submitted",
     "--parsable": "it is given",
@@ -108,17 +112,37 @@ def problems(spec: JobSpec) -> list[str]:
             f"work_dir is {spec.work_dir!r}: Slurm cannot write output below it, because it"
             " drops backslashes from such paths; choose a folder without one"
         )
-    for name in options.get("qpu", ()):
-        found += value_problems("slurm.qpu", name)
+    found += _qpu_problems(options)
     lines = options.get("directives", ())
     for line in lines:
         found += line_problems("slurm.directives", line)
     found += refused_options("slurm.directives", lines, _REFUSED_DIRECTIVES, flags=_FLAGS)
     if options.get("requeue") == "yes" and spec.secret_names:
         found.append(
-            "slurm.requeue is 'yes', but the profile has a secret_environment: a job reads its"
+            "slurm.requeue is 'yes', but the job has secrets: a job reads its"
             " secrets once, so a requeued one would have none; choose 'no', or use retries"
         )
+    return found
+
+
+def _qpu_problems(options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the QPUs; the plug-in would run the job without those it does not know."""
+    asked, there = options.get("qpu", ()), options.get("site_qpus", ())
+    if asked and not there:
+        return [
+            f"slurm.qpu is {asked!r}, but slurm.site_qpus is empty: list there what the site has,"
+            " because Slurm does not say when it does not know a name"
+        ]
+    found = []
+    for name in asked:
+        found += value_problems("slurm.qpu", name)
+        if "," in name or not name:
+            found.append(f"slurm.qpu has {name!r}: write one name in each item")
+        elif name not in there:
+            near = difflib.get_close_matches(name, there, n=3, cutoff=0.6)
+            guess = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+            known = guess or f"there are: {', '.join(sorted(there))}"
+            found.append(f"slurm.qpu has {name!r}, which is not in slurm.site_qpus; {known}")
     return found
 
 
