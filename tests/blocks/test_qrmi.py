@@ -74,6 +74,12 @@ def test_which_resources_a_job_has_is_left_to_the_plugin_that_is_asked() -> None
     assert spec.site.environment["emu_QRMI_IBM_QCS_SESSION_MODE"] == "batch"
 
 
+def test_a_qpu_that_the_site_has_not_is_refused_before_anything_is_submitted() -> None:
+    asked = {"qpu": ["emo"], "site_qpus": ["emu"]}
+    with pytest.raises(InvalidJob, match=r"'emo', which is not in slurm\.site_qpus; did you mean"):
+        resolved(profile(scheduler="slurm", slurm=asked))
+
+
 def test_what_a_person_sets_by_name_wins() -> None:
     spec, secrets = resolved(
         profile(
@@ -90,7 +96,7 @@ def test_what_a_person_sets_by_name_wins() -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"qrmi": {"emu": {"endpiont": "x"}}}, "no such field; did you mean 'endpoint'?"),
+        ({"qrmi": {"emu": {"endpiont": "x"}}}, "no such field; did you mean 'endpoint' or"),
         ({"qrmi": {"emu": {"api_key": "hunter2"}}}, "there is no such field"),
         ({"qrmi": {"emu": {"session_mode": "job"}}}, "'batch' or 'dedicated'"),
         ({"qrmi": {"ibm-torino": {}}}, "'ibm-torino' is no name for a variable"),

@@ -8,7 +8,8 @@
 wins:
 
 1. `OMP_NUM_THREADS`, from the execution profile's `threads_per_rank`
-2. what the HPC profile's `qrmi` becomes, then its `environment` (for `resource_class="gpu"` with `gpu.environment` over it)
+2. what the HPC profile's `qrmi` becomes, then its `environment` (for `resource_class="gpu"`
+   with `gpu.environment` over it)
 3. the executable's `environment`, in the HPC profile's `executables`
 4. the execution profile's `environment` (with that of `execution_profile_overrides` over it)
 5. what the HPC profile's `qrmi_api_keys` become, then its `secret_environment`

@@ -116,10 +116,8 @@ def resolve(
 
 def _secrets(hpc: HPCProfileBlock, problems: list[str]) -> dict[str, str]:
     """The secret variables of the job; `secret_environment` wins."""
-    secrets, keys = (
-        hpc.secret_environment.get_secret_value(),
-        hpc.qrmi_api_keys.get_secret_value(),
-    )
+    secrets = hpc.secret_environment.get_secret_value()
+    keys = hpc.qrmi_api_keys.get_secret_value()
     problems += _in("HPC profile, secret_environment", environment_problems(secrets))
     problems += _in("HPC profile, qrmi", resource_problems(hpc.qrmi))
     problems += _in("HPC profile, qrmi_api_keys", key_problems(hpc.qrmi, keys))
