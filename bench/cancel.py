@@ -1,7 +1,7 @@
 """What ends a job with its flow, and how soon: the table of docs/resume.md.
 
 Source × kind of task × scheduler. The schedulers are the local one and the rehearsal's PBS and PJM,
-and Slurm where `sinfo` answers. Run by hand; it takes some minutes.
+and Slurm where `sinfo` answers; arguments choose among them. Run by hand; it takes minutes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Cell:
         return HOME / "cells" / "-".join((self.scheduler, self.kind, *self.source.split()))
 
 
-def save_blocks() -> list[str]:
+def save_blocks(wanted: list[str]) -> list[str]:
     """The names of the schedulers that are here."""
     CommandBlock(command_name="sh", executable_key="sh", default_args=["-c"]).save(
         "cmd-sh", _sync=True
@@ -74,6 +74,7 @@ def save_blocks() -> list[str]:
         "slurm": {"slurm": {}},
     }
     here = ["local", "pbs", "pjm"] + ["slurm"] * (shutil.which("sinfo") is not None)
+    here = [name for name in here if not wanted or name in wanted]
     for name in here:
         HPCProfileBlock(scheduler=name, **shell, **profiles[name]).save(f"hpc-{name}", _sync=True)
     return here
@@ -164,14 +165,17 @@ def main() -> None:
     os.environ["PATH"] = os.pathsep.join([*paths, os.environ["PATH"]])
     try:
         with prefect_server():
-            names = save_blocks()
+            names = save_blocks(sys.argv[1:])
             cells = [
                 Cell(*each)
                 for each in itertools.product(names, KINDS, SOURCES)
                 if each[1:] not in NOT_THERE
             ]
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                found = dict(zip(cells, pool.map(measured, cells), strict=True))
+                found = {}
+                for cell, outcome in zip(cells, pool.map(measured, cells), strict=True):
+                    print(cell.scheduler, cell.kind, cell.source, *outcome, file=sys.stderr)
+                    found[cell] = outcome
     finally:
         for name, stand_in in stands.items():
             stand_in.stop(HOME / f"{name}-state")
