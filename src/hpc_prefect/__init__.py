@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.campaigns import campaign
-    from hpc_prefect.cancellation import cancel_jobs
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
+    from hpc_prefect.hooks import cancel_jobs
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
@@ -27,7 +27,7 @@ _HOME = {
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
     "campaign": "campaigns",
-    "cancel_jobs": "cancellation",
+    "cancel_jobs": "hooks",
     "scope": "scopes",
     "Convergence": "convergence",
     "Iteration": "convergence",

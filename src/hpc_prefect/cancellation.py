@@ -5,7 +5,7 @@
     a timeout, a failed sibling              asyncio's CancelledError
     Ctrl-C                                   KeyboardInterrupt, or CancelledError
     SIGTERM, SIGHUP                          no wish: the job runs on, unless the profile says so
-    SIGKILL of a served run's process        nothing: the hook `cancel_jobs` does it afterwards
+    SIGKILL of a served run's process        nothing: `hooks.cancel_jobs` does it afterwards
 
 Calls in threads are told nothing by Prefect when their run ends; `watched` tells them too.
 """
@@ -29,16 +29,12 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import TerminationSignal
-from prefect.flows import Flow
-from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled
 
 from hpc_prefect.campaigns import is_cancelled
 from hpc_prefect.executor.service import executor
-from hpc_prefect.jobs import cancel_jobs_of
 from hpc_prefect.scopes import flow_runs, root_flow, task_runs
 from hpc_prefect.sigterm import received_sigterm
-from hpc_prefect.traces import read_trace
 
 logger = logging.getLogger("hpc_prefect.cancellation")
 
@@ -265,26 +261,6 @@ def forget(flow_run_id: UUID) -> None:
 def cancelled_state() -> State[Any]:
     """The state of a task run whose work was cancelled with its flow run."""
     return Cancelled(message=MESSAGE)
-
-
-def cancel_jobs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook for flows that are served, whose process may be killed before it can cancel anything.
-
-        @flow(on_cancellation=[cancel_jobs])
-        async def experiment(work_dir: str): ...
-
-    It cancels, by their folders, the jobs of the run that have not ended, also those whose end an
-    earlier wish did not confirm, and says which ends are not confirmed in 20 s.
-    """
-    log = flow_run_logger(flow_run, flow)
-    folders = read_trace(flow_run).folders
-    cancelled = cancel_jobs_of(str(flow_run.id), folders)
-    for each in cancelled:
-        level = logging.INFO if each.confirmed else logging.WARNING
-        doubt = "" if each.confirmed else "; its end is not confirmed, look with `hpc-prefect jobs`"
-        log.log(level, "job %s (%s): %s%s", each.job.name, each.job.job_id, each.words, doubt)
-    if not folders:
-        log.info("this flow run began no job")
 
 
 async def interrupted(work: Work, on_sigterm: str) -> bool:

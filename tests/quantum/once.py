@@ -22,4 +22,5 @@ async def experiment(work_dir: str, block: str) -> None:
     print("counts", sum(result[0].data.meas.get_counts().values()), flush=True)
 
 
-asyncio.run(experiment(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(experiment(*sys.argv[1:]))

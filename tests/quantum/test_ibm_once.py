@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from circuits import bell
+from once import experiment
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
 
-from hpc_prefect import campaign
+from hpc_prefect import campaign, cancel_jobs
 from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
 
 from .service import QuantumService, common_ibm_quantum
@@ -130,6 +131,25 @@ async def test_killed_while_it_waits(service, block, tmp_path):
     assert "attached again to job" in again.log.read_text()
     assert "counts 100" in again.log.read_text()
     assert posted(service, tmp_path) == 1
+
+
+async def test_the_hook_cancels_the_job_of_a_run_that_was_killed(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    killed = Run(tmp_path, block)
+    await until(
+        lambda: killed.process.poll() is None or killed.fail(),
+        lambda: any(event["event"] == "posted" for event in events(tmp_path)),
+    )
+    killed.process.kill()
+    await killed.ended()
+    (claim,) = tmp_path.glob(".hpc-prefect/*/claim-1")
+    async with get_client() as client:
+        run = await client.read_flow_run(uuid.UUID(json.loads(claim.read_text())["flow_run"]))
+    await cancel_jobs(experiment, run, Cancelling())
+
+    (job,) = jobs(service, tmp_path)
+    assert job["status"] == "Cancelled"
+    assert events(tmp_path)[-1]["status"] == "CANCELLED"
 
 
 async def test_killed_right_after_the_post_was_accepted(service, block, tmp_path):

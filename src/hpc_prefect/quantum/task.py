@@ -303,6 +303,7 @@ def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
         terms=_terms(request.backend, call.on_cancel),
         client=client_of(request.backend.account),
         log=log,
+        block=call.backend,
         request=request,
         place=place,
         transpile=transpile,

@@ -94,8 +94,9 @@ class Errand:
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase(Errand):
-    """One job to be bought, in its place of the experiment."""
+    """One job to be bought, in its place of the experiment; `block` names its backend."""
 
+    block: str
     request: Request
     place: Place
     transpile: Callable[[Request, Any], Awaitable[Transpiled]]
@@ -185,6 +186,8 @@ async def _intend(purchase: Purchase, device: Any, transpiled: Transpiled) -> At
         purchase.journal.intend,
         request.digest,
         [place.campaign, list(place.scope), place.n],
+        block=purchase.block,
+        on_cancel=terms.on_cancel,
         device=device.name,
         interface=interface_of(terms, request),
         campaign=place.campaign,

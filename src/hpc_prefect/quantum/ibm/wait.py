@@ -85,7 +85,7 @@ async def _check_price(errand: Errand, attempt: Attempt, look: Look) -> None:
     allowed, price = attempt.intent.get("allowed_seconds"), look.facts.get("estimated_seconds")
     if allowed is None or price is None or look.status != words.QUEUED or price <= allowed:
         return
-    if not await _cancel(errand, attempt):
+    if not await cancel(errand, attempt):
         return  # it has ended meanwhile
     raise BudgetExceeded(
         f"the service estimates job {attempt.job_id} at {price:g} QPU seconds, and {allowed:g} are"
@@ -128,22 +128,22 @@ async def interrupted(errand: Errand) -> None:
         if attempt is None or attempt.ended:
             return
         if received_sigterm() and not await _run_is_cancelled():
-            errand.log.info("this process was told to end; %s is left to run", _named(attempt))
+            errand.log.info("this process was told to end; %s is left to run", named(attempt))
             return
         if errand.terms.on_cancel == "keep":
-            errand.log.info("%s is kept; running the same again attaches to it", _named(attempt))
+            errand.log.info("%s is kept; running the same again attaches to it", named(attempt))
             return
         with anyio.move_on_after(CONFIRM):
-            await _cancel(errand, attempt)
+            await cancel(errand, attempt)
             return
-        errand.log.warning("%s could not be cancelled in time", _named(attempt))
+        errand.log.warning("%s could not be cancelled in time", named(attempt))
 
 
-def _named(attempt: Attempt) -> str:
+def named(attempt: Attempt) -> str:
     return f"job {attempt.job_id or 'with the tag ' + attempt.tag}"
 
 
-async def _cancel(errand: Errand, attempt: Attempt) -> bool:
+async def cancel(errand: Errand, attempt: Attempt) -> bool:
     """Cancel the attempt's job, or what the service has under its tag; False: it had ended."""
     jobs = [attempt.job_id]
     if not attempt.job_id:
