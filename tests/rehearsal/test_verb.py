@@ -122,17 +122,22 @@ def test_jobs_end_with_the_command_and_nothing_is_left(tmp_path):
 def test_a_signal_reaches_the_command_and_the_jobs_end_after_it(tmp_path, which):
     script(tmp_path, f"cd {shlex.quote(str(tmp_path))}; echo $$ > pid; {BUSY}")
     line = "trap 'echo got >&2; exit 5' TERM INT; qsub job.sh; while :; do sleep 0.05; done"
-    with subprocess.Popen(
-        [PROGRAM, "rehearse", "pbs", "--", "bash", "-c", line],
+    running = subprocess.Popen(
+        # What was started in the background, as tests may be, ignores SIGINT, and so would this.
+        ["env", "--default-signal=INT", PROGRAM, "rehearse", "pbs", "--", "bash", "-c", line],
         cwd=tmp_path,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    ) as running:
+    )
+    try:
         pid = until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
         running.send_signal(which)
         _, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
     assert running.returncode == 5
     assert "got\n" in err
     until(lambda: not Path(f"/proc/{pid}").exists())
