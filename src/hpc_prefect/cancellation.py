@@ -31,7 +31,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
-from hpc_prefect.campaigns import is_cancelled
+from hpc_prefect.campaigns import is_cancelled, note_cancelled
+from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
 from hpc_prefect.scopes import flow_runs, root_flow, task_runs
 from hpc_prefect.sigterm import received_sigterm
@@ -203,6 +204,7 @@ class _Watch:
         with self._lock:
             run.cancelled = True
             calls = list(run.calls)
+        note_cancelled(str(run.flow_run.id))
         logger.info("flow run %s is cancelled: so are its %d jobs", run.flow_run.name, len(calls))
         for call in calls:
             call.work.cancel("user")
@@ -245,17 +247,18 @@ _watch = _Watch()
 
 
 def raise_if_cancelled() -> None:
-    """Raise CancelledError in a run that was cancelled: nothing more is begun in it."""
+    """Raise `FlowRunCancelled` in a run that was cancelled: nothing more is begun in it."""
     for flow_run in flow_runs():
         if _watch.cancelled(flow_run) is not None:
-            # Prefect's engine takes a CancelledError for a crash, unless the run is already over.
+            # Prefect's engine takes this for a crash, unless the run is already over.
             flow_run.state = Cancelled(message=MESSAGE)
-            raise asyncio.CancelledError(MESSAGE)
+            raise FlowRunCancelled(MESSAGE)
 
 
 def forget(flow_run_id: UUID) -> None:
     """A flow run that was cancelled in this process begins anew."""
     _watch.forget(flow_run_id)
+    note_cancelled(str(flow_run_id), cancelled=False)
 
 
 def cancelled_state() -> State[Any]:
@@ -292,6 +295,7 @@ async def _cancelled_root() -> FlowRun | None:
 
 async def _end(run: FlowRun) -> None:
     """Have a run end as cancelled: its engine would force it to Crashed."""
+    note_cancelled(str(run.id))
     run.state = Cancelled(message=MESSAGE)
     try:
         async with get_client() as client:

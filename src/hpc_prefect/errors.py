@@ -18,6 +18,8 @@
     ├── BudgetExceeded           a quantum job would cost more than is left; nothing was bought
     └── NotConverged             a convergence loop that was asked to insist did not converge
 
+    FlowRunCancelled             no HpcPrefectError, and no Exception: the run is being cancelled
+
 `JobFailed.retryable` says whether another attempt makes sense; it is set where the reason is
 decided (`hpc_prefect.job.failure`), never read from a text.
 """
@@ -149,6 +151,14 @@ class QuantumJobFailed(HpcPrefectError):
 
 class BudgetExceeded(HpcPrefectError):
     """A quantum job would cost more QPU seconds than are left; it was not bought."""
+
+
+class FlowRunCancelled(BaseException):
+    """A flow run around this call was cancelled in Prefect, and its jobs with it.
+
+    No `Exception`, so that a flow that goes on after errors does not go on after this; and no
+    `CancelledError`, of which a task group takes no notice when a task of its own raises it.
+    """
 
 
 class NotConverged(HpcPrefectError):

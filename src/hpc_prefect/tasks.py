@@ -31,7 +31,7 @@ from hpc_prefect.cancellation import (
     raise_if_cancelled,
     watched,
 )
-from hpc_prefect.errors import JobFailed, JobTimedOut
+from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
 from hpc_prefect.executor.attempt import what_next
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.request import JobRequest, Listener
@@ -261,7 +261,7 @@ async def _outcome(job: Job) -> JobResult:
         raise
     if isinstance(result, State):
         raise_if_cancelled()
-        raise asyncio.CancelledError(result.message)
+        raise FlowRunCancelled(result.message)
     await show_result(result)
     return result
 

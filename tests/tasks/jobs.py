@@ -138,6 +138,19 @@ async def stubborn(work_dir: str) -> None:
 
 
 @flow
+async def grouped(work_dir: str) -> None:
+    """A task group takes no notice of a CancelledError that a task of its own raises."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(job(work_dir, "wait", WAIT))
+
+
+@flow
+async def heedless(work_dir: str) -> str:
+    await asyncio.gather(job(work_dir, "wait", WAIT), return_exceptions=True)
+    return "all is well"
+
+
+@flow
 async def cancelled_by_sigterm(work_dir: str) -> None:
     await job(work_dir, "wait", WAIT, hpc_profile_block_name="hpc-cancels")
 
@@ -160,6 +173,7 @@ FLOWS: dict[str, Any] = {
     each.fn.__name__: each
     for each in (
         *(loop, alone, gathered, alone_sync, in_a_thread, stubborn),
+        *(grouped, heedless),
         *(cancelled_by_sigterm, retried),
     )
 }

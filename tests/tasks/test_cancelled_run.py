@@ -24,6 +24,8 @@ FLOWS = {
     "alone_sync": {"wait"},
     "in_a_thread": {"wait"},
     "stubborn": {"wait", "long"},
+    "grouped": {"wait"},
+    "heedless": {"wait"},
 }
 
 
@@ -59,8 +61,9 @@ def test_its_jobs_are_cancelled_and_it_ends(
 ) -> None:
     ended = cancelled[name]
     assert words(spool, ended.work_dir) == ["CANCELLED"] * len(FLOWS[name]), ended.said
-    assert ended.code != 0
-    assert "was cancelled in Prefect" in ended.said
+    if name != "heedless":  # which asked not to be told
+        assert ended.code != 0
+        assert "was cancelled in Prefect" in ended.said
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -73,6 +76,11 @@ def test_it_is_shown_as_cancelled(name: str, cancelled: dict[str, Ended]) -> Non
 
 def test_nothing_more_is_begun_in_it(cancelled: dict[str, Ended]) -> None:
     assert set(runs(cancelled["stubborn"].work_dir)) == {"wait", "long"}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_its_campaign_is_not_completed(name: str, cancelled: dict[str, Ended]) -> None:
+    assert not list(cancelled[name].work_dir.glob(".hpc-prefect/*/completed"))
 
 
 def test_its_task_run_is_shown_as_cancelled(cancelled: dict[str, Ended]) -> None:

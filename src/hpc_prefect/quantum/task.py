@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 
 from hpc_prefect.campaigns import Place, absolute_work_dir, locate, note_outcome
 from hpc_prefect.cancellation import raise_if_cancelled
-from hpc_prefect.errors import InvalidJob
+from hpc_prefect.errors import FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.claim import this_process
 from hpc_prefect.quantum.cancelling import attended
 from hpc_prefect.quantum.ibm.client import client_of
@@ -233,7 +233,7 @@ async def _noting(key: str, work: Awaitable[T]) -> T:
         result = await work
         if isinstance(result, State):
             raise_if_cancelled()
-            raise asyncio.CancelledError(result.message)
+            raise FlowRunCancelled(result.message)
     except BaseException:
         note_outcome(key, succeeded=False)
         raise
