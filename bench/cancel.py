@@ -54,6 +54,10 @@ class Cell:
     source: str
 
     @property
+    def pair(self) -> tuple[str, str]:
+        return self.kind, self.source
+
+    @property
     def folder(self) -> Path:
         return HOME / "cells" / "-".join((self.scheduler, self.kind, *self.source.split()))
 
@@ -155,6 +159,19 @@ def wait_for(condition, seconds: float):
     return found or None
 
 
+def cells(names: list[str]) -> list[Cell]:
+    return [Cell(*each) for each in itertools.product(names, KINDS, SOURCES)]
+
+
+def all_of(wanted: list[Cell]) -> dict[Cell, tuple[str, str, str]]:
+    found = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for cell, outcome in zip(wanted, pool.map(measured, wanted), strict=True):
+            print(cell.scheduler, cell.kind, cell.source, *outcome, file=sys.stderr)
+            found[cell] = outcome
+    return found
+
+
 def main() -> None:
     stands = {"pbs": pbs, "pjm": pjm}
     paths = []
@@ -163,22 +180,13 @@ def main() -> None:
         stand_in.install(bin_folder, HOME / f"{name}-state")
         paths.append(str(bin_folder))
     os.environ["PATH"] = os.pathsep.join([*paths, os.environ["PATH"]])
-    try:
-        with prefect_server():
+    with prefect_server():
+        try:
             names = save_blocks(sys.argv[1:])
-            cells = [
-                Cell(*each)
-                for each in itertools.product(names, KINDS, SOURCES)
-                if each[1:] not in NOT_THERE
-            ]
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                found = {}
-                for cell, outcome in zip(cells, pool.map(measured, cells), strict=True):
-                    print(cell.scheduler, cell.kind, cell.source, *outcome, file=sys.stderr)
-                    found[cell] = outcome
-    finally:
-        for name, stand_in in stands.items():
-            stand_in.stop(HOME / f"{name}-state")
+            found = all_of([each for each in cells(names) if each.pair not in NOT_THERE])
+        finally:
+            for name, stand_in in stands.items():
+                stand_in.stop(HOME / f"{name}-state")
     print("| what happens | kind of task | job | flow run | seconds: " + ", ".join(names) + " |")
     print("|---|---|---|---|---|")
     for source, kind in itertools.product(SOURCES, KINDS):
