@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,14 @@ import pytest
 from hpc_prefect.server import Server, ensure_server, free_port, stop_server
 
 from . import engines
+
+# A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C.
+for number, action in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, action)
 
 ON_CI = os.environ.get("CI") == "true"
 

@@ -46,8 +46,8 @@ def serving(blocks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             until(lambda: all(map(_deployment, ("hooked", "unhooked"))))
             yield
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.terminate()
+            process.wait(120)
 
 
 def _deployment(name: str) -> UUID | None:
