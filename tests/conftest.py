@@ -42,6 +42,8 @@ if _OURS not in os.environ:
         "PREFECT_LOGGING_TO_API_ENABLED": "true",
         # Prefect warns at each line that a task logs outside of a flow; we test such tasks.
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # SQLite lets one write at a time: on a busy machine the server may ask for patience.
+        "PREFECT_CLIENT_MAX_RETRIES": "6",
         "DO_NOT_TRACK": "1",
     }
 HOME = Path(os.environ[_OURS])
