@@ -376,6 +376,7 @@ def computed(work_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_failed_walker_loses_no_other_and_only_it_runs_again(
     own_server: Server, tmp_path: Path
 ) -> None:

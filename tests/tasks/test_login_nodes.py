@@ -20,7 +20,7 @@ from .jobs import runs
 from .seen import ended, process, until
 from .test_cancel import run_of
 
-pytestmark = pytest.mark.usefixtures("blocks")
+pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.slow]
 
 #: Runs a flow of `jobs.py` on a host of another name.
 ELSEWHERE = (
