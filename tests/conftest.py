@@ -79,5 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the parent, after all of its workers
         engines.stop_all(HOME)
+        if "prefect.logging.handlers" in sys.modules:  # what is still to be sent needs the server
+            sys.modules["prefect.logging.handlers"].APILogWorker.drain_all()
         stop_server(HOME)
         shutil.rmtree(HOME, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prefect import flow, task
 
-from hpc_prefect import ONCE, scope
+from hpc_prefect import ONCE, campaign, scope
 from jobs import COUNT, WAIT, job
 
 
@@ -41,6 +41,13 @@ async def resumable(work_dir: str, iterations: int = 3) -> str:
             await job(work_dir, f"step-{k}", WAIT if k == 1 else COUNT)
     note(work_dir, "end")
     return "done"
+
+
+@flow
+async def anew(work_dir: str) -> None:
+    """Takes nothing over, but from itself."""
+    with campaign("mine", fresh=True):
+        await job(work_dir, "wait", WAIT)
 
 
 @flow

@@ -140,6 +140,14 @@ def test_what_has_completed_is_not_resumed(resumed: Resumed) -> None:
     assert "it has completed; start the flow again" in again.stdout
 
 
+def test_a_run_that_began_its_campaign_afresh_goes_on_with_that(tmp_path: Path) -> None:
+    with killed("anew", tmp_path, "wait") as run:
+        pass
+    (tmp_path / "go").touch()
+    resume(run)
+    assert runs(tmp_path) == ["wait"]
+
+
 # --- what cannot be resumed
 
 
