@@ -8,9 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
-from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +21,6 @@ from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.campaigns import note_outcome
 from hpc_prefect.cancellation import (
-    CONFIRM,
     LeftRunning,
     RunCancelled,
     cancelled_state,
@@ -44,6 +41,7 @@ from hpc_prefect.prepare import Job, Terms, prepare, resolved_work_dir
 from hpc_prefect.report import show_result
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.sigterm import noticing_sigterm
+from hpc_prefect.sync import run_sync
 from hpc_prefect.transports.local import LocalTransport
 
 LEFT = "this process was told to end; the job is left running"
@@ -131,39 +129,7 @@ def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
     The same coroutine runs on the executor's loop, with this caller's context, and this thread
     waits for it.
     """
-    loop = executor().loop
-    done: Future[JobResult] = Future()
-    started: list[asyncio.Task[None]] = []
-
-    async def run() -> None:
-        try:
-            done.set_result(await run_job_from_blocks(**arguments))
-        except BaseException as error:  # noqa: BLE001 - it is the waiting caller's
-            done.set_exception(error)
-
-    def start() -> None:
-        started.append(loop.create_task(run()))
-
-    def cancel() -> None:
-        started[0].cancel()
-
-    with noticing_sigterm():
-        copy_context().run(loop.call_soon_threadsafe, start)
-        try:
-            return done.result()
-        except BaseException:
-            if not done.done():  # interrupted here: KeyboardInterrupt, TerminationSignal …
-                loop.call_soon_threadsafe(cancel)
-                _wait_quietly(done)
-            raise
-
-
-def _wait_quietly(done: Future[JobResult]) -> None:
-    """Give the cancelled coroutine the time to cancel its job."""
-    try:
-        done.exception(CONFIRM + 3)
-    except BaseException:  # noqa: BLE001 - whatever it is, the caller's own interruption counts
-        return
+    return run_sync(lambda: run_job_from_blocks(**arguments))
 
 
 # --- the task run

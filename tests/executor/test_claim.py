@@ -255,3 +255,16 @@ async def test_two_runs_in_two_processes_at_once_run_the_job_once(rig):
     failed = [one for one in done if one.returncode]
     assert len(failed) <= 1
     assert all("JobHeld" in one.stderr for one in failed)
+
+
+def test_a_claim_is_held_while_its_process_lives_as_far_as_can_be_told(folder, other):
+    assert not claims.is_held(LOCAL, folder)
+    claims.take(LOCAL, folder, other)
+    assert claims.is_held(LOCAL, folder)
+
+
+def test_a_claim_of_another_host_is_held_until_it_is_old(folder):
+    claims.take(LOCAL, folder, ELSEWHERE)
+    assert claims.is_held(LOCAL, folder)
+    age(folder, 1, claims.STALE_AFTER + 60)
+    assert not claims.is_held(LOCAL, folder)

@@ -21,8 +21,8 @@ from hpc_prefect.executor.claim import this_process
 from hpc_prefect.quantum.cancelling import attended
 from hpc_prefect.quantum.ibm.client import client_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
-from hpc_prefect.quantum.sync import run_sync
 from hpc_prefect.scopes import root_flow
+from hpc_prefect.sync import run_sync
 
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike

@@ -8,13 +8,14 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
 
+from hpc_prefect import cancellation
 from hpc_prefect.executor.service import executor
 from hpc_prefect.sigterm import noticing_sigterm
 
 T = TypeVar("T")
 
-#: How long an interrupted caller waits for its job's cancellation.
-CONFIRM = 25.0
+#: How long an interrupted caller waits for the cancelled call, which gives up a little sooner.
+CONFIRM = cancellation.CONFIRM + 3
 
 
 def run_sync(call: Callable[[], Awaitable[T]]) -> T:
