@@ -69,9 +69,9 @@ async def test_a_killed_run_that_was_surely_refused_has_nothing_to_look_for(rig)
     class FullThenCounting(Full):
         searches = 0
 
-        def find(self, tag, options):
+        def find(self, tags, options):
             self.searches += 1
-            return (yield from super().find(tag, options))
+            return (yield from super().find(tags, options))
 
     scheduler = FullThenCounting()
     request = rig.request(rig.spec(), poll_interval=60.0)

@@ -49,8 +49,9 @@ async def test_a_job_whose_acceptance_was_not_heard_is_found_by_its_tag(rig):
 class Untold(ReplyLost):
     """Does not tell when a job was submitted."""
 
-    def find(self, tag, options):
-        return without_times((yield from super().find(tag, options)))
+    def find(self, tags, options):
+        found = yield from super().find(tags, options)
+        return {tag: without_times(jobs) for tag, jobs in found.items()}
 
     def observe(self, ids, options):
         return without_times((yield from super().observe(ids, options)))
@@ -313,7 +314,7 @@ class Silent(LocalScheduler):
     def __init__(self) -> None:
         self.submitted = 0
 
-    def find(self, tag, options):
+    def find(self, tags, options):
         yield from ()
         return NoAnswer("the controller hangs")
 

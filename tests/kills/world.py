@@ -33,6 +33,7 @@ from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.schedulers.base import (
     Accepted,
     Answer,
+    Found,
     NoAnswer,
     Submission,
     Ticket,
@@ -316,9 +317,12 @@ class WorldScheduler:
         return answer
 
     def find(
-        self, tag: str, options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
-        return _read((yield Command(("ask", tag))))
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        found: Found = {}
+        for tag in tags:
+            found[tag] = _read((yield Command(("ask", tag))))
+        return found
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]

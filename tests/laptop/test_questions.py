@@ -21,6 +21,8 @@ def test_find_gives_every_job_of_exactly_this_name(engine):
     lines = engine.ok("find", "--spool", engine.spool, "a").splitlines()
 
     assert [json.loads(line)["id"] for line in lines] == [jobs[0], jobs[2]]
+    both = engine.ok("find", "--spool", engine.spool, "ab", "none", "a").splitlines()
+    assert [json.loads(line)["id"] for line in both] == jobs
 
 
 def test_without_ids_jobs_gives_what_is_active(engine):
@@ -74,7 +76,7 @@ def test_a_script_that_is_missing_is_an_error_that_names_it(engine):
         (["walk"], "there is no command 'walk'"),
         (["jobs", "--spol", "x"], "jobs has no option --spol"),
         (["jobs", "--spool"], "--spool needs a value"),
-        (["find", "--spool", "x"], "find takes one name, not 0"),
+        (["find", "--spool", "x"], "find takes one name or more"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(engine, words, message):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.state import Observation
+from hpc_prefect.schedulers.base import NoAnswer, Scheduler
 
 FOLDER = Path(__file__).parents[1] / "transcripts" / "openpbs"
 T = TypeVar("T")
@@ -37,3 +40,11 @@ def converse(dialogue: Dialogue[T], *replies: Reply) -> tuple[T, list[str]]:
             assert left == len(replies), f"{len(replies) - left} replies were not asked for"
             return stop.value, commands
     raise AssertionError(f"the dialogue wants a reply to {commands[-1]}")
+
+
+def search(
+    scheduler: Scheduler, tag: str, options: Mapping[str, object]
+) -> Dialogue[dict[str, Observation] | NoAnswer]:
+    """The search for one name, as a dialogue of its own."""
+    found = yield from scheduler.find([tag], options)
+    return found if isinstance(found, NoAnswer) else found[tag]

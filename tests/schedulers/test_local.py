@@ -18,6 +18,8 @@ from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Ticket, Unclear
 from hpc_prefect.schedulers.local import LocalScheduler
 
+from .recorded import search
+
 LOCAL = LocalScheduler()
 T = TypeVar("T")
 TICKET = Ticket(
@@ -211,7 +213,7 @@ def test_a_message_may_hold_any_character(text: str) -> None:
     ids=lambda reply: reply.said[-24:],
 )
 def test_an_answer_that_makes_no_sense_is_no_answer(reply: Reply) -> None:
-    for dialogue in (LOCAL.observe(["7.h"], {}), LOCAL.find("htag", {})):
+    for dialogue in (LOCAL.observe(["7.h"], {}), search(LOCAL, "htag", {})):
         assert isinstance(converse(dialogue, reply)[0], NoAnswer)
 
 
@@ -236,7 +238,7 @@ def test_any_text_is_an_answer_or_none(text: str) -> None:
 
 
 def test_a_job_is_found_by_its_tag() -> None:
-    answer, (command,) = converse(LOCAL.find("htag", {}), Reply(0, line()))
+    answer, (command,) = converse(search(LOCAL, "htag", {}), Reply(0, line()))
     assert command.argv[-2:] == ("find", "htag")
     assert isinstance(answer, dict)
     assert answer["7.h"].tag == "htag"

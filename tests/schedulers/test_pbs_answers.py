@@ -17,7 +17,7 @@ from .pbs_rig import (
     TICKET,
     spec,
 )
-from .recorded import converse, recorded
+from .recorded import converse, recorded, search
 
 # --- submitting
 
@@ -144,7 +144,7 @@ def test_every_command_has_a_time_limit_and_qstat_a_time_zone() -> None:
     """A hung server blocks them for ever; qstat prints local times without a zone."""
     started = [
         PBS.submit(spec(), TICKET), PBS.observe(["1.s"], {}), PBS.observe(["1.s"], TABLE),
-        PBS.find("htag", {}), PBS.cancel({"1.s": "htag"}, {}),
+        search(PBS, "htag", {}), PBS.cancel({"1.s": "htag"}, {}),
     ]  # fmt: skip
     commands = [next(dialogue) for dialogue in started]
     assert all(command.timeout == 60.0 for command in commands)

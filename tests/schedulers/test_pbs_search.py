@@ -18,7 +18,7 @@ from .pbs_rig import (
     TABLE,
     table,
 )
-from .recorded import converse, recorded
+from .recorded import converse, recorded, search
 
 # --- a site's own table
 
@@ -79,7 +79,7 @@ def test_a_table_that_fails_or_is_empty_tells_nothing() -> None:
 
 def test_a_job_is_found_by_its_whole_name() -> None:
     answer, commands = converse(
-        PBS.find("htag", {}),
+        search(PBS, "htag", {}),
         Reply(0, "29.opbs\n"),
         recorded("end_exit0", "finished_qstat_xf_json"),
     )
@@ -88,32 +88,112 @@ def test_a_job_is_found_by_its_whole_name() -> None:
     assert answer["29.opbs"].queued_at == 1795344666.0
 
 
+OWN_LIST = """
+opbs:
+                                                                  Req'd  Req'd   Elap
+Job ID                         Username        Queue           Jobname         SessID   NDS  TSK
+------------------------------ --------------- --------------- --------------- -------- ---- -----
+29.opbs                        hpcuser         workq           {}  --         1     1
+30.opbs                        hpcuser         workq           other           --         1     1
+"""
+SIX = [f"h{letter * 14}" for letter in "abcdef"]
+ME = Reply(0, "hpcuser\n")
+
+
+def test_of_many_names_only_those_that_the_users_list_shows_are_asked_for() -> None:
+    answer, commands = converse(
+        PBS.find(SIX, {}),
+        ME,
+        Reply(0, OWN_LIST.format(SIX[2])),
+        Reply(0, "29.opbs\n"),
+        recorded("end_exit0", "finished_qstat_xf_json"),
+    )
+    assert commands == [
+        "id -un",
+        "qstat -x -w -u hpcuser",
+        f"qselect -x -N {SIX[2]}",
+        "qstat -E -x -f -F json 29.opbs",
+    ]
+    assert isinstance(answer, dict)
+    assert {tag: list(jobs) for tag, jobs in answer.items()} == {  # type: ignore[arg-type]
+        tag: ["29.opbs"] if tag == SIX[2] else [] for tag in SIX
+    }
+
+
+def test_many_names_that_no_job_has_are_two_commands() -> None:
+    for nothing in ("", OWN_LIST.format("hello          ")):
+        answer, commands = converse(PBS.find(SIX, {}), ME, Reply(0, nothing))
+        assert (answer, len(commands)) == ({tag: {} for tag in SIX}, 2)
+
+
+def test_a_server_that_is_down_is_asked_once_for_many_names() -> None:
+    down = recorded("server_down", "qstat_f")
+    answer, commands = converse(PBS.find(SIX, {}), ME, down)
+    assert (answer, len(commands)) == (NoAnswer(down.said), 2)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(2, "", "qstat: invalid option -- 'w'\nusage: qstat"),
+        Reply(0, OWN_LIST.format(SIX[0])[:-10]),
+        Reply(0, OWN_LIST.replace("Jobname        ", "Name           ")),
+        Reply(0, OWN_LIST.replace("--------------- --------------- --------", "---------- ---")),
+        Reply(0, "what is this"),
+        Reply(0, OWN_LIST + "what is this\n"),
+    ],
+)
+def test_where_the_users_list_cannot_be_read_every_name_is_asked_for(reply: Reply) -> None:
+    answer, commands = converse(PBS.find(SIX[:2], {}), ME, reply, Reply(0), Reply(0))
+    assert commands[2:] == [f"qselect -x -N {tag}" for tag in SIX[:2]]
+    assert answer == {SIX[0]: {}, SIX[1]: {}}
+
+
+def test_a_history_of_ended_jobs_only_is_looked_through_beside_the_queue() -> None:
+    _, commands = converse(search(PBS, "htag", {"history_flag": "-H"}), Reply(0), Reply(0))
+    assert commands == ["qselect -N htag", "qselect -H -N htag"]
+
+
+def test_many_names_are_looked_for_in_one_reading_of_a_sites_tables() -> None:
+    rows = table(f"29 {TAG[:10]} QUEUED p q --", f"30 {SIX[0]} QUEUED p q --")
+    more = named().stdout + named(SIX[0]).stdout.replace("29.opbs", "30.opbs")
+    answer, commands = converse(PBS.find([TAG, *SIX], TABLE), rows, Reply(0, more), EMPTY_HISTORY)
+    assert commands == ["qstat", "qstat -f 29 30", "qstat -H"]
+    assert isinstance(answer, dict)
+    assert {tag: list(jobs) for tag, jobs in answer.items() if jobs} == {  # type: ignore[arg-type]
+        TAG: ["29.opbs"],
+        SIX[0]: ["30.opbs"],
+    }
+
+
 def test_no_job_of_that_name_is_an_answer_of_one_command() -> None:
-    assert converse(PBS.find("htag", {}), Reply(0, ""))[0] == {}
+    assert converse(search(PBS, "htag", {}), Reply(0, ""))[0] == {}
 
 
 def test_a_search_that_failed_is_no_answer() -> None:
     down = recorded("server_down", "qselect")
-    assert converse(PBS.find("htag", {}), down)[0] == NoAnswer(down.said)
+    assert converse(search(PBS, "htag", {}), down)[0] == NoAnswer(down.said)
     for qstat in (recorded("server_down", "qstat_f_json"), Reply(None)):
-        assert converse(PBS.find("htag", {}), Reply(0, "1.s\n"), qstat)[0] == NoAnswer(qstat.said)
+        assert converse(search(PBS, "htag", {}), Reply(0, "1.s\n"), qstat)[0] == NoAnswer(
+            qstat.said
+        )
     refused = Reply(2, "", "qselect: invalid option -- 'x'\nusage: qselect")
-    answer = converse(PBS.find("htag", {}), refused)[0]
+    answer = converse(search(PBS, "htag", {}), refused)[0]
     assert isinstance(answer, NoAnswer)
     assert "see pbs.one_connection (-E), pbs.history_flag (-x, -H)" in answer.said
     quiet = Reply(0, "", "qselect: PBS is not configured to maintain job history")
-    assert isinstance(converse(PBS.find("htag", {}), quiet)[0], NoAnswer)
+    assert isinstance(converse(search(PBS, "htag", {}), quiet)[0], NoAnswer)
 
 
 def test_a_job_that_was_found_but_cannot_be_told_of_makes_the_search_fail() -> None:
     options = {"one_connection": False, "status_dialect": "text"}
-    answer, _ = converse(PBS.find("htag", options), Reply(0, "1.s\n"), Reply(0, ""))
+    answer, _ = converse(search(PBS, "htag", options), Reply(0, "1.s\n"), Reply(0, ""))
     assert answer == NoAnswer("exit status 0, nothing")
 
 
 def test_a_job_that_was_found_and_left_the_list_meanwhile_was_there() -> None:
     answer, _ = converse(
-        PBS.find("htag", {}),
+        search(PBS, "htag", {}),
         Reply(0, "888888.opbs\n"),
         recorded("unknown_id", "x_x_f_json"),
         recorded("unknown_id", "x_f"),
@@ -132,7 +212,7 @@ def named(tag: str = TAG) -> Reply:
 
 def test_in_a_table_that_cuts_names_the_full_record_tells_name_and_id() -> None:
     answer, commands = converse(
-        PBS.find(TAG, TABLE),
+        search(PBS, TAG, TABLE),
         table("29 hq7k2m9x1a QUEUED p q --", "30 other QUEUED p q --"),
         named(),
         EMPTY_HISTORY,
@@ -144,17 +224,17 @@ def test_in_a_table_that_cuts_names_the_full_record_tells_name_and_id() -> None:
 
 def test_another_job_whose_name_begins_like_the_tag_is_not_ours() -> None:
     rows = table(f"29 {TAG[:10]} FINISH p q --")
-    answer, _ = converse(PBS.find(TAG, TABLE), EMPTY_QUEUE, rows, named(TAG[:10] + "zzz"))
+    answer, _ = converse(search(PBS, TAG, TABLE), EMPTY_QUEUE, rows, named(TAG[:10] + "zzz"))
     assert answer == {}
 
 
 def test_without_a_record_only_whole_names_and_ids_are_believed() -> None:
     whole = table(f"29.opbs {TAG} QUEUED p q --")
-    answer, _ = converse(PBS.find(TAG, TABLE), whole, Reply(1), EMPTY_HISTORY)
+    answer, _ = converse(search(PBS, TAG, TABLE), whole, Reply(1), EMPTY_HISTORY)
     assert isinstance(answer, dict)
     assert list(answer) == ["29.opbs"]
     for row in (f"29 {TAG} QUEUED p q --", f"29.opbs {TAG[:10]} QUEUED p q --"):
-        answer, _ = converse(PBS.find(TAG, TABLE), table(row), Reply(0, "?"))
+        answer, _ = converse(search(PBS, TAG, TABLE), table(row), Reply(0, "?"))
         job, name = row.split()[:2]
         assert answer == NoAnswer(
             f"qstat lists job {job} as {name!r}, which may be {TAG!r}, but no full record of it can"
@@ -164,9 +244,9 @@ def test_without_a_record_only_whole_names_and_ids_are_believed() -> None:
 
 
 def test_a_table_without_our_job_is_searched_in_queue_and_history() -> None:
-    answer, commands = converse(PBS.find(TAG, TABLE), EMPTY_QUEUE, EMPTY_HISTORY)
+    answer, commands = converse(search(PBS, TAG, TABLE), EMPTY_QUEUE, EMPTY_HISTORY)
     assert (answer, commands) == ({}, ["qstat", "qstat -H"])
-    assert isinstance(converse(PBS.find(TAG, TABLE), EMPTY_QUEUE, Reply(0, ""))[0], NoAnswer)
+    assert isinstance(converse(search(PBS, TAG, TABLE), EMPTY_QUEUE, Reply(0, ""))[0], NoAnswer)
 
 
 # --- cancelling

@@ -35,7 +35,7 @@ from .pjm_rig import (
     spec,
     table,
 )
-from .recorded import converse
+from .recorded import converse, search
 from .test_pjstat import HEADER, STATISTICS, printed
 
 # --- submitting
@@ -190,8 +190,8 @@ def test_jobs_that_were_not_asked_for_are_not_in_the_answer() -> None:
 )
 def test_a_question_that_failed_is_no_answer(reply: Reply) -> None:
     assert converse(PJM.observe(["1"], {}), reply)[0] == NoAnswer(reply.said)
-    assert converse(PJM.find(TAG, {}), reply)[0] == NoAnswer(reply.said)
-    assert converse(PJM.find(TAG, {}), NONE, reply)[0] == NoAnswer(reply.said)
+    assert converse(search(PJM, TAG, {}), reply)[0] == NoAnswer(reply.said)
+    assert converse(search(PJM, TAG, {}), NONE, reply)[0] == NoAnswer(reply.said)
     answer, _ = converse(PJM.observe(["1", "2"], {}), table(listed("1", "RUN")), reply)
     assert isinstance(answer, dict)
     assert isinstance(answer["1"], Observation)
@@ -224,31 +224,52 @@ def test_garbage_is_never_a_success(code: int | None, text: str) -> None:
 
 
 def test_a_job_is_found_by_its_whole_name_though_the_column_cuts_it() -> None:
-    answer, commands = converse(PJM.find(TAG, {}), table(listed("7", "QUE")))
+    answer, commands = converse(search(PJM, TAG, {}), table(listed("7", "QUE")))
     assert commands == [f"pjstat {ASK} jnam={TAG}"]
     assert answer == {"7": Observation(id="7", state=JobState.QUEUED, word="QUE")}
 
 
 def test_a_job_that_has_ended_meanwhile_is_found_in_the_history() -> None:
-    answer, commands = converse(PJM.find(TAG, {}), NONE, table(listed("7", "EXT")))
+    answer, commands = converse(search(PJM, TAG, {}), NONE, table(listed("7", "EXT")))
     assert commands[1] == f"pjstat -H day=30 {ASK} jnam={TAG}"
     assert isinstance(answer, dict)
     assert list(answer) == ["7"]
 
 
+def test_many_names_are_looked_for_in_one_question_and_the_rest_of_them_in_another() -> None:
+    tags = [TAG, "hnone", "hended00000000"]
+    answer, commands = converse(
+        PJM.find(tags, {}), table(listed("7", "QUE")), table(listed("8", "EXT", tags[2]))
+    )
+    assert [command.split("jnam=")[1] for command in commands] == [
+        "+".join(tags),
+        "+".join(tags[1:]),
+    ]
+    assert isinstance(answer, dict)
+    ids = {tag: list(jobs) for tag, jobs in answer.items()}  # type: ignore[arg-type]
+    assert ids == {TAG: ["7"], "hnone": [], tags[2]: ["8"]}
+
+
+def test_a_cut_name_that_two_of_ours_have_tells_of_neither() -> None:
+    tags = [TAG, TAG[:12] + "xyz"]
+    answer, _ = converse(PJM.find(tags, {}), table(listed("7", "QUE", TAG[:10])))
+    assert isinstance(answer, dict)
+    assert all(isinstance(answer[tag], NoAnswer) for tag in tags)
+
+
 def test_two_jobs_of_one_name_are_both_found() -> None:
-    answer, _ = converse(PJM.find(TAG, {}), table(listed("7", "QUE"), listed("8", "RUN")))
+    answer, _ = converse(search(PJM, TAG, {}), table(listed("7", "QUE"), listed("8", "RUN")))
     assert isinstance(answer, dict)
     assert list(answer) == ["7", "8"]
 
 
 def test_no_job_of_that_name_is_an_answer_of_queue_and_history() -> None:
-    assert converse(PJM.find(TAG, {}), NONE, NONE)[0] == {}
+    assert converse(search(PJM, TAG, {}), NONE, NONE)[0] == {}
 
 
 def test_a_command_that_does_not_know_the_filter_answers_nothing() -> None:
     for other in ("other", ""):
-        answer, _ = converse(PJM.find(TAG, {}), table(listed("7", "RUN", other)))
+        answer, _ = converse(search(PJM, TAG, {}), table(listed("7", "RUN", other)))
         assert answer == NoAnswer(
             f"pjstat --filter jnam={TAG} also lists jobs of other names, or names that cannot be"
             " read; this site's command does not seem to know that filter"

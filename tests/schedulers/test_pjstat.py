@@ -221,10 +221,10 @@ def test_a_name_of_ten_characters_may_be_cut_and_is_not_taken_for_the_whole() ->
 
     assert pjstat.observation(named("hq7k2m9x1a")).tag == ""
     assert pjstat.observation(named("job1.sh")).tag == "job1.sh"
-    assert pjstat.may_be(named("hq7k2m9x1a"), "hq7k2m9x1abcdef")
-    assert pjstat.may_be(named("hq7k2m9x1abcdef"), "hq7k2m9x1abcdef")
+    assert pjstat.may_be(named("hq7k2m9x1a"), ["hq7k2m9x1abcdef"])
+    assert pjstat.may_be(named("hq7k2m9x1abcdef"), ["hq7k2m9x1abcdef"])
     for other in ("hq7k2m9x1", "hq7k2m9x1b", "", "hq7k2m9x1abcdefg"):
-        assert not pjstat.may_be(named(other), "hq7k2m9x1abcdef")
+        assert not pjstat.may_be(named(other), ["hq7k2m9x1abcdef"])
 
 
 # --- how a job ended

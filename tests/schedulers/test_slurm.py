@@ -18,7 +18,7 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 
-from .recorded import converse
+from .recorded import converse, search
 from .slurm_rig import FOLDER, SLURM, recorded, submission
 
 ALONE = {"accounting": False}
@@ -362,7 +362,7 @@ def test_what_the_history_does_not_list_as_ended_is_left_out(word: str) -> None:
 )
 def test_a_queue_that_does_not_answer_is_no_answer(reply: Reply) -> None:
     assert converse(SLURM.observe(["7"], {}), reply)[0] == NoAnswer(reply.said)
-    assert converse(SLURM.find("htag", {}), reply)[0] == NoAnswer(reply.said)
+    assert converse(search(SLURM, "htag", {}), reply)[0] == NoAnswer(reply.said)
 
 
 def test_lines_that_are_no_rows_are_passed_over() -> None:
@@ -389,7 +389,7 @@ REPLIES = st.builds(Reply, CODES, st.text() | FIELDS, st.text())
 def test_no_answer_is_beyond_reading_and_garbage_is_no_end(
     replies: list[Reply], question: str
 ) -> None:
-    dialogue = SLURM.observe(["7"], {}) if question == "observe" else SLURM.find("htag", {})
+    dialogue = SLURM.observe(["7"], {}) if question == "observe" else search(SLURM, "htag", {})
     next(dialogue)
     answer: Any = None
     try:
@@ -416,27 +416,37 @@ def test_a_garbled_submission_is_never_taken_for_a_job(reply: Reply) -> None:
 
 
 def test_a_job_is_looked_for_by_its_name_in_the_queue_first() -> None:
-    answer, commands = converse(SLURM.find("htag", {}), Reply(0, row()))
+    answer, commands = converse(search(SLURM, "htag", {}), Reply(0, row()))
     assert isinstance(answer, dict)
     assert answer["7"].tag == "htag"
     assert commands[0].endswith(" --name=htag")
 
 
 def test_and_then_in_a_month_of_history() -> None:
-    dialogue = SLURM.find("htag", {})
+    dialogue = search(SLURM, "htag", {})
     answer, commands = converse(dialogue, Reply(0, ""), Reply(0, past()))
     assert isinstance(answer, dict)
     assert set(answer) == {"7"}
     assert commands[1].endswith(" --name=htag --starttime=now-30days")
 
 
+def test_many_names_are_looked_for_in_one_question_and_the_rest_of_them_in_another() -> None:
+    answer, commands = converse(SLURM.find(["htag", "hnone"], {}), Reply(0, row()), Reply(0, ""))
+    assert [command.split("--name=")[1] for command in commands] == [
+        "htag,hnone",
+        "hnone --starttime=now-30days",
+    ]
+    assert isinstance(answer, dict)
+    assert (list(answer["htag"]), answer["hnone"]) == (["7"], {})  # type: ignore[arg-type]
+
+
 def test_without_accounting_a_job_is_looked_for_in_the_queue_alone() -> None:
-    assert converse(SLURM.find("htag", ALONE), Reply(0, ""))[0] == {}
+    assert converse(search(SLURM, "htag", ALONE), Reply(0, ""))[0] == {}
 
 
 def test_a_job_that_cannot_be_looked_for_in_the_history_may_be_there() -> None:
     down = recorded("dbd_down_sacct")
-    assert converse(SLURM.find("htag", {}), Reply(0, ""), down)[0] == NoAnswer(down.said)
+    assert converse(search(SLURM, "htag", {}), Reply(0, ""), down)[0] == NoAnswer(down.said)
 
 
 def test_a_controller_that_is_down_has_cancelled_nothing() -> None:

@@ -17,10 +17,11 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import TOUCH_EVERY
 from hpc_prefect.executor.neighbours import Neighbours
 from hpc_prefect.executor.places import Places
+from hpc_prefect.executor.search import Search, Sought
 from hpc_prefect.executor.turns import Turn, Turns
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.state import Observation
-from hpc_prefect.schedulers.base import Answer, NoAnswer, Scheduler
+from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
@@ -90,6 +91,7 @@ class Connection:
         self._neighbours = neighbours or Neighbours(None)
         self._turns = Turns(self._neighbours)
         self._places: dict[str, Places] = {}
+        self._search = Search(scheduler, self._find)
         self._jobs: dict[Watched, None] = {}
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -148,6 +150,21 @@ class Connection:
         """Something happened to a job: if it wants an answer, ask soon, however often we did."""
         self._wanting.pop(job, None)  # from now on it wants a newer answer than any until now
         self._wake.set()
+
+    async def find(self, tag: str) -> Sought:
+        """The jobs of that name; asked in one question with all others that are looked for.
+
+        It paces itself: whoever has no use for the answer may ask again at once.
+        """
+        return await self._search.find(tag)
+
+    async def _find(self, tags: Sequence[str]) -> Found:
+        found: Found = {}
+        for chunk in _chunks(tags, self.scheduler.ids_per_question):
+            question = partial(self._put, partial(self.scheduler.find, chunk, self.options))
+            said = await self.shortly(question)
+            found |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
+        return found
 
     async def cancel(self, job_id: str, tag: str) -> bool:
         """Ask for the end of a job; False when the scheduler did not take that in."""
@@ -242,7 +259,7 @@ class Connection:
             return turn
         answer: Answer = {}
         for chunk in _chunks(turn.ids, self.scheduler.ids_per_question):
-            said = self._observe(chunk)
+            said = self._put(partial(self.scheduler.observe, chunk, self.options))
             answer |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
         self._turns.end(turn, answer)
         return replace(turn, answer=answer, about=frozenset(ids))
@@ -272,10 +289,10 @@ class Connection:
             failed[0].said,
         )
 
-    def _observe(self, ids: Sequence[str]) -> Answer | NoAnswer:
-        """One command. Blocks."""
+    def _put(self, question: Callable[[], Dialogue[T | NoAnswer]]) -> T | NoAnswer:
+        """Ask once; whatever goes wrong is no answer. Blocks."""
         try:
-            return self.converse(self.scheduler.observe(ids, self.options))
+            return self.converse(question())
         except TransportError as error:
             return NoAnswer(str(error))
         except (

@@ -56,7 +56,7 @@ async def _id_of(job: LeftOver, connection: Connection) -> str:
                 return ""
             if ledger.job_id:
                 return ledger.job_id
-            found = await connection.ask(connection.scheduler.find(job.tag, connection.options))
+            found = await connection.find(job.tag)
             if not isinstance(found, NoAnswer):
                 there = [id_ for id_, seen in found.items() if seen.state is not JobState.ENDED]
                 if there:
@@ -66,7 +66,7 @@ async def _id_of(job: LeftOver, connection: Connection) -> str:
                     return ""
         except TransportError as error:
             logger.warning("looking for %s, left by a process that died: %s", job.tag, error)
-        await asyncio.sleep(job.poll_interval)
+            await asyncio.sleep(job.poll_interval)
 
 
 class _Watch:

@@ -12,6 +12,7 @@ from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.claim import TOUCH_EVERY
 from hpc_prefect.executor.places import Place
+from hpc_prefect.executor.search import Sought
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
@@ -20,6 +21,8 @@ from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 #: the poll interval.
 _SLOW_DOWN = 1.5
 _SLOWEST = 6.0
+#: While a job is looked for by its name: seconds between two looks whether its script has started.
+_LOOK_EVERY = 5.0
 
 
 def place_of(attempt: Attempt) -> Place:
@@ -152,7 +155,6 @@ async def _found_by_tag(attempt: Attempt) -> bool:
     patience = scheduler.patience.find
     silent_until = clock() + 60 * patience
     first_no: float | None = None
-    pause = scheduler.hurry
     while True:
         answer = await _find(attempt)
         if isinstance(answer, NoAnswer):
@@ -169,21 +171,24 @@ async def _found_by_tag(attempt: Attempt) -> bool:
             first_no = clock() if first_no is None else first_no
             if clock() - first_no >= patience:
                 return False
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, 10.0)
-        with contextlib.suppress(TransportError):
-            await attempt.connection.in_thread(attempt.keep)
 
 
-async def _find(attempt: Attempt) -> dict[str, Observation] | NoAnswer:
+async def _find(attempt: Attempt) -> Sought:
+    """What the next question of all searches tells; meanwhile the claim is kept."""
     connection = attempt.connection
-    guard = await connection.in_thread(attempt.folder.guard)
-    if guard:  # its script has started, so it was submitted, whatever the scheduler says
-        return {guard: Observation(id=guard, state=JobState.UNKNOWN)}
+    answer = asyncio.ensure_future(connection.find(attempt.tag))
     try:
-        return await connection.ask(connection.scheduler.find(attempt.tag, connection.options))
-    except TransportError as error:
-        return NoAnswer(str(error))
+        while True:
+            guard = await connection.in_thread(attempt.folder.guard)
+            if guard:  # its script has started, so it was submitted, whatever the scheduler says
+                return {guard: Observation(id=guard, state=JobState.UNKNOWN)}
+            await asyncio.wait([answer], timeout=_LOOK_EVERY)
+            with contextlib.suppress(TransportError):
+                await connection.in_thread(attempt.keep)
+            if answer.done():
+                return answer.result()
+    finally:
+        answer.cancel()
 
 
 async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:

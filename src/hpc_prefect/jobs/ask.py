@@ -34,8 +34,7 @@ class Desk:
     ) -> dict[str, Observation | NoAnswer | None]:
         """What it says of each job; None when it does not list it."""
         found: dict[str, Observation | NoAnswer | None] = {}
-        size = self.scheduler.ids_per_question
-        for chunk in [ids[start : start + size] for start in range(0, len(ids), size)]:
+        for chunk in self._chunks(ids):
             answer = self._converse(self.scheduler.observe(chunk, self.options), deadline)
             if isinstance(answer, NoAnswer):
                 found |= dict.fromkeys(chunk, answer)
@@ -43,14 +42,23 @@ class Desk:
                 found |= {each: answer.get(each) for each in chunk}
         return found
 
-    def find(self, tag: str, deadline: float) -> list[str] | NoAnswer:
-        """The ids of the jobs of that name."""
-        answer = self._converse(self.scheduler.find(tag, self.options), deadline)
-        return answer if isinstance(answer, NoAnswer) else list(answer)
+    def find(self, tags: Sequence[str], deadline: float) -> dict[str, list[str] | NoAnswer]:
+        """The ids of the jobs of each name."""
+        found: dict[str, list[str] | NoAnswer] = {}
+        for chunk in self._chunks(tags):
+            answer = self._converse(self.scheduler.find(chunk, self.options), deadline)
+            for tag in chunk:
+                said = answer if isinstance(answer, NoAnswer) else answer[tag]
+                found[tag] = said if isinstance(said, NoAnswer) else list(said)
+        return found
 
     def cancel(self, jobs: Mapping[str, str], deadline: float) -> NoAnswer | None:
         """Ask for the end of jobs, names by ids."""
         return self._converse(self.scheduler.cancel(jobs, self.options), deadline)
+
+    def _chunks(self, names: Sequence[str]) -> list[Sequence[str]]:
+        size = self.scheduler.ids_per_question
+        return [names[start : start + size] for start in range(0, len(names), size)]
 
     def _converse(self, dialogue: Dialogue[T], deadline: float) -> T | NoAnswer:
         """Run a dialogue's commands; one that hangs is ended at the deadline (monotonic)."""

@@ -169,10 +169,10 @@ class _Ends:
 
     def _find_those_in_doubt(self) -> None:
         name = self._desk.scheduler.name
-        for wish in self._open():
-            if wish.ids:
-                continue
-            found = self._desk.find(wish.job.tag, self._deadline)
+        in_doubt = [wish for wish in self._open() if not wish.ids]
+        said = self._desk.find([wish.job.tag for wish in in_doubt], self._deadline)
+        for wish in in_doubt:
+            found = said[wish.job.tag]
             if isinstance(found, NoAnswer):
                 wish.silence = f"{name} did not say whether it was submitted ({found.said})"
             elif found:

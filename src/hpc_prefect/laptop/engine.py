@@ -4,14 +4,14 @@
                                   [--walltime SECONDS] [--memory BYTES] --out PATH --err PATH
                                   --cwd PATH [--kill-grace SECONDS] SCRIPT
     python -I -S engine.py jobs   [--spool DIR] [ID ...]
-    python -I -S engine.py find   [--spool DIR] NAME
+    python -I -S engine.py find   [--spool DIR] NAME ...
     python -I -S engine.py cancel [--spool DIR] ID ...
 
 submit  copies the script, prints the job's id and returns at once. There is no daemon: a detached
         supervisor process waits for its turn (first come, first served in each queue; a job starts
         when its cpus fit into its slots), runs the script, enforces the limits, writes the records.
 jobs    prints one JSON object a line for each known job; without ids, for all that have not ended.
-find    prints the same for every job with this name, ended ones included.
+find    prints the same for every job with one of these names, ended ones included.
 cancel  prints "cancelled ID", "already ended ID" or "unknown ID" for each id. The job's processes
         get SIGTERM and, after the grace, SIGKILL.
 

@@ -205,15 +205,15 @@ def jobs(options: dict[str, str], operands: list[str]) -> None:
 
 
 def find(options: dict[str, str], operands: list[str]) -> None:
-    if len(operands) != 1:
-        raise UsageError(f"find takes one name, not {len(operands)}")
+    if not operands:
+        raise UsageError("find takes one name or more")
     spool = Spool(options["--spool"])
     if not spool.exists():
         return
-    text = dumps({"name": operands[0]}).encode()[1:-2]  # as it stands in the record
+    texts = [dumps({"name": name}).encode()[1:-2] for name in operands]  # as the records have them
     for n in spool.numbers():
-        record = spool.read(n, "job", having=text)
-        if record and record["name"] == operands[0]:
+        record = spool.read(n, "job", having=texts)
+        if record and record["name"] in operands:
             _show(spool, n)
 
 

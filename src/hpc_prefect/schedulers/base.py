@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,10 @@ class NoAnswer:
 #: history does not). A job that is not in it is not listed.
 Answer = dict[str, Observation | NoAnswer]
 
+#: What is told of many names: of each the jobs of that name by their ids, whatever their state
+#: (none: there is no such job), or that there was no useful answer about it.
+Found = dict[str, dict[str, Observation] | NoAnswer]
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -80,7 +84,7 @@ class Scheduler(Protocol):
         name: as in the HPC profile.
         runs_here: the job runs on this very machine, so its executables can be checked now.
         patience: how long this scheduler's silences are borne.
-        ids_per_question: how many ids one `observe` may carry.
+        ids_per_question: how many ids one `observe` may carry, and names one `find`.
         hurry: seconds that must pass between two questions when a job seems to have ended.
     """
 
@@ -105,9 +109,9 @@ class Scheduler(Protocol):
         """Ask about many jobs in queue and history at once."""
 
     def find(
-        self, tag: str, options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
-        """All jobs with that name, whatever their state, by their ids; names are unique."""
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        """All jobs with these names, in as few commands as for one; the answer has every name."""
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
@@ -123,3 +127,12 @@ class Scheduler(Protocol):
         `text` is the end of the scheduler's files and of the program's stderr, into which launchers
         of the scheduler write. It is asked only about jobs that did not end well.
         """
+
+
+def by_name(tags: Sequence[str], seen: Iterable[Observation]) -> Found:
+    """The jobs that an answer lists, by the names that were asked for."""
+    found: dict[str, dict[str, Observation]] = {tag: {} for tag in tags}
+    for each in seen:
+        if each.tag in found:
+            found[each.tag][each.id] = each
+    return {**found}

@@ -19,12 +19,14 @@ from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.schedulers.base import (
     Accepted,
     Answer,
+    Found,
     NoAnswer,
     Refused,
     Submission,
     Ticket,
     Told,
     Unclear,
+    by_name,
 )
 
 _ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
@@ -104,10 +106,10 @@ class LocalScheduler:
         return found if isinstance(found, NoAnswer) else {**found}
 
     def find(
-        self, tag: str, options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
-        reply = yield _engine("find", options, tag)
-        return _read(reply)
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        found = _read((yield _engine("find", options, *tags)))
+        return found if isinstance(found, NoAnswer) else by_name(tags, found.values())
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]

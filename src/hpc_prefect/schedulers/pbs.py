@@ -16,21 +16,12 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation, Patience
-from hpc_prefect.schedulers import qstat, qsub
-from hpc_prefect.schedulers.base import Answer, NoAnswer, Submission, Ticket, Told
+from hpc_prefect.schedulers import pbs_ask, pbs_search, qstat, qsub
+from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Submission, Ticket, Told
 
-#: A hung server blocks every command without end.
-_LIMIT = 60.0
-#: `qstat` writes local times without a zone; so it is told where it is.
-_UTC = {"TZ": "UTC"}
-
-#: Exit statuses of `qstat` after which its records are whole: 0, or the error about the last bad id
-#: modulo 256 (not known, has finished).
-_WHOLE = (0, 153, 35)
 _UNKNOWN = re.compile(r"Unknown Job Id(?: Error)? (\S+)")
 _FINISHED = re.compile(r"(\S+) Job has finished, use -x or -H")
 _ILLEGAL = re.compile(r"illegally formed job identifier: (\S+)")
-_NO_HISTORY = "not configured to maintain job history"
 
 #: What `qdel` says of a job that needs no end any more.
 _GONE = re.compile(
@@ -75,7 +66,7 @@ class PBSScheduler:
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         # On the command line, because it wins over the lines in the script.
         named = ("-N", ticket.tag, "-o", ticket.scheduler_out, "-e", ticket.scheduler_err)
-        reply = yield Command(("qsub", *named, ticket.script), timeout=_LIMIT)
+        reply = yield Command(("qsub", *named, ticket.script), timeout=pbs_ask.LIMIT)
         return qsub.submission(reply)
 
     def observe(
@@ -85,51 +76,41 @@ class PBSScheduler:
             return (yield from _by_table(ids, options))
         answer: Answer = {}
         left = list(ids)
-        if options.get("status_dialect", "json") == "json" and (_at_once(options) or len(ids) == 1):
+        once = pbs_ask.at_once(options)
+        if options.get("status_dialect", "json") == "json" and (once or len(ids) == 1):
             reply = yield from _asked(left, answer, options, "-f", "-F", "json")
-            if refused := _option_refused(reply):
+            if refused := pbs_ask.option_refused(reply):
                 return refused
-            if reply.code not in _WHOLE:
+            if reply.code not in pbs_ask.WHOLE:
                 return NoAnswer(reply.said)
             answer |= _from_json(reply, left)
             left = [job_id for job_id in left if job_id not in answer]
         if left:
             reply = yield from _asked(left, answer, options, "-f")
-            more = _from_text(reply, left, at_once=_at_once(options))
+            more = _from_text(reply, left, at_once=once)
             if isinstance(more, NoAnswer):
                 return (answer | dict.fromkeys(left, more)) if answer else more
             answer |= more
         return answer
 
     def find(
-        self, tag: str, options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
         if options.get("status_dialect") == "table":
-            return (yield from _find_in_table(tag, options))
-        reply = yield Command(("qselect", *_history(options), "-N", tag), timeout=_LIMIT)
-        if reply.code != 0 or reply.stderr.strip():
-            return _option_refused(reply) or NoAnswer(reply.said)
-        ids = reply.stdout.split()
-        if not ids:
-            return {}
-        answer = yield from self.observe(ids, options)
+            return (yield from pbs_search.in_table(tags, options))
+        ids = yield from pbs_search.by_name(tags, options)
+        if isinstance(ids, NoAnswer):
+            return ids
+        wanted = [each for some in ids.values() for each in some]
+        answer = (yield from self.observe(wanted, options)) if wanted else {}
         if isinstance(answer, NoAnswer):
-            return answer
-        unsure = [each for each in answer.values() if isinstance(each, NoAnswer)]
-        if unsure:
-            return unsure[0]
-        listed = {each: answer.get(each) for each in ids}
-        return {
-            job_id: seen
-            if isinstance(seen, Observation)
-            else Observation(id=job_id, state=JobState.UNKNOWN, tag=tag)
-            for job_id, seen in listed.items()
-        }
+            return pbs_search.told(ids, dict.fromkeys(wanted, answer))
+        return pbs_search.told(ids, answer)
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        reply = yield Command(("qdel", *jobs), timeout=_LIMIT)
+        reply = yield Command(("qdel", *jobs), timeout=pbs_ask.LIMIT)
         said = [line for line in reply.stderr.splitlines() if line.strip()]
         if reply.code == 0 or (reply.code and said and all(_GONE.search(line) for line in said)):
             return None
@@ -146,26 +127,12 @@ class PBSScheduler:
 def _status_problems(options: Mapping[str, object]) -> list[str]:
     return [
         f"pbs.status_options {word!r}: write one option of qstat, such as -ll"
-        for word in _words(options)
+        for word in pbs_ask.words(options)
         if not re.fullmatch(r"-[A-Za-z0-9=-]+", word, re.ASCII)
     ]
 
 
 # --- asking qstat
-
-
-def _at_once(options: Mapping[str, object]) -> bool:
-    return bool(options.get("one_connection", True))
-
-
-def _words(options: Mapping[str, object]) -> list[str]:
-    words = options.get("status_options", ())
-    return [str(word) for word in words] if isinstance(words, Iterable) else []
-
-
-def _history(options: Mapping[str, object]) -> tuple[str, ...]:
-    flag = str(options.get("history_flag", "-x"))
-    return () if flag == "none" else (flag,)
 
 
 def _asked(
@@ -175,9 +142,10 @@ def _asked(
 
     Of these one is enough and qstat tells nothing of the others: a job of another server, say.
     """
-    once = ("-E",) if _at_once(options) else ()
+    once = ("-E",) if pbs_ask.at_once(options) else ()
+    how = (*once, *pbs_ask.history(options), *form, *pbs_ask.words(options))
     while True:
-        reply = yield _command(*once, *_history(options), *form, *_words(options), *ids)
+        reply = yield pbs_ask.qstat(*how, *ids)
         bad = set(_ILLEGAL.findall(reply.stderr)) & set(ids)
         if not bad or len(bad) == len(ids):
             return reply
@@ -185,40 +153,18 @@ def _asked(
         ids[:] = [job_id for job_id in ids if job_id not in bad]
 
 
-def _command(*words: str) -> Command:
-    return Command(("qstat", *words), timeout=_LIMIT, environment=_UTC)
-
-
-def _option_refused(reply: Reply) -> NoAnswer | None:
-    """A sentence for a command that knows no such option, or has no history to show."""
-    if _NO_HISTORY in reply.stderr:
-        return NoAnswer(f"{reply.said}; set pbs.history_flag of the HPC profile to 'none'")
-    if reply.code == 2 or "invalid option" in reply.stderr or "usage:" in reply.stderr.lower():
-        said = Reply(reply.code, stderr=re.split(r"\s*usage:", reply.stderr, flags=re.I)[0]).said
-        return NoAnswer(
-            f"{said}; this site's command does not know an option that it was given: see"
-            " pbs.one_connection (-E), pbs.history_flag (-x, -H), pbs.status_options and"
-            " pbs.status_dialect (-F json) of the HPC profile"
-        )
-    return None
-
-
 # --- reading its answers
 
 
 def _matched(ids: Sequence[str], records: Mapping[str, qstat.Record]) -> Answer:
     """What was asked for, by the ids that were asked: a site may print another server's name."""
-    by_number = {_number(job_id): record for job_id, record in records.items()}
+    by_number = {pbs_ask.number(job_id): record for job_id, record in records.items()}
     found: Answer = {}
     for job_id in ids:
-        record = records.get(job_id) or by_number.get(_number(job_id))
+        record = records.get(job_id) or by_number.get(pbs_ask.number(job_id))
         if record:
             found[job_id] = qstat.record_observation(job_id, record)
     return found
-
-
-def _number(job_id: str) -> str:
-    return job_id.partition(".")[0]
 
 
 def _from_json(reply: Reply, ids: Sequence[str]) -> Answer:
@@ -231,9 +177,9 @@ def _from_json(reply: Reply, ids: Sequence[str]) -> Answer:
 
 def _from_text(reply: Reply, ids: Sequence[str], *, at_once: bool) -> Answer | NoAnswer:
     """What a text answer says of each id: its record, that it is not known, or nothing useful."""
-    if refused := _option_refused(reply):
+    if refused := pbs_ask.option_refused(reply):
         return refused
-    if reply.code not in _WHOLE:
+    if reply.code not in pbs_ask.WHOLE:
         return NoAnswer(reply.said)
     try:
         found = _matched(ids, qstat.read_text(reply.stdout))
@@ -262,24 +208,24 @@ def _by_table(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Ans
 
     The table tells neither why a job waits nor how one ended.
     """
-    rows = _rows((yield _command(*_words(options))))
+    rows = pbs_search.table_rows((yield pbs_ask.qstat(*pbs_ask.words(options))))
     if isinstance(rows, NoAnswer):
         return rows
     answer = _rows_matched(ids, rows)
     left = [job_id for job_id in ids if job_id not in answer]
-    history = _history(options)
+    history = pbs_ask.history(options)
     if left and history:
-        rows = _rows((yield _command(*_words(options), *history)))
+        rows = pbs_search.table_rows((yield pbs_ask.qstat(*pbs_ask.words(options), *history)))
         if isinstance(rows, NoAnswer):
             return answer | dict.fromkeys(left, rows)
         answer |= _rows_matched(left, rows)
     ended = [job_id for job_id, seen in answer.items() if _is(seen, JobState.ENDED)]
     if ended and history:
-        told = _from_text((yield _command(*history, "-f", *ended)), ended, at_once=False)
+        told = _from_text((yield pbs_ask.qstat(*history, "-f", *ended)), ended, at_once=False)
         answer |= _in_state(told, JobState.ENDED)
     queued = [job_id for job_id, seen in answer.items() if _is(seen, JobState.QUEUED)]
     if queued:
-        told = _from_text((yield _command("-f", *queued)), queued, at_once=False)
+        told = _from_text((yield pbs_ask.qstat("-f", *queued)), queued, at_once=False)
         answer |= _in_state(told, JobState.QUEUED)
     return answer
 
@@ -291,70 +237,13 @@ def _in_state(told: Answer | NoAnswer, state: JobState) -> Answer:
     return {job_id: seen for job_id, seen in told.items() if _is(seen, state)}
 
 
-def _find_in_table(
-    tag: str, options: Mapping[str, object]
-) -> Dialogue[dict[str, Observation] | NoAnswer]:
-    tables = [(), _history(options)] if _history(options) else [()]
-    found: dict[str, Observation] = {}
-    for history in tables:
-        rows = _rows((yield _command(*_words(options), *history)))
-        if isinstance(rows, NoAnswer):
-            return rows
-        maybe = [row for row in rows if _may_be(row.name, tag) and row.id not in found]
-        if maybe:
-            # The table may cut names and ids, and the script will see the full id.
-            reply = yield _command(*history, "-f", *(row.id for row in maybe))
-            named = _named(reply, tag, maybe)
-            if isinstance(named, NoAnswer):
-                return named
-            found |= named
-    return found
-
-
-def _named(reply: Reply, tag: str, rows: Sequence[qstat.Row]) -> dict[str, Observation] | NoAnswer:
-    """The full records of that name; without them whole names and ids must be in the table."""
-    try:
-        records = qstat.read_text(reply.stdout) if reply.code in _WHOLE else {}
-    except ValueError:
-        records = {}
-    if {_number(row.id) for row in rows} <= {_number(job_id) for job_id in records}:
-        seen = [qstat.record_observation(*each) for each in records.items()]
-        return {each.id: each for each in seen if each.tag == tag}
-    whole = [row for row in rows if row.name == tag and "." in row.id]
-    if len(whole) == len(rows):
-        return {row.id: qstat.row_observation(row) for row in whole}
-    return NoAnswer(
-        f"qstat lists job {rows[0].id} as {rows[0].name!r}, which may be {tag!r}, but no full"
-        " record of it can be read: look at it, and set pbs.status_options of the HPC profile to"
-        " what shows whole names and ids"
-    )
-
-
-def _may_be(name: str, tag: str) -> bool:
-    """Whether a name in a column, perhaps a narrow one, is the tag or its beginning."""
-    shown = name.rstrip("*.+")
-    return name == tag or (len(shown) >= 8 and tag.startswith(shown))
-
-
-def _rows(reply: Reply) -> list[qstat.Row] | NoAnswer:
-    if refused := _option_refused(reply):
-        return refused
-    if reply.code != 0:
-        return NoAnswer(reply.said)
-    try:
-        return qstat.read_table(reply.stdout)
-    except ValueError as error:
-        return NoAnswer(f"an answer of qstat cannot be used: {error}: {reply.stdout[:200]!r}")
-
-
 def _rows_matched(ids: Sequence[str], rows: Iterable[qstat.Row]) -> Answer:
-    by_number = {_number(row.id): row for row in rows}
+    by_number = {pbs_ask.number(row.id): row for row in rows}
+    listed = {job_id: by_number.get(pbs_ask.number(job_id)) for job_id in ids}
     return {
-        job_id: qstat.row_observation(
-            qstat.Row(job_id, by_number[_number(job_id)].name, by_number[_number(job_id)].word)
-        )
-        for job_id in ids
-        if _number(job_id) in by_number
+        job_id: qstat.row_observation(qstat.Row(job_id, row.name, row.word))
+        for job_id, row in listed.items()
+        if row is not None
     }
 
 

@@ -18,7 +18,7 @@ from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Observation, Patience
 from hpc_prefect.schedulers import pjstat, pjsub
-from hpc_prefect.schedulers.base import Answer, NoAnswer, Submission, Ticket, Told
+from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Submission, Ticket, Told
 
 #: An unanswered command may wait without end.
 _LIMIT = 60.0
@@ -92,23 +92,19 @@ class PJMScheduler:
         return answer
 
     def find(
-        self, tag: str, options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
-        # The filter compares the whole name; the column shows 10 characters of it.
-        which = f"jnam={tag}"
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        found: Found = {tag: {} for tag in tags}
         for history in ((), _history(options)):
+            left = [tag for tag in tags if not found[tag]]
+            if not left:
+                break
+            which = "jnam=" + "+".join(left)
             rows = _read((yield _pjstat(which, *history)))
             if isinstance(rows, NoAnswer):
-                return rows
-            found = {row["JOB_ID"]: row for row in rows if pjstat.may_be(row, tag)}
-            if len(found) < len(rows):
-                return NoAnswer(
-                    f"pjstat --filter {which} also lists jobs of other names, or names that cannot"
-                    " be read; this site's command does not seem to know that filter"
-                )
-            if found:
-                return _seen(rows, list(found))
-        return {}
+                return found | dict.fromkeys(left, rows)
+            found |= _named(rows, left, which)
+        return found
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
@@ -140,6 +136,23 @@ def _read(reply: Reply) -> list[pjstat.Record] | NoAnswer:
         return pjstat.read_table(reply.stdout)
     except ValueError as error:
         return NoAnswer(f"an answer of pjstat cannot be used: {error}: {reply.stdout[:200]!r}")
+
+
+def _named(rows: Sequence[pjstat.Record], tags: Sequence[str], which: str) -> Found:
+    """The rows by name. The filter compares whole names; the column shows 10 characters of them."""
+    if any(len(pjstat.may_be(row, tags)) != 1 for row in rows):
+        return dict.fromkeys(
+            tags,
+            NoAnswer(
+                f"pjstat --filter {which} also lists jobs of other names, or names that cannot be"
+                " read; this site's command does not seem to know that filter"
+            ),
+        )
+    found: Found = {}
+    for tag in tags:
+        ids = [row["JOB_ID"] for row in rows if tag in pjstat.may_be(row, tags)]
+        found[tag] = _seen(rows, ids)
+    return found
 
 
 def _seen(rows: Sequence[pjstat.Record], ids: Sequence[str]) -> dict[str, Observation]:

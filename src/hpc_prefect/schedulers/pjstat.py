@@ -8,6 +8,7 @@ V4.0L20); listings of two real machines were read. What none of these shows is m
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation, signal_name
@@ -156,10 +157,12 @@ def _word(record: Record) -> str:
 # --- what a row says
 
 
-def may_be(record: Record, tag: str) -> bool:
-    """Whether its name is the tag, or the 10 characters that are left of it."""
+def may_be(record: Record, tags: Sequence[str]) -> list[str]:
+    """Those of the tags that its name is, or that begin with the 10 characters left of it."""
     name = record.get("JOB_NAME", "")
-    return name == tag or (len(name) >= 10 and tag.startswith(name))
+    if name in tags:
+        return [name]
+    return [tag for tag in tags if len(name) >= 10 and tag.startswith(name)]
 
 
 def observation(record: Record) -> Observation:

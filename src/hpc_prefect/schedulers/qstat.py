@@ -93,6 +93,9 @@ _TABLE_STATES = {
 }
 _TABLE_EMPTY = re.compile(r"^No (unfinished|matching) job found\.\s*$", re.MULTILINE)
 
+#: Below the heads of the table of `qstat -u`.
+_DASHES = re.compile(r"-+( -+)+ *")
+
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TIME = re.compile(r"[A-Z][a-z]{2} +([A-Z][a-z]{2}) +(\d+) (\d+):(\d+):(\d+) (\d{4})", re.ASCII)
 _SIZE = re.compile(r"(\d{1,18})([kmgtp]?)b", re.ASCII | re.IGNORECASE)
@@ -156,6 +159,37 @@ def read_text(text: str) -> dict[str, Record]:
     if found and not text.endswith("\n\n"):
         raise ValueError("it is cut off")
     return found
+
+
+def read_names(text: str, *, width: int) -> set[str] | None:
+    """The jobs' names in an answer of `qstat -w -u USER`; None when they cannot be told.
+
+    Args:
+        width: of the longest name that must be shown whole.
+    """
+    if not text.strip():
+        return set()
+    names: set[str] = set()
+    column: slice | None = None
+    head = ""
+    for line in text.split("\n"):
+        if _DASHES.fullmatch(line):
+            start, end = _column(head, line)
+            if end - start < width:
+                return None
+            column = slice(start, end)
+        elif column and line.strip():
+            if not line[0].isdecimal():
+                return None
+            names.add(line[column].strip())
+        head = line
+    return names if column and text.endswith("\n") else None
+
+
+def _column(head: str, dashes: str) -> tuple[int, int]:
+    """Where the names stand, by the dashes below their head; nowhere when there is none."""
+    spans = [match.span() for match in re.finditer("-+", dashes)]
+    return next((span for span in spans if head[slice(*span)].strip() == "Jobname"), (0, 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,15 @@ from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation, Patience, signal_name
 from hpc_prefect.schedulers import sbatch
-from hpc_prefect.schedulers.base import Answer, NoAnswer, Submission, Ticket, Told
+from hpc_prefect.schedulers.base import (
+    Answer,
+    Found,
+    NoAnswer,
+    Submission,
+    Ticket,
+    Told,
+    by_name,
+)
 
 #: "JOB STATE CODES" of squeue(1) and sacct(1). A word that is not here is UNKNOWN, never an end.
 _STATES = {
@@ -143,12 +151,20 @@ class SlurmScheduler:
         return answer
 
     def find(
-        self, tag: str, options: Mapping[str, object]
-    ) -> Dialogue[dict[str, Observation] | NoAnswer]:
-        found = _read_queue((yield _squeue(f"--name={tag}")))
-        if isinstance(found, NoAnswer) or found or not options.get("accounting", True):
-            return found
-        return _read_history((yield _sacct(f"--name={tag}", "--starttime=now-30days")))
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        queued = _read_queue((yield _squeue("--name=" + ",".join(tags))))
+        if isinstance(queued, NoAnswer):
+            return queued
+        found = by_name(tags, queued.values())
+        left = [tag for tag in tags if not found[tag]]
+        if left and options.get("accounting", True):
+            names = "--name=" + ",".join(left)
+            ended = _read_history((yield _sacct(names, "--starttime=now-30days")))
+            if isinstance(ended, NoAnswer):
+                return found | dict.fromkeys(left, ended)
+            found |= by_name(left, ended.values())
+        return found
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]

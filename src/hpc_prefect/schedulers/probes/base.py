@@ -58,7 +58,8 @@ def not_asked(checks: Sequence[str], why: str) -> list[Finding]:
 
 def searched(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     """Whether a job can be looked for by its name, which keeps jobs from being run twice."""
-    answer = yield from scheduler.find(NO_JOB, spec.site.options)
+    found = yield from scheduler.find([NO_JOB], spec.site.options)
+    answer = found if isinstance(found, NoAnswer) else found[NO_JOB]
     if isinstance(answer, NoAnswer):
         return [wrong(SEARCH, answer.said, f"correct the options `{scheduler.name}.…` it names")]
     return [ok(SEARCH, "a name that no job has is found nowhere, and said so")]
