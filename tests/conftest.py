@@ -13,7 +13,7 @@ import pytest
 
 from hpc_prefect.server import Server, ensure_server, free_port, stop_server
 
-from . import engines
+from . import apart, engines
 
 # A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C.
 for number, action in (
@@ -66,6 +66,12 @@ def slurm() -> engines.SlurmCluster:
 def slurm_without_accounting() -> engines.SlurmCluster:
     """A real Slurm without accounting: sacct does not answer."""
     return engines.slurm(HOME, accounting=False)
+
+
+@pytest.fixture(scope="session")
+def own_pids() -> tuple[str, ...]:
+    """What begins a command in a PID namespace of its own."""
+    return apart.own_pids()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,12 +35,12 @@ from hpc_prefect.errors import ConfigurationError, JobHeld
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.service import executor
-from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest, job_key, slug
 from hpc_prefect.jobs import list_jobs
 from hpc_prefect.scopes import current_frame, root_flow, value_digest
 from hpc_prefect.traces import leave_trace
 from hpc_prefect.transports.local import LocalTransport
+from hpc_prefect.workers import flow_process
 
 logger = logging.getLogger("hpc_prefect.campaigns")
 
@@ -174,9 +174,9 @@ def _open_campaign(work_dir: str) -> _Campaign:
 
 def _claim_campaign(work_dir: str, choice: _Choice) -> _Campaign:
     transport = LocalTransport()
-    claimant = this_process(_root_id())
+    claimant = this_process(_root_id(), flow_process())
     base = slug(choice.name) if choice.name else _default_name(work_dir)
-    root = f"{work_dir}/{names.ROOT}"
+    root = transport.root(work_dir)
     instance = _newest_instance(transport.list(root), base)
     folder = _instance_folder(root, base, instance)
     holder = claims.holder_of(transport, folder) if instance else None
@@ -190,7 +190,8 @@ def _claim_campaign(work_dir: str, choice: _Choice) -> _Campaign:
     transport.make_folder(folder)
     # A run's own tasks may run in other processes: they share the claim of the first.
     if not (same_run and claims.is_held(transport, folder)):
-        claim, predecessor = _take(transport, folder, claimant)
+        # In the name of the flow's process: a worker of its pool may end before it.
+        claim, predecessor = _take(transport, folder, claimant.flow_process)
         executor().keep(claim)
         if predecessor is not None:
             _tell(f"continuing campaign {folder} of {predecessor.describe()}: {_left_in(folder)}")

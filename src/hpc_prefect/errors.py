@@ -10,6 +10,7 @@
     ├── UnknownJob               the name of a job means none, or more than one
     ├── LedgerError              a job folder cannot be written or makes no sense
     ├── TransportError           a command could not be run, or a file not reached
+    ├── NotOurs                  a file or folder is another user's, or others may change it
     ├── SchedulerError           the scheduler answered, but not usefully (try again)
     ├── JobFailed                the job ended, or will never run; carries the verdict
     │   └── JobTimedOut          the caller's `timeout_seconds` passed; also a TimeoutError
@@ -98,6 +99,10 @@ class LedgerError(HpcPrefectError):
 
 class TransportError(HpcPrefectError):
     """A command could not be run, or a file could not be reached."""
+
+
+class NotOurs(HpcPrefectError):
+    """A file or folder is not this user's own, or others may change it; it was not believed."""
 
 
 class SchedulerError(HpcPrefectError):

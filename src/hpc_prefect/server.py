@@ -209,7 +209,7 @@ def free_port(preferred: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What `server.json` says; `who` is "BOOT_ID PID START_TIME", for pids are used again."""
+    """What `server.json` says; `who` as `process` writes it, for pids are used again."""
 
     who: str
     host: str
@@ -225,10 +225,12 @@ class _Record:
     def must_be_here(self, home: Path) -> None:
         """Two servers on one SQLite file, over a shared file system, would destroy it."""
         here = socket.gethostname()
-        if self.who.split()[0] != process.boot_id() and self.host != here:
+        elsewhere = not process.is_of_this_boot(self.who) and self.host != here
+        if elsewhere or process.is_apart(self.who):
             raise ServerError(
-                f"The Prefect server of {home} was started on {self.host}, this is {here}: work "
-                f"there, or stop it there; if that machine is gone, remove {home / _RECORD}."
+                f"The Prefect server of {home} was started on {self.host}, or in a container with "
+                f"PIDs of its own, and this is {here}: work there, or stop it there; if that is "
+                f"gone, remove {home / _RECORD}."
             )
 
     def server(self, home: Path, *, started: bool) -> Server:
@@ -243,8 +245,9 @@ def _resolved(home: str | os.PathLike[str]) -> Path:
 def _read_record(home: Path) -> _Record | None:
     try:
         said = json.loads((home / _RECORD).read_bytes())
-        boot_id, pid, start = said["who"].split()
-        return _Record(f"{boot_id} {int(pid)} {start}", str(said["host"]), int(said["port"]))
+        boot_id, pid, *more = said["who"].split()
+        who = " ".join([boot_id, str(int(pid)), *more])
+        return _Record(who, str(said["host"]), int(said["port"]))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -330,7 +333,7 @@ def _launch(home: Path, port: int) -> _Record:
             check=True,
         )
     pid = int(shell.stdout)
-    who = process.identity(pid) or f"{process.boot_id()} {pid} dead"
+    who = process.identity(pid) or f"{process.boot_id()} {pid} dead {process.namespace()}"
     return _Record(who, socket.gethostname(), port)
 
 

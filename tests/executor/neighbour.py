@@ -75,7 +75,7 @@ async def main(folder: Path, keys: list[str], options: dict[str, Any]) -> None:
         results = [await asyncio.wrap_future(handle.result) for handle in handles]
     else:
         root = options.get("shared") or str(folder / "shared")
-        neighbours = neighbours_at(LocalScheduler(), rig.options, root=root)
+        neighbours = neighbours_at(LocalScheduler(), rig.options, folders=lambda: iter([root]))
         connection = rig.connection(Steady(), transport, neighbours)
         results = await asyncio.gather(*(rig.run(request, connection) for request in requests))
     print(json.dumps([[result.state, result.verdict.exit_code] for result in results]))

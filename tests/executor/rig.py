@@ -46,15 +46,23 @@ async def until(predicate: Callable[[], Any], what: str = "the condition") -> An
     return value
 
 
+@contextlib.contextmanager
+def living_process() -> Iterator[Claimant]:
+    """A claimant of this host whose process ends with the block."""
+    with subprocess.Popen(["sleep", "600"]) as child:
+        who = process.identity(child.pid)
+        assert who is not None
+        try:
+            yield Claimant(flow_run="", host=socket.gethostname(), process=who)
+        finally:
+            child.kill()
+
+
 @functools.cache
 def dead_process() -> Claimant:
     """A claimant of this host whose process has ended."""
-    child = subprocess.Popen(["sleep", "60"])
-    who = process.identity(child.pid)
-    child.kill()
-    child.wait()
-    assert who is not None
-    return Claimant(flow_run="", host=socket.gethostname(), process=who)
+    with living_process() as claimant:
+        return claimant
 
 
 class Told:
@@ -107,6 +115,7 @@ class Rig:
         }
         self.pool = ThreadPoolExecutor(8)
         self._connections: list[Connection] = []
+        self.left_by = dead_process()
 
     def program(self, text: str, name: str = "program") -> str:
         """A shell program that first notes, in the file `runs`, that it was started."""
@@ -171,14 +180,18 @@ class Rig:
             task.cancel()
 
     async def abandon(self, request: JobRequest, state: str = "running") -> str:
-        """Let a claimant that is dead bring the job so far; returns the job's id."""
+        """Let a claimant bring the job so far, and die (`left_by`); returns the job's id."""
         told = Told()
-        left = dataclasses.replace(request, claimant=dead_process(), listener=told)
-        with self.under_way(left) as (run, task):
-            await until(lambda: task.done() or any(state in said for said in told.states), state)
-            assert not task.done(), task
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        with living_process() as claimant:
+            self.left_by = claimant
+            left = dataclasses.replace(request, claimant=claimant, listener=told)
+            with self.under_way(left) as (run, task):
+                await until(
+                    lambda: task.done() or any(state in said for said in told.states), state
+                )
+                assert not task.done(), task
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         return run.job_id
 
     def attempt(self, number: int = 1, key: str = "k") -> Path:

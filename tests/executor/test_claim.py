@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from rig import Told, dead_process, drive, until
 
-from hpc_prefect.errors import JobHeld
+from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.laptop import process
@@ -73,17 +74,92 @@ def test_a_dead_process_of_this_host_is_taken_over_from_at_once(folder):
 
 
 def test_a_pid_that_was_given_to_another_process_is_dead(folder):
-    boot, pid, start = ME.process.split()
-    recycled = dataclasses.replace(ME, process=f"{boot} {pid} {int(start) - 1}", flow_run="old")
+    boot, pid, start, namespace = ME.process.split()
+    recycled = dataclasses.replace(
+        ME, process=f"{boot} {pid} {int(start) - 1} {namespace}", flow_run="old"
+    )
     claims.take(LOCAL, folder, recycled)
     assert claims.take(LOCAL, folder, ME)[1] == recycled
 
 
-def test_a_process_of_an_earlier_boot_is_dead(folder):
-    _, pid, start = ME.process.split()
-    earlier = dataclasses.replace(ME, process=f"another-boot {pid} {start}", flow_run="old")
+@pytest.fixture
+def earlier():
+    """A claimant on a host of this one's name that was started another time."""
+    _, rest = ME.process.split(" ", 1)
+    return dataclasses.replace(ME, process=f"another-boot {rest}", flow_run="old")
+
+
+def test_a_process_of_an_earlier_boot_is_dead(folder, earlier):
     claims.take(LOCAL, folder, earlier)
+    age(folder, 1, process.seconds_since_boot() + 60)
     assert claims.take(LOCAL, folder, ME)[1] == earlier
+
+
+def test_another_machine_of_the_same_name_renews_its_claim_after_our_boot(folder, earlier):
+    claims.take(LOCAL, folder, earlier)
+    with pytest.raises(JobHeld, match="flow run old"):
+        claims.take(LOCAL, folder, ME)
+
+
+def test_an_older_versions_claim_of_this_host_is_held_while_its_process_lives(folder, other):
+    older = dataclasses.replace(other, process=" ".join(other.process.split()[:3]))
+    claims.take(LOCAL, folder, older)
+    age(folder, 1, claims.STALE_AFTER + 60)
+    with pytest.raises(JobHeld, match="flow run run-other"):
+        claims.take(LOCAL, folder, ME)
+
+
+def test_an_older_versions_claim_whose_process_cannot_be_found_is_held_until_it_is_old(folder):
+    """It may be of a container with PIDs of its own."""
+    older = dead_process().process.rpartition(" ")[0]
+    claims.take(LOCAL, folder, dataclasses.replace(dead_process(), process=older))
+    assert claims.is_held(LOCAL, folder)
+    age(folder, 1, claims.STALE_AFTER + 60)
+    assert not claims.is_held(LOCAL, folder)
+
+
+CLAIMER = """
+import sys
+from hpc_prefect.executor.claim import take, this_process
+from hpc_prefect.transports.local import LocalTransport
+take(LocalTransport(), sys.argv[1], this_process("run-inside"))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_living_process_in_a_container_with_its_own_pids_is_not_taken_over_from(folder, own_pids):
+    argv = [*own_pids, sys.executable, "-c", CLAIMER, folder]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, **pipes, text=True) as inside:
+        assert inside.stdout.readline() == "claimed\n"
+        with pytest.raises(JobHeld, match=r"flow run run-inside \(pid 1 on "):
+            claims.take(LOCAL, folder, ME)
+        inside.stdin.close()
+    age(folder, 1, claims.STALE_AFTER + 60)
+    assert claims.take(LOCAL, folder, ME)[1].flow_run == "run-inside"
+
+
+def test_a_worker_holds_nothing_when_the_process_of_its_flow_is_dead(folder, other):
+    """A pool's worker waits for ever for work that a killed flow cannot send it."""
+    worker = dataclasses.replace(other, worker_of=dead_process().process)
+    orphan, _ = claims.take(LOCAL, folder, worker)
+    with pytest.raises(JobHeld, match="the process of this worker's flow has ended"):
+        orphan.check()
+    assert claims.take(LOCAL, folder, ME)[1] == worker
+
+
+def test_a_worker_holds_its_job_while_the_process_of_its_flow_lives(folder, other):
+    claims.take(LOCAL, folder, dataclasses.replace(other, worker_of=ME.process))
+    with pytest.raises(JobHeld):
+        claims.take(LOCAL, folder, ME)
+
+
+def test_a_folder_that_was_removed_is_told_as_that(folder):
+    mine, _ = claims.take(LOCAL, folder, ME)
+    shutil.rmtree(folder)
+    with pytest.raises(LedgerError, match=f"{folder}.* was removed"):
+        mine.check()
 
 
 def test_a_fresh_claim_of_another_host_is_respected(folder):
@@ -147,7 +223,7 @@ def test_what_a_killed_claimant_left_half_done_is_no_claim(folder):
 
 RACER = """
 import json, os, sys
-from hpc_prefect.errors import JobHeld
+from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.executor.claim import take, this_process
 from hpc_prefect.transports.local import LocalTransport
 
@@ -240,7 +316,7 @@ async def test_a_job_whose_driver_died_is_taken_up_with_a_word_about_whom_from(r
         await until(lambda: told.states, "the first word")
         gate.touch()
         assert (await task).job_id == job_id
-    pid = dead_process().process.split()[1]
+    pid = str(rig.left_by.pid)
     assert told.states[0].startswith(f"taken up again as {job_id} from a script (pid {pid} on ")
     attached = next(entry for entry in rig.journal() if entry["event"] == "attached")
     assert pid in attached["from_"]

@@ -21,6 +21,7 @@ from hpc_prefect.executor.places import Place
 from hpc_prefect.executor.turns import Turns
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.laptop.process import identity
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.schedulers.local import LocalScheduler
 from hpc_prefect.schedulers.slurm import SlurmScheduler
@@ -178,8 +179,19 @@ async def test_the_executor_counts_with_its_neighbours(flows):
 # --- who is a neighbour
 
 
+def at(folder):
+    """A rule by which the neighbours meet in this folder."""
+    return lambda: iter([str(folder)])
+
+
 def folder_of(scheduler, options, tmp_path, **where):
-    return neighbours_at(scheduler, options, root=str(tmp_path / "shared"), **where).file("")
+    """The name of the folder that they make to meet in."""
+    before = set(tmp_path.glob("shared/*"))
+    neighbours = neighbours_at(scheduler, options, folders=at(tmp_path / "shared"), **where)
+    assert neighbours.together(lambda lock: True, alone=False)
+    new = set(tmp_path.glob("shared/*")) - before
+    assert len(new) <= 1
+    return new.pop() if new else None
 
 
 def test_another_host_scheduler_option_server_or_command_is_apart(tmp_path, monkeypatch):
@@ -189,9 +201,8 @@ def test_another_host_scheduler_option_server_or_command_is_apart(tmp_path, monk
         monkeypatch.setenv("PATH", f"{tmp_path / name}:{os.environ['PATH']}")
 
     other_command("one")
-    same = [folder_of(SlurmScheduler(), {}, tmp_path) for _ in range(2)]
     found = [
-        same[0],
+        folder_of(SlurmScheduler(), {}, tmp_path),
         folder_of(SlurmScheduler(), {}, tmp_path, host="elsewhere"),
         folder_of(SlurmScheduler(), {"cluster": "b"}, tmp_path),
         folder_of(LocalScheduler(), {}, tmp_path),
@@ -200,8 +211,8 @@ def test_another_host_scheduler_option_server_or_command_is_apart(tmp_path, monk
     found.append(folder_of(SlurmScheduler(), {}, tmp_path))
     monkeypatch.setenv("SLURM_CONF", "/etc/other.conf")
     found.append(folder_of(SlurmScheduler(), {}, tmp_path))
-    assert same[0] == same[1]
-    assert len(set(found)) == len(found)
+    assert None not in found
+    assert folder_of(SlurmScheduler(), {}, tmp_path) is None, "they meet again where they met"
 
 
 @pytest.mark.parametrize("what", ["open to others", "a link", "a file"])
@@ -213,9 +224,9 @@ async def test_a_folder_that_is_not_ours_alone_is_not_used_and_said_once(rig, ca
     elif what == "a file":
         root.touch()
     else:
-        root.mkdir(mode=0o755)
-        root.chmod(0o755)
-    neighbours = neighbours_at(LocalScheduler(), rig.options, root=str(root))
+        root.mkdir()
+        root.chmod(0o775)
+    neighbours = neighbours_at(LocalScheduler(), rig.options, folders=at(root))
     connection = rig.connection(neighbours=neighbours)
     with caplog.at_level(logging.WARNING):
         requests = [rig.request(rig.spec("exit 3"), key, max_jobs_in_queue=1) for key in "abc"]
@@ -232,18 +243,16 @@ async def test_a_folder_that_is_not_ours_alone_is_not_used_and_said_once(rig, ca
 class Other(Neighbours):
     """Another living process: the one that started us."""
 
-    def __init__(self, folder):
-        super().__init__(folder)
-        from hpc_prefect.laptop import process
-
-        _, pid, start = process.identity(os.getppid()).split()
+    def __init__(self, *where):
+        super().__init__(*where)
+        _, pid, start, _ = identity(os.getppid()).split()
         self.me = f"{pid}.{start}"
 
 
 @pytest.fixture
 def two(tmp_path):
-    folder = str(tmp_path / "shared" / "key")
-    return Turns(Neighbours(folder)), Turns(Other(folder))
+    where = ("key", at(tmp_path / "shared"))
+    return Turns(Neighbours(*where)), Turns(Other(*where))
 
 
 def test_what_one_is_answered_reaches_the_other_as_it_was_said(two):
@@ -295,9 +304,9 @@ def test_an_answer_of_another_format_is_no_news(two, tmp_path):
 
 
 async def test_who_asked_first_gets_the_place_that_is_given_back(rig):
-    folder = str(rig.folder / "shared" / "key")
-    ours = rig.connection(neighbours=Neighbours(folder)).places("")
-    others = rig.connection(neighbours=Other(folder)).places("")
+    where = ("key", at(rig.folder / "shared"))
+    ours = rig.connection(neighbours=Neighbours(*where)).places("")
+    others = rig.connection(neighbours=Other(*where)).places("")
     held, order, waiting = place("held"), [], []
     await ours.take(held)
 
@@ -317,9 +326,9 @@ async def test_who_asked_first_gets_the_place_that_is_given_back(rig):
 
 
 async def test_who_gives_up_waiting_holds_nobody_up(rig):
-    folder = rig.folder / "shared" / "key"
-    ours = rig.connection(neighbours=Neighbours(str(folder))).places("")
-    others = rig.connection(neighbours=Other(str(folder))).places("")
+    folder, where = rig.folder / "shared" / "key", ("key", at(rig.folder / "shared"))
+    ours = rig.connection(neighbours=Neighbours(*where)).places("")
+    others = rig.connection(neighbours=Other(*where)).places("")
     await ours.take(place("held"))
     waits = asyncio.Event()
     gives_up = asyncio.create_task(others.take(place("gives-up"), waits.set))

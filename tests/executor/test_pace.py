@@ -76,7 +76,7 @@ class Asked:
 class Waiting:
     """A job about which no answer tells what it wants to know."""
 
-    next_look = float("inf")
+    next_look, tag = float("inf"), ""
 
     def __init__(self, job_id, *, poll_interval=1000.0, wants_answer=True):
         self.job_id, self.poll_interval = job_id, poll_interval

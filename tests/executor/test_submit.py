@@ -8,7 +8,7 @@ import os
 import time
 
 import pytest
-from rig import Counting, Rig, Told, dead_process, until
+from rig import Counting, Rig, Told, until
 
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.job.dialogue import Reply
@@ -344,7 +344,7 @@ async def test_an_intent_without_id_of_a_dead_run_is_looked_for_before_it_is_sub
     assert result.succeeded
     assert "submit" not in transport.verbs()
     assert len(rig.runs()) == 1
-    assert str(dead_process().process.split()[1]) in str(rig.journal())
+    assert str(rig.left_by.pid) in str(rig.journal())
 
 
 class Full(Counting):

@@ -11,14 +11,13 @@ import asyncio
 import heapq
 import json
 import selectors
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from hpc_prefect.executor.claim import Claimant
+from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
@@ -237,6 +236,12 @@ class Machine:
         )
         return found
 
+    def root(self, work_dir: str) -> str:
+        return f"{work_dir}/.hpc-prefect"
+
+    def check_folder(self, path: str) -> None:
+        """Nobody else is in this world."""
+
     def make_folder(self, path: str) -> None:
         self._do(lambda: None)
 
@@ -425,8 +430,15 @@ def request(life: int, *, elsewhere: bool) -> JobRequest:
         resources=Resources(),
         work_dir="/w",
     )
-    host = f"host-{life}" if elsewhere else socket.gethostname()
-    claimant = Claimant(flow_run="", host=host, process=f"another-boot {life} 1")
+    run = f"life-{life}"
+    claimant = this_process(run)
+    if elsewhere:
+        claimant = Claimant(flow_run="", host=f"host-{life}", process=f"another-boot {life} 1 1")
     return JobRequest(
-        spec=spec, base="/w/.hpc-prefect/c/ke/key", key="key", claimant=claimant, poll_interval=2.0
+        spec=spec,
+        base="/w/.hpc-prefect/c/ke/key",
+        key="key",
+        claimant=claimant,
+        poll_interval=2.0,
+        is_over=lambda other: other != run,
     )

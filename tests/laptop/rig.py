@@ -25,7 +25,7 @@ def until(predicate, what="the condition"):
 
 def process_of(who):
     """The pid in a record of the spool, if that process lives."""
-    boot, pid, start = who.split()
+    boot, pid, start = who.split()[:3]
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -306,7 +306,7 @@ def _change_record(
 ) -> None:
     record = _record(home)
     old = str(record["who"]).split()
-    record["who"] = " ".join([boot_id or old[0], pid or old[1], start or old[2]])
+    record["who"] = " ".join([boot_id or old[0], pid or old[1], start or old[2], *old[3:]])
     record["host"] = host or record["host"]
     (home / "server.json").write_text(json.dumps(record))
 

@@ -127,7 +127,7 @@ async def _run(trial: Trial, nonce: str) -> JobResult:
     request = JobRequest(
         spec=spec,
         secrets=dict(trial.secrets),
-        base=f"{spec.work_dir}/{names.ROOT}/{CAMPAIGN}/{digest(key)[:2]}/{key}",
+        base=f"{trial.transport.root(spec.work_dir)}/{CAMPAIGN}/{digest(key)[:2]}/{key}",
         key=key,
         claimant=this_process(),
         poll_interval=min(trial.poll_interval, 10.0),

@@ -71,6 +71,9 @@ class Attempt:
         ticket = self.folder.ticket(self.tag)
         script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
         self.folder.prepare(script, self.request.secrets)
+        # Since it was first looked at, somebody who may write in the work_dir may have put another
+        # folder in its place, and what is in it would be run as this user.
+        self.folder.transport.check_folder(self.folder.path)
         self._note_intent()
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))

@@ -3,6 +3,10 @@
 A claim is the file `claim-<generation>`, created exclusively; the highest generation counts. Taking
 over from a dead claimant is creating the next one, which only one process can do. A claimant looks
 for a higher generation before it submits or writes.
+
+A flow may have its tasks run by processes that it started, a pool's workers: they hold what they
+hold while the flow's own process lives, and nothing from its death on, however long they wait for
+work that nobody will send them.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpc_prefect.errors import JobHeld
+from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.job import folder as names
 from hpc_prefect.laptop import process
 from hpc_prefect.transports.base import Transport
@@ -29,41 +33,82 @@ TOUCH_EVERY = 30.0
 class Claimant:
     """A process and the flow run that it works for.
 
-    `process` is "BOOT_ID PID START_TIME": pids are used again, and hosts start again.
+    Attributes:
+        process: as `hpc_prefect.laptop.process` writes it.
+        worker_of: the flow's own process, of which this is a worker; empty when it is that itself.
     """
 
     flow_run: str
     host: str
     process: str
+    worker_of: str = ""
+
+    @property
+    def pid(self) -> int:
+        return process.pid_of(self.process)
+
+    @property
+    def flow_process(self) -> Claimant:
+        """The claimant for which this one works; itself, if it is no worker."""
+        return dataclasses.replace(self, process=self.worker_of or self.process, worker_of="")
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it, or the process for which it works, has surely ended, as told on its host."""
+        whos = (self.process, self.worker_of or self.process)
+        return process.is_of_this_boot(self.process) and any(process.dead(who) for who in whos)
 
     def describe(self) -> str:
         run = f"flow run {self.flow_run}" if self.flow_run else "a script"
-        return f"{run} (pid {self.process.split()[1]} on {self.host})"
+        return f"{run} (pid {self.pid} on {self.host})"
 
 
-def this_process(flow_run: str = "") -> Claimant:
-    """The claimant that we are."""
-    who = process.identity(os.getpid())
+def this_process(flow_run: str = "", worker_of: int = 0) -> Claimant:
+    """The claimant that we are.
+
+    Args:
+        worker_of: the pid of the flow's own process, when we are a worker of it.
+
+    Raises:
+        JobHeld: that process has ended.
+    """
+    who, flow = process.identity(os.getpid()), ""
     assert who is not None  # we are alive
-    return Claimant(flow_run=flow_run, host=socket.gethostname(), process=who)
+    if worker_of:
+        flow = process.identity(worker_of) or ""
+        if not flow:
+            raise JobHeld(_ORPHAN)
+    return Claimant(flow_run=flow_run, host=socket.gethostname(), process=who, worker_of=flow)
+
+
+_ORPHAN = (
+    "the process of this worker's flow has ended, so the worker begins nothing and ends nothing"
+)
 
 
 def is_alive(
     holder: Claimant, idle_seconds: Callable[[], float], is_over: Callable[[str], bool]
 ) -> bool:
-    """Whether a claimant still works: its own host decides at once, another by run state and age.
+    """Whether a claimant still works: where its processes can be looked up that decides at once,
+    for those of another host or PID namespace the run's state and the claim's age.
 
     Args:
         idle_seconds: since the claim was last touched, by the file server's clock.
         is_over: whether Prefect says that a flow run has ended (False when it cannot tell).
     """
-    here = holder.host == socket.gethostname()
-    if here and not process.alive(holder.process):
+    if holder.is_dead:
         return False
     # A living process may be through with that run and serve another one now.
     if holder.flow_run and is_over(holder.flow_run):
         return False
-    return here or idle_seconds() < STALE_AFTER
+    if process.alive(holder.process):
+        return True
+    limit = STALE_AFTER
+    if not process.is_of_this_boot(holder.process) and holder.host == socket.gethostname():
+        # An earlier boot of this host, whose claims were touched before it; unless another machine
+        # has the same name.
+        limit = min(limit, process.seconds_since_boot())
+    return idle_seconds() < limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +125,16 @@ class Claim:
         return f"{self.folder}/{names.CLAIM}{self.generation}"
 
     def check(self) -> None:
-        """Raise `JobHeld` when somebody has taken over."""
+        """Raise `JobHeld` when we hold it no more, `LedgerError` when the folder was removed."""
+        if self.claimant.is_dead:
+            raise JobHeld(f"{self.folder}: {_ORPHAN}")
         newest = _newest(self.transport, self.folder)
+        if not newest:
+            raise LedgerError(
+                f"{self.folder}, where this job's records are, was removed, or its claim was, while"
+                " it was worked on. Nothing more is submitted or concluded; what it was submitted"
+                " as may still run: look at the scheduler"
+            )
         holder = _read(self.transport, self.folder, newest)
         # By content too: a person may have removed our claim, so that its number was given again.
         if newest != self.generation or holder != self.claimant:
@@ -91,7 +144,9 @@ class Claim:
             )
 
     def touch(self) -> None:
-        self.transport.touch(self.path)
+        """Tell other hosts that we live, unless we hold nothing any more."""
+        if not self.claimant.is_dead:
+            self.transport.touch(self.path)
 
 
 def take(
@@ -158,7 +213,8 @@ def _read(transport: Transport, folder: str, generation: int) -> Claimant | None
     data = transport.read(f"{folder}/{names.CLAIM}{generation}")
     try:
         claimant = Claimant(**json.loads(data or b""))
-        return claimant if len(claimant.process.split()) == 3 else None
+        # Of an older version it has no PID namespace, and then counts until its claim is old.
+        return claimant if len(claimant.process.split()) in (3, 4) and claimant.pid else None
     except (ValueError, TypeError, AttributeError):
         return None
 

@@ -20,7 +20,7 @@ from hpc_prefect.executor.places import Places
 from hpc_prefect.executor.search import Search, Sought
 from hpc_prefect.executor.turns import Turn, Turns
 from hpc_prefect.job.dialogue import Dialogue
-from hpc_prefect.job.state import Observation
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
 
@@ -37,6 +37,7 @@ _DISORDER = 0.1
 #: many times the first.
 _SLOW_DOWN = 1.5
 _SLOWEST = 20.0
+_GOES_ON = (JobState.QUEUED, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
 #: While another process of this user asks: when to see whether it has an answer, at the latest.
 _SOON = 1.0
 
@@ -45,6 +46,7 @@ class Watched(Protocol):
     """What the loop needs of a job."""
 
     job_id: str
+    tag: str
     poll_interval: float
     next_look: float
     wants_answer: bool
@@ -88,7 +90,7 @@ class Connection:
         self.options = options
         self.pool = pool
         self._asking = asking or pool
-        self._neighbours = neighbours or Neighbours(None)
+        self._neighbours = neighbours or Neighbours()
         self._turns = Turns(self._neighbours)
         self._places: dict[str, Places] = {}
         self._search = Search(scheduler, self._find)
@@ -242,7 +244,10 @@ class Connection:
         clock = asyncio.get_running_loop().time
         if turn.answer is not None:
             self._asked_from = now if turn.mine else clock() - turn.old
-            self._use([job for job in jobs if job.job_id in turn.about], turn.answer, clock())
+            about = [job for job in jobs if job.job_id in turn.about]
+            if not turn.mine:
+                about = self._believed(about, turn.answer)
+            self._use(about, turn.answer, clock())
             for job in jobs:
                 if job in self._wanting and job.job_id not in turn.about:
                     self._wanting[job] = clock()  # the neighbour did not know of it yet
@@ -251,6 +256,17 @@ class Connection:
         else:
             late = random.uniform(0, _DISORDER) * self.scheduler.hurry
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
+
+    def _believed(self, jobs: Sequence[Watched], answer: Answer) -> list[Watched]:
+        """Those of which a neighbour was told nothing that could end them.
+
+        Of the others it is a hint, for us to ask: their end is only believed of the scheduler.
+        """
+        believed = [job for job in jobs if _goes_on(job, answer.get(job.job_id))]
+        for job in set(jobs).difference(believed):
+            job.wants_answer = True
+            self.hurry(job)
+        return believed
 
     def _take_turn(self, ids: Sequence[str], pause: float) -> Turn:
         """Ask about our jobs and our neighbours', in chunks, if it is our turn. Blocks."""
@@ -308,6 +324,12 @@ class Connection:
             if job in self._jobs and not isinstance(seen, NoAnswer):
                 self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
         return len(self._jobs) != before
+
+
+def _goes_on(job: Watched, said: Observation | NoAnswer | None) -> bool:
+    if isinstance(said, NoAnswer):
+        return True
+    return said is not None and said.state in _GOES_ON and said.tag in ("", job.tag)
 
 
 def _chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
-from hpc_prefect.errors import JobHeld, SchedulerError, TransportError
+from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, SchedulerError, TransportError
 from hpc_prefect.executor.attempt import Attempt, open_attempt
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.follow import Output
@@ -194,7 +194,7 @@ class JobRun:
         connection, by = self._connection, self._cancelled_by
         try:
             await connection.in_thread(partial(self._attempt.note_cancel, by))
-        except JobHeld as error:  # it is another run's now: not ours to cancel
+        except (JobHeld, LedgerError, NotOurs) as error:  # it is not ours to cancel any more
             watch.broken(error)
             return
         except TransportError as error:  # a full disk must not keep the job alive

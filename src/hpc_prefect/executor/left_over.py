@@ -78,7 +78,7 @@ class _Watch:
         self.next_look = float("inf")
         self.wants_answer = True
         self.gone = asyncio.Event()
-        self._tag = job.tag
+        self.tag = job.tag
         self._patience = patience
         self._absent_since: float | None = None
 
@@ -87,7 +87,7 @@ class _Watch:
     def keep(self) -> None: ...
 
     def answered(self, now: float, seen: Observation | None) -> None:
-        if seen is not None and seen.tag and seen.tag != self._tag:
+        if seen is not None and seen.tag and seen.tag != self.tag:
             seen = None
         self.wants_answer = seen is None  # until it is absent for long enough
         if seen is not None:
@@ -99,4 +99,4 @@ class _Watch:
             self.gone.set()
 
     def broken(self, error: BaseException) -> None:
-        logger.warning("%s, left by a process that died, cannot be watched: %r", self._tag, error)
+        logger.warning("%s, left by a process that died, cannot be watched: %r", self.tag, error)

@@ -154,7 +154,7 @@ class Places:
             self._left_over.pop(name).cancel()
         for name, one in left_over.items():
             if name not in self._left_over:
-                work = look_after(one, self._connection, partial(self._unlink, name))
+                work = look_after(one, self._connection, partial(self._forget, name))
                 self._left_over[name] = asyncio.get_running_loop().create_task(work)
         return got
 
@@ -180,7 +180,7 @@ class Places:
             self._write_place(place)
             self._unlink(self._wait_file)
             return True, {}
-        self._write_file(self._wait_file, f"{since} {time.monotonic()}")
+        self._neighbours.write(self._wait_file, f"{since} {time.monotonic()}".encode())
         dead = [one for one in taken if not self._neighbours.is_alive(one.who)]
         return False, {one.name: self._left_over_by(one, place) for one in dead}
 
@@ -205,7 +205,7 @@ class Places:
 
     def _write_place(self, place: Place) -> None:
         ours = f"place-{self._queue}-{place.tag}-{self._neighbours.me}"
-        self._write_file(ours, place.folder)
+        self._neighbours.publish(ours, os.fsencode(place.folder))
         for name in self._neighbours.names():
             if name.startswith(f"place-{self._queue}-{place.tag}-") and name != ours:
                 self._unlink(name)  # of the dead process whose job we took up
@@ -214,22 +214,18 @@ class Places:
         ours = (f"place-{self._queue}-{place.tag}-{self._neighbours.me}", self._wait_file)
         self._neighbours.together(lambda lock: self._unlink(*ours), None)
 
+    def _forget(self, name: str) -> None:
+        self._neighbours.together(lambda lock: self._unlink(name), None)
+
     def _unlink(self, *names: str) -> None:
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._neighbours.file(name))
-
-    def _write_file(self, name: str, text: str) -> None:
-        with open(self._neighbours.file(name), "wb") as file:
-            file.write(os.fsencode(text))
+            self._neighbours.remove(name)
 
     def _read(self, name: str) -> str:
-        with (
-            contextlib.suppress(FileNotFoundError),
-            open(self._neighbours.file(name), "rb") as file,
-        ):
-            return os.fsdecode(file.read())
-        return ""
+        try:
+            return os.fsdecode(self._neighbours.read(name))
+        except FileNotFoundError:
+            return ""
 
 
 class _Name:

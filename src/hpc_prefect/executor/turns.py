@@ -15,7 +15,6 @@ from hpc_prefect.executor.neighbours import Neighbours
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Answer, NoAnswer
-from hpc_prefect.transports.local import write_atomic
 
 #: Seconds for which a question under way is waited for. The process that asks may be stopped.
 _LONGEST = 60.0
@@ -103,8 +102,7 @@ class Turns:
             if turn.others:
                 told = {id_: _encoded(answer[id_]) for id_ in turn.others if id_ in answer}
                 content = {"began": turn.began, "ids": sorted(turn.others), "answer": told}
-                path = self._neighbours.file("answer")
-                write_atomic(path, json.dumps(content).encode())
+                self._neighbours.write("answer", json.dumps(content).encode())
             _Last(turn.began, time.monotonic(), self._neighbours.me).write(lock)
 
         self._neighbours.together(ended, None)
@@ -113,8 +111,7 @@ class Turns:
         """There is nothing that we wait for any more."""
 
         def left(lock: int) -> None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._neighbours.file(self._file))
+            self._neighbours.remove(self._file)
 
         if self._published is not None:
             self._published = None
@@ -124,7 +121,7 @@ class Turns:
         if self._published is None:
             self._known = now  # what was answered before is not news to those who begin now
         if ids != self._published or self._file not in names:
-            write_atomic(self._neighbours.file(self._file), json.dumps(ids).encode())
+            self._neighbours.publish(self._file, json.dumps(ids).encode())
             self._published = ids
 
     def _ids_of_others(self, names: Sequence[str]) -> list[str]:
@@ -132,14 +129,12 @@ class Turns:
         for name in names:
             if not name.startswith("ids-") or name == self._file:
                 continue
-            path = self._neighbours.file(name)
-            # A file may be gone: whoever has trouble with the folder takes its own out of it.
-            with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-                if not self._neighbours.is_alive(name.removeprefix("ids-")):
-                    os.unlink(path)
-                    continue
-                with open(path, "rb") as file:
-                    found += [id_ for id_ in json.loads(file.read()) if isinstance(id_, str)]
+            if not self._neighbours.is_alive(name.removeprefix("ids-")):
+                self._neighbours.remove(name)
+                continue
+            with contextlib.suppress(ValueError, TypeError):
+                ids = json.loads(self._neighbours.read(name))
+                found += [id_ for id_ in ids if isinstance(id_, str)]
         return found
 
     def _news(self, last: _Last, ids: Sequence[str]) -> tuple[Answer | None, frozenset[str]]:
@@ -147,8 +142,7 @@ class Turns:
             return None, frozenset()
         self._known = last.began
         try:
-            with open(self._neighbours.file("answer"), "rb") as file:
-                content = json.loads(file.read())
+            content = json.loads(self._neighbours.read("answer"))
             if content["began"] != last.began:
                 return None, frozenset()  # the last one asked for itself alone
             about = frozenset(content["ids"]).intersection(ids)

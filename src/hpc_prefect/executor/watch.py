@@ -33,6 +33,7 @@ class Watch:
         """Begin now. `cancelled_by`: who of us asked for its end; `ask`: at once, for its state."""
         loop = asyncio.get_running_loop()
         self.job_id = attempt.job_id
+        self.tag = attempt.tag
         self.poll_interval = attempt.request.poll_interval
         self.next_look = loop.time()
         self.wants_answer = ask

@@ -47,6 +47,29 @@ SECRETS = "secrets"
 RECORD = "record.json"
 
 
+def roots(work_dir: str, uid: int) -> tuple[str, str]:
+    """Where a user's folders below a work_dir are: `.hpc-prefect`, or where that is another's.
+
+    The second has the user's number, not the name: a number is the same on every host, and known.
+    """
+    return f"{work_dir}/{ROOT}", f"{work_dir}/{ROOT}-{uid}"
+
+
+def is_root(name: str) -> bool:
+    """Whether a folder's name is one of `roots`."""
+    stem, _, uid = name.rpartition("-")
+    return name == ROOT or (stem == ROOT and uid.isascii() and uid.isdecimal())
+
+
+def root_at(path: str) -> int | None:
+    """Which component of an absolute path (0 is the empty one before its first slash) is a root.
+
+    The last one: a job's work_dir may be inside another root. None when there is none.
+    """
+    parts = path.split("/")
+    return next((i for i in reversed(range(len(parts))) if is_root(parts[i])), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRecord:
     """One start of the script, written by itself.

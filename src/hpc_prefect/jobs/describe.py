@@ -62,7 +62,7 @@ def _distinct(keys: Sequence[str]) -> int:
 def _short_holder(holder: Holder | None) -> str:
     if holder is None:
         return "-"
-    pid = holder.claimant.process.split()[1]
+    pid = holder.claimant.pid
     return f"{pid}@{holder.claimant.host} {'alive' if holder.alive else 'dead'}"
 
 

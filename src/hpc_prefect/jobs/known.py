@@ -176,7 +176,7 @@ class KnownJob:
             and {
                 "flow_run": holder.claimant.flow_run,
                 "host": holder.claimant.host,
-                "pid": int(holder.claimant.process.split()[1]),
+                "pid": holder.claimant.pid,
                 "touched_at": holder.touched,
                 "alive": holder.alive,
             },

@@ -1,11 +1,15 @@
 """Processes of this machine: who they are, their trees, and signals that cannot hit another one.
 
-A process is written as "BOOT_ID PID START_TIME", which no other process ever has again.
+A process is written as "BOOT_ID PID START_TIME NAMESPACE", which no other process ever has again.
+The namespace is the one in which it has that pid (a container may have its own, beside the same
+boot id, host name and files), and only from there can be told whether it lives. What older versions
+wrote has no namespace: that it lives can be told, that it has ended cannot.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 TYPE_CHECKING = False  # `typing` and `signal` (with its enums) cost more than all the rest
 if TYPE_CHECKING:
@@ -66,19 +70,75 @@ def boot_id() -> str:
     return _boot_id[0]
 
 
+def namespace() -> str:
+    """The PID namespace of this process, as a number."""
+    return os.readlink("/proc/self/ns/pid")[5:-1]  # pid:[4026531836]
+
+
+def sees_itself() -> bool:
+    """Whether /proc shows this process under its own pid: it may be mounted for another namespace.
+
+    What /proc tells of a pid is then told of another process.
+    """
+    return os.readlink("/proc/self") == str(os.getpid())
+
+
 def identity(pid: int) -> str | None:
     """Who has this pid now; None when nobody has (a zombie is nobody)."""
-    found = stat(pid)
-    return f"{boot_id()} {pid} {found.start}" if found and found.living else None
+    if not sees_itself():
+        if pid != os.getpid():
+            raise OSError("/proc shows another PID namespace than this process's own")
+        pid_there = int(os.readlink("/proc/self"))
+        found = stat(pid_there)
+    else:
+        found = stat(pid)
+    return _written(pid, found.start) if found and found.living else None
+
+
+def _written(pid: int, start: int) -> str:
+    return f"{boot_id()} {pid} {start} {namespace()}"
+
+
+def pid_of(who: str) -> int:
+    return int(who.split()[1])
+
+
+def is_of_this_boot(who: str | None) -> bool:
+    return (who or "").partition(" ")[0] == boot_id()
+
+
+def seconds_since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def is_apart(who: str | None) -> bool:
+    """Whether a process of this boot is known to be of another PID namespace than this one."""
+    there = (who or "").split()[3:]
+    return is_of_this_boot(who) and bool(there) and there != [namespace()]
 
 
 def alive(who: str | None) -> bool:
-    return who is not None and who != "" and identity(int(who.split()[1])) == who
+    """Whether a process lives, as can be told here: see `dead` for what cannot."""
+    words = (who or "").split()
+    if len(words) not in (3, 4) or not is_of_this_boot(who) or not sees_itself():
+        return False
+    now = (identity(pid_of(" ".join(words))) or "").split()
+    return now[: len(words)] == words
+
+
+def dead(who: str | None) -> bool:
+    """Whether a process has surely ended. One of another namespace is neither dead nor alive."""
+    if not who or not is_of_this_boot(who):
+        return True
+    has_namespace = len(who.split()) > 3
+    return has_namespace and not is_apart(who) and sees_itself() and not alive(who)
 
 
 def send(who: str, number: int) -> bool:
     """Signal exactly this process; False when it is gone or is not ours to signal."""
-    pid = int(who.split()[1])
+    if not alive(who):
+        return False
+    pid = pid_of(who)
     handle = None
     try:
         # From here on the handle stands for one process, whoever gets its pid later.
@@ -89,7 +149,7 @@ def send(who: str, number: int) -> bool:
     except OSError:
         pass
     try:
-        if identity(pid) != who:
+        if not alive(who):
             return False
         if handle is not None and hasattr(signal, "pidfd_send_signal"):
             signal.pidfd_send_signal(handle, number)
@@ -129,8 +189,7 @@ def _table() -> dict[int, Stat]:
 
 def tree(pid: int) -> list[str]:
     """All living descendants of this process."""
-    boot = boot_id()
-    return [f"{boot} {one.pid} {one.start}" for one in _living_below(_table(), [pid])]
+    return [_written(one.pid, one.start) for one in _living_below(_table(), [pid])]
 
 
 def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
@@ -138,7 +197,7 @@ def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
     environment variables or in the session of its script, and what is below them.
     """
     wanted = [b"\0" + name + b"=" + value + b"\0" for name, value in variables.items()]
-    boot, table = boot_id(), _table()
+    table = _table()
     roots = {}
     for one in table.values():
         if one.living and one.name != SUPERVISOR and one.pid != os.getpid():
@@ -147,10 +206,10 @@ def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
                 roots[one.pid] = one
     if alive(script):
         # Only while its first process lives is the number of the session surely still the job's.
-        session = int(script.split()[1])
+        session = pid_of(script)
         roots.update((pid, one) for pid, one in table.items() if one.session == session)
     roots.update((one.pid, one) for one in _living_below(table, list(roots)))
-    return [f"{boot} {one.pid} {one.start}" for one in roots.values() if one.living]
+    return [_written(one.pid, one.start) for one in roots.values() if one.living]
 
 
 def memory(pid: int, limit: int) -> int:

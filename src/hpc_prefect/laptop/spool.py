@@ -5,6 +5,7 @@ The files are:
     lock  last                   the lock; the number given out last
     jobs/<n>/script  job.json         what was submitted; job.json appears when the job is queued
              supervisor               which process looks after it
+             alive                    locked while its supervisor or its script lives
              start.json  end.json     when it started and as which process; how it ended
              cancel.json              somebody wants it to end
     queues/<queue, hex>/<n>-<cpus>-<slots>-<W|R>     the jobs that wait or run, and nothing else:
@@ -203,7 +204,7 @@ class Spool:
                 continue
             if used + entry.cpus > entry.slots:
                 return
-            if process.send(self.supervisor(entry.n) or "- 0 0", WAKE):
+            if process.send(self.supervisor(entry.n) or "", WAKE):
                 return
             self.settle(entry.n, queue)
 
@@ -213,10 +214,10 @@ class Spool:
             self._leave(n, queue)
             return True
         supervisor = self.supervisor(n)
-        if process.alive(supervisor):
+        if self._lives(n, supervisor):
             return False
         start = self.read(n, "start")
-        if start and process.alive(start["process"]):
+        if start and self._lives(n, start["process"]):
             return False
         cancel = self.read(n, "cancel")
         end = ending("NODE_FAIL", message="its supervisor was killed")
@@ -226,7 +227,7 @@ class Spool:
             end["message"] += "; supervisor.log in the job's folder of the spool says why"
         if cancel:
             end.update(end="CANCELLED", by=cancel["by"])
-        if (supervisor or "").split(" ")[0] != process.boot_id():
+        if not process.is_of_this_boot(supervisor):
             end["message"] = "the machine was restarted while the job was in its queue or running"
         elif start:
             # Its slots are given to others now, so what it left behind must not go on.
@@ -234,6 +235,31 @@ class Spool:
                 process.send(who, signal.SIGKILL)
         self.conclude(n, queue, end)
         return True
+
+    def hold(self, n: int) -> int:
+        """Lock the file that tells that somebody looks after the job; its descriptor.
+
+        The kernel keeps the lock while the descriptor is open in any process.
+        """
+        held = os.open(self.folder(n, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return held
+
+    def _lives(self, n: int, who: str | None) -> bool:
+        """Whether a process of the job lives. Of another PID namespace only its lock tells."""
+        if process.alive(who) or process.dead(who):
+            return process.alive(who)
+        try:
+            held = os.open(self.folder(n, "alive"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # of an older version
+            return False
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(held)
+        return False
 
     def orphans(self, n: int, start: Record) -> list[str]:
         """What is left of a job that has no supervisor any more."""

@@ -7,6 +7,7 @@ was killed before it could wake the next.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 
@@ -23,6 +24,9 @@ else:
     import _signal as signal
 
 _QUEUE_LOOK_SECONDS = 2.0
+#: A cancel from another PID namespace cannot wake the supervisor.
+_CANCEL_LOOK_SECONDS = 2.0
+_HELD_FROM = 100
 _MEMORY_LOOK_SECONDS = 0.25
 _STOP = signal.SIGTERM
 _EVENTS = (signal.SIGCHLD, WAKE, _STOP)
@@ -62,6 +66,7 @@ class Supervisor:
         hold_signals()
         self.rename = process.become_supervisor()
         self.me = process.identity(os.getpid()) or ""
+        self.held = self.spool.hold(self.n)
         self.spool.set_supervisor(self.n, self.me)
         with self.spool.lock:
             self.entry: Entry = self.spool.enqueue(self.n, self.record)
@@ -134,6 +139,9 @@ class Supervisor:
             what = f"cannot enter its folder {record['cwd']!r}"
             os.chdir(record["cwd"])
             what = "cannot run its script"
+            # The script keeps the lock too, so that it is known to live, wherever one looks from;
+            # under a number that no script uses for a file of its own.
+            fcntl.fcntl(self.held, fcntl.F_DUPFD, _HELD_FROM)
             for number in range(1, 32):
                 if number not in (signal.SIGKILL, signal.SIGSTOP):
                     signal.signal(number, signal.SIG_DFL)
@@ -181,9 +189,9 @@ class Supervisor:
                 self._check_memory(limit)
             if self.end is not None:
                 return
-            pause = None if deadline is None else deadline - time.monotonic()
-            if limit is not None:
-                pause = min(_MEMORY_LOOK_SECONDS, _MEMORY_LOOK_SECONDS if pause is None else pause)
+            pause = _CANCEL_LOOK_SECONDS if limit is None else _MEMORY_LOOK_SECONDS
+            if deadline is not None:
+                pause = min(pause, deadline - time.monotonic())
             if _wait(pause) == _STOP:
                 self._stopped = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 
@@ -108,8 +109,13 @@ def submit(options: dict[str, str], operands: list[str]) -> None:
             f"job {record['name']!r} asks for {record['cpus']} cpus and queue {record['queue']!r} "
             f"has {record['slots']} slots: it could never start"
         )
-    with open(operands[0], "rb") as file:
-        script = file.read()
+    if not process.sees_itself():
+        raise RefusedError(
+            "/proc shows another PID namespace than this process's own, so no process could be told"
+            " from another; start the container, or unshare with --mount-proc, so that it has its"
+            " own /proc"
+        )
+    script = _own_script(operands[0])
     spool = Spool(options["--spool"])
     spool.create()
     spool.prune()
@@ -123,6 +129,16 @@ def submit(options: dict[str, str], operands: list[str]) -> None:
         spool.forget(n)
         raise RefusedError(f"job {record['name']!r} could not be queued: {fault}")
     print(record["id"])
+
+
+def _own_script(path: str) -> bytes:
+    """The script that is to run as this user, so it must be this user's."""
+    script = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(script, "rb") as file:
+        found = os.fstat(script)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise RefusedError(f"{path} is not a file of this user's own")
+        return file.read()
 
 
 def _record(options: dict[str, str]) -> Record:
@@ -276,8 +292,10 @@ def _cancel(spool: Spool, n: int) -> str:
             return "already ended"
         if not spool.has(n, "cancel"):
             spool.write(n, "cancel", {"by": _caller(), "at": time.time()})
-        woken = process.send(spool.supervisor(n) or "- 0 0", WAKE)
-    if not woken and process.detach():
+        supervisor = spool.supervisor(n) or ""
+        woken = process.send(supervisor, WAKE)
+    # One of another PID namespace looks for itself, within seconds.
+    if not woken and process.dead(supervisor) and process.detach():
         try:
             hold_signals()
             stop_orphans(spool, n, record)

@@ -23,6 +23,7 @@ from hpc_prefect.quantum.ibm.client import client_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.sync import run_sync
+from hpc_prefect.workers import flow_process
 
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
@@ -320,7 +321,7 @@ async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any)
         kind=job.kind,
         digest=job.digest,
         folder=Path(job.folder),
-        claimant=this_process("" if run is None else str(run.id)),
+        claimant=this_process("" if run is None else str(run.id), flow_process()),
         terms=_terms(backend, on_cancel),
         client=client_of(backend.account),
         log=log,

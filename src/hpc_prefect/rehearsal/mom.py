@@ -88,7 +88,7 @@ class BaseMom:
         for job in busy:
             if job["state"] not in self.RUNNING:
                 continue
-            who = self.server.spool.supervisor(number(job)) or "- 0 0"
+            who = self.server.spool.supervisor(number(job)) or "- 0 0 -"
             try:
                 handles.append(os.pidfd_open(int(who.split()[1])))
                 poll.register(handles[-1], select.POLLIN)

@@ -20,14 +20,26 @@ class Transport(Protocol):
     """Commands and files at one place. Methods block; whoever calls them minds the thread.
 
     Paths are absolute. A missing file is a value (None, b"", False), every other trouble a
-    `TransportError`.
+    `TransportError`; `NotOurs` when what is there is not this user's own, or others may change it.
     """
 
     def run(self, command: Command) -> Reply:
         """Run a command to its end or its time limit."""
 
+    def root(self, work_dir: str) -> str:
+        """The folder for all that is this user's below a `work_dir`; made when it is not there.
+
+        It is `.hpc-prefect`, or where that is another user's one beside it with this user's number.
+        """
+
     def make_folder(self, path: str) -> None:
-        """Create a folder (0700) with its parents (by the umask); one that is there is fine."""
+        """Create a folder with its parents; one that is there is fine.
+
+        From a root down they are made for this user alone (0700), whatever the umask is.
+        """
+
+    def check_folder(self, path: str) -> None:
+        """See that a folder, and each on the way to it from its root, is still this user's own."""
 
     def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Replace a file as a whole: a reader sees the old content or the new."""

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from hpc_prefect.errors import TransportError
+from hpc_prefect.errors import NotOurs, TransportError
+from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.transports import own
 from hpc_prefect.transports.base import FileStatus
 
 #: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
@@ -84,7 +86,7 @@ def write_atomic(
 def _write(
     path: str | Path, data: bytes, how: int, *, mode: int = 0o600, durable: bool = False
 ) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
+    descriptor = own.open_file(path, os.O_WRONLY | os.O_CREAT | how, mode)
     try:
         _write_all(descriptor, data)
         if durable:
@@ -99,8 +101,23 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+#: Folders below a root that were looked at, step by step, and found to be this user's own: nobody
+#: else can have changed since what is in them.
+_sound: set[tuple[str, int | None]] = set()
+
+
 class LocalTransport:
-    """`Transport` for this machine."""
+    """`Transport` for this machine.
+
+    Below a root (`.hpc-prefect`) nothing is read or written unless each folder on the way is a
+    folder of this user in which nobody else may write, and the file is this user's regular file.
+    """
+
+    _owner: int | None = None
+
+    def __init__(self, owner: int | None = None) -> None:
+        """`owner`: whose files are read, instead of this process's user's."""
+        self._owner = owner
 
     def run(self, command: Command) -> Reply:
         environment = clean_environment(dict(os.environ)) | command.environment
@@ -125,23 +142,58 @@ class LocalTransport:
                 code = None
         return Reply(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
+    def root(self, work_dir: str) -> str:
+        common, mine = names.roots(work_dir, os.geteuid())
+        while True:
+            path = mine if os.path.lexists(mine) or _is_of_another(common) else common
+            try:
+                self.make_folder(path)
+                return path
+            except NotOurs:
+                if path == mine or not _is_of_another(common):
+                    raise  # else somebody was faster, with one of his own
+
     def make_folder(self, path: str) -> None:
         with _trouble("create the folder", path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            begin = names.root_at(path)
+            if begin is None:
+                os.makedirs(path, mode=own.PRIVATE, exist_ok=True)
+            else:
+                os.close(own.make_folders(path, begin))
+
+    def check_folder(self, path: str) -> None:
+        with _trouble("use", path):
+            self._walk(path)
+
+    def _walk(self, folder: str) -> None:
+        begin = names.root_at(folder)
+        if begin is not None:
+            os.close(own.open_folders(folder, begin, owner=self._owner))
+        _sound.add((folder, self._owner))
+
+    @contextlib.contextmanager
+    def _at(self, doing: str, path: str) -> Iterator[None]:
+        """Do something to a file, in a folder that is ours; OSErrors become our own."""
+        with _trouble(doing, path):
+            folder = os.path.dirname(path)
+            # Once a folder and process: a walk for each file would cost more than the file.
+            if (folder, self._owner) not in _sound:
+                self._walk(folder)
+            yield
 
     def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
-        with _trouble("write", path):
+        with self._at("write", path):
             write_atomic(path, data, mode=mode)
 
     def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
-        with _trouble("write", path):
+        with self._at("write", path):
             _write(path, data, os.O_APPEND, durable=durable)
 
     def create(self, path: str, data: bytes) -> bool:
         # A file of its own, then a hard link: exclusive and complete at once, on NFS too, where
         # O_EXCL followed by a write would show an empty file in between.
         temporary = f"{path}.{unique()}"
-        with _trouble("create", path):
+        with self._at("create", path):
             try:
                 _write(temporary, data, os.O_EXCL)
                 os.link(temporary, path)
@@ -154,34 +206,36 @@ class LocalTransport:
         return True
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
-        with _trouble("read", path):
-            try:
-                descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
-                return None
-            try:
-                length = max(0, os.fstat(descriptor).st_size - offset) if size < 0 else size
-                return os.pread(descriptor, length, offset)
-            finally:
-                os.close(descriptor)
+        try:
+            with self._at("read", path):
+                descriptor = own.open_file(path, owner=self._owner)
+                try:
+                    length = max(0, os.fstat(descriptor).st_size - offset) if size < 0 else size
+                    return os.pread(descriptor, length, offset)
+                finally:
+                    os.close(descriptor)
+        except _MissingError:
+            return None
 
     def status(self, path: str) -> FileStatus | None:
-        with _trouble("look at", path):
-            try:
+        try:
+            with self._at("look at", path), contextlib.suppress(NotADirectoryError):
                 found = os.stat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        return FileStatus(found.st_size, found.st_mtime)
+                return FileStatus(found.st_size, found.st_mtime)
+        except _MissingError:
+            pass
+        return None
 
     def read_link(self, path: str) -> str | None:
-        with _trouble("look at", path):
-            try:
+        try:
+            with self._at("look at", path):
+                own.check_link(path, self._owner)
                 return os.readlink(path)
-            except FileNotFoundError:
-                return None
+        except _MissingError:
+            return None
 
     def link(self, path: str, target: str) -> bool:
-        with _trouble("create", path):
+        with self._at("create", path):
             try:
                 os.symlink(target, path)
             except FileExistsError:
@@ -190,32 +244,52 @@ class LocalTransport:
 
     def relink(self, path: str, target: str) -> None:
         temporary = f"{path}.{unique()}"
-        with _trouble("change", path):
+        with self._at("change", path):
             os.symlink(target, temporary)
             os.replace(temporary, path)
 
     def list(self, path: str) -> list[str]:
-        with _trouble("list", path):
-            try:
+        try:
+            with _trouble("list", path):
+                if (path, self._owner) not in _sound:
+                    self._walk(path)
                 return sorted(os.listdir(path))
-            except FileNotFoundError:
-                return []
+        except _MissingError:
+            return []
 
     def touch(self, path: str) -> None:
-        with _trouble("touch", path):
-            os.utime(path)
+        with self._at("touch", path):
+            os.utime(path, follow_symlinks=False)
 
     def remove(self, path: str) -> None:
-        with _trouble("remove", path), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(_MissingError), self._at("remove", path):
             os.unlink(path)
+
+
+def _is_of_another(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid != os.geteuid()
+    except OSError:
+        return False  # it is not there; any other trouble shows when it is used
+
+
+class _MissingError(TransportError):
+    """A file, or a folder on the way to it, is not there."""
 
 
 @contextlib.contextmanager
 def _trouble(doing: str, path: str) -> Iterator[None]:
     try:
         yield
+    except own.NotOursError as error:
+        raise NotOurs(
+            f"cannot {doing} {path}: {error.filename} is not safe to use, {error.strerror}."
+            " Nothing in it was believed or changed. Remove it if it is not yours, or use another"
+            " work_dir"
+        ) from error
     except OSError as error:
-        raise TransportError(f"cannot {doing} {path}: {error.strerror or error}") from error
+        kind = _MissingError if isinstance(error, FileNotFoundError) else TransportError
+        raise kind(f"cannot {doing} {path}: {error.strerror or error}") from error
 
 
 def _kill(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
