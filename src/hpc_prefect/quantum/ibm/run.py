@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor.service import executor
-from hpc_prefect.quantum.ibm import post, wait
+from hpc_prefect.quantum.ibm import cancel, post, wait
 from hpc_prefect.quantum.ibm.client import Look
 from hpc_prefect.quantum.ibm.journal import Attempt
 from hpc_prefect.quantum.ibm.post import Errand, Purchase, Transpiled
@@ -29,7 +29,7 @@ async def _held(errand: Errand) -> AsyncIterator[Any]:
     try:
         yield claim
     except asyncio.CancelledError:
-        await wait.interrupted(errand)
+        await cancel.interrupted(errand)
         raise
     finally:
         executor().release(claim)
@@ -38,12 +38,14 @@ async def _held(errand: Errand) -> AsyncIterator[Any]:
 async def submit(purchase: Purchase) -> Attempt:
     """Buy the job, or find the one that was bought."""
     async with _held(purchase) as claim:
+        await cancel.finish(purchase)
         return await post.bought(purchase, claim)
 
 
 async def carry_out(purchase: Purchase) -> PrimitiveResult:
     """Buy the job, or find the one that was bought; wait for it; keep its result."""
     async with _held(purchase) as claim:
+        await cancel.finish(purchase)
         return await _collected(purchase, await post.bought(purchase, claim))
 
 
