@@ -255,7 +255,13 @@ def _numbers(expression: ParameterExpression, values: Values) -> Any:
     for at in np.ndindex(points.shape):
         point = {p: float(column[at]) for p, column in zip(used, columns, strict=True)}
         points[at] = expression.bind(point).numeric()
+        if not np.isfinite(points[at]):
+            raise ValueError(f"{expression} is {points[at].real} at {_told(point)}")
     return _at_points(points if points.imag.any() else points.real)
+
+
+def _told(point: Mapping[Parameter, float]) -> str:
+    return ", ".join(f"{parameter.name} = {value:g}" for parameter, value in point.items())
 
 
 def _at_points(points: np.ndarray) -> Any:

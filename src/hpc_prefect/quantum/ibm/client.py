@@ -250,6 +250,14 @@ def calibrated_at(device: Any) -> str:
     return moment.isoformat() if moment is not None else ""
 
 
+def most_shots(device: Any) -> int | None:
+    """How many shots of one circuit the device takes; None if it does not say. Asks nobody."""
+    try:
+        return int(device.configuration().max_shots)
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
 def has_executor() -> bool:
     """Whether the installed client has the successors of SamplerV2 and EstimatorV2."""
     from importlib.util import find_spec

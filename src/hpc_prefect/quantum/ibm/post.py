@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from hpc_prefect.campaigns import Place, is_over
-from hpc_prefect.errors import LedgerError, QuantumServiceError
+from hpc_prefect.errors import InvalidJob, LedgerError, QuantumServiceError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.service import executor
 from hpc_prefect.quantum.ibm import client as words
 from hpc_prefect.quantum.ibm.budget import budget_of, check_usage, estimate
 from hpc_prefect.quantum.ibm.client import Choice, Client, Order
 from hpc_prefect.quantum.ibm.journal import Attempt, Journal
-from hpc_prefect.quantum.ibm.kinds import Kind, kind_of
+from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of
 from hpc_prefect.quantum.ibm.patience import first_line, patiently
 from hpc_prefect.quantum.ibm.sessions import session_for
 from hpc_prefect.transports.local import LocalTransport
@@ -139,6 +139,7 @@ async def bought(purchase: Purchase, claim: claims.Claim) -> Attempt:
         purchase.log.info("adopted job %s, which the service has under our tag", job_id)
         return await _known(purchase, last, job_id, adopted=True)
     device = await _device(purchase, last)
+    _check_device(purchase, device)
     transpiled = await purchase.transpile(purchase.request, device)
     budget = budget_of(purchase.campaign)
     try:
@@ -169,6 +170,21 @@ async def _device(purchase: Purchase, last: Attempt | None) -> Any:
         if kind_of(error) in (Kind.MISSING, Kind.REFUSED):
             raise QuantumServiceError(f"{what}: {first_line(error)}; nothing was bought") from error
         raise
+
+
+def _check_device(purchase: Purchase, device: Any) -> None:
+    """Whether the device, now that it is known, can do what is asked for.
+
+    Raises:
+        InvalidJob: with all that it cannot do; nothing was bought.
+    """
+    from hpc_prefect.quantum.checks import device_problems
+
+    request = purchase.request
+    twirled = bool(request.options.runtime.get("twirling"))  # the shots of many circuits then
+    most = None if twirled else words.most_shots(device)
+    if problems := device_problems(dict(enumerate(request.pubs)), device, most):
+        raise InvalidJob(f"the job for {device.name}", problems)
 
 
 async def _intend(purchase: Purchase, device: Any, transpiled: Transpiled) -> Attempt:
@@ -231,6 +247,10 @@ async def _posted(
             kind, lost = kind_of(error), lost + 1
             if kind not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
                 purchase.journal.note("ended", status="REFUSED", reason=first_line(error))
+                if is_of_the_client(error):
+                    raise InvalidJob(
+                        f"the job for {attempt.device}", [f"the client refuses it: {error}"]
+                    ) from error
                 raise QuantumServiceError(
                     f"the service refuses the job: {first_line(error)}; nothing was bought"
                 ) from error

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.errors import LedgerError
+from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.executor.service import executor
 from hpc_prefect.quantum.ibm import cancel, post, wait
 from hpc_prefect.quantum.ibm.client import Look
@@ -101,7 +101,13 @@ _TOLD = ("device", "interface", "calibrated_at", "transpiled", "campaign", "scop
 
 
 async def transpile(request: Request, device: Any) -> Transpiled:
-    """A request's PUBs in the device's own gates, each circuit by a cached Prefect task."""
+    """A request's PUBs in the device's own gates, each circuit by a cached Prefect task.
+
+    Raises:
+        InvalidJob: some cannot be transpiled.
+    """
+    from qiskit.exceptions import QiskitError
+
     from hpc_prefect.quantum.ibm.client import calibrated_at
     from hpc_prefect.quantum.transpilation import transpilation, transpiled
 
@@ -113,13 +119,19 @@ async def transpile(request: Request, device: Any) -> Transpiled:
     as_it_is = bool(getattr(device, "simulator", False))  # a simulator of the service's
     calibrated = "" if as_it_is else await asyncio.to_thread(calibrated_at, device)
     done: dict[str, Any] = {}
-    pubs, facts = [], []
-    for pub in request.pubs:
+    pubs, facts, problems = [], [], []
+    for number, pub in enumerate(request.pubs):
         circuit = pub.circuit
         if not as_it_is:
             work = await asyncio.to_thread(transpilation, circuit, device, calibrated, settings)
-            if work.key not in done:
-                done[work.key] = await transpiled(work)
+            try:
+                if work.key not in done:
+                    done[work.key] = await transpiled(work)
+            except QiskitError as error:
+                problems.append(
+                    f"pub {number}: it cannot be transpiled for {device.name}: {error.message}"
+                )
+                continue
             circuit = done[work.key]
         pubs.append(_native(request.kind, pub, circuit))
         facts.append(
@@ -131,6 +143,8 @@ async def transpile(request: Request, device: Any) -> Transpiled:
                 "seed_transpiler": settings["seed_transpiler"],
             }
         )
+    if problems:
+        raise InvalidJob(f"the job for {device.name}", problems)
     return Transpiled(pubs, facts)
 
 
