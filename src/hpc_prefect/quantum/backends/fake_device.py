@@ -159,13 +159,8 @@ def _generic(num_qubits: int) -> Any:
 
 
 def _snapshot(name: str) -> Any:
-    try:
-        from qiskit_ibm_runtime import fake_provider
-    except ImportError as error:
-        raise ConfigurationError(
-            f"backend_name: the fake device {name!r} comes with qiskit-ibm-runtime, which is not"
-            " installed; run `pip install 'hpc-prefect[ibm]'`, or use 'generic'"
-        ) from error
+    from qiskit_ibm_runtime import fake_provider
+
     known = [each for each in dir(fake_provider) if each.startswith("Fake")]
     known = [each for each in known if not each.startswith("FakeProvider")]
     if name not in known:
