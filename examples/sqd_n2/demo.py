@@ -38,8 +38,11 @@ def main() -> None:
     if STARTED in os.environ:
         asyncio.run(run(arguments))
         return
+    from hpc_prefect.extras import missing
     from hpc_prefect.server import ensure_server, environment
 
+    if told := missing("the demo", "ffsim", "pyscf", "qiskit_addon_sqd", "mpi4py", "matplotlib"):
+        raise SystemExit(told)
     server = ensure_server(arguments.server_home, progress=say)
     # Prefect reads its settings when it is imported, so they must be there before.
     settings = environment(server) | {

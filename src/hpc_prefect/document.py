@@ -31,6 +31,7 @@ from pydantic import ValidationError
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.blocks.checks import field_errors, suggestion
 from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.extras import missing
 
 #: Tables of the file in the order in which they are saved.
 BLOCKS: dict[str, type[Block]] = {
@@ -199,7 +200,7 @@ def _block(reader: _Reader, where: tuple[str, str], fields: dict[str, Any]) -> B
     try:
         kind = block_class(where[0])
     except ImportError as error:
-        reader.complain(where, f"{error}: run pip install 'hpc-prefect[quantum]'")
+        reader.complain(where, missing("this block", "qiskit", "numpy") or str(error))
         return None
     try:
         return kind(**fields)

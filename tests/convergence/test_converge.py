@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import signal
@@ -82,9 +81,115 @@ async def test_a_loop_in_a_flow_leaves_rows_a_table_and_a_plot_on_disk_and_in_th
     assert rows_on_disk(tmp_path) == told == list(result.history)
     assert result.plot == tmp_path / "N2.demo.png"
     assert json.loads(artifacts["n2-demo-iterations"]["data"]) == told
-    _, _, picture = artifacts["n2-demo-plot"]["data"].partition("data:image/png;base64,")
-    assert base64.b64decode(picture) == result.plot.read_bytes()
-    assert "tolerance" in artifacts["n2-demo-plot"]["description"]
+    plot = artifacts["n2-demo-plot"]
+    assert plot["data"].startswith(f"## N2.demo: iteration {result.iterations}, converged (tol")
+    assert str(result.plot) in plot["data"]
+    assert "base64" not in plot["data"]
+    assert "changes by less than 0.01" in plot["description"]
+    assert result.plot.read_bytes().startswith(b"\x89PNG")
+
+
+async def test_that_a_loop_has_not_converged_is_said_everywhere(tmp_path, prefect_server, caplog):
+    from prefect import flow
+    from prefect.context import FlowRunContext
+
+    rule = StopRule(value="energy", tolerance=1e-9, max_iterations=2)
+
+    @flow(name="converge-not")
+    async def loop():
+        result = await converge(halve, 1.0, measure=energy, work_dir=tmp_path, stop=rule, seed=7)
+        return result, FlowRunContext.get().flow_run.id
+
+    result, run_id = await loop()
+    artifacts = await artifacts_of(prefect_server, run_id)
+
+    said = "NOT converged (max_iterations)"
+    assert (result.converged, result.verdict) == (False, said)
+    assert f"loop 'converge' after 2 iterations: {said}" in caplog.text
+    for artifact in artifacts.values():
+        assert f"converge: iteration 2, {said}. It ends when" in artifact["description"]
+    assert artifacts["converge-plot"]["data"].startswith(f"## converge: iteration 2, {said}")
+    with pytest.raises(NotConverged, match=r"2 iterations: NOT converged \(max_iterations\)"):
+        result.raise_if_not_converged()
+
+
+async def test_a_predicate_of_the_users_ends_the_loop_as_converged(tmp_path):
+    seen: list[int] = []
+
+    def until(rows: Any) -> bool:
+        seen.append(len(rows))
+        return rows[-1]["energy"] < 0.2
+
+    result = await converge(
+        halve,
+        1.0,
+        measure=energy,
+        work_dir=tmp_path,
+        stop=StopRule(value="energy", max_iterations=20),
+        until=until,
+        seed=7,
+        raise_if_not_converged=True,
+    )
+
+    assert seen == [1, 2, 3]
+    assert (result.converged, result.reason) == (True, "predicate")
+
+
+async def test_a_measure_may_give_standard_errors_and_the_loop_ends_in_the_noise(tmp_path):
+    rule = StopRule(value="energy", standard_errors=2, max_iterations=30)
+
+    result = await converge(
+        halve,
+        1.0,
+        measure=lambda state: {"energy": (state, 0.01), "dimension": 4},
+        work_dir=tmp_path,
+        stop=rule,
+        seed=7,
+    )
+
+    assert (result.converged, result.reason) == (True, "noise")
+    assert result.history[0]["energy_error"] == 0.01
+    assert 0.01 < abs(result.history[-1]["change"]) < 2 * 0.01 * 2**0.5
+
+
+@pytest.mark.parametrize("measured", [(1.0,), (1.0, -0.1), (1.0, float("nan")), ("x", 0.1)])
+async def test_a_pair_that_is_no_value_with_its_standard_error_is_refused(tmp_path, measured):
+    with pytest.raises(ConfigurationError, match="a pair is a value and its standard error"):
+        await converge(
+            halve,
+            1.0,
+            measure=lambda state: {"energy": measured},
+            work_dir=tmp_path,
+            stop=RULE,
+            seed=7,
+        )
+
+
+async def test_an_iterations_folder_is_the_same_one_after_a_resume(tmp_path):
+    from prefect import flow
+
+    folders: list[Path] = []
+
+    def step(state: float, it: Any) -> float:
+        folders.append(it.folder)
+        (it.folder / "notes.txt").write_text(f"try {len(folders)}")
+        if len(folders) == 2:
+            raise Broken
+        return halve(state, it)
+
+    @flow(name="converge-folders", retries=1)
+    async def loop():
+        rule = StopRule(value="energy", max_iterations=2)
+        return await converge(step, 1.0, measure=energy, work_dir=tmp_path, stop=rule, seed=7)
+
+    result = await loop()
+
+    first, broken, again = folders
+    assert (first.name, broken.name) == ("iter-1", "iter-2")
+    assert again == broken
+    assert (again / "notes.txt").read_text() == "try 3"
+    assert broken.parent == result.folder
+    assert broken.stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_loop_in_a_plain_script_needs_no_run(tmp_path, caplog):
@@ -287,12 +392,18 @@ async def test_a_plot_that_cannot_be_written_is_logged_and_breaks_nothing(tmp_pa
     assert "the plot of loop 'converge' failed" in caplog.text
 
 
-async def test_a_loop_that_must_converge_and_does_not_is_an_error(tmp_path):
+async def test_a_loop_that_is_to_converge_and_does_not_is_an_error(tmp_path):
     rule = StopRule(value="energy", tolerance=1e-9, max_iterations=3)
 
-    with pytest.raises(NotConverged, match="ended after 3 iterations for max_iterations"):
+    with pytest.raises(NotConverged, match=r"after 3 iterations: NOT converged \(max_iterations\)"):
         await converge(
-            halve, 1.0, measure=energy, work_dir=tmp_path, stop=rule, seed=7, must_converge=True
+            halve,
+            1.0,
+            measure=energy,
+            work_dir=tmp_path,
+            stop=rule,
+            seed=7,
+            raise_if_not_converged=True,
         )
 
 

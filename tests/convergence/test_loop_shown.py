@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import math
 import struct
+from pathlib import Path
 
 import pytest
 
 from hpc_prefect.convergence import Plot, StopRule
-from hpc_prefect.convergence.telemetry import TABLE_ROWS, draw, jsonl, line, table
+from hpc_prefect.convergence.telemetry import (
+    CHART_ROWS,
+    TABLE_ROWS,
+    chart,
+    draw,
+    jsonl,
+    line,
+    table,
+)
 
 EXACT = -109.0421537
 
@@ -35,6 +44,26 @@ def test_a_row_is_one_line_with_enough_digits_for_a_microhartree():
     assert shown == (
         "iteration 2: energy=-109.0341537 baseline=-108.9921537 change=-0.012 (2.125 s)"
     )
+
+
+def test_a_standard_error_stands_behind_its_value():
+    row = rows(1)[0] | {"energy": -1.25, "energy_error": 0.0123}
+
+    assert "energy=-1.25±0.012 baseline" in line(row)
+
+
+def test_the_chart_of_text_says_how_the_loop_ended_and_has_no_picture_in_it():
+    rule = StopRule(value="energy", max_iterations=40)
+    title = "n2: iteration 40, NOT converged (max_iterations)"
+
+    shown = chart(rows(40), rule, Plot(unit="Ha"), title, Path("/w/n2.png"))
+
+    lines = shown.splitlines()
+    assert lines[0] == "## n2: iteration 40, NOT converged (max_iterations)"
+    assert len([each for each in lines if "█" in each]) == CHART_ROWS
+    assert "| 40 |" in shown
+    assert "base64" not in shown
+    assert "The plot: `/w/n2.png`" in shown
 
 
 def test_every_number_of_the_table_is_json_that_a_browser_accepts():
@@ -84,3 +113,12 @@ def test_values_that_cannot_be_drawn_are_left_out_and_the_plot_is_still_made(val
 
     for plot in (Plot(), Plot(reference={"exact": 1.0})):
         assert draw(history, rule, plot, "x")
+        assert chart(history, rule, plot, "x", None)
+
+
+def test_a_plot_with_standard_errors_is_drawn_and_is_another_one():
+    rule = StopRule(value="energy", tolerance=1e-4, max_iterations=50)
+    plain = rows(8)
+    noisy = [row | {"energy_error": 0.002} for row in plain]
+
+    assert draw(plain, rule, Plot(), "x") != draw(noisy, rule, Plot(), "x")

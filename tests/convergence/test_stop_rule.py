@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hpc_prefect.convergence import StopRule
-from hpc_prefect.convergence.stop import parse_algorithm
+from hpc_prefect.convergence.stop import parse_algorithm, verdict
 from hpc_prefect.errors import ConfigurationError, NotConverged
 
 numbers = st.floats(-200, 200)
@@ -116,7 +116,8 @@ def test_all_problems_of_a_rule_are_told_at_once():
     assert str(caught.value) == (
         "Variable 'sqd', 'stop': 6 problems, nothing was started:\n"
         "  - tolerence: there is no such key (did you mean 'tolerance'?); there are value, "
-        "tolerance, window, max_iterations, wall_time\n"
+        "tolerance, relative_tolerance, standard_errors, average, window, max_iterations, "
+        "wall_time\n"
         "  - value: must be the name of a measured column, not ''\n"
         "  - tolerance: must be a number above 0, or null for none, not -1\n"
         "  - window: must be a whole number from 1, not 0\n"
@@ -156,7 +157,8 @@ def test_a_variable_without_a_rule_is_told_where_to_write_it():
 
     assert str(caught.value) == (
         "Variable 'sqd': has no object 'stop' (is 'stpo' meant?); its keys are 'samples', 'stpo'. "
-        "Write the stop rule there: value, tolerance, window, max_iterations, wall_time"
+        "Write the stop rule there: value, tolerance, relative_tolerance, standard_errors, "
+        "average, window, max_iterations, wall_time"
     )
 
 
@@ -164,6 +166,81 @@ def test_a_variable_without_a_rule_is_told_where_to_write_it():
 def test_a_variable_that_is_no_object_is_refused(value):
     with pytest.raises(ConfigurationError, match="must be a JSON object"):
         parse_algorithm(value, "Variable 'sqd'")
+
+
+# --- noise
+
+
+def noisy(values: list[float], error: float | None) -> list[dict[str, float]]:
+    errors = {} if error is None else {"value_error": error}
+    return [{"value": value, **errors} for value in values]
+
+
+@given(st.lists(numbers, min_size=1, max_size=12), st.integers(1, 4), st.floats(0, 10))
+def test_the_change_is_that_of_means_of_disjoint_windows_with_their_error(values, average, error):
+    rule = StopRule(tolerance=1, average=average, max_iterations=100)
+
+    changed = rule.change(noisy(values, error))
+
+    if len(values) < 2 * average:
+        assert changed is None
+        return
+    new, old = values[-average:], values[-2 * average : -average]
+    assert changed.size == pytest.approx(sum(new) / average - sum(old) / average, abs=1e-9)
+    assert changed.error == pytest.approx(error * math.sqrt(2 / average))
+
+
+@given(st.floats(0.01, 5), st.integers(1, 6))
+def test_alternating_noise_never_ends_a_loop_alone_and_ends_it_when_it_is_averaged_away(size, half):
+    values = [size * (-1) ** k for k in range(4 * half)]
+    plain = StopRule(tolerance=size, max_iterations=100)
+    averaged = StopRule(tolerance=size, average=2, max_iterations=100)
+
+    assert all(plain.decide(rows(values[:n]), 0.0) is None for n in range(2, len(values) + 1))
+    assert averaged.decide(rows(values), 0.0) == "tolerance"
+
+
+@given(numbers, st.floats(0.001, 10))
+def test_a_lucky_small_change_of_noisy_values_is_not_taken_for_convergence(value, error):
+    rule = StopRule(tolerance=error, max_iterations=100)
+
+    assert rule.decide(noisy([value, value], error), 0.0) is None
+    assert rule.decide(noisy([value, value], error / 2), 0.0) == "tolerance"
+
+
+@given(numbers, st.floats(0.01, 10), st.floats(-3, 3))
+def test_a_change_within_its_standard_errors_is_noise_and_ends_the_loop_as_such(value, error, step):
+    assume(abs(abs(step) - 2) > 1e-6)
+    rule = StopRule(standard_errors=2, max_iterations=100)
+    changed = noisy([value, value + step * error * math.sqrt(2)], error)
+
+    assert rule.decide(changed, 0.0) == ("noise" if abs(step) < 2 else None)
+
+
+def test_a_relative_tolerance_is_a_part_of_the_value_and_the_larger_of_both_counts():
+    rule = StopRule(relative_tolerance=0.01, max_iterations=9)
+
+    assert rule.decide(rows([100.0, 100.9]), 0.0) == "tolerance"
+    assert rule.decide(rows([1.0, 1.9]), 0.0) is None
+    both = StopRule(tolerance=1.0, relative_tolerance=0.01, max_iterations=9)
+    assert both.decide(rows([1.0, 1.9]), 0.0) == "tolerance"
+
+
+def test_a_rule_with_standard_errors_needs_a_measure_that_has_them():
+    rule = StopRule(value="energy", standard_errors=2, max_iterations=9)
+
+    with pytest.raises(ConfigurationError, match=r"return \(value, standard error\) for it"):
+        rule.decide([{"energy": 1.0}], 0.0)
+
+
+@pytest.mark.parametrize("reason", ["max_iterations", "wall_time"])
+def test_a_loop_that_had_to_end_is_never_called_converged(reason):
+    asked, plain = StopRule(tolerance=1, max_iterations=1), StopRule(max_iterations=1)
+
+    assert verdict(asked, reason) == f"NOT converged ({reason})"
+    assert verdict(plain, reason, has_predicate=True) == f"NOT converged ({reason})"
+    assert verdict(plain, reason) == f"ended ({reason}); when it has converged was not asked"
+    assert verdict(asked, "noise") == "converged (noise)"
 
 
 @given(rules)
@@ -179,6 +256,18 @@ def test_a_rule_survives_its_own_json(rule):
             StopRule(value="E", tolerance=1e-4, window=2, max_iterations=5, wall_time="01:00:00"),
             "ends when E changes by less than 0.0001 over 2 iterations or after 5 iterations or "
             "after 01:00:00 of wall time",
+        ),
+        (
+            StopRule(
+                value="E",
+                tolerance=1e-4,
+                relative_tolerance=0.01,
+                standard_errors=2,
+                average=3,
+                max_iterations=5,
+            ),
+            "ends when the mean of 3 values of E changes by less than 0.0001 or 0.01 of itself or "
+            "2 of its standard errors or after 5 iterations",
         ),
     ],
 )

@@ -14,17 +14,28 @@ from circuits import bell, lucj
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qiskit.circuit import (
+    Annotation,
     ClassicalRegister,
     Clbit,
+    Duration,
     Gate,
     Parameter,
     QuantumCircuit,
     QuantumRegister,
     Qubit,
 )
-from qiskit.circuit.classical import expr
-from qiskit.circuit.library import PauliEvolutionGate, UnitaryGate, XGate
-from qiskit.quantum_info import Clifford, Pauli
+from qiskit.circuit.classical import expr, types
+from qiskit.circuit.library import (
+    Initialize,
+    PauliEvolutionGate,
+    PermutationGate,
+    UnitaryGate,
+    XGate,
+)
+from qiskit.quantum_info import Clifford, Pauli, SparsePauliOp
+from qiskit.synthesis import SuzukiTrotter
+from qiskit.transpiler import CouplingMap, generate_preset_pass_manager
+from samplomatic import Twirl
 
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.quantum.backends import BackendSpec, build
@@ -250,6 +261,9 @@ def repeat(factor):
     return circuit
 
 
+OPERATOR = SparsePauliOp(["XX", "ZZ"], [0.1, 0.2])
+
+
 def variable(start):
     circuit = QuantumCircuit(1, 2)
     stored = circuit.add_var("v", expr.lift(start))
@@ -281,7 +295,107 @@ def clifford(invert):
     return with_gate(Clifford(circuit))
 
 
+class Note(Annotation):
+    """A user's annotation of a box."""
+
+    namespace = "tests.note"
+
+    def __init__(self, content):
+        self.content = content
+
+
+def box(*annotations, duration=None):
+    circuit = QuantumCircuit(2, 2)
+    with circuit.box(annotations, duration=duration, unit="dt" if duration else None):
+        circuit.x(0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+def wait(length):
+    """A delay whose length is an expression with a stretch of the circuit."""
+    circuit = QuantumCircuit(1, 2)
+    stretch = circuit.add_stretch("s")
+    circuit.delay(length(stretch), 0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+def counted(value):
+    """A variable that is stored to, cast and compared."""
+    circuit = QuantumCircuit(1, 2)
+    number = circuit.add_var("n", expr.lift(3, types.Uint(8)))
+    circuit.store(number, expr.bit_xor(number, expr.lift(value, types.Uint(8))))
+    with circuit.while_loop(expr.less(number, 5)):
+        circuit.x(0)
+        circuit.store(number, expr.shift_left(number, 1))
+    circuit.measure(0, 0)
+    return circuit
+
+
+def jump(ends):
+    circuit = QuantumCircuit(1, 2)
+    with circuit.for_loop(range(3)):
+        circuit.x(0)
+        circuit.break_loop() if ends else circuit.continue_loop()
+    circuit.measure(0, 0)
+    return circuit
+
+
+def laid_out(layout):
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return generate_preset_pass_manager(
+        1,
+        coupling_map=CouplingMap.from_line(3),
+        basis_gates=["cx", "u"],
+        initial_layout=layout,
+        seed_transpiler=1,
+    ).run(circuit)
+
+
 PAIRS = {
+    "duration": (
+        lambda: wait(lambda s: expr.lift(Duration.ns(100))),
+        lambda: wait(lambda s: expr.lift(Duration.ns(200))),
+    ),
+    "unit of a duration": (
+        lambda: wait(lambda s: expr.lift(Duration.ns(100))),
+        lambda: wait(lambda s: expr.lift(Duration.us(100))),
+    ),
+    "stretch": (
+        lambda: wait(lambda s: expr.add(s, Duration.dt(16))),
+        lambda: wait(lambda s: expr.add(s, Duration.dt(32))),
+    ),
+    "ratio of durations": (
+        lambda: wait(lambda s: expr.mul(s, expr.div(Duration.dt(16), Duration.dt(4)))),
+        lambda: wait(lambda s: expr.mul(s, expr.div(Duration.dt(16), Duration.dt(8)))),
+    ),
+    "duration of a box": (lambda: box(duration=100), lambda: box(duration=200)),
+    "annotation": (lambda: box(Note([1, "a"])), lambda: box(Note([2, "a"]))),
+    "annotation or none": (lambda: box(Note(1)), box),
+    "order of annotations": (lambda: box(Note(1), Note(2)), lambda: box(Note(2), Note(1))),
+    "twirled box": (
+        lambda: box(Twirl(dressing="left")),
+        lambda: box(Twirl(dressing="right")),
+    ),
+    "store": (lambda: counted(1), lambda: counted(2)),
+    "break or continue": (lambda: jump(True), lambda: jump(False)),
+    "layout": (lambda: laid_out([0, 1]), lambda: laid_out([1, 2])),
+    "initialize": (
+        lambda: with_gate(Initialize([1, 0])),
+        lambda: with_gate(Initialize([0, 1])),
+    ),
+    "evolution's product formula": (
+        lambda: with_gate(PauliEvolutionGate(OPERATOR, 0.5, synthesis=SuzukiTrotter(reps=1)), 2),
+        lambda: with_gate(PauliEvolutionGate(OPERATOR, 0.5, synthesis=SuzukiTrotter(reps=2)), 2),
+    ),
+    "permutation": (
+        lambda: with_gate(PermutationGate([2, 0, 1]), 3),
+        lambda: with_gate(PermutationGate([1, 2, 0]), 3),
+    ),
     "lucj": (lambda: lucj(1), lambda: lucj(2)),
     "user's gate": (lambda: with_gate(Opaque(0.1)), lambda: with_gate(Opaque(0.2))),
     "composite": (lambda: composite(0.1), lambda: composite(0.2)),
@@ -325,18 +439,93 @@ def test_running_a_circuit_does_not_change_its_digest():
 
 def test_another_process_finds_the_same_digest():
     program = (
-        "from circuits import bell, lucj; from test_digest import digest_of, repeat, variable;"
-        "print(digest_of(bell(), lucj(), repeat(1), variable(True)))"
+        "from importlib import import_module; from circuits import bell, lucj;"
+        f"here = import_module({__name__!r});"
+        "made = [make() for make, _ in here.PAIRS.values()];"
+        "print(here.digest_of(bell(), lucj(), *made))"
     )
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), str(Path(__file__).parents[2]), *sys.path]
+        ),
         "PYTHONHASHSEED": "12345",
     }
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
 
-    assert done.stdout.strip() == digest_of(bell(), lucj(), repeat(1), variable(True)), done.stderr
+    ours = digest_of(bell(), lucj(), *(make() for make, _ in PAIRS.values()))
+    assert done.stdout.strip() == ours, done.stderr
+
+
+# --- Classical expressions: a tree of plain values, and the expression that says it.
+
+numbers = st.integers(0, 255)
+bits = st.sampled_from([("bit", 0), ("bit", 1), ("true",), ("false",)])
+trees = st.recursive(
+    bits | st.tuples(st.sampled_from(["less", "equal"]), numbers, numbers),
+    lambda tree: (
+        st.tuples(st.sampled_from(["and", "or", "xor"]), tree, tree)
+        | st.tuples(st.just("not"), tree)
+    ),
+    max_leaves=6,
+)
+lengths = st.recursive(
+    st.tuples(st.sampled_from(["dt", "ns"]), st.integers(1, 100)) | st.just(("stretch",)),
+    lambda length: (
+        st.tuples(st.sampled_from(["add"]), length, length)
+        | st.tuples(st.just("mul"), length, st.sampled_from([0.5, 2.0, 3.0]))
+    ),
+    max_leaves=5,
+)
+
+
+def condition(circuit, tree):
+    kind, *rest = tree
+    if kind in ("and", "or", "xor"):
+        combine = {"and": expr.logic_and, "or": expr.logic_or, "xor": expr.bit_xor}[kind]
+        return combine(condition(circuit, rest[0]), condition(circuit, rest[1]))
+    if kind == "not":
+        return expr.logic_not(condition(circuit, rest[0]))
+    if kind in ("less", "equal"):
+        compare = expr.less if kind == "less" else expr.equal
+        return compare(*(expr.lift(each, types.Uint(8)) for each in rest))
+    return expr.lift(circuit.clbits[rest[0]] if kind == "bit" else kind == "true")
+
+
+def length_of(stretch, tree):
+    kind, *rest = tree
+    if kind == "add":
+        return expr.add(length_of(stretch, rest[0]), length_of(stretch, rest[1]))
+    if kind == "mul":
+        return expr.mul(length_of(stretch, rest[0]), rest[1])
+    return expr.lift(stretch if kind == "stretch" else getattr(Duration, kind)(rest[0]))
+
+
+def dynamic(tree, length):
+    circuit = QuantumCircuit(1, 2)
+    stretch = circuit.add_stretch("s")
+    with circuit.if_test(condition(circuit, tree)):
+        circuit.x(0)
+    circuit.delay(length_of(stretch, length), 0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+@settings(max_examples=200, deadline=None)
+@given(one=st.tuples(trees, lengths), other=st.tuples(trees, lengths), again=st.booleans())
+def test_dynamic_circuits_have_equal_digests_exactly_when_their_expressions_are(one, other, again):
+    other = one if again else other
+
+    assert (digest_of(dynamic(*one)) == digest_of(dynamic(*other))) == (one == other)
+
+
+def test_an_annotation_that_is_no_plain_data_is_refused():
+    with pytest.raises(InvalidJob) as refused:
+        digest_of(bell(), box(Note(object())))
+
+    (problem,) = refused.value.problems
+    assert problem.startswith("pub 1: the annotation 'tests.note' (Note) of a box is no plain data")
 
 
 def test_an_operation_that_says_nothing_about_itself_is_refused():
@@ -349,7 +538,7 @@ def test_an_operation_that_says_nothing_about_itself_is_refused():
         digest_of(with_gate(Dark()))
 
     assert refused.value.problems == (
-        "pubs: the operation 'dark' (test_an_operation_that_says_nothing_about_itself_is_refused"
+        "pub 0: the operation 'dark' (test_an_operation_that_says_nothing_about_itself_is_refused"
         ".<locals>.Dark) has neither plain attributes nor a definition, so that equal circuits"
         " cannot be told; give it a definition",
     )

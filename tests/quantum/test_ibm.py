@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.context import get_run_context
 from prefect.variables import Variable
-from qiskit.circuit import Parameter, QuantumCircuit
+from qiskit.circuit import Gate, Parameter, QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 from hpc_prefect import campaign
@@ -168,6 +168,54 @@ async def test_a_refused_job_is_not_posted_again(service, tmp_path):
         await call(tmp_path)
 
     assert jobs(service, tmp_path) == []
+    assert events(tmp_path)[-1]["status"] == "REFUSED"
+
+
+async def test_what_the_device_cannot_do_is_refused_before_anything_is_written_or_posted(
+    service, tmp_path
+):
+    wide = QuantumCircuit(6)
+    wide.measure_all()
+    before = service.posted()
+
+    with pytest.raises(InvalidJob) as refused:
+        await call(tmp_path, [bell(), wide, (bell(), None, 10**7)], interface="v2")
+
+    assert [each.partition(", and")[0] for each in refused.value.problems] == [
+        "pub 1: it needs 6 qubits",
+        "pub 2: it asks for 10000000 shots",
+    ]
+    assert (service.posted(), events(tmp_path)) == (before, [])
+
+
+async def test_a_circuit_that_the_device_has_no_gates_for_is_refused_with_its_number(
+    service, tmp_path
+):
+    unknown = QuantumCircuit(1, 1)
+    unknown.append(Gate("magic", 1, []), [0])
+    unknown.measure(0, 0)
+    before = service.posted()
+
+    with pytest.raises(InvalidJob, match=r"pub 1: it cannot be transpiled for fake_manila: "):
+        await call(tmp_path, [bell(), unknown])
+
+    assert (service.posted(), events(tmp_path)) == (before, [])
+
+
+async def test_what_the_client_itself_refuses_is_the_callers_error_and_not_posted(
+    service, tmp_path
+):
+    before = service.posted()
+
+    with pytest.raises(InvalidJob, match="the client refuses it: "):
+        await call(
+            tmp_path,
+            options={"shots": 10, "runtime": {"execution": {"meas_type": "kerneled"},
+                     "twirling": {"enable_measure": True}}},
+            interface="executor",
+        )  # fmt: skip
+
+    assert service.posted() == before
     assert events(tmp_path)[-1]["status"] == "REFUSED"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import difflib
 import inspect
 import logging
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints, Log
-from hpc_prefect.convergence.stop import Reason, Row, StopRule, parse_algorithm
-from hpc_prefect.convergence.telemetry import Plot, draw, jsonl, line, table
+from hpc_prefect.convergence.stop import Reason, Row, StopRule, parse_algorithm, verdict
+from hpc_prefect.convergence.telemetry import Plot, chart, draw, jsonl, line, table
 from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.extras import missing
 from hpc_prefect.job.identity import slug
 from hpc_prefect.transports.local import write_atomic
 
@@ -98,6 +98,7 @@ class Desk:
     png: Path
     plot: Plot
     on_iteration: Callable[[Row], object] | None
+    has_predicate: bool = False
     drawn: Path | None = None  # the PNG, once there is one of this loop
     _shown: int = 0  # rows in the newest plot
     _not_before: float = 0.0
@@ -107,13 +108,20 @@ class Desk:
     async def begin(self, at: Checkpoint, *, resumed: bool) -> None:
         done = len(at.history)
         if not resumed:
-            self.log.info("loop %r starts; it %s", self.name, at.rule.describe())
+            self.log.info(
+                "loop %r starts; it %s; its files: %s",
+                *(self.name, self._describe(at.rule), self.book.folder),
+            )
             return
         if at.reason is not None:
-            self.log.info("loop %r had ended for %s; %d rows", self.name, at.reason, done)
+            self.log.info(
+                "loop %r was over: %s; %d rows",
+                *(self.name, self._verdict(at.rule, at.reason), done),
+            )
         else:
             self.log.info(
-                "loop %r goes on at iteration %d; it %s", self.name, done + 1, at.rule.describe()
+                "loop %r goes on at iteration %d; it %s; its files: %s",
+                *(self.name, done + 1, self._describe(at.rule), self.book.folder),
             )
             await self._guarded("the comparison of the stop rule", self._compare(at))
         await self._guarded("iterations.jsonl", self._note(at.history))
@@ -125,7 +133,9 @@ class Desk:
             self._check_columns(history[0])
         await self._guarded("iterations.jsonl", self._note(history))
         if reason is not None:
-            self.log.info("loop %r ended for %s", self.name, reason)
+            said = self._verdict(rule, reason)
+            level = logging.WARNING if "NOT" in said else logging.INFO
+            self.log.log(level, "loop %r after %d iterations: %s", self.name, len(history), said)
         if reason is not None or time.monotonic() >= self._not_before:
             await self._show(history, rule, reason)
         if self.on_iteration is not None:
@@ -161,10 +171,10 @@ class Desk:
             return
         started = time.monotonic()
         self._shown = len(history)
-        state = reason or "under way"
-        about = f"{self.name}: iteration {len(history)}, {state}; {rule.describe()}"
+        title = f"{self.name}: iteration {len(history)}, {self._verdict(rule, reason)}"
+        about = f"{title}. It {self._describe(rule)}"
         await self._guarded("the table artifact", self._publish_table(history, about))
-        await self._guarded("the plot", self._publish_plot(history, rule, about))
+        await self._guarded("the plot", self._publish_plot(history, rule, title, about))
         now = time.monotonic()
         self._not_before = now + max(1.0, 3 * (now - started))
 
@@ -184,24 +194,30 @@ class Desk:
         )
         await self._publish(artifact)
 
-    async def _publish_plot(self, history: tuple[Row, ...], rule: StopRule, about: str) -> None:
-        if not self._can_draw:
-            return
-        title = about.partition(";")[0]
-        try:
-            picture = await asyncio.to_thread(draw, history, rule, self.plot, title)
-        except ImportError:
+    async def _publish_plot(
+        self, history: tuple[Row, ...], rule: StopRule, title: str, about: str
+    ) -> None:
+        """The PNG on disk, and the same as text for Prefect, which serves no files."""
+        if told := missing("the plot of the loop", "matplotlib"):
+            if self._can_draw:
+                self.log.info("%s", told)
             self._can_draw = False
-            self.log.info("no plot: matplotlib is missing (pip install 'hpc-prefect[plot]')")
-            return
-        await asyncio.to_thread(write_atomic, self.png, picture, mode=0o644)
-        self.drawn = self.png
+        else:
+            picture = await asyncio.to_thread(draw, history, rule, self.plot, title)
+            await asyncio.to_thread(write_atomic, self.png, picture, mode=0o644)
+            self.drawn = self.png
         if _in_a_run():
-            from prefect.artifacts import ImageArtifact
+            from prefect.artifacts import MarkdownArtifact
 
-            url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+            text = chart(history, rule, self.plot, title, self.drawn)
             key = f"{slug(self.name)}-plot"
-            await self._publish(ImageArtifact(key=key, image_url=url, description=about))
+            await self._publish(MarkdownArtifact(key=key, markdown=text, description=about))
+
+    def _verdict(self, rule: StopRule, reason: Reason | None) -> str:
+        return verdict(rule, reason, has_predicate=self.has_predicate)
+
+    def _describe(self, rule: StopRule) -> str:
+        return rule.describe() + (" or when `until` says so" if self.has_predicate else "")
 
     async def _publish(self, artifact: Artifact) -> None:
         """Create the artifact, and from then on update that one: a loop leaves one of each."""

@@ -13,10 +13,19 @@ from typing import Any, Generic
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
 from hpc_prefect.convergence.desk import Desk, Source, run_log
-from hpc_prefect.convergence.loop import Body, Convergence, Measure, State, Step, run_loop
+from hpc_prefect.convergence.loop import (
+    Body,
+    Convergence,
+    Measure,
+    Predicate,
+    State,
+    Step,
+    run_loop,
+)
 from hpc_prefect.convergence.stop import Row, StopRule
 from hpc_prefect.convergence.telemetry import Plot
-from hpc_prefect.errors import ConfigurationError, NotConverged
+from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.extras import missing
 from hpc_prefect.job.identity import digest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -34,7 +43,8 @@ async def converge(
     name: str = "converge",
     key: str | None = None,
     plot: Plot | None = None,
-    must_converge: bool = False,
+    until: Predicate | None = None,
+    raise_if_not_converged: bool = False,
     on_iteration: Callable[[Row], object] | None = None,
 ) -> Convergence[State]:
     """Repeat `step` until the stop rule ends the loop; resume where an earlier run was stopped.
@@ -52,7 +62,8 @@ async def converge(
         step: `step(state, iteration) -> new state`, async or sync (a sync one runs in a thread).
             Every random number must come from `iteration.rng`.
         initial_state: the state before the first iteration.
-        measure: `measure(state)` → a number, or columns by name; async or sync.
+        measure: `measure(state)` → a number, or a pair of it and its standard error, or columns of
+            these by name; async or sync.
         work_dir: where the PNG `<name>.png` and, under `.hpc-prefect`, the checkpoints are.
         stop: the stop rule; or else
         stop_variable_name: a Prefect Variable, a JSON object with the rule under `"stop"`; what
@@ -66,12 +77,16 @@ async def converge(
             run would not find its checkpoint. A state without a digest (`identity.digest`) counts
             as none: such loops of one name and seed are told apart by their order.
         plot: what the plot shows beside the watched column.
-        must_converge: raise when the loop ends without reaching the tolerance.
+        until: `until(rows so far) -> bool`, async or sync: the loop has converged, also where the
+            stop rule does not say so. It is the call's own, also in a resumed loop.
+        raise_if_not_converged: let the call fail when the loop ends for another reason than its
+            convergence; `result.raise_if_not_converged()` does the same later.
         on_iteration: is given each new row after its checkpoint is safe; async or sync.
 
     Raises:
         ConfigurationError: the stop rule, a measured column or the state cannot be used.
-        NotConverged: the watched value became NaN or infinite, or `must_converge` was not met.
+        NotConverged: the watched value became NaN or infinite, or the loop that was to
+            converge did not.
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
     # Late: the loop's core needs no Prefect.
@@ -88,16 +103,15 @@ async def converge(
     book = Checkpoints(place.folder, log)
     desk = Desk(
         name=name, book=book, source=source, log=log, png=folder / f"{name}.png",
-        plot=plot or Plot(), on_iteration=on_iteration,
+        plot=plot or Plot(), on_iteration=on_iteration, has_predicate=until is not None,
     )  # fmt: skip
     start = _Start(name, seed, initial_state, source, book)
+    body = Body(step=step, measure=measure, name=name, until=until)
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(f"{name}-{place.key[:8]}"):
-        result = await run_loop(
-            book, Body(step=step, measure=measure, name=name), start, watcher=desk, enter=scope
-        )
-    if must_converge and not result.converged:
-        raise NotConverged(_why_not(name, result, place.folder))
+        result = await run_loop(book, body, start, watcher=desk, enter=scope)
+    if raise_if_not_converged:
+        result.raise_if_not_converged()
     return replace(result, plot=desk.drawn)
 
 
@@ -126,14 +140,6 @@ class _Start(Generic[State]):
         return Checkpoint(state=self.state, rng=generator, rule=rule, parameters=parameters)
 
 
-def _why_not(name: str, result: Convergence[Any], folder: Path) -> str:
-    return (
-        f"loop {name!r} ended after {result.iterations} iterations for {result.reason}, not for "
-        f"its tolerance; last change {result.history[-1]['change']}. Its rows are in "
-        f"{folder / 'iterations.jsonl'}. A new campaign with another stop rule starts it anew"
-    )
-
-
 def _check(name: str, stop: StopRule | None, stop_variable_name: str | None) -> None:
     problems = []
     if not _NAME.fullmatch(name):
@@ -144,6 +150,8 @@ def _check(name: str, stop: StopRule | None, stop_variable_name: str | None) -> 
     if stop is not None and not isinstance(stop, StopRule):
         kind = type(stop).__name__
         problems.append(f"stop: must be a StopRule (StopRule.parse makes one), not a {kind}")
+    if told := missing("the loop's random generator", "numpy"):
+        problems.append(told)
     if problems:
         raise ConfigurationError("converge: " + "; ".join(problems))
 
@@ -160,11 +168,7 @@ def _loop_digest(name: str, seed: int | None, key: str | None, state: object) ->
 
 def _generator(seed: int | None) -> tuple[Any, object]:
     """A NumPy generator and the entropy that it was made from."""
-    try:
-        from numpy.random import SeedSequence, default_rng
-    except ImportError as error:
-        raise ConfigurationError(
-            "converge needs NumPy for its random generator: pip install 'hpc-prefect[quantum]'"
-        ) from error
+    from numpy.random import SeedSequence, default_rng
+
     sequence = SeedSequence(seed)
     return default_rng(sequence), sequence.entropy

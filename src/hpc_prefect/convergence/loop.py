@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.convergence.stop import Cell, Reason, Row, StopRule, change
-from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.convergence.stop import CONVERGED, ERROR, Cell, Reason, Row, StopRule, verdict
+from hpc_prefect.errors import ConfigurationError, NotConverged
 
 if TYPE_CHECKING:
     import numpy
@@ -37,12 +38,25 @@ class Iteration:
         name: the loop's name.
         parameters: the entries of the algorithm Variable beside `stop`, as they were when the loop
             started; a copy.
+        loop_folder: where the loop keeps its own files.
     """
 
     number: int
     rng: numpy.random.Generator
     name: str = "converge"
     parameters: dict[str, Any] = field(default_factory=dict)
+    loop_folder: Path = field(default_factory=Path)
+
+    @property
+    def folder(self) -> Path:
+        """A folder for this iteration's files, the same one when it is repeated.
+
+        It is made when it is first asked for, in the loop's own folder. What a broken try of the
+        iteration has left is still in it.
+        """
+        folder = self.loop_folder / f"iter-{self.number}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +67,13 @@ class Convergence(Generic[State]):
         state: what the last step returned.
         history: one row an iteration: `iteration`, the measured columns, `change` (of the watched
             column; None in the first row), `seconds`, `time` (UTC).
-        converged: whether it ended because the tolerance was met.
+        converged: whether it ended because the stop rule, or the predicate, says so.
         reason: why it ended.
+        verdict: the same in words, `NOT converged (max_iterations)`.
         iterations: how many were computed, in all runs of the loop.
         resumed_at: the first iteration that was computed by this run (the number after the last
             one when the loop was found finished); None when this run started the loop.
+        folder: the loop's own: its rows, checkpoints, and the folders of iterations.
         plot: the PNG; None without matplotlib.
     """
 
@@ -68,11 +84,31 @@ class Convergence(Generic[State]):
     iterations: int
     resumed_at: int | None = None
     plot: Path | None = None
+    verdict: str = ""
+    name: str = "converge"
+    folder: Path = field(default_factory=Path)
+
+    def raise_if_not_converged(self) -> None:
+        """Make a failure of a loop that ended for another reason than its convergence.
+
+        Raises:
+            NotConverged: with the reason.
+        """
+        if self.converged:
+            return
+        last = self.history[-1].get("change") if self.history else None
+        raise NotConverged(
+            f"loop {self.name!r} ended after {self.iterations} iterations: {self.verdict}; its last"
+            f" change is {last}. Its rows are in {self.folder / 'iterations.jsonl'}. A new campaign"
+            " with another stop rule starts it anew"
+        )
 
 
-Measured = Mapping[str, Any] | float
+#: A number, or one with its standard error, or columns by name of these.
+Measured = Mapping[str, Any] | float | tuple[float, float]
 Step = Callable[[State, Iteration], State | Awaitable[State]]
 Measure = Callable[[State], Measured | Awaitable[Measured]]
+Predicate = Callable[[tuple[Row, ...]], bool]
 
 
 class Watcher(Protocol):
@@ -90,11 +126,16 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body(Generic[State]):
-    """What a loop computes."""
+    """What a loop computes.
+
+    Attributes:
+        until: whether the loop has converged, by all rows so far; beside the stop rule.
+    """
 
     step: Step[State]
     measure: Measure[State]
     name: str = "converge"
+    until: Predicate | None = None
 
 
 async def run_loop(
@@ -122,10 +163,10 @@ async def run_loop(
     origin = clock() - at.elapsed
     while at.reason is None:
         with enter(f"iter-{len(at.history) + 1}"):
-            state, row = await _compute(at, body, watcher, clock)
+            state, row = await _compute(at, body, book.folder, watcher, clock)
         history, elapsed = (*at.history, row), clock() - origin
         try:
-            reason = at.rule.decide(history, elapsed)
+            reason = await _reason(at.rule, body.until, history, elapsed)
         except Exception:
             await watcher.broken(history, at.rule)
             raise
@@ -143,20 +184,41 @@ async def run_loop(
     return Convergence(
         state=at.state,
         history=at.history,
-        converged=at.reason == "tolerance",
+        converged=at.reason in CONVERGED,
         reason=at.reason,
+        verdict=verdict(at.rule, at.reason, has_predicate=body.until is not None),
+        name=body.name,
+        folder=book.folder,
         iterations=len(at.history),
         resumed_at=resumed_at,
     )
 
 
+async def _reason(
+    rule: StopRule, until: Predicate | None, history: tuple[Row, ...], elapsed: float
+) -> Reason | None:
+    """Why the loop ends; that it has converged comes before that it must end."""
+    reason = rule.decide(history, elapsed)
+    if until is None or reason in CONVERGED:
+        return reason
+    return "predicate" if bool(await _call(until, history)) else reason
+
+
 async def _compute(
-    at: Checkpoint, body: Body[State], watcher: Watcher, clock: Callable[[], float]
+    at: Checkpoint,
+    body: Body[State],
+    folder: Path,
+    watcher: Watcher,
+    clock: Callable[[], float],
 ) -> tuple[State, Row]:
     """One step and its measurement."""
     number, started = len(at.history) + 1, clock()
     iteration = Iteration(
-        number=number, rng=at.rng, name=body.name, parameters=copy.deepcopy(at.parameters)
+        number=number,
+        rng=at.rng,
+        name=body.name,
+        parameters=copy.deepcopy(at.parameters),
+        loop_folder=folder,
     )
     try:
         state = await _call(body.step, at.state, iteration)
@@ -169,7 +231,8 @@ async def _compute(
         await watcher.broken(at.history, at.rule)
         raise
     row: dict[str, Cell] = {"iteration": number, **measured}
-    row["change"] = change(at.rule, at.history, row)
+    changed = at.rule.change((*at.history, row))
+    row["change"] = None if changed is None else changed.size
     row["seconds"] = round(clock() - started, 3)
     row["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     return state, row
@@ -193,7 +256,31 @@ def _columns(measured: object, rule: StopRule, number: int) -> dict[str, Cell]:
             f"iteration {number}: measure returned a column named {taken[0]!r}; names must be "
             f"texts, and the loop fills {', '.join(OWN_COLUMNS)} itself"
         )
-    return {name: _cell(name, value, number) for name, value in measured.items()}
+    columns: dict[str, Cell] = {}
+    for name, value in measured.items():
+        if not isinstance(value, tuple):
+            columns[name] = _cell(name, value, number)
+            continue
+        columns[name], columns[name + ERROR] = _with_error(name, value, number)
+        if name + ERROR in measured:
+            raise ConfigurationError(
+                f"iteration {number}: measure returned {name!r} with a standard error and a column"
+                f" {name + ERROR!r} too; leave one of them out"
+            )
+    return columns
+
+
+def _with_error(name: str, pair: tuple[Any, ...], number: int) -> tuple[Cell, Cell]:
+    """A value and its standard error."""
+    cells = [_cell(name, each, number) for each in pair]
+    if len(cells) == 2 and all(isinstance(c, int | float) and c is not True for c in cells):
+        error = cells[1]
+        if isinstance(error, int | float) and 0 <= error < math.inf:
+            return cells[0], float(error)
+    raise ConfigurationError(
+        f"iteration {number}: measure returned {pair!r} for {name!r}; a pair is a value and its "
+        f"standard error, a number from 0"
+    )
 
 
 def _cell(name: str, value: Any, number: int) -> Cell:

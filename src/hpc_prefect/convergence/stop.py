@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,11 @@ from typing import Any, Literal
 from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.job.spec import parse_walltime
 
-Reason = Literal["tolerance", "max_iterations", "wall_time"]
+Reason = Literal["tolerance", "noise", "predicate", "max_iterations", "wall_time"]
+#: The reasons that say that the loop has converged.
+CONVERGED: tuple[Reason, ...] = ("tolerance", "noise", "predicate")
+#: What is behind the name of a measured column in that of its standard error.
+ERROR = "_error"
 
 #: What one column of one iteration may hold.
 Cell = float | int | str | bool | None
@@ -25,11 +28,19 @@ Row = Mapping[str, Cell]
 class StopRule:
     """When a loop ends. Checked when it is made.
 
+    Its *change* is that of `value` from one iteration to the next; with `average`, that of the mean
+    of so many iterations from the mean of as many before them. Where standard errors were measured
+    the change has one too, and only a change that is small with its error added counts as small.
+
     Attributes:
         value: the measured column that is watched.
-        tolerance: the loop has converged when |change of `value|` from one iteration to the next
-            stays below this, in the unit of `value`. None: there is no such end.
-        window: over how many consecutive changes it must stay below.
+        tolerance: the loop has converged when the |change| stays below this, in the unit of
+            `value`. None: there is no such end.
+        relative_tolerance: the same as a part of |value|; with both the larger one counts.
+        standard_errors: the loop has converged too when the |change| stays below so many of its
+            standard errors: there is nothing left in it but noise. None: there is no such end.
+        average: over how many iterations values are averaged.
+        window: for how many consecutive iterations the change must stay small.
         max_iterations: the loop ends after so many iterations, converged or not.
         wall_time: `HH:MM:SS`; the loop ends after the iteration in which its iterations have taken
             this long, those before a resume included. Empty: no limit. It never cuts an iteration.
@@ -40,6 +51,9 @@ class StopRule:
 
     value: str = "value"
     tolerance: float | None = None
+    relative_tolerance: float | None = None
+    standard_errors: float | None = None
+    average: int = 1
     window: int = 1
     max_iterations: int
     wall_time: str = ""
@@ -64,20 +78,34 @@ class StopRule:
         """JSON values only."""
         return dataclasses.asdict(self)
 
+    @property
+    def can_converge(self) -> bool:
+        """Whether it says when the loop has converged, and not only when it must end."""
+        return (self.tolerance, self.relative_tolerance, self.standard_errors) != (None, None, None)
+
     def describe(self) -> str:
         """The rule as half a sentence, for people."""
         ends = [f"after {self.max_iterations} iterations"]
         if self.wall_time:
             ends.append(f"after {self.wall_time} of wall time")
-        if self.tolerance is not None:
+        if self.can_converge:
             over = f" over {self.window} iterations" if self.window > 1 else ""
-            ends.insert(0, f"when {self.value} changes by less than {self.tolerance:g}{over}")
+            mean = f"the mean of {self.average} values of " if self.average > 1 else ""
+            ends.insert(0, f"when {mean}{self.value} changes by less than {self._limits()}{over}")
         return "ends " + " or ".join(ends)
+
+    def _limits(self) -> str:
+        limits = [] if self.tolerance is None else [f"{self.tolerance:g}"]
+        if self.relative_tolerance is not None:
+            limits.append(f"{self.relative_tolerance:g} of itself")
+        if self.standard_errors is not None:
+            limits.append(f"{self.standard_errors:g} of its standard errors")
+        return " or ".join(limits)
 
     def decide(self, history: Sequence[Row], elapsed: float) -> Reason | None:
         """Judge after an iteration whether the loop ends, and why; None means go on.
 
-        Of several reasons the first of tolerance, max_iterations, wall_time is given.
+        Of several reasons the first of tolerance, noise, max_iterations, wall_time is given.
 
         Args:
             history: every iteration so far, in order.
@@ -85,21 +113,50 @@ class StopRule:
 
         Raises:
             NotConverged: the watched value is NaN or infinite.
-            ConfigurationError: the watched column is missing or no number.
+            ConfigurationError: the watched column is missing or no number, or has no standard
+                error and the rule needs one.
         """
         if not history:
             return None
-        values = [self.watched(row, number) for number, row in enumerate(history, start=1)]
-        recent = values[-self.window - 1 :]
-        if self.tolerance is not None and len(recent) == self.window + 1:
-            changes = (abs(b - a) for a, b in itertools.pairwise(recent))
-            if all(change < self.tolerance for change in changes):
+        for number, row in enumerate(history, start=1):
+            self.watched(row, number)
+        ends = range(len(history), len(history) - self.window, -1)
+        changes = [self.change(history[: max(end, 0)]) for end in ends]
+        known = [each for each in changes if each is not None]
+        if self.can_converge and len(known) == self.window:
+            if all(each.is_within(self._limit(each)) for each in known):
                 return "tolerance"
-        if len(values) >= self.max_iterations:
+            if self.standard_errors and all(self._is_noise(each) for each in known):
+                return "noise"
+        if len(history) >= self.max_iterations:
             return "max_iterations"
         if self.wall_time and elapsed >= parse_walltime(self.wall_time):
             return "wall_time"
         return None
+
+    def change(self, history: Sequence[Row]) -> Change | None:
+        """The watched value's change in the last iteration; None where there is none yet.
+
+        Never raises: a value that cannot be used is for `decide` to name.
+        """
+        if len(history) < 2 * self.average:
+            return None
+        new, old = history[-self.average :], history[-2 * self.average : -self.average]
+        values = [row.get(self.value) for row in (*old, *new)]
+        numbers = [float(v) for v in values if isinstance(v, int | float) and v is not True]
+        errors = [row.get(self.value + ERROR) for row in (*old, *new)]
+        known = [float(e) for e in errors if isinstance(e, int | float)]
+        if len(numbers) < len(values):
+            return None
+        before, now = (sum(part) / self.average for part in _halves(numbers))
+        return Change(now - before, math.hypot(*known) / self.average, now)
+
+    def _limit(self, change: Change) -> float:
+        return max(self.tolerance or 0.0, (self.relative_tolerance or 0.0) * abs(change.level))
+
+    def _is_noise(self, change: Change) -> bool:
+        noise = change.error * (self.standard_errors or 0.0)
+        return abs(change.size) < noise or change.is_within(self._limit(change))
 
     def watched(self, row: Row, number: int) -> float:
         """The watched value of one iteration.
@@ -120,6 +177,11 @@ class StopRule:
                 f"iteration {number}: the stop rule watches {self.value!r}, but measure returned "
                 f"{value!r} for it; a number is needed"
             )
+        if self.standard_errors is not None and self.value + ERROR not in row:
+            raise ConfigurationError(
+                f"iteration {number}: the stop rule has standard_errors, but measure returned none "
+                f"for {self.value!r}; return (value, standard error) for it"
+            )
         if not math.isfinite(value):
             raise NotConverged(
                 f"iteration {number}: {self.value} is {value}, so the loop cannot go on; nothing "
@@ -127,6 +189,35 @@ class StopRule:
                 f"before it. Look at what step and measure did there"
             )
         return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a value has changed.
+
+    Attributes:
+        error: the standard error of `size`; 0 where none was measured.
+        level: the value, or mean, that it changed to.
+    """
+
+    size: float
+    error: float
+    level: float
+
+    def is_within(self, limit: float) -> bool:
+        """Whether it is small, with its error added."""
+        return abs(self.size) + self.error < limit
+
+
+def verdict(rule: StopRule, reason: Reason | None, *, has_predicate: bool = False) -> str:
+    """How a loop is or has ended, in words that never make a success of what was none."""
+    if reason is None:
+        return "under way"
+    if reason in CONVERGED:
+        return f"converged ({reason})"
+    if rule.can_converge or has_predicate:
+        return f"NOT converged ({reason})"
+    return f"ended ({reason}); when it has converged was not asked"
 
 
 def parse_algorithm(value: object, source: str) -> tuple[StopRule, dict[str, Any]]:
@@ -156,14 +247,9 @@ def parse_algorithm(value: object, source: str) -> tuple[StopRule, dict[str, Any
     return StopRule.parse(value, source), {}
 
 
-def change(rule: StopRule, history: Sequence[Row], now: Row) -> float | None:
-    """The watched value's change from the last iteration to `now`; None in the first one.
-
-    Never raises: a value that cannot be used is for `decide` to name.
-    """
-    pair = [row.get(rule.value) for row in (*history[-1:], now)]
-    numbers = [v for v in pair if isinstance(v, int | float) and not isinstance(v, bool)]
-    return float(numbers[1] - numbers[0]) if len(numbers) == 2 else None
+def _halves(numbers: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    middle = len(numbers) // 2
+    return numbers[:middle], numbers[middle:]
 
 
 def _known() -> str:
@@ -193,14 +279,19 @@ def _problems(data: Mapping[str, Any]) -> list[str]:
     value = data.get("value", "value")
     if not isinstance(value, str) or not value:
         found.append(f"value: must be the name of a measured column, not {value!r}")
-    tolerance = data.get("tolerance")
-    if tolerance is not None and not _is_positive_number(tolerance):
-        found.append(f"tolerance: must be a number above 0, or null for none, not {tolerance!r}")
-    window = data.get("window", 1)
-    if not _is_count(window):
-        found.append(f"window: must be a whole number from 1, not {window!r}")
-    elif window > 1 and tolerance is None:
-        found.append(f"window: {window} means nothing without a tolerance; set tolerance too")
+    criteria = ("tolerance", "relative_tolerance", "standard_errors")
+    found += [
+        f"{key}: must be a number above 0, or null for none, not {data[key]!r}"
+        for key in criteria
+        if data.get(key) is not None and not _is_positive_number(data[key])
+    ]
+    judged = any(data.get(key) is not None for key in criteria)
+    for key in ("average", "window"):
+        count = data.get(key, 1)
+        if not _is_count(count):
+            found.append(f"{key}: must be a whole number from 1, not {count!r}")
+        elif count > 1 and not judged:
+            found.append(f"{key}: {count} means nothing without a tolerance; set tolerance too")
     if "max_iterations" not in data:
         found.append("max_iterations: missing; say after how many iterations the loop must end")
     elif not _is_count(data["max_iterations"]):

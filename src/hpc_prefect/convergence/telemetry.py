@@ -8,9 +8,10 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.convergence.stop import Cell, Row, StopRule
+from hpc_prefect.convergence.stop import ERROR, Cell, Row, StopRule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A table artifact is one JSON value in Prefect's database.
 TABLE_ROWS = 500
+#: Rows of the chart of text, and the letters of its longest bar.
+CHART_ROWS, CHART_WIDTH = 30, 40
 
 # matplotlib's font and text caches are not made for two threads at once.
 _drawing = threading.Lock()
@@ -51,11 +54,17 @@ def text(value: Cell) -> str:
 def line(row: Row) -> str:
     """One row as one line of a log."""
     own = {"iteration", "change", "seconds", "time"}
-    parts = [f"{name}={text(value)}" for name, value in row.items() if name not in own]
+    own |= {name + ERROR for name in row}  # a standard error stands behind its value
+    parts = [f"{name}={_measured(row, name)}" for name in row if name not in own]
     step = row["change"]
     if isinstance(step, float):
         parts.append(f"change={step:.3g}")
     return f"iteration {row['iteration']}: {' '.join(parts)} ({row['seconds']} s)"
+
+
+def _measured(row: Row, name: str) -> str:
+    error = row.get(name + ERROR)
+    return text(row[name]) + (f"±{error:.2g}" if isinstance(error, float) else "")
 
 
 def jsonl(history: Sequence[Row]) -> str:
@@ -64,8 +73,39 @@ def jsonl(history: Sequence[Row]) -> str:
 
 
 def table(history: Sequence[Row]) -> list[dict[str, Cell]]:
-    """The newest rows as a table artifact's data: JSON that every reader accepts."""
-    return [_json_row(row) for row in history[-TABLE_ROWS:]]
+    """The newest rows as a table artifact's data: JSON that every reader accepts, rounded."""
+    return [
+        {name: _json_cell(_rounded(value)) for name, value in row.items()}
+        for row in history[-TABLE_ROWS:]
+    ]
+
+
+def _rounded(value: Cell) -> Cell:
+    """As many digits as a log line shows."""
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+def chart(history: Sequence[Row], rule: StopRule, plot: Plot, title: str, png: Path | None) -> str:
+    """The newest values as bars of text, in Markdown: it needs no picture and no file server."""
+    name = (*plot.columns, rule.value)[0]
+    rows = [row for row in history if isinstance(row.get(name), int | float)][-CHART_ROWS:]
+    values = [float(row[name] or 0) for row in rows]
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    lines = [
+        f"| {row['iteration']} | {_measured(row, name)} | {_bar(value, low, high)} |"
+        for row, value in zip(rows, values, strict=True)
+    ]
+    unit = f" ({plot.unit})" if plot.unit else ""
+    head = f"## {title}\n\n| | {name}{unit} | {text(low)} … {text(high)} |\n|---:|---:|---|\n"
+    return head + "\n".join(lines) + "\n" + (f"\nThe plot: `{png}`\n" if png else "")
+
+
+def _bar(value: float, low: float, high: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    share = (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.0  # no overflow
+    return "█" * max(1, round(CHART_WIDTH * share))
 
 
 def _json_row(row: Row) -> dict[str, Cell]:
@@ -102,7 +142,7 @@ def draw(history: Sequence[Row], rule: StopRule, plot: Plot, title: str) -> byte
         else:
             _draw_changes(lower, history, rule, plot)
         _dress(upper, lower, len(history))
-        upper.set_title(title, fontsize=11)
+        upper.set_title(title, fontsize=11, color="firebrick" if "NOT" in title else "black")
         canvas.draw()
         return _small_png(canvas)
 
@@ -119,7 +159,15 @@ def _small_png(canvas: FigureCanvasAgg) -> bytes:
 
 def _draw_values(axes: Axes, history: Sequence[Row], columns: Sequence[str], plot: Plot) -> None:
     for index, name in enumerate(columns):
-        axes.plot(*_points(history, name), "o-", color=f"C{index}", ms=4, lw=1.4, label=name)
+        style: dict[str, Any] = {"color": f"C{index}", "ms": 4, "lw": 1.4, "label": name}
+        numbers, values = _points(history, name)
+        errors = _errors(history, numbers, name)
+        if any(errors):
+            axes.errorbar(
+                numbers, values, yerr=errors, fmt="o-", capsize=2, elinewidth=0.8, **style
+            )
+        else:
+            axes.plot(numbers, values, "o-", **style)
     for index, (label, value) in enumerate(plot.reference.items()):
         color = ("black", "dimgray", "darkgray")[index % 3]
         axes.axhline(value, ls="--", lw=1, color=color, label=f"{label} {text(float(value))}")
@@ -144,7 +192,13 @@ def _draw_errors(axes: Axes, history: Sequence[Row], columns: Sequence[str], plo
 def _draw_changes(axes: Axes, history: Sequence[Row], rule: StopRule, plot: Plot) -> None:
     scale, unit = _distance_unit(plot)
     numbers, values = _points(history, "change")
-    _draw_log(axes, numbers, [abs(v) * scale for v in values], color="C0", label="|change|")
+    label = f"|change of the mean of {rule.average}|" if rule.average > 1 else "|change|"
+    _draw_log(axes, numbers, [abs(v) * scale for v in values], color="C0", label=label)
+    whole = {n: rule.change(history[:n]) for n in numbers}
+    with_error = [(abs(c.size) + c.error) * scale if c else 0.0 for c in whole.values()]
+    if any(c and c.error for c in whole.values()):
+        style = {"color": "C0", "alpha": 0.4, "label": "with its standard error"}
+        _draw_log(axes, numbers, with_error, **style)
     if rule.tolerance is not None:
         limit = rule.tolerance * scale
         axes.axhline(limit, ls=":", lw=1.2, color="green", label=f"tolerance {limit:g}{unit}")
@@ -182,6 +236,12 @@ def _dress(upper: Axes, lower: Axes, count: int) -> None:
         axes.tick_params(labelsize=9)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, framealpha=0.85)
+
+
+def _errors(history: Sequence[Row], numbers: Sequence[int], column: str) -> list[float]:
+    """The standard errors of a column in the iterations of these numbers; 0 where there is none."""
+    cells = [history[number - 1].get(column + ERROR) for number in numbers]
+    return [float(cell) if isinstance(cell, int | float) else 0.0 for cell in cells]
 
 
 def _points(history: Sequence[Row], column: str) -> tuple[list[int], list[float]]:

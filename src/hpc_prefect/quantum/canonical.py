@@ -20,10 +20,12 @@ import numpy as np
 from qiskit.circuit import (
     CASE_DEFAULT,
     AnnotatedOperation,
+    Annotation,
     ClassicalRegister,
     Clbit,
     ControlFlowOp,
     ControlledGate,
+    Duration,
     ForLoopOp,
     Gate,
     Instruction,
@@ -49,11 +51,16 @@ _COMMON = frozenset(
 _NODE_PARTS = ("op", "left", "right", "operand", "target", "index", "value", "var", "type")
 
 
+class NoDigest(TypeError):
+    """A part of a circuit says too little of itself: equal ones cannot be told from others."""
+
+
 def pub_digest(pub: SamplerPub | EstimatorPub) -> str:
     """The digest of one PUB: circuit, parameter values, and shots or observables and precision.
 
     Raises:
-        TypeError: the circuit holds an operation that is neither plain data nor defined by others.
+        NoDigest: the circuit holds an operation that is neither plain data nor defined by others,
+            or an annotation that is no plain data.
     """
     parameters = list(pub.circuit.parameters)
     columns = pub.parameter_values.as_array(parameters)
@@ -139,6 +146,8 @@ def _nature(operation: Operation, kind: type, circuit: QuantumCircuit, values: V
     try:
         state: list[Any] = _state(operation, circuit, values)
         digest(state)  # asks whether it is data all through
+    except NoDigest:
+        raise  # no definition would tell what an annotation says
     except TypeError:
         state = []
         known = False
@@ -152,7 +161,7 @@ def _nature(operation: Operation, kind: type, circuit: QuantumCircuit, values: V
         return [state, circuit_as_data(definition, values)]
     if state:
         return [state]
-    raise TypeError(
+    raise NoDigest(
         f"the operation {operation.name!r} ({kind.__qualname__}) has neither plain attributes nor"
         " a definition, so that equal circuits cannot be told; give it a definition"
     )
@@ -166,19 +175,37 @@ def _definition(operation: Operation) -> QuantumCircuit | None:
 
 
 def _state(operation: Operation, circuit: QuantumCircuit, values: Values) -> list[Any]:
-    names = set(vars(operation)) if hasattr(operation, "__dict__") else set()
-    for kind in type(operation).__mro__:
+    state = _attributes(operation)
+    for name in _COMMON:
+        state.pop(name, None)
+    if isinstance(operation, ControlFlowOp):
+        state.pop("_label_spec", None)  # a switch's: objects; its cases are told by `_case_map`
+    return ["state", {name: _value(item, circuit, values) for name, item in state.items()}]
+
+
+def _attributes(thing: object) -> dict[str, Any]:
+    """What an object keeps, in its dictionary and its slots."""
+    names = set(vars(thing)) if hasattr(thing, "__dict__") else set()
+    for kind in type(thing).__mro__:
         slots = getattr(kind, "__slots__", ())
         names |= {slots} if isinstance(slots, str) else set(slots)
-    names -= _COMMON | {"__dict__", "__weakref__"}
-    if isinstance(operation, ControlFlowOp):
-        names -= {"_label_spec"}  # a switch's: objects; its cases are told by `_case_map`
-    state = {
-        name: _value(getattr(operation, name), circuit, values)
-        for name in sorted(names)
-        if hasattr(operation, name)
-    }
-    return ["state", state]
+    names -= {"__dict__", "__weakref__"}
+    return {name: getattr(thing, name) for name in sorted(names) if hasattr(thing, name)}
+
+
+def _annotation(annotation: Annotation, circuit: QuantumCircuit, values: Values) -> list[Any]:
+    """What a box is to be given by passes or by the service: how it is twirled, for one."""
+    kind = type(annotation)
+    state = {k: _value(item, circuit, values) for k, item in _attributes(annotation).items()}
+    try:
+        digest(state)
+    except TypeError as error:
+        raise NoDigest(
+            f"the annotation {annotation.namespace!r} ({kind.__qualname__}) of a box is no plain"
+            f" data ({error}), so that equal circuits cannot be told; keep numbers, texts, lists"
+            " and mappings in it"
+        ) from error
+    return ["annotation", annotation.namespace, f"{kind.__module__}.{kind.__qualname__}", state]
 
 
 def _value(value: object, circuit: QuantumCircuit, values: Values) -> Any:
@@ -195,6 +222,10 @@ def _value(value: object, circuit: QuantumCircuit, values: Values) -> Any:
         return ["clbit", circuit.find_bit(value).index]
     if isinstance(value, expr.Expr):
         return _expression(value, circuit, values)
+    if isinstance(value, Duration):
+        return ["duration", value.unit(), value.value()]
+    if isinstance(value, Annotation):
+        return _annotation(value, circuit, values)
     if isinstance(value, str | bytes | enum.Enum) or hasattr(value, "dtype"):
         return value
     if isinstance(value, Mapping):
@@ -224,7 +255,13 @@ def _numbers(expression: ParameterExpression, values: Values) -> Any:
     for at in np.ndindex(points.shape):
         point = {p: float(column[at]) for p, column in zip(used, columns, strict=True)}
         points[at] = expression.bind(point).numeric()
+        if not np.isfinite(points[at]):
+            raise ValueError(f"{expression} is {points[at].real} at {_told(point)}")
     return _at_points(points if points.imag.any() else points.real)
+
+
+def _told(point: Mapping[Parameter, float]) -> str:
+    return ", ".join(f"{parameter.name} = {value:g}" for parameter, value in point.items())
 
 
 def _at_points(points: np.ndarray) -> Any:

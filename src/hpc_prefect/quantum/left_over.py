@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.executor import claim as claims
+from hpc_prefect.quantum.ibm.cancel import cancel
 from hpc_prefect.quantum.ibm.client import client_of
 from hpc_prefect.quantum.ibm.journal import JOURNAL, Attempt, Journal
+from hpc_prefect.quantum.ibm.look import named
 from hpc_prefect.quantum.ibm.post import Errand
-from hpc_prefect.quantum.ibm.wait import CONFIRM, cancel, named
 from hpc_prefect.quantum.resolve import resolve
 from hpc_prefect.transports.local import LocalTransport
 
@@ -30,7 +31,7 @@ async def cancel_left(flow_run_id: str, folders: Iterable[str], log: Any) -> Non
             log.info("%s is kept", named(attempt))
             continue
         try:
-            await asyncio.wait_for(_cancel(folder, attempt, flow_run_id, log), CONFIRM)
+            await _cancel(folder, attempt, flow_run_id, log)
         except Exception as error:  # noqa: BLE001 - the others are to be cancelled too
             log.warning(
                 "%s could not be cancelled (%s); cancel it at the service, or start the flow again",

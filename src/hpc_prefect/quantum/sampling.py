@@ -23,6 +23,7 @@ from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.job.identity import digest
 from hpc_prefect.quantum.backends import Backend, Sampled
 from hpc_prefect.quantum.canonical import pub_digest
+from hpc_prefect.quantum.checks import circuit_problems, pub_problems
 from hpc_prefect.quantum.options import OF_A_PUB, PrimitiveOptions
 from hpc_prefect.quantum.record import read_finished, write_asked, write_finished
 
@@ -114,17 +115,27 @@ def ask(
     if kind == ESTIMATOR and backend is not None and _cannot_estimate(backend):
         found.append(f"backend_name: the {backend.name} cannot estimate; it samples only")
     coerced = _coerce(pubs, options, found, kind)
-    if options is not None and backend is not None and len(found) == len(problems):
-        further = getattr(backend, "problems", None)  # a service's own
-        found += further(Request(tuple(coerced), options, backend, kind)) if further else []
-    if found or options is None or backend is None:
+    if options is not None and backend is not None:
+        further = getattr(backend, "problems", None)  # a service's or a device's own
+        usable = Request(tuple(coerced.values()), options, backend, kind)
+        found += further(usable, list(coerced)) if further else []
+    if options is None or backend is None or found:
         raise InvalidJob(subject, found)
-    request = Request(tuple(coerced), options, backend, kind)
-    try:
-        _ = request.digest
-    except (TypeError, ValueError) as error:
-        raise InvalidJob(subject, [f"pubs: {error}"]) from error
+    request = Request(tuple(coerced.values()), options, backend, kind)
+    if undigested := _undigested(request):
+        raise InvalidJob(subject, undigested)
     return request
+
+
+def _undigested(request: Request) -> list[str]:
+    """Why PUBs have no digest."""
+    found = []
+    for i, pub in enumerate(request.pubs):
+        try:
+            pub_digest(pub)
+        except (TypeError, ValueError, ArithmeticError, QiskitError) as error:
+            found.append(f"pub {i}: {error}")
+    return found
 
 
 def _cannot_estimate(backend: Backend) -> bool:
@@ -150,11 +161,12 @@ def option_problems(options: PrimitiveOptions, backend: Backend) -> list[str]:
 
 def _coerce(
     pubs: Iterable[Any], options: PrimitiveOptions | None, problems: list[str], kind: str
-) -> list[Any]:
+) -> dict[int, Any]:
+    """The PUBs that can be used, by their number; the problems of all of them are added."""
     if isinstance(pubs, QuantumCircuit):
         problems.append("pubs: this is one circuit; pass a list of PUBs, such as [circuit]")
-        return []
-    coerced = []
+        return {}
+    coerced = {}
     pubs = list(pubs)
     what, example = ("shots", "1000") if kind == SAMPLER else ("precision", "0.01")
     pub_class: Any = SamplerPub if kind == SAMPLER else EstimatorPub
@@ -162,16 +174,20 @@ def _coerce(
         try:
             pub = pub_class.coerce(pub_like, None if options is None else getattr(options, what))
         except (TypeError, ValueError, QiskitError) as error:
-            problems.append(f"pub {i}: {error}")
+            first = pub_like[0] if isinstance(pub_like, tuple) and pub_like else pub_like
+            known = isinstance(first, QuantumCircuit)
+            more = circuit_problems(first, sampled=kind == SAMPLER) if known else ()
+            problems += [f"pub {i}: {each}" for each in (str(error), *more)]
             continue
+        found = pub_problems(pub)
         if getattr(pub, what) is None and options is not None:
-            problems.append(
-                f'pub {i}: no {what}; give the PUB its own, put "{what}": {example} into the'
-                f' Variable, or pass options={{"{what}": {example}}}'
+            found.append(
+                f'no {what}; give the PUB its own, put "{what}": {example} into the Variable, or'
+                f' pass options={{"{what}": {example}}}'
             )
-        if kind == SAMPLER and not pub.circuit.cregs:
-            problems.append(f"pub {i}: the circuit measures nothing; add measurements")
-        coerced.append(pub)
+        problems += [f"pub {i}: {each}" for each in found]
+        if not found:
+            coerced[i] = pub
     if not pubs:
         problems.append("pubs: there is none; pass at least one")
     return coerced

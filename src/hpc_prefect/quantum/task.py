@@ -16,8 +16,9 @@ from prefect.client.schemas.objects import State
 
 from hpc_prefect.campaigns import Place, absolute_work_dir, locate, note_outcome
 from hpc_prefect.cancellation import raise_if_cancelled
-from hpc_prefect.errors import FlowRunCancelled, InvalidJob
+from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.claim import this_process
+from hpc_prefect.extras import missing
 from hpc_prefect.quantum.cancelling import attended
 from hpc_prefect.quantum.ibm.client import client_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
@@ -164,6 +165,7 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
     Args:
         on_cancel: as for `sample`.
     """
+    _need_qiskit("fetching a result")
     from hpc_prefect.quantum.record import read_finished
 
     finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
@@ -209,6 +211,7 @@ async def _found(
 ) -> _Found:
     subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
     raise_if_cancelled()
+    _need_qiskit(subject)
     resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
     if call.on_cancel not in (None, "cancel", "keep"):
         resolved.problems.append(
@@ -220,6 +223,11 @@ async def _found(
     name = "sample" if call.kind == "sampler" else "estimate"
     place = await locate(work_dir=call.work_dir, name=name, digest=request.digest)
     return _Found(request, place)
+
+
+def _need_qiskit(what: str) -> None:
+    if told := missing(what, "qiskit"):
+        raise ConfigurationError(told)
 
 
 def _ask(subject: str, pubs: Iterable[Any], call: Resolved, kind: str) -> Request:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.extras import missing
 from hpc_prefect.quantum.backends.base import (
     Backend,
     EstimatingBackend,
@@ -61,7 +61,7 @@ def build(spec: BackendSpec, account: Account | None = None) -> Backend:
 
 
 def _ibm(spec: BackendSpec, account: Account | None) -> Backend:
-    _need("qiskit_ibm_runtime", "qiskit-ibm-runtime", extra="ibm")
+    _need("a computer of IBM Quantum", "qiskit", "qiskit_ibm_runtime")
     from hpc_prefect.quantum.backends.ibm import IBMBackend
     from hpc_prefect.quantum.ibm.client import LEAST_BUSY, Account, has_executor
 
@@ -80,11 +80,13 @@ def _ibm(spec: BackendSpec, account: Account | None) -> Backend:
 def _fake_device(spec: BackendSpec) -> Backend:
     from hpc_prefect.quantum.backends.fake_device import GENERIC, FakeDeviceBackend
 
+    snapshot = () if spec.backend_name == GENERIC else ("qiskit_ibm_runtime",)
+    needed = ("qiskit", "qiskit_aer", *snapshot)
     if spec.num_qubits and spec.backend_name != GENERIC:
         raise ConfigurationError(
             f"num_qubits: the device {spec.backend_name!r} has its own; set it only for 'generic'"
         )
-    _need("qiskit_aer", "qiskit-aer")
+    _need(f"the fake device {spec.backend_name!r}", *needed)
     return FakeDeviceBackend(
         spec.backend_name,
         num_qubits=spec.num_qubits,
@@ -114,24 +116,21 @@ def _simulator(spec: BackendSpec) -> Backend:
     if name == "aer":
         from hpc_prefect.quantum.backends.aer import AerBackend
 
-        _need("qiskit_aer", "qiskit-aer")
+        _need("the simulator 'aer'", "qiskit", "qiskit_aer")
         return AerBackend(spec.simulator_method)
     if name == "ffsim":
         from hpc_prefect.quantum.backends.ffsim import FfsimBackend
 
-        _need("ffsim", "ffsim")
+        _need("the simulator 'ffsim'", "qiskit", "ffsim")
         return FfsimBackend()
     from hpc_prefect.quantum.backends.uniform import UniformBackend
 
     return UniformBackend()
 
 
-def _need(module: str, distribution: str, extra: str = "quantum") -> None:
-    if find_spec(module) is None:
-        raise ConfigurationError(
-            f"backend_name: {distribution} is not installed;"
-            f" run `pip install 'hpc-prefect[{extra}]'`"
-        )
+def _need(what: str, *modules: str) -> None:
+    if told := missing(what, *modules):
+        raise ConfigurationError(f"backend_name: {told}")
 
 
 __all__ = [

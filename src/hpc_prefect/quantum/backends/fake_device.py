@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
     from hpc_prefect.quantum.options import EstimatorOptions, PrimitiveOptions, SamplerOptions
+    from hpc_prefect.quantum.sampling import Request
 
 GENERIC = "generic"
 
@@ -75,6 +76,12 @@ class FakeDeviceBackend(Simulating):
     @property
     def packages(self) -> Sequence[str]:
         return ("qiskit-aer", "qiskit-ibm-runtime")
+
+    def problems(self, request: Request, numbers: Sequence[int]) -> list[str]:
+        """What the device cannot do of a request; `numbers` are those of its PUBs."""
+        from hpc_prefect.quantum.checks import device_problems
+
+        return device_problems(dict(zip(numbers, request.pubs, strict=True)), self._device)
 
     def run(self, pubs: Sequence[SamplerPub], options: SamplerOptions) -> Sampled:
         from qiskit.primitives.containers.sampler_pub import SamplerPub
@@ -152,13 +159,8 @@ def _generic(num_qubits: int) -> Any:
 
 
 def _snapshot(name: str) -> Any:
-    try:
-        from qiskit_ibm_runtime import fake_provider
-    except ImportError as error:
-        raise ConfigurationError(
-            f"backend_name: the fake device {name!r} comes with qiskit-ibm-runtime, which is not"
-            " installed; run `pip install 'hpc-prefect[ibm]'`, or use 'generic'"
-        ) from error
+    from qiskit_ibm_runtime import fake_provider
+
     known = [each for each in dir(fake_provider) if each.startswith("Fake")]
     known = [each for each in known if not each.startswith("FakeProvider")]
     if name not in known:

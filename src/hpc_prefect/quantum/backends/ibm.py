@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.quantum.ibm.client import LEAST_BUSY, Account, Choice
-from hpc_prefect.quantum.ibm.options import runtime_problems
-from hpc_prefect.quantum.ibm.post import Terms
+from hpc_prefect.quantum.ibm.options import pub_refused, runtime_problems
+from hpc_prefect.quantum.ibm.post import Terms, interface_of
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.backends import BackendSpec
@@ -74,8 +74,12 @@ class IBMBackend:
         """The transpiler's seed: the same for every call, so that one layout serves them all."""
         return 0 if options.seed_transpiler is None else options.seed_transpiler
 
-    def problems(self, request: Request) -> list[str]:
-        """What the service's primitives cannot do of a request."""
+    def problems(self, request: Request, numbers: Sequence[int]) -> list[str]:
+        """What the service's primitives cannot do of a request.
+
+        Args:
+            numbers: of its PUBs, for the messages.
+        """
         interface = self.terms.interface
         problems = runtime_problems(request.kind, interface, request.options.runtime)
         if interface == "executor" and len({request.spread(pub) for pub in request.pubs}) > 1:
@@ -84,6 +88,13 @@ class IBMBackend:
                 f"pubs: they have different {what}, and a job of the interface 'executor' has one;"
                 " make several calls, or use a block with interface 'auto' or 'v2'"
             )
-        if request.kind == "estimator" and any(pub.precision == 0 for pub in request.pubs):
-            problems.append("precision: a quantum computer cannot reach 0; give a larger one")
+        chosen = interface_of(self.terms, request)
+        for number, pub in zip(numbers, request.pubs, strict=True):
+            if request.kind == "estimator" and pub.precision == 0:
+                problems.append(
+                    f"pub {number}: its precision is 0, which a quantum computer cannot reach;"
+                    " give a larger one"
+                )
+            elif refused := pub_refused(request.kind, chosen, pub):
+                problems.append(f"pub {number}: {refused}")
         return problems

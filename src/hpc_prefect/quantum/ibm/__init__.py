@@ -7,7 +7,9 @@
     budget.py     QPU seconds: spent, promised, left
     patience.py   asking again, decided by the kind of the error
     post.py       one job for one intent
-    wait.py       until it ends; cancelling it
+    look.py       how it is, and that it ended
+    cancel.py     cancelling it, until the service shows that it has ended
+    wait.py       until it ends
     show.py       the artifact
 
 All that blocks is in `client`, behind one lock, and is called in threads. Of these only `client`

@@ -148,13 +148,19 @@ class Client:
         return self.ask(lambda service: self._job(service, job_id).result(timeout=0))
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel the job; False if it had ended already."""
+        """Ask the service to cancel the job; False if it had ended already.
+
+        The client's object counts as cancelled from then on, whatever becomes of the job: a new
+        one is asked how it is.
+        """
         try:
             self.ask(lambda service: self._job(service, job_id).cancel())
         except Exception as error:
             if kind_of(error) is Kind.CONFLICT:
                 return False
             raise
+        finally:
+            self.drop(job_id)
         return True
 
     def open_session(self, mode: str, device: str, max_seconds: int) -> str:
@@ -242,6 +248,14 @@ def calibrated_at(device: Any) -> str:
     properties = device.properties()
     moment = getattr(properties, "last_update_date", None)
     return moment.isoformat() if moment is not None else ""
+
+
+def most_shots(device: Any) -> int | None:
+    """How many shots of one circuit the device takes; None if it does not say. Asks nobody."""
+    try:
+        return int(device.configuration().max_shots)
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def has_executor() -> bool:

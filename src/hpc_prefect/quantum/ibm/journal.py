@@ -3,6 +3,13 @@
     quantum.jsonl   one line an event, appended by the folder's one claimant and forced to disk; a
                     torn last line is ignored: what it tells had not happened yet
 
+    intent        a job will be posted
+    posted        the service has it, under this id
+    duplicate     the service has another one of its tag, which is cancelled; later what it cost
+    cancel        the service is asked to end it
+    unconfirmed   nobody has seen that it ended: it may run on, and cost
+    ended         how it ended, and what it cost
+
 The intent is there before the job is posted, with the tag that the job will have. The tag is the
 digest of the work, its place in the experiment, the attempt and a random number that is drawn with
 the intent: two experiments of one name, in two folders, never take each other's jobs.
@@ -13,7 +20,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,12 +39,16 @@ class Attempt:
         intent: what the journal says of it: tag, digest, device, estimated seconds …
         job_id: empty until it is known.
         ended: what the journal says of its end; empty until then.
+        cancelled: whether it was to end and nobody has seen yet that it has.
+        duplicates: QPU seconds of other jobs of its tag, by id; None until they are known.
     """
 
     number: int
     intent: Mapping[str, Any]
     job_id: str = ""
     ended: Mapping[str, Any] = field(default_factory=dict)
+    cancelled: bool = False
+    duplicates: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -55,12 +66,23 @@ class Attempt:
     @property
     def seconds(self) -> float:
         """QPU seconds that it has cost, or else may cost; 0 if it was never bought."""
-        actual = self.ended.get("qpu_seconds")
-        if actual is not None:
-            return float(actual)
-        if self.ended and not self.job_id:
-            return 0.0
-        return float(self.intent.get("estimated_seconds") or 0.0)
+        estimated = float(self.intent.get("estimated_seconds") or 0.0)
+        jobs = [cost for job_id, cost in self.duplicates.items() if job_id != self.job_id]
+        if not self.ended or self.job_id:
+            jobs.append(self.ended.get("qpu_seconds"))
+        return sum(estimated if each is None else float(each) for each in jobs)
+
+    def after(self, event: Mapping[str, Any]) -> Attempt:
+        """The attempt when this event has happened too."""
+        what = event.get("event")
+        if what == "posted":
+            return replace(self, job_id=str(event["job_id"]), cancelled=False)
+        if what == "duplicate":
+            known = {**self.duplicates, str(event["job_id"]): event.get("qpu_seconds")}
+            return replace(self, duplicates=known)
+        if what in ("cancel", "unconfirmed"):
+            return replace(self, cancelled=not self.ended)
+        return replace(self, ended=event, cancelled=False) if what == "ended" else self
 
 
 @dataclass(frozen=True)
@@ -77,14 +99,10 @@ class Journal:
         """All attempts, the newest last."""
         found: list[Attempt] = []
         for event in self._events():
-            what = event.get("event")
-            if what == "intent":
+            if event.get("event") == "intent":
                 found.append(Attempt(len(found) + 1, event))
-            elif found and what == "posted":
-                found[-1] = Attempt(found[-1].number, found[-1].intent, str(event["job_id"]))
-            elif found and what == "ended":
-                last = found[-1]
-                found[-1] = Attempt(last.number, last.intent, last.job_id, event)
+            elif found:
+                found[-1] = found[-1].after(event)
         return found
 
     def last(self) -> Attempt | None:

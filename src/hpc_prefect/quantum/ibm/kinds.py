@@ -54,6 +54,16 @@ def kind_of(error: BaseException) -> Kind:
     return Kind.FOREIGN
 
 
+def is_of_the_client(error: BaseException) -> bool:
+    """Whether the client refused what it was given, before it asked the service."""
+    from pydantic import ValidationError
+
+    causes = list(_chain(error))
+    names = {kind.__name__ for kind in type(error).__mro__}
+    own = "IBMInputValueError" in names or isinstance(error, ValidationError)
+    return own and not any(status_of(each) or _is_network(each) for each in causes)
+
+
 def status_of(error: BaseException) -> int:
     """The HTTP status that one error carries; 0 for none. The client writes -1 for none."""
     response = getattr(error, "response", None)

@@ -1,4 +1,4 @@
-"""The client's own options of a primitive, checked by the client's own models, offline."""
+"""What the client is given, checked by the client's own models and checks, offline."""
 
 from __future__ import annotations
 
@@ -55,6 +55,25 @@ def runtime_problems(kind: str, interface: str, runtime: Mapping[str, Any]) -> l
     except (TypeError, ValueError) as error:
         problems.append(f"runtime: {error}")
     return list(dict.fromkeys(problems))
+
+
+def pub_refused(kind: str, interface: str, pub: Any) -> str:
+    """Why the client itself would not post a PUB; empty if it would."""
+    from qiskit_ibm_runtime import utils
+    from qiskit_ibm_runtime.exceptions import IBMInputValueError
+
+    module, name, argument = utils.validations, "validate_classical_registers", [pub]
+    if interface == "executor":
+        module, name, argument = utils.utils, "validate_no_boxes", pub.circuit
+    elif kind == "estimator":
+        name = "validate_estimator_pubs"
+    check = getattr(module, name, None)  # not part of its documented interface
+    try:
+        if check is not None:
+            check(argument)
+    except IBMInputValueError as error:
+        return str(error.message)
+    return ""
 
 
 #: Words that pydantic adds to a place for the alternatives of a type.

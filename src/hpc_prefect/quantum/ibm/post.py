@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from hpc_prefect.campaigns import Place, is_over
-from hpc_prefect.errors import LedgerError, QuantumServiceError
+from hpc_prefect.errors import InvalidJob, LedgerError, QuantumServiceError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.service import executor
 from hpc_prefect.quantum.ibm import client as words
 from hpc_prefect.quantum.ibm.budget import budget_of, check_usage, estimate
 from hpc_prefect.quantum.ibm.client import Choice, Client, Order
 from hpc_prefect.quantum.ibm.journal import Attempt, Journal
-from hpc_prefect.quantum.ibm.kinds import Kind, kind_of
+from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of
 from hpc_prefect.quantum.ibm.patience import first_line, patiently
 from hpc_prefect.quantum.ibm.sessions import session_for
 from hpc_prefect.transports.local import LocalTransport
@@ -40,8 +40,8 @@ LOOK_AGAIN = (0.0, 1.0, 3.0)
 MOST_POSTS = 5
 #: Which of several jobs of one tag is kept: the one that is furthest.
 _FURTHEST = {words.DONE: 0, words.RUNNING: 1, words.ERROR: 3, words.CANCELLED: 4}
-#: How long a cancelled call waits for its POST to be answered.
-_CONFIRM = 20.0
+#: How long a cancelled call waits for its POST to be answered, before it asks for the tag.
+_ANSWER = 8.0
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,17 @@ async def bought(purchase: Purchase, claim: claims.Claim) -> Attempt:
     if last is not None and last.job_id:
         purchase.log.info("attached again to job %s on %s", last.job_id, last.device)
         return last
-    if last is not None and (job_id := await _adopted(purchase, last, True)):
+    if last is not None and (job_id := await adopted(purchase, last, True)):
         purchase.log.info("adopted job %s, which the service has under our tag", job_id)
         return await _known(purchase, last, job_id, adopted=True)
     device = await _device(purchase, last)
+    _check_device(purchase, device)
     transpiled = await purchase.transpile(purchase.request, device)
     budget = budget_of(purchase.campaign)
     try:
         attempt = last or await _intend(purchase, device, transpiled)
-        return await _posted(purchase, attempt, transpiled, claim)
+        # Nobody can have a job of a tag that was drawn a moment ago.
+        return await _posted(purchase, attempt, transpiled, claim, is_new=last is None)
     finally:
         await asyncio.to_thread(budget.settle, purchase.folder)
 
@@ -168,6 +170,21 @@ async def _device(purchase: Purchase, last: Attempt | None) -> Any:
         if kind_of(error) in (Kind.MISSING, Kind.REFUSED):
             raise QuantumServiceError(f"{what}: {first_line(error)}; nothing was bought") from error
         raise
+
+
+def _check_device(purchase: Purchase, device: Any) -> None:
+    """Whether the device, now that it is known, can do what is asked for.
+
+    Raises:
+        InvalidJob: with all that it cannot do; nothing was bought.
+    """
+    from hpc_prefect.quantum.checks import device_problems
+
+    request = purchase.request
+    twirled = bool(request.options.runtime.get("twirling"))  # the shots of many circuits then
+    most = None if twirled else words.most_shots(device)
+    if problems := device_problems(dict(enumerate(request.pubs)), device, most):
+        raise InvalidJob(f"the job for {device.name}", problems)
 
 
 async def _intend(purchase: Purchase, device: Any, transpiled: Transpiled) -> Attempt:
@@ -210,12 +227,16 @@ def interface_of(terms: Terms, request: Request) -> str:
 
 
 async def _posted(
-    purchase: Purchase, attempt: Attempt, transpiled: Transpiled, claim: claims.Claim
+    purchase: Purchase,
+    attempt: Attempt,
+    transpiled: Transpiled,
+    claim: claims.Claim,
+    *,
+    is_new: bool,
 ) -> Attempt:
     lost = 0
     while True:
-        job_id = await _adopted(purchase, attempt, lost > 0)
-        if job_id:
+        if (lost or not is_new) and (job_id := await adopted(purchase, attempt, lost > 0)):
             purchase.log.info("adopted job %s, which the service has under our tag", job_id)
             return await _known(purchase, attempt, job_id, adopted=True)
         order = await _order(purchase, attempt, transpiled)
@@ -226,6 +247,10 @@ async def _posted(
             kind, lost = kind_of(error), lost + 1
             if kind not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
                 purchase.journal.note("ended", status="REFUSED", reason=first_line(error))
+                if is_of_the_client(error):
+                    raise InvalidJob(
+                        f"the job for {attempt.device}", [f"the client refuses it: {error}"]
+                    ) from error
                 raise QuantumServiceError(
                     f"the service refuses the job: {first_line(error)}; nothing was bought"
                 ) from error
@@ -240,7 +265,7 @@ async def _posted(
             continue
         purchase.log.info("posted as %s on %s, tag %s", job_id, attempt.device, attempt.tag)
         known = await _known(purchase, attempt, job_id, adopted=False)
-        kept = await _adopted(purchase, attempt, False)
+        kept = await adopted(purchase, attempt, False)
         if kept and kept != job_id:  # the first of two that a repeated POST made is furthest
             known = await _known(purchase, attempt, kept, adopted=True)
         return known
@@ -251,26 +276,38 @@ async def _known(purchase: Purchase, attempt: Attempt, job_id: str, *, adopted: 
     return replace(attempt, job_id=job_id)
 
 
-async def _adopted(purchase: Purchase, attempt: Attempt, lost: bool) -> str:
-    """The job that the service has under the intent's tag; what else it has there is cancelled."""
-    ask = partial(purchase.client.find, attempt.tag)
+async def adopted(errand: Errand, attempt: Attempt, lost: bool) -> str:
+    """The job that the service has under the intent's tag; what else it has there is cancelled.
+
+    Args:
+        lost: whether a job may have been posted whose id nobody has learnt.
+    """
+    ask = partial(errand.client.find, attempt.tag)
     what = f"asking for jobs with the tag {attempt.tag}"
     found: list[tuple[str, str]] = []
     for pause in LOOK_AGAIN if lost else LOOK_AGAIN[:1]:
         await asyncio.sleep(pause)
-        found = await patiently(ask, what, purchase.log, seconds=BEFORE)
+        found = await patiently(ask, what, errand.log, seconds=BEFORE)
         if found:
             break
     if not found:
         return ""
     keep = min(found, key=lambda each: _FURTHEST.get(each[1], 2))[0]
     for job_id, status in found:
-        if job_id != keep and status not in words.ENDS:
-            purchase.log.warning("job %s is a duplicate of %s: cancelled", job_id, keep)
-            await patiently(
-                partial(purchase.client.cancel, job_id), f"cancelling {job_id}", purchase.log
-            )
+        if job_id != keep:
+            await _end_duplicate(errand, job_id, status, keep)
     return keep
+
+
+async def _end_duplicate(errand: Errand, job_id: str, status: str, keep: str) -> None:
+    """Cancel a job of the tag that is one too many. It may have run, and costs what it cost."""
+    last = await asyncio.to_thread(errand.journal.last)
+    if last is None or job_id not in last.duplicates:
+        await asyncio.to_thread(errand.journal.note, "duplicate", job_id=job_id)
+    if status not in words.ENDS:
+        errand.log.warning("job %s is a duplicate of %s: cancelled", job_id, keep)
+        cancel = partial(errand.client.cancel, job_id)
+        await patiently(cancel, f"cancelling {job_id}", errand.log)
 
 
 async def _order(purchase: Purchase, attempt: Attempt, transpiled: Transpiled) -> Order:
@@ -299,7 +336,7 @@ async def _uninterrupted(purchase: Purchase, post: Callable[[], str]) -> str:
         return await asyncio.shield(posting)
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([posting], timeout=_CONFIRM)
+            await asyncio.wait([posting], timeout=_ANSWER)
             if posting.done() and posting.exception() is None:
                 purchase.journal.note("posted", job_id=posting.result(), adopted=False)
         raise

@@ -6,9 +6,9 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.errors import LedgerError
+from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.executor.service import executor
-from hpc_prefect.quantum.ibm import post, wait
+from hpc_prefect.quantum.ibm import cancel, post, wait
 from hpc_prefect.quantum.ibm.client import Look
 from hpc_prefect.quantum.ibm.journal import Attempt
 from hpc_prefect.quantum.ibm.post import Errand, Purchase, Transpiled
@@ -29,7 +29,7 @@ async def _held(errand: Errand) -> AsyncIterator[Any]:
     try:
         yield claim
     except asyncio.CancelledError:
-        await wait.interrupted(errand)
+        await cancel.interrupted(errand)
         raise
     finally:
         executor().release(claim)
@@ -38,12 +38,14 @@ async def _held(errand: Errand) -> AsyncIterator[Any]:
 async def submit(purchase: Purchase) -> Attempt:
     """Buy the job, or find the one that was bought."""
     async with _held(purchase) as claim:
+        await cancel.finish(purchase)
         return await post.bought(purchase, claim)
 
 
 async def carry_out(purchase: Purchase) -> PrimitiveResult:
     """Buy the job, or find the one that was bought; wait for it; keep its result."""
     async with _held(purchase) as claim:
+        await cancel.finish(purchase)
         return await _collected(purchase, await post.bought(purchase, claim))
 
 
@@ -99,7 +101,13 @@ _TOLD = ("device", "interface", "calibrated_at", "transpiled", "campaign", "scop
 
 
 async def transpile(request: Request, device: Any) -> Transpiled:
-    """A request's PUBs in the device's own gates, each circuit by a cached Prefect task."""
+    """A request's PUBs in the device's own gates, each circuit by a cached Prefect task.
+
+    Raises:
+        InvalidJob: some cannot be transpiled.
+    """
+    from qiskit.exceptions import QiskitError
+
     from hpc_prefect.quantum.ibm.client import calibrated_at
     from hpc_prefect.quantum.transpilation import transpilation, transpiled
 
@@ -111,13 +119,19 @@ async def transpile(request: Request, device: Any) -> Transpiled:
     as_it_is = bool(getattr(device, "simulator", False))  # a simulator of the service's
     calibrated = "" if as_it_is else await asyncio.to_thread(calibrated_at, device)
     done: dict[str, Any] = {}
-    pubs, facts = [], []
-    for pub in request.pubs:
+    pubs, facts, problems = [], [], []
+    for number, pub in enumerate(request.pubs):
         circuit = pub.circuit
         if not as_it_is:
             work = await asyncio.to_thread(transpilation, circuit, device, calibrated, settings)
-            if work.key not in done:
-                done[work.key] = await transpiled(work)
+            try:
+                if work.key not in done:
+                    done[work.key] = await transpiled(work)
+            except QiskitError as error:
+                problems.append(
+                    f"pub {number}: it cannot be transpiled for {device.name}: {error.message}"
+                )
+                continue
             circuit = done[work.key]
         pubs.append(_native(request.kind, pub, circuit))
         facts.append(
@@ -129,6 +143,8 @@ async def transpile(request: Request, device: Any) -> Transpiled:
                 "seed_transpiler": settings["seed_transpiler"],
             }
         )
+    if problems:
+        raise InvalidJob(f"the job for {device.name}", problems)
     return Transpiled(pubs, facts)
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
+from hpc_prefect.quantum.ibm.look import describe, seconds_of
 from hpc_prefect.quantum.ibm.patience import first_line
-from hpc_prefect.quantum.ibm.wait import describe, seconds_of
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
 

@@ -110,7 +110,7 @@ def _add_jobs(api: APIRouter, service: Service) -> None:
 
     @api.get("/jobs")
     def listed(request: Request, limit: int = 200, offset: int = 0) -> dict[str, Any]:
-        found = [job for job in service.store.jobs() if _matches(job, request)]
+        found = [job for job in service.listed() if _matches(job, request)]
         if request.query_params.get("sort", "DESC").upper() != "ASC":
             found.reverse()
         page = found[offset : offset + limit]

@@ -68,6 +68,8 @@ OTHERS = {
     "queue": ("seconds",),  # how long jobs wait that are posted from now on
     "job-fails": ("reason", "code", "tag", "times"),
     "duplicate": ("tag", "times"),  # a posted job is stored twice
+    "list-lags": ("seconds",),  # a job is listed only so long after it was posted
+    "cancel-lags": ("seconds",),  # a cancel is accepted, and the job lives on so long
     "maintenance": ("backend",),  # one backend's, or all; its jobs wait
     "calibration": ("at",),  # when it was, ISO 8601
     "usage": ("consumed",),  # QPU seconds that others have used

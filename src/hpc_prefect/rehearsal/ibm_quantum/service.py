@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +130,35 @@ class Service:
         return float(queue.get("seconds", self.settings.queue_seconds))
 
     def cancel(self, job: Job) -> None:
-        """End a job that waits or runs.
+        """End a job that waits or runs; later, if that fault is on, when it may have ended itself.
 
         Raises:
             Refused: it is over.
         """
+        lag = self.faults.read("cancel-lags")
         with self.store.changed:
             if job.over:
                 raise Refused(409, 1212, f"The job is over: {job.status}")
+            if lag is None:
+                self._end_cancelled(job)
+                return
+        later = threading.Timer(float(lag["seconds"]), self._end_cancelled, [job])
+        later.daemon = True
+        later.start()
+
+    def _end_cancelled(self, job: Job) -> None:
+        with self.store.changed:
             used = job.needed_seconds if job.status == states.RUNNING else 0.0
             self.store.finish(job, states.CANCELLED, qpu_seconds=used)
+
+    def listed(self) -> list[Job]:
+        """The jobs that a list shows: a real one may lag behind what was posted."""
+        lag = self.faults.read("list-lags")
+        jobs = self.store.jobs()
+        if lag is None:
+            return jobs
+        until = datetime.now(UTC) - timedelta(seconds=float(lag["seconds"]))
+        return [job for job in jobs if datetime.fromisoformat(job.created) <= until]
 
     def delete(self, job: Job) -> None:
         """Forget a job.

@@ -1,0 +1,39 @@
+"""What the optional packages are for, and the one sentence for each that is not installed.
+
+It imports nothing, so that every room can ask it.
+"""
+
+from __future__ import annotations
+
+#: Module → distribution and the extra of ours that brings it.
+OPTIONAL = {
+    "numpy": ("numpy", "quantum"),
+    "qiskit": ("qiskit", "quantum"),
+    "qiskit_aer": ("qiskit-aer", "quantum"),
+    "ffsim": ("ffsim", "quantum"),
+    "qiskit_ibm_runtime": ("qiskit-ibm-runtime", "ibm"),
+    "matplotlib": ("matplotlib", "plot"),
+    "pyscf": ("pyscf", "sqd"),
+    "qiskit_addon_sqd": ("qiskit-addon-sqd", "sqd"),
+    "mpi4py": ("mpi4py", "sqd"),
+}
+
+
+def missing(what: str, *modules: str) -> str:
+    """Why something cannot be had here, and what to run; empty if all its modules are installed.
+
+    Args:
+        what: begins the sentence: `sampling`, `the simulator 'aer'`.
+    """
+    from importlib.util import find_spec
+
+    absent = [module for module in modules if find_spec(module) is None]
+    if not absent:
+        return ""
+    names = ", ".join(OPTIONAL[module][0] for module in absent)
+    extras = dict.fromkeys(OPTIONAL[module][1] for module in absent)  # each once, in their order
+    verb = "is" if len(absent) == 1 else "are"
+    return (
+        f"{what} needs {names}, which {verb} not installed here;"
+        f" run: pip install 'hpc-prefect[{','.join(extras)}]'"
+    )

@@ -1,0 +1,196 @@
+"""A cancelled job is looked at until it has ended: real client, a service on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+from circuits import bell
+from prefect import flow
+
+from hpc_prefect import campaign
+from hpc_prefect.quantum import QuantumBackendBlock, sample
+from hpc_prefect.quantum.ibm.budget import Budget
+from hpc_prefect.quantum.ibm.journal import Attempt, Journal
+
+from .service import QuantumService, common_ibm_quantum
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+__all__ = ["common_ibm_quantum"]
+
+
+@pytest.fixture
+def service(common_ibm_quantum: QuantumService):
+    yield common_ibm_quantum
+    common_ibm_quantum.clear()
+
+
+@pytest.fixture
+async def block():
+    name = f"ibm-{uuid.uuid4().hex[:6]}"
+    await QuantumBackendBlock(kind="ibm", backend_name="fake_manila").asave(name)
+    return name
+
+
+def events(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob(".hpc-prefect/**/quantum.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def words(folder: Path) -> list[str]:
+    return [event["event"] for event in events(folder)]
+
+
+def last(folder: Path) -> Attempt:
+    (path,) = folder.glob(".hpc-prefect/**/quantum.jsonl")
+    found = Journal(path.parent).last()
+    assert found is not None
+    return found
+
+
+def jobs(service: QuantumService, folder: Path) -> list[dict]:
+    tags = {event["tag"] for event in events(folder) if event["event"] == "intent"}
+    return [job for job in service.counters()["jobs"] if tags & set(job["tags"])]
+
+
+async def once(folder: Path, block: str, shots: int = 100):
+    @flow
+    async def experiment():
+        with campaign("cancelled"):
+            return await sample(
+                [bell()],
+                quantum_backend_block_name=block,
+                work_dir=folder,
+                options={"shots": shots, "seed": 1},
+            )
+
+    return await experiment()
+
+
+async def until(true) -> None:
+    """Wait for a condition; pytest's own time limit is the limit."""
+    while True:
+        if await asyncio.to_thread(true):
+            return
+        await asyncio.sleep(0.05)
+
+
+async def cancelled_when(true, folder: Path, block: str, **options) -> None:
+    """Start the experiment and cancel its call when something is so."""
+    running = asyncio.create_task(once(folder, block, **options))
+    await until(true)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_the_end_and_the_cost_of_a_job_that_was_cancelled_while_it_ran_are_the_services(
+    service, block, tmp_path
+):
+    service.fault("queue", seconds=0)
+    service.fault("cancel-lags", seconds=2)
+
+    await cancelled_when(
+        lambda: [job["status"] for job in jobs(service, tmp_path)] == ["Running"],
+        tmp_path,
+        block,
+        shots=100_000,
+    )
+
+    end = events(tmp_path)[-1]
+    (job,) = jobs(service, tmp_path)
+    assert words(tmp_path) == ["intent", "posted", "cancel", "ended"]
+    assert (job["status"], end["status"]) == ("Cancelled", "CANCELLED")
+    assert end["qpu_seconds"] == pytest.approx(26.0)
+    (campaign_folder,) = tmp_path.glob(".hpc-prefect/**/quantum.jsonl")
+    assert sum(Budget(campaign_folder.parent.parent.parent)._seconds.values()) == end["qpu_seconds"]
+
+
+async def test_a_result_that_came_although_its_job_was_cancelled_is_taken_by_the_next_run(
+    service, block, tmp_path
+):
+    service.fault("queue", seconds=0)
+    service.fault("cancel-lags", seconds=600)
+    await cancelled_when(
+        lambda: [job["status"] for job in jobs(service, tmp_path)] == ["Running"],
+        tmp_path,
+        block,
+    )
+    assert events(tmp_path)[-1]["status"] == "DONE"
+    assert last(tmp_path).seconds == events(tmp_path)[-1]["qpu_seconds"] > 0
+
+    result = await once(tmp_path, block)
+
+    assert sum(result[0].data.meas.get_counts().values()) == 100
+    assert [job["status"] for job in jobs(service, tmp_path)] == ["Completed"]
+
+
+async def test_a_job_that_does_not_end_is_unconfirmed_and_nothing_is_bought_before_it_is_gone(
+    service, block, tmp_path
+):
+    service.fault("maintenance", backend="fake_manila")
+    service.fault("cancel-lags", seconds=600)
+    await cancelled_when(lambda: len(jobs(service, tmp_path)) == 1, tmp_path, block)
+    assert words(tmp_path)[-2:] == ["cancel", "unconfirmed"]
+    assert last(tmp_path).seconds > 0  # until its end is known it may cost what was estimated
+
+    again = asyncio.create_task(once(tmp_path, block))
+    await until(lambda: words(tmp_path).count("cancel") == 2)
+    (job,) = jobs(service, tmp_path)
+    assert job["status"] == "Queued"
+    service.clear("cancel-lags")
+    await asyncio.to_thread(cancel_at_service, job["id"])
+    service.clear()
+    await again
+
+    assert sorted(job["status"] for job in jobs(service, tmp_path)) == ["Cancelled", "Completed"]
+    first = next(event for event in events(tmp_path) if event["event"] == "ended")
+    assert (first["status"], first["qpu_seconds"]) == ("CANCELLED", 0)
+
+
+def cancel_at_service(job_id: str) -> None:
+    from qiskit_ibm_runtime import QiskitRuntimeService
+    from qiskit_ibm_runtime.exceptions import RuntimeInvalidStateError
+
+    with contextlib.suppress(RuntimeInvalidStateError):  # the run's own request came first
+        QiskitRuntimeService().job(job_id).cancel()
+
+
+@pytest.mark.parametrize("lag", [2, 600])
+async def test_a_lost_post_that_is_listed_late_is_found_now_or_by_the_next_run(
+    service, block, tmp_path, lag
+):
+    service.fault("maintenance", backend="fake_manila")
+    service.fault("list-lags", seconds=lag)
+    service.fault("reply-lost", times=1)
+    await cancelled_when(lambda: len(jobs(service, tmp_path)) == 1, tmp_path, block)
+
+    (job,) = jobs(service, tmp_path)
+    if lag == 2:
+        assert words(tmp_path) == ["intent", "posted", "cancel", "ended"]
+        assert (job["status"], last(tmp_path).seconds) == ("Cancelled", 0)
+        return
+    assert words(tmp_path) == ["intent", "unconfirmed"]
+    assert last(tmp_path).seconds > 0  # it may be there, and cost
+    service.clear()
+    result = await once(tmp_path, block)
+    assert sum(result[0].data.meas.get_counts().values()) == 100
+    intents = [event["tag"] for event in events(tmp_path) if event["event"] == "intent"]
+    of_both = [job for job in service.counters()["jobs"] if intents[0] in job["tags"]]
+    assert len(of_both) == 2 - (intents[0] == intents[-1])
+
+
+async def test_a_duplicate_that_ran_has_its_cost_in_the_budget(service, block, tmp_path):
+    service.fault("queue", seconds=0)
+    service.fault("duplicate", times=1)
+    service.fault("cancel-lags", seconds=600)
+
+    await once(tmp_path, block, shots=10_000)
+
+    assert [job["status"] for job in jobs(service, tmp_path)] == ["Completed", "Completed"]
+    assert last(tmp_path).seconds == pytest.approx(2 * 3.5)
