@@ -189,3 +189,11 @@ def test_here_is_the_folder_of_the_file(tmp_path: Path) -> None:
     found = read_file(tmp_path / "blocks.toml", venv="/v", environ={})
 
     assert found.items[0].value == f"{tmp_path}/y"
+
+
+def test_the_mark_with_which_some_editors_begin_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "blocks.toml").write_text("\ufeff[variable]\r\nx = 1\r\n", encoding="utf-8")
+
+    (item,) = read_file(tmp_path / "blocks.toml", venv="/v", environ={}).items
+
+    assert (item.name, item.value) == ("x", 1)

@@ -89,10 +89,12 @@ def test_wrong_usage_is_status_2(words: list[str], capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("usage: hpc-prefect")
 
 
-def test_the_version_is_printed_without_importing_prefect() -> None:
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_is_printed_without_importing_prefect(word: str) -> None:
     code = (
-        "import sys; from hpc_prefect.cli import main; status = main(['version']); "
-        "sys.exit(status or 'prefect' in sys.modules)"
+        "import sys, atexit, os\n"
+        "atexit.register(lambda: 'prefect' in sys.modules and os._exit(9))\n"
+        f"from hpc_prefect.cli import main; sys.exit(main(['{word}']))"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
