@@ -25,7 +25,7 @@ class _Unread(io.FileIO):
 
     reader_is_gone = False
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -57,7 +57,7 @@ def _tolerant(stream: TextIO) -> TextIO:
     ours = _Unread(raw.fileno(), "wb", closefd=False)
     unbuffered = stream.buffer is raw  # by PYTHONUNBUFFERED, as many containers have it
     return io.TextIOWrapper(
-        ours if unbuffered else io.BufferedWriter(ours),  # type: ignore[arg-type]
+        ours if unbuffered else io.BufferedWriter(ours),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
