@@ -6,7 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 import hpc_prefect
 from hpc_prefect.blocks import (
@@ -28,6 +31,7 @@ from hpc_prefect.server import Server
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "docs" / "commands.md"
 JOBS = ROOT / "docs" / "jobs.md"
+README = ROOT / "README.md"
 PBS = ROOT / "docs" / "pbs.md"
 PJM = ROOT / "docs" / "pjm.md"
 SLURM = ROOT / "docs" / "slurm.md"
@@ -67,14 +71,39 @@ def reasons() -> str:
     return "\n".join(rows)
 
 
+#: As a notebook runs a cell: a loop runs already, and `await` is allowed.
+NOTEBOOK = """
+import ast, asyncio, sys
+async def cell():
+    text = sys.stdin.read()
+    running = eval(compile(text, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {})
+    if running is not None:
+        await running
+asyncio.run(cell())
+"""
+SCRIPT = "import sys; exec(sys.stdin.read(), {})"
+
+
+def awaited(text: str) -> str:
+    """With the call that README names for async flows and notebooks."""
+    changed = text.replace("= run_job_from_blocks_sync(", "= await run_job_from_blocks(")
+    return changed.replace("run_job_from_blocks_sync", "run_job_from_blocks")
+
+
+@pytest.mark.parametrize(
+    ("shell", "form"),
+    [(SCRIPT, str), (NOTEBOOK, str), (NOTEBOOK, awaited)],
+    ids=["script", "notebook", "notebook-await"],
+)
 def test_the_readmes_ten_lines_run_and_assert_their_answer(
-    prefect_server: Server, tmp_path: Path
+    prefect_server: Server, tmp_path: Path, shell: str, form: Callable[[str], str]
 ) -> None:
     """A queue of the test's own, in a home that is empty, in a process of its own."""
     # Other tests of this server's have an hpc-local of their own.
-    program = code(ROOT / "README.md", "python")[0].replace("hpc-local", "hpc-readme")
+    program = code(README, "python")[0].replace("hpc-local", "hpc-readme")
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-W", "always", "-c", shell],
+        input=form(program),
         cwd=tmp_path,
         env=os.environ
         | {"HOME": str(tmp_path), "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "warn"},
@@ -84,7 +113,20 @@ def test_the_readmes_ten_lines_run_and_assert_their_answer(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+    assert "never awaited" not in done.stderr
+    assert "UserWarning" not in done.stderr
+
+
+def test_the_readmes_install_line_has_what_its_loop_needs() -> None:
+    (extras,) = re.findall(r"pip install -c constraints.txt '\.\[([a-z,]+)\]'", README.read_text())
+    assert {"quantum", "plot"} <= set(extras.split(","))
+
+
+def test_completion_offers_the_public_names_before_they_are_loaded() -> None:
+    program = "import hpc_prefect; print(*dir(hpc_prefect))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    offered = [name for name in done.stdout.split() if not name.startswith("_")]
+    assert offered == sorted(hpc_prefect.__all__)
 
 
 def test_the_blocks_in_the_docs_can_be_applied() -> None:

@@ -68,7 +68,7 @@ async def run(arguments: argparse.Namespace) -> None:
         logging.getLogger(name).addHandler(handler)
     say("saving blocks and Variables ...")
     document = apply.read_file(HERE / "blocks.toml", venv=sys.prefix, environ=os.environ)
-    await apply.apply_document(document, report=lambda item, change: None)
+    await apply.apply_document(document, report=lambda change: None, force=True)
     say("preparing the molecule and running the loop ...")
     from report import result_line
 

@@ -85,3 +85,8 @@ def __getattr__(name: str) -> object:
     value = getattr(import_module(f"hpc_prefect.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not: what completion offers."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

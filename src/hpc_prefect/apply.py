@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 from prefect.blocks.core import Block
@@ -15,8 +16,9 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from hpc_prefect.applied import Made, Value, Where
 from hpc_prefect.blocks import CommandBlock
 from hpc_prefect.blocks.checks import suggestion
 from hpc_prefect.blocks.load import stored_names
@@ -31,8 +33,6 @@ from hpc_prefect.document import (
     refused,
 )
 from hpc_prefect.errors import ConfigurationError
-
-Change = Literal["created", "updated", "unchanged"]
 
 
 def read_file(path: Path, *, venv: str, environ: Mapping[str, str]) -> Document:
@@ -80,23 +80,74 @@ def _reason(error: Exception) -> str:
 
 
 async def apply_document(
-    document: Document, *, report: Callable[[Item, Change], None]
-) -> list[tuple[Item, Change]]:
+    document: Document,
+    *,
+    report: Callable[[Change], None],
+    made: Made | None = None,
+    force: bool = False,
+) -> list[Change]:
     """Save every item that is new or differs; tell `report` of each as soon as it is done.
+
+    Executables are merged by their keys: those that other files made stay.
+
+    Args:
+        made: what this file made before; without it nothing on the server is known to be its own.
+        force: replace what others made or changed.
 
     Raises:
         ConfigurationError: an execution profile is for a command that is neither in the file nor on
-            the server (then nothing was saved), or the server cannot be reached.
+            the server; something would be replaced that this file did not make; the server cannot
+            be reached. Then nothing was saved.
     """
-    done: list[tuple[Item, Change]] = []
+    made = made or Made()
     async with prefect_api() as client:
-        await _check_commands(document, client)
-        for item in document.items:
-            save = _save_variable if item.kind == VARIABLE else _save_block
-            change = await save(item, client)
-            report(item, change)
-            done.append((item, change))
-    return done
+        changes = await _changes(document, made, client)
+        if not force:
+            _refuse_conflicts(document.source, made, changes)
+        for change in changes:
+            made.note(change.key, change.ours)
+        made.save()  # before the blocks: what is noted and not made is asked about by nobody
+        for change in changes:
+            if change.kind != "unchanged":
+                save = _save_variable if change.item.kind == VARIABLE else _save_block
+                await save(change, client)
+            report(change)
+    return changes
+
+
+async def compare_document(document: Document, *, made: Made | None = None) -> list[Change]:
+    """What `apply_document` would do; nothing is saved.
+
+    Raises:
+        ConfigurationError: as `apply_document` does, but for conflicts, which are in the changes.
+    """
+    async with prefect_api() as client:
+        return await _changes(document, made or Made(), client)
+
+
+async def _changes(document: Document, made: Made, client: PrefectClient) -> list[Change]:
+    await _check_commands(document, client)
+    found = []
+    for item in document.items:
+        read = _stored_variable if item.kind == VARIABLE else _stored_block
+        found.append(compare(item, await read(item, client), made))
+    return found
+
+
+def _refuse_conflicts(source: str, made: Made, changes: Sequence[Change]) -> None:
+    problems = []
+    for change in changes:
+        if change.conflicts:
+            lines = "".join(f"\n      {one.describe()}" for one in change.conflicts)
+            whose = (
+                "was changed since" if change.key in made.values else "was not made by this file"
+            )
+            problems.append(f"{change.item.table} {whose}, and would be replaced:{lines}")
+    if problems:
+        raise ConfigurationError(
+            f"{refused(source, problems)}\n`hpc-prefect blocks diff` shows all that would change. "
+            "Correct the file, give the block another name, or replace it with --force"
+        )
 
 
 async def _check_commands(document: Document, client: PrefectClient) -> None:
@@ -117,46 +168,160 @@ async def _check_commands(document: Document, client: PrefectClient) -> None:
         raise refused(document.source, problems)
 
 
-async def _save_block(item: Item, client: PrefectClient) -> Change:
-    block: Block = item.value
-    change: Change = "updated"
+# --- what is stored, and what would become of it
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A value that would change; None where there is none."""
+
+    where: Where
+    stored: Value | None
+    wanted: Value | None
+
+    def describe(self) -> str:
+        """`max_walltime: "1:00:00" → "2:00:00"`."""
+        stored, wanted = (
+            "nothing" if value is None else value.shown() for value in (self.stored, self.wanted)
+        )
+        return f"{'.'.join(self.where) or 'its value'}: {stored} → {wanted}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one item.
+
+    Attributes:
+        ours: the item's values, as the file has them.
+        differences: what saving it changes.
+        conflicts: those that replace what this file did not make.
+        kept: executables of others, which stay.
+    """
+
+    item: Item
+    kind: Literal["created", "updated", "unchanged"]
+    ours: Mapping[Where, Value]
+    differences: tuple[Difference, ...] = ()
+    conflicts: tuple[Difference, ...] = ()
+    kept: tuple[Where, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The item's, in what a file made."""
+        return f"{self.item.kind}.{self.item.name}"
+
+
+#: What is stored of an item; None when it is not there.
+Stored = Mapping[Where, Value] | None
+#: In place of the values of a block that this version cannot read.
+_UNREADABLE = Value('"what this version cannot read"')
+
+
+def compare(item: Item, stored: Stored, made: Made) -> Change:
+    """What becomes of an item. Pure."""
+    ours: Mapping[Where, Value]
+    ours = {(): _value(item.value)} if item.kind == VARIABLE else block_values(item.value)
+    if stored is None:
+        return Change(item, "created", ours)
+    key = f"{item.kind}.{item.name}"
+    differences, conflicts, kept = [], [], []
+    for where in [*ours, *(where for where in stored if where not in ours)]:
+        there, wanted = stored.get(where), ours.get(where)
+        if there == wanted:
+            continue
+        is_own = there is None or made.has(key, where, there)
+        if wanted is None and _is_executable(where):
+            if not is_own or made.another(key, where):
+                kept.append(where)
+                continue
+        elif not is_own and not _is_newer_field(where, key, made):
+            conflicts.append(Difference(where, there, wanted))
+        differences.append(Difference(where, there, wanted))
+    kind: Literal["updated", "unchanged"] = "updated" if differences else "unchanged"
+    return Change(item, kind, ours, tuple(differences), tuple(conflicts), tuple(kept))
+
+
+def _is_executable(where: Where) -> bool:
+    """Whether it is one of the values that are merged by key."""
+    return where[-2:-1] == (_EXECUTABLES,)
+
+
+def _is_newer_field(where: Where, key: str, made: Made) -> bool:
+    """Whether an older version, which did not know it, applied this file."""
+    known = made.values.get(key)
+    return known is not None and where not in known and not _is_executable(where)
+
+
+_EXECUTABLES = "executables"
+
+
+def block_values(block: Block) -> dict[Where, Value]:
+    """All values of a block, those of its parts one by one, and executables by their keys."""
+    open_ = block.model_dump(mode="json", context={"include_secrets": True})
+    shut = block.model_dump(mode="json")
+    return dict(_values(block, open_, shut, ()))
+
+
+def _values(
+    model: BaseModel, opened: dict[str, Any], shut: dict[str, Any], above: Where
+) -> Iterator[tuple[Where, Value]]:
+    for name in type(model).model_fields:
+        where, part, value = (*above, name), getattr(model, name), opened[name]
+        if isinstance(part, BaseModel) and not isinstance(part, Block):
+            yield from _values(part, value, shut[name], where)
+        elif name == _EXECUTABLES:
+            for key, entry in value.items():
+                yield (*where, key), _value(entry)
+        else:
+            text = _value(value).text
+            yield where, Value(text, secret=text != _value(shut[name]).text)
+
+
+def _value(value: object) -> Value:
+    return Value(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+async def _stored_block(item: Item, client: PrefectClient) -> Stored:
     try:
-        stored = await type(block).aload(item.name, client=client)
-        if _values(stored) == _values(block):
-            return "unchanged"
+        return block_values(await type(item.value).aload(item.name, client=client))
     except ValueError as error:
         if not isinstance(error.__cause__, ObjectNotFound):
             raise
-        change = "created"
+        return None
     except RuntimeError as error:
-        # A document that this version cannot read any more is what the user wants replaced.
         if not isinstance(error.__cause__, ValidationError):
             raise
-    await block.asave(item.name, overwrite=True, client=client)
-    return change
+        return dict.fromkeys(block_values(item.value), _UNREADABLE)
 
 
-def _values(block: Block) -> str:
-    """All values of a block, secrets too, in one comparable text that is never shown."""
-    values = block.model_dump(
-        mode="json", include=set(type(block).model_fields), context={"include_secrets": True}
-    )
-    return _canonical({name: values[name] for name in type(block).model_fields})
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-async def _save_variable(item: Item, client: PrefectClient) -> Change:
+async def _stored_variable(item: Item, client: PrefectClient) -> Stored:
     stored = await client.read_variable_by_name(item.name)
-    if stored is None:
-        await client.create_variable(VariableCreate(name=item.name, value=item.value))
-        return "created"
-    if _canonical(stored.value) == _canonical(item.value):
-        return "unchanged"
-    await client.update_variable(VariableUpdate(name=item.name, value=item.value))
-    return "updated"
+    return None if stored is None else {(): _value(stored.value)}
+
+
+async def _save_block(change: Change, client: PrefectClient) -> None:
+    block: Block = change.item.value
+    if change.kept:
+        stored = await type(block).aload(change.item.name, client=client)
+        block = block.model_copy(deep=True)
+        for where in change.kept:
+            mine, theirs = _at(block, where[:-1]), _at(stored, where[:-1])
+            mine[where[-1]] = theirs[where[-1]]
+    await block.asave(change.item.name, overwrite=True, client=client)
+
+
+def _at(model: object, where: Where) -> Any:
+    for name in where:
+        model = getattr(model, name)
+    return model
+
+
+async def _save_variable(change: Change, client: PrefectClient) -> None:
+    name, value = change.item.name, change.item.value
+    if change.kind == "created":
+        await client.create_variable(VariableCreate(name=name, value=value))
+    else:
+        await client.update_variable(VariableUpdate(name=name, value=value))
 
 
 async def list_blocks() -> list[tuple[str, str]]:

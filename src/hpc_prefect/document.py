@@ -153,6 +153,7 @@ def read_document(
     Raises:
         ConfigurationError: with everything that is wrong, each with its line, table and field.
     """
+    text = text.removeprefix("\ufeff")  # some editors write it, and TOML knows it not
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

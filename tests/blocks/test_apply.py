@@ -10,7 +10,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.variables import Variable
 
-from hpc_prefect.apply import Change, apply_document, list_blocks, read_file
+from hpc_prefect.applied import Made
+from hpc_prefect.apply import apply_document, list_blocks, read_file
 from hpc_prefect.blocks import CommandBlock, HPCProfileBlock
 from hpc_prefect.document import Document, read_document
 from hpc_prefect.errors import ConfigurationError
@@ -49,11 +50,11 @@ def document(text: str, ident: str) -> Document:
     return read_document(text.replace("ID", ident), here="/h", venv="/v", environ={}, source="f")
 
 
-async def changes(text: str, ident: str) -> list[Change]:
-    told: list[Change] = []
-    done = await apply_document(document(text, ident), report=lambda _, change: told.append(change))
-    assert [change for _, change in done] == told
-    return told
+async def changes(text: str, ident: str, made: Made | None = None) -> list[str]:
+    told = []
+    done = await apply_document(document(text, ident), report=told.append, made=made)
+    assert done == told
+    return [change.kind for change in done]
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -72,10 +73,11 @@ async def test_what_is_new_is_created_and_a_second_time_nothing_is_written(ident
 
 @pytest.mark.usefixtures("prefect_server")
 async def test_only_what_differs_is_updated_a_secret_and_a_variable_too(ident: str) -> None:
-    await changes(TEXT, ident)
+    made = Made()
+    await changes(TEXT, ident, made)
     changed = TEXT.replace("hunter2", "hunter3").replace("= 10", "= 11")
 
-    assert await changes(changed, ident) == [
+    assert await changes(changed, ident, made) == [
         "unchanged",
         "unchanged",
         "updated",
@@ -90,9 +92,11 @@ async def test_only_what_differs_is_updated_a_secret_and_a_variable_too(ident: s
 
 @pytest.mark.usefixtures("prefect_server")
 async def test_the_tags_of_a_variable_stay(ident: str) -> None:
-    await Variable.aset(f"algorithm_{ident}", {"max_iterations": 1}, tags=["mine"])
+    made = Made()
+    await changes(TEXT.replace("= 10", "= 1"), ident, made)
+    await Variable.aset(f"algorithm_{ident}", {"max_iterations": 1}, tags=["mine"], overwrite=True)
 
-    await changes(TEXT, ident)
+    await changes(TEXT, ident, made)
 
     async with get_client() as client:
         stored = await client.read_variable_by_name(f"algorithm_{ident}")
@@ -189,3 +193,11 @@ def test_here_is_the_folder_of_the_file(tmp_path: Path) -> None:
     found = read_file(tmp_path / "blocks.toml", venv="/v", environ={})
 
     assert found.items[0].value == f"{tmp_path}/y"
+
+
+def test_the_mark_with_which_some_editors_begin_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "blocks.toml").write_text("\ufeff[variable]\r\nx = 1\r\n", encoding="utf-8")
+
+    (item,) = read_file(tmp_path / "blocks.toml", venv="/v", environ={}).items
+
+    assert (item.name, item.value) == ("x", 1)

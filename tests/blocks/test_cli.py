@@ -54,6 +54,36 @@ def test_a_file_is_applied_and_its_blocks_are_listed(tmp_path: Path) -> None:
     assert f"hpc-prefect-command/cmd-{ident}\n" in listed.stdout
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_an_edited_file_is_applied_without_ceremony_and_what_another_made_is_not_replaced(
+    tmp_path: Path,
+) -> None:
+    ident = uuid.uuid4().hex[:8]
+    mine, theirs = tmp_path / "mine.toml", tmp_path / "theirs.toml"
+    text = f"[variable.v_{ident}]\nvalue = 1\n"
+    mine.write_text(text)
+    theirs.write_text(text.replace("1", "3"))
+    home = {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+    def blocks(*words: object) -> tuple[int, str]:
+        done = run("blocks", *map(str, words), **home)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    created, unchanged, updated = (
+        f"{kind:<9}  variable  v_{ident}\n" for kind in ("created", "unchanged", "updated")
+    )
+    assert blocks("diff", mine) == blocks("apply", mine) == (0, created)
+    assert blocks("apply", mine) == (0, f"{unchanged}nothing has changed\n")
+    mine.write_text(text.replace("1", "2"))
+    lines = '      its value: {"value": 1} → {"value": 2}\n'
+    assert blocks("apply", "--dry-run", mine) == blocks("apply", mine) == (0, updated + lines)
+    lines = '    ! its value: {"value": 2} → {"value": 3}\n'
+    assert blocks("diff", theirs) == (1, updated + lines)
+    assert blocks("apply", theirs) == (1, "")
+    assert blocks("apply", "--force", theirs) == (0, updated + lines)
+
+
 def test_a_wrong_file_is_a_sentence_on_stderr_and_status_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,10 +119,12 @@ def test_wrong_usage_is_status_2(words: list[str], capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("usage: hpc-prefect")
 
 
-def test_the_version_is_printed_without_importing_prefect() -> None:
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_is_printed_without_importing_prefect(word: str) -> None:
     code = (
-        "import sys; from hpc_prefect.cli import main; status = main(['version']); "
-        "sys.exit(status or 'prefect' in sys.modules)"
+        "import sys, atexit, os\n"
+        "atexit.register(lambda: 'prefect' in sys.modules and os._exit(9))\n"
+        f"from hpc_prefect.cli import main; sys.exit(main(['{word}']))"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -66,13 +66,13 @@ def save_blocks(example: Path, profile: str, spool: Path) -> None:
     for item in document.items:
         if item.kind == "hpc-profile":
             item.value.local.spool = str(spool)
-    asyncio.run(apply_document(document, report=lambda item, change: None))
+    asyncio.run(apply_document(document, report=lambda change: None, force=True))
 
 
 def save_profile(text: str, example: Path) -> None:
     """Save what the text of a profile's file in `example` holds."""
     document = read_document(text, here=str(example), venv=sys.prefix, environ={})
-    asyncio.run(apply_document(document, report=lambda item, change: None))
+    asyncio.run(apply_document(document, report=lambda change: None, force=True))
 
 
 @cache

@@ -69,6 +69,24 @@ def test_a_command_that_a_signal_ends_has_the_status_that_a_shell_gives(tmp_path
     assert shell(tmp_path, "pjm", "kill -9 $$")[0] == 128 + 9
 
 
+@pytest.mark.parametrize("options", [[], ["--seed", "3"]], ids=["", "options"])
+def test_the_quantum_services_command_gets_its_arguments_too(tmp_path, options):
+    program = "import sys; print(sys.argv[1:]); sys.exit(7)"
+    words = ["-x", "--seed", "--", "a b"]
+    python = [sys.executable, "-c", program, *words]
+    code, out, err = rehearse(tmp_path, "ibm-quantum", *options, "--", *python)
+    assert (code, out) == (7, f"{words}\n"), err
+
+
+def test_what_the_quantum_service_cannot_honour_is_refused(tmp_path):
+    code, _, err = rehearse(tmp_path, "--wait", "3", "ibm-quantum", "--", "true")
+    assert (code, err) == (1, "hpc-prefect: ibm-quantum has no option --wait\n")
+    code, _, err = rehearse(tmp_path, "--fault", "nosuch", "ibm-quantum", "--", "true")
+    assert (code, "there is no fault 'nosuch'" in err) == (2, True)
+    code, _, err = rehearse(tmp_path, "ibm-quantum", "--seed", "3")
+    assert (code, "there is no command" in err) == (2, True)
+
+
 def test_a_command_that_is_not_there(tmp_path):
     code, _, err = rehearse(tmp_path, "pjm", "--", "no-such-command")
     assert code == 127

@@ -7,34 +7,90 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, state_folder
+
+if TYPE_CHECKING:
+    from hpc_prefect.applied import Made
+    from hpc_prefect.apply import Change
+    from hpc_prefect.document import Document
 
 
 def add(verbs: Verbs) -> None:
     blocks = verbs.add_parser("blocks", help="blocks and Variables on the Prefect server")
     actions = blocks.add_subparsers(required=True, metavar="ACTION")
-    apply = actions.add_parser("apply", help="save the blocks and Variables of a TOML file")
+    apply = actions.add_parser(
+        "apply",
+        help="save the blocks and Variables of a TOML file",
+        description="Save what is new or differs, all or nothing. What this file did not make is "
+        "not replaced; executables of other files in the same profile stay.",
+    )
     apply.add_argument("file", type=Path, metavar="FILE")
+    apply.add_argument(
+        "--force", action="store_true", help="replace what others made or changed, too"
+    )
+    apply.add_argument("--dry-run", action="store_true", help="the same as `blocks diff`")
     apply.set_defaults(run=_apply)
+    diff = actions.add_parser(
+        "diff",
+        help="show what `apply` would change; exit status 1 when it would refuse",
+        description="Show what `apply` would change, and save nothing. Secrets are not shown. "
+        "Exit status 1 when `apply` would refuse the file.",
+    )
+    diff.add_argument("file", type=Path, metavar="FILE")
+    diff.set_defaults(run=_diff)
     actions.add_parser("list", help="list the blocks").set_defaults(run=_list)
+
+
+def _read(file: Path) -> tuple[Document, Made]:
+    """The file, and what it made before."""
+    from hpc_prefect import applied, apply
+
+    document = apply.read_file(file, venv=sys.prefix, environ=os.environ)
+    for warning in document.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return document, applied.read_made(state_folder() / "applied", file)
 
 
 def _apply(arguments: argparse.Namespace) -> int:
     from hpc_prefect import apply
-    from hpc_prefect.document import Item
 
-    document = apply.read_file(arguments.file, venv=sys.prefix, environ=os.environ)
-    for warning in document.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-    def report(item: Item, change: apply.Change) -> None:
-        print(f"{change:<9}  {item.kind}  {item.name}", flush=True)
-
-    done = asyncio.run(apply.apply_document(document, report=report))
-    if not done:
+    if arguments.dry_run:
+        return _diff(arguments)
+    document, made = _read(arguments.file)
+    applying = apply.apply_document(document, report=_tell, made=made, force=arguments.force)
+    changes = asyncio.run(applying)
+    if not changes:
         print(f"{arguments.file} has no blocks and no Variables")
+    elif all(change.kind == "unchanged" for change in changes):
+        print("nothing has changed")
     return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from hpc_prefect import apply
+
+    document, made = _read(arguments.file)
+    changes = asyncio.run(apply.compare_document(document, made=made))
+    for change in changes:
+        _tell(change)
+    conflicts = sum(len(change.conflicts) for change in changes)
+    if conflicts:
+        print(
+            f"{conflicts} of these (!) would replace what this file did not make: `apply` refuses "
+            "the file without --force",
+            file=sys.stderr,
+        )
+    return 1 if conflicts else 0
+
+
+def _tell(change: Change) -> None:
+    print(f"{change.kind:<9}  {change.item.kind}  {change.item.name}", flush=True)
+    for one in change.differences:
+        print(f"    {'!' if one in change.conflicts else ' '} {one.describe()}", flush=True)
+    for where in change.kept:
+        print(f"      {'.'.join(where)}: kept, for it is not this file's", flush=True)
 
 
 def _list(_: argparse.Namespace) -> int:

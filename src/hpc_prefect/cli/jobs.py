@@ -7,10 +7,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from hpc_prefect.cli.streams import reader_is_gone
 from hpc_prefect.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add(verbs: Verbs) -> None:
     )  # fmt: skip
     jobs.add_argument("--ask", action="store_true", help="ask the schedulers too, once for all")
     jobs.add_argument("--json", action="store_true", help="as JSON; times in seconds since 1970")
-    jobs.set_defaults(run=_quietly(_list))
+    jobs.set_defaults(run=_list)
     actions = jobs.add_subparsers(metavar="ACTION")
     _add_show(actions)
     _add_logs(actions)
@@ -63,7 +63,7 @@ def _add_show(actions: Actions) -> None:
     show.add_argument("job", metavar="JOB", help=_JOB)
     show.add_argument("--ask", action="store_true", default=argparse.SUPPRESS, help="ask, too")
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
-    show.set_defaults(run=_quietly(_show))
+    show.set_defaults(run=_show)
 
 
 def _add_logs(actions: Actions) -> None:
@@ -74,7 +74,7 @@ def _add_logs(actions: Actions) -> None:
         "--stream", choices=("stdout", "stderr", "scheduler"),
         help="only this one (default: stdout and stderr, each where it belongs)",
     )  # fmt: skip
-    logs.set_defaults(run=_quietly(_logs))
+    logs.set_defaults(run=_logs)
 
 
 def _add_cancel(actions: Actions) -> None:
@@ -110,25 +110,6 @@ def _states(text: str) -> list[str]:
         known = ", ".join(STATES)
         raise argparse.ArgumentTypeError(f"there is no state {unknown[0]!r}; there are {known}")
     return given
-
-
-def _quietly(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A reader that has seen enough, such as `head`, is no error."""
-
-    def quiet(arguments: argparse.Namespace) -> int:
-        try:
-            status = run(arguments)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _read_no_more()
-            return 0
-        return status
-
-    return quiet
-
-
-def _read_no_more() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:
@@ -187,6 +168,8 @@ def _logs(arguments: argparse.Namespace) -> int:
         target = sys.stderr.buffer if apart else sys.stdout.buffer
         target.write(piece.data)
         target.flush()
+        if reader_is_gone():
+            return 0
     if arguments.follow:
         now = read_job(job.folder.path).standing
         _say(f"hpc-prefect: {now.state}{': ' + now.reason if now.reason else ''}")
@@ -241,7 +224,4 @@ class _Printer:
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")
 
     def output(self, stream: str, text: str, path: str) -> None:
-        try:
-            print(text, file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
-        except BrokenPipeError:  # the job goes on, and is followed, though nobody reads
-            _read_no_more()
+        print(text, file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)

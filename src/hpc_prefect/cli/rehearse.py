@@ -18,6 +18,7 @@ _USAGE = "hpc-prefect rehearse SITE [OPTION ...] -- COMMAND [ARGUMENT ...]"
 _QUEUES = {"pbs": ("queues", "max_run"), "pjm": ("rscgrps", "run")}
 #: No site, but what its flows ask for samples.
 QUANTUM = "ibm-quantum"
+_SHARED = ("state", "fault")
 _AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
 
 
@@ -84,10 +85,21 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_quantum(arguments: argparse.Namespace) -> int:
     """The quantum service has options of its own, which follow its name."""
+    from hpc_prefect.errors import ConfigurationError
     from hpc_prefect.rehearsal.ibm_quantum import command
 
+    ours = argparse.ArgumentParser(add_help=False)
+    _add_options(ours)
+    plain = vars(ours.parse_args([]))
+    given = [name for name, value in plain.items() if getattr(arguments, name) != value]
+    if foreign := [f"--{name.replace('_', '-')}" for name in given if name not in _SHARED]:
+        raise ConfigurationError(f"{QUANTUM} has no option {' or '.join(foreign)}")
     state = ["--state", str(arguments.state)] if arguments.state else []
-    return command.main([*state, *arguments.rest])
+    faults = [word for fault in arguments.fault or () for word in ("--fault", fault)]
+    rest: list[str] = arguments.rest
+    if rest and not rest[0].startswith("-"):  # argparse drops a `--` that follows SITE at once
+        rest = ["--", *rest]
+    return command.main([*state, *faults, *rest])
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:

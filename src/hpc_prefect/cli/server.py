@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, state_folder
 
 
 def add(verbs: Verbs) -> None:
@@ -62,5 +61,4 @@ def _home_option(home: Path) -> str:
 
 
 def _default_home() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "hpc-prefect" / "server"
+    return state_folder() / "server"

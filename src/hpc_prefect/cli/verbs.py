@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 #: To what a verb adds its parser. Prefect takes seconds to import: a verb's module imports it, and
@@ -11,3 +13,9 @@ if TYPE_CHECKING:
     Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Verbs = argparse._SubParsersAction
+
+
+def state_folder() -> Path:
+    """Where this package keeps what belongs to the user, and to no experiment."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "hpc-prefect"

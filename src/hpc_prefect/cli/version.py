@@ -1,10 +1,11 @@
-"""`hpc-prefect version`: versions."""
+"""`hpc-prefect version`, and `--version`: versions."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
 import platform
+from typing import NoReturn
 
 from hpc_prefect.cli.verbs import Verbs
 
@@ -18,3 +19,13 @@ def _run(_: argparse.Namespace) -> int:
         print(f"{name} {importlib.metadata.version(name)}")
     print(f"python {platform.python_version()}")
     return 0
+
+
+class PrintVersions(argparse.Action):
+    """The option: argparse's own wants the text beforehand, for every command."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.exit(_run(argparse.Namespace()))

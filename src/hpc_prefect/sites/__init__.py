@@ -68,14 +68,14 @@ class SiteFile:
         file = resources.files(__name__) / _REHEARSED / f"{self.name}{_ENDING}"
         if not file.is_file():
             return None
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        found = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         return Rehearsed(**found | {"modules": tuple(found.get("modules", ()))})
 
 
 def all_sites() -> list[SiteFile]:
     """Every place that came with this package, by name."""
     files = [f for f in resources.files(__name__).iterdir() if f.name.endswith(_ENDING)]
-    texts = {f.name.removesuffix(_ENDING): f.read_text(encoding="utf-8") for f in files}
+    texts = {f.name.removesuffix(_ENDING): f.read_text(encoding="utf-8-sig") for f in files}
     return [SiteFile(name, texts[name]) for name in sorted(texts)]
 
 

@@ -88,12 +88,19 @@ def _chosen(state: Path, options: argparse.Namespace) -> Settings:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hpc-prefect rehearse ibm-quantum", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="hpc-prefect rehearse ibm-quantum",
+        usage="hpc-prefect rehearse ibm-quantum [OPTION ...] -- COMMAND [ARGUMENT ...]",
+        description="Run COMMAND with an IBM Quantum service of this machine in its environment.",
+    )
     add_options(parser)
     parser.add_argument("--state", type=Path, help="where the jobs are kept (default: nowhere)")
-    parser.add_argument("command", nargs="+", help="after --, a command and its arguments")
-    chosen = parser.parse_args(arguments)
+    # The command is cut off first: argparse would look for options of ours in it.
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen, command = parser.parse_args(arguments[:place]), arguments[place + 1 :]
+    if not command:
+        parser.error("there is no command: it follows --")
     if chosen.state is not None:
-        return rehearse(chosen.command, chosen.state, chosen)
+        return rehearse(command, chosen.state, chosen)
     with tempfile.TemporaryDirectory(prefix="hpc-prefect-quantum-") as state:
-        return rehearse(chosen.command, Path(state), chosen)
+        return rehearse(command, Path(state), chosen)

@@ -1,0 +1,70 @@
+"""Standard output and error for commands that do something, whether or not anybody reads on.
+
+Python raises `BrokenPipeError` where another program would be ended by SIGPIPE. Both are wrong for
+a command such as `blocks apply FILE | head -1`, which would stop half way. So from the first text
+that nobody takes, what is written goes nowhere.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class CannotWrite(OSError):
+    """Standard output or error takes nothing, and not because its reader has gone: a full disk."""
+
+
+class _Unread(io.FileIO):
+    """A file whose reader may go away."""
+
+    reader_is_gone = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self.reader_is_gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return memoryview(data).nbytes
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            raise CannotWrite(*error.args) from error
+
+
+def outlive_their_readers() -> None:
+    """From now on `sys.stdout` and `sys.stderr` take everything; once for a process."""
+    sys.stdout, sys.stderr = _tolerant(sys.stdout), _tolerant(sys.stderr)
+
+
+def reader_is_gone() -> bool:
+    """Whether somebody who read standard output or error has seen enough."""
+    raws = (_raw(stream) for stream in (sys.stdout, sys.stderr))
+    return any(isinstance(raw, _Unread) and raw.reader_is_gone for raw in raws)
+
+
+def _tolerant(stream: TextIO) -> TextIO:
+    """The same stream on a file of ours; another one (a test's, an editor's) as it is."""
+    raw = _raw(stream)
+    if not isinstance(stream, io.TextIOWrapper) or type(raw) is not io.FileIO:
+        return stream
+    stream.flush()
+    ours = _Unread(raw.fileno(), "wb", closefd=False)
+    unbuffered = stream.buffer is raw  # by PYTHONUNBUFFERED, as many containers have it
+    return io.TextIOWrapper(
+        ours if unbuffered else io.BufferedWriter(ours),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _raw(stream: TextIO) -> object:
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)

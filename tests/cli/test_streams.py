@@ -1,0 +1,82 @@
+"""A reader that has seen enough changes nothing for a command, and gives no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "import sys; from hpc_prefect.cli import main; sys.exit(main())"]
+
+
+def unread(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[bytes]:
+    """The command, whose standard output nobody ever reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        return subprocess.run(
+            [*COMMAND, *words],
+            cwd=cwd,
+            env=os.environ | environ,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=120,
+        )
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["version"],
+        ["sites"],
+        ["sites", "show", "pbs"],
+        ["jobs"],
+        ["jobs", "--json"],
+        ["rehearse", "pbs", "--", "true"],
+    ],
+    ids=" ".join,
+)
+def test_what_nobody_reads_is_no_error(words: list[str], buffered: str, tmp_path: Path) -> None:
+    done = unread(*words, cwd=tmp_path, PYTHONUNBUFFERED=buffered)
+    assert (done.returncode, b"rror" in done.stderr) == (0, False), done.stderr
+
+
+def test_a_failure_keeps_its_status(tmp_path: Path) -> None:
+    done = unread("server", "status", "--home", str(tmp_path), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_file_is_applied_to_its_end(tmp_path: Path) -> None:
+    ident = uuid.uuid4().hex[:8]
+    names = [f"cmd-{ident}-{n}" for n in range(3)]
+    table = "[command.{}]\ncommand_name = '{}'\nexecutable_key = 'a'\n"
+    (tmp_path / "blocks.toml").write_text("".join(table.format(name, name) for name in names))
+
+    done = unread("blocks", "apply", "blocks.toml", cwd=tmp_path)
+    listed = subprocess.run([*COMMAND, "blocks", "list"], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert all(f"hpc-prefect-command/{name}\n" in listed.stdout for name in names)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "version"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "hpc-prefect: what was to be printed cannot be written: "
+        "[Errno 28] No space left on device\n"
+    )
