@@ -76,9 +76,11 @@ async def converge(
     """
     # Late: the loop's core needs no Prefect.
     from hpc_prefect.campaigns import absolute_work_dir, locate
+    from hpc_prefect.cancellation import raise_if_cancelled
     from hpc_prefect.scopes import scope
 
     _check(name, stop, stop_variable_name)
+    await raise_if_cancelled()
     folder = Path(absolute_work_dir(work_dir))
     folder.mkdir(parents=True, exist_ok=True)
     identity = _loop_digest(name, seed, key, initial_state)
@@ -94,8 +96,9 @@ async def converge(
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(f"{name}-{place.key[:8]}"):
         result = await run_loop(
-            book, Body(step=step, measure=measure, name=name), start, watcher=desk, enter=scope
-        )
+            book, Body(step=step, measure=measure, name=name), start,
+            watcher=desk, enter=scope, before=raise_if_cancelled,
+        )  # fmt: skip
     if must_converge and not result.converged:
         raise NotConverged(_why_not(name, result, place.folder))
     return replace(result, plot=desk.drawn)
