@@ -29,12 +29,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingContextError, ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled
 
 from hpc_prefect.errors import ConfigurationError, JobHeld
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.job.identity import digest, job_key, slug
 from hpc_prefect.jobs import list_jobs
 from hpc_prefect.scopes import current_frame, root_flow, value_digest
@@ -334,30 +334,12 @@ def _mark_at_end(flow_run_id: str, folder: str) -> None:
         atexit.register(_script_ended)
 
 
-_cancelled: set[str] = set()
-
-
-def note_cancelled(flow_run_id: str, *, cancelled: bool = True) -> None:
-    """A flow run of this process was cancelled, so it does not complete, whatever it returns."""
-    (_cancelled.add if cancelled else _cancelled.discard)(flow_run_id)
-
-
 def _flow_completed(flow: object, flow_run: Any, state: State[Any]) -> None:
-    if str(flow_run.id) in _cancelled:
-        _cancel_after_all(flow_run)
+    run = watch().find(flow_run.id)
+    if run is not None and run.cancelled:  # it does not complete, whatever its flow returned
         return
     for folder in _folders_of.pop(str(flow_run.id), ()):
         _mark(folder)
-
-
-def _cancel_after_all(flow_run: Any) -> None:
-    """A flow that swallowed the news of its cancellation has not completed."""
-    message = "The flow run was cancelled in Prefect; its flow returned all the same."
-    try:
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)
-    except Exception as error:  # noqa: BLE001 - its jobs tell what became of them
-        logger.warning("telling Prefect that %s is cancelled: %s", flow_run.name, error)
 
 
 def _script_ended() -> None:

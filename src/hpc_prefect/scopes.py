@@ -71,11 +71,11 @@ def root_flow() -> FlowRunContext | None:
     return flow
 
 
-def flow_runs() -> Iterator[FlowRun]:
+def flow_contexts() -> Iterator[FlowRunContext]:
     """The flow runs around this call that this process knows, the innermost first."""
     flow: object = _flow_context()
     while isinstance(flow, FlowRunContext) and isinstance(flow.flow_run, FlowRun):
-        yield flow.flow_run
+        yield flow
         flow = _outer(flow) if flow.flow_run.parent_task_run_id else None
 
 

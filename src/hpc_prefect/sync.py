@@ -15,7 +15,7 @@ from hpc_prefect.sigterm import noticing_sigterm
 T = TypeVar("T")
 
 #: How long an interrupted caller waits for the cancelled call, which gives up a little sooner.
-CONFIRM = cancellation.CONFIRM + 3
+PATIENCE = cancellation.CLEARING_UP + 3
 
 
 def run_sync(call: Callable[[], Awaitable[T]]) -> T:
@@ -50,6 +50,6 @@ def run_sync(call: Callable[[], Awaitable[T]]) -> T:
 def _wait_quietly(done: Future[T]) -> None:
     """Give the cancelled call the time to cancel its job."""
     try:
-        done.exception(CONFIRM)
+        done.exception(PATIENCE)
     except BaseException:  # noqa: BLE001 - whatever it is, the caller's own interruption counts
         return

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
@@ -25,6 +26,7 @@ from hpc_prefect.cancellation import (
     RunCancelled,
     cancelled_state,
     interrupted,
+    is_cancelled,
     raise_if_cancelled,
     watched,
 )
@@ -33,6 +35,7 @@ from hpc_prefect.executor.attempt import what_next
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.request import JobRequest, Listener
 from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
@@ -118,7 +121,7 @@ async def run_job_from_blocks(
         command_block_name, execution_profile_block_name, hpc_profile_block_name
     )
     terms = Terms(timeout_seconds, retries, retry_policy or RetryPolicy())
-    raise_if_cancelled()
+    await raise_if_cancelled()
     job = await prepare(call, block_names, job_key, terms)
     return await _outcome(job)
 
@@ -163,10 +166,11 @@ def _run_name(parameters: dict[str, Any]) -> str:
 @task(
     name="hpc-job",
     task_run_name=_run_name,  # type: ignore[arg-type]  # Prefect looks for this argument
-    cache_policy=NO_CACHE,  # the ledger decides what ran, not a result file
-    persist_result=False,
+    **ONCE_ONLY,
 )
 async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
+    if await is_cancelled():
+        return cancelled_state()
     job = hidden.job
     listener = _RunLog(job.spec.name, get_run_logger())
     handle = executor().start(hidden.request(listener))
@@ -226,7 +230,7 @@ async def _outcome(job: Job) -> JobResult:
         await show_result(failed.result, str(failed))
         raise
     if isinstance(result, State):
-        raise_if_cancelled()
+        await raise_if_cancelled()
         raise FlowRunCancelled(result.message)
     await show_result(result)
     return result
@@ -278,8 +282,9 @@ class _RunLog:
     def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self.name = name
         self.log = log
-        # The executor's thread has no flow run to be found out of: what is kept is decided here.
         self.kept = {"send_to_api": root_flow() is not None}
+        # The executor knows no run and none of its settings, which say where its logs go.
+        self._context = copy_context()
         self._id_told = False
         self._waiting: deque[str] = deque()
         type(self)._active += 1
@@ -317,4 +322,5 @@ class _RunLog:
             self._record(logging.INFO, f"{self.name}: {'; '.join(texts)}")
 
     def _record(self, level: int, text: str) -> None:
-        self.log.log(level, "%s", text, extra=self.kept)
+        tell = partial(self.log.log, level, "%s", text, extra=self.kept)
+        self._context.copy().run(tell)  # a copy: two threads may tell something at once

@@ -155,6 +155,25 @@ async def cancelled_by_sigterm(work_dir: str) -> None:
     await job(work_dir, "wait", WAIT, hpc_profile_block_name="hpc-cancels")
 
 
+#: Takes no notice of SIGTERM, so that its end comes with the queue's SIGKILL.
+OBSTINATE = "trap '' TERM; " + 'echo "$1" >> runs; while :; do sleep 0.1; done\n'
+
+
+@flow
+async def three_of_two(work_dir: str) -> None:
+    """Two jobs run that are slow to end, and a third one waits in the queue of two."""
+    jobs = (
+        job(work_dir, f"obstinate-{number}", OBSTINATE, hpc_profile_block_name="hpc-two")
+        for number in range(3)
+    )
+    await asyncio.gather(*jobs)
+
+
+@flow
+async def failing(work_dir: str) -> None:
+    await job(work_dir, "fails", 'echo "$1" >> runs; exit 3')
+
+
 @flow
 async def retried(work_dir: str) -> None:
     """The first attempt has too little time; the second one ends when `go` is there."""
@@ -174,7 +193,7 @@ FLOWS: dict[str, Any] = {
     for each in (
         *(loop, alone, gathered, alone_sync, in_a_thread, stubborn),
         *(grouped, heedless),
-        *(cancelled_by_sigterm, retried),
+        *(cancelled_by_sigterm, retried, three_of_two, failing),
     )
 }
 

@@ -91,9 +91,11 @@ async def converge(
     """
     # Late: the loop's core needs no Prefect.
     from hpc_prefect.campaigns import absolute_work_dir, locate
+    from hpc_prefect.cancellation import raise_if_cancelled
     from hpc_prefect.scopes import scope
 
     _check(name, stop, stop_variable_name)
+    await raise_if_cancelled()
     folder = Path(absolute_work_dir(work_dir))
     folder.mkdir(parents=True, exist_ok=True)
     identity = _loop_digest(name, seed, key, initial_state)
@@ -109,7 +111,9 @@ async def converge(
     body = Body(step=step, measure=measure, name=name, until=until)
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(f"{name}-{place.key[:8]}"):
-        result = await run_loop(book, body, start, watcher=desk, enter=scope)
+        result = await run_loop(
+            book, body, start, watcher=desk, enter=scope, before=raise_if_cancelled
+        )
     if raise_if_not_converged:
         result.raise_if_not_converged()
     return replace(result, plot=desk.drawn)

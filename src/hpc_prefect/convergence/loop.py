@@ -138,6 +138,10 @@ class Body(Generic[State]):
     until: Predicate | None = None
 
 
+async def _nothing() -> None:
+    return
+
+
 async def run_loop(
     book: Checkpoints,
     body: Body[State],
@@ -145,6 +149,7 @@ async def run_loop(
     *,
     watcher: Watcher,
     enter: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    before: Callable[[], Awaitable[None]] = _nothing,
     clock: Callable[[], float] = time.monotonic,
 ) -> Convergence[State]:
     """Run the loop from its newest checkpoint, or from `begin()`, to its end.
@@ -152,6 +157,7 @@ async def run_loop(
     Args:
         begin: gives the first checkpoint; only asked when the loop was never started.
         enter: opens a named context around each iteration.
+        before: is awaited before each iteration; what it raises ends the loop.
         clock: seconds from any origin.
     """
     at = await asyncio.to_thread(book.load)
@@ -162,6 +168,7 @@ async def run_loop(
     await watcher.begin(at, resumed=resumed_at is not None)
     origin = clock() - at.elapsed
     while at.reason is None:
+        await before()
         with enter(f"iter-{len(at.history) + 1}"):
             state, row = await _compute(at, body, book.folder, watcher, clock)
         history, elapsed = (*at.history, row), clock() - origin

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import logging
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import TOUCH_EVERY, Claim
@@ -90,7 +92,10 @@ class Executor:
 
     def start(self, request: JobRequest) -> Handle:
         """Hand over a job. A job that this process already runs is joined, not run again."""
-        future = asyncio.run_coroutine_threadsafe(self._run(request), self.loop)
+        # In no context: what begins here, such as the poller of all jobs, may outlive the caller's
+        # run, and must neither use that run's clients nor keep it in memory.
+        begin = partial(asyncio.run_coroutine_threadsafe, self._run(request), self.loop)
+        future = contextvars.Context().run(begin)
         return Handle(future, self, request.base)
 
     async def _run(self, request: JobRequest) -> JobResult:

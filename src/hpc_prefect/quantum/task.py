@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from hpc_prefect.campaigns import Place, absolute_work_dir, locate, note_outcome
@@ -19,6 +18,7 @@ from hpc_prefect.cancellation import raise_if_cancelled
 from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.claim import this_process
 from hpc_prefect.extras import missing
+from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
 from hpc_prefect.quantum.cancelling import attended
 from hpc_prefect.quantum.ibm.client import client_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
@@ -168,6 +168,7 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
     _need_qiskit("fetching a result")
     from hpc_prefect.quantum.record import read_finished
 
+    await raise_if_cancelled()
     finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
     if finished is not None:
         return finished
@@ -210,7 +211,7 @@ async def _found(
     options: Mapping[str, Any] | None,
 ) -> _Found:
     subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
-    raise_if_cancelled()
+    await raise_if_cancelled()
     _need_qiskit(subject)
     resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
     if call.on_cancel not in (None, "cancel", "keep"):
@@ -241,7 +242,7 @@ async def _noting(key: str, work: Awaitable[T]) -> T:
     try:
         result = await work
         if isinstance(result, State):
-            raise_if_cancelled()
+            await raise_if_cancelled()
             raise FlowRunCancelled(result.message)
     except BaseException:
         note_outcome(key, succeeded=False)
@@ -346,24 +347,22 @@ Work = Callable[[Any], Awaitable[Any]]
 
 # The record decides what is repeated, not Prefect's cache (which would also drop an intended
 # second sampling). `work` is opaque to Prefect, which would look into every circuit otherwise.
-@task(name="sample", task_run_name="sample {backend}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="sample", task_run_name="sample {backend}", **ONCE_ONLY)
 async def _sample(backend: str, work: Work) -> Any:
     return await attended(work, get_run_logger())
 
 
-@task(
-    name="estimate", task_run_name="estimate {backend}", cache_policy=NO_CACHE, persist_result=False
-)
+@task(name="estimate", task_run_name="estimate {backend}", **ONCE_ONLY)
 async def _estimate(backend: str, work: Work) -> Any:
     return await attended(work, get_run_logger())
 
 
-@task(name="submit", task_run_name="submit {backend}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="submit", task_run_name="submit {backend}", **ONCE_ONLY)
 async def _submit_task(backend: str, work: Work) -> Any:
     return await attended(work, get_run_logger())
 
 
-@task(name="fetch", task_run_name="fetch {backend}", cache_policy=NO_CACHE, persist_result=False)
+@task(name="fetch", task_run_name="fetch {backend}", **ONCE_ONLY)
 async def _fetch_task(backend: str, work: Work) -> Any:
     return await attended(work, get_run_logger())
 

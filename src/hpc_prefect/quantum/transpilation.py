@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hpc_prefect.flow_runs.task_arguments import FIXED
 from hpc_prefect.job.identity import digest
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _key(context: object, parameters: dict[str, Any]) -> str:
     return key
 
 
-@task(name="transpile", cache_key_fn=_key, persist_result=True)
+@task(name="transpile", cache_key_fn=_key, persist_result=True, **FIXED)
 async def _transpile(work: Transpilation) -> bytes:
     return await asyncio.to_thread(_run, work)
 

@@ -1,0 +1,1 @@
+"""What a call knows of the flow runs around it."""

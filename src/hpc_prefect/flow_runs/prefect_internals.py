@@ -1,0 +1,87 @@
+"""Facts about Prefect that it does not promise; each has a test that fails when it changes.
+
+The engine keeps a run's newest state in the `FlowRun` of its context, and lets go of that object
+soon after the run has ended, but for a process's first run, whose context its services keep. An
+exception does not change the state of a run whose object says that it is final; without that, one
+that is no `Exception` has the run forced to Crashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext, SettingsContext, TaskRunContext
+from prefect.settings import Profile, Settings, get_current_settings
+
+
+def has_ended(flow_run: FlowRun) -> bool:
+    """Whether the engine is done with this run."""
+    return flow_run.state is not None and flow_run.state.is_final()
+
+
+def end_in(flow_run: FlowRun, state: State[Any]) -> None:
+    """Have a run end in a state that the server was told already, whatever its flow raises."""
+    flow_run.state = state
+
+
+def seconds_since_state(flow_run: FlowRun) -> float:
+    """How long ago the server took the run's state; a negative number where clocks differ."""
+    if flow_run.state is None:
+        return float("inf")
+    return (datetime.now(UTC) - flow_run.state.timestamp).total_seconds()
+
+
+def abandoned_events(
+    around: Iterable[tuple[TaskRunContext, FlowRunContext]],
+) -> list[threading.Event]:
+    """Events that are set when a flow run ends around a thread that runs a task of it.
+
+    They are the only word of it; without them a thread waits for its job's end.
+    """
+    events = []
+    for task, flow in around:
+        known = getattr(flow.task_runner, "_cancel_events", None)
+        event = known.get(task.task_run.id) if isinstance(known, dict) else None
+        if isinstance(event, threading.Event):
+            events.append(event)
+    return events
+
+
+class Server(NamedTuple):
+    """The Prefect server of a call; equal for calls that talk to the same one as the same user."""
+
+    url: str | None
+    credentials: tuple[str, str]
+
+
+def settings_here() -> tuple[Server, Profile, Settings]:
+    """The server and all settings of the moment, which may be those of a `temporary_settings`."""
+    settings = get_current_settings()
+    context = SettingsContext.get()
+    assert context is not None  # Prefect makes a global one when it is imported
+    api = settings.api
+    secrets = [
+        "" if secret is None else secret.get_secret_value() for secret in (api.auth_string, api.key)
+    ]
+    return Server(api.url, (secrets[0], secrets[1])), context.profile, settings
+
+
+async def own_client(profile: Profile, settings: Settings) -> PrefectClient:
+    """A client that is nobody else's, to be opened and closed by who asks for it.
+
+    `get_client` gives the client of the context when there is one, which its owner will close. It
+    is made in a thread because reading certificates takes a while.
+    """
+
+    def make() -> PrefectClient:
+        with SettingsContext(profile=profile, settings=settings):
+            return get_client()
+
+    return await asyncio.get_running_loop().run_in_executor(None, contextvars.Context().run, make)

@@ -1,0 +1,394 @@
+"""Which flow runs of this process are cancelled in Prefect: asked for all of them every 5 s.
+
+A run is watched from its first call to its end, also while no call waits. All that is known of it
+is in one `Run`, which is forgotten when the run has ended. The watch lives on the executor's
+loop, in no run's context and with clients of its own; it does not keep the process alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.context import FlowRunContext
+from prefect.flows import Flow, FlowStateHook
+from prefect.states import Cancelled
+
+from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs import prefect_internals as internals
+
+T = TypeVar("T")
+
+logger = logging.getLogger("hpc_prefect.cancellation")
+
+#: Seconds between two questions to Prefect whether runs are being cancelled: one question for all.
+ASK_EVERY = 5.0
+#: Seconds after which a question for which nobody waits has failed.
+PATIENCE = 30.0
+#: Seconds that a call waits for the first answer about its run, when the server has not been
+#: heard of for long: a flow may compute for hours before its first call.
+FIRST_ANSWER = 3.0
+#: Seconds after which the server is taken for not to answer where somebody waits for it.
+TELL = 5.0
+#: Seconds between two looks at whether a run has ended while a thread of it still waits.
+LOOK_EVERY = 1.0
+#: How long a cancelled run waits for the ends of its jobs; below Prefect's own 30 s grace.
+CONFIRM = 22.0
+#: The server answers about no more runs at once.
+MOST_RUNS = 200
+
+MESSAGE = "The flow run was cancelled in Prefect, and its jobs with it."
+
+
+class Call(Protocol):
+    """A call that waits for its work."""
+
+    @property
+    def result(self) -> Future[Any]: ...
+
+    def look(self) -> None:
+        """Find out whether the flow has ended around the call."""
+
+    def cancel(self) -> None:
+        """Cancel the call's work; a second time does nothing."""
+
+    def run_was_cancelled(self) -> None:
+        """All that can be done for the run's work is done: the call is to end."""
+
+
+class Run:
+    """A flow run of this process that made a call.
+
+    Attributes:
+        calls: those that wait for their work.
+        cancelled: Prefect says that the run is, or is being, cancelled.
+        heard: since its first call, or shortly before, the server was heard of.
+        told: the server knows that the run has ended as cancelled.
+    """
+
+    def __init__(self, context: FlowRunContext, flow_run: FlowRun) -> None:
+        self.id = flow_run.id
+        self.name = flow_run.name
+        self.flow: Flow[Any, Any] | None = context.flow
+        self.server, self.profile, self.settings = internals.settings_here()
+        self.calls: set[Call] = set()
+        self.cancelled = False
+        self.heard = asyncio.Event()
+        if abs(internals.seconds_since_state(flow_run)) < ASK_EVERY:
+            self.heard.set()
+        self.told = False
+        self.telling = asyncio.Lock()
+        self._objects: list[weakref.ref[FlowRun]] = []
+
+    def seen_as(self, flow_run: FlowRun) -> None:
+        """The engine has a new object for each attempt of a flow."""
+        if not any(known is flow_run for known in self.objects):
+            self._objects = [weakref.ref(each) for each in (*self.objects, flow_run)]
+            self.cancelled = self.cancelled or is_cancelled(flow_run.state)
+
+    @property
+    def objects(self) -> list[FlowRun]:
+        """The engine's objects of this run that are still there."""
+        return [known for each in self._objects if (known := each()) is not None]
+
+    @property
+    def ended(self) -> bool:
+        return all(map(internals.has_ended, self.objects))
+
+    def end_in(self, state: State[Any]) -> None:
+        """Have the engine leave the run in this state, whatever its flow raises."""
+        for each in self.objects:
+            internals.end_in(each, state)
+
+
+class Watch:
+    """Asks about all runs of this process that made a call; on the executor's loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._runs: dict[UUID, Run] = {}
+        self._lock = threading.Lock()
+        self._watching = False
+        self._wake = asyncio.Event()
+        self._inquiries: dict[internals.Server, _Inquiry] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def enter(self, contexts: Iterable[FlowRunContext]) -> list[Run]:
+        """Watch these flow runs from now on; what is known of them, in the same order."""
+        return [self._enter(each, each.flow_run) for each in contexts if each.flow_run is not None]
+
+    def _enter(self, context: FlowRunContext, flow_run: FlowRun) -> Run:
+        with self._lock:
+            run = self._runs.get(flow_run.id)
+            if run is None:
+                run = self._add(Run(context, flow_run))
+            run.seen_as(flow_run)
+            return run
+
+    def _add(self, run: Run) -> Run:
+        self._runs[run.id] = run
+        _hook_once(run.flow.on_cancellation_hooks if run.flow else [])
+        if not self._watching:
+            self._watching = True
+            self.begin(self._watch())
+        elif not run.heard.is_set():
+            self.loop.call_soon_threadsafe(self._wake.set)
+        return run
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Have something done on the loop, in the context of nobody's run."""
+        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self.loop)
+
+    def find(self, flow_run_id: UUID) -> Run | None:
+        return self._runs.get(flow_run_id)
+
+    def forget(self, flow_run_id: UUID) -> None:
+        """A flow run that was cancelled in this process begins anew."""
+        with self._lock:
+            self._runs.pop(flow_run_id, None)
+
+    def join(self, runs: Iterable[Run], call: Call) -> None:
+        """A call waits for its work, in these runs."""
+        with self._lock:
+            for run in runs:
+                if run.id not in self._runs:
+                    self._add(run)
+                run.calls.add(call)
+                if run.cancelled:  # it was found out after this call was let pass
+                    self.begin(self.end(run))
+
+    def leave(self, runs: Iterable[Run], call: Call) -> None:
+        with self._lock:
+            for run in runs:
+                run.calls.discard(call)
+
+    # --- on the loop
+
+    async def _watch(self) -> None:
+        while runs := self._alive():
+            try:
+                self._look(runs)
+            except Exception:  # one run's trouble must not stop the watch for the others
+                logger.exception("watching flow runs")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY)
+            self._wake.clear()
+
+    def _alive(self) -> list[Run]:
+        """Forget what is over. Hooks at a run's end still ask whether it was cancelled."""
+        with self._lock:
+            for run in list(self._runs.values()):
+                gone = not run.objects or (run.ended and not run.cancelled)
+                if gone and not run.calls:
+                    del self._runs[run.id]
+            left = list(self._runs.values())
+            self._watching = bool(left)
+        for server in self._inquiries.keys() - {run.server for run in left}:
+            self._inquiries.pop(server).close()
+        return left
+
+    def _look(self, runs: list[Run]) -> None:
+        for call in {call for run in runs for call in run.calls}:
+            call.look()
+        asked = [run for run in runs if not run.cancelled and not run.ended]
+        for server in {run.server for run in asked}:
+            self._inquiry(server).ask_when_due([run for run in asked if run.server == server])
+
+    def _inquiry(self, server: internals.Server) -> _Inquiry:
+        return self._inquiries.setdefault(server, _Inquiry(self.found))
+
+    def found(self, run: Run) -> None:
+        """The server says that a run is, or is being, cancelled."""
+        with self._lock:
+            run.cancelled = True
+            count = len(run.calls)
+        # A flow that swallows the news and returns is Completed, until this hook says otherwise.
+        _hook_once(run.flow.on_completion_hooks if run.flow else [])
+        logger.info("flow run %s is cancelled: so are its %d jobs", run.name, count)
+        if count:  # otherwise it has not ended: its next call ends it, or its flow's end
+            self.begin(self.end(run))
+
+    async def end(self, run: Run) -> None:
+        """Cancel what a run waits for, and when that has ended, tell Prefect that the run has."""
+        with self._lock:
+            run.cancelled = True
+            calls = list(run.calls)
+        for call in calls:
+            call.cancel()
+        results = [asyncio.wrap_future(call.result) for call in calls]
+        unconfirmed = (await asyncio.wait(results, timeout=CONFIRM))[1] if results else set()
+        await self._tell(run, unconfirmed=len(unconfirmed))
+        for call in calls:
+            call.run_was_cancelled()
+
+    async def _tell(self, run: Run, *, unconfirmed: int) -> None:
+        """Let the server, and the engine, know that a run has ended as cancelled."""
+        doubt = f" {unconfirmed} of them did not end within {CONFIRM:g} s." if unconfirmed else ""
+        state: State[Any] = Cancelled(message=MESSAGE + doubt)
+        async with run.telling:
+            if not run.told:
+                try:
+                    await self._inquiry(run.server).talk(
+                        run, lambda client: client.set_flow_run_state(run.id, state, force=True)
+                    )
+                    run.told = True
+                except Exception as error:  # noqa: BLE001 - its jobs tell what became of them
+                    logger.warning("telling Prefect that %s is cancelled: %r", run.name, error)
+        run.end_in(state)
+
+    async def first_answer(self, runs: Iterable[Run]) -> None:
+        """Wait until the server was heard of about these runs, or does not seem to answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_ANSWER):
+                for run in runs:
+                    await run.heard.wait()
+
+    async def ask(self, run: Run) -> bool:
+        """Ask the server now whether a run is cancelled; what is known when it does not answer."""
+        try:
+            found = await self._inquiry(run.server).talk(
+                run, lambda client: client.read_flow_run(run.id)
+            )
+        except Exception as error:  # noqa: BLE001 - not known
+            logger.warning("asking Prefect whether %s is cancelled: %r", run.name, error)
+            return run.cancelled
+        return run.cancelled or is_cancelled(found.state)
+
+
+class _Inquiry:
+    """The questions to one server, with a client of its own that is kept between them."""
+
+    def __init__(self, found: Callable[[Run], None]) -> None:
+        self._found = found
+        self._client: PrefectClient | None = None
+        self._opening = asyncio.Lock()
+        self._talks = 0
+        self._drop = False  # the client, as soon as nobody talks
+        self._asked_at = time.monotonic()
+        self._asking: asyncio.Task[None] | None = None
+        self._failed = False
+
+    def ask_when_due(self, runs: list[Run]) -> None:
+        """Begin a question, unless one is under way: nobody waits for its end."""
+        now = time.monotonic()
+        due = now - self._asked_at >= ASK_EVERY or not all(run.heard.is_set() for run in runs)
+        if due and (self._asking is None or self._asking.done()):
+            self._asked_at = now
+            self._asking = asyncio.get_running_loop().create_task(self._ask(runs))
+
+    async def _ask(self, runs: list[Run]) -> None:
+        by_id = {run.id: run for run in runs}
+        wanted = FlowRunFilter(
+            id=FlowRunFilterId(any_=list(by_id)),
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
+            ),
+        )
+        try:
+            found = await self.talk(
+                runs[0],
+                lambda client: client.read_flow_runs(flow_run_filter=wanted, limit=MOST_RUNS),
+                patience=PATIENCE,
+            )
+        except Exception as error:  # noqa: BLE001 - not known; it is asked again
+            if not self._failed:  # said once, not every 5 s
+                logger.warning("asking Prefect whether runs are being cancelled: %r", error)
+            self._failed = True
+        else:
+            self._failed = False
+            for each in found:
+                self._found(by_id[each.id])
+        for run in runs:
+            run.heard.set()
+
+    async def talk(
+        self, run: Run, say: Callable[[PrefectClient], Awaitable[T]], *, patience: float = TELL
+    ) -> T:
+        """Say something to the server about a run. Raises what the client raises."""
+        self._talks += 1
+        try:
+            async with asyncio.timeout(patience):
+                return await say(await self._opened(run))
+        except BaseException:
+            self._drop = True
+            raise
+        finally:
+            self._talks -= 1
+            await self._dropped()
+
+    async def _opened(self, run: Run) -> PrefectClient:
+        async with self._opening:
+            if self._client is None:
+                client = await internals.own_client(run.profile, run.settings)
+                self._client = await client.__aenter__()
+            return self._client
+
+    async def _dropped(self) -> None:
+        if self._drop and not self._talks and self._client is not None:
+            client, self._client, self._drop = self._client, None, False
+            await client.__aexit__(None, None, None)
+
+    def close(self) -> None:
+        """Nothing more is asked."""
+        self._drop = True
+        self._asking = asyncio.get_running_loop().create_task(self._dropped())
+
+
+def is_cancelled(state: State[Any] | None) -> bool:
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def _hook_once(hooks: list[FlowStateHook[Any, Any]]) -> None:
+    if end_as_cancelled not in hooks:
+        hooks.append(end_as_cancelled)
+
+
+async def end_as_cancelled(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook: the flow came to its end in a run that is, or was, being cancelled.
+
+    Prefect takes no other state from a run that is being cancelled, and leaves it so.
+    """
+    the_watch = watch()
+    run = the_watch.find(flow_run.id)
+    if run is None or not (run.cancelled or is_cancelled(state)):
+        return
+    run.told = run.told and is_cancelled(state)
+    await waited(the_watch.begin(the_watch.end(run)), CONFIRM + TELL)
+
+
+async def waited(work: Future[Any], seconds: float) -> None:
+    """Wait for something on the loop, whose end does not depend on whether anybody waits."""
+    await asyncio.wait([asyncio.wrap_future(work)], timeout=seconds)
+
+
+_watch: Watch | None = None
+_watch_lock = threading.Lock()
+
+
+def watch() -> Watch:
+    """This process's watch; a forked child gets its own, as it does an executor."""
+    global _watch
+    loop = executor().loop
+    with _watch_lock:
+        if _watch is None or _watch.loop is not loop:
+            _watch = Watch(loop)
+        return _watch
