@@ -269,7 +269,7 @@ def read_table(text: str) -> list[Row]:
     Raises:
         ValueError: it is neither such a table nor the sentence that there is no job.
     """
-    rows = []
+    rows: list[Row] = []
     columns: list[str] = []
     for line in text.split("\n"):
         words = line.split()
