@@ -299,6 +299,10 @@ def test_without_history_an_ended_job_is_unknown(pbs):
     pbs.fault("no-history")
     assert pbs.run("qstat", "-f", job)[::2] == (153, f"qstat: Unknown Job Id {job}\n")
     assert pbs.run("qdel", job)[0] == 153
+    # Read in its source: whoever asks for a history is told of no job at all, with status 0.
+    none = "PBS is not configured to maintain job history"
+    assert pbs.run("qstat", "-x", "-f", job)[::2] == (0, f"qstat: {none} {job}\n")
+    assert pbs.run("qselect", "-x") == (0, "", f"qselect: {none}\n")
     pbs.install(history=False)
     pbs.fault("no-history", on=False)
     assert pbs.run("qstat", "-f", job)[0] == 153

@@ -17,6 +17,7 @@ TICKET = Ticket(
 DEFAULT = PBSOptions().model_dump(mode="json")
 TABLE = {"status_dialect": "table", "history_flag": "-H"}
 EMPTY_QUEUE = Reply(0, "Stop time: never\n\nNo unfinished job found. \n")
+NOT_THERE = Reply(0, "Stop time: never\n\nNo finished job found.\n")
 EMPTY_HISTORY = Reply(0, "Stop time: never\n\nNo matching job found. \n")
 
 
@@ -45,3 +46,20 @@ def directives(*given: Any, **changes: Any) -> list[str]:
 def table(*rows: str) -> Reply:
     head = "JOB_ID JOB_NAME STATUS PROJECT QUEUE START_DATE"
     return Reply(0, "\n".join(["", head, *rows, ""]))
+
+
+def letters(**rows: str) -> Reply:
+    """The table of `qstat ID...`: letters by the jobs' numbers (`_68="R"`)."""
+    head = (
+        "Job id            Name             User              Time Use S Queue\n"
+        "----------------  ---------------- ----------------  -------- - -----\n"
+    )
+    cells = ((f"{number[1:]}.opbs", letter) for number, letter in rows.items())
+    return Reply(
+        0,
+        head
+        + "".join(
+            f"{job_id:17} {'htag':16} {'hpcuser':17} {0:>8} {letter} workq\n"
+            for job_id, letter in cells
+        ),
+    )

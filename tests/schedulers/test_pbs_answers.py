@@ -10,14 +10,18 @@ from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Submission, Unclear
+from hpc_prefect.schedulers.pbs import PBSScheduler
 
 from .pbs_rig import (
     PBS,
     TABLE,
     TICKET,
+    letters,
     spec,
 )
 from .recorded import converse, recorded, search
+
+BOTH = letters(_68="R", _69="F")
 
 # --- submitting
 
@@ -168,6 +172,7 @@ def test_json_that_holds_the_first_job_only_loses_none() -> None:
         PBS.observe(["68.opbs", "69.opbs"], {}),
         recorded("multi_ids", "qstat_number_only"),
         recorded("multi_ids", "qstat_xf_both"),
+        letters(_69="F"),
     )
     assert isinstance(answer, dict)
     assert answer.keys() == {"68.opbs", "69.opbs"}
@@ -179,6 +184,7 @@ def test_json_that_cannot_be_parsed_is_asked_for_as_text(broken: str) -> None:
         PBS.observe(["68.opbs", "69.opbs"], {}),
         Reply(0, broken),
         recorded("multi_ids", "qstat_xf_both"),
+        BOTH,
     )
     assert commands[1] == "qstat -E -x -f 68.opbs 69.opbs"
     assert isinstance(answer, dict)
@@ -189,8 +195,9 @@ def test_the_text_dialect_asks_for_text_at_once() -> None:
     answer, commands = converse(
         PBS.observe(["68.opbs", "69.opbs"], {"status_dialect": "text"}),
         recorded("multi_ids", "qstat_xf_both"),
+        BOTH,
     )
-    assert commands == ["qstat -E -x -f 68.opbs 69.opbs"]
+    assert commands == ["qstat -E -x -f 68.opbs 69.opbs", "qstat -E -x 68.opbs 69.opbs"]
     assert isinstance(answer, dict)
     assert answer.keys() == {"68.opbs", "69.opbs"}
 
@@ -198,9 +205,9 @@ def test_the_text_dialect_asks_for_text_at_once() -> None:
 def test_an_old_qstat_is_asked_for_text_about_many_and_for_json_about_one() -> None:
     old = {"one_connection": False}
     _, commands = converse(
-        PBS.observe(["68.opbs", "69.opbs"], old), recorded("multi_ids", "qstat_xf_both")
+        PBS.observe(["68.opbs", "69.opbs"], old), recorded("multi_ids", "qstat_xf_both"), BOTH
     )
-    assert commands == ["qstat -x -f 68.opbs 69.opbs"]
+    assert commands == ["qstat -x -f 68.opbs 69.opbs", "qstat -x 68.opbs 69.opbs"]
     one = recorded("end_exit0", "finished_qstat_xf_json")
     _, commands = converse(PBS.observe(["29.opbs"], old), one)
     assert commands == ["qstat -x -f -F json 29.opbs"]
@@ -210,10 +217,10 @@ def test_without_one_connection_only_the_jobs_that_pbs_names_are_absent() -> Non
     old = {"one_connection": False, "status_dialect": "text"}
     both = recorded("multi_ids", "qstat_xf_both")
     reply = Reply(153, both.stdout, "qstat: Unknown Job Id 888888.opbs\n")
-    answer, _ = converse(PBS.observe(["68.opbs", "69.opbs", "888888.opbs"], old), reply)
+    answer, _ = converse(PBS.observe(["68.opbs", "69.opbs", "888888.opbs"], old), reply, BOTH)
     assert isinstance(answer, dict)
     assert answer.keys() == {"68.opbs", "69.opbs"}
-    answer, _ = converse(PBS.observe(["68.opbs", "70.opbs"], old), reply)
+    answer, _ = converse(PBS.observe(["68.opbs", "70.opbs"], old), reply, letters(_68="R"))
     assert isinstance(answer, dict)
     assert answer["70.opbs"] == NoAnswer("exit status 153, qstat: Unknown Job Id 888888.opbs")
     assert converse(PBS.observe(["70.opbs"], old), Reply(0, ""))[0] == {
@@ -265,6 +272,7 @@ def test_an_id_of_another_server_does_not_silence_the_others_in_the_text_either(
         PBS.observe(["1.other", "68.opbs", "69.opbs"], {"status_dialect": "text"}),
         Reply(1, "", "qstat: illegally formed job identifier: 1.other\n"),
         recorded("multi_ids", "qstat_xf_both"),
+        BOTH,
     )
     assert commands[1] == "qstat -E -x -f 68.opbs 69.opbs"
     assert isinstance(answer, dict)
@@ -302,7 +310,7 @@ def test_a_question_that_failed_is_no_answer(reply: Reply) -> None:
 
 def test_a_text_that_is_cut_off_is_no_answer() -> None:
     whole = recorded("end_exit3", "finished_qstat_xf").stdout
-    cut = whole[: whole.index("    Exit_status")]
+    cut = whole[: whole.index("    Exit_status") + 9]
     answer, _ = converse(PBS.observe(["30.opbs"], {"status_dialect": "text"}), Reply(0, cut))
     assert answer == NoAnswer(f"an answer of qstat -f cannot be used: it is cut off: {cut[:200]!r}")
 
@@ -329,13 +337,41 @@ def test_an_option_that_a_site_does_not_know_is_named(dialect: str) -> None:
     assert answer == NoAnswer(said)
 
 
-def test_a_server_that_keeps_no_history_is_named() -> None:
-    reply = Reply(0, "", "qstat: PBS is not configured to maintain job history\n")
-    answer, _ = converse(PBS.observe(["37.opbs"], {}), reply)
-    assert answer == NoAnswer(
-        "exit status 0, qstat: PBS is not configured to maintain job history; set"
-        " pbs.history_flag of the HPC profile to 'none'"
+def test_a_server_without_history_is_asked_without_it_from_then_on() -> None:
+    pbs = PBSScheduler()
+    none = Reply(0, "", "qstat: PBS is not configured to maintain job history 69.opbs\n")
+    answer, commands = converse(
+        pbs.observe(["69.opbs"], {}),
+        none,
+        recorded("finished_without_x", "f_json"),
+        recorded("unknown_id", "x_f"),
     )
+    assert answer == {"69.opbs": NoAnswer(recorded("unknown_id", "x_f").said)} or answer == {}
+    assert commands[1:] == ["qstat -E -f -F json 69.opbs", "qstat -E -f 69.opbs"]
+    for dialogue in (pbs.observe(["69.opbs"], {}), search(pbs, "htag", {})):
+        assert " -x" not in str(next(dialogue))
+
+
+def test_without_history_a_job_without_a_record_is_lost_once_it_is_surely_absent() -> None:
+    told, profile = PBSScheduler(), PBSScheduler()
+    quiet = Reply(0, "", "qselect: PBS is not configured to maintain job history\n")
+    answer, commands = converse(search(told, "htag", {}), quiet, Reply(0))
+    assert (answer, commands) == ({}, ["qselect -x -N htag", "qselect -N htag"])
+    next(profile.observe(["69.opbs"], {"history_flag": "none"}))
+    for pbs in (told, profile):
+        assert pbs.patience.lost == pbs.patience.absent
+    assert PBSScheduler().patience.lost > PBS.patience.absent
+
+
+@pytest.mark.parametrize("dialect", ["json", "text"])
+def test_a_job_that_was_moved_to_another_server_is_listed_no_more(dialect: str) -> None:
+    text = recorded("end_exit0", "finished_qstat_xf").stdout.replace("state = F", "state = M")
+    data = recorded("end_exit0", "finished_qstat_xf_json").stdout.replace(
+        '"job_state":\t"F"', '"job_state":\t"M"'
+    )
+    replies = [Reply(0, data)] if dialect == "json" else [Reply(0, text), letters(_29="M")]
+    answer, _ = converse(PBS.observe(["29.opbs"], {"status_dialect": dialect}), *replies)
+    assert answer == {}
 
 
 @given(st.integers(0, 255) | st.none(), st.text("{}FJob Id:=\n\t 7.s", max_size=60))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc_prefect.job.spec import Executable
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.pbs import PBSScheduler
 
@@ -298,6 +299,22 @@ def test_odd_but_printable_paths_are_handed_over_as_they_are() -> None:
         ("-W stageout=a@b:c", "declare inputs and expected_outputs"),
         ("-W Output_Path=/x", "output goes to the job folder"),
         ("-W Job_Name=x", "the job's name is how it is found again"),
+        ("-W job_name=x", "the job's name is how it is found again"),
+        ("-W BLOCK=TRUE", "qsub would wait for the job's end"),
+        ("-Wumask=22,Block=true", "qsub would wait for the job's end"),
+        ("-W ARRAY_indices_submitted=1-3", "one call is one job"),
+        ("-W max_run_subjobs=3", "one call is one job"),
+        ("-W join_path=oe", "output goes to the job folder"),
+        ("-W output_path=/x", "output goes to the job folder"),
+        ("-W sandbox=PRIVATE", "output goes to the job folder"),
+        ("-W QUEUE=x", "set queue_cpu or queue_gpu"),
+        ("-W Shell_Path_List=/bin/sh", "the script is one for bash and says so itself"),
+        (
+            "-W variable_list=A=1",
+            "PBS damages the values of variables; set environment in the HPC profile",
+        ),
+        ("-v EVIL", "the flow's own value would be taken, whatever it holds; write NAME=value"),
+        ("-v A=1,EVIL", "the flow's own value would be taken, whatever it holds; write NAME=value"),
         ("-W Rerunable=y", "set pbs.requeue"),
         ("-W Account_Name=x", "set project_cpu or project_gpu"),
         ("-k oe", "the output would stay on the node; with d (as in doe) it is written directly"),
@@ -372,3 +389,35 @@ def test_no_accepted_value_begins_a_line_of_its_own(values: dict[str, str]) -> N
             assert len(line.splitlines()) == 1
             assert line.startswith("#PBS -")
             assert line.isprintable()
+
+
+CRLF = "a\r\nb"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"arguments": (CRLF,)}, "an argument"),
+        ({"environment": {"A": CRLF}}, "environment A"),
+        ({"expected_outputs": (CRLF,)}, "an expected output"),
+        (
+            {"executable": Executable(path="/bin/true", setup=("module load x\r",))},
+            "a line of setup",
+        ),
+        ({"executable": Executable(path="/bin/true", environment={"B": CRLF})}, "environment B"),
+    ],
+)
+def test_the_end_of_a_windows_line_is_refused_by_the_name_of_its_value(
+    changes: dict[str, Any], what: str
+) -> None:
+    (problem,) = PBS.problems(dataclasses.replace(spec(), **changes))
+    assert problem.startswith(f"{what} is ")
+    assert "qsub takes no script that holds CR-LF" in problem
+
+
+@given(st.text(st.characters(exclude_characters="\r")), st.text())
+def test_a_value_without_it_is_taken(value: str, other: str) -> None:
+    given_ = dataclasses.replace(
+        spec(), arguments=(value, other.replace("\n", "\r")), environment={"A": value}
+    )
+    assert PBS.problems(given_) == []

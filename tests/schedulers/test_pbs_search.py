@@ -14,6 +14,7 @@ from hpc_prefect.schedulers.base import NoAnswer
 from .pbs_rig import (
     EMPTY_HISTORY,
     EMPTY_QUEUE,
+    NOT_THERE,
     PBS,
     TABLE,
     table,
@@ -30,9 +31,15 @@ def test_a_sites_table_is_asked_for_queue_history_and_records() -> None:
         PBS.observe(["41.opbs", "42.opbs", "43.opbs"], options),
         table("41 htag RUNNING p q 10/08 18:55:33"),
         table("42 hother FINISH p q 10/08 18:55:33"),
+        NOT_THERE,
         Reply(0, "Stop time: never\n" + record.stdout),
     )
-    assert commands == ["qstat -ll", "qstat -ll -H", "qstat -H -f 42.opbs"]
+    assert commands == [
+        "qstat -ll",
+        "qstat -ll -H",
+        "qstat -ll -H 43.opbs",
+        "qstat -H -f 42.opbs",
+    ]
     assert isinstance(answer, dict)
     assert answer["41.opbs"] == Observation(id="41.opbs", state=JobState.RUNNING, word="RUNNING")
     assert answer["42.opbs"].cause is Reason.WALLTIME  # type: ignore[union-attr]
@@ -47,7 +54,28 @@ def test_a_table_is_enough_where_the_site_prints_no_records() -> None:
 
 
 def test_a_job_that_neither_table_lists_is_absent() -> None:
-    assert converse(PBS.observe(["42.opbs"], TABLE), EMPTY_QUEUE, EMPTY_HISTORY)[0] == {}
+    replies = (EMPTY_QUEUE, EMPTY_HISTORY, NOT_THERE)
+    assert converse(PBS.observe(["42.opbs"], TABLE), *replies)[0] == {}
+
+
+def test_a_job_that_ended_before_what_the_history_lists_is_asked_for_by_its_id() -> None:
+    """A site's history lists three days and a hundred rows, and takes ids."""
+    answer, commands = converse(
+        PBS.observe(["42.opbs"], TABLE),
+        EMPTY_QUEUE,
+        table("99 hother FINISH p q --"),
+        table("42 htag FINISH p q --"),
+        recorded("end_walltime_exceeded", "finished_qstat_xf"),
+    )
+    assert commands[2] == "qstat -H 42.opbs"
+    assert isinstance(answer, dict)
+    assert answer["42.opbs"].cause is Reason.WALLTIME  # type: ignore[union-attr]
+
+
+def test_while_the_history_does_not_answer_by_id_a_job_is_not_absent() -> None:
+    down = Reply(255, "", "cannot connect")
+    answer, _ = converse(PBS.observe(["42.opbs"], TABLE), EMPTY_QUEUE, EMPTY_HISTORY, down)
+    assert answer == {"42.opbs": NoAnswer(down.said)}
 
 
 def test_a_table_without_history_is_one_question() -> None:
@@ -181,8 +209,6 @@ def test_a_search_that_failed_is_no_answer() -> None:
     answer = converse(search(PBS, "htag", {}), refused)[0]
     assert isinstance(answer, NoAnswer)
     assert "see pbs.one_connection (-E), pbs.history_flag (-x, -H)" in answer.said
-    quiet = Reply(0, "", "qselect: PBS is not configured to maintain job history")
-    assert isinstance(converse(search(PBS, "htag", {}), quiet)[0], NoAnswer)
 
 
 def test_a_job_that_was_found_but_cannot_be_told_of_makes_the_search_fail() -> None:

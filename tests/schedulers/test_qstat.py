@@ -76,8 +76,9 @@ def test_what_an_environment_does_to_the_json_leaves_the_rest_readable(step: str
     assert (held.state, held.tag) == (JobState.HELD, "STDIN")
 
 
-def test_a_newline_in_the_environment_leaves_the_rest_of_the_text_readable() -> None:
-    assert seen("json_environments", "env_newline_qstat_f").state is JobState.HELD
+def test_a_record_with_a_newline_in_the_environment_tells_only_that_it_is_there() -> None:
+    text = recorded("json_environments", "env_newline_qstat_f").stdout
+    assert list(qstat.read_text(text).values()) == [{}]
 
 
 def test_a_bytes_that_is_no_text_leaves_the_json_readable() -> None:
@@ -107,10 +108,30 @@ def test_json_without_jobs_lists_none() -> None:
 
 
 @pytest.mark.parametrize("lost", range(1, 400, 7))
-def test_a_text_that_is_cut_off_is_told(lost: int) -> None:
+def test_a_text_that_is_cut_off_is_told_and_its_job_has_not_ended_without_a_code(lost: int) -> None:
     text = recorded("end_exit3", "finished_qstat_xf").stdout
-    with pytest.raises(ValueError, match="it is cut off"):
-        qstat.read_text(text[:-lost])
+    cut = text[:-lost]
+    if not cut.endswith("\n"):
+        with pytest.raises(ValueError, match="it is cut off"):
+            qstat.read_text(cut)
+        return
+    (record,) = qstat.read_text(cut).values()
+    assert record.get("Exit_status", "3") == "3"
+    assert bool(record) == ("Exit_status" in cut)
+
+
+def test_a_text_that_ends_without_an_empty_line_is_whole() -> None:
+    text = recorded("end_exit3", "finished_qstat_xf").stdout
+    assert qstat.read_text(text.rstrip("\n") + "\n") == qstat.read_text(text)
+
+
+def test_an_attribute_that_json_gives_twice_makes_it_no_answer() -> None:
+    text = recorded("end_exit0", "finished_qstat_xf_json").stdout
+    forged = text.replace('"job_state":', '"job_state":\t"R",\n"job_state":', 1)
+    with pytest.raises(ValueError, match="two"):
+        qstat.read_json(forged)
+    twice = text.replace('"Variable_List":\t{', '"Variable_List":\t{"A": 1, "A": 2,', 1)
+    assert qstat.read_json(twice)["29.opbs"]["job_state"] == "F"
 
 
 def test_a_table_in_the_place_of_records_is_told() -> None:

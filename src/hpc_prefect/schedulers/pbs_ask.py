@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.schedulers import qstat as reading
 from hpc_prefect.schedulers.base import NoAnswer
 
 #: A hung server blocks every command without end.
@@ -17,7 +18,12 @@ _UTC = {"TZ": "UTC"}
 #: modulo 256 (not known, has finished).
 WHOLE = (0, 153, 35)
 
+#: In `qselect`'s words too; their exit status is 0 all the same. Read in the source of 23.06.
 _NO_HISTORY = "not configured to maintain job history"
+
+
+class NoHistory(NoAnswer):
+    """The server keeps no record of ended jobs, and answers nothing to who asks for them."""
 
 
 def at_once(options: Mapping[str, object]) -> bool:
@@ -54,7 +60,7 @@ def qselect(*words: str) -> Command:
 def option_refused(reply: Reply) -> NoAnswer | None:
     """A sentence for a command that knows no such option, or has no history to show."""
     if _NO_HISTORY in reply.stderr:
-        return NoAnswer(f"{reply.said}; set pbs.history_flag of the HPC profile to 'none'")
+        return NoHistory(reply.said)
     if reply.code == 2 or "invalid option" in reply.stderr or "usage:" in reply.stderr.lower():
         said = Reply(reply.code, stderr=re.split(r"\s*usage:", reply.stderr, flags=re.I)[0]).said
         return NoAnswer(
@@ -68,3 +74,15 @@ def option_refused(reply: Reply) -> NoAnswer | None:
 def number(job_id: str) -> str:
     """A site may print an id without its server, or with another name of it."""
     return job_id.partition(".")[0]
+
+
+def table_rows(reply: Reply) -> list[reading.Row] | NoAnswer:
+    """The rows of a site's own table."""
+    if refused := option_refused(reply):
+        return refused
+    if reply.code != 0:
+        return NoAnswer(reply.said)
+    try:
+        return reading.read_table(reply.stdout)
+    except ValueError as error:
+        return NoAnswer(f"an answer of qstat cannot be used: {error}: {reply.stdout[:200]!r}")

@@ -10,14 +10,28 @@ from collections.abc import Mapping, Sequence
 
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.state import JobState, Observation
-from hpc_prefect.schedulers import pbs_ask, qstat
-from hpc_prefect.schedulers.base import Answer, Found, NoAnswer
-from hpc_prefect.schedulers.base import by_name as sorted_by_name
+from hpc_prefect.schedulers import pbs_ask, pbs_status, qstat
+from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, by_name
+from hpc_prefect.schedulers.pbs_ask import NoHistory
 
 Ids = dict[str, list[str]]
 
 
-def by_name(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Ids | NoAnswer]:
+def find(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Found | NoAnswer]:
+    """All jobs with these names; see `Scheduler.find`."""
+    if options.get("status_dialect") == "table":
+        return (yield from _in_table(tags, options))
+    ids = yield from _by_name(tags, options)
+    if isinstance(ids, NoAnswer):
+        return ids
+    wanted = [each for some in ids.values() for each in some]
+    answer = (yield from pbs_status.observe(wanted, options)) if wanted else {}
+    if isinstance(answer, NoAnswer):
+        answer = dict.fromkeys(wanted, answer)
+    return _told(ids, answer)
+
+
+def _by_name(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Ids | NoAnswer]:
     """The ids of the jobs with these names."""
     listed = list(tags) if len(tags) == 1 else (yield from _listed(tags, options))
     if isinstance(listed, NoAnswer):
@@ -38,8 +52,9 @@ def _listed(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[list
     shown: set[str] = set()
     for listing in pbs_ask.listings(options):
         reply = yield pbs_ask.qstat(*listing, "-w", "-u", user)
-        if pbs_ask.option_refused(reply):
-            return list(tags)
+        refused = pbs_ask.option_refused(reply)
+        if refused:
+            return refused if isinstance(refused, NoHistory) else list(tags)
         if reply.code != 0:
             return NoAnswer(reply.said)
         names = qstat.read_names(reply.stdout, width=max(map(len, tags)))
@@ -49,7 +64,7 @@ def _listed(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[list
     return [tag for tag in tags if tag in shown]
 
 
-def told(ids: Ids, answer: Answer) -> Found:
+def _told(ids: Ids, answer: Answer) -> Found:
     """What is known of the jobs with these ids, by their names. One that left meanwhile was there.
 
     PBS compares names itself: what a record calls the job is not asked again.
@@ -74,14 +89,14 @@ def told(ids: Ids, answer: Answer) -> Found:
 # --- in a site's own table
 
 
-def in_table(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Found | NoAnswer]:
+def _in_table(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Found | NoAnswer]:
     """The jobs in the tables of queue and history, which may cut names and ids."""
     found: dict[str, dict[str, Observation]] = {tag: {} for tag in tags}
     untold: dict[str, NoAnswer] = {}
     for listing in pbs_ask.listings(options):
         if not found:
             break
-        rows = table_rows((yield pbs_ask.qstat(*pbs_ask.words(options), *listing)))
+        rows = pbs_ask.table_rows((yield pbs_ask.qstat(*pbs_ask.words(options), *listing)))
         if isinstance(rows, NoAnswer):
             return rows
         maybe = {row.id: row for row in rows if any(_may_be(row.name, tag) for tag in found)}
@@ -102,9 +117,10 @@ def _by_records(reply: Reply, tags: Sequence[str], rows: Sequence[qstat.Row]) ->
         records = qstat.read_text(reply.stdout) if reply.code in pbs_ask.WHOLE else {}
     except ValueError:
         records = {}
+    records = {job_id: record for job_id, record in records.items() if record}
     if {pbs_ask.number(row.id) for row in rows} <= {pbs_ask.number(job_id) for job_id in records}:
         seen = [qstat.record_observation(*each) for each in records.items()]
-        return sorted_by_name(tags, seen)
+        return by_name(tags, seen)
     found: Found = {}
     for tag in tags:
         maybe = [row for row in rows if _may_be(row.name, tag)]
@@ -127,15 +143,3 @@ def _may_be(name: str, tag: str) -> bool:
     """Whether a name in a column, perhaps a narrow one, is the tag or its beginning."""
     shown = name.rstrip("*.+")
     return name == tag or (len(shown) >= 8 and tag.startswith(shown))
-
-
-def table_rows(reply: Reply) -> list[qstat.Row] | NoAnswer:
-    """The rows of a site's own table."""
-    if refused := pbs_ask.option_refused(reply):
-        return refused
-    if reply.code != 0:
-        return NoAnswer(reply.said)
-    try:
-        return qstat.read_table(reply.stdout)
-    except ValueError as error:
-        return NoAnswer(f"an answer of qstat cannot be used: {error}: {reply.stdout[:200]!r}")

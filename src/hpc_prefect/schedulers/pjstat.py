@@ -94,7 +94,7 @@ _STATISTICS = "Job Statistical Information"
 _STATISTIC = re.compile(r"^ *(PJM CODE|REASON) +: *(.*?) *$", re.MULTILINE)
 
 #: Sentences of sites that replace `pjstat` by a command of their own (assumed).
-_NO_JOB = re.compile(r"^No (unfinished|matching) job found\.\s*$", re.MULTILINE)
+_NO_JOB = re.compile(r"^No (unfinished|finished|matching) job found\.\s*$", re.MULTILINE)
 _HEADER = re.compile(r"\bJOB_ID +.*\bST(ATUS)?\b.*")
 _ROW = re.compile(r"\d+(_\d+|\[\d+\])? ", re.ASCII)
 _NOTE = re.compile(r"\[INFO\.?\] .*")
@@ -120,6 +120,9 @@ def read_table(text: str) -> list[Record]:
             columns = list(re.finditer(r"\S+", header[0]))
         elif columns and _ROW.match(line + " "):
             found.append(_record(line, columns))
+            ids = [record["JOB_ID"] for record in found]
+            if ids[-1] in ids[:-1]:
+                raise ValueError(f"it has the job {ids[-1]} twice")
     if columns or _NO_JOB.search(text):
         return found
     if any(line.strip() and not _NOTE.fullmatch(line.strip()) for line in text.split("\n")):

@@ -12,15 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation, signal_name
 
 #: One job's attributes as text; those of a group with a dot, such as `resources_used.mem`.
 Record = dict[str, str]
+T = TypeVar("T")
 
-#: The letters of `job.h`. M (moved to another server) is none of ours: unknown.
+#: The letters of `job.h`, but for the next one.
 _STATES = {
     "Q": JobState.QUEUED,
     "W": JobState.QUEUED,  # for its start time
@@ -35,6 +36,9 @@ _STATES = {
     "X": JobState.ENDED,
     "C": JobState.ENDED,  # Torque's word; assumed
 }
+
+#: The server has handed the job to another one and tells no more of it: as good as not listed.
+MOVED = "M"
 
 #: What substates say of a job that ended (`job.h`), and of one that is held.
 _TERMINATED, _FINISHED, _FAILED = "91", "92", "93"
@@ -91,10 +95,18 @@ _TABLE_STATES = {
     "FINISH": JobState.ENDED,
     "EXPIRED": JobState.ENDED,
 }
-_TABLE_EMPTY = re.compile(r"^No (unfinished|matching) job found\.\s*$", re.MULTILINE)
+_TABLE_EMPTY = re.compile(r"^No (unfinished|finished|matching) job found\.\s*$", re.MULTILINE)
 
 #: Below the heads of the table of `qstat -u`.
-_DASHES = re.compile(r"-+( -+)+ *")
+_DASHES = re.compile(r"-+( +-+)+ *")
+
+#: A line of a record. The names are words, those of resources with a dot.
+_ATTRIBUTE = re.compile(r" {4}([A-Za-z][\w.-]*) = (.*)", re.ASCII)
+#: Where PBS's own variables stand; the arguments of `qsub` may name them.
+_ENVIRONMENT = ("Variable_List", "Submit_arguments", "submit_args")
+_LETTER = re.compile(r"[A-Z]")
+#: A value that cannot be told, because it was given twice.
+_TWICE = object()
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TIME = re.compile(r"[A-Z][a-z]{2} +([A-Z][a-z]{2}) +(\d+) (\d+):(\d+):(\d+) (\d{4})", re.ASCII)
@@ -112,7 +124,7 @@ def read_json(text: str) -> dict[str, Record]:
         ValueError: it cannot be parsed: PBS prints what is no JSON for some environments.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     jobs = document.get("Jobs", {}) if isinstance(document, dict) else None
@@ -121,11 +133,20 @@ def read_json(text: str) -> dict[str, Record]:
     return {job_id: _flat(attributes) for job_id, attributes in jobs.items()}
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two of one name tell nothing, but where a user chose the names."""
+    found = dict(pairs)
+    twice = len(found) < len(pairs)
+    return found | dict.fromkeys((name for name, _ in pairs), _TWICE) if twice else found
+
+
 def _flat(attributes: Any) -> Record:
     if not isinstance(attributes, dict):
         raise ValueError("a job is no object")
     flat: Record = {}
     for name, value in attributes.items():
+        if value is _TWICE:
+            raise ValueError(f"it has two {name}")
         if isinstance(value, dict):
             flat |= {f"{name}.{part}": str(inner) for part, inner in value.items()}
         else:
@@ -136,28 +157,69 @@ def _flat(attributes: Any) -> Record:
 def read_text(text: str) -> dict[str, Record]:
     """The jobs in an answer of `qstat -f`: `Job Id:` and attributes, long lines wrapped.
 
+    A variable's value may hold newlines, and what looks like attributes, or like jobs. A record in
+    which that may be the case is empty: that there is one is all that it tells.
+
     Raises:
         ValueError: it holds something but no record, or was cut off: without its last lines a
             record would tell of an end without an exit status.
     """
-    found: dict[str, Record] = {}
-    record: Record | None = None
-    name = ""
-    for line in text.split("\n"):
-        if line.startswith("Job Id: "):
-            record, name = {}, ""
-            found[line.removeprefix("Job Id: ").strip()] = record
-        elif record is None:
-            continue  # a site's banner
-        elif line.startswith("\t") and name:
-            record[name] += line[1:]
-        elif line.startswith("    ") and " = " in line:
-            name, _, value = line[4:].partition(" = ")  # a blank at the end belongs to a long value
-            record[name] = value
-    if text.strip() and not found:
+    blocks = re.split(r"^Job Id: ", text, flags=re.MULTILINE)[1:]
+    if text.strip() and not blocks:
         raise ValueError("it holds no record of a job")
-    if found and not text.endswith("\n\n"):
+    if blocks and not text.endswith("\n"):
         raise ValueError("it is cut off")
+    found: dict[str, Record] = {}
+    for block in blocks:
+        head, _, rest = block.partition("\n")
+        job_id = head.strip()
+        record = {} if job_id in found else _record(rest)
+        if not block.endswith("\n\n") and not {"Exit_status", "exit_status"} & record.keys():
+            record = {}  # it may have been cut off before that
+        found[job_id] = record
+    return found
+
+
+def _record(text: str) -> Record:
+    """A block's attributes; none when a user's text may be among them.
+
+    PBS writes the environment with its own PBS_O_QUEUE and PBS_O_HOST behind the user's variables.
+    So behind a value with newlines these stand in what looks like another attribute, or in a line
+    that is none; and what a value imitates stands there twice.
+    """
+    record: Record = {}
+    name = ""
+    for line in text.rstrip("\n").split("\n"):
+        if line.startswith("\t") and name:
+            record[name] += line[1:]
+            continue
+        match = _ATTRIBUTE.fullmatch(line)
+        if match is None or match[1] in record:
+            return {}
+        name = match[1]
+        record[name] = match[2]  # a blank at the end belongs to a long value
+    mixed = any("PBS_O_" in value for name, value in record.items() if name not in _ENVIRONMENT)
+    return {} if mixed else record
+
+
+def read_letters(text: str) -> dict[str, str]:
+    """The letters of the jobs' states in the tables of `qstat ID...`, by ids that may be cut.
+
+    Raises:
+        ValueError: it is no such table, or a job is in it twice.
+    """
+    found: dict[str, str] = {}
+    place = 0
+    for line in text.split("\n"):
+        if _DASHES.fullmatch(line):
+            place = line.find(" - ") + 1
+        elif place and line.strip():
+            job_id, letter = line.split()[0].rstrip("*"), line[place - 1 : place + 2].strip()
+            if not job_id[0].isdecimal() or not _LETTER.fullmatch(letter) or job_id in found:
+                raise ValueError("a line of it is no job, or one that is there twice")
+            found[job_id] = letter
+    if text.strip() and not place:
+        raise ValueError("it is no table of jobs")
     return found
 
 
@@ -207,7 +269,7 @@ def read_table(text: str) -> list[Row]:
     Raises:
         ValueError: it is neither such a table nor the sentence that there is no job.
     """
-    rows = []
+    rows: list[Row] = []
     columns: list[str] = []
     for line in text.split("\n"):
         words = line.split()
@@ -218,6 +280,8 @@ def read_table(text: str) -> list[Row]:
         elif columns and words and re.match(r"\d", words[0]):
             # A row may hold blanks, but only to the right of these columns (a date and a time).
             row = dict(zip(columns, words, strict=False))
+            if row["JOB_ID"] in [each.id for each in rows]:
+                raise ValueError(f"it has the job {row['JOB_ID']} twice")
             rows.append(Row(row["JOB_ID"], row.get("JOB_NAME", ""), row.get("STATUS", "")))
     if not columns and _TABLE_EMPTY.search(text):
         return []
@@ -238,15 +302,20 @@ def row_observation(row: Row) -> Observation:
     return Observation(id=row.id, state=state, word=row.word)
 
 
-def record_observation(job_id: str, record: Mapping[str, str]) -> Observation:
-    """What a full record says."""
+def record_observation(
+    job_id: str, record: Mapping[str, str], *, codes: bool = True
+) -> Observation:
+    """What a full record says; without `codes`, what is left of one: an end then has no cause."""
     word = record.get("job_state", "")
     state = _STATES.get(word, JobState.UNKNOWN)
     if state is JobState.HELD and _waits_for_jobs(record):
         state = JobState.QUEUED
     ended = state is JobState.ENDED
     code = _exit_status(record) if ended else None
-    cause, message = _end(record, code) if ended else _waiting(record, state)
+    if ended:
+        cause, message = _end(record, code) if codes else (None, "")
+    else:
+        cause, message = _waiting(record, state)
     signal = code - 256 if code is not None and code > 256 else 0
     # 256 + n is what the shell above would call 128 + n; below 0 it is no code of the program's.
     shown = 128 + signal if signal else code

@@ -35,23 +35,36 @@ _REFUSED = {
     "-q": "set queue_cpu or queue_gpu",
     "-r": "set pbs.requeue",
 }
-#: Attributes that `-W name=value` sets past the options above.
+#: Attributes that `-W name=value` sets past the options above, in small letters: PBS reads the
+#: names in any, and takes every attribute of a job there, in no list of the manual.
 _REFUSED_ATTRIBUTES = {
     "block": "qsub would wait for the job's end",
-    "interactive": "nobody would be there to type",
+    **dict.fromkeys(
+        ("interactive", "forward_x11", "forward_x11_cookie", "forward_x11_port"),
+        "nobody would be there to type",
+    ),
     **dict.fromkeys(("stagein", "stageout"), "declare inputs and expected_outputs"),
     **dict.fromkeys(
-        ("Output_Path", "Error_Path", "Join_Path", "Keep_Files", "Remove_Files"),
+        ("output_path", "error_path", "join_path", "keep_files", "remove_files", "sandbox"),
         "output goes to the job folder",
     ),
-    "Job_Name": "the job's name is how it is found again",
-    "Rerunable": "set pbs.requeue",
-    "Resource_List": "set the execution profile, or pbs.extra_l",
-    "array_indices_submitted": "one call is one job",
+    "job_name": "the job's name is how it is found again",
+    "rerunable": "set pbs.requeue",
+    "resource_list": "set the execution profile, or pbs.extra_l",
+    "queue": "set queue_cpu or queue_gpu",
+    **dict.fromkeys(
+        ("array_indices_submitted", "array_indices_remaining", "array", "max_run_subjobs"),
+        "one call is one job",
+    ),
+    **dict.fromkeys(
+        ("shell_path_list", "executable", "argument_list"),
+        "the script is one for bash and says so itself",
+    ),
+    "variable_list": "PBS damages the values of variables; set environment in the HPC profile",
 }
 
 #: Where else a project can be named: what an option for it would contradict.
-_ACCOUNT_ATTRIBUTES = {"-A": "Account_Name", "-P": "project", "-W group_list": "group_list"}
+_ACCOUNT_ATTRIBUTES = {"-A": "account_name", "-P": "project", "-W group_list": "group_list"}
 
 #: PBS keeps paths in 1024 bytes; the job folder is this much longer than `work_dir`.
 _LONGEST_WORK_DIR = 800
@@ -173,7 +186,7 @@ def problems(spec: JobSpec) -> list[str]:
         "pbs.place": str(options.get("place", "")),
     }
     found = [text for what, value in named.items() for text in value_problems(what, value)]
-    found += _path_problems(spec.work_dir)
+    found += _path_problems(spec.work_dir) + _line_end_problems(spec)
     found += _chunk_problems(spec) if _style(spec) == "select" else _other_style_problems(spec)
     found += _extra_problems(options)
     for line in options.get("directives", ()):
@@ -198,6 +211,32 @@ def _path_problems(work_dir: str) -> list[str]:
             f" most {_LONGEST_WORK_DIR}"
         ]
     return []
+
+
+def _line_end_problems(spec: JobSpec) -> list[str]:
+    """`qsub` takes no script in which a line ends with CR-LF, also where it is part of a value."""
+    program, site = spec.executable, spec.site
+    named = [("the executable's path", program.path), ("the launcher", site.launcher)]
+    for what, texts in (
+        ("an argument", spec.arguments),
+        ("an input", spec.inputs),
+        ("an expected output", spec.expected_outputs),
+        ("a module", (*site.modules, *program.modules)),
+    ):
+        named += [(what, text) for text in texts]
+    for values in (site.environment, program.environment, spec.environment):
+        named += [(f"environment {name}", value) for name, value in values.items()]
+    for name, folders in program.path_prefixes.items():
+        named += [(f"path_prefixes {name}", folder) for folder in folders]
+    # These are lines of the script themselves.
+    lines = [("a line of setup", f"{line}\n") for line in (*site.setup, *program.setup)]
+    lines += [("a line of teardown", f"{line}\n") for line in site.teardown]
+    return [
+        f"{what} is {text[:60].removesuffix(chr(10))!r}: qsub takes no script that holds CR-LF, the"
+        " end of a line on Windows; remove the CR, or give the value in a file"
+        for what, text in named + lines
+        if "\r\n" in text
+    ]
 
 
 def _chunk_problems(spec: JobSpec) -> list[str]:
@@ -270,10 +309,12 @@ def _why_not(option: str, value: str, account_flag: str) -> str:
         return _REFUSED[option]
     if option == "-k" and value != "n" and "d" not in value:
         return "the output would stay on the node; with d (as in doe) it is written directly"
+    if option == "-v" and any("=" not in part for part in re.split(r"(?<!\\),", value)):
+        return "the flow's own value would be taken, whatever it holds; write NAME=value"
     account = _ACCOUNT_ATTRIBUTES[account_flag]
     if option == "-W":
         # As qsub splits it: `a=b,c=d`, where a value may itself hold commas.
-        names = [part.partition("=")[0].strip() for part in value.split(",") if "=" in part]
+        names = [part.partition("=")[0].strip().lower() for part in value.split(",") if "=" in part]
         if account in names:
             return "set project_cpu or project_gpu"
         return next((_REFUSED_ATTRIBUTES[n] for n in names if n in _REFUSED_ATTRIBUTES), "")

@@ -181,6 +181,9 @@ def qselect(server: Server, words: list[str]) -> int:
         raise Refusal("usage: qselect [-N name] [-q destination] [-s states] [-u users] [-x]\n", 2)
     options = dict(found)
     server.asked(_no_connection("qselect"))
+    if options.keys() & {"x", "H"} and not server.history():
+        print("qselect: PBS is not configured to maintain job history", file=sys.stderr)
+        return 0
     queue = options.get("q", "").partition("@")[0]
     if queue and queue not in server.config["queues"]:
         raise Refusal("qselect: Unknown queue destination\n", UNKNOWN_QUEUE)

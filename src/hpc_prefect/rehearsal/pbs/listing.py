@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _LETTERS = "aBEfF:HinQrstu:wx"
-_NO_HISTORY = "qstat: job_history_enable is set to false\n"  # assumed
+_NO_HISTORY = "PBS is not configured to maintain job history"  # read in the source of 23.06
 _UNREACHABLE = 255
 _REFUSED = f"Connection refused\nqstat: cannot connect to server {SERVER} (errno=15010)\n"
 _NARROW = (15, 8, 8, 10, 6, 3, 3, 6, 5)
@@ -76,9 +76,9 @@ def _asked(server: Server, options: dict[str, str], asked: list[str]) -> tuple[l
     jobs: list[Record] = []
     status = 0
     if history and not server.history():
-        # Assumed: said, and the rest of the command is done.
-        print(_NO_HISTORY, end="", file=sys.stderr)
-        history = False
+        for word in asked:
+            print(f"qstat: {_NO_HISTORY} {word}".rstrip(), file=sys.stderr)
+        return [], 0
     with server.lock:
         for word in asked:
             try:

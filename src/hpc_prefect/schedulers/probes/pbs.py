@@ -15,6 +15,7 @@ from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.finding import Finding, Outcome, ok, unknown, wrong
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.pbs_ask import NoHistory, option_refused
 from hpc_prefect.schedulers.probes.base import (
     HISTORY,
     PROJECT,
@@ -24,6 +25,7 @@ from hpc_prefect.schedulers.probes.base import (
     missing_commands,
     named,
     not_asked,
+    overheard,
     searched,
 )
 
@@ -59,12 +61,14 @@ def _commands(options: Mapping[str, object]) -> tuple[str, ...]:
 
 def _status(scheduler: Scheduler, options: Mapping[str, object]) -> Dialogue[list[Finding]]:
     dialect = options.get("status_dialect", "json")
-    said = yield from _unusable(scheduler, options)
+    heard: list[Reply] = []
+    said = yield from overheard(_unusable(scheduler, options), heard)
     if not said:
-        return [ok(STATUS, f"qstat answers as {dialect!r}; --submit shows a whole job in it")]
-    if "not configured to maintain job history" in said:
-        remedy = "set pbs.history_flag = 'none' in the HPC profile: this place keeps no history"
-        return [wrong(HISTORY, said, remedy)]
+        found = [ok(STATUS, f"qstat answers as {dialect!r}; --submit shows a whole job in it")]
+        if any(isinstance(option_refused(reply), NoHistory) for reply in heard):
+            seen = "this server keeps none: how a job ended is told by its own record alone"
+            found.append(ok(HISTORY, seen))
+        return found
     remedy = (
         "set pbs.status_dialect, pbs.history_flag, pbs.one_connection and pbs.status_options of"
         " the HPC profile to what this site's qstat knows"
