@@ -54,7 +54,7 @@ class People:
         command = ["setpriv", *ids, "--", *words]
         if not self._mounts:
             return command
-        script = "\n".join([*self._mounts, 'exec "$@"'])
+        script = "\n".join(["was=$(umask); umask 022", *self._mounts, 'umask $was; exec "$@"'])
         own = ("unshare", "--mount", "--propagation", "private")
         return [*own, "/bin/sh", "-ec", script, "sh", *command]
 

@@ -44,7 +44,8 @@ def left_behind(machine: Machine) -> list[str]:
 
 @pytest.mark.parametrize("umask", [0, 0o002, 0o022, 0o077])
 def test_folders_are_for_the_user_alone_whatever_the_umask_is(machine, umask):
-    assert machine.job(umask=umask)["state"] == "succeeded"
+    said = machine.job(umask=umask)
+    assert said.get("state") == "succeeded", said
     assert left_behind(machine) == []
     assert (machine.work / ".hpc-prefect").stat().st_mode & stat.S_ISGID, "it is inherited"
 

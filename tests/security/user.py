@@ -48,7 +48,12 @@ def main(work_dir: str, program: str, signal: str = "") -> dict[str, str]:
             work_dir=work_dir,
         )
         request = JobRequest(
-            spec=spec, base=base, key="k", claimant=this_process(), poll_interval=0.5
+            spec=spec,
+            base=base,
+            key="k",
+            claimant=this_process(),
+            poll_interval=0.5,
+            max_jobs_in_queue=2,
         )
         result = executor(transport).start(request).result.result(timeout=60)
     except HpcPrefectError as error:
