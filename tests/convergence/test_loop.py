@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.convergence import StopRule
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.errors import ConfigurationError, LedgerError, NotConverged
+from hpc_prefect.errors import ConfigurationError, LedgerError, NotConverged, NotOurs
 
 
 async def drawing_step(state, it):
@@ -386,5 +386,5 @@ def test_a_checkpoint_of_another_user_is_not_loaded(tmp_path):
     book.save(Checkpoint(state=1, rng=None, rule=rule))
     os.chown(tmp_path / "checkpoint", 12345, 12345)
 
-    with pytest.raises(LedgerError, match="belongs to another user"):
+    with pytest.raises(NotOurs, match="it belongs to uid 12345"):
         book.load()

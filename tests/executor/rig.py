@@ -199,9 +199,9 @@ class Rig:
         return self.work / names.ROOT / "campaign" / "ab" / f"{key}-{number}"
 
     def journal(self, number: int = 1, key: str = "k") -> list[dict[str, Any]]:
-        """The entries; a line that a killed writer tore off is none."""
-        found = []
-        for line in (self.attempt(number, key) / names.JOURNAL).read_text().splitlines():
+        """The entries so far; a line that a killed writer tore off is none."""
+        found, path = [], self.attempt(number, key) / names.JOURNAL
+        for line in path.read_text().splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         return found

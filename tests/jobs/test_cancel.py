@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 
+from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.jobs import KnownJob, cancel_jobs, cancel_jobs_of, list_jobs
@@ -107,17 +108,15 @@ async def test_a_command_that_hangs_is_given_up_when_it_is_time(rig):
 
 async def test_a_full_disk_does_not_keep_a_job_alive(rig):
     await rig.abandon(rig.request(rig.spec(FOREVER)))
-    (rig.attempt() / "cancel").unlink()
-    (rig.attempt() / "cancel").symlink_to("/dev/full")
-    (done,) = await cancel(known(rig, transport=Unread()))
+    (done,) = await cancel(known(rig, transport=Full()))
     assert (done.confirmed, rig.active()) == (True, [])
 
 
-class Unread(LocalTransport):
-    """Does not read what has no end."""
+class Full(LocalTransport):
+    """A disk that has no room for a wish."""
 
-    def read(self, path, offset=0, size=-1):
-        return b"" if path.endswith("/cancel") else super().read(path, offset, size)
+    def append(self, path, data, *, durable=False):
+        raise TransportError(f"cannot write {path}: No space left on device")
 
 
 async def test_a_job_that_its_process_has_not_submitted_yet_is_not_confirmed_but_told(rig):

@@ -18,7 +18,7 @@ from hpc_prefect.rehearsal.pbs import install as pbs
 from hpc_prefect.rehearsal.pjm import install as pjm
 from hpc_prefect.schedulers import scheduler_for
 
-from ..executor.rig import Rig, Told, dead_process, until
+from ..executor.rig import Rig, Told, living_process, until
 
 
 @pytest.fixture(params=["pbs", "pjm", "slurm"])
@@ -48,9 +48,10 @@ def job(rig: Rig, site: Site, text: str, key: str = "k", **given: object):
 async def left_by_a_dead_process(rig: Rig, site: Site, text: str, key: str = "k") -> None:
     connection = rig.connection(scheduler_for(site.scheduler))
     told = Told()
-    asked = dataclasses.replace(job(rig, site, text, key, listener=told), claimant=dead_process())
-    with rig.under_way(asked, connection):
-        await until(lambda: "running as" in str(told.states), "the job's start")
+    with living_process() as claimant:
+        asked = dataclasses.replace(job(rig, site, text, key, listener=told), claimant=claimant)
+        with rig.under_way(asked, connection):
+            await until(lambda: "running as" in str(told.states), "the job's start")
 
 
 async def test_jobs_there_are_listed_asked_about_cancelled_and_attached_to(rig, site):

@@ -6,8 +6,8 @@
     <folder>/loop.json             the loop's name, seed, stop rule and parameters
 
 The payload is a pickle (protocol 5), because only that gives arbitrary Python states and NumPy
-generators back exactly. Unpickling runs code, so a file of another user is refused; the folder is
-the user's own, mode 0700.
+generators back exactly. Unpickling runs code, so only a file is loaded that nobody but this user
+can have written; the folder is the user's own, mode 0700.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from hpc_prefect.convergence.stop import Reason, Row, StopRule
 from hpc_prefect.errors import ConfigurationError, LedgerError
-from hpc_prefect.transports.local import write_atomic
+from hpc_prefect.transports.local import LocalTransport, read_private, write_atomic
 
 Log: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
@@ -73,13 +73,15 @@ class Checkpoints:
 
         Raises:
             LedgerError: there are files, but none can be used.
+            NotOurs: another user can have written one.
         """
         damage: list[str] = []
         for path in (self._newest, self._previous):
-            try:
-                found = _decode(path, _read_own(path))
-            except FileNotFoundError:
+            data = read_private(path)
+            if data is None:
                 continue
+            try:
+                found = _decode(path, data)
             except DamagedError as error:
                 damage.append(f"{path}: {error}")
                 # Out of the way: the next save would move it over the good one.
@@ -110,7 +112,7 @@ class Checkpoints:
         data = _encode(checkpoint)
         written = self.folder / "checkpoint.new"
         try:
-            _private_folder(self.folder)
+            LocalTransport().make_folder(str(self.folder))
             write_atomic(written, data, durable=True)
             if self._newest.exists():
                 os.replace(self._newest, self._previous)
@@ -122,7 +124,7 @@ class Checkpoints:
 
     def note(self, name: str, data: str) -> None:
         """Write a file for people beside the checkpoint."""
-        _private_folder(self.folder)
+        LocalTransport().make_folder(str(self.folder))
         write_atomic(self.folder / name, data.encode())
 
 
@@ -177,21 +179,3 @@ def _decode(path: Path, data: bytes) -> Checkpoint:
         ) from error
     rule, history = StopRule(**content.pop("rule")), tuple(content.pop("history"))
     return Checkpoint(rule=rule, history=history, **content)
-
-
-def _read_own(path: Path) -> bytes:
-    with path.open("rb") as file:
-        owner = os.fstat(file.fileno()).st_uid
-        if owner != os.geteuid():
-            raise LedgerError(
-                f"{path} belongs to another user (uid {owner}) and is not loaded, because loading "
-                f"it runs code. Use a work_dir of your own, or remove that folder"
-            )
-        return file.read()
-
-
-def _private_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, for the user alone."""
-    if not folder.is_dir():
-        _private_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)

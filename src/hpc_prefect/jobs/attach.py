@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_prefect.errors import LedgerError
+from hpc_prefect.errors import LedgerError, NotOurs
 from hpc_prefect.executor.claim import this_process
 from hpc_prefect.executor.request import JobRequest, Listener, Silence
 from hpc_prefect.executor.service import executor
@@ -37,6 +37,8 @@ def _request(job: KnownJob, listener: Listener) -> JobRequest:
     """What was asked of its first claimant, as far as the job can still need it."""
     if job.problem:
         raise LedgerError(f"{job.folder.path} cannot be read: {job.problem}")
+    if job.user:
+        raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can attach to it")
     if job.spec is None:
         raise LedgerError(
             f"{job.folder.path}: this job was never submitted, so there is nothing to attach to;"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from hpc_prefect.errors import TransportError
+from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.executor.claim import this_process
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.jobs.ask import Desk, at_each_desk
@@ -93,7 +93,8 @@ def cancel_jobs(
     wishes = []
     for job in jobs:
         if words := _nothing_to_cancel(job):
-            done[job.folder.path] = Cancellation(job=job, confirmed=not job.problem, words=words)
+            confirmed = not (job.problem or job.user)
+            done[job.folder.path] = Cancellation(job=job, confirmed=confirmed, words=words)
         else:
             wishes.append(_wish(job, by))
     at_each_desk(
@@ -109,6 +110,8 @@ def _nothing_to_cancel(job: KnownJob) -> str:
     """Why there is no job to cancel; empty when there is, or may be, one."""
     if job.problem:
         return f"its folder cannot be read: {job.problem}"
+    if job.user:
+        return f"it belongs to {job.user}, who alone can cancel it"
     if job.ended_surely:
         return f"it had ended: {job.standing.state if job.is_over else job.standing.reason}"
     if job.standing.state == NOT_SUBMITTED:
@@ -121,7 +124,7 @@ def _wish(job: KnownJob, by: str) -> _Wish:
     wish = _Wish(job, list(job.ids))
     try:
         job.folder.note_wish(by=by, who=this_process().describe())
-    except TransportError as error:  # a full disk must not keep a job alive
+    except (TransportError, NotOurs) as error:  # a full disk must not keep a job alive
         wish.silence = f"; its folder could not be told ({error})"
     return wish
 

@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
-from hpc_prefect.errors import TransportError, UnknownJob
+from hpc_prefect.errors import NotOurs, TransportError, UnknownJob
 from hpc_prefect.job import folder as names
 from hpc_prefect.jobs.describe import printable
 from hpc_prefect.jobs.known import KnownJob, read_job
 from hpc_prefect.transports.base import Transport
-from hpc_prefect.transports.local import LocalTransport
+from hpc_prefect.transports.local import LocalTransport, reader
 
 _ATTEMPT = re.compile(r".+-\d+", re.DOTALL)
 _PREFIX = re.compile(r"[0-9a-f]{2}")
@@ -22,13 +22,13 @@ def list_jobs(
 ) -> list[KnownJob]:
     """The jobs below a folder, the newest last.
 
-    A folder that is torn, foreign or not ours to read is a job too: its `problem` says why.
+    A folder that is torn, foreign or not ours to read is a job too: its `problem` says why. Jobs of
+    others in a shared `work_dir` are among them, as far as they let us read them (`user`).
 
     Args:
         folder: a `work_dir`, its `.hpc-prefect`, a campaign's folder in it, or a job's.
         campaign: only the jobs of this one, of all its instances.
     """
-    transport = transport or LocalTransport()
     jobs = [read_job(path, transport) for path in job_folders(folder, transport)]
     if campaign:
         jobs = [job for job in jobs if _belongs(job.campaign, campaign)]
@@ -40,20 +40,38 @@ def _belongs(found: str, campaign: str) -> bool:
     return found == campaign or (stem == campaign and instance.isdecimal())
 
 
-def job_folders(folder: str | os.PathLike[str], transport: Transport) -> list[str]:
+def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:
     """The paths of the job folders in a `work_dir`, or in what is below it."""
     path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
     if is_job_folder(path):
         return [path]
-    if os.path.basename(os.path.dirname(path)) == names.ROOT:
-        return _of_campaign(path, transport)
-    if os.path.basename(path) != names.ROOT:
-        path = f"{path.rstrip('/')}/{names.ROOT}"
+    if names.is_root(os.path.basename(os.path.dirname(path))):
+        return _of_campaign(path, transport or reader(path))
+    roots = [path] if names.is_root(os.path.basename(path)) else _roots(path)
+    return [found for root in roots for found in _of_root(root, transport or reader(root))]
+
+
+def _roots(work_dir: str) -> list[str]:
+    """Where the users of a work_dir have their folders."""
+    try:
+        present = os.listdir(work_dir)
+    except OSError:  # it is not there, or may not be listed
+        present = [names.ROOT]
+    return [f"{work_dir.rstrip('/')}/{name}" for name in sorted(present) if names.is_root(name)]
+
+
+def _of_root(root: str, transport: Transport) -> list[str]:
+    try:
+        campaigns = transport.list(root)
+    except TransportError:
+        if isinstance(transport, LocalTransport) and transport.user:
+            return []  # theirs alone, as it is made
+        raise
     return [
         found
-        for campaign in transport.list(path)
-        if os.path.isdir(f"{path}/{campaign}")
-        for found in _of_campaign(f"{path}/{campaign}", transport)
+        for campaign in campaigns
+        if os.path.isdir(f"{root}/{campaign}")
+        for found in _of_campaign(f"{root}/{campaign}", transport)
     ]
 
 
@@ -62,7 +80,7 @@ def is_job_folder(path: str) -> bool:
     parts = path.rstrip("/").split("/")
     return (
         len(parts) > 4
-        and parts[-4] == names.ROOT
+        and names.is_root(parts[-4])
         and _PREFIX.fullmatch(parts[-2]) is not None
         and _ATTEMPT.fullmatch(parts[-1]) is not None
     )
@@ -83,7 +101,7 @@ def _of_campaign(campaign: str, transport: Transport) -> list[str]:
 def _below(path: str, pattern: re.Pattern[str], transport: Transport) -> list[str]:
     try:
         return [f"{path}/{name}" for name in transport.list(path) if pattern.fullmatch(name)]
-    except TransportError:
+    except (TransportError, NotOurs):
         return [path]
 
 
@@ -105,6 +123,7 @@ def find_job(
         return read_job(path)
     known = list_jobs(folder) if jobs is None else jobs
     meant = _newest_attempts([job for job in known if _means(reference, job)])
+    meant = [job for job in meant if not job.user] or meant
     if not meant:
         where = os.path.abspath(os.path.expanduser(os.fspath(folder)))
         raise UnknownJob(

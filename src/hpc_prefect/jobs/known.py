@@ -20,7 +20,7 @@ from hpc_prefect.job.state import Evidence, JobState, Observation
 from hpc_prefect.jobs.standing import UNREADABLE, Standing, standing_of, standing_told, time_of
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
-from hpc_prefect.transports.local import LocalTransport
+from hpc_prefect.transports.local import LocalTransport, reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class KnownJob:
         events: the journal's entries and the wishes, in their order.
         made_at: seconds since 1970 of the folder itself.
         problem: why the folder cannot be read; empty when it can.
+        user: whose job it is, in words; empty for this user's own.
     """
 
     folder: JobFolder
@@ -72,6 +73,7 @@ class KnownJob:
     events: tuple[dict[str, Any], ...] = ()
     made_at: float = 0.0
     problem: str = ""
+    user: str = ""
 
     @property
     def name(self) -> str:
@@ -158,6 +160,7 @@ class KnownJob:
         return {
             "name": self.name,
             "key": self.key,
+            "user": self.user,
             "attempt": self.attempt,
             "campaign": self.campaign,
             "scheduler": self.spec.site.scheduler if self.spec else "",
@@ -186,7 +189,8 @@ class KnownJob:
 
 def read_job(path: str, transport: Transport | None = None) -> KnownJob:
     """What a job's folder says. What cannot be read is a job too, with its `problem`."""
-    folder = JobFolder(transport or LocalTransport(), path)
+    transport = transport or reader(path)
+    folder = JobFolder(transport, path)
     above, _, name = path.rpartition("/")
     key, _, attempt = name.rpartition("-")
     job = KnownJob(
@@ -195,6 +199,7 @@ def read_job(path: str, transport: Transport | None = None) -> KnownJob:
         key=key or name,
         attempt=int(attempt) if attempt.isdecimal() else 0,
         standing=Standing(UNREADABLE),
+        user=transport.user if isinstance(transport, LocalTransport) else "",
     )
     try:
         status = folder.transport.status(path)

@@ -24,7 +24,7 @@ import numpy as np
 from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult, SamplerPubResult
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.transports.local import write_atomic
+from hpc_prefect.transports.local import LocalTransport, read_private, write_atomic
 
 RECORDS = {"sampler": "sampling.json", "estimator": "estimation.json"}
 RESULT = "result.npz"
@@ -33,17 +33,15 @@ FORMAT = 1
 
 def write_asked(folder: Path, asked: Mapping[str, Any], kind: str = "sampler") -> None:
     """Write down what will be sampled or estimated, before it is."""
-    for parent in [folder, *folder.parents][::-1]:
-        if not parent.exists():
-            parent.mkdir(mode=0o700, exist_ok=True)
+    LocalTransport().make_folder(str(folder))
     _write_json(folder / RECORDS[kind], {"format": FORMAT, "state": "asked", **asked})
 
 
 def read_asked(folder: Path, kind: str = "sampler") -> dict[str, Any]:
     """What was asked; empty if the record is torn or not there."""
     try:
-        record = json.loads((folder / RECORDS[kind]).read_bytes())
-    except (FileNotFoundError, ValueError):
+        record = json.loads(read_private(folder / RECORDS[kind]) or b"")
+    except ValueError:
         return {}
     ours = ("format", "state", "result")
     return {name: value for name, value in record.items() if name not in ours}
@@ -70,20 +68,22 @@ def read_finished(folder: Path, digest: str, kind: str = "sampler") -> Primitive
     Raises:
         LedgerError: there is a record, but it is torn, belongs to other work, or its result is
             missing or altered.
+        NotOurs: another user can have written it.
     """
     name = RECORDS[kind]
-    try:
-        text = (folder / name).read_bytes()
-    except FileNotFoundError:
+    text = read_private(folder / name)
+    if text is None:
         return None
     try:
         record = json.loads(text)
         if record["state"] != "finished":
             return None
         asked, wanted = record["digest"], record["result"]["sha256"]
-        packed = (folder / RESULT).read_bytes()
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"{folder / name} cannot be used ({error!r})") from error
+    packed = read_private(folder / RESULT)
+    if packed is None:
+        raise LedgerError(f"{folder / name} cannot be used: {RESULT} is not there")
     if asked != digest:
         raise LedgerError(f"{folder / name} belongs to other work (its digest is {asked})")
     if hashlib.sha256(packed).hexdigest() != wanted:

@@ -119,6 +119,11 @@ class LocalTransport:
         """`owner`: whose files are read, instead of this process's user's."""
         self._owner = owner
 
+    @property
+    def user(self) -> str:
+        """Whose files are read, if they are another user's."""
+        return "" if self._owner is None else own.user_name(self._owner)
+
     def run(self, command: Command) -> Reply:
         environment = clean_environment(dict(os.environ)) | command.environment
         try:
@@ -264,6 +269,31 @@ class LocalTransport:
     def remove(self, path: str) -> None:
         with contextlib.suppress(_MissingError), self._at("remove", path):
             os.unlink(path)
+
+
+def read_private(path: Path) -> bytes | None:
+    """A file's content, if nobody but this user can have written it; None when there is none.
+
+    Raises:
+        NotOurs: it, or a folder on the way to it, is another user's, or others may change it.
+    """
+    try:
+        with LocalTransport()._at("read", str(path)):
+            descriptor = own.open_file(path, private=True)
+            with open(descriptor, "rb") as file:
+                return file.read()
+    except _MissingError:
+        return None
+
+
+def reader(path: str) -> LocalTransport:
+    """For reading what somebody left below a root: what is there must be of the root's owner."""
+    begin = names.root_at(path)
+    with contextlib.suppress(FileNotFoundError):
+        if begin is not None:
+            owner = os.lstat("/".join(path.split("/")[: begin + 1])).st_uid
+            return LocalTransport(None if owner == os.geteuid() else owner)
+    return LocalTransport()
 
 
 def _is_of_another(path: str) -> bool:

@@ -54,6 +54,7 @@ def open_file(
         # A link is ELOOP; a pipe without reader and a socket are ENXIO.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise _not_ours(path, "it is not a regular file") from error
+        _tell_owner(error, path, folder, owner)
         raise
     return _looked_at(descriptor, path, lambda found: _file_fault(found, owner, private=private))
 
@@ -66,7 +67,7 @@ def open_folder(
     Raises:
         NotOursError: it is a link, no folder, another user's, or others may write in it.
     """
-    return _open_folder(path, folder, lambda found: _folder_fault(found, owner))
+    return _open_folder(path, folder, owner)
 
 
 def make_folder(path: str | os.PathLike[str], *, folder: int | None = None) -> int:
@@ -81,7 +82,7 @@ def make_folder(path: str | os.PathLike[str], *, folder: int | None = None) -> i
         os.mkdir(path, PRIVATE, dir_fd=folder)
     except FileExistsError:
         return open_folder(path, folder=folder)
-    return _open_folder(path, folder, lambda found: _folder_fault(found, None), tighten=True)
+    return _open_folder(path, folder, None, tighten=True)
 
 
 def make_folders(path: str, begin: int) -> int:
@@ -143,7 +144,7 @@ def _walk(above: str, parts: Sequence[str], step: Callable[[str, int], int]) -> 
 def _open_folder(
     path: str | os.PathLike[str],
     folder: int | None,
-    fault: Callable[[os.stat_result], str],
+    owner: int | None,
     *,
     tighten: bool = False,
 ) -> int:
@@ -152,12 +153,25 @@ def _open_folder(
         descriptor = os.open(path, flags, dir_fd=folder)
     except NotADirectoryError as error:  # a link as well
         raise _not_ours(path, "it is not a folder, or a link to one") from error
+    except PermissionError as error:
+        _tell_owner(error, path, folder, owner)
+        raise
     if tighten:
         found = os.fstat(descriptor)
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o777 != PRIVATE:
             with contextlib.suppress(OSError):  # if it stays open to others, that is told below
                 os.fchmod(descriptor, found.st_mode & stat.S_ISGID | PRIVATE)
-    return _looked_at(descriptor, path, fault)
+    return _looked_at(descriptor, path, lambda found: _folder_fault(found, owner))
+
+
+def _tell_owner(
+    error: OSError, path: str | os.PathLike[str], folder: int | None, owner: int | None
+) -> None:
+    """Of what may not even be opened the owner is the news."""
+    if isinstance(error, PermissionError):
+        fault = _owner_fault(os.stat(path, dir_fd=folder, follow_symlinks=False), owner)
+        if fault:
+            raise _not_ours(path, fault) from error
 
 
 def _looked_at(

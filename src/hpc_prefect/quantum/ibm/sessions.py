@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hpc_prefect.job.identity import slug
 from hpc_prefect.quantum.ibm.patience import first_line, patiently
 from hpc_prefect.scopes import root_flow
-from hpc_prefect.transports.local import write_atomic
+from hpc_prefect.transports.local import read_private, write_atomic
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.ibm.client import Client
@@ -47,8 +47,8 @@ async def session_for(purchase: Purchase, device: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return str(json.loads(path.read_bytes())["id"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_private(path) or b"")["id"])
+    except (ValueError, KeyError, TypeError):
         return ""
 
 
