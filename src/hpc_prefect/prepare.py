@@ -148,15 +148,17 @@ async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
 
 
 def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
-    """What this machine's files say against the job."""
+    """What this machine, its files and the flow's environment, says against the job."""
     problems = _work_dir_problems(call.work_dir)
     # What is no list of paths is told by `resolve`.
     inputs = call.inputs if isinstance(call.inputs, Sequence) else ()
     for given in () if problems or isinstance(inputs, str | bytes) else inputs:
         if isinstance(given, str | os.PathLike) and str(given):
             problems += _input_problems(call.work_dir, str(given))
-    if spec is not None and scheduler_for(spec.site.scheduler).runs_here:
-        problems += _executable_problems(spec.executable)
+    if spec is not None:
+        scheduler = scheduler_for(spec.site.scheduler)
+        problems += scheduler.environment_problems(spec, os.environ)
+        problems += _executable_problems(spec.executable) if scheduler.runs_here else []
     return problems
 
 

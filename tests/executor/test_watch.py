@@ -76,7 +76,19 @@ async def test_a_job_listed_with_an_unknown_word_has_not_ended(rig):
 
 
 class Impatient(Answering):
-    patience = dataclasses.replace(LocalScheduler.patience, absent=0.2, lost=0.4)
+    patience = dataclasses.replace(LocalScheduler.patience, absent=0.2, lost=0.4, silent=0.4)
+
+
+async def test_a_job_that_is_listed_with_an_unknown_word_for_long_is_lost(rig):
+    def unknown(answer):
+        return {id_: Observation(id=id_, state=JobState.UNKNOWN, word="ODD") for id_ in answer}
+
+    request = rig.request(rig.spec("sleep 60"), poll_interval=0.05)
+    connection = rig.connection(Impatient(unknown))
+    with rig.under_way(request, connection) as (_, task):
+        result = await task
+    assert result.verdict.reason is Reason.LOST
+    assert "'ODD'" in result.verdict.summary
 
 
 async def test_a_job_that_is_not_listed_for_a_while_has_not_ended(rig):

@@ -171,6 +171,16 @@ def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
     assert verdict.summary == "the job folder cannot be written on the node"
 
 
+def test_a_failure_of_which_the_scheduler_may_tell_more_is_waited_for_a_moment() -> None:
+    failed = seen(cause=Reason.PROGRAM_FAILED, exit_code=1, final=False)
+    assert reason(record(1), observation=failed, ended_for=PATIENCE.outputs - 1) is None
+    assert reason(record(1), observation=failed, ended_for=PATIENCE.outputs) is (
+        Reason.PROGRAM_FAILED
+    )
+    known = dataclasses.replace(failed, cause=Reason.OUT_OF_MEMORY, final=True)
+    assert reason(record(1), observation=known) is Reason.OUT_OF_MEMORY
+
+
 # --- the record alone
 
 RECORDS = [
@@ -257,6 +267,31 @@ def test_silence_after_one_answer_without_the_job_is_no_absence() -> None:
 def test_silence_alone_is_never_an_end() -> None:
     assert reason(silent_for=1e9) is None
     assert reason(silent_for=1e9, observation=seen(JobState.RUNNING)) is None
+
+
+def test_a_word_that_tells_nothing_is_borne_for_long_and_then_the_job_is_lost() -> None:
+    odd = seen(JobState.UNKNOWN, word="ODD")
+    assert reason(observation=odd, untold_for=PATIENCE.silent - 1) is None
+    verdict = judge(observation=odd, untold_for=PATIENCE.silent)
+    assert verdict is not None
+    assert verdict.reason is Reason.LOST
+    assert verdict.summary == (
+        "the scheduler lists it as 'ODD', whose meaning is not known, and its script left no exit"
+        " record"
+    )
+    assert reason(starts=(), observation=odd, untold_for=PATIENCE.silent) is Reason.LOST
+
+
+def test_while_nobody_answers_a_word_gets_no_older() -> None:
+    odd, long = seen(JobState.UNKNOWN), 100 * PATIENCE.silent
+    assert reason(observation=odd, untold_for=long, silent_for=long) is None
+
+
+def test_a_record_tells_more_than_a_word_that_tells_nothing() -> None:
+    odd, long = seen(JobState.UNKNOWN), PATIENCE.silent
+    assert reason(record(3), observation=odd, untold_for=long, record_for=long - 1) is None
+    ended = reason(record(3), observation=odd, untold_for=long, record_for=long)
+    assert ended is Reason.PROGRAM_FAILED
 
 
 # --- properties

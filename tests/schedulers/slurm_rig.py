@@ -3,28 +3,65 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc_prefect.blocks import SlurmOptions
-from hpc_prefect.job.dialogue import Reply
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers.base import Submission, Ticket
 from hpc_prefect.schedulers.slurm import SlurmScheduler
 
-from .recorded import converse
-
+T = TypeVar("T")
 SLURM = SlurmScheduler()
 FOLDER = Path(__file__).parents[1] / "transcripts" / "slurm"
 TICKET = Ticket(
     tag="htag", folder="/w/f", script="/w/f/s.sh", scheduler_out="/w/f/o", scheduler_err="/w/f/e"
 )
+#: Stands in replies where the mark is that the question drew.
+MARK = "<mark>"
+_DRAWN = re.compile(r"(?:Reason:\||--delimiter=\|)([0-9a-f]{16})")
 DEFAULT = SlurmOptions().model_dump(mode="json")
 
 
 def recorded(name: str) -> Reply:
     found = json.loads((FOLDER / f"{name}.json").read_text())
     return Reply(found["rc"], found["stdout"], found["stderr"])
+
+
+def mark_of(words: Sequence[str]) -> str:
+    """The mark that a question drew; empty when it is none that draws one."""
+    drawn = _DRAWN.search(" ".join(words))
+    return drawn[1] if drawn else ""
+
+
+def unmarked(words: Sequence[str]) -> list[str]:
+    """A question with the same word for whatever mark it drew."""
+    mark = mark_of(words)
+    return [word.replace(mark, MARK) if mark else word for word in words]
+
+
+def with_mark(command: Command, reply: Reply) -> Reply:
+    """The reply as a question with that mark gets it."""
+    mark = mark_of(command.argv)
+    return replace(reply, stdout=reply.stdout.replace(MARK, mark)) if mark else reply
+
+
+def converse(dialogue: Dialogue[T], *replies: Reply) -> tuple[T, list[str]]:
+    """The dialogue's result and the commands it ran; every reply must be asked for."""
+    command: Command = next(dialogue)
+    commands = [" ".join(unmarked(command.argv))]
+    for left, reply in enumerate(replies, start=1):
+        try:
+            command = dialogue.send(with_mark(command, reply))
+            commands.append(" ".join(unmarked(command.argv)))
+        except StopIteration as stop:
+            assert left == len(replies), f"{len(replies) - left} replies were not asked for"
+            return stop.value, commands
+    raise AssertionError(f"the dialogue wants a reply to {commands[-1]}")
 
 
 def spec(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers import sbatch, scheduler_for
 from hpc_prefect.schedulers.base import Accepted, Refused, Ticket, Unclear
 from hpc_prefect.schedulers.slurm import SlurmScheduler
 
@@ -117,7 +117,9 @@ def test_a_job_with_secrets_is_never_requeued() -> None:
 
 
 REFUSED = {
-    "the job's name is how it is found again": ["-J x", "--job-name=x"],
+    "the job's name is how it is found again": [
+        *("-J x", "-Jx", "-J=x", "-HJx", "--job-name=x", "--job=x", "--job x", "--jo=x", "--j=x"),
+    ],
     "output goes to the job folder": [
         *("-o x", "-ox", "--output=x", "--output x", "--outp=x", "-e x", "-ex", "--error=x"),
         "--open-mode=append",
@@ -127,19 +129,35 @@ REFUSED = {
         *("-a 1-2", "-a1-2", "--array=1-2", "--arr=1-2", "-Ha1-2", "--comment=x --array=1-2"),
         *('--comment=x "--array=1-2"', "--comment=x --ar'ra'y=1-2", "-\\a 1-2"),
     ],
-    "the other commands would ask another cluster": ["-M x", "--clusters=x", "--cluster=x"],
+    "set slurm.cluster, which all commands are given": [
+        *("-M x", "-Mx", "--clusters=x", "--cluster=x", "--clus=x"),
+    ],
+    "a job has none of the flow's variables; set environment in the HPC profile": [
+        *("--export=NONE", "--export NONE", "--exp=ALL", "--export=A=b", "--export-file=x"),
+        *("--export-f=x", "--comment=x --export=NIL"),
+    ],
+    "set login_shell in the HPC profile": ["--get-user-env", "--get-u", "--get-user-env=10L"],
+    "the job folder is yours alone": ["--uid=1", "--uid 1", "--gid=1", "--gi=1"],
+    "the script would not be run": ["--external", "--exter"],
     "the flow waits by itself": ["-W", "-QW", "--wait"],
-    "set ranks_per_node in the execution profile": ["-n 4", "--ntasks=4", "--ntasks-per-node=4"],
+    "set ranks_per_node in the execution profile": [
+        *("-n 4", "--ntasks=4", "--ntasks-per-node=4", "--tasks-per-node=4", "--tasks=4"),
+    ],
     "set threads_per_rank in the execution profile": ["-c 4", "-c4", "--cpus-per-task=4"],
     "set walltime in the execution profile": ["-t 5", "-t5", "--time=5"],
     "set num_nodes in the execution profile": ["-N 5", "-N5", "--nodes=5"],
     "set project_cpu or project_gpu": ["-A x", "--account=x"],
     "set queue_cpu or queue_gpu": ["-p x", "--partition=x"],
-    "set memory_per_node in the execution profile": ["--mem=5G", "--mem-per-cpu=5G"],
+    "set memory_per_node in the execution profile": [
+        *("--mem=5G", "--mem-per-cpu=5G", "--mem-per-gpu=5G", "--mem-per=5G"),
+    ],
     "set slurm.requeue": ["--requeue", "--no-requeue"],
     "set slurm.qpu, which is checked against slurm.site_qpus": ["--qpu=a", "--qpu a", "--qp=a"],
     "the script is ours": ["--wrap=true"],
-    "the job would not be submitted": ["--test-only"],
+    "the job would not be submitted": [
+        *("--test-only", "--help", "-h", "-Hh", "--usage", "--us", "--version", "-V", "-QV"),
+        "--autocomplete=x",
+    ],
     "it is given": ["--parsable"],
 }
 
@@ -156,7 +174,8 @@ def test_a_directive_that_would_undo_ours_is_refused_in_every_spelling(line: str
     "line",
     [
         *("--nice", "--nice -5", "--time-min=5", "--mem-bind=local", "--wait-all-nodes=1", "-H"),
-        *("--dependency=afterok:5", "--comment=x", "--cpus-per-gpu=2", "-k", "-x n1", "--"),
+        *("--dependency=afterok:5", "--comment=x", "--cpus-per-gpu=2", "-k", "-x n1"),
+        *("--extra=x", "--extra-node-info=1", "--use-min-nodes", "--cluster-constraint=x"),
     ],
 )
 def test_other_directives_are_the_sites_own(line: str) -> None:
@@ -178,6 +197,21 @@ def test_a_directive_begins_with_a_dash(line: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("--comment=a#b", "sbatch takes what follows a # for a comment"),
+        ("--comment=x # --nice", "sbatch takes what follows a # for a comment"),
+        ("--comment='x", "no closing quotation"),
+        ("--comment=x\\", "no escaped character"),
+        ("--", "sbatch reads no option after --"),
+        ("--nice -- --comment=x", "sbatch reads no option after --"),
+    ],
+)
+def test_a_directive_that_sbatch_would_not_read_whole_is_refused(line: str, why: str) -> None:
+    assert SLURM.problems(spec({"directives": [line]})) == [f"slurm.directives {line!r}: {why}"]
+
+
 VALUES = ["queue", "project", "slurm.qos", "slurm.reservation", "slurm.constraint"]
 
 
@@ -190,7 +224,7 @@ def with_value(what: str, value: Any, **changes: Any) -> JobSpec:
 @pytest.mark.parametrize(
     "value", ["a\n#SBATCH --array=1-9", "a b", "a'b", 'a"b', "a\\b", "$a", "é"]
 )
-@pytest.mark.parametrize("what", [*VALUES, "slurm.gpu_type"])
+@pytest.mark.parametrize("what", [*VALUES, "slurm.gpu_type", "slurm.cluster"])
 def test_a_value_that_is_no_plain_word_is_refused(what: str, value: str) -> None:
     assert SLURM.problems(with_value(what, value)) == [
         f"{what} is {value!r}: a name or value for the scheduler has no blanks, quotes or other"
@@ -271,7 +305,151 @@ def test_a_work_dir_with_a_backslash_is_refused() -> None:
     assert SLURM.problems(spec(work_dir='/w/it\'s %j "a"\n$(b) `c`;é')) == []
 
 
+# --- the flow's environment
+
+
+@pytest.mark.parametrize("name", ["SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV"])
+@pytest.mark.parametrize("secret", [False, True])
+def test_a_variable_that_hides_all_others_from_the_program_is_refused(
+    name: str, secret: bool
+) -> None:
+    given = {"secret_names": (name,)} if secret else {"site": {"environment": {name: "NONE"}}}
+    assert SLURM.problems(spec(**given)) == [
+        f"{name} is in the environment of the profiles: srun would keep all other variables from"
+        " the program; leave it out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "value"),
+    [
+        ("srun --export=NONE {command}", "NONE"),
+        ("srun -n {ranks} --export NIL {command}", "NIL"),
+        ("env A=b srun --exp=A {command}", "A"),
+        ("srun --export=ALL,A=b {command}", ""),
+        ("srun --export  all {command}", ""),
+        ("mpirun --export=NONE {command}", ""),
+        ("srun -n {ranks} {command}", ""),
+    ],
+)
+def test_a_launcher_that_hides_the_environment_from_the_program_is_refused(
+    launcher: str, value: str
+) -> None:
+    assert SLURM.problems(spec(site={"launcher": launcher})) == (
+        [
+            f"launcher has srun with --export={value}, which keeps environment and secrets from the"
+            " program: leave it out, or write --export=ALL,NAME=value"
+        ]
+        if value
+        else []
+    )
+
+
+HEEDED = {
+    "SBATCH_ACCOUNT": "project_cpu or project_gpu of the HPC profile",
+    "SBATCH_PARTITION": "queue_cpu or queue_gpu of the HPC profile",
+    "SBATCH_QOS": "slurm.qos",
+    "SBATCH_RESERVATION": "slurm.reservation",
+    "SBATCH_CONSTRAINT": "slurm.constraint",
+    "SBATCH_EXCLUSIVE": "slurm.exclusive",
+    "SBATCH_REQUEUE": "slurm.requeue",
+    "SBATCH_NO_REQUEUE": "slurm.requeue",
+    "SBATCH_MEM_PER_NODE": "memory_per_node in the execution profile",
+    "SBATCH_MEM_PER_CPU": "memory_per_node in the execution profile",
+    "SBATCH_GPUS_PER_NODE": "gpus_per_node in the execution profile",
+    "SBATCH_GRES": "slurm.directives ('--gres' …)",
+    "SBATCH_WCKEY": "slurm.directives ('--wckey' …)",
+    "SBATCH_SIGNAL": "slurm.directives ('--signal' …)",
+    "SBATCH_BURST_BUFFER": "slurm.directives ('--bb' …)",
+    "SBATCH_CPU_FREQ_REQ": "slurm.directives ('--cpu-freq' …)",
+}
+
+
+@pytest.mark.parametrize("name", HEEDED)
+def test_a_setting_of_the_users_that_is_not_given_to_sbatch_is_told(name: str) -> None:
+    assert SLURM.environment_problems(spec(), {name: "x", "HOME": "/h"}) == [
+        f"{name} is 'x' where the flow runs, but a job is what its profiles say: set"
+        f" {HEEDED[name]}, or unset {name}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("SBATCH_ACCOUNT", spec(site={"project": "p"})),
+        ("SBATCH_PARTITION", spec(site={"queue": "q"})),
+        ("SBATCH_QOS", spec({"qos": "long"})),
+        ("SBATCH_EXCLUSIVE", spec({"exclusive": True})),
+        ("SBATCH_REQUEUE", spec({"requeue": "no"})),
+        ("SBATCH_NO_REQUEUE", spec(secret_names=("TOKEN",))),
+        ("SBATCH_MEM_PER_CPU", spec(memory_per_node=1024**3)),
+        ("SBATCH_GRES", spec({"directives": ["--gres=fpga:1"]})),
+        ("SBATCH_WCKEY", spec({"directives": ["--wckey x"]})),
+        ("SBATCH_CLUSTERS", spec({"cluster": "b"})),
+        ("SLURM_CLUSTERS", spec({"cluster": "b"})),
+        ("SBATCH_GET_USER_ENV", spec(site={"login_shell": True})),
+    ],
+)
+def test_what_a_profile_says_itself_needs_no_word_about_the_environment(
+    name: str, job: JobSpec
+) -> None:
+    assert SLURM.environment_problems(job, {name: "x"}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "end"),
+    [
+        ("SBATCH_EXPORT", "ALL", "set environment in the HPC profile, or unset it"),
+        ("SBATCH_EXPORT", "HOME,TOKEN", "set environment in the HPC profile, or unset it"),
+        ("SBATCH_CLUSTERS", "b", "set slurm.cluster, or unset SBATCH_CLUSTERS"),
+        ("SLURM_CLUSTERS", "b", "set slurm.cluster, or unset SLURM_CLUSTERS"),
+        ("SBATCH_GET_USER_ENV", "", "set login_shell in the HPC profile, or unset it"),
+    ],
+)
+def test_a_setting_about_environment_or_cluster_is_told(name: str, value: str, end: str) -> None:
+    (problem,) = SLURM.environment_problems(spec(), {name: value})
+    assert problem.startswith(name)
+    assert problem.endswith(end)
+
+
+def test_all_that_the_environment_says_is_told_at_once() -> None:
+    said = {"SBATCH_QOS": "a", "SBATCH_GRES": "b", "SLURM_CLUSTERS": "c", "SBATCH_EXPORT": "d"}
+    assert len(SLURM.environment_problems(spec(), said)) == 4
+
+
+def test_what_is_always_ours_or_agrees_with_us_needs_no_word() -> None:
+    ours = ("JOB_NAME", "OUTPUT", "ERROR", "OPEN_MODE", "ARRAY_INX", "WAIT", "TIMELIMIT", "DEBUG")
+    said = {f"SBATCH_{name}": "x" for name in ours} | {"SQUEUE_PARTITION": "x", "SRUN_DEBUG": "3"}
+    assert SLURM.environment_problems(spec(), said | {"SBATCH_EXPORT": "none"}) == []
+    assert SLURM.environment_problems(spec(), {"SBATCH_EXPORT": "NIL", "SLURM_JOB_ID": "7"}) == []
+
+
+def test_sbatch_inherits_nothing_but_what_every_process_has_and_what_proves_who_asks() -> None:
+    command = next(SLURM.submit(spec(), TICKET))
+    assert command.inherits == sbatch.INHERITS
+    assert not [name for name in sbatch.INHERITS if name in ("*", "SLURM_*") or "KEY" in name]
+
+
+def test_the_job_forgets_the_token_and_what_hides_its_environment() -> None:
+    unset = SLURM.preamble(spec(), TICKET).unset
+    assert unset == ("SLURM_JWT", "SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV")
+
+
 # --- submitting
+
+
+def test_a_job_is_submitted_to_the_profiles_cluster_alone() -> None:
+    command = next(SLURM.submit(spec({"cluster": "b"}), TICKET))
+    assert command.argv[:3] == ("sbatch", "--clusters=b", "--parsable")
+    assert SLURM.problems(spec({"cluster": "b"})) == []
+    assert SLURM.problems(spec({"cluster": "a,b"})) == ["slurm.cluster is 'a,b': write one cluster"]
+
+
+def test_sbatch_that_cannot_be_loaded_has_submitted_nothing() -> None:
+    text = "sbatch: error while loading shared libraries: libx.so: cannot open shared object file"
+    assert submission(Reply(127, stderr=text)) == Refused(text)
+    assert isinstance(submission(Reply(127, stderr="sh: sbatch: not found")), Unclear)
+    assert isinstance(submission(Reply(1, stderr=text.replace("sbatch", "x"))), Unclear)
 
 
 def test_a_submission_names_the_job_and_its_files_and_keeps_percent_signs() -> None:

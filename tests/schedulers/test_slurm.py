@@ -18,8 +18,18 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 
-from .recorded import converse, search
-from .slurm_rig import FOLDER, SLURM, recorded, submission
+from .recorded import search
+from .slurm_rig import (
+    FOLDER,
+    MARK,
+    SLURM,
+    converse,
+    mark_of,
+    recorded,
+    submission,
+    unmarked,
+    with_mark,
+)
 
 ALONE = {"accounting": False}
 
@@ -27,23 +37,24 @@ ALONE = {"accounting": False}
 def row(**changes: str) -> str:
     """A row of the queue about a running job, with changes."""
     fields = {
-        "JobID": "7", "Name": "htag", "State": "RUNNING", "exit_code": "0", "SubmitTime": "100",
-        "StartTime": "110", "EndTime": "410", "BatchHost": "n1", "Reason": "None",
+        "JobID": "7", "State": "RUNNING", "exit_code": "0", "SubmitTime": "100",
+        "StartTime": "110", "EndTime": "410", "BatchHost": "n1", "Reason": "None", "Name": "htag",
     }  # fmt: skip
-    return "|".join((fields | changes).values()) + "|\n"
+    *plain, why, name = (fields | changes).values()
+    return "|".join([*plain, why]) + f"|{MARK}{name}|{MARK}\n"
 
 
 def past(**changes: str) -> str:
     """A row of the history about a job that succeeded, with changes."""
     fields = {
-        "JobID": "7", "JobName": "htag", "State": "COMPLETED", "ExitCode": "0:0", "Submit": "100",
-        "Start": "110", "End": "120", "NodeList": "n1", "Reason": "None",
+        "JobID": "7", "State": "COMPLETED", "ExitCode": "0:0", "Submit": "100",
+        "Start": "110", "End": "120", "NodeList": "n1", "Reason": "None", "JobName": "htag",
     }  # fmt: skip
-    return "|".join((fields | changes).values()) + "\n"
+    return "".join(f"{value}|{MARK}|" for value in (fields | changes).values()) + "\n"
 
 
 def in_queue(**changes: str) -> Observation:
-    answer, _ = converse(SLURM.observe(["7"], {}), Reply(0, row(**changes)))
+    answer, _ = converse(SLURM.observe(["7"], ALONE), Reply(0, row(**changes)))
     return answer["7"]  # type: ignore[index, return-value]
 
 
@@ -56,6 +67,8 @@ def in_history(**changes: str) -> Observation:
 # --- states
 
 STATES = {
+    "POWER_UP_NODE": (JobState.QUEUED, None),
+    "EXPEDITING": (JobState.QUEUED, None),
     "BOOT_FAIL": (JobState.ENDED, Reason.NODE_FAILURE),
     "CANCELLED": (JobState.ENDED, Reason.CANCELLED),
     "CANCELLED+": (JobState.ENDED, Reason.CANCELLED),
@@ -135,6 +148,12 @@ def test_a_running_job_can_run_whatever_its_reason_was() -> None:
 
 def test_a_reason_may_hold_the_separator() -> None:
     assert in_queue(State="PENDING", Reason="a|b|").message == "a|b|"
+
+
+def test_a_job_that_another_cluster_has_says_what_to_do() -> None:
+    assert in_queue(State="REVOKED").message == (
+        "another cluster of the federation has the job: set slurm.cluster in the profile"
+    )
 
 
 def test_no_reason_is_none() -> None:
@@ -221,11 +240,11 @@ def test_a_waiting_job_has_not_started_although_slurm_knows_when_it_may() -> Non
 
 
 def test_what_a_real_queue_lists_is_read() -> None:
-    reply = recorded("squeue_ours")
-    ids = [line.partition("|")[0] for line in reply.stdout.splitlines()]
-    answer, _ = converse(SLURM.observe(ids, {}), reply)
+    ids, reply = asked_and_answered("squeue_ours")
+    answer, _ = converse(SLURM.observe(ids, ALONE), reply)
     assert isinstance(answer, dict)
     seen = {each.tag: each for each in answer.values() if isinstance(each, Observation)}
+    seen.pop(next(tag for tag in seen if "\n" in tag))
     assert {tag: (each.state, each.cause) for tag, each in seen.items()} == {
         "hok": (JobState.ENDED, Reason.SUCCEEDED),
         "hthree": (JobState.ENDED, Reason.PROGRAM_FAILED),
@@ -237,17 +256,32 @@ def test_what_a_real_queue_lists_is_read() -> None:
         "hheld": (JobState.HELD, None),
         "hbegin": (JobState.QUEUED, None),
         "hrun": (JobState.RUNNING, None),
+        "hoom": (JobState.ENDED, Reason.PROGRAM_FAILED),
     }
     assert (seen["hthree"].exit_code, seen["hcode137"].exit_code) == (3, 137)
-    assert (seen["hkill"].signal, seen["hrun"].host) == ("SIGKILL", "n2")
-    assert seen["hok"].ended_at == 1795558504.0
+    assert (seen["hkill"].signal, seen["hrun"].host) == ("SIGKILL", "n1")
+    assert seen["hok"].ended_at == 1795889212.0
 
 
-def rearranged(name: str, order: tuple[int, ...]) -> tuple[list[str], Reply]:
+def asked_and_answered(name: str) -> tuple[list[str], Reply]:
+    """The ids that a recorded question of ours was about, and its answer with our mark."""
+    argv = json.loads((FOLDER / f"{name}.json").read_text())["argv"]
+    reply = recorded(name)
+    ids = argv[-1].removeprefix("--jobs=").split(",")
+    return ids, Reply(reply.code, reply.stdout.replace(mark_of(argv), MARK))
+
+
+def rearranged(name: str, order: tuple[int, ...], form: Any) -> tuple[list[str], Reply]:
     """Ids and reply of a recording with other columns, in ours; times are of no matter there."""
-    rows = [line.split("|") for line in recorded(name).stdout.splitlines()]
-    text = "".join("|".join([*row, "N/A"][n] for n in order) + "\n" for row in rows)
-    return [row[0] for row in rows], Reply(0, text)
+    rows = [[*line.split("|"), "N/A"] for line in recorded(name).stdout.splitlines()]
+    names = ("JobID", "Name", "State", "exit_code", "", "", "", "BatchHost", "Reason")
+    if form is past:
+        names = ("JobID", "JobName", "State", "ExitCode", "", "", "", "NodeList", "Reason")
+    text = "".join(
+        form(**{name: each[n] for name, n in zip(names, order, strict=True) if name})
+        for each in rows
+    )
+    return [each[0] for each in rows], Reply(0, text)
 
 
 def told(answer: Any, *ids: str) -> list[tuple[Reason | None, int | None, str]]:
@@ -256,8 +290,8 @@ def told(answer: Any, *ids: str) -> list[tuple[Reason | None, int | None, str]]:
 
 def test_the_recorded_words_of_the_queue_are_read() -> None:
     #        JobID, Name, State, exit_code, three times, BatchHost, Reason
-    ids, reply = rearranged("squeue_O", (0, 0, 2, 4, 9, 9, 9, 9, 3))
-    answer, _ = converse(SLURM.observe(ids, {}), reply)
+    ids, reply = rearranged("squeue_O", (0, 0, 2, 4, 9, 9, 9, 9, 3), row)
+    answer, _ = converse(SLURM.observe(ids, ALONE), reply)
     assert told(answer, "4", "16", "18", "20", "21") == [
         (Reason.SUCCEEDED, 0, ""),
         (Reason.PROGRAM_FAILED, 3, ""),
@@ -276,7 +310,7 @@ def test_the_recorded_words_of_the_queue_are_read() -> None:
 
 def test_the_recorded_words_of_the_history_are_read() -> None:
     #        JobID, JobName, State, ExitCode, three times, NodeList, Reason
-    ids, reply = rearranged("sacct_final_X", (0, 1, 2, 3, 6, 6, 7, 9, 5))
+    ids, reply = rearranged("sacct_final_X", (0, 1, 2, 3, 6, 6, 7, 9, 5), past)
     answer, _ = converse(SLURM.observe(ids, {}), Reply(0, ""), reply)
     assert told(answer, "4", "16", "17", "24", "26", "29") == [
         (Reason.SUCCEEDED, 0, ""),
@@ -292,17 +326,19 @@ def test_the_recorded_words_of_the_history_are_read() -> None:
 
 def test_all_jobs_are_asked_about_in_one_question_and_with_times_in_seconds() -> None:
     command = next(SLURM.observe(["7", "8"], {}))
-    fields = "JobID:|,Name:|,State:|,exit_code:|,SubmitTime:|,StartTime:|,EndTime:|,BatchHost:|"
-    assert command.argv == (
-        *("squeue", "--noheader", "--states=all", f"--Format={fields},Reason:|", "--jobs=7,8"),
-    )
+    fields = "JobID:|,State:|,exit_code:|,SubmitTime:|,StartTime:|,EndTime:|,BatchHost:|"
+    fields += f",Reason:|{MARK},Name:|{MARK}"
+    assert unmarked(command.argv) == [
+        *("squeue", "--noheader", "--states=all", f"--Format={fields}", "--jobs=7,8"),
+    ]
     assert command.environment == {"SLURM_TIME_FORMAT": "%s"}
 
 
 def test_the_questions_are_those_that_were_recorded() -> None:
-    argv = json.loads((FOLDER / "squeue_ours.json").read_text())["argv"]
-    ids = argv[-1].removeprefix("--jobs=").split(",")
-    assert list(next(SLURM.observe(ids, {})).argv) == argv
+    for name, options in (("squeue_ours", {}), ("squeue_ours_cluster", {"cluster": "tests"})):
+        argv = json.loads((FOLDER / f"{name}.json").read_text())["argv"]
+        ids = argv[-1].removeprefix("--jobs=").split(",")
+        assert unmarked(next(SLURM.observe(ids, options)).argv) == unmarked(argv)
 
 
 def test_a_queue_that_lists_all_leaves_the_history_alone() -> None:
@@ -317,8 +353,8 @@ def test_the_history_is_asked_about_what_the_queue_does_not_list_and_no_more() -
     assert isinstance(answer, dict)
     assert set(answer) == {"7", "8"}
     assert commands[1] == (
-        "sacct --allocations --noheader --parsable2"
-        " --format=JobID,JobName,State,ExitCode,Submit,Start,End,NodeList,Reason --jobs=8,9"
+        f"sacct --noheader --parsable --delimiter=|{MARK}|"
+        " --format=JobID,State,ExitCode,Submit,Start,End,NodeList,Reason,JobName --jobs=8,9"
     )
 
 
@@ -357,7 +393,7 @@ def test_what_the_history_does_not_list_as_ended_is_left_out(word: str) -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    [recorded("ctld_down_squeue"), recorded("ctld_hung_squeue"), Reply(None, row()), Reply(1)],
+    [recorded("ctld_down_squeue"), recorded("ctld_hung_squeue"), Reply(None, "7|RUN"), Reply(1)],
     ids=lambda reply: reply.said[:70],
 )
 def test_a_queue_that_does_not_answer_is_no_answer(reply: Reply) -> None:
@@ -377,24 +413,167 @@ def test_lines_that_are_no_rows_are_passed_over() -> None:
     assert set(answer) == {"7"}
 
 
+# --- what users write is never Slurm's word
+
+#: Text in which a row is hidden, or a part of one.
+HOSTILE = st.lists(
+    st.sampled_from(
+        [
+            "|",
+            "\n",
+            "7",
+            "8",
+            "COMPLETED",
+            "FAILED",
+            "0:0",
+            "htag",
+            row(),
+            past(),
+            "x",
+            ".0",
+            "<mark",
+        ]
+    ).map(lambda text: text.replace(MARK, ""))
+    | st.text(max_size=5),
+    max_size=20,
+).map("".join)
+
+
+@given(HOSTILE, HOSTILE)
+@example("x\n7|COMPLETED|0|1|1|1|n1|None|", "None")
+@example("x|\n7|COMPLETED|0|1|1|1|n1|None||\n", "\n7|COMPLETED|0|1|1|1|n1|None|htag\n")
+def test_no_name_or_reason_in_the_queue_is_read_as_a_row(name: str, why: str) -> None:
+    before = row(JobID="9", State="PENDING", Name=name, Reason=why)
+    after = row(JobID="8", State="PENDING", Name=name, Reason=why)
+    answer: Any = converse(SLURM.observe(["9", "7", "8"], ALONE), Reply(0, before + row() + after))[
+        0
+    ]
+    assert set(answer) == {"9", "7", "8"}
+    assert (answer["7"].state, answer["7"].tag) == (JobState.RUNNING, "htag")
+    assert answer["8"].tag == answer["9"].tag == name
+
+
+@given(HOSTILE, HOSTILE)
+@example("7|COMPLETED|0:0|1|1|1|n1|None|htag|\n", "None")
+def test_no_name_or_reason_in_the_history_is_read_as_a_row(name: str, why: str) -> None:
+    hostile = past(JobID="8", State="FAILED", JobName=name, Reason=why)
+    step = past(JobID="8.0", State="FAILED", JobName=name)
+    text = hostile + step + past(State="RUNNING") + hostile
+    answer: Any = converse(SLURM.observe(["7", "8"], {}), Reply(0, ""), Reply(0, text))[0]
+    assert set(answer) == {"8"}
+    assert (answer["8"].word, answer["8"].tag) == ("FAILED", name)
+
+
+def test_a_running_job_beside_one_with_a_rows_name_is_running_on_a_real_slurm() -> None:
+    ids, reply = asked_and_answered("squeue_ours")
+    answer: Any = converse(SLURM.observe(ids, ALONE), reply)[0]
+    hostile = next(each for each in answer.values() if "\n" in each.tag)
+    running = next(each for each in answer.values() if each.tag == "hrun")
+    assert f"\n{running.id}|COMPLETED|0|" in hostile.tag
+    assert (running.state, hostile.state) == (JobState.RUNNING, JobState.HELD)
+
+
+def test_each_question_has_a_mark_of_its_own() -> None:
+    one, other = (next(SLURM.observe(["7"], {})).argv for _ in range(2))
+    assert one != other
+
+
+# --- steps of srun
+
+STEP = {"JobID": "7.0", "JobName": "diag", "State": "OUT_OF_MEMORY", "ExitCode": "0:125"}
+FAILED = {"State": "FAILED", "exit_code": "256"}
+
+
+def failed_with(*steps: dict[str, str]) -> Observation:
+    """A job that failed with 1, and steps of it in the history."""
+    text = past(State="FAILED", ExitCode="1:0") + past(JobID="7.batch", State="FAILED")
+    text += "".join(past(**step) for step in steps)
+    answer: Any = converse(SLURM.observe(["7"], {}), Reply(0, row(**FAILED)), Reply(0, text))[0]
+    found: Observation = answer["7"]
+    return found
+
+
+def test_a_step_that_was_out_of_memory_is_why_its_job_failed() -> None:
+    seen = failed_with(STEP)
+    assert (seen.cause, seen.final) == (Reason.OUT_OF_MEMORY, True)
+    assert seen.message == "Slurm says OUT_OF_MEMORY of its step 7.0"
+
+
+def test_so_it_is_when_only_the_history_knows_the_job_any_more() -> None:
+    text = past(State="FAILED", ExitCode="1:0") + past(**STEP)
+    answer: Any = converse(SLURM.observe(["7"], {}), Reply(0, ""), Reply(0, text))[0]
+    assert (answer["7"].cause, answer["7"].word) == (Reason.OUT_OF_MEMORY, "FAILED")
+
+
+def test_a_real_slurm_says_it_of_a_step_alone() -> None:
+    ids, reply = asked_and_answered("sacct_ours")
+    answer: Any = converse(SLURM.observe(ids, {}), Reply(0, ""), reply)[0]
+    causes = {each.tag: each.cause for each in answer.values()}
+    assert causes["hoom"] is Reason.OUT_OF_MEMORY
+    assert causes["hthree"] is Reason.PROGRAM_FAILED
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [],
+        [STEP | {"State": "FAILED"}],
+        [STEP | {"State": "COMPLETED"}],
+        [STEP, STEP | {"JobID": "7.1", "State": "FAILED", "End": "121"}],
+        [STEP | {"JobID": "7.extern"}],
+        [STEP | {"JobID": "8.0"}],
+    ],
+    ids=str,
+)
+def test_another_end_of_the_last_step_leaves_the_failure_as_it_is(
+    steps: list[dict[str, str]],
+) -> None:
+    seen = failed_with(*steps)
+    assert (seen.cause, seen.exit_code, seen.final) == (Reason.PROGRAM_FAILED, 1, True)
+
+
+def test_a_failure_is_not_final_before_the_history_has_it() -> None:
+    for late in ("", past(State="RUNNING"), past(JobName="hother", State="FAILED")):
+        answer: Any = converse(SLURM.observe(["7"], {}), Reply(0, row(**FAILED)), Reply(0, late))[0]
+        assert (answer["7"].cause, answer["7"].final) == (Reason.PROGRAM_FAILED, False)
+
+
+@pytest.mark.parametrize("name", ["light_sacct", "dbd_down_sacct"])
+def test_a_failure_is_final_where_the_history_cannot_tell_more(name: str) -> None:
+    replies = (Reply(0, row(**FAILED)), recorded(name))
+    answer: Any = converse(SLURM.observe(["7"], {}), *replies)[0]
+    assert (answer["7"].cause, answer["7"].final) == (Reason.PROGRAM_FAILED, True)
+    alone: Any = converse(SLURM.observe(["7"], ALONE), replies[0])[0]
+    assert alone["7"].final
+
+
+def test_the_history_is_not_asked_about_a_success_or_a_signal() -> None:
+    for changes in ({"State": "COMPLETED"}, {"State": "FAILED", "exit_code": "9"}):
+        converse(SLURM.observe(["7"], {}), Reply(0, row(**changes)))
+
+
 CODES = st.none() | st.sampled_from([0, 1, 8, 127, 255, -9])
 ENDS = {word for word, (state, _) in STATES.items() if state is JobState.ENDED}
 WORDS = st.text() | st.sampled_from(["ENDED", "completed", "Failed", "COMPLETEDX", "9" * 5000])
-FIELDS = st.tuples(*(WORDS for _ in range(9))).map("|".join)
+ROWS = st.tuples(*(WORDS for _ in range(9)))
+FIELDS = ROWS.map("|".join) | st.one_of(
+    ROWS.map(lambda values: "|".join(values[:8]) + f"|{MARK}{values[8]}|{MARK}\n"),
+    ROWS.map(lambda values: "".join(f"{value}|{MARK}|" for value in values) + "\n"),
+)
 REPLIES = st.builds(Reply, CODES, st.text() | FIELDS, st.text())
 
 
 @given(st.lists(REPLIES, min_size=2, max_size=2), st.sampled_from(["observe", "find"]))
-@example([Reply(0, "7|h|FAILED" + "|" + "9" * 5000 + "|1|1|1|n|r|")] * 2, "observe")
+@example([Reply(0, row(State="FAILED", exit_code="9" * 5000))] * 2, "observe")
 def test_no_answer_is_beyond_reading_and_garbage_is_no_end(
     replies: list[Reply], question: str
 ) -> None:
     dialogue = SLURM.observe(["7"], {}) if question == "observe" else search(SLURM, "htag", {})
-    next(dialogue)
+    command = next(dialogue)
     answer: Any = None
     try:
         for reply in replies:
-            dialogue.send(reply)
+            command = dialogue.send(with_mark(command, reply))
     except StopIteration as stop:
         answer = stop.value
     for seen in () if isinstance(answer, NoAnswer) else answer.values():
@@ -454,6 +633,25 @@ def test_a_controller_that_is_down_has_cancelled_nothing() -> None:
     both = SLURM.cancel({"7": "htag", "8": "hother"}, {})
     assert converse(both, down, Reply(0))[0] == NoAnswer(down.said)
     assert isinstance(converse(SLURM.cancel({"7": "htag"}, {}), Reply(None))[0], NoAnswer)
+
+
+# --- several clusters
+
+
+def test_every_command_is_about_the_profiles_cluster() -> None:
+    there = {"cluster": "b"}
+    _, asked = converse(SLURM.observe(["7", "8"], there), Reply(0, ""), Reply(0, ""))
+    _, searched = converse(search(SLURM, "htag", there), Reply(0, ""), Reply(0, ""))
+    _, cancelled = converse(SLURM.cancel({"7": "htag"}, there), Reply(0))
+    commands = [*asked, *searched, *cancelled]
+    assert [each.split()[:2] for each in commands] == [
+        *([name, "--clusters=b"] for name in ("squeue", "sacct", "squeue", "sacct", "scancel")),
+    ]
+
+
+def test_a_cluster_that_is_not_known_is_no_answer() -> None:
+    unknown = Reply(1, stderr="squeue: error: No cluster 'b' known by database.\n")
+    assert converse(SLURM.observe(["7"], {"cluster": "b"}), unknown)[0] == NoAnswer(unknown.said)
 
 
 # --- Slurm's own lines in the job's output

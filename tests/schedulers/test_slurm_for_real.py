@@ -13,8 +13,7 @@ from hpc_prefect.schedulers.base import Accepted, Ticket
 from hpc_prefect.schedulers.slurm import SlurmScheduler
 
 from ..engines import SlurmCluster
-from .recorded import converse
-from .slurm_rig import spec
+from .slurm_rig import converse, spec
 
 SLURM = SlurmScheduler()
 NAMES = [

@@ -290,6 +290,19 @@ async def test_two_jobs_with_the_same_wrong_block_are_each_told_by_their_own_nam
     assert said == ["job 'one'", "job 'other'"]
 
 
+async def test_what_the_environment_asks_of_sbatch_is_refused_with_all_other_problems(
+    tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = HPCProfileBlock(scheduler="slurm", executables={"sh": "/bin/sh"})
+    block.save("hpc-bad-slurm", overwrite=True, _sync=True)
+    monkeypatch.setenv("SBATCH_ACCOUNT", "other")
+    monkeypatch.setenv("SLURM_CLUSTERS", "b")
+    problems = await refused(
+        tmp_path / "w", spool, hpc_profile_block_name="hpc-bad-slurm", inputs=["gone"]
+    )
+    assert [text.split()[0] for text in problems] == ["input", "SBATCH_ACCOUNT", "SLURM_CLUSTERS"]
+
+
 def test_the_sync_form_refuses_the_same(tmp_path: Path, spool: Path) -> None:
     before = submitted(spool)
     with pytest.raises(InvalidJob, match="timeout_seconds is 0"):

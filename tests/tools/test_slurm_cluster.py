@@ -384,11 +384,32 @@ def test_two_clusters_are_up_at_once_and_share_no_job(slurm, slurm_without_accou
     ok(slurm_without_accounting, "scancel", second)
 
 
-def test_the_systems_own_configuration_stays_as_it_is(slurm):
-    assert not Path("/etc/slurm/slurm.conf").exists()
-    without = {name: v for name, v in slurm.environment.items() if name != "SLURM_CONF"}
-    lost = subprocess.run(["sinfo"], env=without, capture_output=True, text=True)
-    assert lost.returncode != 0
+def system_files():
+    """What the machine has of Slurm and its authentication, by path."""
+    found = {}
+    for top in ("/etc/slurm", "/etc/slurm-llnl", "/etc/munge", "/run/munge", "/var/lib/slurm"):
+        for path in (Path(top), *Path(top).rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                there = path.lstat()
+                content = path.read_bytes() if path.is_file() else b""
+                found[str(path)] = (there.st_ino, there.st_mode, there.st_mtime_ns, content)
+    return found
+
+
+def test_the_systems_own_configuration_stays_as_it_is(slurm, folder):
+    del slurm  # what a first cluster installs is there
+    before = system_files()
+
+    own = cluster_in(folder)
+    reaches(own, submit(own, "true"), "COMPLETED")
+    shown = ("scontrol", "show", "config")
+    assert str(own.conf) in ok(own, *shown)
+    without = {name: value for name, value in own.environment.items() if name != "SLURM_CONF"}
+    foreign = subprocess.run(shown, env=without, capture_output=True, text=True).stdout
+    slurm_tool("down", folder)
+
+    assert system_files() == before
+    assert str(own.conf) not in foreign
 
 
 def test_up_starts_only_what_is_not_running(folder):

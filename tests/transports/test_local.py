@@ -92,6 +92,7 @@ def test_a_command_does_not_see_what_an_enclosing_job_left_in_the_environment() 
         "SLURM_JOB_ID", "SBATCH_X", "SRUN_X", "PBS_JOBID", "PJM_JOBID", "OMPI_COMM_WORLD_RANK",
         "PMI_RANK", "PMIX_RANK", "PRTE_X", "HYDI_X", "HYDRA_X", "MPIR_X", "MPIEXEC_X",
         "HPC_LOCAL_JOBID", "SQUEUE_PARTITION", "SACCT_FORMAT", "SCANCEL_PARTITION",
+        "SALLOC_ACCOUNT", "SINFO_FORMAT", "SLURM_CLUSTERS", "SLURM_EXPORT_ENV", "SLURM_HINT",
     ]  # fmt: skip
     kept = [
         "OMPI_MCA_btl",
@@ -100,6 +101,7 @@ def test_a_command_does_not_see_what_an_enclosing_job_left_in_the_environment() 
         "PRTE_ALLOW_x",
         "PATH",
         "MY_SLURM_X",
+        *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET", "SLURM_SACK_KEY"),
     ]
     environment = dict.fromkeys([*inherited, *kept], "1")
     assert clean_environment(environment) == dict.fromkeys(kept, "1")
@@ -114,6 +116,19 @@ def test_a_command_sees_its_own_environment_above_the_cleaned_one(
     lines = reply.stdout.splitlines()
     assert {"OMPI_MCA_btl=tcp", "PBS_SERVER=s", "HOME=/h"} <= set(lines)
     assert not any(line.startswith("SLURM_") for line in lines)
+
+
+def test_a_command_inherits_only_the_variables_that_it_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PREFECT_API_KEY", "LC_ALL", "LC_X", "XLC_", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "1")
+    command = Command(("env",), environment={"OWN": "2"}, inherits=("PATH", "LC_*", "SLURM_*"))
+    lines = TRANSPORT.run(command).stdout.splitlines()
+    locale = {name: value for name, value in os.environ.items() if name.startswith("LC_")}
+    expected = locale | {"PATH": os.environ["PATH"], "OWN": "2"}
+    assert {"LC_ALL", "LC_X"} <= set(locale)
+    assert sorted(lines) == sorted(f"{name}={value}" for name, value in expected.items())
 
 
 # --- files

@@ -129,6 +129,9 @@ class LocalOptions(StrictModel):
 class SlurmOptions(StrictModel):
     """Options for Slurm."""
 
+    cluster: str = ""
+    """The cluster where several share one accounting (`--clusters`); empty: that of this machine.
+    Its partitions, accounts and nodes are meant by all the rest."""
     qos: str = ""
     """Quality of service (`--qos`)."""
     reservation: str = ""

@@ -66,6 +66,10 @@ async def examine(
     )
     if side is None:
         return [*found, unknown("the place", "not asked: no job can be made of the profile")]
+    found += [
+        wrong(PROFILE, text, "do the one or the other: until then each job is refused")
+        for text in scheduler.environment_problems(side.spec, os.environ)
+    ]
     transport = Recording()
     tried: list[Tried] = []
     name = f".hpc-prefect-doctor-{secrets.token_hex(4)}"

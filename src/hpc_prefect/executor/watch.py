@@ -45,6 +45,7 @@ class Watch:
         self._seen: Observation | None = None
         self._began = self._answered_at = loop.time()
         self._absent_since: float | None = None
+        self._untold_since: float | None = None
         self._ended_since: float | None = None
         self._record_since: float | None = None
         self._shown = ""
@@ -82,6 +83,8 @@ class Watch:
             self._note(seen)
             ended = seen.state is JobState.ENDED
             self._ended_since = _since(self._ended_since, now) if ended else None
+            untold = seen.state is JobState.UNKNOWN
+            self._untold_since = _since(self._untold_since, now) if untold else None
         self._records.refresh(starts=True)
         self._consider(now)
 
@@ -144,6 +147,7 @@ class Watch:
             absent_for=_age(self._absent_since, now) or 0.0,
             silent_for=now - self._answered_at,
             ended_for=_age(self._ended_since, now),
+            untold_for=_age(self._untold_since, now),
             record_for=_age(self._record_since, now),
             starts=records.starts,
             exits=records.exits,

@@ -19,6 +19,9 @@ class Command:
         argv: the program and its arguments; no shell is involved.
         timeout: seconds after which it is killed with its children; a hung server must not hang us.
         stdin: text for its standard input.
+        environment: variables that it gets beside the inherited ones.
+        inherits: names of the variables that it inherits, when not all; a `*` at the end of a name
+            stands for anything.
         cwd: the folder in which it runs; empty where that does not matter.
     """
 
@@ -26,6 +29,7 @@ class Command:
     timeout: float = 60.0
     stdin: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    inherits: tuple[str, ...] | None = None
     cwd: str = ""
 
     def __str__(self) -> str:

@@ -40,11 +40,13 @@ class Preamble:
         restarts: shell text that gives how often the scheduler has started this job anew, by its
             own count; empty when it does not tell. A further start that it has not counted does
             not start the program.
+        unset: variables that the scheduler sets and the program must not have.
     """
 
     directives: tuple[str, ...] = ()
     id_expression: str
     restarts: str = ""
+    unset: tuple[str, ...] = ()
 
 
 def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
@@ -54,6 +56,7 @@ def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
         shebang,
         *preamble.directives,
         _guard(folder, preamble),
+        f"unset {' '.join(preamble.unset)}" if preamble.unset else "",
         f"cd -- {quote(spec.work_dir)} || exit",
         _setup(spec),
         _environment(spec, folder),

@@ -33,6 +33,7 @@ class Observation:
         tag: the job's name as listed; empty when the answer does not hold it.
         message: the scheduler's own comment or reason.
         queued_at, started_at, ended_at: seconds since 1970, 0 when not told.
+        final: False while the scheduler may still tell more about how it ended.
         used: resources used, such as `max_rss` (bytes) and `cpu_seconds`.
     """
 
@@ -48,6 +49,7 @@ class Observation:
     queued_at: float = 0.0
     started_at: float = 0.0
     ended_at: float = 0.0
+    final: bool = True
     used: dict[str, float] = field(default_factory=dict)
 
 
@@ -84,6 +86,7 @@ class Evidence:
         absent_for: since the first useful answer that did not list it; 0.0 while they do.
         silent_for: since the last useful answer.
         ended_for: since it was first seen as ended by the scheduler.
+        untold_for: since useful answers list it with a word whose meaning is not known.
         record_for: since its exit record was first seen.
         missing_outputs: expected outputs that are not there, or older than the start.
         executable: the program's path, for messages.
@@ -98,6 +101,7 @@ class Evidence:
     absent_for: float = 0.0
     silent_for: float = 0.0
     ended_for: float | None = None
+    untold_for: float | None = None
     record_for: float | None = None
     starts: tuple[StartRecord, ...] = ()
     exits: tuple[ExitRecord, ...] = ()
@@ -149,6 +153,13 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
             Reason.LOST,
             "neither queue nor history lists it, and its script left no exit record",
         )
+    if evidence.exit is None and seen is not None and _untold(evidence, patience.silent):
+        return _verdict(
+            evidence,
+            Reason.LOST,
+            f"the scheduler lists it as {seen.word!r}, whose meaning is not known, and its script"
+            " left no exit record",
+        )
     return None
 
 
@@ -178,6 +189,11 @@ def _gone(evidence: Evidence, patience: float) -> bool:
     return evidence.absent_for - evidence.silent_for >= patience
 
 
+def _untold(evidence: Evidence, patience: float) -> bool:
+    """Useful answers have listed it with a word that tells nothing for so long."""
+    return (evidence.untold_for or 0.0) - evidence.silent_for >= patience
+
+
 def _success(evidence: Evidence) -> Verdict:
     return Verdict(reason=Reason.SUCCEEDED, summary="the program ended with 0", exit_code=0)
 
@@ -197,6 +213,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if told := _by_output(evidence):
         return told
     waited = evidence.ended_for or 0.0
+    if not seen.final and waited < patience.outputs:
+        return None
     if seen.exit_code == GUARD_CODE and evidence.start is not None:
         if record is None and waited < patience.lost:
             return None

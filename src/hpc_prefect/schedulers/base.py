@@ -97,6 +97,12 @@ class Scheduler(Protocol):
     def problems(self, spec: JobSpec) -> list[str]:
         """What of this job the scheduler cannot honour, a sentence each; nothing is dropped."""
 
+    def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+        """A sentence for each variable of the flow's that its commands would heed, and do not get.
+
+        A job is what its profiles say, from whatever shell it is submitted.
+        """
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         """Directives for the script, and how the script learns its id."""
 

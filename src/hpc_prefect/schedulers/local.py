@@ -75,6 +75,9 @@ class LocalScheduler:
             )
         return found
 
+    def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+        return []
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         return Preamble(id_expression='"$HPC_LOCAL_JOBID"', restarts="0")
 

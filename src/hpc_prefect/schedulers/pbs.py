@@ -64,6 +64,9 @@ class PBSScheduler:
     def problems(self, spec: JobSpec) -> list[str]:
         return qsub.problems(spec) + _status_problems(spec.site.options)
 
+    def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+        return []
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
         return Preamble(directives=lines, id_expression='"$PBS_JOBID"')

@@ -46,6 +46,9 @@ class PJMScheduler:
     def problems(self, spec: JobSpec) -> list[str]:
         return pjsub.problems(spec)
 
+    def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+        return []
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))
         return Preamble(directives=lines, id_expression='"$PJM_JOBID"')

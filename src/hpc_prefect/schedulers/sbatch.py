@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,25 +23,92 @@ _REFUSED_DIRECTIVES = {
     ),
     **dict.fromkeys(("-D", "--chdir"), "the program runs in work_dir"),
     **dict.fromkeys(("-a", "--array"), "one call is one job"),
-    **dict.fromkeys(("-M", "--clusters"), "the other commands would ask another cluster"),
+    **dict.fromkeys(("-M", "--clusters"), "set slurm.cluster, which all commands are given"),
     **dict.fromkeys(("-W", "--wait"), "the flow waits by itself"),
     **dict.fromkeys(
-        ("-n", "--ntasks", "--ntasks-per-node"), "set ranks_per_node in the execution profile"
+        ("-n", "--ntasks", "--ntasks-per-node", "--tasks-per-node"),
+        "set ranks_per_node in the execution profile",
     ),
     **dict.fromkeys(("-c", "--cpus-per-task"), "set threads_per_rank in the execution profile"),
     **dict.fromkeys(("-t", "--time"), "set walltime in the execution profile"),
     **dict.fromkeys(("-N", "--nodes"), "set num_nodes in the execution profile"),
     **dict.fromkeys(("-A", "--account"), "set project_cpu or project_gpu"),
     **dict.fromkeys(("-p", "--partition"), "set queue_cpu or queue_gpu"),
-    **dict.fromkeys(("--mem", "--mem-per-cpu"), "set memory_per_node in the execution profile"),
+    **dict.fromkeys(
+        ("--mem", "--mem-per-cpu", "--mem-per-gpu"), "set memory_per_node in the execution profile"
+    ),
+    **dict.fromkeys(
+        ("--export", "--export-file"),
+        "a job has none of the flow's variables; set environment in the HPC profile",
+    ),
+    "--get-user-env": "set login_shell in the HPC profile",
+    **dict.fromkeys(("--uid", "--gid"), "the job folder is yours alone"),
+    "--external": "the script would not be run",
     **dict.fromkeys(("--requeue", "--no-requeue"), "set slurm.requeue"),
     "--qpu": "set slurm.qpu, which is checked against slurm.site_qpus",
     "--wrap": "the script is ours",
-    "--test-only": "the job would not be submitted",
+    **dict.fromkeys(
+        ("--test-only", "-h", "--help", "--usage", "-V", "--version", "--autocomplete"),
+        "the job would not be submitted",
+    ),
     "--parsable": "it is given",
 }
+#: Variables that sbatch heeds (sbatch(1), "INPUT ENVIRONMENT VARIABLES"), each with its option and
+#: the field for it; without a field it is one of the directives.
+_HEEDED = {
+    "SBATCH_ACCOUNT": ("--account", "project_cpu or project_gpu of the HPC profile"),
+    "SBATCH_PARTITION": ("--partition", "queue_cpu or queue_gpu of the HPC profile"),
+    "SBATCH_MEM_PER_NODE": ("--mem", "memory_per_node in the execution profile"),
+    "SBATCH_MEM_PER_CPU": ("--mem", "memory_per_node in the execution profile"),
+    "SBATCH_MEM_PER_GPU": ("--mem", "memory_per_node in the execution profile"),
+    "SBATCH_GPUS_PER_NODE": ("--gpus-per-node", "gpus_per_node in the execution profile"),
+    "SBATCH_QOS": ("--qos", "slurm.qos"),
+    "SBATCH_RESERVATION": ("--reservation", "slurm.reservation"),
+    "SBATCH_CONSTRAINT": ("--constraint", "slurm.constraint"),
+    "SBATCH_EXCLUSIVE": ("--exclusive", "slurm.exclusive"),
+    "SBATCH_REQUEUE": ("--requeue", "slurm.requeue"),
+    "SBATCH_NO_REQUEUE": ("--no-requeue", "slurm.requeue"),
+    **{
+        f"SBATCH_{option.upper().replace('-', '_')}": (f"--{option}", "")
+        for option in (
+            *(
+                "acctg-freq",
+                "batch",
+                "cluster-constraint",
+                "container",
+                "container-id",
+                "core-spec",
+            ),
+            *("cpus-per-gpu", "delay-boot", "distribution", "gres", "gres-flags", "gpus"),
+            *("gpu-bind", "gpu-freq", "gpus-per-socket", "gpus-per-task", "hint", "network"),
+            *("no-kill", "overcommit", "power", "profile", "runtime", "signal", "spread-job"),
+            *("thread-spec", "threads-per-core", "tres-bind", "tres-per-task", "use-min-nodes"),
+            *("wait-all-nodes", "wckey", "consolidate-segments", "spread-segments"),
+        )
+    },
+    "SBATCH_BURST_BUFFER": ("--bb", ""),
+    "SBATCH_CPU_FREQ_REQ": ("--cpu-freq", ""),
+    "SBATCH_REQ_SWITCH": ("--switches", ""),
+    "SBATCH_WAIT4SWITCH": ("--switches", ""),
+    "SBATCH_SEGMENT_SIZE": ("--segment", ""),
+}
 #: sbatch's short options without a value.
-_FLAGS = "hHkOQsvV"
+_FLAGS = "HkOQsuv"
+
+#: What sbatch inherits of the flow's environment, and so the job: what every process of a user has,
+#: and what proves to Slurm, or to a plug-in for Kerberos, who asks. `--export=NIL` would be the
+#: plain way, but Slurm has it since 23.02 only; before that, as with NONE and any list of names,
+#: the login profile is run on the node, and where that fails the job has nothing.
+INHERITS = (
+    *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "TZ", "LANG", "LANGUAGE", "LC_*"),
+    *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_*"),
+    *("KRB5CCNAME", "KRB5_CONFIG"),
+)
+#: What the job must not keep of that, or find set by a site's plug-in: the token of whoever
+#: submitted it, and what makes srun keep the job's environment from the program.
+UNSET = ("SLURM_JWT", "SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV")
+
+_SRUN_EXPORT = re.compile(r"\bsrun\b.*?\s--exp\w*[=\s]\s*(\S+)")
 
 _JOB_ID = re.compile(r"[0-9]{1,18}")
 
@@ -52,6 +120,9 @@ _REFUSAL = re.compile(
     r"|Access/permission denied|User's group|Unspecified error|Reservation|Expired|Licenses"
     r"|Pathname|Batch job script|Unable to allocate|Duplicate|Feature|Only one|Burst buffer"
 )
+#: The loader's, before sbatch itself began: a library is on the flow's LD_LIBRARY_PATH alone.
+_NOT_LOADED = 127
+_LOADER = re.compile(r"\S*sbatch: error while loading shared libraries: ")
 _SUBMISSION_FAILED = re.compile(r"Batch job submission failed: (.*)")
 #: QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit …: too many jobs wait, not a wrong job.
 #: The last one is MaxJobCount, of all users' jobs: the controller's answer to each of many tries.
@@ -103,10 +174,12 @@ def problems(spec: JobSpec) -> list[str]:
     named = {
         "queue": spec.site.queue,
         "project": spec.site.project,
-        **{f"slurm.{name}": options.get(name, "") for name in ("qos", "reservation")},
+        **{f"slurm.{name}": options.get(name, "") for name in ("cluster", "qos", "reservation")},
         **{f"slurm.{name}": options.get(name, "") for name in ("constraint", "gpu_type")},
     }
     found = [text for what, value in named.items() for text in value_problems(what, value)]
+    if "," in options.get("cluster", ""):
+        found.append(f"slurm.cluster is {options['cluster']!r}: write one cluster")
     if "\\" in spec.work_dir:  # it would also end the reading of %% in the path
         found.append(
             f"work_dir is {spec.work_dir!r}: Slurm cannot write output below it, because it"
@@ -115,12 +188,80 @@ def problems(spec: JobSpec) -> list[str]:
     found += _qpu_problems(options)
     lines = options.get("directives", ())
     for line in lines:
-        found += line_problems("slurm.directives", line)
+        found += line_problems("slurm.directives", line) or _reading_problems(line)
     found += refused_options("slurm.directives", lines, _REFUSED_DIRECTIVES, flags=_FLAGS)
+    found += _export_problems(spec)
     if options.get("requeue") == "yes" and spec.secret_names:
         found.append(
             "slurm.requeue is 'yes', but the job has secrets: a job reads its"
             " secrets once, so a requeued one would have none; choose 'no', or use retries"
+        )
+    return found
+
+
+def _reading_problems(line: str) -> list[str]:
+    """What sbatch would not read of a directive: it stops there, or leaves out the rest."""
+    if "#" in line:
+        return [f"slurm.directives {line!r}: sbatch takes what follows a # for a comment"]
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        return [f"slurm.directives {line!r}: {str(error).lower()}"]
+    if "--" in words:
+        return [f"slurm.directives {line!r}: sbatch reads no option after --"]
+    return []
+
+
+def _export_problems(spec: JobSpec) -> list[str]:
+    """What would have srun keep the job's environment, with its secrets, from the program."""
+    given = spec.site.environment | spec.executable.environment | spec.environment
+    found = [
+        f"{name} is in the environment of the profiles: srun would keep all other variables from"
+        " the program; leave it out"
+        for name in ("SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV")
+        if name in given or name in spec.secret_names
+    ]
+    for value in _SRUN_EXPORT.findall(spec.site.launcher):
+        if not value.upper().startswith("ALL"):
+            found.append(
+                f"launcher has srun with --export={value}, which keeps environment and secrets from"
+                " the program: leave it out, or write --export=ALL,NAME=value"
+            )
+    return found
+
+
+def environment_problems(spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that sbatch would heed and that we do not give it.
+
+    The jobs of a profile would be others in another shell. What the profile says anyway, or is
+    about what is always ours (name, output, walltime …), needs no sentence.
+    """
+    asked = {re.split(r"[=\s]", line, maxsplit=1)[0] for line in directives(spec)}
+    asked |= {"--requeue", "--no-requeue"} if asked & {"--requeue", "--no-requeue"} else set()
+    found = []
+    for name, (option, field) in _HEEDED.items():
+        if name in environment and option not in asked:
+            value = environment[name]
+            where = field or f"slurm.directives ({option!r} …)"
+            found.append(
+                f"{name} is {value!r} where the flow runs, but a job is what its profiles say: set"
+                f" {where}, or unset {name}"
+            )
+    for name in ("SBATCH_CLUSTERS", "SLURM_CLUSTERS"):
+        if name in environment and not spec.site.options.get("cluster"):
+            found.append(
+                f"{name} is {environment[name]!r} where the flow runs, but the cluster of a job is"
+                f" what its HPC profile says: set slurm.cluster, or unset {name}"
+            )
+    if environment.get("SBATCH_EXPORT", "NONE").upper() not in ("NONE", "NIL"):
+        found.append(
+            f"SBATCH_EXPORT is {environment['SBATCH_EXPORT']!r} where the flow runs, but a job has"
+            " none of the flow's variables: set environment in the HPC profile, or unset it"
+        )
+    if "SBATCH_GET_USER_ENV" in environment and not spec.site.login_shell:
+        found.append(
+            "SBATCH_GET_USER_ENV is set where the flow runs: set login_shell in the HPC profile, or"
+            " unset it"
         )
     return found
 
@@ -148,9 +289,11 @@ def _qpu_problems(options: Mapping[str, Any]) -> list[str]:
 
 def submission(reply: Reply) -> Submission:
     """What the answer of `sbatch --parsable` says about the job."""
-    job_id = reply.stdout.strip().partition(";")[0]  # "ID;CLUSTER" where there are several
+    job_id = reply.stdout.strip().partition(";")[0]  # "ID;CLUSTER" when a cluster was named
     if reply.code == 0 and _JOB_ID.fullmatch(job_id):
         return Accepted(job_id)
+    if reply.code == _NOT_LOADED and _LOADER.match(reply.stderr):
+        return Refused(_without_prefix(reply.stderr))
     if reply.code in (1, 255) and not job_id and _is_refusal(reply.stderr):
         return Refused(_without_prefix(reply.stderr), full=bool(_FULL.search(reply.stderr)))
     return Unclear(reply.said)

@@ -27,6 +27,8 @@ _INHERITED = (
     "SQUEUE_",
     "SACCT_",
     "SCANCEL_",
+    "SALLOC_",
+    "SINFO_",
     "PBS_",
     "PJM_",
     "OMPI_",
@@ -39,9 +41,12 @@ _INHERITED = (
     "MPIEXEC_",
     "HPC_LOCAL_",
 )
+#: Settings for MPI; and what tells a scheduler's commands where their server is, or proves to it
+#: who asks (SLURM_CONF and SLURM_CONF_SERVER; SLURM_JWT, SLURM_SACK_SOCKET …).
 _KEPT = (
     *("OMPI_MCA_", "OMPI_ALLOW_", "PRTE_MCA_", "PRTE_ALLOW_"),
-    *("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT"),
+    *("SLURM_CONF", "SLURM_JWT", "SLURM_SACK_"),
+    *("PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT"),
 )
 
 
@@ -58,13 +63,25 @@ def unique() -> str:
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """An environment without what an enclosing batch job or MPI launcher left in it.
 
-    What tells the scheduler's commands where their server is stays, and so do settings that a user
-    makes for MPI (OMPI_MCA_…, and the allowance to run as root).
+    What tells the scheduler's commands where their server is, and proves to it who asks, stays, and
+    so do settings that a user makes for MPI (OMPI_MCA_…, and the allowance to run as root).
     """
     return {
         name: value
         for name, value in environment.items()
         if not name.startswith(_INHERITED) or name.startswith(_KEPT)
+    }
+
+
+def _inherited(environment: dict[str, str], names: tuple[str, ...] | None) -> dict[str, str]:
+    """What of an environment a command inherits that names it; all of it when it does not."""
+    if names is None:
+        return environment
+    beginnings = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in names or (beginnings and name.startswith(beginnings))
     }
 
 
@@ -125,7 +142,8 @@ class LocalTransport:
         return "" if self._owner is None else own.user_name(self._owner)
 
     def run(self, command: Command) -> Reply:
-        environment = clean_environment(dict(os.environ)) | command.environment
+        environment = _inherited(clean_environment(dict(os.environ)), command.inherits)
+        environment |= command.environment
         try:
             process = subprocess.Popen(
                 command.argv,

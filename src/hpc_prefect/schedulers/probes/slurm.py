@@ -27,6 +27,7 @@ from hpc_prefect.schedulers.probes.base import (
     overheard,
     searched,
 )
+from hpc_prefect.schedulers.squeue import at
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "sinfo")
 _AFTER_STATUS = (HISTORY, SEARCH, QUEUE, PROJECT, SUBMISSION)
@@ -47,7 +48,7 @@ def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     found.append(status)
     if status.outcome is Outcome.WRONG:
         return found + not_asked(_AFTER_STATUS, "squeue gives no answer that can be used")
-    history = (yield from _history()) if accounting else _no_history()
+    history = (yield from _history(spec)) if accounting else _no_history()
     found.append(history)
     if history.outcome is Outcome.WRONG:
         found += not_asked((SEARCH,), "the history comes first")
@@ -66,7 +67,10 @@ def _status(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
     options = {**spec.site.options, "accounting": False}
     answer = yield from overheard(scheduler.observe(["1"], options), heard)
     if isinstance(answer, NoAnswer):
-        remedy = "see that squeue works here by hand, and that SLURM_CONF names this cluster"
+        remedy = (
+            "see that squeue works here by hand, and that slurm.cluster of the HPC profile, or"
+            " SLURM_CONF here, names the cluster"
+        )
         return wrong(STATUS, answer.said, remedy)
     rows = heard[0].stdout.strip() if heard[0].code == 0 else ""
     if rows and not answer:
@@ -81,10 +85,9 @@ def _no_history() -> Finding:
     return unknown(HISTORY, "not asked: slurm.accounting of the HPC profile is false")
 
 
-def _history() -> Dialogue[Finding]:
-    reply = yield Command(
-        ("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs=1")
-    )
+def _history(spec: JobSpec) -> Dialogue[Finding]:
+    form = ("--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs=1")
+    reply = yield Command(("sacct", *at(spec.site.options), *form))
     if "accounting storage is disabled" in reply.stderr:
         remedy = "set slurm.accounting = false in the HPC profile: this place has no accounting"
         return wrong(HISTORY, reply.said, remedy)
@@ -99,7 +102,8 @@ def _history() -> Dialogue[Finding]:
 
 def _partition(spec: JobSpec) -> Dialogue[Finding]:
     field = f"queue_{spec.resources.resource_class}"
-    reply = yield Command(("sinfo", "--all", "--noheader", "--format=%P|%a|%l|%D"))
+    form = ("--all", "--noheader", "--format=%P|%a|%l|%D")
+    reply = yield Command(("sinfo", *at(spec.site.options), *form))
     rows = [line.strip().split("|") for line in reply.stdout.splitlines()]
     known = {row[0].rstrip("*"): row for row in rows if len(row) == 4}
     if reply.code != 0 or not known:
@@ -128,7 +132,11 @@ def _default(known: dict[str, list[str]]) -> list[str]:
 
 def _submission(spec: JobSpec, *, accounting: bool) -> Dialogue[list[Finding]]:
     words = [word for option in sbatch.directives(spec) for word in shlex.split(option)]
-    reply = yield Command(("sbatch", "--test-only", *words, "--wrap=true"), timeout=150.0)
+    reply = yield Command(
+        ("sbatch", *at(spec.site.options), "--test-only", *words, "--wrap=true"),
+        timeout=150.0,
+        inherits=sbatch.INHERITS,
+    )
     project = spec.site.project
     if reply.code == 0:
         taken = f"{project!r}" if project else "your default account"
@@ -152,9 +160,9 @@ def _accounts(spec: JobSpec, said: str) -> Dialogue[Finding]:
     """The refused project, with those that the user has where Slurm tells them."""
     field = f"project_{spec.resources.resource_class}"
     who = (yield Command(("id", "-un"))).stdout.strip()
-    reply = yield Command(
-        ("sacctmgr", "-n", "-P", "show", "assoc", "where", f"user={who}", "format=Account")
-    )
+    cluster = spec.site.options.get("cluster")
+    where = ("where", f"user={who}", *((f"cluster={cluster}",) if cluster else ()))
+    reply = yield Command(("sacctmgr", "-n", "-P", "show", "assoc", *where, "format=Account"))
     names = sorted({line.strip() for line in reply.stdout.splitlines() if line.strip()})
     if reply.code != 0 or not names:
         remedy = f"set {field} of the HPC profile to an account that you may use in this partition"

@@ -1,0 +1,259 @@
+"""What `squeue` and `sacct` are asked, and what their rows say.
+
+Names, and some reasons, are what users write: anything, a separator or a line that looks like a row
+among it. So the text is cut at a mark that each question draws anew, and what may hold anything
+stands last in its row: no value that was written before can be read as Slurm's word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.state import JobState, Observation, signal_name
+from hpc_prefect.schedulers.base import NoAnswer
+
+#: "JOB STATE CODES" of squeue(1) and sacct(1), of Slurm 22.05 to 26.05. A word that is not here is
+#: UNKNOWN, never an end.
+_STATES = {
+    "PENDING": JobState.QUEUED,
+    "CONFIGURING": JobState.QUEUED,
+    "POWER_UP_NODE": JobState.QUEUED,
+    "EXPEDITING": JobState.QUEUED,
+    "REQUEUED": JobState.QUEUED,
+    "REQUEUE_FED": JobState.QUEUED,
+    "REQUEUE_HOLD": JobState.HELD,
+    "RESV_DEL_HOLD": JobState.HELD,
+    "SPECIAL_EXIT": JobState.HELD,
+    "RUNNING": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "SUSPENDED": JobState.SUSPENDED,
+    "STOPPED": JobState.SUSPENDED,
+    "COMPLETING": JobState.ENDING,
+    "STAGE_OUT": JobState.ENDING,
+}
+_ENDS = {
+    "COMPLETED": Reason.SUCCEEDED,
+    "FAILED": Reason.PROGRAM_FAILED,
+    "TIMEOUT": Reason.WALLTIME,
+    "DEADLINE": Reason.WALLTIME,
+    "OUT_OF_MEMORY": Reason.OUT_OF_MEMORY,
+    "NODE_FAIL": Reason.NODE_FAILURE,
+    "BOOT_FAIL": Reason.NODE_FAILURE,
+    "PREEMPTED": Reason.PREEMPTED,
+    "CANCELLED": Reason.CANCELLED,
+}
+#: What a word without a meaning of ours says to a person.
+_UNTOLD = {
+    "REVOKED": "another cluster of the federation has the job: set slurm.cluster in the profile",
+}
+
+_WAITING = (JobState.QUEUED, JobState.HELD)
+_NO_HOST = ("n/a", "None assigned")
+
+#: For other ends Slurm shows whatever its own signal left.
+_WITH_CODE = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
+
+#: "JOB REASON CODES": why a job waits for a person.
+_HELD = re.compile(r"JobHeld(User|Admin)|JobHoldMaxRequeue|.*requeued held|ReservationDeleted")
+#: … and why it would wait for ever: what it asks for is more than one job may ever have there.
+_NEVER = re.compile(
+    r"PartitionTimeLimit|PartitionNodeLimit|PartitionConfig|BadConstraints|AccountNotAllowed"
+    r"|QOSNotAllowed|InvalidAccount|InvalidQOS|(QOS|Assoc)Max\w*PerJob(Limit)?|QOSMin\w+"
+)
+
+#: squeue's `exit_code` and sacct's show this "signal" when the node could not start the script,
+#: because its output file or its working directory is not there.
+_NOT_LAUNCHED = 53
+
+#: Slurm's own words first; a reason and a name may hold anything.
+_QUEUE_FIELDS = (
+    *("JobID", "State", "exit_code", "SubmitTime", "StartTime", "EndTime", "BatchHost"),
+    *("Reason", "Name"),
+)
+_QUEUE_ROW = re.compile(r"^(\d+)" + r"\|([^|\n]*)" * (len(_QUEUE_FIELDS) - 3) + r"\|", re.M | re.A)
+_HISTORY_FIELDS = (
+    *("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason", "JobName"),
+)
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+#: A numbered step is one that srun started; `batch` and `extern` are Slurm's own.
+_STEP = re.compile(r"([0-9]{1,18})\.[0-9]+")
+
+#: Times as seconds since 1970 instead of local times without a zone.
+_SECONDS = {"SLURM_TIME_FORMAT": "%s"}
+
+Rows = dict[str, Observation]
+
+
+def at(options: Mapping[str, object]) -> tuple[str, ...]:
+    """The option that names the profile's cluster; none where there is only the one."""
+    cluster = options.get("cluster")
+    return (f"--clusters={cluster}",) if cluster else ()
+
+
+# --- the queue
+
+
+def ask_queue(options: Mapping[str, object], which: str) -> Dialogue[Rows | NoAnswer]:
+    """What the queue says of jobs; of those that it does not list, nothing."""
+    mark = _mark()
+    ends = dict.fromkeys(("Reason", "Name"), mark)
+    fields = ",".join(f"{name}:|{ends.get(name, '')}" for name in _QUEUE_FIELDS)
+    argv = ("squeue", *at(options), "--noheader", "--states=all", f"--Format={fields}", which)
+    reply = yield Command(argv, environment=_SECONDS)
+    # One unknown id is an error; two or more are left out in silence.
+    if reply.code == 1 and "Invalid job id specified" in reply.stderr:
+        return {}
+    if reply.code != 0:
+        return NoAnswer(reply.said)
+    return {seen.id: seen for seen in map(_queued, _queue_rows(reply, mark))}
+
+
+def _mark() -> str:
+    return secrets.token_hex(8)
+
+
+def _queue_rows(reply: Reply, mark: str) -> Iterator[dict[str, str]]:
+    parts = reply.stdout.split(f"|{mark}")
+    for begin, name in zip(parts[:-1:2], parts[1::2], strict=False):
+        if row := _QUEUE_ROW.search(begin):
+            values = (*row.groups(), begin[row.end() :], name)
+            yield dict(zip(_QUEUE_FIELDS, values, strict=True))
+
+
+def _queued(row: Mapping[str, str]) -> Observation:
+    status = _number(row["exit_code"])  # as of wait(2)
+    return _observation(
+        (row["JobID"], row["Name"], row["State"], row["Reason"]),
+        (status >> 8, status & 0x7F),
+        (row["SubmitTime"], row["StartTime"], row["EndTime"], row["BatchHost"]),
+    )
+
+
+# --- the history
+
+
+def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Rows | NoAnswer | None]:
+    """The ends that the history knows; None when nobody keeps one.
+
+    What it lists as waiting or running is left out: it lags behind the queue by a second or two.
+    The kernel's limit holds each step of srun by itself, and the job of one that it killed may have
+    failed with a plain exit code.
+    """
+    mark = f"|{_mark()}|"
+    form = ("--noheader", "--parsable", f"--delimiter={mark}")
+    argv = ("sacct", *at(options), *form, f"--format={','.join(_HISTORY_FIELDS)}", *which)
+    reply = yield Command(argv, environment=_SECONDS)
+    if "accounting storage is disabled" in reply.stderr:
+        return None
+    if reply.code != 0:
+        return NoAnswer(reply.said)
+    found: Rows = {}
+    last_failed: dict[str, tuple[int, bool, str]] = {}
+    for row in _history_rows(reply, mark):
+        if step := _STEP.fullmatch(row["JobID"]):
+            if row["State"] != "COMPLETED":
+                key = (_number(row["End"]), row["State"] == "OUT_OF_MEMORY", row["JobID"])
+                last_failed[step[1]] = max(key, last_failed.get(step[1], key))
+        elif _NUMBER.fullmatch(row["JobID"]):
+            seen = _past(row)
+            if seen.state is JobState.ENDED:
+                found[seen.id] = seen
+    for job_id, (_, out_of_memory, step_id) in last_failed.items():
+        whole = found.get(job_id)
+        if out_of_memory and whole is not None and whole.cause is Reason.PROGRAM_FAILED:
+            found[job_id] = dataclasses.replace(
+                whole,
+                cause=Reason.OUT_OF_MEMORY,
+                message=f"Slurm says OUT_OF_MEMORY of its step {step_id}",
+            )
+    return found
+
+
+def _history_rows(reply: Reply, mark: str) -> Iterator[dict[str, str]]:
+    parts = reply.stdout.split(mark)
+    width = len(_HISTORY_FIELDS)
+    for start in range(0, len(parts) - width, width):
+        job_id, *rest = parts[start : start + width]
+        # It follows the end of the row before it, or of what else was printed.
+        values = (job_id.rpartition("\n")[2], *rest)
+        yield dict(zip(_HISTORY_FIELDS, values, strict=True))
+
+
+def _past(row: Mapping[str, str]) -> Observation:
+    code, _, number = row["ExitCode"].partition(":")
+    return _observation(
+        (row["JobID"], row["JobName"], row["State"], row["Reason"]),
+        (_number(code), _number(number)),
+        (row["Submit"], row["Start"], row["End"], row["NodeList"]),
+    )
+
+
+# --- a row in our words
+
+
+def _observation(
+    job: tuple[str, str, str, str], ended: tuple[int, int], when: tuple[str, str, str, str]
+) -> Observation:
+    job_id, tag, word, why = job
+    base = word.partition(" ")[0].removesuffix("+")  # "CANCELLED by 1001"; "+" where it was cut
+    reason = "" if why in ("None", "(null)") else why
+    cause = _ENDS.get(base)
+    state = JobState.ENDED if cause else _STATES.get(base, JobState.UNKNOWN)
+    if state is JobState.QUEUED and _HELD.fullmatch(reason):
+        state = JobState.HELD
+    code, number = ended if cause else (0, 0)
+    return Observation(
+        id=job_id,
+        state=state,
+        word=word,
+        cause=_end(cause, reason, number) if cause else _never(state, reason),
+        tag=tag,
+        exit_code=None if number or cause not in _WITH_CODE else code,
+        signal=signal_name(number),
+        message=_UNTOLD.get(base) or _message(cause, word, reason, number),
+        host="" if when[3] in _NO_HOST else when[3],
+        queued_at=float(_number(when[0])),
+        # Of a job that waits it is only when it may start.
+        started_at=0.0 if state in _WAITING else float(_number(when[1])),
+        ended_at=float(_number(when[2])) if cause else 0.0,
+    )
+
+
+def _end(cause: Reason, reason: str, number: int) -> Reason:
+    if reason == "DependencyNeverSatisfied":  # with kill_invalid_depend
+        return Reason.DEPENDENCY_NEVER_MET
+    if cause is Reason.PROGRAM_FAILED and number == _NOT_LAUNCHED:
+        return Reason.SETUP_FAILED
+    if cause is Reason.PROGRAM_FAILED and _NEVER.fullmatch(reason):
+        return Reason.CAN_NEVER_RUN
+    return cause
+
+
+def _never(state: JobState, reason: str) -> Reason | None:
+    if reason == "DependencyNeverSatisfied":
+        return Reason.DEPENDENCY_NEVER_MET
+    waits = state is JobState.QUEUED
+    return Reason.CAN_NEVER_RUN if waits and _NEVER.fullmatch(reason) else None
+
+
+def _message(cause: Reason | None, word: str, reason: str, number: int) -> str:
+    if cause is Reason.PROGRAM_FAILED and number == _NOT_LAUNCHED:
+        return (
+            f"Slurm could not start the script on the node ({word} 0:{number}): the job folder or"
+            " work_dir is not there, or cannot be written"
+        )
+    if cause is Reason.CANCELLED:
+        return word if " by " in word else ""  # by which user, as a number
+    return reason
+
+
+def _number(text: str) -> int:
+    """0 for what is none, such as `N/A`."""
+    return int(text) if _NUMBER.fullmatch(text) else 0
