@@ -35,8 +35,9 @@ SIGNALS = {
     "SIGHUP": signal.SIGHUP,
     "kill -9": signal.SIGKILL,
 }
+BETWEEN = "cancelled between jobs"
 SOURCES = (
-    *("cancelled in Prefect", "jobs cancel", *SIGNALS, "failed sibling"),
+    *("cancelled in Prefect", BETWEEN, "jobs cancel", *SIGNALS, "failed sibling"),
     *("timeout of the call", "timeout of the task", "timeout of the flow"),
 )
 KINDS = ("async", "sync", "thread")
@@ -97,6 +98,8 @@ def measured(cell: Cell) -> tuple[str, str, str]:
     if pid is None:
         process.kill()
         return "did not start", "", ""
+    if cell.source == BETWEEN:
+        return between(cell, process)
     began = cause(cell, process)
     gone = wait_for(lambda: not alive(pid) or process.poll() is not None, 60)
     gone = gone and wait_for(lambda: not alive(pid), 20)
@@ -109,12 +112,25 @@ def measured(cell: Cell) -> tuple[str, str, str]:
     return "runs on", state, ""
 
 
+def between(cell: Cell, process: subprocess.Popen[bytes]) -> tuple[str, str, str]:
+    """How many jobs are begun after the cause, the run's state, seconds to the flow's end."""
+    before, began = jobs_of(cell), cause(cell, process)
+    process.wait(90)
+    seconds = time.time() - began
+    more = jobs_of(cell) - before
+    return f"{more} more begun", run_state(cell), f"{seconds:.1f}"
+
+
+def jobs_of(cell: Cell) -> int:
+    return len(list(cell.folder.glob(".hpc-prefect/*/*/*-1")))
+
+
 def cause(cell: Cell, process: subprocess.Popen[bytes]) -> float:
     """Bring it about; when it happens, or will."""
     if cell.source in SIGNALS:
         time.sleep(1)  # a person is no faster
         process.send_signal(SIGNALS[cell.source])
-    elif cell.source == "cancelled in Prefect":
+    elif cell.source in ("cancelled in Prefect", BETWEEN):
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run(cell), Cancelling())
     elif cell.source == "jobs cancel":
