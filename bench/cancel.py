@@ -1,7 +1,8 @@
 """What ends a job with its flow, and how soon: the table of docs/resume.md.
 
 Source × kind of task × scheduler. The schedulers are the local one and the rehearsal's PBS and PJM,
-and Slurm where `sinfo` answers; arguments choose among them. Run by hand; it takes minutes.
+and Slurm where `sinfo` answers; arguments choose among them, and among the sources. Run by hand; it
+takes minutes.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def save_blocks(wanted: list[str]) -> list[str]:
         "slurm": {"slurm": {}},
     }
     here = ["local", "pbs", "pjm"] + ["slurm"] * (shutil.which("sinfo") is not None)
-    here = [name for name in here if not wanted or name in wanted]
+    here = [name for name in here if name in wanted] or here
     for name in here:
         HPCProfileBlock(scheduler=name, **shell, **profiles[name]).save(f"hpc-{name}", _sync=True)
     return here
@@ -175,8 +176,9 @@ def wait_for(condition, seconds: float):
     return found or None
 
 
-def cells(names: list[str]) -> list[Cell]:
-    return [Cell(*each) for each in itertools.product(names, KINDS, SOURCES)]
+def cells(names: list[str], sources: list[str]) -> list[Cell]:
+    every = [Cell(*each) for each in itertools.product(names, KINDS, sources)]
+    return [each for each in every if each.pair not in NOT_THERE]
 
 
 def all_of(wanted: list[Cell]) -> dict[Cell, tuple[str, str, str]]:
@@ -196,16 +198,17 @@ def main() -> None:
         stand_in.install(bin_folder, HOME / f"{name}-state")
         paths.append(str(bin_folder))
     os.environ["PATH"] = os.pathsep.join([*paths, os.environ["PATH"]])
+    sources = [each for each in SOURCES if each in sys.argv[1:]] or list(SOURCES)
     with prefect_server():
         try:
             names = save_blocks(sys.argv[1:])
-            found = all_of([each for each in cells(names) if each.pair not in NOT_THERE])
+            found = all_of(cells(names, sources))
         finally:
             for name, stand_in in stands.items():
                 stand_in.stop(HOME / f"{name}-state")
     print("| what happens | kind of task | job | flow run | seconds: " + ", ".join(names) + " |")
     print("|---|---|---|---|---|")
-    for source, kind in itertools.product(SOURCES, KINDS):
+    for source, kind in itertools.product(sources, KINDS):
         if (kind, source) in NOT_THERE:
             continue
         row = [found[Cell(name, kind, source)] for name in names]

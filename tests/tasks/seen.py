@@ -40,7 +40,7 @@ HERE = Path(jobs.__file__)
 # --- waiting, and processes of their own
 
 
-def until(condition: Callable[[], T], seconds: float = 120) -> T:
+def until(condition: Callable[[], T], seconds: float = 300) -> T:
     """Wait until the condition gives something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
