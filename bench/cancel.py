@@ -1,7 +1,8 @@
 """What ends a job with its flow, and how soon: the table of docs/resume.md.
 
 Source × kind of task × scheduler. The schedulers are the local one and the rehearsal's PBS and PJM,
-and Slurm where `sinfo` answers; arguments choose among them. Run by hand; it takes minutes.
+and Slurm where `sinfo` answers; arguments choose among them, and among the sources. Run by hand; it
+takes minutes.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ SIGNALS = {
     "SIGHUP": signal.SIGHUP,
     "kill -9": signal.SIGKILL,
 }
+BETWEEN = "cancelled between jobs"
 SOURCES = (
-    *("cancelled in Prefect", "jobs cancel", *SIGNALS, "failed sibling"),
+    *("cancelled in Prefect", BETWEEN, "jobs cancel", *SIGNALS, "failed sibling"),
     *("timeout of the call", "timeout of the task", "timeout of the flow"),
 )
 KINDS = ("async", "sync", "thread")
@@ -78,7 +80,7 @@ def save_blocks(wanted: list[str]) -> list[str]:
         "slurm": {"slurm": {}},
     }
     here = ["local", "pbs", "pjm"] + ["slurm"] * (shutil.which("sinfo") is not None)
-    here = [name for name in here if not wanted or name in wanted]
+    here = [name for name in here if name in wanted] or here
     for name in here:
         HPCProfileBlock(scheduler=name, **shell, **profiles[name]).save(f"hpc-{name}", _sync=True)
     return here
@@ -97,6 +99,8 @@ def measured(cell: Cell) -> tuple[str, str, str]:
     if pid is None:
         process.kill()
         return "did not start", "", ""
+    if cell.source == BETWEEN:
+        return between(cell, process)
     began = cause(cell, process)
     gone = wait_for(lambda: not alive(pid) or process.poll() is not None, 60)
     gone = gone and wait_for(lambda: not alive(pid), 20)
@@ -109,12 +113,25 @@ def measured(cell: Cell) -> tuple[str, str, str]:
     return "runs on", state, ""
 
 
+def between(cell: Cell, process: subprocess.Popen[bytes]) -> tuple[str, str, str]:
+    """How many jobs are begun after the cause, the run's state, seconds to the flow's end."""
+    before, began = jobs_of(cell), cause(cell, process)
+    process.wait(90)
+    seconds = time.time() - began
+    more = jobs_of(cell) - before
+    return f"{more} more begun", run_state(cell), f"{seconds:.1f}"
+
+
+def jobs_of(cell: Cell) -> int:
+    return len(list(cell.folder.glob(".hpc-prefect/*/*/*-1")))
+
+
 def cause(cell: Cell, process: subprocess.Popen[bytes]) -> float:
     """Bring it about; when it happens, or will."""
     if cell.source in SIGNALS:
         time.sleep(1)  # a person is no faster
         process.send_signal(SIGNALS[cell.source])
-    elif cell.source == "cancelled in Prefect":
+    elif cell.source in ("cancelled in Prefect", BETWEEN):
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run(cell), Cancelling())
     elif cell.source == "jobs cancel":
@@ -159,8 +176,9 @@ def wait_for(condition, seconds: float):
     return found or None
 
 
-def cells(names: list[str]) -> list[Cell]:
-    return [Cell(*each) for each in itertools.product(names, KINDS, SOURCES)]
+def cells(names: list[str], sources: list[str]) -> list[Cell]:
+    every = [Cell(*each) for each in itertools.product(names, KINDS, sources)]
+    return [each for each in every if each.pair not in NOT_THERE]
 
 
 def all_of(wanted: list[Cell]) -> dict[Cell, tuple[str, str, str]]:
@@ -180,16 +198,17 @@ def main() -> None:
         stand_in.install(bin_folder, HOME / f"{name}-state")
         paths.append(str(bin_folder))
     os.environ["PATH"] = os.pathsep.join([*paths, os.environ["PATH"]])
+    sources = [each for each in SOURCES if each in sys.argv[1:]] or list(SOURCES)
     with prefect_server():
         try:
             names = save_blocks(sys.argv[1:])
-            found = all_of([each for each in cells(names) if each.pair not in NOT_THERE])
+            found = all_of(cells(names, sources))
         finally:
             for name, stand_in in stands.items():
                 stand_in.stop(HOME / f"{name}-state")
     print("| what happens | kind of task | job | flow run | seconds: " + ", ".join(names) + " |")
     print("|---|---|---|---|---|")
-    for source, kind in itertools.product(SOURCES, KINDS):
+    for source, kind in itertools.product(sources, KINDS):
         if (kind, source) in NOT_THERE:
             continue
         row = [found[Cell(name, kind, source)] for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sys
 import time
@@ -14,8 +15,10 @@ from hpc_prefect import run_job_from_blocks, run_job_from_blocks_sync
 
 KIND, HOW, FOLDER, PROFILE = sys.argv[1:]
 LIMIT = 8.0
+PAUSE = 1.0
 #: Says who it is, and runs for longer than anybody waits.
 PROGRAM = "echo $$ > pid.part; mv pid.part pid; exec sleep 600"
+SHORT = "echo $$ > pid"
 FAILING = "while [ ! -e pid ]; do sleep 0.1; done; exit 3"
 
 
@@ -30,6 +33,10 @@ def call(program: str) -> dict[str, object]:
         "user_args": [program],
         "timeout_seconds": LIMIT if HOW == "timeout of the call" else None,
     }
+
+
+def call_of(number: int) -> dict[str, object]:
+    return {**call(PROGRAM), "script_filename": f"short-{number}", "user_args": [SHORT]}
 
 
 def limit(of: str) -> float | None:
@@ -49,6 +56,32 @@ async def awaited(program: str) -> None:
 @task(timeout_seconds=limit("task"))
 def called(program: str) -> None:
     run_job_from_blocks_sync(**call(program))
+
+
+@task
+def short_in_a_thread(number: int) -> None:
+    run_job_from_blocks_sync(**call_of(number))
+
+
+@flow
+async def async_pauses() -> None:
+    for number in itertools.count():
+        await run_job_from_blocks(**call_of(number))
+        await asyncio.sleep(PAUSE)
+
+
+@flow
+def sync_pauses() -> None:
+    for number in itertools.count():
+        run_job_from_blocks_sync(**call_of(number))
+        time.sleep(PAUSE)
+
+
+@flow
+def threads_pauses() -> None:
+    for number in itertools.count():
+        short_in_a_thread.submit(number).result()
+        time.sleep(PAUSE)
 
 
 @flow(timeout_seconds=limit("flow"))
@@ -74,9 +107,10 @@ def threads_flow() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    pauses = HOW == "cancelled between jobs"
     if KIND == "async":
-        asyncio.run(async_flow())
+        asyncio.run(async_pauses() if pauses else async_flow())
     elif KIND == "sync":
-        sync_flow()
+        (sync_pauses if pauses else sync_flow)()
     else:
-        threads_flow()
+        (threads_pauses if pauses else threads_flow)()

@@ -143,7 +143,7 @@ async def raise_if_cancelled() -> None:
     raise FlowRunCancelled(MESSAGE)
 
 
-async def is_cancelled() -> bool:
+async def run_is_cancelled() -> bool:
     """Whether a run around this call is cancelled, right before something is submitted.
 
     A run whose server was not heard of for long before its first call waits for an answer, but
@@ -191,13 +191,13 @@ async def outlasting(work: Future[Any], seconds: float) -> None:
 
 async def _clear_up(work: Work, on_sigterm: str, root: Run | None) -> bool:
     """On the executor's loop, where nobody cancels it."""
-    run_is_cancelled = False
+    cancelled = False
     if received_sigterm():
-        run_is_cancelled = root is not None and await watch().ask(root)
-        if on_sigterm == "leave" and not run_is_cancelled:
+        cancelled = root is not None and await watch().ask(root)
+        if on_sigterm == "leave" and not cancelled:
             return True
     work.cancel("user")
     await asyncio.wait([asyncio.wrap_future(work.result)], timeout=CONFIRM)
-    if run_is_cancelled and root is not None:
+    if cancelled and root is not None:
         await watch().end(root)  # the engine would force it to Crashed
     return False

@@ -26,8 +26,8 @@ from hpc_prefect.cancellation import (
     RunCancelled,
     cancelled_state,
     interrupted,
-    is_cancelled,
     raise_if_cancelled,
+    run_is_cancelled,
     watched,
 )
 from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
@@ -169,7 +169,7 @@ def _run_name(parameters: dict[str, Any]) -> str:
     **ONCE_ONLY,
 )
 async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
-    if await is_cancelled():
+    if await run_is_cancelled():
         return cancelled_state()
     job = hidden.job
     listener = _RunLog(job.spec.name, get_run_logger())

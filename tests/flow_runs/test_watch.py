@@ -21,7 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Running
 
-from hpc_prefect.cancellation import is_cancelled, raise_if_cancelled
+from hpc_prefect.cancellation import raise_if_cancelled, run_is_cancelled
 from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.watch import Watch, watch
@@ -175,7 +175,7 @@ async def test_a_run_that_began_long_ago_is_asked_about_before_its_first_submiss
     run = run_of(state=Running(timestamp=LONG_AGO))
     api.cancelling.add(str(run.id))
     with inside(run):
-        assert await is_cancelled()
+        assert await run_is_cancelled()
         with pytest.raises(FlowRunCancelled):
             await raise_if_cancelled()
     assert api.states == {str(run.id): "CANCELLED"}
@@ -186,7 +186,7 @@ async def test_a_run_that_began_long_ago_is_asked_about_before_its_first_submiss
 async def test_a_run_that_just_began_waits_for_nobody(api: type[Api]) -> None:
     run = run_of()
     with inside(run):
-        assert not await is_cancelled()
+        assert not await run_is_cancelled()
         await raise_if_cancelled()
     assert not api.questions
 
@@ -195,7 +195,7 @@ async def test_a_prefect_that_does_not_answer_holds_nothing_up(api: type[Api]) -
     api.slow = threading.Event()
     run = run_of(state=Running(timestamp=LONG_AGO))
     with inside(run):
-        assert not await asyncio.wait_for(is_cancelled(), 60)
+        assert not await asyncio.wait_for(run_is_cancelled(), 60)
         await raise_if_cancelled()
     assert not api.questions
 
@@ -204,7 +204,7 @@ async def test_a_prefect_that_is_gone_holds_nothing_up() -> None:
     run = run_of(state=Running(timestamp=LONG_AGO))
     gone = {PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}
     with temporary_settings(gone), inside(run):
-        assert not await asyncio.wait_for(is_cancelled(), 60)
+        assert not await asyncio.wait_for(run_is_cancelled(), 60)
         await raise_if_cancelled()
 
 

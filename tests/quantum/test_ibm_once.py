@@ -54,12 +54,12 @@ async def block():
 class Run:
     """The flow in a process of its own."""
 
-    def __init__(self, folder: Path, block: str) -> None:
+    def __init__(self, folder: Path, block: str, *more: str, **settings: str) -> None:
         self.log = folder / f"run-{uuid.uuid4().hex[:4]}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "once.py"), str(folder), block],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+                [sys.executable, str(HERE / "once.py"), str(folder), block, *more],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])} | settings,
                 stdout=log,
                 stderr=log,
             )
@@ -309,3 +309,26 @@ async def test_a_run_that_is_cancelled_in_prefect_cancels_its_job(service, block
 
     assert run.state.is_cancelled()
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Cancelled"]
+
+
+async def test_prefects_settings_do_not_buy_a_job_that_fails_a_second_time(
+    service, block, tmp_path
+):
+    service.fault("job-fails")
+    run = Run(tmp_path, block, PREFECT_TASKS_DEFAULT_RETRIES="2")
+    assert await run.ended() != 0
+    assert posted(service, tmp_path) == 1, run.log.read_text()
+
+
+async def test_ctrl_c_cancels_all_jobs_that_wait_at_once(service, block, tmp_path):
+    service.fault("maintenance", backend="fake_manila")
+    run = Run(tmp_path, block, "3")
+    await until(
+        lambda: run.process.poll() is None or run.fail(),
+        lambda: sum(event["event"] == "posted" for event in events(tmp_path)) == 3,
+    )
+    run.process.send_signal(signal.SIGINT)
+    assert await run.ended() != 0
+    said = run.log.read_text()
+    assert [job["status"] for job in jobs(service, tmp_path)] == ["Cancelled"] * 3, said
+    assert sum(event["event"] == "ended" for event in events(tmp_path)) == 3, said

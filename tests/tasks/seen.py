@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -39,7 +40,7 @@ HERE = Path(jobs.__file__)
 # --- waiting, and processes of their own
 
 
-def until(condition: Callable[[], T], seconds: float = 120) -> T:
+def until(condition: Callable[[], T], seconds: float = 300) -> T:
     """Wait until the condition gives something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -49,10 +50,14 @@ def until(condition: Callable[[], T], seconds: float = 120) -> T:
 
 
 @contextmanager
-def process(*arguments: str, file: Path = HERE) -> Iterator[subprocess.Popen[str]]:
+def process(*arguments: str, file: Path = HERE, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """A flow of `jobs.py` in a process of its own, in the session's Prefect; killed at the end."""
     started = subprocess.Popen(
-        [sys.executable, str(file), *arguments], text=True, stdout=-1, stderr=subprocess.STDOUT
+        [sys.executable, str(file), *arguments],
+        text=True,
+        stdout=-1,
+        stderr=subprocess.STDOUT,
+        env=os.environ | settings,
     )
     try:
         yield started

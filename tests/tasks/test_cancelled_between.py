@@ -17,7 +17,7 @@ from .jobs import runs
 from .seen import flow_run, process, until
 from .test_cancel import words
 
-pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.timeout(900)]
 
 FILE = Path(__file__).with_name("between.py")
 #: These return all the same: nothing that they call tells them.
@@ -56,7 +56,7 @@ def _cancelled(work_dirs: dict[str, Path]) -> Iterator[tuple[str, Ended]]:
             client.set_flow_run_state(run, Cancelling(), force=False)
             (work_dir / "cancelled").touch()
         for name, work_dir in work_dirs.items():
-            said, _ = started[name].communicate(timeout=180)
+            said, _ = started[name].communicate(timeout=300)
             state = flow_run((work_dir / "flow-run").read_text()).state
             yield name, Ended(work_dir, said, started[name].returncode, str(state and state.name))
 

@@ -13,7 +13,7 @@ from hpc_prefect import InvalidJob, JobFailed, Reason, RetryPolicy
 from hpc_prefect.scopes import root_flow
 
 from .jobs import job, runs
-from .seen import artifacts, logs, process, task_runs, until
+from .seen import artifacts, ended, logs, process, task_runs, until
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -116,3 +116,9 @@ async def test_a_number_of_retries_that_is_none_is_refused(tmp_path: Path, retri
         f"retries is {retries!r}; it must be a whole number, 0 or more",
     )
     assert runs(tmp_path) == []
+
+
+def test_prefects_default_retries_do_not_run_a_failing_program_again(tmp_path: Path) -> None:
+    with process("failing", str(tmp_path), PREFECT_TASKS_DEFAULT_RETRIES="2") as flow_of_one:
+        ended(flow_of_one, code=1)
+    assert runs(tmp_path) == ["fails"]

@@ -81,6 +81,7 @@ class Run:
         cancelled: Prefect says that the run is, or is being, cancelled.
         heard: since its first call, or shortly before, the server was heard of.
         told: the server knows that the run has ended as cancelled.
+        gone_at: since when the engine has no object of the run.
     """
 
     def __init__(self, context: FlowRunContext, flow_run: FlowRun) -> None:
@@ -94,6 +95,7 @@ class Run:
         if abs(internals.seconds_since_state(flow_run)) < ASK_EVERY:
             self.heard.set()
         self.told = False
+        self.gone_at: float | None = None
         self.telling = asyncio.Lock()
         self._objects: list[weakref.ref[FlowRun]] = []
 
@@ -101,7 +103,7 @@ class Run:
         """The engine has a new object for each attempt of a flow."""
         if not any(known is flow_run for known in self.objects):
             self._objects = [weakref.ref(each) for each in (*self.objects, flow_run)]
-            self.cancelled = self.cancelled or is_cancelled(flow_run.state)
+            self.cancelled = self.cancelled or says_cancelled(flow_run.state)
 
     @property
     def objects(self) -> list[FlowRun]:
@@ -110,7 +112,19 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        return all(map(internals.has_ended, self.objects))
+        return bool(self.objects) and all(map(internals.has_ended, self.objects))
+
+    def is_over(self, now: float) -> bool:
+        """Whether nobody will ask about this run again, as far as can be known.
+
+        Hooks at a run's end still ask whether it was cancelled. Of a run whose tasks are in other
+        processes, each of them has an object that comes and goes with a task.
+        """
+        if self.objects:
+            self.gone_at = None
+            return self.ended and not self.cancelled and not self.calls
+        self.gone_at = self.gone_at or now
+        return now - self.gone_at > ASK_EVERY and not self.calls
 
     def end_in(self, state: State[Any]) -> None:
         """Have the engine leave the run in this state, whatever its flow raises."""
@@ -194,12 +208,11 @@ class Watch:
             self._wake.clear()
 
     def _alive(self) -> list[Run]:
-        """Forget what is over. Hooks at a run's end still ask whether it was cancelled."""
+        """Forget what is over."""
+        now = time.monotonic()
         with self._lock:
-            for run in list(self._runs.values()):
-                gone = not run.objects or (run.ended and not run.cancelled)
-                if gone and not run.calls:
-                    del self._runs[run.id]
+            for run in [run for run in self._runs.values() if run.is_over(now)]:
+                del self._runs[run.id]
             left = list(self._runs.values())
             self._watching = bool(left)
         for server in self._inquiries.keys() - {run.server for run in left}:
@@ -271,7 +284,7 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - not known
             logger.warning("asking Prefect whether %s is cancelled: %r", run.name, error)
             return run.cancelled
-        return run.cancelled or is_cancelled(found.state)
+        return run.cancelled or says_cancelled(found.state)
 
 
 class _Inquiry:
@@ -353,7 +366,7 @@ class _Inquiry:
         self._asking = asyncio.get_running_loop().create_task(self._dropped())
 
 
-def is_cancelled(state: State[Any] | None) -> bool:
+def says_cancelled(state: State[Any] | None) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
@@ -369,9 +382,9 @@ async def end_as_cancelled(flow: object, flow_run: FlowRun, state: State[Any]) -
     """
     the_watch = watch()
     run = the_watch.find(flow_run.id)
-    if run is None or not (run.cancelled or is_cancelled(state)):
+    if run is None or not (run.cancelled or says_cancelled(state)):
         return
-    run.told = run.told and is_cancelled(state)
+    run.told = run.told and says_cancelled(state)
     await waited(the_watch.begin(the_watch.end(run)), CONFIRM + TELL)
 
 

@@ -14,8 +14,8 @@ from hpc_prefect.cancellation import (
     RunCancelled,
     cancelled_state,
     interrupted,
-    is_cancelled,
     outlasting,
+    run_is_cancelled,
     watched,
 )
 from hpc_prefect.executor.service import executor
@@ -66,7 +66,7 @@ class _UnderWay:
 
 async def attended(work: Callable[[Any], Awaitable[Any]], log: Any) -> Any:
     """The work's result; a Cancelled state when a run around the call was cancelled in Prefect."""
-    if await is_cancelled():
+    if await run_is_cancelled():
         return cancelled_state()
     with noticing_sigterm():
         under_way = _UnderWay(lambda: work(log))
