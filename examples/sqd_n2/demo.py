@@ -93,7 +93,9 @@ async def run(arguments: argparse.Namespace) -> None:
     )
     print(f"plot:     {result.plot}")
     print(f"Prefect:  {os.environ[STARTED]}  (flow runs, logs, blocks, artifacts)")
-    if arguments.server_home.joinpath("server.json").exists():
+    from hpc_prefect.server import find_server
+
+    if find_server(arguments.server_home) is not None:
         print(f"          stop it: {sys.prefix}/bin/hpc-prefect server stop", end=" ")
         print(f"--home {arguments.server_home}")
     print(f"loop:     {seconds:.0f} s, ended for {result.reason}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -25,11 +27,11 @@ MOST_ROWS = 1000
 
 
 class _Table:
-    """The jobs of one flow run, newest last; one artifact, renewed in place."""
+    """The jobs of one flow run; one artifact, renewed in place."""
 
     def __init__(self, flow_run_id: UUID) -> None:
         self.flow_run_id = flow_run_id
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.results: dict[str, JobResult] = {}
         self.shown_at = float("-inf")
         self.changed = False
         self.artifact_id: UUID | None = None
@@ -37,13 +39,13 @@ class _Table:
         self.wanted = HPCPrefectSettings().artifacts
 
     def add(self, result: JobResult) -> None:
-        self.rows[result.folder] = _row(result)
+        self.results[result.folder] = result
         self.changed = True
 
     async def show(self, client: PrefectClient) -> None:
         self.shown_at, self.changed = time.monotonic(), False
-        data = json.dumps(list(self.rows.values())[-MOST_ROWS:])
-        about = f"{len(self.rows)} jobs of this run"
+        results = list(self.results.values())
+        data, about = json.dumps(rows(results)), summary(results)
         if self.artifact_id is not None:
             renewed = ArtifactUpdate(data=data, description=about)
             await client.update_artifact(self.artifact_id, renewed)
@@ -76,38 +78,72 @@ async def show_result(result: JobResult, message: str = "") -> None:
     table.add(result)
     if flow.flow is not None:
         for hooks in (flow.flow.on_completion_hooks, flow.flow.on_failure_hooks):
-            if _last_table not in hooks:
-                hooks.append(_last_table)
+            if hpc_jobs_table not in hooks:
+                hooks.append(hpc_jobs_table)
     if message:
         await _send(lambda client: _show_failed(client, result, message, run_id))
     if time.monotonic() - table.shown_at >= REFRESH_EVERY:
         await _send(table.show)
 
 
-async def _last_table(flow: object, flow_run: Any, state: object) -> None:
+async def hpc_jobs_table(flow: object, flow_run: Any, state: object) -> None:
     """A flow hook: the table as it is at the end."""
     table = _tables.pop(str(flow_run.id), None)
     if table is not None and table.changed:
         await _send(table.show)
 
 
+def rows(results: Sequence[JobResult]) -> list[dict[str, Any]]:
+    """The table: what failed stands first, the rest in its order; at most `MOST_ROWS`. Pure."""
+    failed = [each for each in results if not each.succeeded]
+    others = [each for each in results if each.succeeded]
+    room = max(0, MOST_ROWS - len(failed))
+    shown = [*failed[-MOST_ROWS:], *others[len(others) - min(room, len(others)) :]]
+    return [_row(each) for each in shown]
+
+
+def summary(results: Sequence[JobResult]) -> str:
+    """`5 jobs: 1 failed, 4 succeeded; 0.25 node-hours`. Pure."""
+    count = Counter(each.state for each in results)
+    order = ("failed", "lost", "cancelled", "succeeded")
+    parts = [f"{count[state]} {state}" for state in order if count[state]]
+    earlier = sum(each.collected for each in results)
+    parts += [f"{earlier} of them in an earlier run"] if earlier else []
+    used = [each.node_hours for each in results if not each.collected]
+    hours = [each for each in used if each is not None]
+    told = f"; {_rounded(sum(hours))} node-hours in this run" if hours else ""
+    if len(hours) < len(used) and hours:
+        told += f", those of {len(used) - len(hours)} jobs not known"
+    return f"{len(results)} job{'s' if len(results) != 1 else ''}: {', '.join(parts)}{told}"
+
+
 def _row(result: JobResult) -> dict[str, Any]:
     return {
         "job": result.name,
+        "result": str(result.verdict.reason),
+        "exit code": "" if result.exit_code is None else result.exit_code,
         "id": result.job_id,
-        "state": result.state,
-        "reason": str(result.verdict.reason),
         "attempt": result.attempt,
-        "queue s": _rounded(result.queue_seconds),
-        "run s": _rounded(result.run_seconds),
+        "in queue (s)": _rounded(result.queue_seconds),
+        "on nodes (s)": _rounded(result.run_seconds),
+        "node-hours": _rounded(result.node_hours),
         "host": result.host,
-        "from an earlier run": result.collected,
+        "earlier run": "yes" if result.collected else "",
         "folder": result.folder,
     }
 
 
-def _rounded(seconds: float | None) -> float | str:
-    return "" if seconds is None else round(seconds, 2)
+def _rounded(number: float | None) -> float | str:
+    """Three digits are enough for people; whole numbers stay whole."""
+    if number is None:
+        return ""
+    return round(number) if number >= 100 else float(f"{number:.3g}")
+
+
+def page_key(result: JobResult) -> str:
+    """The title of a failed job's page: Prefect shows keys as titles, and takes few letters."""
+    name = re.sub(r"[^a-z0-9]+", "-", result.name.lower()).strip("-")[:40]
+    return f"failed-{name}-{result.tag[:6]}" if name else f"failed-{result.tag}"
 
 
 async def _show_failed(
@@ -115,7 +151,7 @@ async def _show_failed(
 ) -> None:
     page = ArtifactCreate(
         type="markdown",
-        key=f"hpc-job-{result.tag}",
+        key=page_key(result),
         description=f"{result.name}: {result.verdict.reason}",
         data=f"## {result.name}: {result.verdict.reason}\n\n```\n{message}\n```\n",
         flow_run_id=flow_run_id,

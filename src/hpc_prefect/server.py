@@ -27,7 +27,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -72,6 +72,13 @@ def find_server(home: str | os.PathLike[str]) -> Server | None:
     return record.server(folder, started=False)
 
 
+def last_url(home: str | os.PathLike[str]) -> str:
+    """Where the server of this home folder is, or was before it was stopped; empty: never."""
+    folder = _resolved(home)
+    record = _read_record(folder)
+    return record.url if record else ""
+
+
 def ensure_server(
     home: str | os.PathLike[str],
     *,
@@ -114,7 +121,7 @@ def ensure_server(
                 _await_answer(record, folder, deadline, tell)
                 return record.server(folder, started=False)
         check_combination()
-        # After a crash or a reboot the same port, so that open browser tabs and links still work.
+        # The same port as before, so that open browser tabs, shells and profiles still work.
         return _start(folder, port or free_port(record.port if record else 0), deadline, tell)
 
 
@@ -129,11 +136,12 @@ def stop_server(home: str | os.PathLike[str], *, timeout_seconds: float = 30) ->
         return False
     with _locked(folder, time.monotonic() + timeout_seconds, logger.info):
         record = _read_record(folder)
-        if record is None:
+        if record is None or not record.who:
             return False
         record.must_be_here(folder)
         stopped = _terminate(record)
-        (folder / _RECORD).unlink(missing_ok=True)
+        # The port is kept: bookmarks, shells and profiles that name it hold for the next start.
+        _write_record(folder, replace(record, who=""))
         return stopped
 
 
@@ -209,7 +217,10 @@ def free_port(preferred: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What `server.json` says; `who` as `process` writes it, for pids are used again."""
+    """What `server.json` says.
+
+    `who` is as `process` writes it, for pids are used again; empty when it was stopped.
+    """
 
     who: str
     host: str
@@ -220,11 +231,13 @@ class _Record:
         return int(self.who.split()[1])
 
     def alive(self) -> bool:
-        return process.alive(self.who)
+        return bool(self.who) and process.alive(self.who)
 
     def must_be_here(self, home: Path) -> None:
         """Two servers on one SQLite file, over a shared file system, would destroy it."""
         here = socket.gethostname()
+        if not self.who:
+            return
         elsewhere = not process.is_of_this_boot(self.who) and self.host != here
         if elsewhere or process.is_apart(self.who):
             raise ServerError(
@@ -233,9 +246,12 @@ class _Record:
                 f"gone, remove {home / _RECORD}."
             )
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
     def server(self, home: Path, *, started: bool) -> Server:
-        ui_url = f"http://127.0.0.1:{self.port}"
-        return Server(f"{ui_url}/api", ui_url, self.pid, started, home)
+        return Server(self.url, self.url.removesuffix("/api"), self.pid, started, home)
 
 
 def _resolved(home: str | os.PathLike[str]) -> Path:
@@ -245,14 +261,20 @@ def _resolved(home: str | os.PathLike[str]) -> Path:
 def _read_record(home: Path) -> _Record | None:
     try:
         said = json.loads((home / _RECORD).read_bytes())
-        boot_id, pid, *more = said["who"].split()
-        who = " ".join([boot_id, str(int(pid)), *more])
-        return _Record(who, str(said["host"]), int(said["port"]))
+        host, port, who = str(said["host"]), int(said["port"]), str(said["who"])
+        if who:
+            boot_id, pid, *more = who.split()
+            who = " ".join([boot_id, str(int(pid)), *more])
+        return _Record(who, host, port)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s makes no sense (%r) and is ignored.", home / _RECORD, error)
         return None
+
+
+def _write_record(home: Path, record: _Record) -> None:
+    write_atomic(home / _RECORD, json.dumps(asdict(record)).encode())
 
 
 @contextlib.contextmanager
@@ -303,7 +325,7 @@ def _start(home: Path, port: int, deadline: float, tell: Progress) -> Server:
     tell(f"Starting a Prefect server on 127.0.0.1:{port} (its files: {home}) ...")
     record = _launch(home, port)
     try:
-        write_atomic(home / _RECORD, json.dumps(asdict(record)).encode())
+        _write_record(home, record)
         _await_answer(record, home, deadline, tell)
     except BaseException:  # Ctrl-C too: leave no server that is half started
         _terminate(record)
@@ -402,7 +424,7 @@ def _users_server(home: Path, tell: Progress) -> Server | None:
     settings = get_current_settings()
     url = settings.api.url
     own = _read_record(home)
-    if not url or (own is not None and url == own.server(home, started=False).url):
+    if not url or (own is not None and url == own.url):
         return None
     with get_client(httpx_settings={"timeout": 10}, sync_client=True) as client:
         trouble = client.api_healthcheck()

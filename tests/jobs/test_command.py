@@ -97,7 +97,7 @@ async def test_after_a_kill_the_job_is_listed_shown_followed_and_attached_to(rig
     assert table[1].split()[:4] == ["job", "abcdefg-1", str(job["id"]), "unknown"]
     none = run(rig, "--state", "succeeded,failed")
     assert (none.stdout, none.returncode) == ("", 0)
-    assert "no such jobs below" in none.stderr
+    assert "no such jobs in" in none.stderr
 
     shown = json.loads(run(rig, "show", "abc", "--json").stdout)
     assert shown["job"]["executable"]["path"].endswith("program-abcdefgh")
@@ -206,3 +206,24 @@ def test_it_is_there_without_prefect(module: str, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=120)
     assert done.returncode == 0
+
+
+async def test_jobs_of_folders_below_are_listed_found_and_shown(rig):
+    killed(rig, "exit 3", state=" as ")
+    above = rig.work.parent
+    for words in ([str(above)], ["list", str(above)], ["--work-dir", str(above)], [str(rig.work)]):
+        (job,) = listed(rig, *words)
+        assert job["work_dir"] == str(rig.work)
+    assert run(rig, "show", "abc", "--work-dir", str(above)).stdout.startswith("job  abcdefgh-1\n")
+    assert listed(rig, str(above), "--state", "succeeded") == []
+    assert listed(rig, "--state", "succeeded", str(above)) == []
+
+
+def test_a_word_that_is_neither_an_action_nor_a_folder_is_said(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "jobs", "shwo", "diag"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "hpc-prefect: there is no folder shwo; the actions are list, show, logs, cancel, attach\n"
+    )

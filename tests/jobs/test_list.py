@@ -16,7 +16,8 @@ from hpc_prefect.executor.claim import this_process
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.jobs import ask, list_jobs, read_job
-from hpc_prefect.jobs.describe import details, table
+from hpc_prefect.jobs.describe import _fitting, _readable, details, table
+from hpc_prefect.jobs.find import MOST_ENTRIES, MOST_FOLDERS, work_dirs
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.local import LocalTransport
 
@@ -169,7 +170,9 @@ LINE = st.fixed_dictionaries(
 ).map(lambda value: json.dumps(value).encode() + b"\n")
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(LINE | st.binary(max_size=20), max_size=5).map(b"".join), st.binary(max_size=20))
 def test_any_bytes_at_all_can_be_listed_and_shown(tmp_path, journal, other):
     folder = tmp_path / ".hpc-prefect" / "c" / "ab" / "k-1"
@@ -189,6 +192,82 @@ async def test_jobs_are_found_from_the_work_dir_its_records_and_a_campaign(rig, 
     await rig.run(rig.request(rig.spec("exit 0")))
     assert [job.key for job in list_jobs(rig.work / below)] == ["k"]
     assert [job.key for job in list_jobs(rig.attempt())] == ["k"]
+
+
+async def test_equal_jobs_of_several_runs_are_told_apart_in_the_table(rig):
+    for number in (1, 2):
+        provenance = {
+            "campaign": "n2-0123abcd",
+            "scope": ["converge-89abcdef", f"iter-{number}"],
+            "n": number - 1,
+            "flow_run": {"id": f"id-{number}", "name": f"fox-{number}"},
+        }
+        claimant = dataclasses.replace(this_process(), flow_run=f"id-{number}")
+        request = rig.request(rig.spec("exit 0"), f"key-{number}")
+        await rig.run(dataclasses.replace(request, provenance=provenance, claimant=claimant))
+    jobs = list_jobs(rig.work)
+    head, first, second = table(jobs).splitlines()
+    assert head.split()[:4] == ["JOB", "KEY", "ID", "STATE"]
+    assert "converge/iter-1 " in first
+    assert "converge/iter-2#1 " in second
+    assert "fox-1" in first
+    assert "fox-2" in second
+    assert "FOLDER" not in head, "they are all of one work_dir"
+    assert jobs[0].as_dict()["scope"] == ["converge-89abcdef", "iter-1"]
+    assert jobs[0].as_dict()["work_dir"] == str(rig.work)
+
+
+def test_digests_of_campaigns_are_left_out_where_names_tell_them_apart():
+    assert _readable({"n2-0123abcd", "n2", "o2-0123abcd"}) == {
+        "n2-0123abcd": "n2-0123abcd",
+        "n2": "n2",
+        "o2-0123abcd": "o2",
+    }
+
+
+async def test_on_a_narrow_terminal_a_job_is_one_line_of_what_matters_most(rig):
+    await rig.run(rig.request(rig.spec("exit 0")))
+    jobs = list_jobs(rig.work)
+    lines = table(jobs, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert len(lines) == 2
+    assert lines[0].split()[:4] == ["JOB", "KEY", "ID", "STATE"]
+    assert "HOLDER" not in lines[0]
+    assert "HOLDER" in table(jobs, 300)
+
+
+def test_wide_letters_keep_the_columns_straight():
+    columns = _fitting({"JOB": ["温度", "ab"], "KEY": ["x", "y"], "HOLDER": ["1@a", "2@b"]}, 17)
+    assert list(columns) == ["JOB", "KEY", "HOLDER"]
+    assert "HOLDER" not in _fitting(columns, 16)
+
+
+# --- folders below
+
+
+def test_work_dirs_are_found_in_folders_below_and_not_where_nobody_would_look(tmp_path):
+    for path in ("a", "a/deep/er", "b", ".hidden", "1/2/3/4", "1/2/3/4/5"):
+        (tmp_path / path / ".hpc-prefect" / "c").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / ".hpc-prefect" / "c" / ".hpc-prefect").mkdir()
+    found, whole = work_dirs(tmp_path)
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
+        *("a", "b", "a/deep/er", "1/2/3/4")
+    ]
+    assert whole
+
+
+def test_a_huge_tree_is_not_walked_through_and_that_is_told(tmp_path):
+    (tmp_path / "big").mkdir()
+    for number in range(MOST_ENTRIES + 1):
+        (tmp_path / "big" / str(number)).touch()
+    assert work_dirs(tmp_path) == ([], False)
+    wide = tmp_path / "wide"
+    for number in range(MOST_FOLDERS):
+        (wide / str(number)).mkdir(parents=True)
+    assert work_dirs(wide) == ([], False)
+    (wide / ".hpc-prefect").mkdir()
+    assert work_dirs(wide) == ([str(wide)], False)
 
 
 async def test_a_campaign_is_all_its_instances(rig):

@@ -267,7 +267,9 @@ def test_the_run_has_a_table_of_its_jobs(shown: Shown) -> None:
     (row,) = json.loads(str(table.data))
     assert row["job"] == "chatty"
     assert row["id"] == shown.result.job_id
-    assert (row["state"], row["attempt"]) == ("succeeded", 1)
+    assert (row["result"], row["exit code"], row["attempt"]) == ("succeeded", 0, 1)
+    assert str(table.description).startswith("1 job: 1 succeeded; ")
+    assert str(table.description).endswith(" node-hours in this run")
     assert row["folder"] == shown.result.folder
 
 
@@ -391,17 +393,17 @@ def test_a_failed_job_fails_its_task_run_and_its_flow_run(failed: Failed) -> Non
 
 
 def test_a_failed_job_has_a_page_of_its_own(failed: Failed) -> None:
-    key = f"hpc-job-{failed.error.result.tag}"
+    key = f"failed-bad-{failed.error.result.tag[:6]}"
     (page,) = [each for each in failed.artifacts if each.key == key]
     assert str(failed.error) in str(page.data)
 
 
-def test_the_last_table_has_all_jobs_of_a_failed_run(failed: Failed) -> None:
+def test_the_last_table_has_all_jobs_of_a_failed_run_and_what_failed_first(failed: Failed) -> None:
     newest = next(each for each in failed.artifacts if each.key == "hpc-jobs")
     rows = json.loads(str(newest.data))
-    assert [(row["job"], row["state"], row["reason"]) for row in rows] == [
-        ("good", "succeeded", "succeeded"),
-        ("bad", "failed", "program failed"),
+    assert [(row["job"], row["result"], row["exit code"] > 0) for row in rows] == [
+        ("bad", "program failed", True),
+        ("good", "succeeded", False),
     ]
 
 

@@ -64,7 +64,7 @@ async def test_each_attempt_is_in_the_table_and_a_failed_one_has_a_page(tmp_path
     run_id, _ = await one(str(tmp_path), retries=1, **LITTLE_TIME)
     pages = artifacts(run_id)
     rows = json.loads(str(next(each for each in pages if each.key == "hpc-jobs").data))
-    assert [(row["attempt"], row["reason"]) for row in rows] == [
+    assert [(row["attempt"], row["result"]) for row in rows] == [
         (1, "walltime exceeded"),
         (2, "succeeded"),
     ]

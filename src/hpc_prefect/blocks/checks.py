@@ -13,10 +13,13 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hpc_prefect.job.spec import launcher_problems, parse_memory, parse_walltime
@@ -69,6 +72,18 @@ def tolerant() -> Iterator[None]:
         _LOADING.reset(token)
 
 
+#: What a title keeps, where every other word is in small letters.
+_ABBREVIATIONS = {
+    word.lower(): word for word in ("CPU", "GPU", "GPUs", "PBS", "PJM", "QRMI", "API", "QoS", "QPU")
+}
+
+
+def title_in_words(name: str, _: object) -> str:
+    """`gpus_per_node` as a form shows it: `GPUs per node`."""
+    words = [_ABBREVIATIONS.get(word, word) for word in name.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+
+
 class StrictModel(BaseModel):
     """A model that refuses unknown fields at construction and says which one was meant.
 
@@ -77,7 +92,10 @@ class StrictModel(BaseModel):
 
     # No inputs in the messages: the input of a profile holds its secrets.
     model_config = ConfigDict(
-        extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        field_title_generator=title_in_words,
     )
 
     @model_validator(mode="wrap")
@@ -207,9 +225,19 @@ def _checked(find: Callable[[Any], list[str]]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Walltime = Annotated[str, _checked(walltime_problems)]
-WalltimeLimit = Annotated[str, _checked(walltime_limit_problems)]
-Memory = Annotated[str, _checked(memory_problems)]
+def _form(pattern: str) -> FieldInfo:
+    """What Prefect's form checks before it saves; the functions above still have the last word."""
+    extra: JsonDict = {"pattern": rf"^\s*(?:{pattern})\s*$"}
+    info: FieldInfo = Field(json_schema_extra=extra)
+    return info
+
+
+_A_WALLTIME = r"(?:\d+-\d+:|\d+:)?\d{1,2}:\d{2}"
+Walltime = Annotated[str, _checked(walltime_problems), _form(_A_WALLTIME)]
+WalltimeLimit = Annotated[str, _checked(walltime_limit_problems), _form(f"(?:{_A_WALLTIME})?")]
+Memory = Annotated[
+    str, _checked(memory_problems), _form(r"(?:\d+(?:\.\d+)?\s*[KMGTkmgt][iI]?[bB]?)?")
+]
 Environment = Annotated[dict[str, str], _checked(environment_problems)]
 Launcher = Annotated[str, _checked(launcher_problems)]
 Path = Annotated[str, _checked(path_problems)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from hpc_prefect.blocks.checks import (
@@ -29,6 +29,8 @@ from hpc_prefect.job.spec import Executable
 
 class ExecutableEntry(StrictModel):
     """A program at one place, when its path alone is not enough."""
+
+    model_config = ConfigDict(title="Executable")
 
     path: Path
     """Absolute path, or a bare name that is looked up on PATH after set-up."""
@@ -93,6 +95,8 @@ class GPUOverrides(StrictModel):
     laid over the profile's, name by name.
     """
 
+    model_config = ConfigDict(title="GPU side")
+
     launcher: Launcher = ""
     """Launcher line of the GPU side."""
     modules: list[str] = Field(default_factory=list)
@@ -118,6 +122,8 @@ class GPUOverrides(StrictModel):
 class LocalOptions(StrictModel):
     """This machine as a small batch system."""
 
+    model_config = ConfigDict(title="Options for local")
+
     slots: int = Field(default=0, ge=0)
     """Cores that all local jobs share; a job waits until its cores are free. 0: the machine's."""
     spool: str = ""
@@ -128,6 +134,8 @@ class LocalOptions(StrictModel):
 
 class SlurmOptions(StrictModel):
     """Options for Slurm."""
+
+    model_config = ConfigDict(title="Options for Slurm")
 
     cluster: str = ""
     """The cluster where several share one accounting (`--clusters`); empty: that of this machine.
@@ -166,6 +174,8 @@ ChunkItem = Literal["ncpus", "mpiprocs", "ompthreads", "mem", "ngpus"]
 class PBSOptions(StrictModel):
     """Options for PBS Professional, OpenPBS and Torque, whose sites differ in these."""
 
+    model_config = ConfigDict(title="Options for PBS")
+
     account_flag: Literal["-A", "-P", "-W group_list"] = "-A"
     """How the project is named to `qsub`."""
     resource_style: Literal["select", "flat", "nodes_ppn"] = "select"
@@ -198,6 +208,8 @@ class PBSOptions(StrictModel):
 
 class PJMOptions(StrictModel):
     """Options for PJM (Fujitsu Technical Computing Suite), whose sites differ in these."""
+
+    model_config = ConfigDict(title="Options for PJM")
 
     rscunit: str = ""
     """Resource unit (`-L rscunit=`)."""

@@ -39,10 +39,17 @@ class CommandBlock(StoredModel, Block):
     """WHAT to run: the identity of a command, the same at every place.
 
     Example:
-        Load a stored command:
+        Run a job with it, in an async flow; or look at it:
         ```python
-        from hpc_prefect.blocks import CommandBlock
+        from hpc_prefect import CommandBlock, run_job_from_blocks
 
+        result = await run_job_from_blocks(
+            command_block_name="BLOCK_NAME",
+            execution_profile_block_name="exec-diag",
+            hpc_profile_block_name="hpc-local",
+            work_dir="./work",
+            script_filename="diag",
+        )
         command = CommandBlock.load("BLOCK_NAME")
         ```
     """
@@ -59,7 +66,7 @@ class CommandBlock(StoredModel, Block):
     """Which of the HPC profile's `executables` runs it."""
     description: str = ""
     """What the command does, for people."""
-    default_args: list[str] = Field(default_factory=list)
+    default_args: list[str] = Field(default_factory=list, examples=[["--level", "3"]])
     """Arguments given at every call, before those of the call."""
 
 
@@ -67,10 +74,17 @@ class ExecutionProfileBlock(StoredModel, Block):
     """HOW to run it: the shape of the job and the program's own settings, no place.
 
     Example:
-        Load a stored execution profile:
+        Run a job with it, in an async flow; or look at it:
         ```python
-        from hpc_prefect.blocks import ExecutionProfileBlock
+        from hpc_prefect import ExecutionProfileBlock, run_job_from_blocks
 
+        result = await run_job_from_blocks(
+            command_block_name="cmd-diag",
+            execution_profile_block_name="BLOCK_NAME",
+            hpc_profile_block_name="hpc-local",
+            work_dir="./work",
+            script_filename="diag",
+        )
         execution = ExecutionProfileBlock.load("BLOCK_NAME")
         ```
     """
@@ -101,7 +115,7 @@ class ExecutionProfileBlock(StoredModel, Block):
     """The longest the job may run, `HH:MM:SS` or `D-HH:MM:SS`."""
     launch: Literal["single", "mpi"] = "single"
     """`single`: one process, started directly. `mpi`: by the HPC profile's launcher line."""
-    environment: Environment = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict, examples=[{"LEVEL": "3"}])
     """The program's own settings as environment variables."""
 
 
@@ -109,10 +123,17 @@ class HPCProfileBlock(StoredModel, Block):
     """WHERE to run it: everything that differs between one place and another.
 
     Example:
-        Load a stored HPC profile:
+        Run a job with it, in an async flow; or look at it:
         ```python
-        from hpc_prefect.blocks import HPCProfileBlock
+        from hpc_prefect import HPCProfileBlock, run_job_from_blocks
 
+        result = await run_job_from_blocks(
+            command_block_name="cmd-diag",
+            execution_profile_block_name="exec-diag",
+            hpc_profile_block_name="BLOCK_NAME",
+            work_dir="./work",
+            script_filename="diag",
+        )
         hpc = HPCProfileBlock.load("BLOCK_NAME")
         ```
     """
@@ -125,36 +146,42 @@ class HPCProfileBlock(StoredModel, Block):
 
     scheduler: SchedulerName
     """The batch scheduler there; `local` is this machine."""
-    queue_cpu: str = ""
+    queue_cpu: str = Field(default="", title="Queue of CPU jobs")
     """Queue (partition, resource group) for `resource_class="cpu"`; empty: the scheduler's own."""
-    queue_gpu: str = ""
+    queue_gpu: str = Field(default="", title="Queue of GPU jobs")
     """Queue for `resource_class="gpu"`; empty: the scheduler's own."""
-    project_cpu: str = ""
+    project_cpu: str = Field(default="", title="Project of CPU jobs")
     """Project (account, group) charged for `resource_class="cpu"`."""
-    project_gpu: str = ""
+    project_gpu: str = Field(default="", title="Project of GPU jobs")
     """Project charged for `resource_class="gpu"`."""
-    executables: Executables = Field(default_factory=dict)
+    executables: Executables = Field(default_factory=dict, examples=[{"diag": "/work/me/bin/diag"}])
     """By executable key: a path, or an entry with `path`, `modules`, `setup`, `path_prefixes`,
     `environment`. A path is absolute, or a bare name found on PATH after set-up."""
     launcher: Launcher = ""
     """Line that starts an MPI program, such as `mpiexec -n {ranks} {command}`. Placeholders:
     `{ranks}` `{nodes}` `{ranks_per_node}` `{threads}` `{gpus_per_node}` `{command}`; without
     `{command}` the program follows the line."""
-    modules: list[str] = Field(default_factory=list)
+    modules: list[str] = Field(default_factory=list, examples=[["gcc/12", "openmpi"]])
     """Modules loaded for every program."""
-    setup: list[str] = Field(default_factory=list)
+    setup: list[str] = Field(default_factory=list, examples=[["ulimit -s unlimited"]])
     """Shell lines run before every program, as written."""
-    teardown: list[str] = Field(default_factory=list)
+    teardown: list[str] = Field(default_factory=list, examples=[["rm -rf /scratch/me"]])
     """Shell lines run after every program, as written."""
-    environment: Environment = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict, examples=[{"LEVEL": "3"}])
     """Environment variables for every program there."""
-    secret_environment: SecretDict = Field(default_factory=lambda: SecretDict({}))
+    secret_environment: SecretDict = Field(
+        default_factory=lambda: SecretDict({}), examples=[{"MY_TOKEN": "its value"}]
+    )
     """Environment variables whose values are never shown, logged or written into a script."""
-    qrmi: QRMIResources = Field(default_factory=dict)
+    qrmi: QRMIResources = Field(
+        default_factory=dict, examples=[{"ibm_torino": {"session_mode": "batch"}}]
+    )
     """Quantum resources for programs that use QRMI inside the job, by name: `endpoint`,
     `iam_endpoint`, `service_crn`, `session_mode`, `session_max_ttl`, `timeout_seconds`. They become
     environment variables, which those of `environment` win over."""
-    qrmi_api_keys: SecretDict = Field(default_factory=lambda: SecretDict({}))
+    qrmi_api_keys: SecretDict = Field(
+        default_factory=lambda: SecretDict({}), examples=[{"ibm_torino": "its key"}]
+    )
     """The API key of each resource in `qrmi`, by its name; kept as `secret_environment` is."""
     login_shell: bool = False
     """Run the script in a login shell (`bash -l`), for sites that define `module` only there."""

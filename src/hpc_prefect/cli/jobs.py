@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hpc_prefect.cli.streams import reader_is_gone
 from hpc_prefect.cli.verbs import Verbs
@@ -27,26 +28,60 @@ def add(verbs: Verbs) -> None:
     jobs = verbs.add_parser(
         "jobs",
         help="list, show, follow, cancel and attach to jobs by their folders alone",
-        description="List the jobs below a work_dir, the newest last. Nothing but their folders is "
-        "read, so no Prefect server is needed. AS OF: when the state was last known.",
+        usage="hpc-prefect jobs [OPTION ...] [FOLDER ... | ACTION ...]",
+        description="List the jobs of a folder and of the folders below it, the newest last. "
+        "Nothing but their records is read, so no Prefect server is needed. AS OF: when the state "
+        "was last known.",
     )
-    jobs.add_argument("--work-dir", type=Path, default=Path(), metavar="DIR", help=_WORK_DIR)
-    jobs.add_argument("--campaign", default="", metavar="NAME", help="only the jobs of this one")
-    jobs.add_argument(
-        "--state", action="append", default=[], metavar="STATE", type=_states,
-        help="only jobs in this state (may be given several times, or with commas)",
-    )  # fmt: skip
-    jobs.add_argument("--ask", action="store_true", help="ask the schedulers too, once for all")
-    jobs.add_argument("--json", action="store_true", help="as JSON; times in seconds since 1970")
-    jobs.set_defaults(run=_list)
-    actions = jobs.add_subparsers(metavar="ACTION")
+    _add_options(jobs)
+    jobs.set_defaults(run=_list, folders=[])
+    actions = jobs.add_subparsers(metavar="ACTION", prog="hpc-prefect jobs", action=_FolderOrAction)
+    _add_list(actions)
     _add_show(actions)
     _add_logs(actions)
     _add_cancel(actions)
     _add_attach(actions)
 
 
-_WORK_DIR = "the work_dir of the jobs (default: the current folder)"
+class _FolderOrAction(Actions):
+    """The name of an action, or else the first of the folders whose jobs are listed."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.choices = None  # type: ignore[assignment]  # any word
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        known = values[0] in self._name_parser_map
+        super().__call__(parser, namespace, values if known else ["list", *values])
+
+
+def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
+    """What a list can be asked for; given before the action it counts too."""
+
+    def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
+        wanted = default.get("default", otherwise)
+        parser.add_argument(*names, default=wanted, help=text, **more)
+
+    option("--work-dir", otherwise=Path(), text=_WORK_DIR, type=Path, metavar="DIR")
+    option("--campaign", otherwise="", text="only the jobs of this one", metavar="NAME")
+    option("--state", otherwise=[], metavar="STATE", type=_states, action="append",
+           text="only jobs in this state (may be given several times, or with commas)")  # fmt: skip
+    option("--ask", otherwise=False, text="ask the schedulers too, once for all",
+           action="store_true")  # fmt: skip
+    option("--json", otherwise=False, text="as JSON; times in seconds since 1970",
+           action="store_true")  # fmt: skip
+
+
+_WORK_DIR = "the work_dir of the jobs, or a folder above it (default: the current folder)"
+
+
+def _add_list(actions: Actions) -> None:
+    listing = actions.add_parser("list", help="list the jobs: what is done without an action")
+    _add_options(listing, default=argparse.SUPPRESS)
+    listing.add_argument("folders", nargs="*", metavar="FOLDER", help=_WORK_DIR)
+    listing.set_defaults(run=_list)
 
 
 def _action(actions: Actions, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
@@ -117,10 +152,11 @@ def _say(text: str) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import ask, list_jobs
+    from hpc_prefect.jobs import ask
     from hpc_prefect.jobs.describe import table
 
-    jobs = list_jobs(arguments.work_dir, campaign=arguments.campaign)
+    folders = arguments.folders or [arguments.work_dir]
+    jobs = _known(folders, campaign=arguments.campaign)
     if arguments.ask:
         jobs = ask(jobs)
     if wanted := {state for states in arguments.state for state in states}:
@@ -128,10 +164,33 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([job.as_dict() for job in jobs], indent=1))
     elif jobs:
-        print(table(jobs))
+        print(table(jobs, os.get_terminal_size().columns if sys.stdout.isatty() else 0))
     else:
-        _say(f"no such jobs below {os.path.abspath(arguments.work_dir)}/.hpc-prefect")
+        _say(f"no such jobs in {' '.join(map(os.path.abspath, folders))}, nor in folders below")
     return 0
+
+
+def _known(folders: Sequence[str | Path], campaign: str = "") -> list[KnownJob]:
+    """The jobs of the folders and of those below them."""
+    from hpc_prefect.errors import UnknownJob
+    from hpc_prefect.jobs import list_jobs
+    from hpc_prefect.jobs.find import MOST_ENTRIES, MOST_FOLDERS, work_dirs
+
+    places: list[str] = []
+    for folder in folders:
+        if not os.path.isdir(os.path.expanduser(folder)):
+            raise UnknownJob(f"there is no folder {folder}; the actions are {', '.join(_ACTIONS)}")
+        found, whole = work_dirs(folder)
+        if not whole:
+            _say(
+                f"warning: not all below {folder} was looked through (at most {MOST_FOLDERS} "
+                f"folders, and {MOST_ENTRIES} entries of each): name the work_dir itself"
+            )
+        places += found or [os.fspath(folder)]
+    return list_jobs(*places, campaign=campaign)
+
+
+_ACTIONS = ("list", "show", "logs", "cancel", "attach")
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -147,8 +206,11 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _find(reference: str, arguments: argparse.Namespace) -> KnownJob:
     from hpc_prefect.jobs import find_job
+    from hpc_prefect.jobs.find import is_job_folder
 
-    return find_job(reference, arguments.work_dir)
+    if is_job_folder(os.path.abspath(os.path.expanduser(reference))):
+        return find_job(reference)
+    return find_job(reference, arguments.work_dir, _known([arguments.work_dir]))
 
 
 def _logs(arguments: argparse.Namespace) -> int:
@@ -177,10 +239,10 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import cancel_jobs, find_job, list_jobs
+    from hpc_prefect.jobs import cancel_jobs, find_job
     from hpc_prefect.jobs.find import candidate
 
-    known = list_jobs(arguments.work_dir)
+    known = _known([arguments.work_dir])
     # All of them first: nothing is cancelled when one is not understood.
     meant = [find_job(each, arguments.work_dir, known) for each in arguments.jobs]
     jobs = list({job.folder.path: job for job in meant}.values())

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from hpc_prefect.cli.verbs import Verbs, state_folder
+
+#: The profile of Prefect's that `--use` makes.
+PROFILE = "hpc-prefect"
 
 
 def add(verbs: Verbs) -> None:
@@ -22,18 +26,29 @@ def add(verbs: Verbs) -> None:
             "--home", type=Path, default=_default_home(), metavar="DIR",
             help="where it keeps its files (default: %(default)s)",
         )  # fmt: skip
+        if run is _start:
+            action.add_argument(
+                "--use", action="store_true",
+                help=f"also make it the one that Prefect uses, as its profile {PROFILE!r}",
+            )  # fmt: skip
         action.set_defaults(run=run)
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.server import ensure_server
+    from hpc_prefect.server import ensure_server, last_url
 
+    before = last_url(arguments.home)
     server = ensure_server(arguments.home, progress=lambda text: print(text, file=sys.stderr))
     print(f"Prefect server {'started' if server.started else 'already running'}: {server.url}")
     print(f"  open in a browser:  {server.ui_url}")
-    print(f"  use it in a shell:  export PREFECT_API_URL={server.url}")
-    if server.pid is not None:
-        print(f"  stop it:            hpc-prefect server stop{_home_option(arguments.home)}")
+    if server.pid is None:
+        print("  in use:             your own Prefect settings name it")
+        return 0
+    _follow(before, server.url)
+    if arguments.use:
+        _use(server.url)
+    _tell_use(server.url)
+    print(f"  stop it:            hpc-prefect server stop{_home_option(arguments.home)}")
     return 0
 
 
@@ -45,7 +60,59 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"no Prefect server runs in {arguments.home}")
         return 1
     print(f"Prefect server {server.url} (pid {server.pid}), files in {server.home}")
+    print(f"  open in a browser:  {server.ui_url}")
+    _tell_use(server.url)
     return 0
+
+
+def _follow(before: str, url: str) -> None:
+    """Its port may have been taken meanwhile: the profile that named it names it again."""
+    from prefect.settings import PREFECT_API_URL, load_profiles
+
+    known = load_profiles(include_defaults=False)
+    named = known[PROFILE].settings.get(PREFECT_API_URL) if PROFILE in known.names else None
+    if before and before != url and str(named) == before:
+        _save(url, use=False)
+        print(f"  its port was taken: Prefect's profile {PROFILE!r} now names the new address")
+
+
+def _use(url: str) -> None:
+    """Make it the active one of the user's Prefect, and say how it is undone."""
+    from prefect.settings import load_profiles
+
+    before = load_profiles().active_name
+    _save(url, use=True)
+    if before != PROFILE:
+        print(
+            f"  Prefect's active profile is now {PROFILE!r}; before: prefect profile use {before}"
+        )
+
+
+def _save(url: str, *, use: bool) -> None:
+    from prefect.settings import PREFECT_API_URL, load_profiles, save_profiles
+
+    profiles = load_profiles(include_defaults=False)
+    profiles.update_profile(PROFILE, {PREFECT_API_URL: url})
+    if use:
+        profiles.set_active(PROFILE)
+    save_profiles(profiles)
+
+
+def _tell_use(url: str) -> None:
+    """How a shell uses it: already by the profile, or by what is to be typed."""
+    from prefect.settings import PREFECT_API_URL, load_profiles
+
+    active = load_profiles().active_profile
+    named = str(active.settings.get(PREFECT_API_URL)) if active else ""
+    of_shell = os.environ.get("PREFECT_API_URL", "")
+    if of_shell == url:
+        print("  in use:             by PREFECT_API_URL of this shell")
+    elif active and named == url and not of_shell:
+        print(f"  in use:             by Prefect's profile {active.name!r}")
+    else:
+        print(f"  use it in a shell:  export PREFECT_API_URL={url}")
+        if named != url:
+            print("  use it always:      hpc-prefect server start --use")
 
 
 def _stop(arguments: argparse.Namespace) -> int:

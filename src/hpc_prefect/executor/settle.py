@@ -84,6 +84,7 @@ def _result(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResult
         queue_seconds=max(0.0, start.time - queued_at) if start and queued_at else None,
         run_seconds=end.time - start.time if start and end else None,
         resources_used=used,
+        num_nodes=attempt.request.spec.resources.num_nodes,
     )
 
 

@@ -21,6 +21,7 @@ class JobResult:
         queue_seconds, run_seconds: time in the queue and on the nodes; None when not known.
         resources_used: what the scheduler told, such as `max_rss` (bytes) and `cpu_seconds`.
         collected: the result is that of an earlier run of the same experiment.
+        num_nodes: nodes that it had; 0 in results of before this was known.
     """
 
     job_id: str
@@ -38,6 +39,13 @@ class JobResult:
     run_seconds: float | None = None
     resources_used: dict[str, float] = field(default_factory=dict)
     collected: bool = False
+    num_nodes: int = 0
+
+    @property
+    def node_hours(self) -> float | None:
+        """What it took of the machine; None when it is not known."""
+        known = self.num_nodes and self.run_seconds is not None
+        return self.num_nodes * (self.run_seconds or 0.0) / 3600 if known else None
 
     @property
     def state(self) -> str:

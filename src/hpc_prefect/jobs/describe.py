@@ -3,51 +3,108 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from typing import Any
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.spec import JobSpec, write_memory, write_walltime
 from hpc_prefect.jobs.known import Holder, KnownJob
 
-_HEAD = (
-    *("JOB", "KEY", "ID", "STATE", "AS OF", "SUBMITTED", "STARTED", "ENDED"),
-    *("WHERE", "HOLDER", "REASON"),
-)
+#: Columns that are left out first where a line would not fit.
+_LESS = ("HOLDER", "STARTED", "AS OF", "WHERE", "ENDED", "FLOW RUN", "CAMPAIGN")
+#: A reason is folded, into a column that is not narrower.
+_REASON, _NARROWEST = "REASON", 16
 #: Letters of a key that are shown at least.
 _SHORT = 7
 #: Bytes of stderr that `details` shows.
 _TAIL = 2048
 
 
-def table(jobs: Sequence[KnownJob]) -> str:
-    """A line for each job."""
+def table(jobs: Sequence[KnownJob], width: int = 0) -> str:
+    """A line for each job; columns that would be empty are left out.
+
+    Args:
+        width: of the terminal, on which less important columns make room; 0: there is none.
+    """
+    from rich.console import Console  # late: a tenth of a second
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = _fitting(_columns(jobs), width)
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in columns:
+        shown.add_column(head, no_wrap=head != _REASON, overflow="fold")
+    for cells in zip(*columns.values(), strict=True):
+        shown.add_row(*map(Text, cells))
+    paper = StringIO()
+    Console(file=paper, width=width or 100_000, color_system=None).print(shown)
+    return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
+
+
+def _columns(jobs: Sequence[KnownJob]) -> dict[str, list[str]]:
     length = _distinct([job.key for job in jobs])
-    rows = [_HEAD, *(_row(job, length) for job in jobs)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_HEAD))]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-    return "\n".join(lines)
+    campaigns = _readable({job.campaign for job in jobs})
+    above = os.path.commonpath([job.work_dir or "/" for job in jobs])
+    columns = {
+        "JOB": [job.name or "-" for job in jobs],
+        "KEY": [f"{job.key[:length]}-{job.attempt}" if job.attempt else job.key for job in jobs],
+        "ID": [job.job_id or "-" for job in jobs],
+        "STATE": [job.standing.state for job in jobs],
+        "FOLDER": [os.path.relpath(job.work_dir or "/", above) for job in jobs],
+        "CAMPAIGN": [campaigns[job.campaign] or "-" for job in jobs],
+        "SCOPE": [_short_scope(job) for job in jobs],
+        "FLOW RUN": [job.flow_run_name or job.flow_run[:8] or "-" for job in jobs],
+        "AS OF": [moment(job.standing.known_at) for job in jobs],
+        "STARTED": [moment(job.started_at) for job in jobs],
+        "ENDED": [moment(job.ended_at) for job in jobs],
+        "WHERE": [job.where or "-" for job in jobs],
+        "HOLDER": [_short_holder(job.holder) for job in jobs],
+        _REASON: [job.standing.reason for job in jobs],
+    }
+    return {
+        head: [printable(cell) for cell in cells]
+        for head, cells in columns.items()
+        if head in ("JOB", "KEY", "ID", "STATE") or set(cells) - {"-", ".", ""}
+    }
 
 
-def _row(job: KnownJob, length: int) -> tuple[str, ...]:
-    cells = (
-        job.name or "-",
-        f"{job.key[:length]}-{job.attempt}" if job.attempt else job.key,
-        job.job_id or "-",
-        job.standing.state,
-        moment(job.standing.known_at),
-        moment(job.submitted_at),
-        moment(job.started_at),
-        moment(job.ended_at),
-        job.where or "-",
-        _short_holder(job.holder),
-        job.standing.reason,
-    )
-    return tuple(printable(cell) for cell in cells)
+def _fitting(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
+    """Without those for which a terminal has no room."""
+    from rich.cells import cell_len
+
+    def needs() -> int:
+        widest = {head: max(map(cell_len, [head, *cells])) for head, cells in columns.items()}
+        if _REASON in widest:
+            widest[_REASON] = min(widest[_REASON], _NARROWEST)
+        return sum(widest.values()) + 2 * (len(widest) - 1)
+
+    for head in _LESS:
+        if width and needs() > width:
+            columns.pop(head, None)
+    return columns
+
+
+def _readable(campaigns: set[str]) -> dict[str, str]:
+    """Without the digests at their ends, where they are told apart without them."""
+    short = {name: _DIGEST.sub("", name) for name in campaigns}
+    same = Counter(short.values())
+    return {name: each if same[each] == 1 else name for name, each in short.items()}
+
+
+#: Behind the name of a campaign, a loop or a task.
+_DIGEST = re.compile(r"-[0-9a-f]{8}(?=$|-\d+$)")
+
+
+def _short_scope(job: KnownJob) -> str:
+    """`converge/iter-3/walker-2`; two calls of one job there are told apart by their number."""
+    number = job.provenance.get("n")
+    again = f"#{number}" if isinstance(number, int) and number else ""
+    return "/".join(_DIGEST.sub("", each) for each in job.scope) + again or "-"
 
 
 def _distinct(keys: Sequence[str]) -> int:
@@ -119,7 +176,8 @@ def _facts(job: KnownJob) -> str:
         "resources": _resources(job.spec) if job.spec else "",
         "used": _used(job),
         "campaign": job.campaign,
-        "flow run": job.flow_run,
+        "scope": "/".join(job.scope),
+        "flow run": " ".join(filter(None, [job.flow_run_name, job.flow_run])),
         "holder": job.holder.describe() if job.holder else "nobody",
         "script": job.folder.file(names.SCRIPT) if job.spec else "",
         "folder": job.folder.path,

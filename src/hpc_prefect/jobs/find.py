@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from hpc_prefect.errors import NotOurs, TransportError, UnknownJob
@@ -17,10 +18,54 @@ _ATTEMPT = re.compile(r".+-\d+", re.DOTALL)
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 
 
+#: How far below a folder work_dirs are looked for, in how many folders at most, and among how many
+#: entries of each: a folder of results can hold millions of files, on a slow file system.
+DEPTH, MOST_FOLDERS, MOST_ENTRIES = 4, 2000, 5000
+
+
+def work_dirs(folder: str | os.PathLike[str]) -> tuple[list[str], bool]:
+    """The folder and those below it in which jobs were run; whether all could be looked through.
+
+    Level by level. Hidden folders and symbolic links are not entered, nor what cannot be read.
+    """
+    found: list[str] = []
+    whole, looked = True, 0
+    waiting = deque([(os.path.abspath(os.path.expanduser(os.fspath(folder))), 0)])
+    while waiting:
+        path, depth = waiting.popleft()
+        if looked == MOST_FOLDERS:
+            return found, False
+        looked += 1
+        if _roots(path):
+            found.append(path)
+        if depth < DEPTH:
+            below, all_seen = _folders_in(path)
+            waiting += [(f"{path.rstrip('/')}/{name}", depth + 1) for name in below]
+            whole = whole and all_seen
+    return found, whole
+
+
+def _folders_in(path: str) -> tuple[list[str], bool]:
+    found: list[str] = []
+    try:
+        with os.scandir(path) as entries:
+            for number, entry in enumerate(entries):
+                if number == MOST_ENTRIES:
+                    return sorted(found), False
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    found.append(entry.name)
+    except OSError:
+        return [], True
+    return sorted(found), True
+
+
 def list_jobs(
-    folder: str | os.PathLike[str] = ".", *, campaign: str = "", transport: Transport | None = None
+    folder: str | os.PathLike[str] = ".",
+    *more: str | os.PathLike[str],
+    campaign: str = "",
+    transport: Transport | None = None,
 ) -> list[KnownJob]:
-    """The jobs below a folder, the newest last.
+    """The jobs of a folder, or of several, the newest last.
 
     A folder that is torn, foreign or not ours to read is a job too: its `problem` says why. Jobs of
     others in a shared `work_dir` are among them, as far as they let us read them (`user`).
@@ -29,7 +74,8 @@ def list_jobs(
         folder: a `work_dir`, its `.hpc-prefect`, a campaign's folder in it, or a job's.
         campaign: only the jobs of this one, of all its instances.
     """
-    jobs = [read_job(path, transport) for path in job_folders(folder, transport)]
+    paths = [path for each in (folder, *more) for path in job_folders(each, transport)]
+    jobs = [read_job(path, transport) for path in dict.fromkeys(paths)]
     if campaign:
         jobs = [job for job in jobs if _belongs(job.campaign, campaign)]
     return sorted(jobs, key=lambda job: (job.created_at, job.folder.path))

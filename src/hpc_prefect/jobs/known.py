@@ -104,6 +104,24 @@ class KnownJob:
         return runs[-1] if runs else ""
 
     @property
+    def flow_run_name(self) -> str:
+        """The name of that flow run, where its job's intent tells it."""
+        run = self.provenance.get("flow_run")
+        known = isinstance(run, dict) and str(run.get("id", "")) == self.flow_run
+        return str(run.get("name", "")) if known and isinstance(run, dict) else ""
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """Where in its flow it was called: loops, iterations, tasks, from the outside."""
+        path = self.provenance.get("scope")
+        return tuple(map(str, path)) if isinstance(path, list) else ()
+
+    @property
+    def work_dir(self) -> str:
+        """The folder that has its records below it."""
+        return self.folder.path.rpartition(f"/{names.ROOT}/")[0]
+
+    @property
     def is_over(self) -> bool:
         """Whether it has its verdict; what is LOST may still be found."""
         return self.result is not None and self.result.verdict.reason is not Reason.LOST
@@ -175,6 +193,9 @@ class KnownJob:
             "ended_at": self.ended_at,
             "host": self.start.host if self.start else "",
             "flow_run": self.flow_run,
+            "flow_run_name": self.flow_run_name,
+            "scope": list(self.scope),
+            "work_dir": self.work_dir,
             "holder": holder
             and {
                 "flow_run": holder.claimant.flow_run,

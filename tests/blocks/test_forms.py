@@ -1,0 +1,81 @@
+"""What Prefect's form for a block shows, and what it checks before it saves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefect.blocks.core import Block
+
+from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.job.spec import parse_memory, parse_walltime
+
+BLOCKS: list[type[Block]] = [CommandBlock, ExecutionProfileBlock, HPCProfileBlock]
+
+
+def schema(block: type[Block]) -> dict[str, Any]:
+    return block.model_json_schema()
+
+
+def pattern(name: str, block: type[Block] = HPCProfileBlock) -> re.Pattern[str]:
+    return re.compile(schema(block)["properties"][name]["pattern"])
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_titles_are_words(block: type[Block]) -> None:
+    definitions = schema(block).get("definitions", {}).values()
+    fields = [schema(block)["properties"], *(each["properties"] for each in definitions)]
+    titles = {name: field["title"] for each in fields for name, field in each.items()}
+    assert not [title for title in titles.values() if "_" in title or title.endswith(" Cpu")]
+    assert titles.get("gpus_per_node", "GPUs per node") == "GPUs per node"
+    groups = {each["title"] for each in definitions}
+    assert not [title for title in groups if re.search("[a-z][A-Z]", title)], groups
+
+
+def test_the_groups_of_an_hpc_profile_have_names_for_people() -> None:
+    groups = [each["title"] for each in schema(HPCProfileBlock)["definitions"].values()]
+    assert {"GPU side", "Options for local", "Options for Slurm"} <= set(groups)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_box_for_json_shows_an_example_that_would_be_taken(block: type[Block]) -> None:
+    for name, field in schema(block)["properties"].items():
+        if field.get("type") in ("object", "array"):
+            (example,) = field["examples"]
+            others = {"scheduler": "local", "command_name": "c", "executable_key": "k"}
+            others |= {"profile_name": "p", "qrmi": {"ibm_torino": {}}}
+            given = {k: v for k, v in others.items() if k in block.model_fields} | {name: example}
+            assert block(**given)
+
+
+@pytest.mark.parametrize("wrong", ["", "1h", "90 min", "-1:00", "10", "1:2:3"])
+def test_a_walltime_that_is_none_is_refused_before_it_is_saved(wrong: str) -> None:
+    assert not pattern("walltime", ExecutionProfileBlock).search(wrong)
+    with pytest.raises(ValueError, match="walltime"):
+        ExecutionProfileBlock(profile_name="p", command_name="c", walltime=wrong)
+
+
+TIME, SIZE = pattern("max_walltime"), pattern("memory_per_node")
+TIMES = st.text("0123456789:- d", max_size=12)
+SIZES = st.text("0123456789.KMGTkgiB ", max_size=8)
+
+
+@settings(deadline=None)
+@given(TIMES, SIZES)
+def test_the_form_refuses_nothing_that_is_right(time: str, size: str) -> None:
+    for text, parse, form in ((time, parse_walltime, TIME), (size, parse_memory, SIZE)):
+        try:
+            parse(text)
+        except ValueError:
+            continue
+        assert form.search(text)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_snippet_runs_a_job_with_the_block(block: type[Block]) -> None:
+    example = block.get_code_example() or ""
+    assert "await run_job_from_blocks(" in example
+    assert example.count('"BLOCK_NAME"') == 2
