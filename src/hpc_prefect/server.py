@@ -120,7 +120,7 @@ def ensure_server(
             if record.alive():  # another caller's, or one that is too busy to answer at once
                 _await_answer(record, folder, deadline, tell)
                 return record.server(folder, started=False)
-        check_combination()
+        check_combination(tell)
         # The same port as before, so that open browser tabs, shells and profiles still work.
         return _start(folder, port or free_port(record.port if record else 0), deadline, tell)
 
@@ -166,34 +166,64 @@ def environment(server: Server) -> dict[str, str]:
     }
 
 
-def check_combination() -> None:
-    """Raise `IncompatibleVersions` when the installed Prefect's server cannot start."""
+def check_combination(tell: Progress = logger.warning) -> None:
+    """Say what will not work with the installed Prefect and FastAPI.
+
+    Raises:
+        IncompatibleVersions: not even the server starts.
+    """
     versions = {}
     for name in ("prefect", "fastapi"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     problem = problem_with(versions)
-    if problem is not None:
-        raise IncompatibleVersions(problem)
+    if problem is None:
+        return
+    if problem.is_fatal:
+        raise IncompatibleVersions(problem.text)
+    tell(problem.text)
 
 
-def problem_with(versions: Mapping[str, str]) -> str | None:
-    """Why these versions (by distribution name) cannot work together, or None.
+@dataclass(frozen=True, slots=True)
+class Incompatibility:
+    """What does not work with two versions; fatal when the server does not start."""
+
+    text: str
+    is_fatal: bool
+
+
+#: The FastAPI from which on a Prefect before 3.9 refuses what its own client sends, and the one
+#: from which on its server does not even start.
+_REFUSES, _DOES_NOT_START = (0, 151), (0, 155)
+
+
+def problem_with(versions: Mapping[str, str]) -> Incompatibility | None:
+    """What does not work with these versions (by distribution name), or None.
 
     Seen: the servers of Prefect 3.6.22 and 3.8.8 import with FastAPI 0.154.0 and not with
-    0.155.0 or 0.165.0, which dropped `Body(min_items=)`. Prefect 3.9.0 does not use it any more.
+    0.155.0 or 0.165.0, which dropped `Body(min_items=)`. With FastAPI 0.151, 0.152 and 0.154 that
+    of 3.8.8 answers its own client's `"limit": null` with 422; with 0.150 it does not. Prefect 3.9
+    asks for FastAPI below 0.151 itself.
     """
     try:
         prefect, fastapi = Version(versions["prefect"]), Version(versions["fastapi"])
     except (KeyError, InvalidVersion):
         return None
-    if prefect.release >= (3, 9) or fastapi.release < (0, 155):
+    if prefect.release >= (3, 9) or fastapi.release < _REFUSES:
         return None
-    return (
-        f"Prefect {prefect} and FastAPI {fastapi} cannot work together: the server of a Prefect "
-        'before 3.9 does not start with FastAPI 0.155 or newer ("Body() got an unexpected keyword '
-        "argument 'min_items'\"); run `pip install -c constraints.txt hpc-prefect`, or "
-        "`pip install 'fastapi<0.155'`."
+    fatal = fastapi.release >= _DOES_NOT_START
+    what = (
+        'does not start with FastAPI 0.155 or newer ("Body() got an unexpected keyword argument'
+        " 'min_items'\")"
+        if fatal
+        else "refuses `flow.deploy()` and `prefect work-pool ls`, `deployment ls`, `flow-run ls`,"
+        ' `block ls` with FastAPI 0.151 or newer (422, "limit: Input should be a valid integer")'
+    )
+    return Incompatibility(
+        f"Prefect {prefect} and FastAPI {fastapi} cannot work together: the server of a Prefect"
+        f" before 3.9 {what}; run"
+        " `pip install -c constraints.txt hpc-prefect`, or `pip install 'fastapi<0.151'`.",
+        fatal,
     )
 
 

@@ -13,12 +13,13 @@ import pytest
 from circuits import bell
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import get_run_context
 from prefect.variables import Variable
 from qiskit.circuit import Gate, Parameter, QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
-from hpc_prefect import campaign
+from hpc_prefect import campaign, scope
 from hpc_prefect.errors import (
     BudgetExceeded,
     InvalidJob,
@@ -409,6 +410,35 @@ async def test_the_artifact_tells_all_of_the_job_and_the_token_is_nowhere(servic
     }
     assert {where for where, text in texts.items() if service.token in text} == set()
     assert len(texts) > 8
+
+
+async def test_samplings_are_named_by_their_iteration_and_the_run_tells_their_cost_in_sum(
+    service, tmp_path, caplog
+):
+    name = await block()
+    seen = []
+
+    @flow
+    async def experiment():
+        seen.append(get_run_context().flow_run.id)
+        for number in (1, 2):
+            with scope("n2-1a2b3c4d"), scope(f"iter-{number}"), scope("walker-7"):
+                await call(tmp_path, backend=name, options={"shots": 100 * number, "seed": 1})
+
+    await experiment()
+    artifacts, _ = await of_the_run(seen[0])
+    async with get_client() as client:
+        run = FlowRunFilter(id=FlowRunFilterId(any_=[seen[0]]))
+        tasks = await client.read_task_runs(flow_run_filter=run)
+
+    names = {each.name for each in tasks}
+    assert {f"sample {name}, iter-1/walker-7", f"sample {name}, iter-2/walker-7"} <= names
+    told = "2.1 QPU seconds in 2 jobs; 2.1 in the experiment, all of its runs together"
+    assert f"this run has used {told}" in caplog.text
+    (sum_of_all,) = [each for each in artifacts if each.startswith(f"## {told}")]
+    assert sum_of_all.count("| fake_manila | 1.") == 2
+    assert len([each for each in artifacts if "| place | iter-" in each]) == 2
+    assert "base64" not in "".join(artifacts)
 
 
 def _files(folder: Path) -> list[Path]:

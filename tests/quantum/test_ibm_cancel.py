@@ -194,3 +194,15 @@ async def test_a_duplicate_that_ran_has_its_cost_in_the_budget(service, block, t
 
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Completed", "Completed"]
     assert last(tmp_path).seconds == pytest.approx(2 * 3.5)
+
+
+async def test_a_post_whose_reply_makes_no_sense_is_no_refusal_its_job_is_adopted(
+    service, block, tmp_path
+):
+    service.fault("reply-lost", status=200, times=1)  # accepted, and the body has no id
+
+    result = await once(tmp_path, block)
+
+    assert sum(result[0].data.meas.get_counts().values()) == 100
+    assert words(tmp_path) == ["intent", "posted", "ended"]
+    assert len(jobs(service, tmp_path)) == 1

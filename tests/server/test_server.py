@@ -276,14 +276,25 @@ def test_a_combination_whose_server_does_not_start_is_told_with_the_way_out(
 ) -> None:
     problem = problem_with({"prefect": prefect, "fastapi": fastapi})
     assert problem is not None
-    assert f"Prefect {prefect} and FastAPI {fastapi} cannot work together" in problem
-    assert "pip install -c constraints.txt hpc-prefect" in problem
+    assert problem.is_fatal
+    assert f"Prefect {prefect} and FastAPI {fastapi} cannot work together" in problem.text
+    assert "does not start" in problem.text
+    assert "pip install -c constraints.txt hpc-prefect" in problem.text
+
+
+@pytest.mark.parametrize("fastapi", ["0.151.0", "0.152.0", "0.154.0"])
+def test_a_combination_whose_own_commands_are_refused_is_told_and_may_run(fastapi: str) -> None:
+    problem = problem_with({"prefect": "3.8.8", "fastapi": fastapi})
+    assert problem is not None
+    assert not problem.is_fatal
+    assert "refuses `flow.deploy()` and `prefect work-pool ls`" in problem.text
+    assert "pip install 'fastapi<0.151'" in problem.text
 
 
 @pytest.mark.parametrize(
     "versions",
     [
-        {"prefect": "3.8.8", "fastapi": "0.154.0"},
+        {"prefect": "3.8.8", "fastapi": "0.150.0"},
         {"prefect": "3.8.8", "fastapi": "0.139.0"},
         {"prefect": "3.9.0", "fastapi": "0.150.0"},
         {"prefect": "3.9.0rc1", "fastapi": "0.165.0"},
@@ -298,7 +309,54 @@ def test_a_combination_that_works_or_is_not_known_is_no_problem(versions: dict[s
 
 
 def test_the_installed_combination_works() -> None:
-    check_combination()
+    said: list[str] = []
+    check_combination(said.append)
+    assert said == []
+
+
+LISTS = ("work-pool", "deployment", "flow-run", "block")
+DEPLOY = """
+from prefect import flow
+
+@flow
+def small():
+    return 1
+
+if __name__ == "__main__":
+    small.from_source(source=".", entrypoint="small.py:small").deploy(
+        name="small", work_pool_name=POOL, build=False, push=False
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_that_users_type_are_answered(prefect_server: Server, tmp_path: Path) -> None:
+    pool = f"pool-{os.getpid()}"
+    (tmp_path / "small.py").write_text(DEPLOY.replace("POOL", repr(pool)))
+    prefect = [sys.executable, "-m", "prefect"]
+
+    answers = [
+        _typed(tmp_path, *prefect, "work-pool", "create", "--type", "process", pool),
+        _typed(tmp_path, sys.executable, "small.py"),
+        *(_typed(tmp_path, *prefect, kind, "ls") for kind in LISTS),
+    ]
+
+    assert [status for status, _ in answers] == [0] * len(answers), answers
+    for _, text in answers[2:4]:  # the lists of work pools and of deployments
+        assert pool in text
+
+
+def _typed(folder: Path, *command: str) -> tuple[int, str]:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
 
 
 def _change_record(

@@ -36,7 +36,7 @@ def work_dirs(folder: str | os.PathLike[str]) -> tuple[list[str], bool]:
         if looked == MOST_FOLDERS:
             return found, False
         looked += 1
-        if _roots(path):
+        if any(map(os.path.isdir, _roots(path))):
             found.append(path)
         if depth < DEPTH:
             below, all_seen = _folders_in(path)

@@ -23,21 +23,25 @@ async def cancel_left(flow_run_id: str, folders: Iterable[str], log: Any) -> Non
     Args:
         folders: of its campaigns.
     """
-    for folder in await asyncio.to_thread(_bought, flow_run_id, folders):
-        attempt = Journal(folder).last()
-        if attempt is None or attempt.ended:
-            continue
-        if attempt.intent.get("on_cancel") == "keep":
-            log.info("%s is kept", named(attempt))
-            continue
-        try:
-            await _cancel(folder, attempt, flow_run_id, log)
-        except Exception as error:  # noqa: BLE001 - the others are to be cancelled too
-            log.warning(
-                "%s could not be cancelled (%s); cancel it at the service, or start the flow again",
-                named(attempt),
-                error or type(error).__name__,
-            )
+    bought = await asyncio.to_thread(_bought, flow_run_id, folders)
+    await asyncio.gather(*(_cancel_in(folder, flow_run_id, log) for folder in bought))
+
+
+async def _cancel_in(folder: Path, flow_run_id: str, log: Any) -> None:
+    attempt = Journal(folder).last()
+    if attempt is None or attempt.ended:
+        return
+    if attempt.intent.get("on_cancel") == "keep":
+        log.info("%s is kept", named(attempt))
+        return
+    try:
+        await _cancel(folder, attempt, flow_run_id, log)
+    except Exception as error:  # noqa: BLE001 - the others are to be cancelled too
+        log.warning(
+            "%s could not be cancelled (%s); cancel it at the service, or start the flow again",
+            named(attempt),
+            error or type(error).__name__,
+        )
 
 
 def _bought(flow_run_id: str, folders: Iterable[str]) -> list[Path]:

@@ -21,6 +21,7 @@ from hpc_prefect.extras import missing
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
 from hpc_prefect.quantum.cancelling import attended
 from hpc_prefect.quantum.ibm.client import client_of
+from hpc_prefect.quantum.ibm.look import place_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.sync import run_sync
@@ -252,13 +253,20 @@ async def _noting(key: str, work: Awaitable[T]) -> T:
 
 
 async def _carry_out(call: _Call, found: _Found) -> PrimitiveResult:
-    work = partial(_result, call, found)
-    return await _noting(found.place.key, _task_of(call.kind)(call.backend, work))
+    work, name = partial(_result, call, found), _named(call, found)
+    return await _noting(found.place.key, _task_of(call.kind)(name, work))
+
+
+def _named(call: _Call, found: _Found) -> str:
+    """What the task run is called after: the backend, and the iteration that it samples for."""
+    where = place_of(found.place.scope)
+    return f"{call.backend}, {where}" if where else call.backend
 
 
 async def _submit(call: _Call, found: _Found) -> QuantumJob:
     request, place = found
-    job_id = await _noting(place.key, _submit_task(call.backend, partial(_job_id, call, found)))
+    work, name = partial(_job_id, call, found), _named(call, found)
+    job_id = await _noting(place.key, _submit_task(name, work))
     return QuantumJob(
         kind=call.kind,
         backend=call.backend,

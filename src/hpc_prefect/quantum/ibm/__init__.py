@@ -11,6 +11,7 @@
     cancel.py     cancelling it, until the service shows that it has ended
     wait.py       until it ends
     show.py       the artifact
+    tally.py      what a flow run has used in sum
 
 All that blocks is in `client`, behind one lock, and is called in threads. Of these only `client`
 and `options` import qiskit-ibm-runtime, when they are first used.

@@ -47,6 +47,11 @@ class Budget:
             self._seconds[folder] = before + seconds
             return left
 
+    def total(self) -> float:
+        """What all of its jobs have cost or may cost."""
+        with self._lock:
+            return sum(self._seconds.values())
+
     def settle(self, folder: Path) -> None:
         """Count for a folder what its journal says now."""
         seconds = sum(attempt.seconds for attempt in Journal(folder).attempts())

@@ -64,6 +64,11 @@ def is_of_the_client(error: BaseException) -> bool:
     return own and not any(status_of(each) or _is_network(each) for each in causes)
 
 
+def was_answered(error: BaseException) -> bool:
+    """Whether the service has answered with an error of its own, so that nothing was done."""
+    return any(status_of(each) >= 400 for each in _chain(error))
+
+
 def status_of(error: BaseException) -> int:
     """The HTTP status that one error carries; 0 for none. The client writes -1 for none."""
     response = getattr(error, "response", None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import anyio
 
 from hpc_prefect.errors import QuantumServiceError
 from hpc_prefect.quantum.ibm import client as words
+from hpc_prefect.quantum.ibm import tally
 from hpc_prefect.quantum.ibm.budget import budget_of
 from hpc_prefect.quantum.ibm.client import Look
 from hpc_prefect.quantum.ibm.journal import Attempt
@@ -68,6 +70,7 @@ async def note_end(errand: Errand, attempt: Attempt, look: Look) -> None:
         **look.facts,
     )
     await asyncio.to_thread(budget_of(errand.campaign).settle, errand.folder)
+    tally.count(attempt, look, errand.campaign)
 
 
 async def settle_duplicates(errand: Errand) -> None:
@@ -84,6 +87,15 @@ async def settle_duplicates(errand: Errand) -> None:
             errand.client.drop(job_id)
     if unknown:
         await asyncio.to_thread(budget_of(errand.campaign).settle, errand.folder)
+
+
+def place_of(scope: Sequence[str]) -> str:
+    """Where in the experiment a call is, for people: `iter-3/walker-2`; empty at its top.
+
+    The loop around an iteration has a name that only machines need.
+    """
+    loops = [i for i, name in enumerate(scope) if name.startswith("iter-")]
+    return "/".join(scope[loops[-1] :] if loops else scope)[-60:]
 
 
 def named(attempt: Attempt) -> str:

@@ -24,7 +24,7 @@ from hpc_prefect.quantum.ibm import client as words
 from hpc_prefect.quantum.ibm.budget import budget_of, check_usage, estimate
 from hpc_prefect.quantum.ibm.client import Choice, Client, Order
 from hpc_prefect.quantum.ibm.journal import Attempt, Journal
-from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of
+from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of, was_answered
 from hpc_prefect.quantum.ibm.patience import first_line, patiently
 from hpc_prefect.quantum.ibm.sessions import session_for
 from hpc_prefect.transports.local import LocalTransport
@@ -244,16 +244,9 @@ async def _posted(
         try:
             job_id = await _uninterrupted(purchase, partial(purchase.client.post, order))
         except Exception as error:
-            kind, lost = kind_of(error), lost + 1
-            if kind not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
-                purchase.journal.note("ended", status="REFUSED", reason=first_line(error))
-                if is_of_the_client(error):
-                    raise InvalidJob(
-                        f"the job for {attempt.device}", [f"the client refuses it: {error}"]
-                    ) from error
-                raise QuantumServiceError(
-                    f"the service refuses the job: {first_line(error)}; nothing was bought"
-                ) from error
+            lost += 1
+            if kind_of(error) not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
+                return await _not_posted(purchase, attempt, error)
             if lost >= MOST_POSTS:
                 raise QuantumServiceError(
                     f"posting the job went wrong {lost} times ({first_line(error)}); run again"
@@ -269,6 +262,32 @@ async def _posted(
         if kept and kept != job_id:  # the first of two that a repeated POST made is furthest
             known = await _known(purchase, attempt, kept, adopted=True)
         return known
+
+
+async def _not_posted(purchase: Purchase, attempt: Attempt, error: Exception) -> Attempt:
+    """The job of a POST that asking again would not help: what the service has, if it has it.
+
+    Raises:
+        InvalidJob: the client refused it, so that it was not posted.
+        QuantumServiceError: the service did, or nobody knows; then the intent stays open.
+    """
+    own = is_of_the_client(error)
+    if own or was_answered(error):
+        purchase.journal.note("ended", status="REFUSED", reason=first_line(error))
+    if own:
+        problem = f"the client refuses it: {error}"
+        raise InvalidJob(f"the job for {attempt.device}", [problem]) from error
+    if was_answered(error):
+        raise QuantumServiceError(
+            f"the service refuses the job: {first_line(error)}; nothing was bought"
+        ) from error
+    purchase.log.warning("posting the job: %s; asking for its tag", first_line(error))
+    if job_id := await adopted(purchase, attempt, lost=True):
+        return await _known(purchase, attempt, job_id, adopted=True)
+    raise QuantumServiceError(
+        f"posting the job went wrong ({first_line(error)}), and the service does not list it; when"
+        f" this is run again the service is asked for the tag {attempt.tag} before another POST"
+    ) from error
 
 
 async def _known(purchase: Purchase, attempt: Attempt, job_id: str, *, adopted: bool) -> Attempt:

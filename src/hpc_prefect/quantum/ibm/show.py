@@ -10,7 +10,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
-from hpc_prefect.quantum.ibm.look import describe, seconds_of
+from hpc_prefect.quantum.ibm.look import describe, place_of, seconds_of
 from hpc_prefect.quantum.ibm.patience import first_line
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
@@ -61,7 +61,9 @@ class Page:
     async def _send(self, text: str) -> None:
         if not self._wanted:
             return
+        where = place_of(self._attempt.intent.get("scope") or ())
         about = f"Quantum job {self._attempt.job_id} on {self._attempt.device}"
+        about += f", {where}" if where else ""
         try:
             async with get_client() as client:
                 if self._id is not None:
@@ -87,6 +89,7 @@ def page(attempt: Attempt, look: Look) -> str:
         ("state", look.status),
         ("job", f"`{attempt.job_id}`, tag `{attempt.tag}`, attempt {attempt.number}"),
         ("device", attempt.device),
+        ("place", place_of(intent.get("scope") or ())),
         ("calibrated", intent.get("calibrated_at")),
         ("number in the queue", facts.get("position") if not look.ended else None),
         ("expected to start", facts.get("starts_at") if not look.ended else None),
