@@ -27,6 +27,8 @@ from hpc_prefect.transports.local import LocalTransport
 
 from ..engines import SlurmCluster
 
+#: Of each cluster that the tests start.
+NAME = "tests"
 SRUN = "srun --mpi=none -n {ranks} {command}"
 #: Values of which a shell, a row or a scheduler might make something else.
 GIVEN = {
@@ -158,3 +160,25 @@ async def test_a_rank_that_srun_lost_to_the_kernel_was_out_of_memory(
     result = await run.carry_out()
 
     assert result.verdict.reason is Reason.OUT_OF_MEMORY, result.verdict
+
+
+async def test_jobs_of_a_named_cluster_are_submitted_seen_and_cancelled_there(
+    flows: SlurmCluster, tmp_path: Path
+) -> None:
+    named = {"cluster": NAME}
+    three = job(tmp_path, ("/bin/sh", "-c", "exit 3"), "three", options=named)
+    long = job(tmp_path, ("/bin/sleep", "100"), "long", options=named)
+    ended = asyncio.create_task(three.carry_out())
+    cancelled = asyncio.create_task(long.carry_out())
+    result = await ended
+    assert (result.verdict.reason, result.exit_code) == (Reason.PROGRAM_FAILED, 3)
+    long.cancel("user")
+    assert (await cancelled).verdict.reason is Reason.CANCELLED
+
+
+async def test_nothing_is_submitted_to_a_cluster_that_is_not_there(
+    flows: SlurmCluster, tmp_path: Path
+) -> None:
+    result = await job(tmp_path, ("/bin/true",), "no", options={"cluster": "nosuch"}).carry_out()
+    assert result.verdict.reason is Reason.REJECTED
+    assert "nosuch" in result.verdict.said

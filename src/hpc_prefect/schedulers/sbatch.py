@@ -97,7 +97,7 @@ _FLAGS = "HkOQsuv"
 
 #: What sbatch inherits of the flow's environment, and so the job: what every process of a user has,
 #: and what proves to Slurm, or to a plug-in for Kerberos, who asks. `--export=NIL` would be the
-#: plain way, but Slurm has it since 23.02 only; before that, as with NONE and any list of names,
+#: plain way, but Slurm has it since 23.02.3 only; before that, as with NONE and any list of names,
 #: the login profile is run on the node, and where that fails the job has nothing.
 INHERITS = (
     *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "TZ", "LANG", "LANGUAGE", "LC_*"),
