@@ -167,7 +167,7 @@ def test_a_duplicate_is_told_by_its_code_without_a_start_of_its_own() -> None:
 def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
     verdict = judge(starts=(), observation=seen(exit_code=118), ended_for=PATIENCE.record)
     assert verdict is not None
-    assert verdict.reason is Reason.SETUP_FAILED
+    assert verdict.reason is Reason.FOLDER_NOT_WRITABLE
     assert verdict.summary == "the job folder cannot be written on the node"
 
 

@@ -162,7 +162,7 @@ def _verdict_findings(result: JobResult, transport: Transport) -> list[Finding]:
         queued = "" if result.queue_seconds is None else f" after {result.queue_seconds:.1f} s"
         shown = f"{result.job_id} ran on {result.host or 'a node'}{queued}; see {result.folder}"
         return [ok(JOB, shown), ok(SET_UP, "they ended without an error")]
-    if verdict.reason is Reason.SETUP_FAILED:
+    if verdict.reason in (Reason.SETUP_FAILED, Reason.FOLDER_NOT_WRITABLE):
         seen = f"{verdict.summary}: {said}" if said else verdict.summary
         return [
             unknown(JOB, f"{result.job_id} did not come to its program; see {result.folder}"),

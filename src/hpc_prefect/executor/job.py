@@ -22,6 +22,8 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 #: After so many jobs that were forgotten before they started something is wrong at the site.
 _FORGOTTEN = 3
+#: Ends that a job can come to before its script has done anything.
+_NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
 
 
 class JobRun:
@@ -40,6 +42,7 @@ class JobRun:
         self._cancel_is_left_over = False  # an earlier run's wish; this one asked for the job
         self._unconfirmed = False  # the end of the present watch was asked for, and not seen
         self._cancelling: asyncio.Task[None] | None = None
+        self._began = False  # the newest attempt's script has left a start record
         self._forgotten = 0  # jobs that the scheduler forgot before they started
 
     @property
@@ -67,6 +70,12 @@ class JobRun:
             result = await self._finish(opened)
             if self._was_forgotten(result):
                 self._tell(f"{result.job_id} never started; it is submitted again")
+                continue
+            if self._was_in_the_way(opened, result):
+                self._tell(
+                    f"{result.job_id}, of an earlier run, could not start its program"
+                    f" ({result.verdict.summary}); it is submitted again"
+                )
                 continue
             if not self._cancel_is_left_over or result.state in ("succeeded", "lost"):
                 return result
@@ -127,6 +136,7 @@ class JobRun:
                 watch = Watch(attempt, output, lambda: self._cancelled_by, ask=ask)
                 verdict = await self._watched(watch)
                 evidence = watch.final_look()
+            self._began = bool(evidence.starts)
             if verdict.reason is Reason.LOST and not evidence.starts:
                 verdict = await self._never_started(attempt) or verdict
             other = await self._other_job(attempt, verdict)
@@ -162,6 +172,12 @@ class JobRun:
         self._forgotten += 1
         wanted = not (self._cancelled_by or self._request.attach_only)
         return wanted and self._forgotten < _FORGOTTEN
+
+    def _was_in_the_way(self, attempt: Attempt, result: JobResult) -> bool:
+        """Whether what kept an earlier run's job from starting, such as a full disk, is past."""
+        kept = result.verdict.reason in _NOT_BEGUN and not self._began
+        wanted = not (self._cancelled_by or self._request.attach_only)
+        return kept and wanted and bool(attempt.taken_from)
 
     async def _other_job(self, attempt: Attempt, verdict: Verdict) -> str:
         """The id of a job of this attempt that was let in instead of ours; empty for none.

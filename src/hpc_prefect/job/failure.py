@@ -12,6 +12,7 @@ class Reason(enum.StrEnum):
     SUCCEEDED = "succeeded"
     PROGRAM_FAILED = "program failed"
     SETUP_FAILED = "set-up failed"
+    FOLDER_NOT_WRITABLE = "job folder not writable"
     EXECUTABLE_MISSING = "executable missing"
     WALLTIME = "walltime exceeded"
     OUT_OF_MEMORY = "out of memory"
@@ -46,6 +47,10 @@ ADVICE: dict[Reason, Advice] = {
     ),
     Reason.SETUP_FAILED: Advice(
         "a module or set-up line of the HPC profile failed; try these lines in a shell on a node"
+    ),
+    Reason.FOLDER_NOT_WRITABLE: Advice(
+        "the disk or a quota is full, or the node sees no work_dir there that it may write in; the"
+        " program was not started, and is when you start the flow again",
     ),
     Reason.EXECUTABLE_MISSING: Advice(
         "correct the path in the HPC profile's executables, or the modules that bring it"

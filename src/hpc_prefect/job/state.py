@@ -328,7 +328,7 @@ def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
     if code == FOLDER_CODE and not evidence.start:
-        reason, summary = Reason.SETUP_FAILED, "the job folder cannot be written on the node"
+        reason, summary = Reason.FOLDER_NOT_WRITABLE, "the job folder cannot be written on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
 
 

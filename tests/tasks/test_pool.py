@@ -1,0 +1,60 @@
+"""A flow whose tasks run in a pool's processes, killed: its workers live on and hold nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect.laptop import process
+
+from .jobs import runs
+from .seen import until
+
+pytestmark = pytest.mark.usefixtures("blocks")
+
+FILE = Path(__file__).with_name("pooled.py")
+
+
+def begin(which: str, work_dir: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(FILE), which, str(work_dir)],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def sessions() -> Iterator[list[int]]:
+    """Sessions whose processes are ended after the test."""
+    found: list[int] = []
+    yield found
+    for session in found:
+        try:
+            os.killpg(session, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+@pytest.mark.parametrize("which", ["spawn", "fork"])
+def test_what_a_killed_flow_left_is_taken_up_although_its_workers_live(which, tmp_path, sessions):
+    with begin(which, tmp_path) as flow:
+        sessions.append(flow.pid)
+        until(lambda: "waits" in runs(tmp_path) or flow.poll() is not None)
+        assert flow.poll() is None, flow.stdout.read()
+        workers = process.tree(flow.pid)
+        flow.kill()
+        flow.wait()
+        assert [who for who in workers if process.alive(who)], "its workers live on"
+        with begin(which, tmp_path) as again:
+            sessions.append(again.pid)
+            until(lambda: "waits" in runs(tmp_path))
+            (tmp_path / "go").touch()
+            said, _ = again.communicate(timeout=200)
+        assert said.splitlines()[-1] == "STATES succeeded succeeded", said
+        assert runs(tmp_path) == ["first", "waits"], "each ran once"
+        os.killpg(flow.pid, signal.SIGKILL)
