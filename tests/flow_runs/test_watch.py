@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
+from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Running
 
@@ -124,6 +124,18 @@ def test_a_run_is_watched_between_its_calls(mine: Watch, api: type[Api]) -> None
     run = run_of()
     entered(mine, run)
     until(lambda: api.questions)
+    api.cancelling.add(str(run.id))
+    until(lambda: (known := mine.find(run.id)) is not None and known.cancelled)
+
+
+def test_the_client_of_the_first_call_may_be_closed_meanwhile(mine: Watch, api: type[Api]) -> None:
+    run = run_of()
+
+    async def first_call() -> None:
+        async with AsyncClientContext.get_or_create():
+            entered(mine, run)
+
+    asyncio.run_coroutine_threadsafe(first_call(), executor().loop).result()
     api.cancelling.add(str(run.id))
     until(lambda: (known := mine.find(run.id)) is not None and known.cancelled)
 

@@ -59,7 +59,7 @@ def pauses_sync(work_dir: str) -> None:
 def second_job(work_dir: str) -> None:
     """The first job's client is closed when the second one runs."""
     known_as(work_dir)
-    job_sync(work_dir, "job-0")
+    job_sync(work_dir, "job-0", 'echo "$1" >> runs; sleep 2')
     job_sync(work_dir, "job-1", LONG)
 
 
