@@ -31,9 +31,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
-from hpc_prefect.campaigns import is_cancelled, note_cancelled
+from hpc_prefect.campaigns import note_cancelled
 from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_states import is_cancelled
 from hpc_prefect.scopes import flow_runs, root_flow, task_runs
 from hpc_prefect.sigterm import received_sigterm
 

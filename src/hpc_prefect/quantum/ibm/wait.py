@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 
-from hpc_prefect.campaigns import is_cancelled
 from hpc_prefect.errors import BudgetExceeded, QuantumJobFailed, QuantumServiceError
+from hpc_prefect.flow_states import is_cancelled
 from hpc_prefect.quantum.ibm import client as words
 from hpc_prefect.quantum.ibm.budget import budget_of
 from hpc_prefect.quantum.ibm.client import Look
