@@ -40,10 +40,8 @@ from hpc_prefect.flow_states import cancel_after_all, state_of, tell_taken_over
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest, folder_name, job_key
 from hpc_prefect.jobs import list_jobs
-from hpc_prefect.jobs.campaign import (
-    Campaign,
-    begin_campaign,
-    instances,
+from hpc_prefect.jobs.campaign import Campaign, begin_campaign, instances
+from hpc_prefect.jobs.completion import (
     is_marked,
     mark_completed,
     note_failed,

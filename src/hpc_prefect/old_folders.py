@@ -7,7 +7,8 @@ import re
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.job.identity import slug
-from hpc_prefect.jobs.campaign import CAMPAIGN, is_marked, older
+from hpc_prefect.jobs.campaign import CAMPAIGN, older
+from hpc_prefect.jobs.completion import is_marked
 from hpc_prefect.transports.base import Transport
 
 

@@ -269,7 +269,7 @@ KINDS: dict[str, tuple[object, object]] = {
     ),
     "dates": (datetime.date(2026, 1, 2), datetime.date(2026, 1, 3)),
     "a date and the moment of its beginning": (
-        datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2)
+        datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2)  # noqa: DTZ001
     ),
     "times": (datetime.time(1, 2), datetime.time(1, 3)),
     "durations": (datetime.timedelta(1), datetime.timedelta(1, microseconds=1)),

@@ -25,7 +25,7 @@ def start(runs: list[tuple[str, list[str]]], schedule: list[int]) -> Counter[Any
     left = {i: list(body) for i, (_, body) in enumerate(runs)}
     made: Counter[Any] = Counter()
     for i in [*schedule, *sorted(left) * 5]:
-        if i in left and left[i]:
+        if left.get(i):
             path: Path = (Step("task", runs[i][0]),)
             entry = entries.setdefault(i, Entry(root, path))
             what = left[i].pop(0)
