@@ -7,11 +7,11 @@ from typing import Any
 
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
-from prefect.utilities.hashing import hash_objects
+from prefect.logging import get_run_logger
 
-from hpc_prefect.campaigns import campaign_folder
+from hpc_prefect.campaigns import campaign_id
 from hpc_prefect.job.identity import digest
-from hpc_prefect.scopes import current_frame, root_flow
+from hpc_prefect.scopes import current_run, number_task_run, unknown_values, values_digest
 
 #: With this every key begins, so that `resume` can tell which results it will find.
 PREFIX = "hpc-prefect-once-"
@@ -48,25 +48,21 @@ class Once(CachePolicy):
         **kwargs: Any,
     ) -> str | None:
         """The name under which Prefect stores this call's result; None when it has none."""
-        what = _inputs_digest(inputs)
-        if what is None:
+        try:
+            what = values_digest(inputs)
+        except TypeError:
+            get_run_logger(task_ctx).warning(
+                "task %s will run again when its run is continued: its input %s cannot be told from"
+                " another one, so that its result cannot be found",
+                task_ctx.task.name,
+                ", ".join(unknown_values(inputs)),
+            )
             return None
         folder = inputs.get(self.work_dir) or flow_parameters.get(self.work_dir)
-        where = campaign_folder(folder) if folder else _flow_run()
-        # Our frame is named by the task, and numbered among identical ones.
-        return PREFIX + digest([where, current_frame().path, what])[:40]
-
-
-def _inputs_digest(inputs: dict[str, Any]) -> str | None:
-    try:
-        return digest(inputs)
-    except TypeError:  # not made of plain values: as Prefect does
-        return hash_objects(inputs)
-
-
-def _flow_run() -> str:
-    flow = root_flow()
-    return str(flow.flow_run.id) if flow and flow.flow_run else ""
+        where = campaign_id(folder) if folder else current_run()
+        # Prefect asks this for every run of the task, so that each can be told by itself.
+        path, number = number_task_run("once")
+        return PREFIX + digest([where, path, what, number])[:40]
 
 
 ONCE = Once()

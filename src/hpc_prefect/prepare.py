@@ -15,7 +15,13 @@ from typing import Any
 from prefect.context import FlowRunContext
 
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
-from hpc_prefect.campaigns import Place, absolute_work_dir, is_over, locate
+from hpc_prefect.campaigns import (
+    Place,
+    absolute_work_dir,
+    identity_problems,
+    is_over,
+    locate,
+)
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job.identity import digest
@@ -56,6 +62,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
     problems += file_problems(call, spec)
+    problems += identity_problems(keyed=job_key is not None)
     if problems or spec is None or loaded is None:
         raise InvalidJob(call.subject, problems)
     try:
@@ -65,7 +72,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         raise InvalidJob(call.subject, [problem]) from error
     inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
     what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
-    place = await locate(work_dir=call.work_dir, name="job", digest=what)
+    place = await locate(work_dir=call.work_dir, name="job", digest=what, keyed=job_key is not None)
     request = JobRequest(
         spec=spec,
         secrets=secrets,

@@ -34,7 +34,7 @@ from prefect.results import ResultStore
 from prefect.states import Crashed, Pending
 
 from hpc_prefect import tasks
-from hpc_prefect.campaigns import campaign
+from hpc_prefect.campaigns import campaign, completed_by
 from hpc_prefect.cancellation import forget
 from hpc_prefect.errors import CannotResume
 from hpc_prefect.executor import claim as claims
@@ -189,6 +189,12 @@ def _problems(
             f"Prefect does not hold its parameters {', '.join(trace.lost)} as they were given;"
             " start the script again: it continues the campaign"
         )
+    for folder in trace.folders:
+        if by := completed_by(folder, str(run.id)):
+            yield (
+                f"its campaign {folder} was taken over and completed by {by}; there is nothing left"
+                " to do, start the flow again for more of it"
+            )
     alive = _holders(trace)
     if alive:
         yield f"it still runs: {', '.join(alive)}"

@@ -1,22 +1,50 @@
-"""Where in a run a call is made: scopes, enclosing tasks and sub-flows, as frames that count.
+"""Where in a run a call is made: scopes, enclosing tasks and sub-flows.
 
-The frames are found through Prefect's contexts of this process; nobody is asked.
+They are found through Prefect's contexts of this process; nobody is asked.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.utilities.hashing import hash_objects
 
-from hpc_prefect.job.identity import ScopeFrame, digest, slug
+from hpc_prefect.flow_runs.per_run import PerRun, note_alive
+from hpc_prefect.job.identity import Path, Step, parameters_digest
+from hpc_prefect.job.numbers import Entry
+
+#: Which module of ours knows the values of a package: its `as_data` gives plain data for them.
+_KNOWN_TO = {"qiskit": "hpc_prefect.quantum.parameters"}
+
+
+class Frame(NamedTuple):
+    """The innermost scope, task run or flow run around a call.
+
+    Attributes:
+        entry: the run that numbers its calls.
+        problem: why calls here cannot be told from those of other runs; empty when they can.
+    """
+
+    entry: Entry
+    path: Path
+    problem: str = ""
+
+    def draw(self, what: str) -> int:
+        """The number of a call of this kind among its likes in this place."""
+        with _lock:
+            return self.entry.draw((self.path, what))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The way to this place, for people."""
+        return tuple(step.name for step in self.path)
 
 
 class _Owner(NamedTuple):
@@ -27,11 +55,12 @@ class _Owner(NamedTuple):
 
 
 class _Open(NamedTuple):
-    frame: ScopeFrame
+    frame: Frame
     owner: _Owner
 
 
 _scope: ContextVar[_Open | None] = ContextVar("hpc_prefect_scope", default=None)
+_lock = threading.RLock()
 
 
 @contextmanager
@@ -44,15 +73,15 @@ def scope(name: str) -> Iterator[None]:
             with scope(f"walker-{walker}"):
                 await run_job_from_blocks(...)
 
-    Identical calls inside one scope are numbered in the order in which they are made, and so are
-    scopes of one name that are opened one after another: they are different scopes. A retry or a
-    resumed run counts from the beginning again, and so finds what its predecessor did.
+    A scope is its name, in the scope or task around it; opened twice it is one. Identical calls
+    inside are numbered in the order in which they are made. A retry or a resumed run counts from
+    the beginning again, and so finds what its predecessor did.
     """
     if not name:
         raise ValueError("a scope needs a name")
-    parent = current_frame()
-    again = parent.count(f"scope:{name}")
-    frame = ScopeFrame(f"{name}#{again}" if again else name, parent)
+    around = current_frame()
+    # Whoever names a scope inside a task run tells it from the task's other runs.
+    frame = Frame(around.entry, (*around.path, Step("scope", name)))
     token = _scope.set(_Open(frame, _owner()))
     try:
         yield
@@ -110,8 +139,18 @@ def _owner() -> _Owner:
     )
 
 
-def current_frame() -> ScopeFrame:
-    """The innermost scope frame of this moment."""
+def current_run() -> str:
+    """The id of the outermost flow run of this call; empty when there is none."""
+    root = root_flow()
+    if root is None or root.flow_run is None:
+        return ""
+    run_id = str(root.flow_run.id)
+    note_alive(run_id, root)
+    return run_id
+
+
+def current_frame() -> Frame:
+    """The innermost frame of this moment."""
     opened = _scope.get()
     if opened is not None and opened.owner == _owner():
         return opened.frame
@@ -122,46 +161,67 @@ def current_frame() -> ScopeFrame:
     return _flow_frame(flow)
 
 
-@dataclass(slots=True)
-class _Frames:
-    """The frames of this process, by the run and attempt that entered them."""
+@dataclass
+class _Entries:
+    """The runs that make up one flow run, in its present attempt."""
 
-    by_entry: dict[tuple[str, int], ScopeFrame] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    attempt: int = 1
+    root: Entry = field(default_factory=Entry)
+    inner: dict[str, Entry] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
-    def enter(
-        self, run_id: str, attempt: int, parent: Callable[[], ScopeFrame], name: Callable[[], str]
-    ) -> ScopeFrame:
-        """The frame of one attempt of one run; a retry is a new entry with new counters."""
-        with self.lock:
-            frame = self.by_entry.get((run_id, attempt))
-            if frame is None:
-                frame = self._make(run_id, parent(), name())
-                self.by_entry[run_id, attempt] = frame
-            return frame
-
-    def _make(self, run_id: str, parent: ScopeFrame, name: str) -> ScopeFrame:
-        # A retry of one run keeps its number among the identical siblings of its parent's entry.
-        number = parent.numbers.setdefault(name, {})
-        return ScopeFrame(f"{name}-{number.setdefault(run_id, len(number))}", parent)
+    def begin(self, attempt: int) -> None:
+        """A retry of the flow run makes all of its calls anew."""
+        if attempt > self.attempt:
+            self.attempt, self.root = attempt, Entry()
+            self.inner.clear()
+            self.problems.clear()
 
 
-_frames = _Frames()
-_roots: dict[tuple[str, int], ScopeFrame] = {}
+_entries = PerRun(_Entries)
 
 
-def _task_frame(task: TaskRunContext, flow: FlowRunContext | None) -> ScopeFrame:
-    return _frames.enter(
-        str(task.task_run.id),
-        task.task_run.run_count,
-        lambda: _around_task(task, flow),
-        lambda: f"task-{slug(task.task.name)}-{value_digest(task.parameters)}",
-    )
+def _task_frame(task: TaskRunContext, flow: FlowRunContext | None) -> Frame:
+    run = task.task_run
+    with _lock:
+        entries = _entries.of(current_run())
+        if str(run.id) not in entries.inner:
+            function = task.task.fn
+            named = getattr(function, "__qualname__", type(function).__qualname__)
+            told = _told_by(task.parameters, f"task {task.task.name}")
+            step = Step("task", task.task.name, named, told.digest)
+            _enter(entries, str(run.id), _around_task(task, flow), step, told.problem)
+        return _frame(entries, str(run.id), run.run_count)
 
 
-def _around_task(task: TaskRunContext, flow: FlowRunContext | None) -> ScopeFrame:
+def _enter(entries: _Entries, run_id: str, around: Frame, step: Step, problem: str) -> None:
+    entries.inner[run_id] = Entry(around.entry, (*around.path, step))
+    entries.problems[run_id] = problem or around.problem
+
+
+def _frame(entries: _Entries, run_id: str, attempt: int) -> Frame:
+    entry = entries.inner[run_id]
+    entry.begin(attempt)
+    return Frame(entry, entry.path, entries.problems[run_id])
+
+
+def number_task_run(what: str) -> tuple[Path, int]:
+    """Number the task run around by itself, and say where it is and which it is.
+
+    Only right in what Prefect calls for every run of a task, also when it has its result.
+    """
+    with _lock:
+        entry = current_frame().entry
+        number = entry.number_itself(what)
+        return entry.path, number
+
+
+def _around_task(task: TaskRunContext, flow: FlowRunContext | None) -> Frame:
     """The frame in which a task was called: a scope, an outer task, or the flow."""
     outer = _outer(task)
+    # Prefect enters two contexts of one task run: one for the run, one for its attempt.
+    while isinstance(outer, TaskRunContext) and outer.task_run.id == task.task_run.id:
+        outer = _outer(outer)
     outer_id = str(outer.task_run.id) if isinstance(outer, TaskRunContext) else ""
     flow_id = str(flow.flow_run.id) if flow and flow.flow_run else ""
     opened = _scope.get()
@@ -177,25 +237,27 @@ def _same_flow(task: TaskRunContext, flow: FlowRunContext | None) -> bool:
     return task.task_run.flow_run_id in (None, flow_run_id)
 
 
-def _flow_frame(flow: FlowRunContext | None) -> ScopeFrame:
+def _flow_frame(flow: FlowRunContext | None) -> Frame:
     """The frame of a flow run: the root, or below the caller when it is a sub-flow."""
-    if flow is None or flow.flow_run is None:
-        return _roots.setdefault(("", 0), ScopeFrame())
-    run = flow.flow_run
-    parent = _outer(flow)
-    if run.parent_task_run_id is None or not isinstance(parent, FlowRunContext):
-        return _roots.setdefault((str(run.id), run.run_count), ScopeFrame())
-    return _frames.enter(
-        str(run.id),
-        run.run_count,
-        lambda: _around_flow(parent),
-        lambda: (
-            f"flow-{slug(flow.flow.name if flow.flow else run.name)}-{value_digest(run.parameters)}"
-        ),
-    )
+    with _lock:
+        entries = _entries.of(current_run())
+        if flow is None or not isinstance(flow.flow_run, FlowRun):
+            return Frame(entries.root, ())
+        run = flow.flow_run
+        parent = _outer(flow)
+        if run.parent_task_run_id is None or not isinstance(parent, FlowRunContext):
+            entries.begin(run.run_count)
+            return Frame(entries.root, ())
+        if str(run.id) not in entries.inner:
+            name = flow.flow.name if flow.flow else run.name
+            function = flow.flow.fn.__qualname__ if flow.flow else ""
+            told = _told_by(parameters_of(flow), f"flow {name}")
+            step = Step("flow", name, function, told.digest)
+            _enter(entries, str(run.id), _around_flow(parent), step, told.problem)
+        return _frame(entries, str(run.id), run.run_count)
 
 
-def _around_flow(parent: FlowRunContext) -> ScopeFrame:
+def _around_flow(parent: FlowRunContext) -> Frame:
     parent_id = str(parent.flow_run.id) if parent.flow_run else ""
     task = TaskRunContext.get()
     inside = task if task is not None and _same_flow(task, parent) else None
@@ -213,9 +275,57 @@ def _outer(context: FlowRunContext | TaskRunContext) -> object:
     return None if token is None or token.old_value is Token.MISSING else token.old_value
 
 
-def value_digest(parameters: object) -> str:
-    """Eight characters that tell parameters apart; none when they cannot be told apart stably."""
+# --- what parameters tell
+
+
+class Told(NamedTuple):
+    """What tells a run by its parameters: their digest, or why they do not."""
+
+    digest: str
+    problem: str
+
+
+def parameters_of(flow: FlowRunContext) -> Mapping[str, Any]:
+    """A flow run's parameters as its function has them.
+
+    Not as Prefect stores them: there a set is a list, in an order of its process.
+    """
+    if flow.parameters is not None:
+        return flow.parameters
+    return flow.flow_run.parameters if flow.flow_run else {}
+
+
+def values_digest(values: object) -> str:
+    """A digest of parameters, also of values that a package of ours knows.
+
+    Raises:
+        TypeError: a value has no canonical form.
+    """
+    return parameters_digest(values, _as_data)
+
+
+def unknown_values(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Parameters that have no canonical form, each with its kind."""
+    for name, value in parameters.items():
+        try:
+            values_digest(value)
+        except TypeError as error:
+            yield f"{name!r} ({error})"
+
+
+def _told_by(parameters: Mapping[str, Any], of: str) -> Told:
     try:
-        return digest(parameters)[:8]
+        return Told(values_digest(parameters), "")
     except TypeError:
-        return (hash_objects(parameters) or "")[:8]
+        which = ", ".join(unknown_values(parameters))
+        return Told(
+            "",
+            f"it is made in {of}, whose parameter {which} cannot be told from another one in a"
+            " later run. Give the call a job_key, or make it in a scope that is opened in that run"
+            " and whose name tells the run: with hpc_prefect.scope('…'): …",
+        )
+
+
+def _as_data(value: object) -> object:
+    module = _KNOWN_TO.get(type(value).__module__.partition(".")[0])
+    return NotImplemented if module is None else import_module(module).as_data(value)

@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
 from hpc_prefect.blocks import BlockNames, Call
-from hpc_prefect.campaigns import note_outcome
+from hpc_prefect.campaigns import note_unfinished
 from hpc_prefect.cancellation import (
     LeftRunning,
     RunCancelled,
@@ -122,8 +122,14 @@ async def run_job_from_blocks(
     )
     terms = Terms(timeout_seconds, retries, retry_policy or RetryPolicy())
     await raise_if_cancelled()
-    job = await prepare(call, block_names, job_key, terms)
-    return await _outcome(job)
+    place = None
+    try:
+        job = await prepare(call, block_names, job_key, terms)
+        place = job.request.base
+        return await _outcome(job)
+    except BaseException:
+        note_unfinished(place)
+        raise
 
 
 def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
@@ -178,20 +184,16 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
         try:
             result: JobResult = await call.outcome()
         except RunCancelled:
-            note_outcome(job.request.key, succeeded=False)
             return cancelled_state()
         except LeftRunning:
-            note_outcome(job.request.key, succeeded=False)
             listener.state(LEFT)
             raise asyncio.CancelledError(LEFT) from None
         except (asyncio.CancelledError, KeyboardInterrupt):
-            note_outcome(job.request.key, succeeded=False)
             if await interrupted(handle, job.on_sigterm):
                 listener.state(LEFT)
             raise
         finally:
             listener.close()
-    note_outcome(result.key, succeeded=result.succeeded)
     if not result.succeeded:
         raise await _failed_attempt(hidden, result)
     return result

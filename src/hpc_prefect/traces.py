@@ -21,14 +21,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
-from hpc_prefect.job.identity import digest
-from hpc_prefect.scopes import root_flow
+from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.job.identity import exact_digest
+from hpc_prefect.scopes import current_run, root_flow
 
 logger = logging.getLogger("hpc_prefect.campaigns")
 
@@ -71,7 +71,8 @@ def read_trace(flow_run: FlowRun) -> Trace:
     )
 
 
-_left: dict[UUID, list[str]] = {}
+#: The folders that each run's labels name.
+_left: PerRun[list[str]] = PerRun(list)
 _lock = threading.Lock()
 
 
@@ -87,7 +88,8 @@ def leave_trace(folder: str, *, chosen_outside: str) -> None:
         return
     run = root.flow_run
     with _lock:
-        folders = _left.setdefault(run.id, list(read_trace(run).folders))
+        folders = _left.of(current_run())
+        folders += [each for each in read_trace(run).folders if each not in folders]
         if folder in folders:
             return
         folders.append(folder)
@@ -145,7 +147,7 @@ def _same(one: object, other: object) -> bool:
     if type(one) is not type(other):
         return False
     try:
-        return digest(one) == digest(other)
+        return exact_digest(one) == exact_digest(other)
     except TypeError:  # not made of plain values, such as a model
         try:
             return bool(one == other)

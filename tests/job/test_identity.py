@@ -1,24 +1,41 @@
-"""Digests, keys, tags, scopes and slugs."""
+"""Digests, keys, tags and folders' names."""
 
 from __future__ import annotations
 
+import datetime
 import enum
+import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, RootModel, SecretStr
 
-from hpc_prefect.job.identity import ScopeFrame, digest, job_key, job_tag, slug
+from hpc_prefect.job.identity import (
+    Step,
+    digest,
+    exact_digest,
+    folder_name,
+    job_key,
+    job_tag,
+    parameters_digest,
+    slug,
+)
 
 ATOMS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
@@ -174,42 +191,146 @@ def test_a_digest_is_64_hexadecimal_digits(value: Any) -> None:
     assert re.fullmatch("[0-9a-f]{64}", digest(value))
 
 
-@given(st.text(), st.lists(st.text()), st.text(), st.integers(0), st.integers(1))
+STEPS = st.builds(Step, st.sampled_from(["scope", "task", "flow"]), st.text())
+
+
+@given(st.text(), st.lists(STEPS).map(tuple), st.text(), st.integers(0), st.integers(1))
 def test_keys_and_tags_have_the_form_that_every_scheduler_takes(
-    campaign: str, path: list[str], spec: str, n: int, attempt: int
+    campaign: str, path: tuple[Step, ...], spec: str, n: int, attempt: int
 ) -> None:
     key = job_key(campaign, path, spec, n)
     assert re.fullmatch("[a-z2-7]{20}", key)
     assert re.fullmatch("[a-z][a-z0-9]{14}", job_tag(key, attempt))
-    assert key == job_key(campaign, tuple(path), spec, n)
+    assert key == job_key(campaign, path, spec, n)
 
 
 def test_each_part_of_the_identity_makes_another_key_or_tag() -> None:
+    a, b = Step("scope", "a"), Step("scope", "b")
     keys = {
-        job_key("c", ("a", "b"), "d", 0),
-        job_key("C", ("a", "b"), "d", 0),
-        job_key("c", ("ab",), "d", 0),
-        job_key("c", ("a", "b"), "D", 0),
-        job_key("c", ("a", "b"), "d", 1),
+        job_key("c", (a, b), "d", 0),
+        job_key("C", (a, b), "d", 0),
+        job_key("c", (Step("scope", "ab"),), "d", 0),
+        job_key("c", (Step("task", "a"), b), "d", 0),
+        job_key("c", (a._replace(number=0), b), "d", 0),
+        job_key("c", (a._replace(function="f"), b), "d", 0),
+        job_key("c", (a._replace(parameters="p"), b), "d", 0),
+        job_key("c", (a, b), "D", 0),
+        job_key("c", (a, b), "d", 1),
     }
-    assert len(keys) == 5
-    assert len({job_tag(key, attempt) for key in keys for attempt in (1, 2)}) == 10
+    assert len(keys) == 9
+    assert len({job_tag(key, attempt) for key in keys for attempt in (1, 2)}) == 18
 
 
-def test_a_scope_counts_each_thing_for_itself_and_again_in_a_new_entry() -> None:
-    outer = ScopeFrame()
-    first = ScopeFrame("iter-1", outer)
-    assert [first.count("a"), first.count("a"), first.count("b"), outer.count("a")] == [0, 1, 0, 0]
-    again = ScopeFrame("iter-1", outer)
-    assert again.count("a") == 0
-    assert again != first
-    assert first.path == again.path == ("iter-1",)
+# --- names
 
 
-def test_a_path_holds_the_names_from_the_outermost_scope_and_the_root_has_none() -> None:
-    root = ScopeFrame("ignored")
-    assert root.path == ()
-    assert ScopeFrame("b", ScopeFrame("a", root)).path == ("a", "b")
+@given(st.text(), st.text())
+def test_two_names_have_one_folder_exactly_when_they_are_the_same(one: str, other: str) -> None:
+    assert (folder_name(one, "named", one) == folder_name(other, "named", other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("温度", "圧力"),
+        ("x=-1", "x=1"),
+        ("a" * 40 + "b", "a" * 40 + "c"),
+        ("N2", "n2"),
+        ("é", "e\u0301"),
+        (" a", "a"),
+    ],
+)
+def test_names_that_read_alike_have_folders_of_their_own(one: str, other: str) -> None:
+    names = [folder_name(name, "named", name) for name in (one, other)]
+    assert names[0] != names[1]
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
+    assert all(len(name) <= 51 for name in names)
+
+
+# --- parameters
+
+
+class Walker(BaseModel):
+    sites: set[str] = Field(default=set(), exclude=True)
+    token: SecretStr = SecretStr("")
+    more: Any = None
+
+
+KINDS: dict[str, tuple[object, object]] = {
+    "sets": ({"a", "b"}, {"a", "c"}),
+    "sets in a mapping": ({"a": {1, 2}}, {"a": {1, 3}}),
+    "sets of tuples": ({(1, "a"), (2, "b")}, {(1, "b"), (2, "a")}),
+    "models with a set that is no part of their dumps": (
+        Walker(sites={"x", "y"}), Walker(sites={"x", "z"})
+    ),
+    "moments": (
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        datetime.datetime(2026, 1, 3, tzinfo=datetime.UTC),
+    ),
+    "dates": (datetime.date(2026, 1, 2), datetime.date(2026, 1, 3)),
+    "a date and the moment of its beginning": (
+        datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2)  # noqa: DTZ001
+    ),
+    "times": (datetime.time(1, 2), datetime.time(1, 3)),
+    "durations": (datetime.timedelta(1), datetime.timedelta(1, microseconds=1)),
+    "exact numbers": (Decimal("0.1"), Decimal("0.10000000000000001")),
+    "fractions": (Fraction(1, 3), Fraction(1, 4)),
+    "identifiers": (UUID(int=1), UUID(int=2)),
+    "ranges": (range(3), range(4)),
+    "paths": (Path("a"), Path("b")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_parameters_of_every_kind_are_told_apart(case: str) -> None:
+    one, other = KINDS[case]
+    for of in (digest, parameters_digest):
+        assert of({"x": one}) == of({"x": one}) != of({"x": other})
+
+
+def test_one_moment_has_one_digest_in_every_zone() -> None:
+    there = datetime.timezone(datetime.timedelta(hours=9))
+    moment = datetime.datetime(2026, 1, 2, 3, tzinfo=there)
+    assert digest(moment) == digest(moment.astimezone(datetime.UTC))
+    assert digest(moment) != digest(moment.replace(tzinfo=None))
+
+
+def test_a_model_and_a_dataclass_count_as_parameters_by_their_content() -> None:
+    assert parameters_digest(Options()) == parameters_digest({"shots": 1})
+    assert parameters_digest(Point(1)) == parameters_digest({"x": 1, "y": None})
+    assert parameters_digest(RootModel[list[int]]([1])) == parameters_digest([1])
+
+
+def test_a_secret_is_in_no_digest_that_is_written_down() -> None:
+    one, other = Walker(token=SecretStr("a")), Walker(token=SecretStr("b"))
+    assert digest(one) == digest(other)
+    assert parameters_digest(one) == parameters_digest(other)
+    assert exact_digest(one) != exact_digest(other)
+
+
+def test_what_holds_itself_is_a_type_error() -> None:
+    knot: list[object] = []
+    knot.append(knot)
+    with pytest.raises(TypeError, match="holds itself"):
+        digest(knot)
+
+
+IN_ANOTHER_PROCESS = """
+import sys, json
+sys.path[:0] = json.loads(sys.argv[1])
+import test_identity as t
+print(json.dumps({n: [t.parameters_digest(v) for v in pair] for n, pair in t.KINDS.items()}))
+"""
+
+
+def test_digests_are_the_same_in_processes_with_other_hash_seeds() -> None:
+    here = {name: [parameters_digest(value) for value in pair] for name, pair in KINDS.items()}
+    for seed in ("0", "1", "4711"):
+        said = subprocess.run(
+            [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps([str(Path(__file__).parent)])],
+            env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert json.loads(said.stdout) == here
 
 
 @given(st.text(), st.integers(3, 60))

@@ -34,7 +34,8 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.identity import ScopeFrame, digest, job_key
+from hpc_prefect.job.identity import digest, job_key
+from hpc_prefect.job.numbers import Entry
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers import scheduler_for
@@ -98,11 +99,11 @@ async def live(
     connection = Connection(scheduler, transport, place["options"], *threads)
     if "file" in own:
         threading.Thread(target=_die_with, args=[Path(own["file"])], daemon=True).start()
-    scope = ScopeFrame()
+    run = Entry()
     runs = []
     for job in jobs:
         what = digest([job["program"], job["label"]])
-        key = job_key("campaign", scope.path, what, scope.count(what))
+        key = job_key("campaign", (), what, run.draw(((), what)))
         runs.append(JobRun(request(place, folder, job, key, told), connection).carry_out())
     results = await asyncio.gather(*runs)
     if "result" in own:

@@ -52,7 +52,8 @@ async def anew(work_dir: str) -> None:
 
 @flow
 async def lossy(work_dir: str, what: object) -> None:
-    await job(work_dir, "wait", WAIT)
+    with campaign("lossy"):
+        await job(work_dir, "wait", WAIT)
 
 
 @flow

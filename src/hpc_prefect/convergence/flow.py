@@ -74,8 +74,8 @@ async def converge(
             have plots of their own need different names.
         key: identifies the loop in place of the initial state's digest. Needed when that state
             is not the same to the last bit in every run (threaded linear algebra), as a resumed
-            run would not find its checkpoint. A state without a digest (`identity.digest`) counts
-            as none: such loops of one name and seed are told apart by their order.
+            run would not find its checkpoint; and when it has no digest (`identity.digest`), for
+            every loop of one name and seed but the first of its scope.
         plot: what the plot shows beside the watched column.
         until: `until(rows so far) -> bool`, async or sync: the loop has converged, also where the
             stop rule does not say so. It is the call's own, also in a resumed loop.
@@ -98,8 +98,13 @@ async def converge(
     await raise_if_cancelled()
     folder = Path(absolute_work_dir(work_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    identity = _loop_digest(name, seed, key, initial_state)
+    identity, told = _loop_digest(name, seed, key, initial_state)
     place = await locate(work_dir=folder, name=name, digest=identity)
+    if place.n and not told:
+        raise ConfigurationError(
+            f"converge: this is another loop {name!r} of the same seed, and its initial state has"
+            " no canonical form that could tell the two apart in a later run; give each a key="
+        )
     log = run_log()
     source = Source(stop, stop_variable_name)
     book = Checkpoints(place.folder, log)
@@ -110,7 +115,7 @@ async def converge(
     start = _Start(name, seed, initial_state, source, book)
     body = Body(step=step, measure=measure, name=name, until=until)
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
-    with scope(f"{name}-{place.key[:8]}"):
+    with scope(f"{name}-{place.key}"):
         result = await run_loop(
             book, body, start, watcher=desk, enter=scope, before=raise_if_cancelled
         )
@@ -160,14 +165,15 @@ def _check(name: str, stop: StopRule | None, stop_variable_name: str | None) -> 
         raise ConfigurationError("converge: " + "; ".join(problems))
 
 
-def _loop_digest(name: str, seed: int | None, key: str | None, state: object) -> str:
+def _loop_digest(name: str, seed: int | None, key: str | None, state: object) -> tuple[str, bool]:
+    """The digest of a loop, and whether it tells this loop from every other one."""
     told_apart_by = {"loop": name, "seed": seed, "key": key}
     if key is None:
         try:
-            return digest(told_apart_by | {"state": state})
+            return digest(told_apart_by | {"state": state}), True
         except TypeError:  # such a state has no digest; the docstring says what follows
-            pass
-    return digest(told_apart_by)
+            return digest(told_apart_by), False
+    return digest(told_apart_by), True
 
 
 def _generator(seed: int | None) -> tuple[Any, object]:

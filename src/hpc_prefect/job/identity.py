@@ -1,63 +1,100 @@
-"""Which job is this? (campaign, scope, digest, n, attempt), and nothing of a run's own id.
+"""Which job is this? (campaign, place, digest, n, attempt), and nothing of a run's own id.
 
-A *scope* is a named context in which calls are counted. The convergence loop opens `iter-<k>`,
-a user may open one, an enclosing Prefect task opens one named by its own key. `n` numbers the
-identical calls inside one scope; because it starts again whenever the scope is entered again, a
-resumed or retried run finds the jobs of its predecessor, and a loop that repeats the same call in
-another iteration gets another job.
+All of it is made from exact names and canonical values. A *place* is where a call is made: scopes,
+task runs and sub-flows, outermost first, each told by its exact name (and parameters), never by
+when it was entered. `n` numbers the identical calls of one place (`hpc_prefect.job.numbers`).
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
+import decimal
 import enum
+import fractions
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any
+import uuid
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScopeFrame:
-    """One entry into a named scope.
+class Step(NamedTuple):
+    """One step from a campaign to a call.
 
-    `eq=False`: two entries into the same name are different frames, each with its own counters.
-    `counters` is what an entry has counted so far, by digest; `numbers` tells identical scopes
-    inside it apart, by the run that entered them. Both are mutable and die with the frame.
+    Attributes:
+        name: exact, as its user gave it.
+        function: the qualified name of a task's function.
+        parameters: their digest; empty where there are none, or they have no canonical form.
+        number: of a task run that is told from identical ones by itself (see `ONCE`).
     """
 
-    name: str = ""
-    parent: ScopeFrame | None = None
-    counters: dict[str, int] = field(default_factory=dict)
-    numbers: dict[str, dict[str, int]] = field(default_factory=dict)
+    kind: Literal["scope", "task", "flow"]
+    name: str
+    function: str = ""
+    parameters: str = ""
+    number: int | None = None
 
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The names from the outermost scope to this one; the root has none."""
-        return (*self.parent.path, self.name) if self.parent else ()
 
-    def count(self, what: str) -> int:
-        """The occurrence number of `what` in this entry: 0, 1, 2 …"""
-        n = self.counters.get(what, 0)
-        self.counters[what] = n + 1
-        return n
+#: The steps from a campaign to a call, outermost first.
+Path = tuple[Step, ...]
+
+#: Plain data that stands for a value of a kind that is not known here; NotImplemented for others.
+Further = Callable[[object], object]
 
 
 def digest(value: object) -> str:
-    """A sha256 (hex) that is equal exactly when two values mean the same.
+    """A sha256 (hex) that is equal exactly when two values mean the same, in any process.
 
-    Covers JSON-like values, bytes, paths, enums, dataclasses, pydantic models, sets, and NumPy
-    arrays and scalars (by shape and value, whatever the width of their type).
+    Covers JSON-like values, bytes, paths, dates and times, exact numbers, UUIDs, enums,
+    dataclasses, pydantic models, sets, and NumPy arrays and scalars (by shape and value, whatever
+    the width of their type). A secret counts as "a secret": its content is in no digest.
 
     Raises:
         TypeError: the value is, or holds, something of another kind.
     """
-    return _sha(_canonical(value))
+    return _sha(_canonical(value, _Kinds()))
+
+
+def parameters_digest(parameters: object, further: Further | None = None) -> str:
+    """A digest of the parameters of a flow or task: as `digest`, but by content alone.
+
+    A model or a dataclass counts as the mapping that JSON makes of it, because parameters pass
+    through JSON (Prefect's server) and through dumps (other processes) on their way.
+
+    Args:
+        further: gives plain data for values of kinds that `digest` does not know.
+
+    Raises:
+        TypeError: a value has no canonical form.
+    """
+    return _sha(_canonical(parameters, _Kinds(by_class=False, further=further)))
+
+
+def exact_digest(value: object) -> str:
+    """As `digest`, but with what secrets hold: for comparing values, not to be written down.
+
+    Raises:
+        TypeError: as `digest`.
+    """
+    return _sha(_canonical(value, _Kinds(secrets=True)))
+
+
+class _Kinds(NamedTuple):
+    """How values count that have more than one side.
+
+    Attributes:
+        by_class: a model or dataclass with its class's name, not by its content alone.
+        secrets: a secret with what it holds.
+    """
+
+    by_class: bool = True
+    further: Further | None = None
+    secrets: bool = False
 
 
 # One for all: `json.dumps` would make a new one for each key. No escapes: two lone surrogates would
@@ -65,16 +102,19 @@ def digest(value: object) -> str:
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-def _canonical(value: object) -> str:
-    return _encode(_plain(value))
+def _canonical(value: object, kinds: _Kinds) -> str:
+    try:
+        return _encode(_plain(value, kinds))
+    except RecursionError:
+        raise TypeError(f"a {type(value).__qualname__} that holds itself has no digest") from None
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object, kinds: _Kinds) -> Any:
     """Reduce a value to tagged JSON; containers and kinds that differ get different tags."""
     if isinstance(value, type):
         raise TypeError(f"the class {value.__qualname__} has no digest; pass plain data")
     if isinstance(value, enum.Enum):
-        return _plain(value.value)
+        return _plain(value.value, kinds)
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -87,10 +127,12 @@ def _plain(value: object) -> Any:
         return ["b", _sha(bytes(value))]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if (moment := _plain_moment(value)) is not None:
+        return moment
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return ["o", type(value).__qualname__, _plain(fields)]
-    return _plain_container(value)
+        return _plain_object(value, fields, kinds)
+    return _plain_container(value, kinds)
 
 
 def _plain_float(number: float) -> Any:
@@ -100,22 +142,60 @@ def _plain_float(number: float) -> Any:
     return ["f", str(number)]
 
 
-def _plain_container(value: object) -> Any:
+def _plain_moment(value: object) -> Any:
+    """Dates and times, exact numbers and identifiers; None for what is none of these."""
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is None:
+            return ["t", "", value.isoformat()]
+        return ["t", "UTC", value.astimezone(datetime.UTC).isoformat()]  # the same moment anywhere
+    if isinstance(value, datetime.date | datetime.time):
+        return ["t", type(value).__name__, value.isoformat()]
+    if isinstance(value, datetime.timedelta):
+        return ["td", hex(value // datetime.timedelta(microseconds=1))]
+    if isinstance(value, decimal.Decimal):
+        return ["dec", str(value.normalize() if value.is_finite() else value)]
+    if isinstance(value, fractions.Fraction):
+        return ["q", hex(value.numerator), hex(value.denominator)]
+    if isinstance(value, uuid.UUID):
+        return ["u", value.hex]
+    return None
+
+
+def _plain_object(value: object, fields: Mapping[str, object], kinds: _Kinds) -> Any:
+    if not kinds.by_class:
+        return _plain(fields, kinds)
+    return ["o", type(value).__qualname__, _plain(fields, kinds)]
+
+
+def _plain_container(value: object, kinds: _Kinds) -> Any:
     if isinstance(value, Mapping):
-        pairs = [[_canonical(key), _plain(item)] for key, item in value.items()]
+        pairs = [[_canonical(key, kinds), _plain(item, kinds)] for key, item in value.items()]
         return ["m", sorted(pairs, key=lambda pair: pair[0])]
     if isinstance(value, Set):
-        return ["s", sorted(_canonical(item) for item in value)]
+        return ["s", sorted(_canonical(item, kinds) for item in value)]
     if isinstance(value, Sequence):
-        return ["l", [_plain(item) for item in value]]
-    if hasattr(value, "model_dump"):
-        return ["o", type(value).__qualname__, _plain(value.model_dump())]
+        return ["l", [_plain(item, kinds) for item in value]]
+    if hasattr(value, "get_secret_value"):  # pydantic's; a rotated key is no other experiment
+        return ["secret", *([_plain(value.get_secret_value(), kinds)] if kinds.secrets else [])]
+    if hasattr(type(value), "model_fields"):  # a pydantic model, without importing it
+        return _plain_model(value, kinds)
     if hasattr(value, "__array_interface__"):  # NumPy, without importing it
-        return _plain_array(value)
+        return _plain_array(value, kinds)
+    if kinds.further is not None and (data := kinds.further(value)) is not NotImplemented:
+        return ["k", type(value).__qualname__, _plain(data, kinds)]
     raise TypeError(f"a {type(value).__qualname__} has no digest; pass plain data, or job_key=")
 
 
-def _plain_array(value: Any) -> Any:
+def _plain_model(value: Any, kinds: _Kinds) -> Any:
+    # Not its dump: what a model leaves out of that may be what tells two of them apart.
+    names = list(type(value).model_fields)
+    if names == ["root"] and not kinds.by_class:
+        return _plain(value.root, kinds)
+    fields = {name: getattr(value, name) for name in names} | (value.model_extra or {})
+    return _plain_object(value, fields, kinds)
+
+
+def _plain_array(value: Any, kinds: _Kinds) -> Any:
     kind, shape = value.dtype.kind, list(value.shape)
     too_wide = value.dtype.itemsize > {"f": 8, "c": 16}.get(kind, math.inf)
     if kind not in "biufcUSTO" or too_wide or hasattr(value, "mask"):
@@ -123,7 +203,7 @@ def _plain_array(value: Any) -> Any:
             f"{value.dtype} in a {type(value).__qualname__} has no digest; pass plain data"
         )
     if shape == []:
-        return _plain(value.item())
+        return _plain(value.item(), kinds)
     if kind == "b":
         return ["ab", shape, _sha(value.tobytes())]
     if kind in "iu" and value.size and max(int(value.max()), -int(value.min())) > 2**53:
@@ -136,7 +216,7 @@ def _plain_array(value: Any) -> Any:
         parts = wide.reshape(-1).view("<f8")
         parts[parts != parts] = math.nan  # one NaN, whatever its sign and payload
         return ["ac" if kind == "c" else "a", shape, _sha(parts.tobytes())]
-    return ["al", shape, _plain(value.tolist())]
+    return ["al", shape, _plain(value.tolist(), kinds)]
 
 
 def _sha(data: bytes | str) -> str:
@@ -145,9 +225,13 @@ def _sha(data: bytes | str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def job_key(campaign: str, path: Sequence[str], spec_digest: str, n: int) -> str:
-    """The job's key: 20 characters of [a-z2-7], the same for the same place in the experiment."""
-    return _letters([campaign, list(path), spec_digest, n], 20)
+def job_key(campaign: str, path: Path, spec_digest: str, n: int) -> str:
+    """The job's key: 20 characters of [a-z2-7], the same for the same place in the experiment.
+
+    Args:
+        campaign: an identifier that no other campaign has, whatever its name and folder.
+    """
+    return _letters([campaign, path, spec_digest, n], 20)
 
 
 def job_tag(key: str, attempt: int) -> str:
@@ -159,11 +243,16 @@ def job_tag(key: str, attempt: int) -> str:
     return "h" + _letters([key, attempt], 14)
 
 
+def folder_name(readable: str, *exact: str) -> str:
+    """A folder's name: a word for people, and a digest of all that tells it from others."""
+    return f"{slug(readable)}-{_letters(list(exact), 10)}"
+
+
 def _letters(value: object, length: int) -> str:
-    packed = bytes.fromhex(_sha(_canonical(value)))
+    packed = bytes.fromhex(digest(value))
     return base64.b32encode(packed).decode().lower().rstrip("=")[:length]
 
 
 def slug(text: str, limit: int = 40) -> str:
-    """`text` as a part of a folder's name: [a-z0-9-], never empty."""
+    """`text` as a readable part of a name: [a-z0-9-], never empty. It identifies nothing."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].rstrip("-") or "run"

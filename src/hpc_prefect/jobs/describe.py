@@ -175,7 +175,7 @@ def _facts(job: KnownJob) -> str:
         "ended": moment(job.ended_at),
         "resources": _resources(job.spec) if job.spec else "",
         "used": _used(job),
-        "campaign": job.campaign,
+        "campaign": f"{job.campaign_name} ({job.campaign})" if job.campaign_name else job.campaign,
         "scope": "/".join(job.scope),
         "flow run": " ".join(filter(None, [job.flow_run_name, job.flow_run])),
         "holder": job.holder.describe() if job.holder else "nobody",

@@ -7,10 +7,10 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from hpc_prefect.errors import NotOurs, TransportError, UnknownJob
+from hpc_prefect.errors import HpcPrefectError, NotOurs, TransportError, UnknownJob
 from hpc_prefect.job import folder as names
 from hpc_prefect.jobs.describe import printable
-from hpc_prefect.jobs.known import KnownJob, read_job
+from hpc_prefect.jobs.known import KnownJob, name_of_campaign, read_job
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport, reader
 
@@ -72,18 +72,33 @@ def list_jobs(
 
     Args:
         folder: a `work_dir`, its `.hpc-prefect`, a campaign's folder in it, or a job's.
-        campaign: only the jobs of this one, of all its instances.
+        campaign: only the jobs of this one, by its name or its folder's, of all its instances.
     """
     paths = [path for each in (folder, *more) for path in job_folders(each, transport)]
-    jobs = [read_job(path, transport) for path in dict.fromkeys(paths)]
+    campaigns: dict[str, str | None] = {}
+    jobs = []
+    for path in dict.fromkeys(paths):
+        above = os.path.dirname(os.path.dirname(path))
+        if above not in campaigns:
+            campaigns[above] = _name(transport or reader(path), path)
+        jobs.append(read_job(path, transport, campaign_name=campaigns[above]))
     if campaign:
-        jobs = [job for job in jobs if _belongs(job.campaign, campaign)]
+        jobs = [job for job in jobs if _belongs(job, campaign)]
     return sorted(jobs, key=lambda job: (job.created_at, job.folder.path))
 
 
-def _belongs(found: str, campaign: str) -> bool:
-    stem, _, instance = found.rpartition(".")
-    return found == campaign or (stem == campaign and instance.isdecimal())
+def _name(transport: Transport, path: str) -> str | None:
+    """None where it cannot be told: the job then says why."""
+    try:
+        return name_of_campaign(transport, path)
+    except HpcPrefectError:
+        return None
+
+
+def _belongs(job: KnownJob, campaign: str) -> bool:
+    stem, _, instance = job.campaign.rpartition(".")
+    folder = job.campaign == campaign or (stem == campaign and instance.isdecimal())
+    return folder or (job.campaign_name == campaign != "")
 
 
 def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:

@@ -17,6 +17,7 @@ from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Evidence, JobState, Observation
+from hpc_prefect.jobs.campaign import read_campaign
 from hpc_prefect.jobs.standing import UNREADABLE, Standing, standing_of, standing_told, time_of
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
@@ -47,6 +48,7 @@ class KnownJob:
 
     Attributes:
         campaign, key, attempt: as the folder is named.
+        campaign_name: as its user gave it; empty in a folder of an earlier version.
         spec, tag: of the newest intent; None and empty when there is none.
         ids: the scheduler's ids; the first is the job, another one was submitted and not let in.
         result: of the verdict.
@@ -61,6 +63,7 @@ class KnownJob:
     key: str
     attempt: int
     standing: Standing
+    campaign_name: str = ""
     spec: JobSpec | None = None
     tag: str = ""
     ids: tuple[str, ...] = ()
@@ -181,6 +184,7 @@ class KnownJob:
             "user": self.user,
             "attempt": self.attempt,
             "campaign": self.campaign,
+            "campaign_name": self.campaign_name,
             "scheduler": self.spec.site.scheduler if self.spec else "",
             "queue": self.spec.site.queue if self.spec else "",
             "id": self.job_id,
@@ -208,8 +212,14 @@ class KnownJob:
         }
 
 
-def read_job(path: str, transport: Transport | None = None) -> KnownJob:
-    """What a job's folder says. What cannot be read is a job too, with its `problem`."""
+def read_job(
+    path: str, transport: Transport | None = None, *, campaign_name: str | None = None
+) -> KnownJob:
+    """What a job's folder says. What cannot be read is a job too, with its `problem`.
+
+    Args:
+        campaign_name: of its campaign, where that is known already.
+    """
     transport = transport or reader(path)
     folder = JobFolder(transport, path)
     above, _, name = path.rpartition("/")
@@ -225,11 +235,20 @@ def read_job(path: str, transport: Transport | None = None) -> KnownJob:
     try:
         status = folder.transport.status(path)
         job = replace(job, made_at=status.modified if status else 0.0)
+        if campaign_name is None:
+            campaign_name = name_of_campaign(folder.transport, path)
+        job = replace(job, campaign_name=campaign_name)
         return _read(job)
     except (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         ours = isinstance(error, HpcPrefectError | OSError)
         said = str(error) if ours else f"what it holds makes no sense ({error!r})"
         return replace(job, problem=said, standing=Standing(UNREADABLE, said))
+
+
+def name_of_campaign(transport: Transport, job: str) -> str:
+    """The exact name of the campaign that a job's folder is in; empty when it is not told."""
+    campaign = read_campaign(transport, os.path.dirname(os.path.dirname(job)))
+    return campaign.name if campaign else ""
 
 
 def _read(job: KnownJob) -> KnownJob:

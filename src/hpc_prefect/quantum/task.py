@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
 
-from hpc_prefect.campaigns import Place, absolute_work_dir, locate, note_outcome
+from hpc_prefect.campaigns import (
+    Place,
+    absolute_work_dir,
+    identity_problems,
+    locate,
+    note_unfinished,
+)
 from hpc_prefect.cancellation import raise_if_cancelled
 from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.claim import this_process
@@ -176,9 +182,8 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
     resolved: Resolved = await resolve(job.kind, job.backend, None, None)
     if resolved.backend is None or resolved.problems:
         raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
-    key = Path(job.folder).name
     work = partial(_collect, job, resolved.backend, on_cancel)
-    return await _noting(key, _fetch_task(job.backend, work))
+    return await _noting(job.folder, _fetch_task(job.backend, work))
 
 
 def sample_sync(pubs: Iterable[SamplerPubLike], **arguments: Any) -> PrimitiveResult:
@@ -211,14 +216,28 @@ async def _found(
     variable_name: str | None,
     options: Mapping[str, Any] | None,
 ) -> _Found:
-    subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
     await raise_if_cancelled()
+    try:
+        return await _checked(call, pubs, variable_name, options)
+    except BaseException:
+        note_unfinished()
+        raise
+
+
+async def _checked(
+    call: _Call,
+    pubs: Iterable[Any],
+    variable_name: str | None,
+    options: Mapping[str, Any] | None,
+) -> _Found:
+    subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
     _need_qiskit(subject)
     resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
     if call.on_cancel not in (None, "cancel", "keep"):
         resolved.problems.append(
             f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"
         )
+    resolved.problems.extend(identity_problems())
     # Circuits can be large: canonical form and simulation run off the loop, other tasks go on.
     request = await asyncio.to_thread(_ask, subject, pubs, resolved, call.kind)
     # The place is found before the task run starts: inside, it would be a place of that task.
@@ -238,23 +257,22 @@ def _ask(subject: str, pubs: Iterable[Any], call: Resolved, kind: str) -> Reques
     return ask(pubs, call.options, call.backend, subject=subject, problems=call.problems, kind=kind)
 
 
-async def _noting(key: str, work: Awaitable[T]) -> T:
-    """Do some work of a place and remember whether it succeeded."""
+async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
+    """Do some work of a place; when it does not succeed, its campaign is not complete."""
     try:
         result = await work
         if isinstance(result, State):
             await raise_if_cancelled()
             raise FlowRunCancelled(result.message)
     except BaseException:
-        note_outcome(key, succeeded=False)
+        note_unfinished(folder)
         raise
-    note_outcome(key, succeeded=True)
     return result
 
 
 async def _carry_out(call: _Call, found: _Found) -> PrimitiveResult:
     work, name = partial(_result, call, found), _named(call, found)
-    return await _noting(found.place.key, _task_of(call.kind)(name, work))
+    return await _noting(found.place.folder, _task_of(call.kind)(name, work))
 
 
 def _named(call: _Call, found: _Found) -> str:
@@ -266,7 +284,7 @@ def _named(call: _Call, found: _Found) -> str:
 async def _submit(call: _Call, found: _Found) -> QuantumJob:
     request, place = found
     work, name = partial(_job_id, call, found), _named(call, found)
-    job_id = await _noting(place.key, _submit_task(name, work))
+    job_id = await _noting(place.folder, _submit_task(name, work))
     return QuantumJob(
         kind=call.kind,
         backend=call.backend,

@@ -13,7 +13,7 @@ from functools import partial
 
 import anyio
 
-from hpc_prefect.campaigns import is_cancelled
+from hpc_prefect.flow_runs.states import is_cancelled
 from hpc_prefect.quantum.ibm import client as words
 from hpc_prefect.quantum.ibm.client import Look
 from hpc_prefect.quantum.ibm.journal import Attempt

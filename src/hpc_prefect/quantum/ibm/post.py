@@ -202,7 +202,7 @@ async def _intend(purchase: Purchase, device: Any, transpiled: Transpiled) -> At
     return await asyncio.to_thread(
         purchase.journal.intend,
         request.digest,
-        [place.campaign, list(place.scope), place.n],
+        [place.key],
         block=purchase.block,
         on_cancel=terms.on_cancel,
         device=device.name,
