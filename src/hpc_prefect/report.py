@@ -99,7 +99,11 @@ def rows(results: Sequence[JobResult]) -> list[dict[str, Any]]:
     others = [each for each in results if each.succeeded]
     room = max(0, MOST_ROWS - len(failed))
     shown = [*failed[-MOST_ROWS:], *others[len(others) - min(room, len(others)) :]]
-    return [_row(each) for each in shown]
+    table = [_row(each) for each in shown]
+    if not any(each.collected for each in shown):
+        for row in table:
+            del row["earlier run"]
+    return table
 
 
 def summary(results: Sequence[JobResult]) -> str:
@@ -111,9 +115,9 @@ def summary(results: Sequence[JobResult]) -> str:
     parts += [f"{earlier} of them in an earlier run"] if earlier else []
     used = [each.node_hours for each in results if not each.collected]
     hours = [each for each in used if each is not None]
-    told = f"; {_rounded(sum(hours))} node-hours in this run" if hours else ""
-    if len(hours) < len(used) and hours:
-        told += f", those of {len(used) - len(hours)} jobs not known"
+    told = f"; {_hours(sum(hours))} node-hours in this run" if hours else ""
+    if hours and (unknown := len(used) - len(hours)):
+        told += f", those of {unknown} job{'s' if unknown > 1 else ''} not known"
     return f"{len(results)} job{'s' if len(results) != 1 else ''}: {', '.join(parts)}{told}"
 
 
@@ -124,20 +128,25 @@ def _row(result: JobResult) -> dict[str, Any]:
         "exit code": "" if result.exit_code is None else result.exit_code,
         "id": result.job_id,
         "attempt": result.attempt,
-        "in queue (s)": _rounded(result.queue_seconds),
-        "on nodes (s)": _rounded(result.run_seconds),
-        "node-hours": _rounded(result.node_hours),
+        "in queue (s)": _seconds(result.queue_seconds),
+        "on nodes (s)": _seconds(result.run_seconds),
+        "node-hours": _hours(result.node_hours),
         "host": result.host,
         "earlier run": "yes" if result.collected else "",
         "folder": result.folder,
     }
 
 
-def _rounded(number: float | None) -> float | str:
-    """Three digits are enough for people; whole numbers stay whole."""
+def _seconds(number: float | None) -> float | str:
     if number is None:
         return ""
-    return round(number) if number >= 100 else float(f"{number:.3g}")
+    return round(number) if number >= 100 else round(number, 2)
+
+
+def _hours(number: float | None) -> float | str:
+    if number is None:
+        return ""
+    return "< 0.001" if 0 < number < 0.001 else round(number, 3 if number < 1 else 1)
 
 
 def page_key(result: JobResult) -> str:

@@ -40,7 +40,7 @@ def test_a_file_is_applied_and_its_blocks_are_listed(tmp_path: Path) -> None:
         f"[hpc-profile.hpc-{ident}]\nscheduler = 'local'\n"
     )
 
-    applied = run("blocks", "apply", str(file))
+    applied = run("blocks", "apply", str(file), XDG_STATE_HOME=str(tmp_path / "state"))
     listed = run("blocks", "list")
 
     assert (applied.returncode, applied.stdout) == (

@@ -21,7 +21,7 @@ def unread(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProces
         return subprocess.run(
             [*COMMAND, *words],
             cwd=cwd,
-            env=os.environ | environ,
+            env=os.environ | {"XDG_STATE_HOME": str(cwd / "state")} | environ,
             stdout=writing,
             stderr=subprocess.PIPE,
             timeout=120,

@@ -23,6 +23,7 @@ from hpc_prefect.server import (
     environment,
     find_server,
     free_port,
+    last_url,
     problem_with,
     stop_server,
 )
@@ -171,6 +172,14 @@ def test_two_processes_at_once_get_one_server_that_outlives_both_until_it_is_sto
     assert find_server(home) is None
     assert _gone(pid)
     assert stop_server(home) is False
+    assert last_url(home) == url, "the next start takes the same port"
+
+
+def test_where_a_stopped_server_ran_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text(json.dumps({"who": "", "host": "gone", "port": 20001}))
+    assert find_server(tmp_path) is None
+    assert stop_server(tmp_path) is False
+    assert last_url(tmp_path) == "http://127.0.0.1:20001/api"
 
 
 def test_the_users_own_server_comes_first(prefect_server: Server, tmp_path: Path) -> None:

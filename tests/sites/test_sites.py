@@ -153,8 +153,12 @@ def test_a_shown_place_is_its_file_byte_for_byte(
 @pytest.mark.usefixtures("prefect_server")
 @each_site
 def test_shown_completed_and_applied_it_is_on_the_server(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     file = tmp_path / "mine.toml"
     # Other tests of this server's have profiles of such names.
     block = f"hpc-{uuid.uuid4().hex[:8]}"

@@ -51,17 +51,30 @@ def test_the_sum_is_in_words_with_the_node_hours_of_this_run() -> None:
     ]
     assert summary(jobs) == (
         "4 jobs: 1 failed, 1 lost, 2 succeeded, 1 of them in an earlier run; "
-        "2.5 node-hours in this run, those of 1 jobs not known"
+        "2.5 node-hours in this run, those of 1 job not known"
     )
     assert summary([result()]) == "1 job: 1 succeeded"
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"),
-    [(None, ""), (0.0, 0.0), (0.123456, 0.123), (12.3456, 12.3), (1234.56, 1235), (1e-5, 1e-5)],
+    ("seconds", "hours", "shown"),
+    [
+        (None, None, ("", "")),
+        (0.123456, 0.0, (0.12, 0.0)),
+        (12.3456, 0.00001, (12.35, "< 0.001")),
+        (1234.56, 0.12345, (1235, 0.123)),
+        (1e5, 123.456, (100_000, 123.5)),
+    ],
 )
-def test_numbers_are_rounded_for_people(number: float | None, shown: float | str) -> None:
-    assert report._rounded(number) == shown
+def test_numbers_are_rounded_for_people(
+    seconds: float | None, hours: float | None, shown: tuple[object, object]
+) -> None:
+    assert (report._seconds(seconds), report._hours(hours)) == shown
+
+
+def test_the_column_of_earlier_runs_is_there_when_one_has_something_to_say() -> None:
+    assert "earlier run" not in rows([result()])[0]
+    assert [row["earlier run"] for row in rows([result(), result(collected=True)])] == ["", "yes"]
 
 
 def test_a_page_is_titled_by_its_job_where_prefect_takes_its_letters() -> None:

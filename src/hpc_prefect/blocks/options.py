@@ -99,15 +99,17 @@ class GPUOverrides(StrictModel):
 
     launcher: Launcher = ""
     """Launcher line of the GPU side."""
-    modules: list[str] = Field(default_factory=list)
+    modules: list[str] = Field(default_factory=list, examples=[["cuda/12.4"]])
     """Modules of the GPU side, instead of the profile's."""
-    setup: list[str] = Field(default_factory=list)
+    setup: list[str] = Field(default_factory=list, examples=[["nvidia-smi"]])
     """Set-up lines of the GPU side, instead of the profile's."""
-    teardown: list[str] = Field(default_factory=list)
+    teardown: list[str] = Field(default_factory=list, examples=[["rm -rf /scratch/me"]])
     """Tear-down lines of the GPU side, instead of the profile's."""
-    executables: Executables = Field(default_factory=dict)
+    executables: Executables = Field(
+        default_factory=dict, examples=[{"diag": "/work/me/bin/diag-gpu"}]
+    )
     """Executables of the GPU side, over the profile's."""
-    environment: Environment = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict, examples=[{"LEVEL": "3"}])
     """Environment of the GPU side, over the profile's."""
     cores_per_node: int = Field(default=0, ge=0)
     """Cores that a GPU node has; 0: as on the CPU side."""
