@@ -31,7 +31,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
-from hpc_prefect.campaigns import note_cancelled
+from hpc_prefect.campaign_end import note_cancelled
 from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_states import is_cancelled

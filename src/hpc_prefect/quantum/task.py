@@ -14,12 +14,12 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from hpc_prefect.campaign_end import note_unfinished
 from hpc_prefect.campaigns import (
     Place,
     absolute_work_dir,
     identity_problems,
     locate,
-    note_unfinished,
 )
 from hpc_prefect.cancellation import raise_if_cancelled
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
