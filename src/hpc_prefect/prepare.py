@@ -15,11 +15,11 @@ from typing import Any
 from prefect.context import FlowRunContext
 
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
+from hpc_prefect.campaign_opening import is_over
 from hpc_prefect.campaigns import (
     Place,
     absolute_work_dir,
     identity_problems,
-    is_over,
     locate,
 )
 from hpc_prefect.errors import InvalidJob

@@ -17,7 +17,8 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from hpc_prefect import campaign, campaigns, resume, scope, scopes, traces
+from hpc_prefect import campaign, campaigns, experiments, resume, scope, scopes, traces
+from hpc_prefect.campaign_opening import is_over
 from hpc_prefect.errors import CannotResume, InvalidJob, JobFailed, LedgerError
 from hpc_prefect.jobs import list_jobs
 
@@ -222,7 +223,7 @@ def test_nothing_is_kept_of_runs_that_have_ended(tmp_path: Path) -> None:
         outer(k)
     gc.collect()
     outer(7)
-    kept = (campaigns._experiments, scopes._entries, traces._left)
+    kept = (experiments.experiments, scopes._entries, traces._left)
     assert max(len(each) for each in kept) <= 3
 
 
@@ -243,7 +244,7 @@ async def test_the_second_of_two_runs_of_one_process_takes_jobs_over_without_ask
         campaigns.campaign_id(work_dir)
         with get_client(sync_client=True) as client:
             client.delete_flow_run(run)  # Prefect does not know it any more: it cannot be asked
-        over = campaigns.is_over(str(run))
+        over = is_over(str(run))
         await job(work_dir, "a")
         await job(work_dir, "b")
         return over

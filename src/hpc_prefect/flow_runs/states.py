@@ -26,6 +26,12 @@ def state_of(flow_run_id: str) -> State[Any] | None:
         return None
 
 
+def has_ended(flow_run_id: str) -> bool:
+    """Whether Prefect says that a flow run has ended; False when it does not know. Blocks."""
+    state = state_of(flow_run_id)
+    return state is not None and state.is_final()
+
+
 def is_cancelled(flow_run_id: str) -> bool:
     """Whether Prefect says that a flow run is, or is being, cancelled. Blocks."""
     state = state_of(flow_run_id)

@@ -1,0 +1,104 @@
+"""What a flow run works on, as far as this process knows, and what tells its experiment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect.context import FlowRunContext
+
+from hpc_prefect.executor.claim import Claim, Claimant
+from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.job.identity import digest
+from hpc_prefect.jobs.campaign import Campaign
+from hpc_prefect.scopes import (
+    Told,
+    current_run,
+    parameters_of,
+    root_flow,
+    unknown_values,
+    values_digest,
+)
+
+
+class Choice(NamedTuple):
+    """What `campaign` was told; `outside`: around the outermost flow, not in it."""
+
+    name: str
+    fresh: bool
+    outside: bool
+
+
+_DEFAULT = Choice("", fresh=False, outside=False)
+chosen: ContextVar[Choice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    campaign: Campaign
+    claimant: Claimant
+    claim: Claim | None
+
+
+@dataclass
+class Experiments:
+    """What a flow run works on, as far as this process knows.
+
+    Attributes:
+        refused_in: the attempt in which a call was refused before it had a place.
+        told: what its parameters tell of it, once that was asked.
+        over: flow runs whose campaigns this one has taken over, with its claim on them.
+    """
+
+    campaigns: dict[tuple[Choice, str, int], Opened] = field(default_factory=dict)
+    refused_in: int = 0
+    told: Told | None = None
+    over: dict[str, Claim] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """The run has ended: its claims need no renewing."""
+        for opened in self.campaigns.values():
+            if opened.claim is not None:
+                executor().release(opened.claim)
+
+
+experiments = PerRun(Experiments, Experiments.close)
+
+
+def told_by_parameters() -> Told:
+    """What this run's flow and parameters tell of its experiment.
+
+    Asked once a run: the flow may change what it was given.
+    """
+    mine, root = experiments.of(current_run()), root_flow()
+    if mine.told is None:
+        if root is None or root.flow_run is None:
+            mine.told = Told(digest(sys.argv[1:]), "")
+        else:
+            mine.told = _told_by_flow(parameters_of(root), name_of(root))
+    return mine.told
+
+
+def _told_by_flow(parameters: Mapping[str, Any], name: str) -> Told:
+    try:
+        return Told(values_digest(parameters), "")
+    except TypeError:
+        which = ", ".join(unknown_values(parameters))
+        return Told(
+            "",
+            f"parameter {which} of flow {name} cannot be told from another one in a later run, so"
+            " that no run could find this experiment again. Name the experiment: with"
+            " hpc_prefect.campaign('…'): …",
+        )
+
+
+def name_of(root: FlowRunContext | None) -> str:
+    """What an experiment without a name is called: as its flow, or its script."""
+    if root is None or root.flow_run is None:
+        return Path(sys.argv[0] or "script").name
+    return root.flow.name if root.flow else root.flow_run.name
