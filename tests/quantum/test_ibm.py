@@ -247,7 +247,7 @@ async def test_the_budget_of_an_experiment_stops_before_the_money_is_spent(servi
 async def test_what_the_service_says_is_left_stops_too(service, tmp_path):
     service.fault("usage", consumed=560)
     with pytest.raises(BudgetExceeded, match="the instance has"):
-        await call(tmp_path, options={"shots": 200_000})
+        await call(tmp_path, [bell(), bell()], options={"shots": 100_000})
 
     service.fault("usage", consumed=700)
     with pytest.raises(BudgetExceeded, match="used up its QPU time"):

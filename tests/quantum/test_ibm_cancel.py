@@ -17,7 +17,7 @@ from hpc_prefect.quantum import QuantumBackendBlock, sample
 from hpc_prefect.quantum.ibm.budget import Budget
 from hpc_prefect.quantum.ibm.journal import Attempt, Journal
 
-from .service import QuantumService, common_ibm_quantum
+from .service import QuantumService, common_ibm_quantum, quantum_service
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -90,25 +90,27 @@ async def cancelled_when(true, folder: Path, block: str, **options) -> None:
 
 
 async def test_the_end_and_the_cost_of_a_job_that_was_cancelled_while_it_ran_are_the_services(
-    service, block, tmp_path
+    block, tmp_path
 ):
-    service.fault("queue", seconds=0)
-    service.fault("cancel-lags", seconds=2)
-
-    await cancelled_when(
-        lambda: [job["status"] for job in jobs(service, tmp_path)] == ["Running"],
-        tmp_path,
-        block,
-        shots=100_000,
-    )
+    with (
+        quantum_service(tmp_path / "service", queue_seconds=0, run_seconds=250) as own,
+        own.found(),
+    ):
+        own.fault("cancel-lags", seconds=2)
+        await cancelled_when(
+            lambda: [job["status"] for job in jobs(own, tmp_path)] == ["Running"],
+            tmp_path,
+            block,
+            shots=100_000,
+        )
+        (job,) = jobs(own, tmp_path)
 
     end = events(tmp_path)[-1]
-    (job,) = jobs(service, tmp_path)
     assert words(tmp_path) == ["intent", "posted", "cancel", "ended"]
     assert (job["status"], end["status"]) == ("Cancelled", "CANCELLED")
     assert end["qpu_seconds"] == pytest.approx(26.0)
-    (campaign_folder,) = tmp_path.glob(".hpc-prefect/**/quantum.jsonl")
-    assert sum(Budget(campaign_folder.parent.parent.parent)._seconds.values()) == end["qpu_seconds"]
+    (journal,) = tmp_path.glob(".hpc-prefect/**/quantum.jsonl")
+    assert Budget(journal.parent.parent.parent).total() == end["qpu_seconds"]
 
 
 async def test_a_result_that_came_although_its_job_was_cancelled_is_taken_by_the_next_run(
@@ -121,13 +123,16 @@ async def test_a_result_that_came_although_its_job_was_cancelled_is_taken_by_the
         tmp_path,
         block,
     )
-    assert events(tmp_path)[-1]["status"] == "DONE"
-    assert last(tmp_path).seconds == events(tmp_path)[-1]["qpu_seconds"] > 0
+    # On a busy machine it may take longer than the patience.
+    assert words(tmp_path)[:3] == ["intent", "posted", "cancel"]
+    assert words(tmp_path)[-1] in ("ended", "unconfirmed")
 
     result = await once(tmp_path, block)
 
     assert sum(result[0].data.meas.get_counts().values()) == 100
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Completed"]
+    assert events(tmp_path)[-1]["status"] == "DONE"
+    assert last(tmp_path).seconds == events(tmp_path)[-1]["qpu_seconds"] > 0
 
 
 async def test_a_job_that_does_not_end_is_unconfirmed_and_nothing_is_bought_before_it_is_gone(

@@ -14,7 +14,7 @@ from qiskit_ibm_runtime.exceptions import (
     RuntimeJobNotFound,
 )
 
-from hpc_prefect.quantum.ibm.kinds import Kind, kind_of
+from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of, was_answered
 
 
 def http_error(status: int) -> requests.HTTPError:
@@ -88,3 +88,19 @@ def test_an_error_of_the_network_below_others_is_one():
         no_backend()
 
     assert kind_of(raised.value) is Kind.TRANSIENT
+
+
+@pytest.mark.parametrize(
+    ("error", "of_the_client", "answered"),
+    [
+        (IBMInputValueError("no"), True, False),
+        (as_the_client_raises(400), False, True),
+        (as_the_client_raises(404), False, True),
+        (KeyError("backend"), False, False),  # a reply that makes no sense: posted, or not
+        (ValueError("no JSON"), False, False),
+    ],
+)
+def test_only_an_error_of_the_service_or_a_check_of_the_client_says_that_nothing_was_posted(
+    error, of_the_client, answered
+):
+    assert (is_of_the_client(error), was_answered(error)) == (of_the_client, answered)

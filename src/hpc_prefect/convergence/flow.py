@@ -54,9 +54,8 @@ async def converge(
     that it would have had; jobs and samplings of the broken iteration are found again, not
     repeated. A loop that had ended is returned at once.
 
-    The state is kept as a pickle, and the loop goes on from what was read back: a state may hold
-    numbers, arrays, NumPy generators, dataclasses of a module, but no open file, connection or
-    lambda, and step is given a copy. Seconds that a killed iteration took are not counted.
+    The state is kept as a pickle, and step is given a copy: it may hold numbers, arrays, NumPy
+    generators, dataclasses of a module. Seconds that a killed iteration took are not counted.
 
     Args:
         step: `step(state, iteration) -> new state`, async or sync (a sync one runs in a thread).
@@ -70,8 +69,7 @@ async def converge(
             stands beside it reaches step as `iteration.parameters`. It is read once, when the loop
             starts: changing the Variable does not change a loop that is under way, or resumed.
         seed: of `iteration.rng`; None draws one, which `loop.json` in the loop's folder records.
-        name: of the loop, in files, artifacts and scopes. Loops of one `work_dir` that are to
-            have plots of their own need different names.
+        name: of the loop, in files, artifacts and scopes; another one for another plot.
         key: identifies the loop in place of the initial state's digest. Needed when that state
             is not the same to the last bit in every run (threaded linear algebra), as a resumed
             run would not find its checkpoint; and when it has no digest (`identity.digest`), for
@@ -79,8 +77,7 @@ async def converge(
         plot: what the plot shows beside the watched column.
         until: `until(rows so far) -> bool`, async or sync: the loop has converged, also where the
             stop rule does not say so. It is the call's own, also in a resumed loop.
-        raise_if_not_converged: let the call fail when the loop ends for another reason than its
-            convergence; `result.raise_if_not_converged()` does the same later.
+        raise_if_not_converged: do what `result.raise_if_not_converged()` does.
         on_iteration: is given each new row after its checkpoint is safe; async or sync.
 
     Raises:
