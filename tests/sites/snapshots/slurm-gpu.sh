@@ -87,10 +87,10 @@ trap _hp_end EXIT
 for _hp_signal in TERM INT HUP XCPU USR1 USR2; do
   trap "_hp_note $_hp_signal" "$_hp_signal"
 done
-unset SLURM_JWT SLURM_EXPORT_ENV SRUN_EXPORT_ENV
 cd -- '/data/me/run' || exit
 
 # --- environment: profile, then executable, then execution profile, then secrets
+unset SLURM_JWT SLURM_EXPORT_ENV SRUN_EXPORT_ENV
 export OMP_NUM_THREADS='1'
 
 # --- the program
