@@ -72,7 +72,7 @@ def job(work: Path, program: tuple[str, ...], label: str, **fields: Any) -> JobR
         scheduler="slurm",
         options=options,
         launcher=fields.pop("launcher", SRUN),
-        setup=('quiet() { srun "$@" 2>/dev/null; }',),
+        setup=('quiet() { srun "$@" 2>/dev/null; }', "export SLURM_EXPORT_ENV=NONE"),
         environment=GIVEN,
     )
     spec = JobSpec(

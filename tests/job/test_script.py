@@ -496,3 +496,12 @@ def test_a_launcher_is_for_mpi_only(bench: Bench) -> None:
     bench.write("/bin/echo", "x", site_launcher="no-such-launcher {command}")
     assert bench.run() == 0
     assert bench.read() == b"x\n"
+
+
+def test_a_variable_of_the_schedulers_that_set_up_has_set_does_not_reach_the_program(
+    bench: Bench,
+) -> None:
+    preamble = dataclasses.replace(PREAMBLE, unset=("HIDES", "NEVER_SET"))
+    setup = ("export HIDES=all KEPT=1",)
+    assert bench.shell('echo "${HIDES-gone} $KEPT"', preamble=preamble, site_setup=setup) == 0
+    assert bench.read() == b"gone 1\n"

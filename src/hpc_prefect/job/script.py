@@ -40,7 +40,7 @@ class Preamble:
         restarts: shell text that gives how often the scheduler has started this job anew, by its
             own count; empty when it does not tell. A further start that it has not counted does
             not start the program.
-        unset: variables that the scheduler sets and the program must not have.
+        unset: variables of the scheduler that the program must not have, whoever set them.
     """
 
     directives: tuple[str, ...] = ()
@@ -56,10 +56,9 @@ def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
         shebang,
         *preamble.directives,
         _guard(folder, preamble),
-        f"unset {' '.join(preamble.unset)}" if preamble.unset else "",
         f"cd -- {quote(spec.work_dir)} || exit",
         _setup(spec),
-        _environment(spec, folder),
+        _environment(spec, folder, preamble.unset),
         _program(spec),
     ]
     return "\n".join(part for part in parts if part) + "\n"
@@ -187,13 +186,14 @@ def _setup(spec: JobSpec) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _environment(spec: JobSpec, folder: str) -> str:
+def _environment(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
     exports = {"OMP_NUM_THREADS": str(spec.resources.threads_per_rank)}
     exports |= spec.site.environment | spec.executable.environment | spec.environment
     lines = [
         "",
         "# --- environment: profile, then executable, then execution profile, then secrets",
     ]
+    lines += [f"unset {' '.join(unset)}"] if unset else []
     lines += [f"export {name}={quote(value)}" for name, value in exports.items()]
     for variable, folders in spec.executable.path_prefixes.items():
         joined = quote(":".join(folders))

@@ -90,6 +90,7 @@ done
 cd -- '/data/me/run' || exit
 
 # --- environment: profile, then executable, then execution profile, then secrets
+unset SLURM_JWT SLURM_EXPORT_ENV SRUN_EXPORT_ENV
 export OMP_NUM_THREADS='2'
 
 # --- the program
