@@ -19,6 +19,7 @@ from rig import Rig, until
 from hpc_prefect.executor.neighbours import Neighbours, neighbours_at
 from hpc_prefect.executor.places import Place
 from hpc_prefect.executor.turns import Turns
+from hpc_prefect.job.dialogue import Command
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.laptop.process import identity
@@ -298,6 +299,93 @@ def test_an_answer_of_another_format_is_no_news(two, tmp_path):
     content["answer"]["2"]["colour"] = "blue"
     path.write_text(json.dumps(content))
     assert others.take(["2"], 1000).answer is None
+
+
+class Answered:
+    """A job that notes what it was told."""
+
+    next_look, poll_interval, tag, job_id = float("inf"), 1.0, "h1", "7"
+
+    def __init__(self):
+        self.wants_answer, self.told = False, []
+
+    def look(self, now): ...
+
+    def keep(self): ...
+
+    def answered(self, now, seen):
+        self.wants_answer = False
+        self.told.append(seen)
+
+
+def said(state, tag="h1", **more):
+    return Observation(id="7", state=state, tag=tag, **more)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        said(JobState.ENDED, cause=Reason.NODE_FAILURE, word="NODE_FAIL"),
+        said(JobState.ENDING),
+        said(JobState.UNKNOWN),
+        said(JobState.RUNNING, tag="of another job"),
+        None,
+    ],
+)
+async def test_what_would_end_a_job_is_only_believed_of_the_scheduler_itself(rig, hint):
+    """A neighbour's "NODE_FAIL", forged or of a mistake, had a living job killed."""
+    where = ("key", at(rig.folder / "shared"))
+    asked = []
+
+    class Truthful(LocalScheduler):
+        def observe(self, ids, options):
+            asked.append(tuple(ids))
+            yield Command(argv=("true",))
+            return {"7": said(JobState.RUNNING)}
+
+    ours, others, job = Neighbours(*where), Turns(Other(*where)), Answered()
+    connection = rig.connection(Truthful(), neighbours=ours)
+    turn = others.take(["1"], 0)
+    connection.watch(job)
+    await until((rig.folder / "shared/key" / f"ids-{ours.me}").exists, "our ids")
+    others.end(turn, {})
+    turn = others.take(["1"], 0)
+    assert turn.others == {"7"}
+    others.end(turn, {} if hint is None else {"7": hint})
+    await until(lambda: job.told, "an answer")
+    connection.release(job)
+    assert asked, "we asked ourselves"
+    assert all(one == said(JobState.RUNNING) for one in job.told), job.told
+
+
+# --- the folder is ours, or it is not used
+
+
+@pytest.mark.parametrize("name", ["lock", "answer"])
+def test_a_pipe_in_the_place_of_a_file_hangs_nobody(two, tmp_path, name):
+    ours, others = two
+    others.end(others.take(["2"], 0), {})
+    path = tmp_path / "shared" / "key" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    turn = ours.take(["1"], 0)
+    assert turn.mine
+    ours.end(turn, {"2": NoAnswer("hangs")})
+
+
+def test_what_is_published_goes_along_when_the_meeting_place_does(tmp_path):
+    """The runtime directory comes with a login and goes with the last logout."""
+    places = [tmp_path / "home"]
+    where = ("key", lambda: iter([*map(str, places)]))
+    ours, others = Turns(Neighbours(*where)), Turns(Other(*where))
+    others.end(others.take(["2"], 0), {})
+    ours.end(ours.take(["1"], 0), {})
+    places.insert(0, tmp_path / "runtime")
+    others.end(others.take(["2"], 0), {})
+    assert ours.take(["1"], 0).ids == ("1", "2")
+    del places[0]
+    ours.leave()
+    assert others.take(["2"], 0).ids == ("2",), "nothing of ours is left where we were before"
 
 
 # --- places, seen from the same two
