@@ -168,7 +168,7 @@ def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
     verdict = judge(starts=(), observation=seen(exit_code=118), ended_for=PATIENCE.record)
     assert verdict is not None
     assert verdict.reason is Reason.SETUP_FAILED
-    assert verdict.summary == "the job folder cannot be written on the node"
+    assert verdict.summary == "the job folder cannot be used on the node"
 
 
 # --- the record alone
@@ -182,8 +182,16 @@ RECORDS = [
         "ended by SIGTERM after it received SIGTERM",
     ),
     (record(137, oom=1), Reason.OUT_OF_MEMORY, "the kernel killed a process of the job"),
-    (record(5, phase="setup"), Reason.SETUP_FAILED, "set-up ended with exit code 5"),
-    (record(0, phase="setup"), Reason.SETUP_FAILED, "set-up ended with exit code 0"),
+    (
+        record(5, phase="setup"),
+        Reason.SETUP_FAILED,
+        "a login profile, a module or a set-up line ended with exit code 5 before the program began",
+    ),
+    (
+        record(0, phase="setup"),
+        Reason.SETUP_FAILED,
+        "a login profile, a module or a set-up line ended with exit code 0 before the program began",
+    ),
     (
         record(127, phase="missing"),
         Reason.EXECUTABLE_MISSING,

@@ -5,6 +5,7 @@ Everything here blocks, so it is called in threads.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from hpc_prefect.executor.ledger import CLOSED, JobFolder
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.folder import Ledger
+from hpc_prefect.job.folder import Ledger, word_digest
 from hpc_prefect.job.identity import job_tag
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
@@ -38,6 +39,7 @@ class Attempt:
         job_id: the scheduler's id; empty while none is known.
         submitted_at: seconds since 1970; 0 when it is not known.
         intended: it was about to be submitted, or was; without `job_id` the outcome is in doubt.
+        words: by which an exit record is known to be its script's.
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
@@ -53,6 +55,7 @@ class Attempt:
     job_id: str = ""
     submitted_at: float = 0.0
     intended: bool = False
+    words: frozenset[str] = frozenset()
     cancel: str = ""
     taken_from: str = ""
     raised: str = ""
@@ -69,9 +72,10 @@ class Attempt:
         spec, scheduler = self.request.spec, self.connection.scheduler
         self.claim.check()
         ticket = self.folder.ticket(self.tag)
-        script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
+        word = secrets.token_hex(16)
+        script = render(spec, self.folder.path, scheduler.preamble(spec, ticket), word)
         self.folder.prepare(script, self.request.secrets)
-        self._note_intent()
+        self._note_intent(word_digest(word))
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):
@@ -81,14 +85,16 @@ class Attempt:
             self.intended = in_doubt
         return outcome
 
-    def _note_intent(self) -> None:
+    def _note_intent(self, word: str) -> None:
         """With all that somebody else needs to take the job over without asking Prefect."""
+        self.words |= {word}
         request = self.request
         self.folder.note(
             "intent",
             durable=True,
             tag=self.tag,
             attempt=self.number,
+            word_sha256=word,
             job=request.spec.as_dict(),
             poll_interval=request.poll_interval,
             provenance=request.provenance,
@@ -229,6 +235,7 @@ def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True
+    attempt.words = ledger.words
     attempt.cancel = ledger.cancel
     attempt.taken_from = predecessor
 

@@ -10,7 +10,7 @@ from typing import Any
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import Ledger
-from hpc_prefect.job.script import secrets_text
+from hpc_prefect.job.script import JobScript, secrets_text
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
@@ -38,19 +38,23 @@ class JobFolder:
             scheduler_err=self.file(names.SCHEDULER_ERR),
         )
 
-    def prepare(self, script: str, secrets: dict[str, str]) -> None:
+    def prepare(self, script: JobScript, secrets: dict[str, str]) -> None:
         """Write what the job needs before it is submitted.
 
         The records' files are made now, empty: NFS may show the absence of a name for a minute, but
         a growing file at once.
         """
-        encoded = script.encode("utf-8", "surrogateescape")
-        self.transport.write_atomic(self.file(names.SCRIPT), encoded, mode=0o700)
+        for name, text, mode in (
+            (names.PROGRAM, script.inner, 0o600),
+            (names.SCRIPT, script.outer, 0o700),
+        ):
+            encoded = text.encode("utf-8", "surrogateescape")
+            self.transport.write_atomic(self.file(name), encoded, mode=mode)
         for name in (names.EXIT, names.START, names.CANCEL):
             self.transport.append(self.file(name), b"")
         if secrets:
-            text = secrets_text(secrets).encode("utf-8", "surrogateescape")
-            self.transport.write_atomic(self.file(names.SECRETS), text, mode=0o600)
+            encoded = secrets_text(secrets).encode("utf-8", "surrogateescape")
+            self.transport.write_atomic(self.file(names.SECRETS), encoded, mode=0o600)
 
     def note(
         self, event: str, *, durable: bool = False, at: float | None = None, **facts: Any

@@ -40,7 +40,7 @@ class Watch:
         self._attempt = attempt
         self._output = output
         self._cancelled_by = cancelled_by
-        self._records = _Records(attempt.folder)
+        self._records = _Records(attempt.folder, attempt.words)
         self._seen: Observation | None = None
         self._began = self._answered_at = loop.time()
         self._absent_since: float | None = None
@@ -196,8 +196,9 @@ class _Records:
     a size may be a minute old.
     """
 
-    def __init__(self, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder, words: frozenset[str]) -> None:
         self._folder = folder
+        self._words = words
         self._read = {names.START: b"", names.EXIT: b""}
         self.starts: tuple[StartRecord, ...] = ()
         self.exits: tuple[ExitRecord, ...] = ()
@@ -212,7 +213,7 @@ class _Records:
             return False  # as most that wait: nothing else can be there
         ended = self._grown(names.EXIT)
         if ended:
-            self.exits = read_exits(self._read[names.EXIT])
+            self.exits = read_exits(self._read[names.EXIT], self._words)
         again = (starts or ended) and self._new_starts()
         return begun or ended or again
 

@@ -225,7 +225,7 @@ def _read(job: KnownJob) -> KnownJob:
         job_id=next(iter(ids), ""),
         walltime=0,
         starts=names.read_starts(starts),
-        exits=names.read_exits(folder.transport.read(folder.file(names.EXIT))),
+        exits=names.read_exits(folder.transport.read(folder.file(names.EXIT)), ledger.words),
     )
     known = replace(
         job,
