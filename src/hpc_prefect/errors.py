@@ -10,6 +10,7 @@
     ├── UnknownJob               the name of a job means none, or more than one
     ├── LedgerError              a job folder cannot be written or makes no sense
     ├── TransportError           a command could not be run, or a file not reached
+    │   └── ForeignFile          what stands in a file's place is no plain file of the user's
     ├── SchedulerError           the scheduler answered, but not usefully (try again)
     ├── JobFailed                the job ended, or will never run; carries the verdict
     │   └── JobTimedOut          the caller's `timeout_seconds` passed; also a TimeoutError
@@ -98,6 +99,10 @@ class LedgerError(HpcPrefectError):
 
 class TransportError(HpcPrefectError):
     """A command could not be run, or a file could not be reached."""
+
+
+class ForeignFile(TransportError):
+    """What stands in a file's place is no regular file of this user's: it is not opened."""
 
 
 class SchedulerError(HpcPrefectError):

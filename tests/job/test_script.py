@@ -169,6 +169,28 @@ def test_a_program_that_succeeded_is_not_started_again(bench: Bench) -> None:
     assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("restarts", "codes"), [("0", [0, 0]), ("1", [0, 0, 0]), ("2", [0, 0, 0, 0]), ("", [0, 0, 0])]
+)
+def test_where_the_scheduler_may_requeue_a_job_each_start_that_it_counts_runs_the_program(
+    bench: Bench, restarts: str, codes: list[int]
+) -> None:
+    """Its caller was not told of a success, before the scheduler itself said so."""
+    preamble = dataclasses.replace(PREAMBLE, restarts=restarts)
+    bench.write("/bin/echo", "ran", preamble=preamble, site_options={"requeue": "yes"})
+    assert [bench.run() for _ in codes] == codes
+    assert bench.read().count(b"ran") == (int(restarts) + 1 if restarts else len(codes))
+
+
+def test_what_has_been_told_as_a_success_is_not_requeued(bench: Bench) -> None:
+    bench.write("/bin/echo", "ran", site_options={"requeue": "yes"})
+    assert bench.run() == 0
+    (bench.folder / "guard").unlink()
+    (bench.folder / "guard").symlink_to("closed")
+    assert bench.run() == 117
+    assert bench.read() == b"ran\n"
+
+
 def test_a_program_that_ended_with_0_after_a_signal_starts_again(bench: Bench) -> None:
     """That was no success by the record alone: it may have been requeued by that signal."""
     bench.write("/bin/sh", "-c", f"echo ran; kill -TERM {OUTER}")

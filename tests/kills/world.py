@@ -263,6 +263,10 @@ class Machine:
         found = self._do(lambda: self.world.files.get(path))
         return found and FileStatus(len(found[0]), found[1])
 
+    def stamp(self, path: str) -> list[int] | None:
+        found = self._do(lambda: self.world.files.get(path))
+        return found and [0, 0, len(found[0]), int(found[1] * 1000)]
+
     def read_link(self, path: str) -> str | None:
         return self._do(lambda: self.world.links.get(path))  # type: ignore[no-any-return]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec, Resources
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
-from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.base import Stamp, Transport
 
 
 @dataclass(kw_only=True)
@@ -40,6 +40,7 @@ class Attempt:
         submitted_at: seconds since 1970; 0 when it is not known.
         intended: it was about to be submitted, or was; without `job_id` the outcome is in doubt.
         words: by which an exit record is known to be its script's.
+        outputs_before: what was in the place of the expected outputs when it was handed over.
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
@@ -56,6 +57,7 @@ class Attempt:
     submitted_at: float = 0.0
     intended: bool = False
     words: frozenset[str] = frozenset()
+    outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     taken_from: str = ""
     raised: str = ""
@@ -87,14 +89,17 @@ class Attempt:
 
     def _note_intent(self, word: str) -> None:
         """With all that somebody else needs to take the job over without asking Prefect."""
-        self.words |= {word}
         request = self.request
+        self.words |= {word}
+        if not self.intended:
+            self.outputs_before = self.folder.stamps(request.spec)
         self.folder.note(
             "intent",
             durable=True,
             tag=self.tag,
             attempt=self.number,
             word_sha256=word,
+            outputs_before=self.outputs_before,
             job=request.spec.as_dict(),
             poll_interval=request.poll_interval,
             provenance=request.provenance,
@@ -236,6 +241,7 @@ def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True
     attempt.words = ledger.words
+    attempt.outputs_before = ledger.outputs_before
     attempt.cancel = ledger.cancel
     attempt.taken_from = predecessor
 

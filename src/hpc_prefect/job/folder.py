@@ -173,6 +173,7 @@ class Ledger:
         submitted_at: seconds since 1970 when the id became known.
         resources: what the newest intent asked for, as JSON values.
         words: digests of the words of all scripts that were handed over; see `read_exits`.
+        outputs_before: what was in the place of each expected output when it was handed over.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
         result: the whole result as JSON values, once there is a verdict.
         outputs: size and time of each expected output at the verdict.
@@ -184,6 +185,7 @@ class Ledger:
     submitted_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
+    outputs_before: dict[str, Any] = field(default_factory=dict)
     cancel: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, list[float]] = field(default_factory=dict)
@@ -197,9 +199,13 @@ def read_journal(data: bytes | None) -> Ledger:
     words: set[str] = set()
     result: dict[str, Any] = {}
     outputs: Any = {}
+    before: Any = {}
     states: list[tuple[float, str]] = []
     for entry in read_entries(data):
         event = entry.get("event")
+        if event == "intent" and doubts == 0:
+            # While an earlier one is in doubt its job may have written already.
+            before = entry.get("outputs_before")
         if event in ("intent", "refused"):
             doubts += 1 if event == "intent" else -1
             job = entry.get("job")
@@ -221,6 +227,7 @@ def read_journal(data: bytes | None) -> Ledger:
         submitted_at=submitted_at,
         resources=resources if isinstance(resources, dict) else {},
         words=frozenset(words),
+        outputs_before=before if isinstance(before, dict) else {},
         cancel=cancel,
         result=result,
         outputs=outputs if isinstance(outputs, dict) else {},

@@ -85,7 +85,8 @@ class Evidence:
         silent_for: since the last useful answer.
         ended_for: since it was first seen as ended by the scheduler.
         record_for: since its exit record was first seen.
-        missing_outputs: expected outputs that are not there, or older than the start.
+        spoiled: what stands in the place of a record; empty when they can be read.
+        missing_outputs: expected outputs that were not written, each with what is seen instead.
         executable: the program's path, for messages.
         nodes: how many it runs on; 0 when that is not known.
         may_requeue: its scheduler may start it again by itself.
@@ -102,6 +103,7 @@ class Evidence:
     record_for: float | None = None
     starts: tuple[StartRecord, ...] = ()
     exits: tuple[ExitRecord, ...] = ()
+    spoiled: str = ""
     missing_outputs: tuple[str, ...] = ()
     executable: str = ""
     nodes: int = 0
@@ -150,7 +152,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
         return _verdict(
             evidence,
             Reason.LOST,
-            "neither queue nor history lists it, and its script left no exit record",
+            "neither queue nor history lists it, and its script left no exit record"
+            + _spoiled(evidence),
         )
     return None
 
@@ -210,21 +213,25 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
         return _by_record(evidence, record)
-    if evidence.start is None:
+    if evidence.start is None and not evidence.spoiled:
         return _verdict(evidence, Reason.SETUP_FAILED, _never_began(seen))
     if record is None and seen.exit_code == FOLDER_CODE:
-        return _verdict(evidence, Reason.OUTPUT_LOST, "its exit record could not be written")
+        what = f"its exit record could not be written{_spoiled(evidence)}"
+        return _verdict(evidence, Reason.OUTPUT_LOST, what)
     if seen.exit_code or seen.signal or seen.cause is Reason.PROGRAM_FAILED:
         code = f"exit code {seen.exit_code}" if seen.exit_code else seen.word
         what = f"signal {seen.signal}" if seen.signal else code
         return _verdict(evidence, Reason.PROGRAM_FAILED, f"the scheduler reports {what}")
     if record is None:
-        return _verdict(
-            evidence, Reason.OUTPUT_LOST, "the scheduler says it ended, but it left no exit record"
-        )
+        what = f"the scheduler says it ended, but it left no exit record{_spoiled(evidence)}"
+        return _verdict(evidence, Reason.OUTPUT_LOST, what)
     if evidence.missing_outputs and waited < patience.outputs:
         return None
     return _by_record(evidence, record)
+
+
+def _spoiled(evidence: Evidence) -> str:
+    return f": {evidence.spoiled}" if evidence.spoiled else ""
 
 
 def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:

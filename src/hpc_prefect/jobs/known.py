@@ -110,10 +110,12 @@ class KnownJob:
     def ended_surely(self) -> bool:
         """Whether nothing of it can run any more, although it may have no verdict yet.
 
-        After an exit record that tells of an ill end it may be put back into the queue.
+        After an exit record that tells of an ill end, or of any end where the profile allows that,
+        it may be put back into the queue.
         """
         told = any(entry.get("event") == "ended" for entry in self.events)
-        by_record = self.exit is None or self.exit.clean
+        stays = self.spec is None or not self.spec.may_requeue
+        by_record = self.exit is None or (self.exit.clean and stays)
         return self.is_over or (self.standing.state == JobState.ENDED and (told or by_record))
 
     @property

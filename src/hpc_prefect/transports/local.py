@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from hpc_prefect.errors import TransportError
+from hpc_prefect.errors import ForeignFile, TransportError
 from hpc_prefect.job.dialogue import Command, Reply
-from hpc_prefect.transports.base import FileStatus
+from hpc_prefect.transports.base import FileStatus, Stamp
+
+#: So many files below a folder are looked at.
+_MOST_BELOW = 5000
 
 #: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
 #: With them a user's defaults for Slurm's commands, which would hide jobs from our questions or
@@ -84,13 +89,41 @@ def write_atomic(
 def _write(
     path: str | Path, data: bytes, how: int, *, mode: int = 0o600, durable: bool = False
 ) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
+    descriptor = _open_own(path, os.O_WRONLY | os.O_CREAT | how, mode)
     try:
         _write_all(descriptor, data)
         if durable:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_own(path: str | Path, how: int, mode: int = 0o600) -> int:
+    """Open a regular file of this user's (or root's), without waiting for anybody.
+
+    A program can have put a FIFO in the place of its record, which would hold up whoever opens it.
+    """
+    try:
+        descriptor = os.open(path, how | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise ForeignFile(f"{path} is no plain file: {_kind(path)}") from error
+        raise
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_uid in (os.geteuid(), 0):
+        return descriptor
+    os.close(descriptor)
+    whose = "" if found.st_uid == os.geteuid() else f" of user {found.st_uid}"
+    raise ForeignFile(f"{path} is no plain file of yours: {_kind(path)}{whose}")
+
+
+def _kind(path: str | Path) -> str:
+    """In words, what is there."""
+    with contextlib.suppress(OSError):
+        kind = stat.filemode(os.lstat(path).st_mode)[0]
+        words = {"p": "a FIFO", "l": "a symbolic link", "d": "a folder", "s": "a socket"}
+        return words.get(kind, "a device" if kind in "bc" else "a file")
+    return "something else"
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -156,7 +189,7 @@ class LocalTransport:
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
         with _trouble("read", path):
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = _open_own(path, os.O_RDONLY)
             except FileNotFoundError:
                 return None
             try:
@@ -171,7 +204,24 @@ class LocalTransport:
                 found = os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # a link that leads nowhere
+                    return None
+                raise
         return FileStatus(found.st_size, found.st_mtime)
+
+    def stamp(self, path: str) -> Stamp | None:
+        try:
+            link = os.lstat(path)
+            found = _fresh(path)
+        except OSError:  # also a link to nothing, or round in a circle
+            return None
+        newest, seen, more = found.st_mtime_ns, 0, False
+        if stat.S_ISDIR(found.st_mode):
+            newest, seen, more = _below(path, newest)
+        each = (newest, seen, link.st_ino, link.st_ctime_ns)
+        own = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return [newest // 10**9, int(more), *each, *own]
 
     def read_link(self, path: str) -> str | None:
         with _trouble("look at", path):
@@ -208,6 +258,33 @@ class LocalTransport:
     def remove(self, path: str) -> None:
         with _trouble("remove", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _fresh(path: str) -> os.stat_result:
+    """What is at a path now: on NFS only to open a file tells that, `stat` may be a minute old."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(os.stat(path).st_mode):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                return os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+    return os.stat(path)
+
+
+def _below(path: str, newest: int) -> tuple[int, int, bool]:
+    """The newest change below a folder (ns), how much there is, and whether there is more."""
+    folders, seen = [path], 0
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if seen == _MOST_BELOW:
+                    return newest, seen, True
+                found = entry.stat(follow_symlinks=False)
+                seen, newest = seen + 1, max(newest, found.st_mtime_ns, found.st_ctime_ns)
+                if stat.S_ISDIR(found.st_mode):
+                    folders.append(entry.path)
+    return newest, seen, False
 
 
 @contextlib.contextmanager
