@@ -259,7 +259,8 @@ class PBS(Rehearsed):
                 "dependency": {"pbs": {"directives": [f"-W depend=afterok:{failed}"]}},
                 "requeues itself": {
                     "pbs": {"requeue": "yes"},
-                    "environment": {"AGAIN": "qrerun $PBS_JOBID"},
+                    # A login profile may set PATH anew.
+                    "environment": {"AGAIN": f"{commands}/qrerun $PBS_JOBID"},
                 },
                 "held": waits,
                 "waits": waits,
