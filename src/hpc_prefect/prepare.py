@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import platform
@@ -157,16 +158,23 @@ async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
 def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
     """What this machine, its files and the flow's environment, says against the job."""
     problems = _work_dir_problems(call.work_dir)
-    # What is no list of paths is told by `resolve`.
-    inputs = call.inputs if isinstance(call.inputs, Sequence) else ()
-    for given in () if problems or isinstance(inputs, str | bytes) else inputs:
-        if isinstance(given, str | os.PathLike) and str(given):
-            problems += _input_problems(call.work_dir, str(given))
+    if not problems:
+        for given in _paths(call.inputs):
+            problems += _input_problems(call.work_dir, given)
+        for given in _paths(call.expected_outputs):
+            problems += _output_problems(call.work_dir, given)
     if spec is not None:
         scheduler = scheduler_for(spec.site.scheduler)
         problems += scheduler.environment_problems(spec, os.environ)
         problems += _executable_problems(spec.executable) if scheduler.runs_here else []
     return problems
+
+
+def _paths(given: object) -> list[str]:
+    """The paths in a list; what is none is told by `resolve`."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        return []
+    return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
 
 
 def _input_problems(work_dir: str, given: str) -> list[str]:
@@ -178,6 +186,22 @@ def _input_problems(work_dir: str, given: str) -> list[str]:
     return []
 
 
+def _output_problems(work_dir: str, given: str) -> list[str]:
+    """A place in which no program can leave a file."""
+    try:
+        os.stat(os.path.join(work_dir, os.path.expanduser(given)))
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return [f"expected output {_short(given)} cannot be written: {error.strerror}"]
+    except ValueError:  # a NUL byte, or half a character, of which `resolve` tells
+        pass
+    return []
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:60]}…{text[-15:]}")
+
+
 def _work_dir_problems(work_dir: object) -> list[str]:
     if not isinstance(work_dir, str):
         return [f"work_dir must be a path, not {type(work_dir).__name__}"]
@@ -186,7 +210,10 @@ def _work_dir_problems(work_dir: object) -> list[str]:
     if "\0" in work_dir:
         return ["work_dir has a NUL byte, which no program can be given"]
     folder = Path(work_dir)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        return [f"work_dir {_short(work_dir)} cannot be made: {error.strerror}"]
     if not there.is_dir():
         return [f"work_dir {folder}: {there} is not a folder"]
     if not os.access(there, os.W_OK | os.X_OK):

@@ -12,7 +12,7 @@ from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command
 from hpc_prefect.job.identity import digest, job_key, job_tag
-from hpc_prefect.job.script import render
+from hpc_prefect.job.script import NO_WORD, render
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.prepare import file_problems
 from hpc_prefect.schedulers import scheduler_for
@@ -27,7 +27,7 @@ class Preview:
     """A job as it would be submitted.
 
     Attributes:
-        script: the whole script.
+        script: the whole script, and then the one that it runs.
         command: the command that submits it, quoted for a shell.
         folder: the job's folder; in a run `preview` and the key are those of its campaign.
     """
@@ -62,11 +62,12 @@ def render_preview(spec: JobSpec) -> Preview:
     key = job_key(CAMPAIGN, (), digest(spec.identity()), 0)
     folder = JobFolder(LocalTransport(), f"{spec.work_dir}/{names.ROOT}/{CAMPAIGN}/{key}-1")
     ticket = folder.ticket(job_tag(key, 1))
-    script = render(spec, folder.path, scheduler.preamble(spec, ticket))
+    script = render(spec, folder.path, scheduler.preamble(spec, ticket), NO_WORD)
+    text = f"{script.outer}\n# ===== {folder.file(names.PROGRAM)}\n{script.inner}"
     dialogue = scheduler.submit(spec, ticket)
     command = next(dialogue)
     dialogue.close()
-    return Preview(script, _shell_line(command), folder.path)
+    return Preview(text, _shell_line(command), folder.path)
 
 
 def _shell_line(command: Command) -> str:

@@ -197,6 +197,16 @@ ENDINGS = (
         act="requeue",
         runs=2,
     ),
+    # Its first run ends with 0, but that is not its end.
+    Ending(
+        name="requeues-itself",
+        program='[ "$(grep -c requeues-itself runs)" = 2 ] || { sh -c "$AGAIN"; exit 0; }; exit 3',
+        reason=Reason.PROGRAM_FAILED,
+        code=3,
+        needs="requeues itself",
+        act="let_go",
+        runs=2,
+    ),
 )
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -109,6 +110,9 @@ class Place:
         """The ids of all jobs that wait or run."""
         raise NotImplementedError
 
+    def let_go(self, job_id: str) -> None:
+        """Release a job that requeued itself, where it is held then."""
+
 
 _ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
 
@@ -158,7 +162,7 @@ class Slurm(Place):
     KNOWN = frozenset(
         {
             *("memory", "rejected", "never", "dependency", "held", "waits"),
-            *("node failure", "preempted", "requeued"),
+            *("node failure", "preempted", "requeued", "requeues itself"),
         }
     )
 
@@ -179,6 +183,10 @@ class Slurm(Place):
             "node failure": {"slurm": on_n4 | {"requeue": "no"}},
             "preempted": {"queue_cpu": "preemptible", "slurm": {"directives": ["--nodelist=n3"]}},
             "requeued": {"slurm": {"requeue": "yes"}},
+            "requeues itself": {
+                "slurm": {"requeue": "yes"},
+                "environment": {"AGAIN": "scontrol requeue $SLURM_JOB_ID"},
+            },
         }
         return cls(
             name=name,
@@ -223,14 +231,17 @@ class Rehearsed(Place):
 class PBS(Rehearsed):
     """The rehearsal PBS: the answers of a recorded one, about real processes."""
 
-    KNOWN = frozenset({"memory", "rejected", "never", "dependency", "held", "waits"})
+    KNOWN = frozenset(
+        {"memory", "rejected", "never", "dependency", "held", "waits", "requeues itself"}
+    )
 
     @classmethod
     def at(cls, folder: Path, name: str, **options: Any) -> PBS:
         """`options`: of the profile's `pbs`; with a table for status the site's own `qstat`."""
         commands, state = folder / "bin", folder / "state"
         table = options.get("status_dialect") == "table"
-        pbs.install(commands, state, ncpus=64, qstat="table" if table else "openpbs")
+        site = "table" if table else "openpbs"
+        pbs.install(commands, state, ncpus=64, qstat=site, operator=True)  # type: ignore[arg-type]
         environ = {"PATH": f"{commands}:{os.environ['PATH']}"}
         later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
         waits = {"pbs": {"directives": [f"-a {later}"]}}
@@ -246,6 +257,11 @@ class PBS(Rehearsed):
                 "rejected": {"queue_cpu": "nosuch"},
                 "never": {},
                 "dependency": {"pbs": {"directives": [f"-W depend=afterok:{failed}"]}},
+                "requeues itself": {
+                    "pbs": {"requeue": "yes"},
+                    # A login profile may set PATH anew.
+                    "environment": {"AGAIN": f"{commands}/qrerun $PBS_JOBID"},
+                },
                 "held": waits,
                 "waits": waits,
             },
@@ -272,7 +288,10 @@ class PJM(Rehearsed):
     """The rehearsal PJM: the answers of the manuals and of Fugaku, about real processes."""
 
     KNOWN = frozenset(
-        {"memory", "rejected", "held", "waits", "node failure", "requeued", "preempted"}
+        {
+            *("memory", "rejected", "held", "waits", "node failure", "requeued", "preempted"),
+            "requeues itself",
+        }
     )
 
     @classmethod
@@ -293,6 +312,10 @@ class PJM(Rehearsed):
                 "waits": waits,
                 "node failure": {"pjm": {"requeue": "no"}},
                 "requeued": {"pjm": {"requeue": "yes"}},
+                "requeues itself": {
+                    "pjm": {"requeue": "yes"},
+                    "environment": {"AGAIN": "pjhold $PJM_JOBID"},
+                },
                 "preempted": {"queue_cpu": "spot", "launcher": "env {command}"},
             },
             executions={"preempted": {"num_nodes": 300, "launch": "mpi"}},  # of 384
@@ -317,6 +340,13 @@ class PJM(Rehearsed):
 
     def requeue(self, job_id: str) -> None:
         self.fail_node(job_id)
+
+    def let_go(self, job_id: str) -> None:
+        end = time.monotonic() + 120
+        while "HLD" not in self.run("pjstat", "--choose", "st", "--filter", f"jid={job_id}"):
+            assert time.monotonic() < end, "it is not held"
+            time.sleep(0.1)
+        self.run("pjrls", job_id)
 
     def preempt(self, job_id: str) -> None:
         """A job with precedence that wants nodes of it."""

@@ -173,6 +173,7 @@ async def test_a_cancellation_that_a_dead_run_left_is_finished_and_then_the_job_
     flag = rig.folder / "flag"
     request = rig.request(rig.spec(f"[ -e {flag} ] || {FOREVER}"))
     job_id = await leave_cancelled(request)
+    await until(rig.runs, "the start of the program")
     flag.touch()
     result = await rig.run(request)
     assert (result.state, result.attempt) == ("succeeded", 2)

@@ -333,9 +333,11 @@ async def test_while_the_scheduler_does_not_answer_nothing_more_is_submitted(rig
 
 
 async def test_an_intent_without_id_of_a_dead_run_is_looked_for_before_it_is_submitted(rig):
-    told = Told()
-    request = rig.request(rig.spec(), listener=told)
+    gate, told = rig.folder / "gate", Told()
+    spec = rig.spec(f"until [ -e {gate} ]; do sleep 0.05; done")
+    request = rig.request(spec, listener=told)
     await rig.abandon(request, "submitted as")
+    gate.touch()
     journal = rig.attempt() / "journal.jsonl"
     journal.write_bytes(journal.read_bytes().split(b"\n")[0] + b"\n")  # only the intent
     assert rig.events() == ["intent"]

@@ -253,3 +253,73 @@ async def test_a_job_that_can_never_run_is_a_verdict_and_leaves_the_queue(rig, c
         assert "PartitionNodeLimit" in result.verdict.summary
         await until(lambda: result.job_id not in rig.active(), "its leaving the queue")
     assert rig.runs() == []
+
+
+# --- what a program leaves in the place of the files that are read
+
+
+@pytest.mark.parametrize("name", ["exit", "start", "cancel", "stdout", "stderr", "scheduler.out"])
+@pytest.mark.parametrize(
+    "change", ["mkfifo {0}", "mkdir {0}", "ln -s /dev/zero {0}", "ln -s /etc/passwd {0}"]
+)
+async def test_what_stands_in_the_place_of_a_file_ends_that_job_and_holds_up_no_other(
+    rig, name, change
+):
+    path = rig.attempt(key="bad") / name
+    connection = rig.connection()
+    bad = rig.spec(f"rm -f {path}; {change.format(path)}; exit 0", name="bad")
+    good = rig.spec(program=rig.program("sleep 0.5; exit 0", "good"), name="good")
+    one, other = await asyncio.gather(
+        rig.run(rig.request(bad, "bad"), connection),
+        rig.run(rig.request(good, "good"), connection),
+    )
+    assert other.succeeded
+    if name in ("exit", "start"):
+        # A start that was read before needs no second look.
+        assert one.verdict.reason is Reason.OUTPUT_LOST or (name == "start" and one.succeeded)
+        assert one.succeeded or path.name in one.verdict.summary
+    else:
+        assert one.succeeded
+
+
+async def test_a_record_that_a_program_floods_is_no_success(rig):
+    path = rig.attempt() / "exit"
+    spec = rig.spec(f"head -c 3000000 /dev/zero >> {path}; exit 0")
+    result = await rig.run(rig.request(spec))
+    assert result.verdict.reason is Reason.OUTPUT_LOST
+    assert "holds more than any record" in result.verdict.summary
+
+
+async def test_a_clean_record_that_the_program_writes_is_no_success(rig):
+    folder = rig.attempt()
+    spec = rig.spec(
+        f"""token=$(sed 's/.*"token":"\\([^"]*\\)".*/\\1/' {folder}/start)
+printf '{{"token":"%s","code":0,"phase":"program","signals":"","oom":0,"time":1}}\\n' "$token" \
+>> {folder}/exit
+sleep 0.5; exit 9"""
+    )
+    result = await rig.run(rig.request(spec))
+    assert (result.verdict.reason, result.exit_code) == (Reason.PROGRAM_FAILED, 9)
+
+
+# --- where the scheduler may start the job again
+
+
+async def test_a_success_of_a_job_that_may_be_requeued_needs_the_schedulers_word_and_closes_it(rig):
+    def runs_on(answer):
+        return {
+            id_: dataclasses.replace(seen, state=JobState.RUNNING, cause=None)
+            for id_, seen in answer.items()
+        }
+
+    rig.options["requeue"] = "yes"
+    scheduler = Answering(runs_on)
+    with rig.under_way(rig.request(rig.spec("exit 0")), rig.connection(scheduler)) as (_, task):
+        exits = rig.attempt() / "exit"
+        await until(lambda: exits.exists() and exits.read_bytes(), "the record")
+        asked = scheduler.asked
+        await until(lambda: scheduler.asked >= asked + 3 or task.done(), "three questions")
+        assert not task.done(), task
+        scheduler.twist = None
+        assert (await task).succeeded
+    assert (rig.attempt() / "guard").readlink().name == "closed"

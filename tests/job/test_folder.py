@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 from hpc_prefect.job.folder import (
     ExitRecord,
     journal_line,
-    read_exits,
     read_journal,
     read_starts,
     record_text,
+    word_digest,
 )
+from hpc_prefect.job.folder import read_exits as read_exits_by
+
+WORDS = {word_digest("w")}
+
+
+def read_exits(data: bytes | None) -> tuple[ExitRecord, ...]:
+    return read_exits_by(data, WORDS)
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
@@ -82,7 +90,7 @@ def test_a_line_torn_by_a_crash_does_not_hide_what_the_next_claimant_writes() ->
 
 
 RECORD = (
-    b'{"token":"1.2","phase":"program","signals":"TERM USR1","detail":"",'
+    b'{"token":"1.2","word":"w","phase":"program","signals":"TERM USR1","detail":"",'
     b'"code":3,"oom":1,"cpu":150,"time":9.5}'
 )
 
@@ -101,6 +109,17 @@ def test_an_exit_record_counts_from_its_newline_on() -> None:
 def test_an_exit_record_is_clean_only_without_any_blemish(change: dict[str, Any]) -> None:
     assert ExitRecord(token="1", code=0).clean
     assert not ExitRecord(**{"token": "1", "code": 0} | change).clean
+
+
+@pytest.mark.parametrize("word", [b'"word":"v",', b'"word":["w"],', b'"word":null,', b""])
+def test_an_exit_record_without_the_word_of_its_script_does_not_count(word: bytes) -> None:
+    assert read_exits(RECORD.replace(b'"word":"w",', word) + b"\n") == ()
+
+
+def test_the_words_of_all_scripts_that_were_handed_over_count() -> None:
+    data = journal_line(1, "intent", word_sha256="a") + journal_line(2, "intent", word_sha256="b")
+    assert read_journal(data).words == {"a", "b"}
+    assert not read_exits_by(RECORD + b"\n", read_journal(journal_line(1, "intent")).words)
 
 
 def test_a_journal_tells_the_whole_story() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,85 +17,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpc_prefect.job.folder import ExitRecord, read_exits, read_starts
-from hpc_prefect.job.script import Preamble, quote, render, secrets_text
-from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from hpc_prefect.job.folder import read_starts
+from hpc_prefect.job.script import quote, secrets_text
+from hpc_prefect.job.spec import Resources
 
-PREAMBLE = Preamble(directives=("#PBS -q debug",), id_expression='"$JOB_ID"')
+from .bench import OUTER, PREAMBLE, Bench, read_exits
 
 #: Writes exactly what the kernel gave it: its words, a mark, its environment.
 DUMPER = f"""#!{sys.executable} -IS
 words = open("/proc/self/cmdline", "rb").read().split(b"\\0", 3)[3]
 open(1, "wb").write(words + b"\\0=====\\0" + open("/proc/self/environ", "rb").read())
 """
-
-
-class Bench:
-    """A job folder and a work_dir, in which scripts are rendered and run."""
-
-    def __init__(self, root: Path, name: str = "work") -> None:
-        self.work_dir = root / name
-        self.folder = self.work_dir / ".hpc-prefect" / name
-        self.folder.mkdir(parents=True)
-        self.script = root / "script.sh"
-
-    def write(self, program: str = "/bin/true", *arguments: str, **changes: Any) -> str:
-        """Render a script; `changes` are fields of Site, Executable, Resources or JobSpec."""
-        preamble = changes.pop("preamble", PREAMBLE)
-        site = {key[5:]: changes.pop(key) for key in list(changes) if key.startswith("site_")}
-        own = {key[4:]: changes.pop(key) for key in list(changes) if key.startswith("exe_")}
-        spec = JobSpec(
-            name="n",
-            command_name="c",
-            executable=Executable(path=program, **own),
-            site=Site(scheduler="local", **site),
-            resources=changes.pop("resources", Resources()),
-            work_dir=str(self.work_dir),
-            arguments=arguments,
-            **changes,
-        )
-        text = render(spec, str(self.folder), preamble)
-        self.script.write_bytes(text.encode("utf-8", "surrogateescape"))
-        return text
-
-    def start(self, job_id: str = "1.host") -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            ["bash", self.script],
-            env={"PATH": os.environ["PATH"], "JOB_ID": job_id},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def run(self, job_id: str = "1.host") -> int:
-        """The script's exit code. What it said is in `said`."""
-        with self.start(job_id) as process:
-            self.said = b"".join(process.communicate()).decode(errors="replace")
-            return process.returncode
-
-    def shell(self, text: str, **changes: Any) -> int:
-        """Run a script whose program is a shell with this text."""
-        self.write("/bin/sh", "-c", text, **changes)
-        return self.run()
-
-    def read(self, name: str = "stdout") -> bytes:
-        return (self.folder / name).read_bytes()
-
-    @property
-    def exit(self) -> ExitRecord:
-        """The newest exit record, which is well formed and of the newest start."""
-        data = self.read("exit")
-        assert data.endswith(b"\n")
-        for line in data.splitlines():
-            json.loads(line)
-        record = read_exits(data)[-1]
-        assert record.token == read_starts(self.read("start"))[-1].token
-        return record
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
 
 
 # --- byte for byte
@@ -237,9 +169,31 @@ def test_a_program_that_succeeded_is_not_started_again(bench: Bench) -> None:
     assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("restarts", "codes"), [("0", [0, 0]), ("1", [0, 0, 0]), ("2", [0, 0, 0, 0]), ("", [0, 0, 0])]
+)
+def test_where_the_scheduler_may_requeue_a_job_each_start_that_it_counts_runs_the_program(
+    bench: Bench, restarts: str, codes: list[int]
+) -> None:
+    """Its caller was not told of a success, before the scheduler itself said so."""
+    preamble = dataclasses.replace(PREAMBLE, restarts=restarts)
+    bench.write("/bin/echo", "ran", preamble=preamble, site_options={"requeue": "yes"})
+    assert [bench.run() for _ in codes] == codes
+    assert bench.read().count(b"ran") == (int(restarts) + 1 if restarts else len(codes))
+
+
+def test_what_has_been_told_as_a_success_is_not_requeued(bench: Bench) -> None:
+    bench.write("/bin/echo", "ran", site_options={"requeue": "yes"})
+    assert bench.run() == 0
+    (bench.folder / "guard").unlink()
+    (bench.folder / "guard").symlink_to("closed")
+    assert bench.run() == 117
+    assert bench.read() == b"ran\n"
+
+
 def test_a_program_that_ended_with_0_after_a_signal_starts_again(bench: Bench) -> None:
     """That was no success by the record alone: it may have been requeued by that signal."""
-    bench.write("/bin/sh", "-c", "echo ran; kill -TERM $PPID")
+    bench.write("/bin/sh", "-c", f"echo ran; kill -TERM {OUTER}")
     assert [bench.run(), bench.run()] == [0, 0]
     assert bench.read() == b"ran\nran\n"
 
@@ -250,28 +204,36 @@ def test_another_id_ends_with_117_is_noted_and_does_not_start_the_program(bench:
     assert bench.read("duplicates") == b"8.a\n9.a\n"
     assert bench.read() == b"hello\n"
     assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
-    assert "another job of this attempt holds" in bench.said
+    assert "is held by another job of this attempt; the program was not started" in bench.said
 
 
 def test_a_script_without_an_id_is_guarded_by_nothing_and_so_does_not_start(bench: Bench) -> None:
     bench.write("/bin/echo", "hello")
-    assert bench.run("") == 117
+    assert bench.run("") == 118
     assert not (bench.folder / "stdout").exists()
 
 
 def test_a_job_folder_that_the_node_cannot_write_is_told_apart(bench: Bench) -> None:
     bench.write("/bin/echo", "hello")
-    bench.folder.rename(bench.folder.with_name("elsewhere"))
-    assert bench.run() == 118
-    assert f"{bench.folder} cannot be written here; the program was not started" in bench.said
+    there, copy = bench.folder, bench.work_dir / "copy.sh"
+    copy.write_bytes(bench.script.read_bytes())  # as a scheduler keeps one
+    there.rename(there.with_name("elsewhere"))
+    assert bench.run("1.host", "bash", "-p", script=copy) == 118
+    assert f"{bench.folder} cannot be written here (ln: " in bench.said
 
 
 def test_a_program_whose_start_cannot_be_recorded_is_not_started(bench: Bench) -> None:
     bench.write("/bin/echo", "hello")
-    (bench.folder / "start").symlink_to("/dev/full")
-    assert bench.run() == 118
-    assert f"{bench.folder} has no room for a record" in bench.said
-    assert not (bench.folder / "stdout").exists()
+    for size in (0, 5, 20):  # of the first file, the second, and amid its line
+        assert bench.run(preexec_fn=lambda size=size: _files_of(size)) == 118
+        assert f"{bench.folder} cannot take a record" in bench.said
+        assert not (bench.folder / "stdout").exists()
+
+
+def _files_of(size: int) -> None:
+    """No file may grow beyond it, and whoever tries is told, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def test_of_twenty_copies_started_at_once_exactly_one_runs_the_program(bench: Bench) -> None:
@@ -330,7 +292,7 @@ def test_the_cpu_time_of_the_program_is_recorded(bench: Bench) -> None:
         ({"site_modules": ("no-such-module",)}, 127),
         ({"exe_modules": ("x",), "site_setup": ("module() { return 4; }",)}, 4),
         ({"site_setup": ("exit 5",)}, 5),
-        ({"exe_setup": ("exit 0",)}, 0),
+        ({"exe_setup": ("(exit 6) || exit",)}, 6),
         ({"site_setup": ("set -e", "false")}, 1),
         ({"site_setup": ("set -u", ": $no_such_variable")}, 1),
         ({"secret_names": ("GONE",)}, 1),
@@ -393,7 +355,7 @@ def test_a_signal_to_the_script_alone_is_noted_and_the_program_ends_with_its_own
 def test_a_signal_in_the_moment_of_the_programs_end_loses_no_exit_code(
     bench: Bench, code: int, setup: tuple[str, ...]
 ) -> None:
-    bench.write("/bin/sh", "-c", f"kill -TERM $PPID; exit {code}", site_setup=setup)
+    bench.write("/bin/sh", "-c", f"kill -TERM {OUTER}; exit {code}", site_setup=setup)
     for _ in range(15):
         assert bench.run() == code
         assert (bench.exit.code, bench.exit.signals) == (code, ("TERM",))
@@ -410,8 +372,10 @@ def test_the_tear_down_is_run_and_changes_nothing_of_the_exit_code(
 
 
 def test_the_records_are_sound_in_a_place_that_writes_a_decimal_comma(bench: Bench) -> None:
-    comma = ("unset EPOCHREALTIME", "EPOCHREALTIME=1700000000,25")
-    bench.shell("exit 0", site_setup=comma)
+    bench.write()
+    text = bench.script.read_text()
+    bench.script.write_text(text.replace("${EPOCHREALTIME:-", "${THERE:-"))
+    assert bench.run(env={"THERE": "1700000000,25"}) == 0
     assert bench.exit.time == 1700000000.25
 
 
@@ -472,11 +436,10 @@ def test_a_secret_is_read_removed_and_nowhere_in_the_script_even_without_path(be
 
 
 def test_a_login_shell_and_the_directives_stand_at_the_top(bench: Bench) -> None:
-    assert bench.write().splitlines()[:2] == ["#!/bin/bash", "#PBS -q debug"]
-    assert bench.write(site_login_shell=True).splitlines()[:2] == [
-        "#!/bin/bash -l",
-        "#PBS -q debug",
-    ]
+    for login, line in ((False, "  /bin/bash "), (True, "  /bin/bash -l ")):
+        lines = bench.write(site_login_shell=login).splitlines()
+        assert lines[:2] == ["#!/bin/bash -p", "#PBS -q debug"]
+        assert any(each.startswith(f'{line}"$_hp_dir') for each in lines)
 
 
 @pytest.mark.parametrize("template", ["run -n {ranks}", "run -n {ranks} {command}"])

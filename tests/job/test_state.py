@@ -79,6 +79,67 @@ def test_a_blemish_that_the_scheduler_does_not_confirm_is_a_success() -> None:
     assert reason(record(), cancel="user", observation=seen(exit_code=0)) is Reason.SUCCEEDED
 
 
+# --- where the scheduler may start the job again by itself
+
+
+def test_a_clean_record_of_a_job_that_may_be_requeued_waits_for_the_schedulers_word() -> None:
+    for state in (JobState.RUNNING, JobState.ENDING, JobState.QUEUED, JobState.HELD):
+        assert reason(record(), may_requeue=True, observation=seen(state)) is None
+    ended = seen(cause=Reason.SUCCEEDED, exit_code=0)
+    assert reason(record(), may_requeue=True, observation=ended) is Reason.SUCCEEDED
+    assert reason(record(), may_requeue=True) is None
+
+
+def test_of_a_job_that_was_requeued_only_the_record_of_its_last_start_counts() -> None:
+    again = dataclasses.replace(START, token="t2")
+    facts = {"starts": (START, again), "may_requeue": True}
+    ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=3)
+    assert reason(record(), **facts, observation=seen(JobState.RUNNING)) is None
+    failed = record(3, token="t2")
+    assert reason(record(), failed, **facts, observation=ended) is Reason.PROGRAM_FAILED
+
+
+def test_a_clean_record_tells_alone_once_the_scheduler_does_not_know_the_job_any_more() -> None:
+    gone = {"may_requeue": True, "record_for": 1000.0}
+    assert reason(record(), **gone, absent_for=PATIENCE.absent) is Reason.SUCCEEDED
+    assert reason(record(), **gone, silent_for=1000.0) is Reason.SUCCEEDED
+    queued = seen(JobState.QUEUED)
+    assert reason(record(), **gone, observation=queued) is None, "it runs again"
+
+
+# --- a program that never began, or whose code nobody told
+
+
+@pytest.mark.parametrize(
+    "facts", [{"exit_code": 0}, {"exit_code": 9}, {"signal": "SIGKILL"}], ids=str
+)
+def test_a_job_that_ends_without_a_start_is_no_programs_failure(facts: dict[str, Any]) -> None:
+    """Such as one whose login profile exits, where the scheduler begins with a login shell."""
+    ended = seen(cause=Reason.PROGRAM_FAILED if facts.get("exit_code") else None, **facts)
+    assert judge(starts=(), observation=ended, ended_for=1.0) is None
+    verdict = judge(starts=(), observation=ended, ended_for=PATIENCE.record)
+    assert verdict is not None
+    assert verdict.reason is Reason.SETUP_FAILED
+    assert "never began: a login profile that ends the shell" in verdict.summary
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_program_whose_code_was_not_told_is_no_success(code: int) -> None:
+    verdict = judge(record(code, phase="untold"), observation=seen(exit_code=code or 1))
+    assert verdict is not None
+    assert verdict.reason is Reason.SETUP_FAILED
+    assert "before it told how the program ended" in verdict.summary
+
+
+def test_what_stands_in_the_place_of_a_record_is_told() -> None:
+    facts = {"spoiled": "exit is a FIFO", "ended_for": PATIENCE.record}
+    for code in (0, 118):
+        verdict = judge(observation=seen(exit_code=code), **facts)
+        assert verdict is not None
+        assert verdict.reason is Reason.OUTPUT_LOST
+        assert verdict.summary.endswith(": exit is a FIFO")
+
+
 # --- the scheduler's word
 
 WHY = [r for r in Reason if r not in (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)]
@@ -168,7 +229,7 @@ def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
     verdict = judge(starts=(), observation=seen(exit_code=118), ended_for=PATIENCE.record)
     assert verdict is not None
     assert verdict.reason is Reason.FOLDER_NOT_WRITABLE
-    assert verdict.summary == "the job folder cannot be written on the node"
+    assert verdict.summary == "the job folder cannot be used on the node"
 
 
 def test_a_failure_of_which_the_scheduler_may_tell_more_is_waited_for_a_moment() -> None:
@@ -192,8 +253,18 @@ RECORDS = [
         "ended by SIGTERM after it received SIGTERM",
     ),
     (record(137, oom=1), Reason.OUT_OF_MEMORY, "the kernel killed a process of the job"),
-    (record(5, phase="setup"), Reason.SETUP_FAILED, "set-up ended with exit code 5"),
-    (record(0, phase="setup"), Reason.SETUP_FAILED, "set-up ended with exit code 0"),
+    (
+        record(5, phase="setup"),
+        Reason.SETUP_FAILED,
+        "a login profile, a module or a set-up line ended with exit code 5 before the program"
+        " began",
+    ),
+    (
+        record(0, phase="setup"),
+        Reason.SETUP_FAILED,
+        "a login profile, a module or a set-up line ended with exit code 0 before the program"
+        " began",
+    ),
     (
         record(127, phase="missing"),
         Reason.EXECUTABLE_MISSING,

@@ -12,7 +12,7 @@ from world import FATES, LONG, Fate, Life, World
 from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.folder import read_exits, read_journal
+from hpc_prefect.job.folder import read_exits, read_journal, word_digest
 from hpc_prefect.job.result import JobResult
 
 #: How far a journal is: nothing of it may be taken back.
@@ -87,7 +87,8 @@ class Submissions(RuleBasedStateMachine):
             assert run is None
         else:
             assert reason is Reason.LOST, result.verdict
-            assert not read_exits(self.world.read(f"{folder}/{names.EXIT}"))
+            words = {word_digest(self.world.word(folder))}
+            assert not read_exits(self.world.read(f"{folder}/{names.EXIT}"), words)
         before = self.told.setdefault(folder, result)
         assert before.verdict.reason in (reason, Reason.LOST), (before, result)
         self.told[folder] = result

@@ -24,7 +24,7 @@ from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.folder import read_exits, read_starts
+from hpc_prefect.job.folder import read_exits, read_starts, word_digest
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import GUARD_CODE, Preamble
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
@@ -150,7 +150,8 @@ class World:
             self.append(f"{job.folder}/{names.DUPLICATES}", f"{job.id}\n".encode())
             self._ends(job, GUARD_CODE)
             return
-        exits = read_exits(self.read(f"{job.folder}/{names.EXIT}"))
+        word = self.word(job.folder)
+        exits = read_exits(self.read(f"{job.folder}/{names.EXIT}"), {word_digest(word)})
         starts = read_starts(self.read(f"{job.folder}/{names.START}"))
         if any(record.clean for record in exits):
             self._ends(job, 0)
@@ -174,12 +175,17 @@ class World:
 
         def ends() -> None:
             run.ended = True
-            record = {"token": token, "code": run.code, "phase": "program", "time": self.now}
+            word = self.word(job.folder)
+            record = {"token": token, "word": word, "code": run.code, "time": self.now}
             self.append(f"{job.folder}/{names.EXIT}", json.dumps(record).encode() + b"\n")
             if job.state is not JobState.ENDED:
                 self._ends(job, run.code)
 
         self.later(job.fate.seconds, ends)
+
+    def word(self, folder: str) -> str:
+        """The one that the script in the folder ends its record with."""
+        return (self.read(f"{folder}/{names.SCRIPT}") or b"").decode().split()[-1]
 
     def _ends(self, job: Job, code: int) -> None:
         job.state, job.ended_with = JobState.ENDED, code
@@ -262,6 +268,10 @@ class Machine:
     def status(self, path: str) -> FileStatus | None:
         found = self._do(lambda: self.world.files.get(path))
         return found and FileStatus(len(found[0]), found[1])
+
+    def stamp(self, path: str) -> list[int] | None:
+        found = self._do(lambda: self.world.files.get(path))
+        return found and [0, 0, len(found[0]), int(found[1] * 1000)]
 
     def read_link(self, path: str) -> str | None:
         return self._do(lambda: self.world.links.get(path))  # type: ignore[no-any-return]

@@ -39,8 +39,14 @@ def spec(
     )
 
 
+#: What every job has that the profile does not allow to be started again.
+ONCE = "#PBS -r n"
+
+
 def directives(*given: Any, **changes: Any) -> list[str]:
-    return list(PBS.preamble(spec(*given, **changes), TICKET).directives)
+    """All but `ONCE`."""
+    lines = PBS.preamble(spec(*given, **changes), TICKET).directives
+    return [line for line in lines if line != ONCE]
 
 
 def table(*rows: str) -> Reply:

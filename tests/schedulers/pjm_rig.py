@@ -46,9 +46,14 @@ def spec(
     )
 
 
+#: What every job has that the profile does not allow to be started again.
+ONCE = "--norestart"
+
+
 def directives(*given: Any, **changes: Any) -> list[str]:
+    """All but `ONCE`."""
     lines = PJM.preamble(spec(*given, **changes), TICKET).directives
-    return [line.removeprefix("#PJM ") for line in lines]
+    return [line.removeprefix("#PJM ") for line in lines if line != f"#PJM {ONCE}"]
 
 
 def table(*rows: tuple[str, ...]) -> Reply:

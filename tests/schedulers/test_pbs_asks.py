@@ -14,6 +14,7 @@ from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.pbs import PBSScheduler
 
 from .pbs_rig import (
+    ONCE,
     PBS,
     TICKET,
     directives,
@@ -106,15 +107,16 @@ def test_the_old_style_asks_for_nodes_and_their_cores() -> None:
     assert directives(old)[0] == "#PBS -l nodes=2:ppn=32"
 
 
-@pytest.mark.parametrize(("requeue", "line"), [("yes", "#PBS -r y"), ("no", "#PBS -r n")])
-def test_a_profile_says_whether_a_job_may_be_started_again(requeue: str, line: str) -> None:
-    assert directives({"requeue": requeue})[-1] == line
-    assert not any("-r" in each for each in directives({"requeue": "site"}))
+def test_a_profile_says_whether_a_job_may_be_started_again() -> None:
+    """Retries are ours."""
+    assert directives({"requeue": "yes"})[-1] == "#PBS -r y"
+    for options in ({}, {"requeue": "no"}):
+        assert f"{ONCE}" in PBS.preamble(spec(options), TICKET).directives
 
 
 def test_a_job_with_secrets_is_not_started_again() -> None:
     """It has read and removed them."""
-    assert directives(secret_names=("TOKEN",))[-1] == "#PBS -r n"
+    assert "#PBS -r y" not in directives({"requeue": "yes"}, secret_names=("TOKEN",))
     assert PBS.problems(spec({"requeue": "yes"}, secret_names=("TOKEN",))) == [
         "pbs.requeue is 'yes', but the job has secrets: a job reads its secrets"
         " once, so a requeued one would have none; choose 'no', or use retries"

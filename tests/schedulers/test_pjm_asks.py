@@ -13,6 +13,7 @@ from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.pjm import PJMScheduler
 
 from .pjm_rig import (
+    ONCE,
     PJM,
     PLAIN,
     SECRETS,
@@ -127,15 +128,16 @@ def test_further_items_volumes_and_directives_follow() -> None:
     assert PJM.problems(spec(options)) == []
 
 
-@pytest.mark.parametrize(("requeue", "line"), [("yes", "--restart"), ("no", "--norestart")])
-def test_a_profile_says_whether_a_job_may_be_started_again(requeue: str, line: str) -> None:
-    assert directives({"requeue": requeue})[-1] == line
-    assert not any("restart" in each for each in directives({"requeue": "site"}))
+def test_a_profile_says_whether_a_job_may_be_started_again() -> None:
+    """Retries are ours."""
+    assert directives({"requeue": "yes"})[-1] == "--restart"
+    for options in ({}, {"requeue": "no"}):
+        assert f"#PJM {ONCE}" in PJM.preamble(spec(options), TICKET).directives
 
 
 def test_a_job_with_secrets_is_not_started_again() -> None:
     """It has read and removed them."""
-    assert directives(secret_names=("TOKEN",))[-1] == "--norestart"
+    assert "--restart" not in directives({"requeue": "yes"}, secret_names=("TOKEN",))
     assert PJM.problems(spec({"requeue": "yes"}, secret_names=("TOKEN",))) == [SECRETS]
 
 
@@ -386,5 +388,7 @@ def test_no_value_can_bring_a_line_or_an_option_of_its_own(
     free = len(options.get("directives", ()))
     lines = PJM.preamble(job, TICKET).directives
     assert all(line.startswith("#PJM -") and len(line.splitlines()) == 1 for line in lines)
-    for line in lines[: len(lines) - free]:
+    ours = lines[: len(lines) - free]
+    assert ours[-1] == f"#PJM {ONCE}"
+    for line in ours[:-1]:
         assert len(shlex.split(line.removeprefix("#PJM "))) == 2  # an option and its value

@@ -20,14 +20,17 @@ from hpc_prefect.schedulers.slurm import SlurmScheduler
 
 from .slurm_rig import SLURM, TICKET, recorded, spec, submission
 
-ALWAYS = ["--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8", "--time=0-01:30:00"]
+ALWAYS = [
+    *("--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8", "--time=0-01:30:00"),
+    "--no-requeue",  # retries are ours
+]
 
 
 def directives(*given: Any, **changes: Any) -> list[str]:
-    """The options in the script after those that every job has."""
+    """The options in the script but those that every job has."""
     lines = SLURM.preamble(spec(*given, **changes), TICKET).directives
     assert all(line.startswith("#SBATCH --") for line in lines)
-    return [line.removeprefix("#SBATCH ") for line in lines][len(ALWAYS) :]
+    return [line.removeprefix("#SBATCH ") for line in lines if line[8:] not in ALWAYS]
 
 
 # --- what is asked for
@@ -89,7 +92,6 @@ def test_gpus_are_asked_for_as_the_site_wants_it(options: dict[str, Any], line: 
         ({"exclusive": True}, "--exclusive"),
         ({"qpu": ["a", "b"], "site_qpus": ["b", "c", "a"]}, "--qpu=a,b"),
         ({"requeue": "yes"}, "--requeue"),
-        ({"requeue": "no"}, "--no-requeue"),
         ({"directives": ["--licenses=fluent"]}, "--licenses=fluent"),
     ],
 )
@@ -105,7 +107,7 @@ def test_queue_and_project_are_partition_and_account() -> None:
 
 
 def test_a_job_with_secrets_is_never_requeued() -> None:
-    assert directives(secret_names=("TOKEN",)) == ["--no-requeue"]
+    assert directives({"requeue": "yes"}, secret_names=("TOKEN",)) == []
     asked = spec({"requeue": "yes"}, secret_names=("TOKEN",))
     assert SLURM.problems(asked) == [
         "slurm.requeue is 'yes', but the job has secrets: a job reads its secrets"

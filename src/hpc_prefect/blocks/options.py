@@ -160,9 +160,9 @@ class SlurmOptions(StrictModel):
     site_qpus: list[str] = Field(default_factory=list)
     """The quantum resources that the site has. `qpu` must be among them, because the plug-in says
     nothing about a name that it does not know, and the job would run without a QPU."""
-    requeue: Literal["site", "yes", "no"] = "site"
-    """Whether Slurm starts the job again after a node failure or a preemption; `site`: as the site
-    has it. With secrets always no, because a job reads its secrets once."""
+    requeue: Literal["no", "yes"] = "no"
+    """Whether Slurm may start the job again by itself, after a node failure or a preemption. A
+    success is then told only when Slurm says so itself. Not with secrets: a job reads them once."""
     accounting: bool = True
     """Ask `sacct` about jobs that the queue no longer lists; false where a site has no accounting,
     to spare one command a question."""
@@ -192,9 +192,9 @@ class PBSOptions(StrictModel):
     place: str = ""
     """Placement (`-l place=`), such as `scatter`: each chunk on a node of its own. Empty: as the
     site has it, which may put several chunks on one node."""
-    requeue: Literal["site", "yes", "no"] = "site"
-    """Whether PBS starts the job again after a node failure; `site`: as the site has it. With
-    secrets always no, because a job reads its secrets once."""
+    requeue: Literal["no", "yes"] = "no"
+    """Whether PBS may start the job again by itself, after a node failure. A success is then told
+    only when PBS says so itself. Not with secrets: a job reads them once."""
     status_dialect: Literal["json", "text", "table"] = "json"
     """What `qstat` answers: JSON (and text where that cannot be read), the full text records, or
     only a site's own table."""
@@ -233,9 +233,9 @@ class PJMOptions(StrictModel):
     that of `work_dir`, and those of the program and its data."""
     llio: list[str] = Field(default_factory=list)
     """Items of `--llio`, such as `localtmp-size=30Gi`."""
-    requeue: Literal["site", "yes", "no"] = "site"
-    """Whether PJM starts the job again after a failure of the machine (`--restart`); `site`: as the
-    site has it. With secrets always no, because a job reads its secrets once."""
+    requeue: Literal["no", "yes"] = "no"
+    """Whether PJM may start the job again by itself, after a failure of the machine (`--restart`).
+    A success is then told only when PJM says so itself. Not with secrets: a job reads them once."""
     history_days: int = Field(default=30, ge=1, le=365)
     """How many days back `pjstat -H` is asked about jobs that the queue no longer lists."""
     command_options: list[str] = Field(default_factory=list)

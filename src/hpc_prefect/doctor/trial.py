@@ -196,7 +196,8 @@ async def _shared(trial: Trial, report: Report, content: str) -> Finding:
 def _times(trial: Trial, result: JobResult, submitted: float, seen: float) -> list[Finding]:
     path = f"{result.folder}/{names.START}"
     starts = names.read_starts(trial.transport.read(path))
-    exits = names.read_exits(trial.transport.read(f"{result.folder}/{names.EXIT}"))
+    folder = JobFolder(trial.transport, result.folder)
+    exits = names.read_exits(trial.transport.read(folder.file(names.EXIT)), folder.ledger().words)
     stamp = trial.transport.status(path)
     if not starts or not exits or stamp is None:
         return [

@@ -5,9 +5,10 @@ Everything here blocks, so it is called in threads.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,14 +20,14 @@ from hpc_prefect.executor.ledger import CLOSED, JobFolder
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.folder import Ledger
+from hpc_prefect.job.folder import Ledger, word_digest
 from hpc_prefect.job.identity import job_tag
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec, Resources
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
-from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.base import Stamp, Transport
 
 
 @dataclass(kw_only=True)
@@ -38,6 +39,8 @@ class Attempt:
         job_id: the scheduler's id; empty while none is known.
         submitted_at: seconds since 1970; 0 when it is not known.
         intended: it was about to be submitted, or was; without `job_id` the outcome is in doubt.
+        words: by which an exit record is known to be its script's.
+        outputs_before: what was in the place of the expected outputs when it was handed over.
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
@@ -53,6 +56,8 @@ class Attempt:
     job_id: str = ""
     submitted_at: float = 0.0
     intended: bool = False
+    words: frozenset[str] = frozenset()
+    outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     taken_from: str = ""
     raised: str = ""
@@ -69,12 +74,13 @@ class Attempt:
         spec, scheduler = self.request.spec, self.connection.scheduler
         self.claim.check()
         ticket = self.folder.ticket(self.tag)
-        script = render(spec, self.folder.path, scheduler.preamble(spec, ticket))
+        word = secrets.token_hex(16)
+        script = render(spec, self.folder.path, scheduler.preamble(spec, ticket), word)
         self.folder.prepare(script, self.request.secrets)
         # Since it was first looked at, somebody who may write in the work_dir may have put another
         # folder in its place, and what is in it would be run as this user.
         self.folder.transport.check_folder(self.folder.path)
-        self._note_intent()
+        self._note_intent(word_digest(word))
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):
@@ -84,14 +90,19 @@ class Attempt:
             self.intended = in_doubt
         return outcome
 
-    def _note_intent(self) -> None:
+    def _note_intent(self, word: str) -> None:
         """With all that somebody else needs to take the job over without asking Prefect."""
         request = self.request
+        self.words |= {word}
+        if not self.intended:
+            self.outputs_before = self.folder.stamps(request.spec)
         self.folder.note(
             "intent",
             durable=True,
             tag=self.tag,
             attempt=self.number,
+            word_sha256=word,
+            outputs_before=self.outputs_before,
             job=request.spec.as_dict(),
             poll_interval=request.poll_interval,
             provenance=request.provenance,
@@ -232,6 +243,8 @@ def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True
+    attempt.words = ledger.words
+    attempt.outputs_before = ledger.outputs_before
     attempt.cancel = ledger.cancel
     attempt.taken_from = predecessor
 

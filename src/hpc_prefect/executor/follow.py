@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
+from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.request import Listener
 from hpc_prefect.job import folder as names
 from hpc_prefect.transports.base import Transport
+
+logger = logging.getLogger("hpc_prefect.executor")
 
 #: One log record is at most so much, and each stream gives at most one record a second: a chatty
 #: program then costs a run about 2 ms of CPU a second, and everything is in the file anyway.
@@ -38,7 +42,10 @@ class Follower:
         if size <= self.offset:
             return ""
         start = max(self.offset, size - CHUNK)
-        data = self.transport.read(self.path, start, size - start) or b""
+        try:
+            data = self.transport.read(self.path, start, size - start) or b""
+        except NotOurs:  # such as a FIFO in its place
+            return ""
         skipped = start - self.offset
         if skipped:
             # To the start of a line, or of a character when one line is longer than all this.
@@ -68,7 +75,13 @@ class Output:
     def show(self, now: float, *, last: bool = False) -> None:
         """Pass on what is new; everything when it is the `last` time."""
         for stream, follower in self._followers.items():
-            text = follower.news(now, last=last)
+            try:
+                text = follower.news(now, last=last)
+            except TransportError as error:
+                if not last:
+                    raise
+                logger.warning("what the program wrote last cannot be shown: %s", error)
+                continue
             if text:
                 self._listener.output(stream, text, follower.path)
 

@@ -183,9 +183,10 @@ class JobRun:
         """The id of a job of this attempt that was let in instead of ours; empty for none.
 
         A verdict after which the next attempt may run closes the attempt for good. LOST is none,
-        and an end that is not confirmed is none either.
+        and an end that is not confirmed is none either. After a success the script itself does not
+        start the program again, but where the scheduler may requeue the job it would.
         """
-        if verdict.succeeded:
+        if verdict.succeeded and not attempt.request.spec.may_requeue:
             return ""
         close = verdict.reason is not Reason.LOST and not self._unconfirmed
         return await self._connection.in_thread(partial(attempt.job_inside, close=close))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpc_prefect.errors import TransportError
+from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import Ledger
-from hpc_prefect.job.script import secrets_text
+from hpc_prefect.job.script import JobScript, secrets_text
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import Ticket
-from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.base import Stamp, Transport
 
 #: What the start guard points to when no job may start in this folder any more. No scheduler's id.
 CLOSED = "closed"
+#: More than the script and those who wish a job's end ever write into one file.
+MOST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +41,23 @@ class JobFolder:
             scheduler_err=self.file(names.SCHEDULER_ERR),
         )
 
-    def prepare(self, script: str, secrets: dict[str, str]) -> None:
+    def prepare(self, script: JobScript, secrets: dict[str, str]) -> None:
         """Write what the job needs before it is submitted.
 
         The records' files are made now, empty: NFS may show the absence of a name for a minute, but
         a growing file at once.
         """
-        encoded = script.encode("utf-8", "surrogateescape")
-        self.transport.write_atomic(self.file(names.SCRIPT), encoded, mode=0o700)
+        for name, text, mode in (
+            (names.PROGRAM, script.inner, 0o600),
+            (names.SCRIPT, script.outer, 0o700),
+        ):
+            encoded = text.encode("utf-8", "surrogateescape")
+            self.transport.write_atomic(self.file(name), encoded, mode=mode)
         for name in (names.EXIT, names.START, names.CANCEL):
             self.transport.append(self.file(name), b"")
         if secrets:
-            text = secrets_text(secrets).encode("utf-8", "surrogateescape")
-            self.transport.write_atomic(self.file(names.SECRETS), text, mode=0o600)
+            encoded = secrets_text(secrets).encode("utf-8", "surrogateescape")
+            self.transport.write_atomic(self.file(names.SECRETS), encoded, mode=0o600)
 
     def note(
         self, event: str, *, durable: bool = False, at: float | None = None, **facts: Any
@@ -90,7 +97,7 @@ class JobFolder:
 
     def wish(self, offset: int = 0) -> str:
         """Who asked for the job's end from outside, as far as the file says it from `offset` on."""
-        return names.read_wish(self.transport.read(self.file(names.CANCEL), offset))
+        return names.read_wish(self._written_by_others(names.CANCEL, offset, MOST))
 
     def wishes(self) -> int:
         """The size of the file of wishes."""
@@ -129,7 +136,7 @@ class JobFolder:
 
     def duplicates(self) -> list[str]:
         """Ids that the start guard turned away."""
-        data = self.transport.read(self.file(names.DUPLICATES)) or b""
+        data = self._written_by_others(names.DUPLICATES, 0, MOST)
         return sorted(set(data.decode(errors="replace").split()))
 
     def tail(self, name: str, size: int = 4096) -> str:
@@ -138,8 +145,15 @@ class JobFolder:
         if status is None or status.size == 0:
             return ""
         offset = max(0, status.size - size)
-        text = (self.transport.read(self.file(name), offset) or b"").decode(errors="replace")
+        text = self._written_by_others(name, offset, size).decode(errors="replace")
         return (text.split("\n", 1)[-1] if offset else text).rstrip()
+
+    def _written_by_others(self, name: str, offset: int, size: int) -> bytes:
+        """Bytes of a file to which others write; none where something else is in its place."""
+        try:
+            return self.transport.read(self.file(name), offset, size) or b""
+        except NotOurs:
+            return b""
 
     def scheduler_words(self, *, requeued: bool = False) -> str:
         """The ends of the files into which a scheduler, or its launcher, writes of a job's end.
@@ -152,25 +166,34 @@ class JobFolder:
         words.append(self.tail(names.SCHEDULER_STATISTICS, 256 * 1024))
         return "\n".join(words)
 
-    def missing_outputs(self, spec: JobSpec) -> tuple[str, ...]:
-        """Expected outputs that are not there, or are older than this attempt's newest start.
+    def stamps(self, spec: JobSpec) -> dict[str, Stamp | None]:
+        """What is now in the place of each expected output."""
+        return {
+            output: self.transport.stamp(_output_path(spec, output))
+            for output in spec.expected_outputs
+        }
 
-        Both times are the file server's, so clocks of nodes do not matter. A file that an earlier
-        run left is no output of this one.
+    def missing_outputs(self, spec: JobSpec, before: Mapping[str, Stamp | None]) -> tuple[str, ...]:
+        """Expected outputs that the job did not write, each with what is seen instead.
+
+        `before` is what was there when the job was handed over. Whatever was changed since was
+        written, however old it says that it is: a copy, a link, a file in a folder. What is exactly
+        as it was was not, unless a folder holds more than is looked at.
         """
-        started = self.transport.status(self.file(names.START))
         missing = []
-        for output in spec.expected_outputs:
-            status = self.transport.status(os.path.join(spec.work_dir, output))
-            if status is None or (started is not None and status.modified < started.modified):
-                missing.append(output)
+        for output, now in self.stamps(spec).items():
+            if now is None:
+                missing.append(f"{output} (it is not there)")
+            elif now == before.get(output) and not now[1]:
+                when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now[0]))
+                missing.append(f"{output} (it is as it was before the job, last changed {when})")
         return tuple(missing)
 
     def outputs(self, spec: JobSpec) -> dict[str, list[float]]:
         """Size and time of each expected output, to recognise it in a later run."""
         found = {}
         for output in spec.expected_outputs:
-            status = self.transport.status(os.path.join(spec.work_dir, output))
+            status = self.transport.status(_output_path(spec, output))
             if status is not None:
                 found[output] = [status.size, status.modified]
         return found
@@ -184,3 +207,7 @@ class JobFolder:
         self.transport.write_atomic(self.file(names.RECORD), names.record_text(record))
         self.note("verdict", durable=True, result=record["result"], outputs=self.outputs(spec))
         self.transport.remove(self.file(names.SECRETS))
+
+
+def _output_path(spec: JobSpec, output: str) -> str:
+    return os.path.join(spec.work_dir, os.path.expanduser(output))

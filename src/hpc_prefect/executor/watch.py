@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 
+from hpc_prefect.errors import NotOurs
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.follow import Output
-from hpc_prefect.executor.ledger import JobFolder
+from hpc_prefect.executor.ledger import MOST, JobFolder
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_starts
@@ -41,7 +42,7 @@ class Watch:
         self._attempt = attempt
         self._output = output
         self._cancelled_by = cancelled_by
-        self._records = _Records(attempt.folder)
+        self._records = _Records(attempt.folder, attempt.words)
         self._seen: Observation | None = None
         self._began = self._answered_at = loop.time()
         self._absent_since: float | None = None
@@ -143,6 +144,7 @@ class Watch:
             walltime=spec.resources.walltime,
             executable=spec.executable.path,
             nodes=spec.resources.num_nodes,
+            may_requeue=spec.may_requeue,
             observation=self._seen,
             absent_for=_age(self._absent_since, now) or 0.0,
             silent_for=now - self._answered_at,
@@ -151,10 +153,12 @@ class Watch:
             record_for=_age(self._record_since, now),
             starts=records.starts,
             exits=records.exits,
+            spoiled=records.spoiled,
             cancel=self._cancelled_by(),
         )
         if evidence.exit is not None and spec.expected_outputs:
-            missing = self._attempt.folder.missing_outputs(spec)
+            before = self._attempt.outputs_before
+            missing = self._attempt.folder.missing_outputs(spec, before)
             evidence = dataclasses.replace(evidence, missing_outputs=missing)
         return self._with_output(evidence)
 
@@ -201,9 +205,11 @@ class _Records:
     a size may be a minute old.
     """
 
-    def __init__(self, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder, words: frozenset[str]) -> None:
         self._folder = folder
+        self._words = words
         self._read = {names.START: b"", names.EXIT: b""}
+        self.spoiled = ""  # in words, what stands in the place of one of them
         self.starts: tuple[StartRecord, ...] = ()
         self.exits: tuple[ExitRecord, ...] = ()
 
@@ -217,7 +223,7 @@ class _Records:
             return False  # as most that wait: nothing else can be there
         ended = self._grown(names.EXIT)
         if ended:
-            self.exits = read_exits(self._read[names.EXIT])
+            self.exits = read_exits(self._read[names.EXIT], self._words)
         again = (starts or ended) and self._new_starts()
         return begun or ended or again
 
@@ -229,7 +235,13 @@ class _Records:
 
     def _grown(self, name: str) -> bool:
         known = self._read[name]
-        news = self._folder.transport.read(self._folder.file(name), len(known)) or b""
+        path, left = self._folder.file(name), MOST - len(known)
+        try:
+            news = self._folder.transport.read(path, len(known), left) or b""
+        except NotOurs as error:
+            news, self.spoiled = b"", str(error)
+        if len(news) == left:
+            self.spoiled = f"{path} holds more than any record"
         self._read[name] = known + news
         return bool(news)
 

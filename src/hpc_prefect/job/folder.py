@@ -1,7 +1,9 @@
 """The job folder: names and formats of the ledger.
 
     <work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>/
-        script.sh        what the scheduler was given
+        script.sh        what the scheduler was given: guard, records, signals
+        program.sh       what that runs: profile, set-up, environment, program, tear-down
+        phase            how far program.sh came, for script.sh alone
         journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
                          job (names of secrets, never their values) and where it comes from
         cancel           wishes for the job's end from outside of its claimant's process, a JSON
@@ -25,12 +27,15 @@ Plain files that a person can read, safe on Lustre, GPFS and NFS: no database, n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 ROOT = ".hpc-prefect"
 SCRIPT = "script.sh"
+PROGRAM = "program.sh"
+PHASE = "phase"
 JOURNAL = "journal.jsonl"
 CANCEL = "cancel"
 CLAIM = "claim-"
@@ -89,7 +94,8 @@ class ExitRecord:
     """One end of the script, written by itself; it counts only for the start of the same token.
 
     Attributes:
-        phase: `setup`, `program` or `missing` (the executable was not there).
+        phase: `setup`, `program`, `missing` (the executable was not there), or `untold` (its shell
+            ended without telling the program's own code).
         signals: names of the signals that the script received, without SIG.
         oom: what the cgroup's OOM-kill counter grew by; 0 also when it could not be read.
         cpu_seconds: of the script's children on its own node.
@@ -134,10 +140,22 @@ def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
     return tuple(found)
 
 
-def read_exits(data: bytes | None) -> tuple[ExitRecord, ...]:
-    """The exit records in a file's bytes; what is torn or foreign is left out."""
+def word_digest(word: object) -> str:
+    """What the journal has of the word that a job's script was given."""
+    return sha256(str(word).encode(errors="replace")).hexdigest()
+
+
+def read_exits(data: bytes | None, words: Container[str]) -> tuple[ExitRecord, ...]:
+    """The exit records in a file's bytes; what is torn or foreign is left out.
+
+    Args:
+        words: digests of the words that this attempt's scripts were given. A record without one is
+            not the script's: the program, or whatever it started, wrote it.
+    """
     found = []
     for entry in read_entries(data):
+        if word_digest(entry.get("word")) not in words:
+            continue
         try:
             found.append(
                 ExitRecord(
@@ -177,6 +195,8 @@ class Ledger:
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
         resources: what the newest intent asked for, as JSON values.
+        words: digests of the words of all scripts that were handed over; see `read_exits`.
+        outputs_before: what was in the place of each expected output when it was handed over.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
         result: the whole result as JSON values, once there is a verdict.
         outputs: size and time of each expected output at the verdict.
@@ -187,6 +207,8 @@ class Ledger:
     job_id: str = ""
     submitted_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
+    words: frozenset[str] = frozenset()
+    outputs_before: dict[str, Any] = field(default_factory=dict)
     cancel: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, list[float]] = field(default_factory=dict)
@@ -197,15 +219,21 @@ def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
     doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
     resources: Any = {}
+    words: set[str] = set()
     result: dict[str, Any] = {}
     outputs: Any = {}
+    before: Any = {}
     states: list[tuple[float, str]] = []
     for entry in read_entries(data):
         event = entry.get("event")
+        if event == "intent" and doubts == 0:
+            # While an earlier one is in doubt its job may have written already.
+            before = entry.get("outputs_before")
         if event in ("intent", "refused"):
             doubts += 1 if event == "intent" else -1
             job = entry.get("job")
             resources = job.get("resources") if isinstance(job, dict) else resources
+            words.add(str(entry.get("word_sha256")))
         elif event == "submitted" and isinstance(entry.get("id"), str):
             job_id, submitted_at = entry["id"], _number(entry.get("time"))
         elif event == "cancel":
@@ -221,6 +249,8 @@ def read_journal(data: bytes | None) -> Ledger:
         job_id=job_id,
         submitted_at=submitted_at,
         resources=resources if isinstance(resources, dict) else {},
+        words=frozenset(words),
+        outputs_before=before if isinstance(before, dict) else {},
         cancel=cancel,
         result=result,
         outputs=outputs if isinstance(outputs, dict) else {},

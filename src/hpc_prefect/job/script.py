@@ -1,4 +1,12 @@
-"""Rendering the job's script: the only shell text of this package, and all of its quoting.
+"""Rendering a job's two scripts: the only shell text of this package, and all of its quoting.
+
+The outer one is what the scheduler is given. It decides what is true: it holds the start guard,
+both records and the signals. Nothing that a user writes runs in its shell, which is started without
+profile, BASH_ENV and functions, and it uses bash's own commands only; `command -p` finds the three
+others whatever PATH is.
+
+The inner one, `program.sh`, runs below it: the user's profile, modules, set-up, environment,
+secrets, launcher, program and tear-down. It tells how far it came in the file `phase`.
 
 What is data (arguments, paths, environment values) is quoted by `quote` and arrives byte for byte;
 what is the site owner's shell text (set-up lines, module names, the launcher line, tear-down) is
@@ -15,14 +23,13 @@ from hpc_prefect.job.spec import JobSpec, launch_line
 #: The exit code of a second job of one attempt that did not start the program. Told apart from a
 #: program's own 117 by the `duplicates` file.
 GUARD_CODE = 117
-#: The exit code of a job that cannot write in its folder, where it runs.
+#: The exit code of a job that cannot use its folder, where it runs.
 FOLDER_CODE = 118
 #: The shell's own code for a command that is not there.
 MISSING_CODE = 127
 
-
-#: A shell pattern for a clean exit record, as `_hp_end` writes it.
-_CLEAN = """'"phase":"program","signals":""'*'"code":0,"oom":0,'"""
+#: Where a preview has the word that is drawn when a job is handed over.
+NO_WORD = "drawn-when-the-job-is-handed-over"
 
 
 def quote(text: str) -> str:
@@ -49,54 +56,109 @@ class Preamble:
     unset: tuple[str, ...] = ()
 
 
-def render(spec: JobSpec, folder: str, preamble: Preamble) -> str:
-    """The whole script of a job whose folder is `folder` (absolute)."""
-    shebang = "#!/bin/bash -l" if spec.site.login_shell else "#!/bin/bash"
+@dataclass(frozen=True, slots=True)
+class JobScript:
+    """The two texts: `outer` is given to the scheduler, `inner` lies in the job folder."""
+
+    outer: str
+    inner: str
+
+
+def render(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> JobScript:
+    """The scripts of a job whose folder is `folder` (absolute).
+
+    Args:
+        word: letters and digits that only the outer script knows: an exit record counts by it.
+    """
+    return JobScript(_outer(spec, folder, preamble, word), _inner(spec, folder, preamble.unset))
+
+
+# --- the outer script
+
+
+def _outer(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> str:
+    login = " -l" if spec.site.login_shell else ""
+    again = _again(spec, preamble, word)
     parts = [
-        shebang,
+        "#!/bin/bash -p",
         *preamble.directives,
-        _guard(folder, preamble),
-        f"cd -- {quote(spec.work_dir)} || exit",
-        _setup(spec),
-        _environment(spec, folder, preamble.unset),
-        _program(spec),
+        "# hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be"
+        f" edited.\n# What the job does is in {names.PROGRAM} beside it.",
+        _clean_shell(quote(f"{folder}/{names.SCRIPT}")),
+        f"_hp_dir={quote(folder)}",
+        f"_hp_id={preamble.id_expression}",
+        _FUNCTIONS,
+        again,
+        "_hp_guard || _hp_again" if again else "_hp_guard || :",
+        "_hp_begin",
+        f"cd -- {quote(spec.work_dir)} &&",
+        # From here on nothing of ours decides until it ends, and its status is what it is.
+        f'  /bin/bash{login} "$_hp_dir/{names.PROGRAM}" < /dev/null',
+        f"_hp_end $? {word}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _guard(folder: str, preamble: Preamble) -> str:
-    """The start guard and the records.
+def _clean_shell(script: str) -> str:
+    """Begin again in a clean bash, if the shell that reads these lines is another one.
 
-    A symbolic link is made in one step, exclusively, and holds the id as its target: an atomic
-    claim that needs no lock. Whoever finds another id there is a second job of the attempt. When
-    NFS repeats a request whose answer was lost, `ln` fails although the link is ours: so only what
-    the link says counts. A requeued job has the same id and passes.
-
-    A scheduler that was killed and has lost what it knew may start a job a second time under the
-    same id without knowing it, or requeue one whose end it has forgotten (Slurm's controller does
-    both). The first is no requeue; and what has succeeded, as `ExitRecord.clean` says, is not run
-    again, because its caller has been told so.
+    Some schedulers let the user's login shell read the script, after its profile. The first line is
+    for csh, in which `$shell` is always set; the argument keeps it from coming back. In bash that
+    is not clean the assignment lets `exec` be the shell's own and not a function of that name.
     """
     return f"""\
-# hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
-_hp_dir={quote(folder)}
-_hp_id={preamble.id_expression}
-ln -s -n -- "$_hp_id" "$_hp_dir/{names.GUARD}" 2>/dev/null
-if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/{names.GUARD}" ]; then
-  echo "hpc-prefect: $_hp_dir cannot be written here; the program was not started" >&2
-  exit {FOLDER_CODE}
-fi
-if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/{names.GUARD}")" != "$_hp_id" ]; then
-  printf '%s\\n' "$_hp_id" >> "$_hp_dir/{names.DUPLICATES}"
-  echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2
-  exit {GUARD_CODE}
-fi
-{_after_success()}{_uncounted_start(preamble.restarts)}_hp_now() {{
-  local now=${{EPOCHREALTIME:-$(date +%s)}}
-  printf '%s' "${{now/,/.}}"  # bash writes the locale's decimal point
+test -n "$shell" -a -z "$1" && exec /bin/bash -p {script} again
+case ${{BASH_VERSION:+$-}} in *p*) ;; *)
+  POSIXLY_CORRECT=y
+  exec /bin/bash -p {script} again
+  exit {FOLDER_CODE} ;;
+esac"""
+
+
+#: A symbolic link is made in one step, exclusively, and holds the id as its target: an atomic
+#: claim that needs no lock. Whoever finds another id there is a second job of the attempt. When
+#: NFS repeats a request whose answer was lost, `ln` fails although the link is ours: so only what
+#: the link says counts. A requeued job has the same id and passes.
+#:
+#: The program runs in the foreground: bash runs the traps after its end, and loses no exit code.
+#: With the program in the background, `wait` is interrupted by a signal, and bash 5.2 answers the
+#: next `wait` with -1 when the program ended in that moment; SIGINT would be ignored as well.
+#: Signals are noted, not passed on: schedulers signal every process of a job themselves, and a
+#: second SIGTERM makes many launchers give up at once.
+#:
+#: A program may have put anything in the place of a record: only a plain file is opened, because a
+#: FIFO would block. A line begins with a newline when the file has something, perhaps half a line.
+_FUNCTIONS = f"""\
+unset FUNCNEST
+_hp_refuse() {{
+  echo "hpc-prefect: $_hp_dir $2; the program was not started" >&2
+  exit "$1"
+}}
+_hp_plain() {{
+  [ -f "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]
+}}
+_hp_plain_or_none() {{
+  _hp_plain "$1" || {{ [ ! -e "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]; }}
+}}
+_hp_guard() {{
+  local said holder
+  [ -n "$_hp_id" ] || _hp_refuse {FOLDER_CODE} "is that of a job whose id is not told"
+  said=$(command -p ln -s -n -- "$_hp_id" "$_hp_dir/{names.GUARD}" 2>&1) && return
+  [ -L "$_hp_dir/{names.GUARD}" ] || _hp_refuse {FOLDER_CODE} "cannot be written here ($said)"
+  holder=$(command -p readlink -- "$_hp_dir/{names.GUARD}") ||
+    _hp_refuse {FOLDER_CODE} "has a start guard that cannot be read here"
+  [ "$holder" != "$_hp_id" ] || return
+  ! _hp_plain_or_none {names.DUPLICATES} ||
+    printf '%s\\n' "$_hp_id" >> "$_hp_dir/{names.DUPLICATES}"
+  _hp_refuse {GUARD_CODE} "is held by another job of this attempt"
+}}
+_hp_time() {{
+  _hp_now=${{EPOCHREALTIME:-$(command -p date +%s)}}
+  _hp_now=${{_hp_now/,/.}}  # bash writes the locale's decimal point
 }}
 _hp_oom() {{
-  local line path= count=0 word value
+  local line path= word value
+  _hp_ooms=0
   while IFS= read -r line; do
     case $line in
       0::*) path=/sys/fs/cgroup${{line#0::}}/memory.events ;;
@@ -104,73 +166,123 @@ _hp_oom() {{
     esac
   done < /proc/self/cgroup
   if [ -r "$path" ]; then
-    while read -r word value; do [ "$word" = oom_kill ] && count=$value; done < "$path"
+    while read -r word value; do [ "$word" != oom_kill ] || _hp_ooms=$value; done < "$path"
   fi
-  printf '%s' "$count"
 }} 2>/dev/null
-_hp_token=$(_hp_now).$$
-_hp_phase=setup _hp_signals= _hp_detail= _hp_code= _hp_oom_before=$(_hp_oom)
-# Not $HOSTNAME alone: some schedulers bring that of the login node along.
-_hp_host=$HOSTNAME _hp_boot=
-read -r _hp_host 2>/dev/null < /proc/sys/kernel/hostname
-read -r _hp_boot 2>/dev/null < /proc/sys/kernel/random/boot_id
-if ! printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}}\\n' \\
-  "$_hp_token" "$_hp_id" "$_hp_host" "$_hp_boot" "$(_hp_now)" >> "$_hp_dir/{names.START}"; then
+_hp_begin() {{
+  local signal
+  # Not $HOSTNAME alone: some schedulers bring that of the login node along.
+  local host=$HOSTNAME boot=
+  read -r host 2>/dev/null < /proc/sys/kernel/hostname
+  read -r boot 2>/dev/null < /proc/sys/kernel/random/boot_id
+  _hp_oom
+  _hp_oom_before=$_hp_ooms _hp_signals=
+  for signal in TERM INT HUP XCPU USR1 USR2; do
+    trap "_hp_signals=\\"\\$_hp_signals\\${{_hp_signals:+ }}$signal\\"" "$signal"
+  done
+  _hp_time
+  _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
-  echo "hpc-prefect: $_hp_dir has no room for a record; the program was not started" >&2
-  exit {FOLDER_CODE}
-fi
-_hp_note() {{
-  _hp_signals="$_hp_signals${{_hp_signals:+ }}$1"
+  _hp_plain_or_none {names.PHASE} && printf 'setup\\n' > "$_hp_dir/{names.PHASE}" &&
+    _hp_plain {names.START} && printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}}\\n' \\
+    "$_hp_token" "$_hp_id" "$host" "$boot" "\\"time\\":$_hp_now" >> "$_hp_dir/{names.START}" ||
+    _hp_refuse {FOLDER_CODE} "cannot take a record"
 }}
 _hp_end() {{
-  local code=$? usage IFS=$' \\t\\n'
-  code=${{_hp_code:-$code}}  # the program's own, however the tear-down ends
-  set +eu  # a set-up line may have set them
-  trap '' EXIT TERM INT HUP XCPU USR1 USR2
+  local code=$1 word rest phase= told= usage= begin= record
+  trap '' TERM INT HUP XCPU USR1 USR2
+  ! _hp_plain {names.PHASE} || while read -r word rest; do
+    case $word:$rest in
+      setup: | program: | missing:* | code:[0-9] | code:[1-9][0-9] | code:[12][0-9][0-9])
+        phase=$word told=$rest ;;
+    esac
+  done < "$_hp_dir/{names.PHASE}"
+  case $phase:$code in
+    setup:* | missing:*) ;;
+    code:*) phase=program code=$told told= ;;
+    program:0 | :*) phase=untold ;;  # what its shell ended with is no success of the program's
+  esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
   read -r usage < "/proc/$$/stat" 2>/dev/null
-  read -r -a usage <<< "${{usage##*) }}"
-  local ticks=$((${{usage[13]:-0}} + ${{usage[14]:-0}})) oom=$(($(_hp_oom) - _hp_oom_before))
-  local who='"token":"%s","phase":"%s","signals":"%s","detail":"%s"'
-  printf "{{$who,\\"code\\":%d,\\"oom\\":%d,\\"cpu\\":%d,\\"time\\":%s}}\\n" \\
-    "$_hp_token" "$_hp_phase" "$_hp_signals" "$_hp_detail" \\
-    "$code" "$oom" "$ticks" "$(_hp_now)" >> "$_hp_dir/{names.EXIT}"
+  usage=(${{usage##*) }})
+  _hp_oom
+  _hp_time
+  [ ! -s "$_hp_dir/{names.EXIT}" ] || begin='\\n'
+  record='{{"token":"%s","word":"%s","phase":"%s","signals":"%s","detail":"%s",'
+  record+='"code":%d,"oom":%d,"cpu":%d,"time":%s}}\\n'
+  _hp_plain {names.EXIT} && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \\
+    "${{told//[!A-Za-z0-9.:_\\/+-]/}}" "$code" "$((_hp_ooms - _hp_oom_before))" \\
+    "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> "$_hp_dir/{names.EXIT}" ||
+    exit $((code ? code : {FOLDER_CODE}))
+  [ ! -e "$_hp_dir/{names.SECRETS}" ] || command -p rm -f -- "$_hp_dir/{names.SECRETS}"
+  # Whoever looks at the scheduler alone must not take it for a success either.
+  [ "$phase" = program ] || exit $((code ? code : 1))
   exit "$code"
-}}
-trap _hp_end EXIT
-for _hp_signal in TERM INT HUP XCPU USR1 USR2; do
-  trap "_hp_note $_hp_signal" "$_hp_signal"
-done"""
+}}"""
 
 
-def _after_success() -> str:
-    return f"""\
-_hp_done=
-while IFS= read -r _hp_line; do
-  case $_hp_line in *{_CLEAN}*) _hp_done=yes ;; esac
-done 2>/dev/null < "$_hp_dir/{names.EXIT}"
-if [ -n "$_hp_done" ]; then
-  echo "hpc-prefect: the program has run to its end; it was not started again" >&2
-  exit 0
-fi
-"""
+def _again(spec: JobSpec, preamble: Preamble, word: str) -> str:
+    """What a job does that has started before.
 
-
-def _uncounted_start(restarts: str) -> str:
-    if not restarts:
+    A scheduler that was killed and has lost what it knew may start a job a second time under the
+    same id without knowing it, or requeue one whose end it has forgotten (Slurm's controller does
+    both). The first is no requeue. What has succeeded is not run again, because its caller has been
+    told so; where the scheduler may requeue the job its caller was not, and a start that it counts
+    as one runs the program again.
+    """
+    counted = f'[ "$starts" -le {preamble.restarts} ]' if preamble.restarts else ""
+    if spec.may_requeue and not counted:
         return ""
-    return f"""\
-_hp_starts=0
-while IFS= read -r _hp_line; do
-  case $_hp_line in *"\\"id\\":\\"$_hp_id\\""*) _hp_starts=$((_hp_starts + 1)) ;; esac
-done 2>/dev/null < "$_hp_dir/{names.START}"
-if [ "$_hp_starts" -gt {restarts} ]; then
-  echo "hpc-prefect: the scheduler has started this job before and does not know it;" \\
-    "the program was not started again" >&2
-  exit {GUARD_CODE}
-fi
-"""
+    success = f"""'"word":"{word}","phase":"program","signals":"",'*'"code":0,"oom":0,'"""
+    lines = [
+        "_hp_again() {",
+        "  local line starts=0 ended=",
+        f"  ! _hp_plain {names.START} || while IFS= read -r line; do",
+        '    case $line in *"\\"id\\":\\"$_hp_id\\""*) starts=$((starts + 1)) ;; esac',
+        f'  done < "$_hp_dir/{names.START}"',
+        f"  ! _hp_plain {names.EXIT} || while IFS= read -r line; do",
+        f"    case $line in *{success}*) ended=yes ;; esac",
+        f'  done < "$_hp_dir/{names.EXIT}"',
+        f"  ! {counted} || return" if spec.may_requeue else "",
+        '  if [ -n "$ended" ]; then',
+        '    echo "hpc-prefect: the program has run to its end; it was not started again" >&2',
+        "    exit 0",
+        "  fi",
+        f"  {counted} || _hp_refuse {GUARD_CODE} \\\n"
+        '    "is that of a job that the scheduler has started before and does not know of"'
+        if counted
+        else "",
+        "}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+# --- the inner script
+
+#: From here to `_USERS` the shell's own words win over functions and aliases of these names. An
+#: assignment cannot be taken over by either; in POSIX mode special builtins are found first, and
+#: `\\` keeps an alias away.
+_OURS = """\
+POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
+\\unset -f builtin || \\exit"""
+_USERS = "case $POSIXLY_CORRECT in hp) \\unset POSIXLY_CORRECT ;; esac"
+
+
+def _inner(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
+    enter = f"\\builtin cd -- {quote(spec.work_dir)} || \\exit"
+    parts = [
+        f"# What the job does; {names.SCRIPT} runs it with bash and notes how it ends.",
+        _OURS,
+        # The scheduler's signals are for the program, and what it does then is waited for.
+        "\\trap : TERM INT HUP XCPU USR1 USR2",
+        enter,  # a profile may have gone elsewhere
+        _USERS,
+        _setup(spec),
+        _environment(spec, folder, unset),
+        enter,
+        _program(spec, folder),
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
 
 
 def _setup(spec: JobSpec) -> str:
@@ -181,7 +293,7 @@ def _setup(spec: JobSpec) -> str:
         (spec.executable.modules, spec.executable.setup),
     ):
         for module in modules:
-            lines.append(f"module load {quote(module)} || exit")
+            lines.append(f"module load {quote(module)} || \\builtin exit")
         lines.extend(setup)
     return "\n".join(lines) if len(lines) > 2 else ""
 
@@ -192,49 +304,52 @@ def _environment(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
     lines = [
         "",
         "# --- environment: profile, then executable, then execution profile, then secrets",
+        _OURS,
     ]
-    lines += [f"unset {' '.join(unset)}"] if unset else []
-    lines += [f"export {name}={quote(value)}" for name, value in exports.items()]
+    lines += [f"\\unset {' '.join(unset)}"] if unset else []
+    lines += [f"\\export {name}={quote(value)}" for name, value in exports.items()]
     for variable, folders in spec.executable.path_prefixes.items():
         joined = quote(":".join(folders))
-        lines.append(f'export {variable}={joined}"${{{variable}:+:${variable}}}"')
+        lines.append(f'\\export {variable}={joined}"${{{variable}:+:${variable}}}"')
     if spec.secret_names:
         path = quote(f"{folder}/{names.SECRETS}")
-        lines.append(f". {path} || exit")
+        # What a set-up line may have begun to print would print the values, also further down.
+        lines.append("{ \\set +xv; \\trap - DEBUG ERR RETURN; } 2>/dev/null")
+        lines.append(f"\\. {path} || \\exit")
         # -p: the job's own PATH may not lead to it.
-        lines.append(f"command -p rm -f -- {path}")
+        lines.append(f"\\builtin command -p rm -f -- {path}")
     return "\n".join(lines)
 
 
-def _program(spec: JobSpec) -> str:
-    """The program in the foreground: bash runs the traps after its end, and loses no exit code.
+def _program(spec: JobSpec, folder: str) -> str:
+    """The program in the foreground, between two words of how far this script came.
 
-    With the program in the background, `wait` is interrupted by a signal, and bash 5.2 answers the
-    next `wait` with -1 when the program ended in that moment; SIGINT would be ignored as well.
-    Signals are noted, not passed on: schedulers signal every process of a job themselves, and a
-    second SIGTERM makes many launchers give up at once. A single program is exec'd, so that a name
-    such as `test` is the program on PATH and not the shell's own.
+    A single program is exec'd, so that a name such as `test` is the program on PATH and not the
+    shell's own.
     """
-    program = spec.executable.path
+    program, phase = spec.executable.path, quote(f"{folder}/{names.PHASE}")
+    plain = f"\\builtin test -f {phase}"  # a FIFO would block
     words = " ".join(quote(word) for word in (program, *spec.arguments))
-    line = f"( exec -- {words} )"
+    line = f"( \\builtin exec -- {words} )"
     if spec.resources.launch == "mpi":
         line = launch_line(spec.site.launcher, spec.resources, words)
+    streams = f"{quote(f'{folder}/{names.STDOUT}')} 2>> {quote(f'{folder}/{names.STDERR}')}"
     teardown = "".join(f"{text}\n" for text in spec.site.teardown)
-    return f"""
-# --- the program
-cd -- {quote(spec.work_dir)} || exit
-if ! type -P -- {quote(program)} >/dev/null; then
-  _hp_phase=missing _hp_detail=${{LOADEDMODULES:-}}
-  _hp_detail=${{_hp_detail//[!A-Za-z0-9.:_\\/+-]/}}
-  exit {MISSING_CODE}
+    return f"""\
+if ! \\builtin type -P -- {quote(program)} >/dev/null; then
+  {plain} && \\builtin printf 'missing %s\\n' "${{LOADEDMODULES:-}}" >> {phase}
+  \\exit {MISSING_CODE}
 fi
-_hp_phase=program
-{line} >> "$_hp_dir/{names.STDOUT}" 2>> "$_hp_dir/{names.STDERR}" < /dev/null \\
+{plain} && \\builtin printf 'program\\n' >> {phase} || \\exit
+{_USERS}
+
+# --- the program
+{line} >> {streams} < /dev/null \\
   && _hp_code=0 || _hp_code=$?
-{teardown}exit "$_hp_code\""""
+! {plain} || \\builtin printf 'code %d\\n' "$_hp_code" >> {phase}
+{teardown}\\builtin exit "$_hp_code\""""
 
 
 def secrets_text(secrets: dict[str, str]) -> str:
     """The content of the secrets file that the script reads and removes."""
-    return "".join(f"export {name}={quote(value)}\n" for name, value in secrets.items())
+    return "".join(f"\\export {name}={quote(value)}\n" for name, value in secrets.items())

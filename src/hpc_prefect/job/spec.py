@@ -120,6 +120,14 @@ class JobSpec:
     inputs: tuple[str, ...] = ()
     expected_outputs: tuple[str, ...] = ()
 
+    @property
+    def may_requeue(self) -> bool:
+        """Whether its scheduler may start it again by itself, under the same id.
+
+        Never with secrets: the script reads them once, so a second start would have none.
+        """
+        return self.site.options.get("requeue") == "yes" and not self.secret_names
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
         return _fields(self)

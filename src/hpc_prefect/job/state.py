@@ -88,9 +88,11 @@ class Evidence:
         ended_for: since it was first seen as ended by the scheduler.
         untold_for: since useful answers list it with a word whose meaning is not known.
         record_for: since its exit record was first seen.
-        missing_outputs: expected outputs that are not there, or older than the start.
+        spoiled: what stands in the place of a record; empty when they can be read.
+        missing_outputs: expected outputs that were not written, each with what is seen instead.
         executable: the program's path, for messages.
         nodes: how many it runs on; 0 when that is not known.
+        may_requeue: its scheduler may start it again by itself.
         cancel: who of us asked for its end: "", "user" or "timeout".
         told, told_words: what the scheduler wrote into the job's own output about its end.
     """
@@ -105,9 +107,11 @@ class Evidence:
     record_for: float | None = None
     starts: tuple[StartRecord, ...] = ()
     exits: tuple[ExitRecord, ...] = ()
+    spoiled: str = ""
     missing_outputs: tuple[str, ...] = ()
     executable: str = ""
     nodes: int = 0
+    may_requeue: bool = False
     cancel: str = ""
     told: Reason | None = None
     told_words: str = ""
@@ -131,13 +135,14 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
     """The one judge: how the job ended, or None while that is not known.
 
     The scheduler's word decides why, the exit record with which code. A clean exit record with all
-    outputs is a success at once; anything else waits for the scheduler, because a trap can exit 0
-    after a kill and a job can be requeued. When the scheduler is silent the record tells; when
-    both are silent for long, the job is LOST and a person decides. A failed question never leads
-    here to anything.
+    outputs is a success at once where the scheduler cannot start the job again by itself; anything
+    else waits for the scheduler, because a trap can exit 0 after a kill and a job that may be
+    requeued can be so at any moment until it has ended in the scheduler's own words. When the
+    scheduler is silent the record tells; when both are silent for long, the job is LOST and a
+    person decides. A failed question never leads here to anything.
     """
     seen = evidence.observation
-    if _clean(evidence):
+    if _clean(evidence) and not evidence.may_requeue:
         return _success(evidence)
     if seen is not None and seen.state is JobState.ENDED:
         return _by_scheduler(evidence, seen, patience)
@@ -151,7 +156,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
         return _verdict(
             evidence,
             Reason.LOST,
-            "neither queue nor history lists it, and its script left no exit record",
+            "neither queue nor history lists it, and its script left no exit record"
+            + _spoiled(evidence),
         )
     if evidence.exit is None and seen is not None and _untold(evidence, patience.silent):
         return _verdict(
@@ -220,21 +226,30 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
             return None
         if record is None or record.code != GUARD_CODE:
             return _started_twice(evidence, record)
-    if record is None and waited < patience.record and seen.signal != "SIGKILL":
+    killed = seen.signal == "SIGKILL" and evidence.start is not None
+    if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
         return _by_record(evidence, record)
+    if evidence.start is None and not evidence.spoiled:
+        return _verdict(evidence, Reason.SETUP_FAILED, _never_began(seen))
+    if record is None and seen.exit_code == FOLDER_CODE:
+        what = f"its exit record could not be written{_spoiled(evidence)}"
+        return _verdict(evidence, Reason.OUTPUT_LOST, what)
     if seen.exit_code or seen.signal or seen.cause is Reason.PROGRAM_FAILED:
         code = f"exit code {seen.exit_code}" if seen.exit_code else seen.word
         what = f"signal {seen.signal}" if seen.signal else code
         return _verdict(evidence, Reason.PROGRAM_FAILED, f"the scheduler reports {what}")
     if record is None:
-        return _verdict(
-            evidence, Reason.OUTPUT_LOST, "the scheduler says it ended, but it left no exit record"
-        )
+        what = f"the scheduler says it ended, but it left no exit record{_spoiled(evidence)}"
+        return _verdict(evidence, Reason.OUTPUT_LOST, what)
     if evidence.missing_outputs and waited < patience.outputs:
         return None
     return _by_record(evidence, record)
+
+
+def _spoiled(evidence: Evidence) -> str:
+    return f": {evidence.spoiled}" if evidence.spoiled else ""
 
 
 def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:
@@ -291,8 +306,9 @@ def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
             Reason.EXECUTABLE_MISSING,
             f"{evidence.executable} is not there after set-up; modules loaded: {loaded}",
         )
-    if record.phase == "setup":
-        return _verdict(evidence, Reason.SETUP_FAILED, f"set-up ended with exit code {record.code}")
+    if record.phase in _NOT_RUN:
+        summary = _NOT_RUN[record.phase].format(_exit_words(record))
+        return _verdict(evidence, Reason.SETUP_FAILED, summary)
     if record.code == 0 and evidence.missing_outputs:
         files = ", ".join(evidence.missing_outputs)
         return _verdict(
@@ -305,6 +321,23 @@ def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
     if record.code:
         return _verdict(evidence, Reason.PROGRAM_FAILED, _exit_words(record))
     return _success(evidence)
+
+
+#: Why a job whose program did not run, or is not known to have run to its end, is no success.
+_NOT_RUN = {
+    "setup": "a login profile, a module or a set-up line {} before the program began",
+    "untold": "its shell {} before it told how the program ended: a launcher or set-up line that"
+    " has `exec` or `exit` in it, or a trap",
+}
+
+
+def _never_began(seen: Observation) -> str:
+    code = f"exit code {seen.exit_code}" if seen.exit_code is not None else seen.word
+    return (
+        f"the scheduler reports {f'signal {seen.signal}' if seen.signal else code}, and the job's"
+        " script never began: a login profile that ends the shell or begins another one, a"
+        " prologue, or a shell that is not there"
+    )
 
 
 def _exit_words(record: ExitRecord) -> str:
@@ -328,7 +361,7 @@ def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     if code == GUARD_CODE and not evidence.start:
         reason = Reason.DUPLICATE
     if code == FOLDER_CODE and not evidence.start:
-        reason, summary = Reason.FOLDER_NOT_WRITABLE, "the job folder cannot be written on the node"
+        reason, summary = Reason.FOLDER_NOT_WRITABLE, "the job folder cannot be used on the node"
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
 
 

@@ -133,10 +133,12 @@ class KnownJob:
     def ended_surely(self) -> bool:
         """Whether nothing of it can run any more, although it may have no verdict yet.
 
-        After an exit record that tells of an ill end it may be put back into the queue.
+        After an exit record that tells of an ill end, or of any end where the profile allows that,
+        it may be put back into the queue.
         """
         told = any(entry.get("event") == "ended" for entry in self.events)
-        by_record = self.exit is None or self.exit.clean
+        stays = self.spec is None or not self.spec.may_requeue
+        by_record = self.exit is None or (self.exit.clean and stays)
         return self.is_over or (self.standing.state == JobState.ENDED and (told or by_record))
 
     @property
@@ -270,7 +272,7 @@ def _read(job: KnownJob) -> KnownJob:
         job_id=next(iter(ids), ""),
         walltime=0,
         starts=names.read_starts(starts),
-        exits=names.read_exits(folder.transport.read(folder.file(names.EXIT))),
+        exits=names.read_exits(folder.transport.read(folder.file(names.EXIT)), ledger.words),
     )
     known = replace(
         job,

@@ -130,7 +130,7 @@ def _record_words(record: ExitRecord) -> str:
     if record.phase == "missing":
         return "the executable was not there"
     signals = f" after {', '.join(f'SIG{name}' for name in record.signals)}"
-    what = "its set-up" if record.phase == "setup" else "its program"
+    what = {"setup": "its set-up", "untold": "its shell"}.get(record.phase, "its program")
     return f"{what} ended with {record.code}{signals if record.signals else ''}"
 
 

@@ -89,10 +89,7 @@ def directives(spec: JobSpec) -> list[str]:
         found.append(f'-x "PJM_LLIO_GFSCACHE={":".join(options["gfscache"])}"')
     if options.get("llio"):
         found.append(f'--llio "{",".join(options["llio"])}"')
-    # The script reads its secrets once, so a second start of it would have none.
-    requeue = "no" if spec.secret_names else options.get("requeue", "site")
-    if requeue != "site":
-        found.append("--restart" if requeue == "yes" else "--norestart")
+    found.append("--restart" if spec.may_requeue else "--norestart")
     return [*found, *options.get("directives", ())]
 
 

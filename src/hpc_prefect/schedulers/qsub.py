@@ -123,10 +123,7 @@ def directives(spec: JobSpec) -> list[str]:
     if options.get("place"):
         found.append(f"-l place={options['place']}")
     found += [f"-l {name}={value}" for name, value in _extra(options, "extra_l").items()]
-    # The script reads its secrets once, so a second start of it would have none.
-    requeue = "no" if spec.secret_names else options.get("requeue", "site")
-    if requeue != "site":
-        found.append("-r y" if requeue == "yes" else "-r n")
+    found.append("-r y" if spec.may_requeue else "-r n")
     return [*found, *options.get("directives", ())]
 
 

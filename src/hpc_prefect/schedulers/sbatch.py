@@ -156,10 +156,7 @@ def directives(spec: JobSpec) -> list[str]:
         found.append("--exclusive")
     if options.get("qpu"):
         found.append(f"--qpu={','.join(options['qpu'])}")
-    # The script reads its secrets once, so a second start of it would have none.
-    requeue = "no" if spec.secret_names else options.get("requeue", "site")
-    if requeue != "site":
-        found.append("--requeue" if requeue == "yes" else "--no-requeue")
+    found.append("--requeue" if spec.may_requeue else "--no-requeue")
     return [*found, *options.get("directives", ())]
 
 

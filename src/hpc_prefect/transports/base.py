@@ -16,6 +16,10 @@ class FileStatus:
     modified: float
 
 
+#: What tells whether something at a path was changed; JSON values.
+Stamp = list[int]
+
+
 class Transport(Protocol):
     """Commands and files at one place. Methods block; whoever calls them minds the thread.
 
@@ -51,10 +55,21 @@ class Transport(Protocol):
         """Create a file exclusively, with its content; False when there is one already."""
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
-        """Bytes of a file from an offset on; None when there is no such file."""
+        """Bytes of a file from an offset on; None when there is no such file.
+
+        Raises:
+            NotOurs: it is a FIFO, a link, a folder, a device, or somebody else's. Never blocks.
+        """
 
     def status(self, path: str) -> FileStatus | None:
         """Size and time of a file; None when there is none."""
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Inode, size, times … of what is there, and of the newest below a folder; None for none.
+
+        It is another one whenever something of it was written, copied, linked or touched since. Its
+        first value is when that was (seconds since 1970), its second 1 when not all could be seen.
+        """
 
     def read_link(self, path: str) -> str | None:
         """Where a symbolic link points; None when there is none."""

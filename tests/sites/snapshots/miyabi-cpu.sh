@@ -1,35 +1,49 @@
-#!/bin/bash -l
+#!/bin/bash -p
 #PBS -q regular-c
 #PBS -W group_list=gz00
 #PBS -l select=2:mpiprocs=4:ompthreads=2
 #PBS -l walltime=00:10:00
-# hpc-prefect job script, format 1. Written by hpc-prefect; a run's evidence, not to be edited.
+#PBS -r n
+# hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be edited.
+# What the job does is in program.sh beside it.
+test -n "$shell" -a -z "$1" && exec /bin/bash -p '/data/me/run/.hpc-prefect/preview/KEY-1/script.sh' again
+case ${BASH_VERSION:+$-} in *p*) ;; *)
+  POSIXLY_CORRECT=y
+  exec /bin/bash -p '/data/me/run/.hpc-prefect/preview/KEY-1/script.sh' again
+  exit 118 ;;
+esac
 _hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
 _hp_id="$PBS_JOBID"
-ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>/dev/null
-if [ -n "$_hp_id" ] && [ ! -L "$_hp_dir/guard" ]; then
-  echo "hpc-prefect: $_hp_dir cannot be written here; the program was not started" >&2
-  exit 118
-fi
-if [ -z "$_hp_id" ] || [ "$(readlink -- "$_hp_dir/guard")" != "$_hp_id" ]; then
-  printf '%s\n' "$_hp_id" >> "$_hp_dir/duplicates"
-  echo "hpc-prefect: another job of this attempt holds $_hp_dir; the program was not started" >&2
-  exit 117
-fi
-_hp_done=
-while IFS= read -r _hp_line; do
-  case $_hp_line in *'"phase":"program","signals":""'*'"code":0,"oom":0,'*) _hp_done=yes ;; esac
-done 2>/dev/null < "$_hp_dir/exit"
-if [ -n "$_hp_done" ]; then
-  echo "hpc-prefect: the program has run to its end; it was not started again" >&2
-  exit 0
-fi
-_hp_now() {
-  local now=${EPOCHREALTIME:-$(date +%s)}
-  printf '%s' "${now/,/.}"  # bash writes the locale's decimal point
+unset FUNCNEST
+_hp_refuse() {
+  echo "hpc-prefect: $_hp_dir $2; the program was not started" >&2
+  exit "$1"
+}
+_hp_plain() {
+  [ -f "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]
+}
+_hp_plain_or_none() {
+  _hp_plain "$1" || { [ ! -e "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]; }
+}
+_hp_guard() {
+  local said holder
+  [ -n "$_hp_id" ] || _hp_refuse 118 "is that of a job whose id is not told"
+  said=$(command -p ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>&1) && return
+  [ -L "$_hp_dir/guard" ] || _hp_refuse 118 "cannot be written here ($said)"
+  holder=$(command -p readlink -- "$_hp_dir/guard") ||
+    _hp_refuse 118 "has a start guard that cannot be read here"
+  [ "$holder" != "$_hp_id" ] || return
+  ! _hp_plain_or_none duplicates ||
+    printf '%s\n' "$_hp_id" >> "$_hp_dir/duplicates"
+  _hp_refuse 117 "is held by another job of this attempt"
+}
+_hp_time() {
+  _hp_now=${EPOCHREALTIME:-$(command -p date +%s)}
+  _hp_now=${_hp_now/,/.}  # bash writes the locale's decimal point
 }
 _hp_oom() {
-  local line path= count=0 word value
+  local line path= word value
+  _hp_ooms=0
   while IFS= read -r line; do
     case $line in
       0::*) path=/sys/fs/cgroup${line#0::}/memory.events ;;
@@ -37,63 +51,106 @@ _hp_oom() {
     esac
   done < /proc/self/cgroup
   if [ -r "$path" ]; then
-    while read -r word value; do [ "$word" = oom_kill ] && count=$value; done < "$path"
+    while read -r word value; do [ "$word" != oom_kill ] || _hp_ooms=$value; done < "$path"
   fi
-  printf '%s' "$count"
 } 2>/dev/null
-_hp_token=$(_hp_now).$$
-_hp_phase=setup _hp_signals= _hp_detail= _hp_code= _hp_oom_before=$(_hp_oom)
-# Not $HOSTNAME alone: some schedulers bring that of the login node along.
-_hp_host=$HOSTNAME _hp_boot=
-read -r _hp_host 2>/dev/null < /proc/sys/kernel/hostname
-read -r _hp_boot 2>/dev/null < /proc/sys/kernel/random/boot_id
-if ! printf '{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}\n' \
-  "$_hp_token" "$_hp_id" "$_hp_host" "$_hp_boot" "$(_hp_now)" >> "$_hp_dir/start"; then
+_hp_begin() {
+  local signal
+  # Not $HOSTNAME alone: some schedulers bring that of the login node along.
+  local host=$HOSTNAME boot=
+  read -r host 2>/dev/null < /proc/sys/kernel/hostname
+  read -r boot 2>/dev/null < /proc/sys/kernel/random/boot_id
+  _hp_oom
+  _hp_oom_before=$_hp_ooms _hp_signals=
+  for signal in TERM INT HUP XCPU USR1 USR2; do
+    trap "_hp_signals=\"\$_hp_signals\${_hp_signals:+ }$signal\"" "$signal"
+  done
+  _hp_time
+  _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
-  echo "hpc-prefect: $_hp_dir has no room for a record; the program was not started" >&2
-  exit 118
-fi
-_hp_note() {
-  _hp_signals="$_hp_signals${_hp_signals:+ }$1"
+  _hp_plain_or_none phase && printf 'setup\n' > "$_hp_dir/phase" &&
+    _hp_plain start && printf '{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}\n' \
+    "$_hp_token" "$_hp_id" "$host" "$boot" "\"time\":$_hp_now" >> "$_hp_dir/start" ||
+    _hp_refuse 118 "cannot take a record"
 }
 _hp_end() {
-  local code=$? usage IFS=$' \t\n'
-  code=${_hp_code:-$code}  # the program's own, however the tear-down ends
-  set +eu  # a set-up line may have set them
-  trap '' EXIT TERM INT HUP XCPU USR1 USR2
+  local code=$1 word rest phase= told= usage= begin= record
+  trap '' TERM INT HUP XCPU USR1 USR2
+  ! _hp_plain phase || while read -r word rest; do
+    case $word:$rest in
+      setup: | program: | missing:* | code:[0-9] | code:[1-9][0-9] | code:[12][0-9][0-9])
+        phase=$word told=$rest ;;
+    esac
+  done < "$_hp_dir/phase"
+  case $phase:$code in
+    setup:* | missing:*) ;;
+    code:*) phase=program code=$told told= ;;
+    program:0 | :*) phase=untold ;;  # what its shell ended with is no success of the program's
+  esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
   read -r usage < "/proc/$$/stat" 2>/dev/null
-  read -r -a usage <<< "${usage##*) }"
-  local ticks=$((${usage[13]:-0} + ${usage[14]:-0})) oom=$(($(_hp_oom) - _hp_oom_before))
-  local who='"token":"%s","phase":"%s","signals":"%s","detail":"%s"'
-  printf "{$who,\"code\":%d,\"oom\":%d,\"cpu\":%d,\"time\":%s}\n" \
-    "$_hp_token" "$_hp_phase" "$_hp_signals" "$_hp_detail" \
-    "$code" "$oom" "$ticks" "$(_hp_now)" >> "$_hp_dir/exit"
+  usage=(${usage##*) })
+  _hp_oom
+  _hp_time
+  [ ! -s "$_hp_dir/exit" ] || begin='\n'
+  record='{"token":"%s","word":"%s","phase":"%s","signals":"%s","detail":"%s",'
+  record+='"code":%d,"oom":%d,"cpu":%d,"time":%s}\n'
+  _hp_plain exit && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \
+    "${told//[!A-Za-z0-9.:_\/+-]/}" "$code" "$((_hp_ooms - _hp_oom_before))" \
+    "$((${usage[13]:-0} + ${usage[14]:-0}))" "$_hp_now" >> "$_hp_dir/exit" ||
+    exit $((code ? code : 118))
+  [ ! -e "$_hp_dir/secrets" ] || command -p rm -f -- "$_hp_dir/secrets"
+  # Whoever looks at the scheduler alone must not take it for a success either.
+  [ "$phase" = program ] || exit $((code ? code : 1))
   exit "$code"
 }
-trap _hp_end EXIT
-for _hp_signal in TERM INT HUP XCPU USR1 USR2; do
-  trap "_hp_note $_hp_signal" "$_hp_signal"
-done
-cd -- '/data/me/run' || exit
+_hp_again() {
+  local line starts=0 ended=
+  ! _hp_plain start || while IFS= read -r line; do
+    case $line in *"\"id\":\"$_hp_id\""*) starts=$((starts + 1)) ;; esac
+  done < "$_hp_dir/start"
+  ! _hp_plain exit || while IFS= read -r line; do
+    case $line in *'"word":"drawn-when-the-job-is-handed-over","phase":"program","signals":"",'*'"code":0,"oom":0,'*) ended=yes ;; esac
+  done < "$_hp_dir/exit"
+  if [ -n "$ended" ]; then
+    echo "hpc-prefect: the program has run to its end; it was not started again" >&2
+    exit 0
+  fi
+}
+_hp_guard || _hp_again
+_hp_begin
+cd -- '/data/me/run' &&
+  /bin/bash -l "$_hp_dir/program.sh" < /dev/null
+_hp_end $? drawn-when-the-job-is-handed-over
+
+# ===== /data/me/run/.hpc-prefect/preview/KEY-1/program.sh
+# What the job does; script.sh runs it with bash and notes how it ends.
+POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
+\unset -f builtin || \exit
+\trap : TERM INT HUP XCPU USR1 USR2
+\builtin cd -- '/data/me/run' || \exit
+case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 
 # --- set-up, as the HPC profile gives it
-module load 'intel' || exit
-module load 'impi' || exit
+module load 'intel' || \builtin exit
+module load 'impi' || \builtin exit
 
 # --- environment: profile, then executable, then execution profile, then secrets
-export OMP_NUM_THREADS='2'
+POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
+\unset -f builtin || \exit
+\export OMP_NUM_THREADS='2'
+\builtin cd -- '/data/me/run' || \exit
+if ! \builtin type -P -- '/work/gz00/me/cpu/diag' >/dev/null; then
+  \builtin test -f '/data/me/run/.hpc-prefect/preview/KEY-1/phase' && \builtin printf 'missing %s\n' "${LOADEDMODULES:-}" >> '/data/me/run/.hpc-prefect/preview/KEY-1/phase'
+  \exit 127
+fi
+\builtin test -f '/data/me/run/.hpc-prefect/preview/KEY-1/phase' && \builtin printf 'program\n' >> '/data/me/run/.hpc-prefect/preview/KEY-1/phase' || \exit
+case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 
 # --- the program
-cd -- '/data/me/run' || exit
-if ! type -P -- '/work/gz00/me/cpu/diag' >/dev/null; then
-  _hp_phase=missing _hp_detail=${LOADEDMODULES:-}
-  _hp_detail=${_hp_detail//[!A-Za-z0-9.:_\/+-]/}
-  exit 127
-fi
-_hp_phase=program
-mpiexec.hydra -n 8 -ppn 4 '/work/gz00/me/cpu/diag' '--tolerance' '0.0001' >> "$_hp_dir/stdout" 2>> "$_hp_dir/stderr" < /dev/null \
+mpiexec.hydra -n 8 -ppn 4 '/work/gz00/me/cpu/diag' '--tolerance' '0.0001' >> '/data/me/run/.hpc-prefect/preview/KEY-1/stdout' 2>> '/data/me/run/.hpc-prefect/preview/KEY-1/stderr' < /dev/null \
   && _hp_code=0 || _hp_code=$?
-exit "$_hp_code"
+! \builtin test -f '/data/me/run/.hpc-prefect/preview/KEY-1/phase' || \builtin printf 'code %d\n' "$_hp_code" >> '/data/me/run/.hpc-prefect/preview/KEY-1/phase'
+\builtin exit "$_hp_code"
 
 # Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err /data/me/run/.hpc-prefect/preview/KEY-1/script.sh

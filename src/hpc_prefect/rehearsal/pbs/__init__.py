@@ -1,4 +1,4 @@
-"""A rehearsal PBS: `qsub qstat qdel qselect qhold qrls` that run jobs as processes of this machine.
+"""A rehearsal PBS: qsub, qstat, qdel, qselect, qhold, qrls, qrerun, with real processes here.
 
 They print what OpenPBS 23.06 prints, byte for byte as far as it was recorded; what is marked
 "assumed" in a comment was not. `install.install` writes the commands into a folder for PATH, bound

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 UNKNOWN_ID, BAD_ID, FINISHED, UNKNOWN_QUEUE, NOT_CONNECTED = 153, 1, 35, 170, 162
+UNAUTHORIZED, BAD_STATE, NOT_RERUNNABLE = 159, 168, 1  # the last two: assumed
 _DELETED = 91
 
 
@@ -42,7 +43,7 @@ def _command(name: str) -> Callable[[Server, list[str]], int]:
         from .table import qstat as table
 
         return table
-    return {"qdel": qdel, "qselect": qselect, "qhold": qhold, "qrls": qrls}[name]
+    return {"qdel": qdel, "qselect": qselect, "qhold": qhold, "qrls": qrls, "qrerun": qrerun}[name]
 
 
 def _no_connection(name: str) -> Refusal:
@@ -166,6 +167,26 @@ def _ids(name: str, words: list[str]) -> list[str]:
     if unknown or not ids or any(value != "u" for _, value in found):
         raise _usage(name, "[-h hold_list]")
     return ids
+
+
+# qrerun
+
+
+def qrerun(server: Server, words: list[str]) -> int:
+    """The words for what cannot be run again are assumed."""
+
+    def rerun(job: Record) -> Refusal | None:
+        if not server.config["operator"]:
+            return Refusal(f"qrerun: Unauthorized Request  {job['id']}\n", UNAUTHORIZED)
+        if job["state"] != "R":
+            return Refusal(f"qrerun: Request invalid for state of job {job['id']}\n", BAD_STATE)
+        if job["options"].get("r") == "n":
+            return Refusal(f"qrerun: Job is not rerunnable {job['id']}\n", NOT_RERUNNABLE)
+        job["rerun"] = {"at": time.time(), "sent": False}
+        server.save(job)
+        return None
+
+    return _each("qrerun", server, _ids("qrerun", words), rerun)
 
 
 # qselect

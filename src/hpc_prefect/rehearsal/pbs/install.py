@@ -9,7 +9,7 @@ from hpc_prefect.rehearsal import install as shared
 
 from .server import Server
 
-_COMMANDS = ("qsub", "qstat", "qdel", "qselect", "qhold", "qrls")
+_COMMANDS = ("qsub", "qstat", "qdel", "qselect", "qhold", "qrls", "qrerun")
 
 
 class Queue(TypedDict, total=False):
@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     home: str  # the jobs' $HOME and first folder; the user's if not given
     shell: str
     history: bool
+    operator: bool  # whether the user may qrerun, as operators may
     enforce_mem: bool  # whether a job that uses more memory than it asked for is killed
     kill_grace: float  # seconds from SIGTERM to SIGKILL
     linger: float  # seconds a job stays in state R after its qdel
@@ -78,6 +79,7 @@ def _config(options: Options) -> dict[str, object]:
         "home": home,
         "shell": shell,
         "history": True,
+        "operator": False,
         "enforce_mem": True,
         "kill_grace": 2.0,
         "linger": 0.3,

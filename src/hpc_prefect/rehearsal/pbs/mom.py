@@ -112,6 +112,7 @@ class Mom(BaseMom):
         server, now = self.server, time.time()
         comment = f"Job run at {started_text(now)} on {job['placed']['exec_vnode']}"
         job.update(state="R", substate=_RUNNING, stime=now, mtime=now, comment=comment)
+        job["runs"] += 1
         server.save(job)  # before the start: a mom after this one sees that it may have happened
         job["engine"] = self._submit(job)
         server.save(job)
@@ -154,6 +155,9 @@ class Mom(BaseMom):
         if end is None:
             self._cancel(job)
             return
+        if job["rerun"] and not job["deleted"]:
+            self._again(job)
+            return
         if (deleted := job["deleted"]) and time.time() < deleted["at"] + server.config["linger"]:
             self.later(deleted["at"] + server.config["linger"])
             return
@@ -161,10 +165,19 @@ class Mom(BaseMom):
         self._finish(job)
 
     def _cancel(self, job: Record) -> None:
-        if job["deleted"] and not job["deleted"]["sent"]:
-            job["deleted"]["sent"] = True
+        asked = job["deleted"] or job["rerun"]
+        if asked and not asked["sent"]:
+            asked["sent"] = True
             self.server.save(job)
             self.cancel(job)
+
+    def _again(self, job: Record) -> None:
+        """Back into the queue, whatever the run that has ended was."""
+        now = time.time()
+        job.update(state="Q", substate=_QUEUED, rerun=None, engine="", session=None)
+        job.update(stime=0.0, mtime=now, etime=now, placed=None, comment="")
+        self.server.save(job)
+        self.later(now)
 
     def _exiting(self, job: Record, end: Record) -> None:
         now = time.time()

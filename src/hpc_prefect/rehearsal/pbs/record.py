@@ -66,7 +66,7 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
         "comment": job["comment"] or None,
         "etime": moments["etime"],
         "block": "True" if job["block"] else None,
-        "run_count": 1 if job["stime"] else None,
+        "run_count": job["runs"] or None,
         "Stageout_status": job["stageout"],
         "Exit_status": job["exit"],
         "Submit_arguments": job["arguments"],

@@ -115,6 +115,8 @@ def _job(server: Server, asked: Record, command: list[str], name: str) -> Record
         "err": options.get("e", ""),
         "late": server.fault("late"),
         "deleted": None,
+        "rerun": None,
+        "runs": 0,
         **dict.fromkeys(("ctime", "mtime", "qtime"), now),
         "etime": now if state == "Q" else 0.0,
         **dict.fromkeys(("stime", "obittime", "history"), 0.0),
