@@ -193,13 +193,13 @@ def ranks(work_dir: Path) -> Counter[str]:
 
 def script_of(work_dir: Path) -> str:
     file = next(iter(work_dir.glob(".hpc-prefect/*/*/*/script.sh")))
-    return file.read_text()
+    return file.read_text() + file.with_name("program.sh").read_text()
 
 
 #: What the script of a site has of its profile, and a word of no other's.
 OWN_LINES = {
     "miyabi": (
-        *("#!/bin/bash -l", "#PBS -q regular-c", "#PBS -W group_list=gz00", "module load 'impi'"),
+        *("/bin/bash -l ", "#PBS -q regular-c", "#PBS -W group_list=gz00", "module load 'impi'"),
         "#PBS -l select=2:mpiprocs=2:ompthreads=1",
         "mpiexec.hydra -n 4 -ppn 2 ",
     ),

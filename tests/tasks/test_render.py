@@ -11,6 +11,7 @@ import pytest
 
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.cli import main
+from hpc_prefect.job.script import NO_WORD
 
 from .jobs import HERE, NAMES, job
 
@@ -30,9 +31,12 @@ def render(work_dir: Path, *more: str, hpc: str = HERE) -> int:
 
 
 async def ran(work_dir: Path) -> tuple[str, str]:
-    """Script and folder of a real run of the same job."""
+    """Both scripts and the folder of a real run of the same job, with a preview's word."""
     result = await job(str(work_dir), "job", user_args=["true", *HOSTILE])
-    return Path(result.script_path).read_text(), result.folder
+    outer = Path(result.script_path).read_text()
+    inner = Path(result.folder, "program.sh").read_text()
+    text = f"{outer}\n# ===== {result.folder}/program.sh\n{inner}"
+    return text.replace(outer.split()[-1], NO_WORD), result.folder
 
 
 def test_the_script_is_the_one_that_a_run_submits_but_for_its_folder(
@@ -68,7 +72,7 @@ def test_for_a_cluster_directives_and_command_are_its_own(
     assert render(tmp_path, "--set", "memory_per_node=2G", hpc=f"{HERE}-slurm") == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[:11] == [
-        "#!/bin/bash",
+        "#!/bin/bash -p",
         "#SBATCH --nodes=1",
         "#SBATCH --ntasks-per-node=1",
         "#SBATCH --cpus-per-task=1",
