@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
 from hpc_prefect.convergence.desk import Desk, Source, run_log
@@ -27,6 +27,9 @@ from hpc_prefect.convergence.telemetry import Plot
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.extras import missing
 from hpc_prefect.job.identity import digest
+
+if TYPE_CHECKING:
+    from hpc_prefect.campaigns import Place
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -87,7 +90,7 @@ async def converge(
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
     # Late: the loop's core needs no Prefect.
-    from hpc_prefect.campaigns import absolute_work_dir, locate
+    from hpc_prefect.campaigns import absolute_work_dir
     from hpc_prefect.cancellation import raise_if_cancelled
     from hpc_prefect.scopes import scope
 
@@ -95,13 +98,7 @@ async def converge(
     await raise_if_cancelled()
     folder = Path(absolute_work_dir(work_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    identity, told = _loop_digest(name, seed, key, initial_state)
-    place = await locate(work_dir=folder, name=name, digest=identity)
-    if place.n and not told:
-        raise ConfigurationError(
-            f"converge: this is another loop {name!r} of the same seed, and its initial state has"
-            " no canonical form that could tell the two apart in a later run; give each a key="
-        )
+    place = await _located(folder, name, seed, key, initial_state)
     log = run_log()
     source = Source(stop, stop_variable_name)
     book = Checkpoints(place.folder, log)
@@ -119,6 +116,22 @@ async def converge(
     if raise_if_not_converged:
         result.raise_if_not_converged()
     return replace(result, plot=desk.drawn)
+
+
+async def _located(
+    folder: Path, name: str, seed: int | None, key: str | None, initial_state: object
+) -> Place:
+    """The loop's place in the campaign."""
+    from hpc_prefect.campaigns import locate
+
+    identity, told = _loop_digest(name, seed, key, initial_state)
+    place = await locate(work_dir=folder, name=name, digest=identity)
+    if place.n and not told:
+        raise ConfigurationError(
+            f"converge: this is another loop {name!r} of the same seed, and its initial state has"
+            " no canonical form that could tell the two apart in a later run; give each a key="
+        )
+    return place
 
 
 @dataclass(frozen=True, slots=True)
