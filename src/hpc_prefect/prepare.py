@@ -16,13 +16,13 @@ from typing import Any
 from prefect.context import FlowRunContext
 
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
-from hpc_prefect.campaign_opening import is_over
 from hpc_prefect.campaigns import (
     Place,
     absolute_work_dir,
     identity_problems,
     locate,
 )
+from hpc_prefect.campaigns.opening import is_over
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job.identity import digest

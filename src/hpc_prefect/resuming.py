@@ -34,8 +34,8 @@ from prefect.results import ResultStore
 from prefect.states import Crashed, Pending
 
 from hpc_prefect import tasks
-from hpc_prefect.campaign_opening import completed_by
 from hpc_prefect.campaigns import campaign
+from hpc_prefect.campaigns.opening import completed_by
 from hpc_prefect.cancellation import forget
 from hpc_prefect.errors import CannotResume
 from hpc_prefect.executor import claim as claims

@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 
 from hpc_prefect.blocks import BlockNames, Call
-from hpc_prefect.campaign_end import note_unfinished
+from hpc_prefect.campaigns.end import note_unfinished
 from hpc_prefect.cancellation import (
     LeftRunning,
     RunCancelled,

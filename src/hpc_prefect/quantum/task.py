@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
 
-from hpc_prefect.campaign_end import note_unfinished
 from hpc_prefect.campaigns import (
     Place,
     absolute_work_dir,
     identity_problems,
     locate,
 )
+from hpc_prefect.campaigns.end import note_unfinished
 from hpc_prefect.cancellation import raise_if_cancelled
 from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.claim import this_process

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from hpc_prefect.campaign_opening import is_over
 from hpc_prefect.campaigns import Place
+from hpc_prefect.campaigns.opening import is_over
 from hpc_prefect.errors import InvalidJob, LedgerError, QuantumServiceError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.service import executor

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_prefect.campaign_opening import open_campaign, opened_key
+from hpc_prefect.campaigns.experiments import Choice, chosen, experiments, told_by_parameters
+from hpc_prefect.campaigns.opening import open_campaign, opened_key
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.executor.claim import Claimant
-from hpc_prefect.experiments import Choice, chosen, experiments, told_by_parameters
 from hpc_prefect.job.identity import digest, job_key
 from hpc_prefect.scopes import current_frame, current_run, root_flow
 

@@ -13,18 +13,25 @@ from typing import NamedTuple
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from hpc_prefect.campaign_end import see_to_its_end
+from hpc_prefect.campaigns.end import see_to_its_end
+from hpc_prefect.campaigns.experiments import (
+    Choice,
+    Opened,
+    chosen,
+    experiments,
+    name_of,
+    told_by_parameters,
+)
+from hpc_prefect.campaigns.old_folders import refuse_older
 from hpc_prefect.errors import HpcPrefectError, JobHeld
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.claim import Claim, Claimant, this_process
 from hpc_prefect.executor.service import executor
-from hpc_prefect.experiments import Choice, Opened, chosen, experiments, name_of, told_by_parameters
 from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
 from hpc_prefect.job.identity import digest, folder_name
 from hpc_prefect.jobs import list_jobs
 from hpc_prefect.jobs.campaign import Campaign, begin_campaign, instances
 from hpc_prefect.jobs.completion import is_marked, unfinished, unmark
-from hpc_prefect.old_folders import refuse_older
 from hpc_prefect.scopes import current_run, root_flow
 from hpc_prefect.traces import leave_trace, read_trace
 from hpc_prefect.transports.local import LocalTransport

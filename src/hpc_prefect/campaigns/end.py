@@ -10,9 +10,9 @@ from typing import Any
 
 from prefect.client.schemas.objects import State
 
+from hpc_prefect.campaigns.experiments import experiments
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.executor.claim import Claimant, this_process
-from hpc_prefect.experiments import experiments
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.jobs.completion import mark_completed, note_failed, unfinished
 from hpc_prefect.scopes import current_run, root_flow
