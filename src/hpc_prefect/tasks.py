@@ -18,6 +18,7 @@ from prefect import Task, task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+from prefect.states import Failed
 
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.campaigns.end import note_unfinished
@@ -149,11 +150,13 @@ class _Opaque:
 
     Attributes:
         again: whether the last attempt failed and another one is worth its cost.
+        failed: the error of the last attempt, after which there is no other one.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.again = False
+        self.failed: JobFailed | None = None
         timeout = job.request.timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
@@ -194,9 +197,14 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
             raise
         finally:
             listener.close()
-    if not result.succeeded:
-        raise await _failed_attempt(hidden, result)
-    return result
+    if result.succeeded:
+        return result
+    failed = await _failed_attempt(hidden, result)
+    if hidden.again:
+        raise failed  # so that Prefect makes the next attempt
+    # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
+    hidden.failed = failed
+    return Failed(message=_in_a_line(result))
 
 
 async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
@@ -228,6 +236,8 @@ async def _outcome(job: Job) -> JobResult:
     try:
         with _no_warning_outside_of_flows():
             result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
+        if hidden.failed is not None:
+            raise hidden.failed
     except JobFailed as failed:
         await show_result(failed.result, str(failed))
         raise
@@ -250,11 +260,19 @@ def _failure(result: JobResult, next_words: str = "") -> JobFailed:
     return kind(describe(result, next_words), result)
 
 
+def _in_a_line(result: JobResult) -> str:
+    return f"{_which(result)}: everything about it is in {result.folder}"
+
+
+def _which(result: JobResult) -> str:
+    which = f"job {result.name} ({result.job_id or 'not submitted'}, attempt {result.attempt})"
+    return f"{which}: {result.verdict.reason}: {result.verdict.summary}"
+
+
 def describe(result: JobResult, next_words: str = "") -> str:
     """A failed job in words: what, which, what was said, what to do, and the end of its stderr."""
     verdict = result.verdict
-    which = f"job {result.name} ({result.job_id or 'not submitted'}, attempt {result.attempt})"
-    parts = [f"{which}: {verdict.reason}: {verdict.summary}"]
+    parts = [_which(result)]
     if verdict.said and verdict.said not in verdict.summary:
         parts.append(f"the scheduler said: {verdict.said}")
     parts.append(f"what to do: {verdict.remedy}")

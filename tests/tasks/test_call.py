@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -390,6 +391,20 @@ def test_a_failed_job_fails_its_task_run_and_its_flow_run(failed: Failed) -> Non
     assert state is not None
     assert state.name == "Failed"
     assert failed.error.result.job_id in (state.message or "")
+
+
+def test_a_failed_jobs_task_run_says_so_in_short_lines_that_name_its_folder(failed: Failed) -> None:
+    (task_run,) = [each for each in failed.tasks if each.name == "bad"]
+    told = until(
+        lambda: [
+            each.message
+            for each in logs(failed.run)
+            if each.task_run_id == task_run.id and each.level >= logging.ERROR
+        ]
+    )
+    assert len(told) <= 2  # Prefect's own two records
+    assert all(failed.error.result.folder in each for each in told)
+    assert not any("Traceback" in each or "what to do" in each for each in told)
 
 
 def test_a_failed_job_has_a_page_of_its_own(failed: Failed) -> None:
