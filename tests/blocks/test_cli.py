@@ -62,7 +62,7 @@ def test_an_edited_file_is_applied_without_ceremony_and_what_another_made_is_not
     mine, theirs = tmp_path / "mine.toml", tmp_path / "theirs.toml"
     text = f"[variable.v_{ident}]\nvalue = 1\n"
     mine.write_text(text)
-    theirs.write_text(text.replace("1", "3"))
+    theirs.write_text(text.replace("value = 1", "value = 3"))
     home = {"XDG_STATE_HOME": str(tmp_path / "state")}
 
     def blocks(*words: object) -> tuple[int, str]:
@@ -75,7 +75,7 @@ def test_an_edited_file_is_applied_without_ceremony_and_what_another_made_is_not
     )
     assert blocks("diff", mine) == blocks("apply", mine) == (0, created)
     assert blocks("apply", mine) == (0, f"{unchanged}nothing has changed\n")
-    mine.write_text(text.replace("1", "2"))
+    mine.write_text(text.replace("value = 1", "value = 2"))
     lines = '      its value: {"value": 1} → {"value": 2}\n'
     assert blocks("apply", "--dry-run", mine) == blocks("apply", mine) == (0, updated + lines)
     lines = '    ! its value: {"value": 2} → {"value": 3}\n'
@@ -149,4 +149,4 @@ def test_a_server_that_answers_is_told_with_its_addresses(
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
     assert lines[0].startswith("Prefect server already running: http://127.0.0.1:")
-    assert lines[2].startswith("  use it in a shell:  export PREFECT_API_URL=http://127.0.0.1:")
+    assert lines[2] == "  in use:             your own Prefect settings name it"

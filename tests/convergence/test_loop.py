@@ -326,7 +326,7 @@ async def test_a_kill_between_the_two_renames_costs_one_iteration(tmp_path):
 
 
 async def test_checkpoints_are_for_the_user_alone(tmp_path):
-    folder = tmp_path / "a" / "b"
+    folder = tmp_path / ".hpc-prefect" / "b"
 
     await loops.run(folder, rule=StopRule(value="energy", max_iterations=2))
 

@@ -89,7 +89,7 @@ def test_a_slurm_where_everything_is_right_has_nothing_wrong_and_nothing_is_subm
     assert of(found, "queue").seen == "'normal' is up, 4 nodes, limit 1-00:00:00"
     assert [c for c in commands if c.startswith("sbatch")] == [
         "sbatch --test-only --nodes=1 --ntasks-per-node=1 --cpus-per-task=1 --time=0-00:05:00"
-        " --partition=normal --account=proj --wrap=true"
+        " --partition=normal --account=proj --no-requeue --wrap=true"
     ]
 
 

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
+import prefect
 import pytest
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun
@@ -50,14 +51,21 @@ class Api(BaseHTTPRequestHandler):
         there = [each for each in asked if each in self.cancelling]
         return self._answer([run_of(UUID(each), Cancelling()) for each in there])
 
-    def do_GET(self) -> None:  # the client's token against forged requests
-        self.send_error(404)
+    def do_GET(self) -> None:
+        if self.path.endswith("/admin/version"):
+            return self._send(200, prefect.__version__)
+        return self.send_error(404)  # the client's token against forged requests
 
     def _answer(self, value: Any) -> None:
         runs = value if isinstance(value, list) else [value]
         data = [each if isinstance(each, dict) else each.model_dump(mode="json") for each in runs]
-        body = json.dumps(data if isinstance(value, list) else data[0]).encode()
-        self.send_response(201 if isinstance(value, dict) else 200)
+        self._send(
+            201 if isinstance(value, dict) else 200, data if isinstance(value, list) else data[0]
+        )
+
+    def _send(self, status: int, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

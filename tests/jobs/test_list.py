@@ -149,7 +149,7 @@ async def test_torn_and_foreign_folders_are_shown_and_do_not_break_the_listing(r
     assert set(jobs) == {"k", "empty", "file", "odd", "folder", "verdict", "ef"}
     assert jobs["k"].standing.state == "succeeded"
     assert jobs["empty"].problem == "neither a journal nor a claim is there"
-    assert "Is a directory" in jobs["folder"].problem
+    assert "it is not a regular file" in jobs["folder"].problem
     assert "makes no sense" in jobs["odd"].problem
     unreadable = [job for job in jobs.values() if job.standing.state == "unreadable"]
     assert len(unreadable) == 6

@@ -124,8 +124,8 @@ def test_a_sampling_that_did_not_finish_leaves_what_was_asked_and_is_sampled_aga
 
 def test_the_record_says_where_the_result_came_from(tmp_path):
     wanted = ask([lucj()], SamplerOptions(shots=10, seed=3, depolarizing=0.25), FfsimBackend())
-    sample_once(wanted, tmp_path / "a" / "b")
-    record = json.loads((tmp_path / "a" / "b" / "sampling.json").read_bytes())
+    sample_once(wanted, tmp_path / ".hpc-prefect" / "b")
+    record = json.loads((tmp_path / ".hpc-prefect" / "b" / "sampling.json").read_bytes())
 
     assert record["state"] == "finished"
     assert record["digest"] == wanted.digest
@@ -136,8 +136,8 @@ def test_the_record_says_where_the_result_came_from(tmp_path):
     assert record["pubs"][0]["operations"]["ucj_balanced_jw"] == 1
     assert {"hpc-prefect", "qiskit", "numpy", "ffsim"} == set(record["versions"])
     assert record["asked_at"] <= record["finished_at"]
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "a" / "b" / "result.npz").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / ".hpc-prefect").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / ".hpc-prefect" / "b" / "result.npz").stat().st_mode) == 0o600
 
 
 def test_the_result_can_be_read_with_numpy_alone(tmp_path):

@@ -60,7 +60,7 @@ def test_the_command_gets_its_arguments_and_gives_its_exit_status(tmp_path):
     code, out, err = rehearse(tmp_path, "pbs", "--", "bash", "-c", program, "sh", *words)
     assert (code, out.split("\0")[:-1]) == (7, words)
     assert err.startswith(
-        "rehearsal of pbs, with qsub qstat qdel qselect qhold qrls qrerun mpiexec mpirun"
+        "rehearsal of pbs, with qsub qstat qdel qselect qhold qrls mpiexec mpirun"
     )
     assert err.count("\n") == 1
 

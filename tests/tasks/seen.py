@@ -133,7 +133,7 @@ def remote(spool: Path, job_id: str) -> Observation:
 
 def ids(work_dir: Path) -> list[str]:
     """The scheduler's ids of the jobs of a work_dir, as their journals tell."""
-    folders = [str(path) for path in work_dir.glob(".hpc-prefect/*/*/*")]
+    folders = [str(path) for path in work_dir.glob(".hpc-prefect/*/??/*")]
     found = [JobFolder(LocalTransport(), folder).ledger().job_id for folder in folders]
     return sorted(filter(None, found))
 

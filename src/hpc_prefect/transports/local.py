@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -246,12 +247,11 @@ class LocalTransport:
 
     def status(self, path: str) -> FileStatus | None:
         try:
-            with self._at("look at", path), contextlib.suppress(NotADirectoryError):
+            with self._at("look at", path):
                 found = os.stat(path)
                 return FileStatus(found.st_size, found.st_mtime)
         except _MissingError:
-            pass
-        return None
+            return None
 
     def stamp(self, path: str) -> Stamp | None:
         try:
@@ -380,7 +380,9 @@ def _trouble(doing: str, path: str) -> Iterator[None]:
             " work_dir"
         ) from error
     except OSError as error:
-        kind = _MissingError if isinstance(error, FileNotFoundError) else TransportError
+        # ELOOP: a link that leads nowhere.
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        kind = _MissingError if missing else TransportError
         raise kind(f"cannot {doing} {path}: {error.strerror or error}") from error
 
 
