@@ -331,6 +331,16 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         "HPC profile, environment: 'UID' belongs to the shell and cannot be set; "
         "choose another name",
     ),
+    "variable that changes the shell": (
+        lambda: {"how": loaded(execution(), environment={"POSIXLY_CORRECT": "1"})},
+        "execution profile, environment: 'POSIXLY_CORRECT' belongs to the shell and cannot be set; "
+        "choose another name",
+    ),
+    "launcher that hides the end": (
+        lambda: {"where": loaded(hpc(), launcher="{command}; echo done")},
+        "HPC profile, launcher: ; hides the program's exit code; put it into setup or teardown, "
+        "or into a script that is the launcher",
+    ),
     "script variable": (
         lambda: {"where": loaded(hpc(), environment={"_hp_dir": "/"})},
         "HPC profile, environment: '_hp_dir' belongs to the job script and cannot be set; "

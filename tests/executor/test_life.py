@@ -227,3 +227,13 @@ async def test_the_intent_holds_all_that_another_process_needs_to_take_the_job_o
 
 def test_what_a_run_record_names_as_versions():
     assert set(versions()) >= {"hpc-prefect", "prefect", "python"}
+
+
+@pytest.mark.parametrize("name", ["guard", "record.json"])
+async def test_what_a_program_puts_in_the_place_of_a_record_hides_no_verdict(rig, name):
+    path = f"{rig.attempt()}/{name}"
+    spec = rig.spec(f"rm -f '{path}'; mkdir '{path}'; exit 9")
+    result = await rig.run(rig.request(spec))
+    assert (result.verdict.reason, result.exit_code) == (Reason.PROGRAM_FAILED, 9)
+    again = await rig.run(rig.request(spec))
+    assert (again.attempt, len(rig.runs())) == (2, 2), "and a second attempt is one"

@@ -27,6 +27,8 @@ class Bench:
         self.work_dir = root / name
         self.folder = self.work_dir / ".hpc-prefect" / name
         self.folder.mkdir(parents=True)
+        for path in (self.folder, self.folder.parent):
+            path.chmod(0o700)
 
     @property
     def script(self) -> Path:

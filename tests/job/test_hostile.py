@@ -134,7 +134,7 @@ def test_an_exported_function_of_any_name_changes_neither_place_nor_code(
         "trap 'echo saving' TERM",
         "trap 'rm -rf /tmp/no-such-folder' EXIT",
         "trap 'exit 0' EXIT",
-        "trap 'exit 9' EXIT",
+        "set -e; trap false EXIT",
         "trap : DEBUG; set -T",
         "trap 'false' ERR; set -E",
         *("set -eu", "set -x", "set -v", "set -a", "set -f", "set -C", "set -k", "set -o posix"),
@@ -154,6 +154,9 @@ def test_an_exported_function_of_any_name_changes_neither_place_nor_code(
             "export POSIXLY_CORRECT=1",
             "shopt -s extdebug",
         ),
+        *("readonly _hp_code=0", "declare -n _hp_code=foo; declare -r foo=0"),
+        *("trap 'let _hp_code=0' DEBUG", "trap '_hp_code=0' ERR; set -E"),
+        "shopt -s extdebug; trap '[[ $BASH_COMMAND != *exec* ]]' DEBUG",
         "PS4='$(touch /tmp/no) '; set -x",
         "ulimit -n 10",
         "disown -a; set -m",
@@ -198,6 +201,14 @@ def test_the_outer_shell_is_clean_whatever_it_is_given(
     assert (bench.exit.phase, bench.exit.code, bench.exit.signals) == ("program", 3, ())
     assert bench.read() == f"{bench.work_dir}\n".encode()
     assert len(read_starts(bench.read("start"))) == 1
+
+
+def test_a_function_named_as_a_special_builtin_does_not_end_the_inner_shell(bench: Bench) -> None:
+    bench.write("/bin/sh", "-c", "exit 3")
+    function = {"BASH_FUNC_exec%%": "() {  echo mine\n}"}
+    for posix in ({"POSIXLY_CORRECT": "1"}, {"SHELLOPTS": "posix"}):
+        assert bench.run(env=function | posix) == 3
+        assert bench.exit.phase == "program"
 
 
 @pytest.mark.parametrize("name", ["dash", "zsh", "ksh93", "mksh", "busybox", "tcsh", "csh"])
@@ -277,7 +288,62 @@ def test_a_launcher_that_ends_the_shell_keeps_the_code_of_a_failure(bench: Bench
     assert (bench.exit.phase, bench.exit.code) == ("program", 1)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "code"),
+    [
+        *(("env {command} | cat", 9), ("yes | {command}", 9), ("cd / && {command}", 9)),
+        *(("( {command} )", 9), ("time {command}", 9), ("{command} 2>&1 | tee log", 9)),
+        ("no-such-launcher {command} | cat", 127),
+    ],
+)
+def test_a_program_that_fails_under_a_launcher_of_several_commands_failed(
+    bench: Bench, launcher: str, code: int
+) -> None:
+    mpi = Resources(launch="mpi")
+    bench.write("/bin/sh", "-c", "exit 9", site_launcher=launcher, resources=mpi)
+    assert bench.run() == code
+    assert (bench.exit.phase, bench.exit.code) == ("program", code)
+
+
 # --- the records
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "printf 'code 0\\ncode 0' >> PHASE; exit 9",
+        "printf 'code 0\\n' >> PHASE; exit 9",
+        "printf 'code 0' >> PHASE; exit 9",
+        "printf 'code 0\\nx' >> PHASE; kill -9 $PPID",
+        "printf 'code 0\\n' >> PHASE; kill -9 $PPID",
+        "printf 'setup\\nprogram\\ncode 0\\n' > PHASE; rm -f PHASE.x; exit 9",
+        "cp PHASE PHASE.x; mv PHASE.x PHASE; printf 'code 0\\n' >> PHASE; exit 9",
+        "printf 'setup\\n' > PHASE; exit 9",
+        "printf 'setup\\nprogram\\ncode 0\\n' > X; rm PHASE; ln -s X PHASE; exit 9",
+        "head -c 300000 /dev/zero >> PHASE; exit 9",
+        "chmod 0 PHASE; exit 9",
+    ],
+)
+def test_what_a_program_writes_of_its_end_makes_no_success(bench: Bench, forged: str) -> None:
+    path = f"'{bench.folder}/phase'"
+    bench.write("/bin/sh", "-c", forged.replace("PHASE", path).replace("X", f"'{bench.folder}/x'"))
+    assert bench.run() != 0
+    assert not bench.exit.clean
+    assert bench.exit.code != 0
+
+
+def test_an_exit_trap_that_fails_after_a_success_makes_no_success(bench: Bench) -> None:
+    """What the shell ended with and what it told must agree: the program could have told it."""
+    assert bench.shell("exit 0", site_setup=("trap 'exit 9' EXIT",)) == 9
+    assert (bench.exit.phase, bench.exit.clean) == ("untold", False)
+
+
+def test_a_folder_in_the_place_of_the_guard_lets_no_job_start(bench: Bench) -> None:
+    bench.write("/bin/echo", "ran")
+    (bench.folder / "guard").mkdir()
+    assert bench.run() == 118
+    assert list((bench.folder / "guard").iterdir()) == []
+    assert not (bench.folder / "stdout").exists()
 
 
 @pytest.mark.parametrize("word", ['"word":"",', "", '"word":null,', f'"word":"{WORD}x",'])
@@ -362,11 +428,14 @@ def test_a_guard_that_cannot_be_read_is_told_apart_from_a_second_job(bench: Benc
         "set() { :; }; trap() { :; }; builtin set -x",
         "shopt -s expand_aliases; alias set=: trap=: .=:; builtin set -x",
         'export() { echo "$@"; }; source() { cat "$1"; }',
-        "exit 3",
+        *("trap 'set -x' DEBUG", "trap 'set -v' DEBUG", "set -T; trap 'set -x' DEBUG"),
+        *("set -m; trap 'set -x' CHLD; sleep 0 &", "set -E; trap 'set -x' ERR"),
+        *("exit 3", "set -x; enable -n set"),
     ],
 )
 def test_no_file_and_no_message_has_a_secret(bench: Bench, line: str) -> None:
     (bench.folder / "secrets").write_text(secrets_text({"TOKEN": SECRET}))
+    refused = line in ("exit 3", "set -x; enable -n set")
     bench.write(
         "/bin/sh",
         "-c",
@@ -378,7 +447,7 @@ def test_no_file_and_no_message_has_a_secret(bench: Bench, line: str) -> None:
         resources=Resources(launch="mpi"),
     )
     ended = bench.run() == 0
-    assert ended is (line != "exit 3")
+    assert ended is not refused
     assert not ended or bench.read() == b"got it\n"
     assert not (bench.folder / "secrets").exists()
     assert SECRET not in files(bench)

@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -280,3 +281,71 @@ def test_neither_pickles_nor_results_of_somebody_elses_are_loaded(machine, how):
         (folder / name).chmod(0o666)
     why = f"belongs to uid {MALLORY}" if how == "of another user" else "others may write to it"
     assert [why in said for said in machine.python(READ, folder)] == [True, True]
+
+
+RENDER = """
+import json, sys
+from pathlib import Path
+from hpc_prefect.job.script import Preamble, render, secrets_text
+from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+work, folder, copy, setup, program, teardown = sys.argv[1:]
+spec = JobSpec(name="n", command_name="c", executable=Executable(path="/bin/sh"),
+    site=Site(scheduler="local", setup=(setup,), teardown=(teardown,)), resources=Resources(),
+    work_dir=work, arguments=("-c", program), secret_names=("TOKEN",))
+script = render(spec, folder, Preamble(id_expression='"$JOB_ID"'), "w0rd")
+for name, text in (("script.sh", script.outer), ("program.sh", script.inner), ("start", ""),
+        ("exit", ""), ("secrets", secrets_text({"TOKEN": "s3cret"}))):
+    Path(folder, name).write_text(text)
+Path(copy).write_text(script.outer)
+print("null")
+"""
+
+
+def exchange(machine: Machine, keys: Path, *names: str) -> None:
+    """In the place of the victim's records a tree that looks like them; what it runs is noted."""
+    machine.shell(
+        f"cd {machine.work}; mv .hpc-prefect .away; mkdir -p {ATTEMPT}; cd {ATTEMPT};"
+        f" echo 'id -u >> {machine.folder}/runs' > program.sh; cp program.sh script.sh;"
+        " cp program.sh secrets; touch start exit; chmod -R a+rwX ."
+        f"; for each in stdout stderr duplicates {' '.join(names)}; do ln -s {keys} $each; done"
+    )
+
+
+@pytest.mark.parametrize("when", ["queued", "set-up", "program", "tear-down"])
+@pytest.mark.parametrize("shell", [["-p"], [], ["-s"]], ids=["clean", "not clean", "its input"])
+def test_a_job_whose_folder_is_exchanged_runs_and_writes_nothing_of_it(machine, when, shell):
+    """The scheduler has a copy of the script, and starts it hours later."""
+    folder, home = own_folders(machine), machine.home(VICTIM)
+    machine.program()
+    keys = home / "authorized_keys"
+    keys.write_text("mine")
+    os.chown(keys, VICTIM, SHARED)
+    wait = f"touch {home}/{{0}}; until [ -e {home}/{{0}}.done ]; do sleep 0.05; done"
+    lines = [wait.format(name) if when == name else ":" for name in ("set-up", "tear-down")]
+    body = f"{wait.format('program') if when == 'program' else ':'}; echo $TOKEN; exit 9"
+    words = (machine.work, folder, home / "copy", lines[0], body, lines[1])
+    machine.python(RENDER, *words)
+    if when == "queued":
+        exchange(machine, keys)
+    argv = ["/bin/bash", *shell, *([] if shell == ["-s"] else [home / "copy"])]
+    if shell == ["-s"]:
+        argv = ["/bin/sh", "-c", f"exec /bin/bash < {home}/copy"]
+    with machine.begin(*argv, JOB_ID="1.host") as job:
+        while when != "queued" and not (home / when).exists():
+            assert job.poll() is None, job.communicate()
+            time.sleep(0.02)
+        if when != "queued":
+            exchange(machine, keys, "phase")
+            (home / f"{when}.done").touch()
+        out, err = job.communicate(timeout=60)
+    assert machine.runs() == [], err
+    assert keys.read_text() == "mine"
+    assert job.returncode == (118 if when == "queued" else 9), err
+    away = machine.work / ".away" / "campaign/ab/k-1"
+    assert "s3cret" not in out + err
+    if when == "queued":
+        assert (away / "exit").read_text() == ""
+    else:
+        assert '"phase":"program"' in (away / "exit").read_text()
+        assert (away / "stdout").read_text() == "s3cret\n"
+        assert not (away / "secrets").exists()

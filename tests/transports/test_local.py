@@ -238,6 +238,7 @@ def test_status_links_names_and_times_are_told(tmp_path: Path) -> None:
     assert after.modified > 1e9
     (tmp_path / "a" / "link").symlink_to("7.host")
     assert TRANSPORT.read_link(str(tmp_path / "a" / "link")) == "7.host"
+    assert TRANSPORT.read_link(str(tmp_path / "a" / "b")) == ""
     assert TRANSPORT.list(str(tmp_path / "a")) == ["b", "f", "link"]
     TRANSPORT.remove(str(file))
     assert TRANSPORT.status(str(file)) is None

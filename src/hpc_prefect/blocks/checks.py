@@ -36,9 +36,10 @@ _PREFECT_KEYS = frozenset(
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
-#: Bash refuses to set the first six and computes the others anew whenever they are read.
+#: Bash refuses to set the first six, takes the next for itself, and computes the others anew
+#: whenever they are read.
 _SHELL_OWN = re.compile(
-    "BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID|"
+    "BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID|POSIXLY_CORRECT|"
     "_|BASHPID|BASH_ARGV0|BASH_COMMAND|BASH_SUBSHELL|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|FUNCNAME|"
     "GROUPS|HISTCMD|LINENO|PIPESTATUS|RANDOM|SECONDS|SRANDOM"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from hpc_prefect.job.script import JobScript, secrets_text
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Stamp, Transport
+
+logger = logging.getLogger("hpc_prefect.executor")
 
 #: What the start guard points to when no job may start in this folder any more. No scheduler's id.
 CLOSED = "closed"
@@ -107,9 +110,10 @@ class JobFolder:
     def guard(self) -> str:
         """The id that the script of this attempt runs, or ran, under; empty before any start.
 
-        `CLOSED` when none may start any more.
+        `CLOSED` when none may start any more: also where something that is no link is in its place.
         """
-        return self.transport.read_link(self.file(names.GUARD)) or ""
+        link = self.transport.read_link(self.file(names.GUARD))
+        return CLOSED if link == "" else link or ""
 
     def close(self, job_id: str) -> str:
         """Let no job start in this folder from now on; returns what `guard` then is.
@@ -122,6 +126,8 @@ class JobFolder:
             return CLOSED
         # As in the script: on NFS a link of ours may be reported as someone's, so it is read.
         holder = self.guard()
+        if holder == CLOSED:
+            return CLOSED
         if holder and holder == job_id:
             self.transport.relink(path, CLOSED)
             return CLOSED
@@ -201,10 +207,16 @@ class JobFolder:
     def settle(self, spec: JobSpec, record: dict[str, Any]) -> None:
         """Write the run record and then, for good, the verdict: whoever reads it finds both.
 
+        What the program has put in the place of the record keeps nobody from the verdict.
+
         Args:
             record: with the `result`, which the verdict repeats.
         """
-        self.transport.write_atomic(self.file(names.RECORD), names.record_text(record))
+        try:
+            self.transport.write_atomic(self.file(names.RECORD), names.record_text(record))
+        except TransportError as error:
+            self.note("unrecorded", said=str(error))
+            logger.warning("job %s has its verdict, but no run record: %s", spec.name, error)
         self.note("verdict", durable=True, result=record["result"], outputs=self.outputs(spec))
         self.transport.remove(self.file(names.SECRETS))
 

@@ -3,10 +3,12 @@
 The outer one is what the scheduler is given. It decides what is true: it holds the start guard,
 both records and the signals. Nothing that a user writes runs in its shell, which is started without
 profile, BASH_ENV and functions, and it uses bash's own commands only; `command -p` finds the three
-others whatever PATH is.
+others whatever PATH is. It is a copy that the scheduler keeps, so it trusts no path: it enters the
+job folder once, sees that nobody else can have put it there, and uses names in it from then on.
 
 The inner one, `program.sh`, runs below it: the user's profile, modules, set-up, environment,
-secrets, launcher, program and tear-down. It tells how far it came in the file `phase`.
+secrets, launcher, program and tear-down. It tells how far it came in the file `phase`. It has the
+folder as an open descriptor (`_HERE`), which the program does not inherit.
 
 What is data (arguments, paths, environment values) is quoted by `quote` and arrives byte for byte;
 what is the site owner's shell text (set-up lines, module names, the launcher line, tear-down) is
@@ -27,6 +29,11 @@ GUARD_CODE = 117
 FOLDER_CODE = 118
 #: The shell's own code for a command that is not there.
 MISSING_CODE = 127
+
+#: The job folder that the outer script has entered. No number that people take for a lock (9, 200),
+#: and below 256, because there may be no more.
+_FD = 240
+_HERE = f"/proc/self/fd/{_FD}"
 
 #: Where a preview has the word that is drawn when a job is handed over.
 NO_WORD = "drawn-when-the-job-is-handed-over"
@@ -70,7 +77,7 @@ def render(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> JobScri
     Args:
         word: letters and digits that only the outer script knows: an exit record counts by it.
     """
-    return JobScript(_outer(spec, folder, preamble, word), _inner(spec, folder, preamble.unset))
+    return JobScript(_outer(spec, folder, preamble, word), _inner(spec, preamble.unset))
 
 
 # --- the outer script
@@ -84,33 +91,58 @@ def _outer(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> str:
         *preamble.directives,
         "# hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be"
         f" edited.\n# What the job does is in {names.PROGRAM} beside it.",
-        _clean_shell(quote(f"{folder}/{names.SCRIPT}")),
+        _clean_shell(folder),
         f"_hp_dir={quote(folder)}",
         f"_hp_id={preamble.id_expression}",
         _FUNCTIONS,
         again,
+        f'cd -P -- "$_hp_dir" || _hp_refuse {FOLDER_CODE} "cannot be entered here"',
+        f"{_is_own(folder)} ||",
+        f'  _hp_refuse {FOLDER_CODE} "is not yours alone any more, or a folder above it is not"',
+        f"exec {_FD}< .",
         "_hp_guard || _hp_again" if again else "_hp_guard || :",
         "_hp_begin",
-        f"cd -- {quote(spec.work_dir)} &&",
-        # From here on nothing of ours decides until it ends, and its status is what it is.
-        f'  /bin/bash{login} "$_hp_dir/{names.PROGRAM}" < /dev/null',
+        # From here on nothing of ours decides until it ends, and its status is what it is. In POSIX
+        # mode bash would end at once where a function of the environment is named `exec`.
+        f"( unset POSIXLY_CORRECT; cd -- {quote(spec.work_dir)} &&",
+        f"  exec /bin/bash{login} {_HERE}/{names.PROGRAM} < /dev/null )",
         f"_hp_end $? {word}",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _clean_shell(script: str) -> str:
+def _is_own(folder: str) -> str:
+    """Whether the folder that was entered is the user's alone, and each above it up to the root.
+
+    Who may write in the work_dir can rename the root, and put another in its place at any moment;
+    below a root that is the user's nobody else can. `[` does not know a mode.
+    """
+    root = names.root_at(folder)
+    above = 0 if root is None else len(folder.split("/")) - 1 - root
+    chain = ["/".join([".."] * up) or "." for up in range(above + 1)]
+    owner = " && ".join(f"[ -O {path} ]" for path in chain)
+    return f"""{owner} &&
+  [ -z "$(command -p find {" ".join(chain)} -maxdepth 0 -perm /022 2>&1)" ]"""
+
+
+def _clean_shell(folder: str) -> str:
     """Begin again in a clean bash, if the shell that reads these lines is another one.
 
-    Some schedulers let the user's login shell read the script, after its profile. The first line is
-    for csh, in which `$shell` is always set; the argument keeps it from coming back. In bash that
-    is not clean the assignment lets `exec` be the shell's own and not a function of that name.
+    Some schedulers let the user's login shell read the script, after its profile, as its input; so
+    it is read anew, from the job folder if that is still the user's. The first line is for csh, in
+    which `$shell` is always set; the argument keeps it from coming back. In bash that is not clean
+    the assignment lets `exec` be the shell's own and not a function of that name.
     """
+    check = _is_own(folder).replace("\n ", "")
+    anew = (
+        f'cd -P -- "$1" && {check} && exec /bin/bash -p ./{names.SCRIPT} again; exit {FOLDER_CODE}'
+    )
+    anew = f"exec /bin/bash -p -c '{anew}' hpc-prefect {quote(folder)}"
     return f"""\
-test -n "$shell" -a -z "$1" && exec /bin/bash -p {script} again
+test -n "$shell" -a -z "$1" && {anew}
 case ${{BASH_VERSION:+$-}} in *p*) ;; *)
   POSIXLY_CORRECT=y
-  exec /bin/bash -p {script} again
+  {anew}
   exit {FOLDER_CODE} ;;
 esac"""
 
@@ -135,21 +167,25 @@ _hp_refuse() {{
   exit "$1"
 }}
 _hp_plain() {{
-  [ -f "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]
+  [ -f "$1" ] && [ ! -L "$1" ] && [ -O "$1" ]
 }}
 _hp_plain_or_none() {{
-  _hp_plain "$1" || {{ [ ! -e "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]; }}
+  _hp_plain "$1" || {{ [ ! -e "$1" ] && [ ! -L "$1" ]; }}
 }}
 _hp_guard() {{
   local said holder
   [ -n "$_hp_id" ] || _hp_refuse {FOLDER_CODE} "is that of a job whose id is not told"
-  said=$(command -p ln -s -n -- "$_hp_id" "$_hp_dir/{names.GUARD}" 2>&1) && return
-  [ -L "$_hp_dir/{names.GUARD}" ] || _hp_refuse {FOLDER_CODE} "cannot be written here ($said)"
-  holder=$(command -p readlink -- "$_hp_dir/{names.GUARD}") ||
+  _hp_plain {names.PROGRAM} || _hp_refuse {FOLDER_CODE} "has no {names.PROGRAM} of yours"
+  # In a folder of that name `ln` would make its link.
+  [ -L {names.GUARD} ] || [ ! -d {names.GUARD} ] ||
+    _hp_refuse {FOLDER_CODE} "has a folder in the place of its start guard"
+  said=$(command -p ln -s -n -- "$_hp_id" {names.GUARD} 2>&1) && return
+  [ -L {names.GUARD} ] || _hp_refuse {FOLDER_CODE} "cannot be written here ($said)"
+  holder=$(command -p readlink -- {names.GUARD}) ||
     _hp_refuse {FOLDER_CODE} "has a start guard that cannot be read here"
   [ "$holder" != "$_hp_id" ] || return
   ! _hp_plain_or_none {names.DUPLICATES} ||
-    printf '%s\\n' "$_hp_id" >> "$_hp_dir/{names.DUPLICATES}"
+    printf '%s\\n' "$_hp_id" >> {names.DUPLICATES}
   _hp_refuse {GUARD_CODE} "is held by another job of this attempt"
 }}
 _hp_time() {{
@@ -183,38 +219,42 @@ _hp_begin() {{
   _hp_time
   _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
-  _hp_plain_or_none {names.PHASE} && printf 'setup\\n' > "$_hp_dir/{names.PHASE}" &&
+  _hp_plain_or_none {names.STDOUT} && _hp_plain_or_none {names.STDERR} &&
+    _hp_plain_or_none {names.PHASE} && printf 'setup\\n' > {names.PHASE} &&
     _hp_plain {names.START} && printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}}\\n' \\
-    "$_hp_token" "$_hp_id" "$host" "$boot" "\\"time\\":$_hp_now" >> "$_hp_dir/{names.START}" ||
+    "$_hp_token" "$_hp_id" "$host" "$boot" "\\"time\\":$_hp_now" >> {names.START} ||
     _hp_refuse {FOLDER_CODE} "cannot take a record"
 }}
 _hp_end() {{
-  local code=$1 word rest phase= told= usage= begin= record
+  local code=$1 said= phase=untold told= usage= begin= record nl=$'\\n' set_up program
   trap '' TERM INT HUP XCPU USR1 USR2
-  ! _hp_plain {names.PHASE} || while read -r word rest; do
-    case $word:$rest in
-      setup: | program: | missing:* | code:[0-9] | code:[1-9][0-9] | code:[12][0-9][0-9])
-        phase=$word told=$rest ;;
-    esac
-  done < "$_hp_dir/{names.PHASE}"
-  case $phase:$code in
-    setup:* | missing:*) ;;
-    code:*) phase=program code=$told told= ;;
-    program:0 | :*) phase=untold ;;  # what its shell ended with is no success of the program's
+  # Whole lines of these words in this order, or nothing: the program may have written as well.
+  ! _hp_plain {names.PHASE} || IFS= read -r -N 200000 said < {names.PHASE}
+  set_up=setup$nl program=setup${{nl}}program$nl
+  case $said in
+    "$set_up") phase=setup ;;
+    "${{set_up}}missing "*"$nl") phase=missing told=${{said#"$set_up"missing }} ;;
+    # What its shell ended with is no success of the program's.
+    "$program") [ "$code" = 0 ] || phase=program ;;
+    # A success is told twice, by its shell's status too; a failure is one however that ended.
+    "${{program}}code 0$nl") [ "$code" != 0 ] || phase=program ;;
+    "${{program}}code "[1-9]"$nl" | "${{program}}code "[1-9][0-9]"$nl" | \\
+      "${{program}}code "[12][0-9][0-9]"$nl")
+      phase=program code=${{said#"$program"code }} code=${{code%"$nl"}} ;;
   esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
   read -r usage < "/proc/$$/stat" 2>/dev/null
   usage=(${{usage##*) }})
   _hp_oom
   _hp_time
-  [ ! -s "$_hp_dir/{names.EXIT}" ] || begin='\\n'
+  [ ! -s {names.EXIT} ] || begin='\\n'
   record='{{"token":"%s","word":"%s","phase":"%s","signals":"%s","detail":"%s",'
   record+='"code":%d,"oom":%d,"cpu":%d,"time":%s}}\\n'
   _hp_plain {names.EXIT} && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \\
     "${{told//[!A-Za-z0-9.:_\\/+-]/}}" "$code" "$((_hp_ooms - _hp_oom_before))" \\
-    "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> "$_hp_dir/{names.EXIT}" ||
+    "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> {names.EXIT} ||
     exit $((code ? code : {FOLDER_CODE}))
-  [ ! -e "$_hp_dir/{names.SECRETS}" ] || command -p rm -f -- "$_hp_dir/{names.SECRETS}"
+  [ ! -e {names.SECRETS} ] || command -p rm -f -- {names.SECRETS}
   # Whoever looks at the scheduler alone must not take it for a success either.
   [ "$phase" = program ] || exit $((code ? code : 1))
   exit "$code"
@@ -239,10 +279,10 @@ def _again(spec: JobSpec, preamble: Preamble, word: str) -> str:
         "  local line starts=0 ended=",
         f"  ! _hp_plain {names.START} || while IFS= read -r line; do",
         '    case $line in *"\\"id\\":\\"$_hp_id\\""*) starts=$((starts + 1)) ;; esac',
-        f'  done < "$_hp_dir/{names.START}"',
+        f"  done < {names.START}",
         f"  ! _hp_plain {names.EXIT} || while IFS= read -r line; do",
         f"    case $line in *{success}*) ended=yes ;; esac",
-        f'  done < "$_hp_dir/{names.EXIT}"',
+        f"  done < {names.EXIT}",
         f"  ! {counted} || return" if spec.may_requeue else "",
         '  if [ -n "$ended" ]; then',
         '    echo "hpc-prefect: the program has run to its end; it was not started again" >&2',
@@ -268,7 +308,7 @@ POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 _USERS = "case $POSIXLY_CORRECT in hp) \\unset POSIXLY_CORRECT ;; esac"
 
 
-def _inner(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
+def _inner(spec: JobSpec, unset: tuple[str, ...]) -> str:
     enter = f"\\builtin cd -- {quote(spec.work_dir)} || \\exit"
     parts = [
         f"# What the job does; {names.SCRIPT} runs it with bash and notes how it ends.",
@@ -278,9 +318,9 @@ def _inner(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
         enter,  # a profile may have gone elsewhere
         _USERS,
         _setup(spec),
-        _environment(spec, folder, unset),
+        _environment(spec, unset),
         enter,
-        _program(spec, folder),
+        _program(spec),
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -298,13 +338,15 @@ def _setup(spec: JobSpec) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _environment(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
+def _environment(spec: JobSpec, unset: tuple[str, ...]) -> str:
     exports = {"OMP_NUM_THREADS": str(spec.resources.threads_per_rank)}
     exports |= spec.site.environment | spec.executable.environment | spec.environment
     lines = [
         "",
         "# --- environment: profile, then executable, then execution profile, then secrets",
         _OURS,
+        # A trap of a set-up line that runs before each command can skip it, or begin to print it.
+        "\\trap - DEBUG ERR RETURN && \\builtin shopt -u extdebug || \\exit",
     ]
     lines += [f"\\unset {' '.join(unset)}"] if unset else []
     lines += [f"\\export {name}={quote(value)}" for name, value in exports.items()]
@@ -312,28 +354,47 @@ def _environment(spec: JobSpec, folder: str, unset: tuple[str, ...]) -> str:
         joined = quote(":".join(folders))
         lines.append(f'\\export {variable}={joined}"${{{variable}:+:${variable}}}"')
     if spec.secret_names:
-        path = quote(f"{folder}/{names.SECRETS}")
-        # What a set-up line may have begun to print would print the values, also further down.
-        lines.append("{ \\set +xv; \\trap - DEBUG ERR RETURN; } 2>/dev/null")
-        lines.append(f"\\. {path} || \\exit")
-        # -p: the job's own PATH may not lead to it.
-        lines.append(f"\\builtin command -p rm -f -- {path}")
+        lines.append(_SECRETS)
     return "\n".join(lines)
 
 
-def _program(spec: JobSpec, folder: str) -> str:
+#: What a set-up line may have begun to print would print the values, also further down. The text is
+#: kept in no variable, which set-up may have made readonly or another's name. `-p`: the job's own
+#: PATH may not lead to it.
+_SECRETS = f"""\
+{{ \\trap - DEBUG ERR RETURN CHLD; \\set +xv; }} 2>/dev/null
+case $- in *[xv]*) \\builtin printf '%s\\n' >&2 \\
+  'hpc-prefect: a set-up line prints commands, which cannot be ended; no secret was read'
+  \\exit 1 ;;
+esac
+{{ \\set -- "$(< {_HERE}/{names.SECRETS})"; }} 2>/dev/null
+case $1 in '') \\builtin printf '%s\\n' >&2 'hpc-prefect: the secrets of this job are not there'
+  \\exit 1 ;;
+esac
+\\builtin command -p rm -f -- {_HERE}/{names.SECRETS}
+\\eval "$1" 2>/dev/null || {{
+  \\builtin printf '%s\\n' >&2 'hpc-prefect: a secret cannot be set; is its variable readonly?'
+  \\exit 1
+}}
+\\set --"""
+
+
+def _program(spec: JobSpec) -> str:
     """The program in the foreground, between two words of how far this script came.
 
     A single program is exec'd, so that a name such as `test` is the program on PATH and not the
-    shell's own.
+    shell's own. A launcher's line is not in a shell of its own: where it ends this one, or replaces
+    it, no code is told. The code is in no variable, which set-up may have made readonly or
+    another's name.
     """
-    program, phase = spec.executable.path, quote(f"{folder}/{names.PHASE}")
+    program, phase = spec.executable.path, f"{_HERE}/{names.PHASE}"
     plain = f"\\builtin test -f {phase}"  # a FIFO would block
     words = " ".join(quote(word) for word in (program, *spec.arguments))
     line = f"( \\builtin exec -- {words} )"
     if spec.resources.launch == "mpi":
         line = launch_line(spec.site.launcher, spec.resources, words)
-    streams = f"{quote(f'{folder}/{names.STDOUT}')} 2>> {quote(f'{folder}/{names.STDERR}')}"
+        line = f"{{ \\builtin set -o pipefail || \\builtin exit\n{line}\n}}"
+    streams = f">> {_HERE}/{names.STDOUT} 2>> {_HERE}/{names.STDERR} < /dev/null {_FD}<&-"
     teardown = "".join(f"{text}\n" for text in spec.site.teardown)
     return f"""\
 if ! \\builtin type -P -- {quote(program)} >/dev/null; then
@@ -344,10 +405,12 @@ fi
 {_USERS}
 
 # --- the program
-{line} >> {streams} < /dev/null \\
-  && _hp_code=0 || _hp_code=$?
-! {plain} || \\builtin printf 'code %d\\n' "$_hp_code" >> {phase}
-{teardown}\\builtin exit "$_hp_code\""""
+{line} {streams} \\
+  && \\builtin set -- 0 || \\builtin set -- "$?" || \\builtin exit
+! {plain} || \\builtin printf 'code %d\\n' "$1" >> {phase}
+{f"({chr(10)}{teardown})" if teardown else ""}
+\\builtin set +e
+\\builtin exit "$1\""""
 
 
 def secrets_text(secrets: dict[str, str]) -> str:

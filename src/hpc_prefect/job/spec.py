@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from hpc_prefect.job.launcher import status_problems
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -194,7 +196,8 @@ def launcher_problems(template: str) -> list[str]:
     """Say what is wrong with a launcher line; empty when it can be used."""
     unknown = [name for name in _PLACEHOLDER.findall(template) if name not in LAUNCHER_PLACEHOLDERS]
     known = ", ".join("{" + name + "}" for name in LAUNCHER_PLACEHOLDERS)
-    return [f"launcher: unknown placeholder {{{name}}}; there are {known}" for name in unknown]
+    problems = [f"unknown placeholder {{{name}}}; there are {known}" for name in unknown]
+    return [f"launcher: {problem}" for problem in problems + status_problems(template)]
 
 
 def launch_line(template: str, resources: Resources, command: str) -> str:

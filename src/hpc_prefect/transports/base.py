@@ -72,7 +72,7 @@ class Transport(Protocol):
         """
 
     def read_link(self, path: str) -> str | None:
-        """Where a symbolic link points; None when there is none."""
+        """Where a symbolic link points; None when there is nothing, empty when it is no link."""
 
     def link(self, path: str, target: str) -> bool:
         """Make a symbolic link exclusively; False when there is something of that name already."""

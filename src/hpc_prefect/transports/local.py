@@ -270,7 +270,7 @@ class LocalTransport:
         try:
             with self._at("look at", path):
                 own.check_link(path, self._owner)
-                return os.readlink(path)
+                return os.readlink(path) if os.path.islink(path) else ""
         except _MissingError:
             return None
 

@@ -6,10 +6,10 @@
 #PBS -r n
 # hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be edited.
 # What the job does is in program.sh beside it.
-test -n "$shell" -a -z "$1" && exec /bin/bash -p '/data/me/run/.hpc-prefect/preview/KEY-1/script.sh' again
+test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/KEY-1'
 case ${BASH_VERSION:+$-} in *p*) ;; *)
   POSIXLY_CORRECT=y
-  exec /bin/bash -p '/data/me/run/.hpc-prefect/preview/KEY-1/script.sh' again
+  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/KEY-1'
   exit 118 ;;
 esac
 _hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
@@ -20,21 +20,25 @@ _hp_refuse() {
   exit "$1"
 }
 _hp_plain() {
-  [ -f "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]
+  [ -f "$1" ] && [ ! -L "$1" ] && [ -O "$1" ]
 }
 _hp_plain_or_none() {
-  _hp_plain "$1" || { [ ! -e "$_hp_dir/$1" ] && [ ! -L "$_hp_dir/$1" ]; }
+  _hp_plain "$1" || { [ ! -e "$1" ] && [ ! -L "$1" ]; }
 }
 _hp_guard() {
   local said holder
   [ -n "$_hp_id" ] || _hp_refuse 118 "is that of a job whose id is not told"
-  said=$(command -p ln -s -n -- "$_hp_id" "$_hp_dir/guard" 2>&1) && return
-  [ -L "$_hp_dir/guard" ] || _hp_refuse 118 "cannot be written here ($said)"
-  holder=$(command -p readlink -- "$_hp_dir/guard") ||
+  _hp_plain program.sh || _hp_refuse 118 "has no program.sh of yours"
+  # In a folder of that name `ln` would make its link.
+  [ -L guard ] || [ ! -d guard ] ||
+    _hp_refuse 118 "has a folder in the place of its start guard"
+  said=$(command -p ln -s -n -- "$_hp_id" guard 2>&1) && return
+  [ -L guard ] || _hp_refuse 118 "cannot be written here ($said)"
+  holder=$(command -p readlink -- guard) ||
     _hp_refuse 118 "has a start guard that cannot be read here"
   [ "$holder" != "$_hp_id" ] || return
   ! _hp_plain_or_none duplicates ||
-    printf '%s\n' "$_hp_id" >> "$_hp_dir/duplicates"
+    printf '%s\n' "$_hp_id" >> duplicates
   _hp_refuse 117 "is held by another job of this attempt"
 }
 _hp_time() {
@@ -68,38 +72,42 @@ _hp_begin() {
   _hp_time
   _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
-  _hp_plain_or_none phase && printf 'setup\n' > "$_hp_dir/phase" &&
+  _hp_plain_or_none stdout && _hp_plain_or_none stderr &&
+    _hp_plain_or_none phase && printf 'setup\n' > phase &&
     _hp_plain start && printf '{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}\n' \
-    "$_hp_token" "$_hp_id" "$host" "$boot" "\"time\":$_hp_now" >> "$_hp_dir/start" ||
+    "$_hp_token" "$_hp_id" "$host" "$boot" "\"time\":$_hp_now" >> start ||
     _hp_refuse 118 "cannot take a record"
 }
 _hp_end() {
-  local code=$1 word rest phase= told= usage= begin= record
+  local code=$1 said= phase=untold told= usage= begin= record nl=$'\n' set_up program
   trap '' TERM INT HUP XCPU USR1 USR2
-  ! _hp_plain phase || while read -r word rest; do
-    case $word:$rest in
-      setup: | program: | missing:* | code:[0-9] | code:[1-9][0-9] | code:[12][0-9][0-9])
-        phase=$word told=$rest ;;
-    esac
-  done < "$_hp_dir/phase"
-  case $phase:$code in
-    setup:* | missing:*) ;;
-    code:*) phase=program code=$told told= ;;
-    program:0 | :*) phase=untold ;;  # what its shell ended with is no success of the program's
+  # Whole lines of these words in this order, or nothing: the program may have written as well.
+  ! _hp_plain phase || IFS= read -r -N 200000 said < phase
+  set_up=setup$nl program=setup${nl}program$nl
+  case $said in
+    "$set_up") phase=setup ;;
+    "${set_up}missing "*"$nl") phase=missing told=${said#"$set_up"missing } ;;
+    # What its shell ended with is no success of the program's.
+    "$program") [ "$code" = 0 ] || phase=program ;;
+    # A success is told twice, by its shell's status too; a failure is one however that ended.
+    "${program}code 0$nl") [ "$code" != 0 ] || phase=program ;;
+    "${program}code "[1-9]"$nl" | "${program}code "[1-9][0-9]"$nl" | \
+      "${program}code "[12][0-9][0-9]"$nl")
+      phase=program code=${said#"$program"code } code=${code%"$nl"} ;;
   esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
   read -r usage < "/proc/$$/stat" 2>/dev/null
   usage=(${usage##*) })
   _hp_oom
   _hp_time
-  [ ! -s "$_hp_dir/exit" ] || begin='\n'
+  [ ! -s exit ] || begin='\n'
   record='{"token":"%s","word":"%s","phase":"%s","signals":"%s","detail":"%s",'
   record+='"code":%d,"oom":%d,"cpu":%d,"time":%s}\n'
   _hp_plain exit && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \
     "${told//[!A-Za-z0-9.:_\/+-]/}" "$code" "$((_hp_ooms - _hp_oom_before))" \
-    "$((${usage[13]:-0} + ${usage[14]:-0}))" "$_hp_now" >> "$_hp_dir/exit" ||
+    "$((${usage[13]:-0} + ${usage[14]:-0}))" "$_hp_now" >> exit ||
     exit $((code ? code : 118))
-  [ ! -e "$_hp_dir/secrets" ] || command -p rm -f -- "$_hp_dir/secrets"
+  [ ! -e secrets ] || command -p rm -f -- secrets
   # Whoever looks at the scheduler alone must not take it for a success either.
   [ "$phase" = program ] || exit $((code ? code : 1))
   exit "$code"
@@ -108,19 +116,24 @@ _hp_again() {
   local line starts=0 ended=
   ! _hp_plain start || while IFS= read -r line; do
     case $line in *"\"id\":\"$_hp_id\""*) starts=$((starts + 1)) ;; esac
-  done < "$_hp_dir/start"
+  done < start
   ! _hp_plain exit || while IFS= read -r line; do
     case $line in *'"word":"drawn-when-the-job-is-handed-over","phase":"program","signals":"",'*'"code":0,"oom":0,'*) ended=yes ;; esac
-  done < "$_hp_dir/exit"
+  done < exit
   if [ -n "$ended" ]; then
     echo "hpc-prefect: the program has run to its end; it was not started again" >&2
     exit 0
   fi
 }
+cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered here"
+[ -O . ] && [ -O .. ] && [ -O ../.. ] &&
+  [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] ||
+  _hp_refuse 118 "is not yours alone any more, or a folder above it is not"
+exec 240< .
 _hp_guard || _hp_again
 _hp_begin
-cd -- '/data/me/run' &&
-  /bin/bash -l "$_hp_dir/program.sh" < /dev/null
+( unset POSIXLY_CORRECT; cd -- '/data/me/run' &&
+  exec /bin/bash -l /proc/self/fd/240/program.sh < /dev/null )
 _hp_end $? drawn-when-the-job-is-handed-over
 
 # ===== /data/me/run/.hpc-prefect/preview/KEY-1/program.sh
@@ -139,19 +152,24 @@ unset OMPI_MCA_mca_base_env_list
 # --- environment: profile, then executable, then execution profile, then secrets
 POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 \unset -f builtin || \exit
+\trap - DEBUG ERR RETURN && \builtin shopt -u extdebug || \exit
 \export OMP_NUM_THREADS='1'
 \builtin cd -- '/data/me/run' || \exit
 if ! \builtin type -P -- '/work/gz00/me/gpu/diag' >/dev/null; then
-  \builtin test -f '/data/me/run/.hpc-prefect/preview/KEY-1/phase' && \builtin printf 'missing %s\n' "${LOADEDMODULES:-}" >> '/data/me/run/.hpc-prefect/preview/KEY-1/phase'
+  \builtin test -f /proc/self/fd/240/phase && \builtin printf 'missing %s\n' "${LOADEDMODULES:-}" >> /proc/self/fd/240/phase
   \exit 127
 fi
-\builtin test -f '/data/me/run/.hpc-prefect/preview/KEY-1/phase' && \builtin printf 'program\n' >> '/data/me/run/.hpc-prefect/preview/KEY-1/phase' || \exit
+\builtin test -f /proc/self/fd/240/phase && \builtin printf 'program\n' >> /proc/self/fd/240/phase || \exit
 case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 
 # --- the program
-mpirun -n 2 --map-by ppr:1:node --bind-to none -x PATH -x LD_LIBRARY_PATH -x OMP_NUM_THREADS '/work/gz00/me/gpu/diag' '--tolerance' '0.0001' >> '/data/me/run/.hpc-prefect/preview/KEY-1/stdout' 2>> '/data/me/run/.hpc-prefect/preview/KEY-1/stderr' < /dev/null \
-  && _hp_code=0 || _hp_code=$?
-! \builtin test -f '/data/me/run/.hpc-prefect/preview/KEY-1/phase' || \builtin printf 'code %d\n' "$_hp_code" >> '/data/me/run/.hpc-prefect/preview/KEY-1/phase'
-\builtin exit "$_hp_code"
+{ \builtin set -o pipefail || \builtin exit
+mpirun -n 2 --map-by ppr:1:node --bind-to none -x PATH -x LD_LIBRARY_PATH -x OMP_NUM_THREADS '/work/gz00/me/gpu/diag' '--tolerance' '0.0001'
+} >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null 240<&- \
+  && \builtin set -- 0 || \builtin set -- "$?" || \builtin exit
+! \builtin test -f /proc/self/fd/240/phase || \builtin printf 'code %d\n' "$1" >> /proc/self/fd/240/phase
+
+\builtin set +e
+\builtin exit "$1"
 
 # Submitted by: qsub -N TAG -o /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err /data/me/run/.hpc-prefect/preview/KEY-1/script.sh
