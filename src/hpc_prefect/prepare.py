@@ -25,6 +25,7 @@ from hpc_prefect.campaigns import (
 from hpc_prefect.campaigns.opening import is_over
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.spec import Executable, JobSpec, parse_walltime
@@ -187,9 +188,16 @@ def _input_problems(work_dir: str, given: str) -> list[str]:
 
 
 def _output_problems(work_dir: str, given: str) -> list[str]:
-    """A place in which no program can leave a file."""
+    """A place in which no program can leave a file, or in which it is not looked for."""
+    path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
+    inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
+    if any(names.is_root(name) for name in inside):
+        return [
+            f"expected output {_short(given)} is in {names.ROOT}, where HPC-Prefect keeps its own"
+            " files; let the program write to another place"
+        ]
     try:
-        os.stat(os.path.join(work_dir, os.path.expanduser(given)))
+        os.stat(path)
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             return [f"expected output {_short(given)} cannot be written: {error.strerror}"]

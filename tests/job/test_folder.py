@@ -18,6 +18,7 @@ from hpc_prefect.job.folder import (
     word_digest,
 )
 from hpc_prefect.job.folder import read_exits as read_exits_by
+from hpc_prefect.job.outputs import Left
 
 WORDS = {word_digest("w")}
 
@@ -45,7 +46,8 @@ LINE = st.one_of(
             "id": JSON,
             "time": JSON,
             "result": JSON,
-            "outputs": JSON,
+            "outputs": JSON | st.dictionaries(st.text(), st.dictionaries(st.text(), JSON)),
+            "outputs_before": JSON | st.dictionaries(st.text(), JSON),
             "by": JSON,
             "state": JSON,
         },
@@ -123,16 +125,17 @@ def test_the_words_of_all_scripts_that_were_handed_over_count() -> None:
 
 
 def test_a_journal_tells_the_whole_story() -> None:
+    left = [1, 2, 3, 4, ""]
     ledger = read_journal(
         journal_line(1.23456, "intent", tag="h")
         + journal_line(2, "submitted", id="7.a")
         + journal_line(3, "observed", state="running", word="R")
         + journal_line(4, "cancel", by="timeout")
-        + journal_line(5, "verdict", result={"state": "failed"}, outputs={"o": [1, 2.0]})
+        + journal_line(5, "verdict", result={"state": "failed"}, outputs={"o": {"": left, "x": 1}})
     )
     assert (ledger.intended, ledger.job_id, ledger.submitted_at) == (True, "7.a", 2.0)
     assert (ledger.cancel, ledger.states) == ("timeout", ((3.0, "running"),))
-    assert (ledger.result, ledger.outputs) == ({"state": "failed"}, {"o": [1, 2.0]})
+    assert (ledger.result, ledger.outputs) == ({"state": "failed"}, {"o": {"": Left(*left)}})
 
 
 def _verdicts(*states: str) -> str:

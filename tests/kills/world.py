@@ -25,6 +25,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_exits, read_starts, word_digest
+from hpc_prefect.job.outputs import FILE, Left, Stamp
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import GUARD_CODE, Preamble
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
@@ -269,9 +270,21 @@ class Machine:
         found = self._do(lambda: self.world.files.get(path))
         return found and FileStatus(len(found[0]), found[1])
 
-    def stamp(self, path: str) -> list[int] | None:
+    def stamp(self, path: str, most: int) -> Stamp | None:
         found = self._do(lambda: self.world.files.get(path))
-        return found and [0, 0, len(found[0]), int(found[1] * 1000)]
+        when = int(found[1] * 1000) if found else 0
+        return found and Stamp(FILE, [], 0, len(found[0]), when, when, 1)
+
+    def left(self, path: str, since: int, most: int) -> dict[str, Left] | None:
+        now = self.left_now(path, "")
+        return None if now is None else {"": now}
+
+    def left_now(self, path: str, name: str) -> Left | None:
+        found = self._do(lambda: self.world.files.get(path))
+        return found and Left(len(found[0]), int(found[1] * 1000), 0, 0)
+
+    def digest(self, path: str, name: str) -> str:
+        return ""
 
     def read_link(self, path: str) -> str | None:
         return self._do(lambda: self.world.links.get(path))  # type: ignore[no-any-return]

@@ -137,6 +137,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"expected_outputs": 1},
         "expected_outputs: must be a list, not int",
     ),
+    "expected output among our own files": (
+        {"expected_outputs": ["made", "x/../.hpc-prefect/made"]},
+        "expected output 'x/../.hpc-prefect/made' is in .hpc-prefect, where HPC-Prefect keeps its"
+        " own files; let the program write to another place",
+    ),
     "timeout of nothing": (
         {"timeout_seconds": 0},
         "timeout_seconds is 0; it must be more than 0, or None",

@@ -5,6 +5,7 @@ Everything here blocks, so it is called in threads.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -22,12 +23,15 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import Ledger, word_digest
 from hpc_prefect.job.identity import job_tag
+from hpc_prefect.job.outputs import Stamp, some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec, Resources
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
-from hpc_prefect.transports.base import Stamp, Transport
+from hpc_prefect.transports.base import Transport
+
+logger = logging.getLogger("hpc_prefect.executor")
 
 
 @dataclass(kw_only=True)
@@ -282,13 +286,17 @@ def _result_of(folder: JobFolder, ledger: Ledger) -> JobResult | None:
 
 def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec) -> bool:
     """Whether a finished job's files are still as it left them; False when one is gone."""
-    now = folder.outputs(spec)
-    if any(output not in now for output in spec.expected_outputs):
+    if lost := folder.lost_outputs(spec, ledger.outputs):
+        logger.warning(
+            "job %s already ran (%s), but %s is not there any more: it runs again",
+            spec.name,
+            folder.path,
+            some(lost),
+        )
         return False
-    changed = [name for name, was in ledger.outputs.items() if now.get(name) != was]
-    if changed:
+    if altered := folder.altered_outputs(spec, ledger.outputs):
         raise LedgerError(
-            f"job {spec.name} already ran ({folder.path}), but {', '.join(changed)}"
+            f"job {spec.name} already ran ({folder.path}), but {some(altered)}"
             " has changed since, so its result cannot be trusted. Restore the file, or remove"
             " it to have the job run again"
         )

@@ -7,15 +7,17 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import Ledger
+from hpc_prefect.job.outputs import Left, Stamp, Written, is_same, written
 from hpc_prefect.job.script import JobScript, secrets_text
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import Ticket
-from hpc_prefect.transports.base import Stamp, Transport
+from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -23,6 +25,11 @@ logger = logging.getLogger("hpc_prefect.executor")
 CLOSED = "closed"
 #: More than the script and those who wish a job's end ever write into one file.
 MOST = 1 << 20
+#: So many files below an expected output are looked at before the job and, where that is needed,
+#: after it; so many on the event loop; so many of those that it left are kept in the journal.
+_MOST_BELOW = 100_000
+_MOST_QUICK = 5000
+_MOST_LEFT = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,49 +182,98 @@ class JobFolder:
     def stamps(self, spec: JobSpec) -> dict[str, Stamp | None]:
         """What is now in the place of each expected output."""
         return {
-            output: self.transport.stamp(_output_path(spec, output))
+            output: self.transport.stamp(_output_path(spec, output), _MOST_BELOW)
             for output in spec.expected_outputs
         }
 
     def missing_outputs(self, spec: JobSpec, before: Mapping[str, Stamp | None]) -> tuple[str, ...]:
         """Expected outputs that the job did not write, each with what is seen instead.
 
-        `before` is what was there when the job was handed over. Whatever was changed since was
-        written, however old it says that it is: a copy, a link, a file in a folder. What is exactly
-        as it was was not, unless a folder holds more than is looked at.
+        `before` is what was there when the job was handed over. What cannot be told, in a folder
+        with more files than are looked at, was not written.
         """
-        missing = []
-        for output, now in self.stamps(spec).items():
-            if now is None:
-                missing.append(f"{output} (it is not there)")
-            elif now == before.get(output) and not now[1]:
-                when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now[0]))
-                missing.append(f"{output} (it is as it was before the job, last changed {when})")
-        return tuple(missing)
+        judged = self._judged(spec, before, _MOST_BELOW)
+        return tuple(words for whether, words in judged if whether is not Written.YES)
 
-    def outputs(self, spec: JobSpec) -> dict[str, list[float]]:
-        """Size and time of each expected output, to recognise it in a later run."""
-        found = {}
+    def missing_at_a_glance(
+        self, spec: JobSpec, before: Mapping[str, Stamp | None]
+    ) -> tuple[str, ...] | None:
+        """The same, soon: None when that takes a look at more than a few thousand files."""
+        judged = self._judged(spec, before, _MOST_QUICK)
+        if any(whether is Written.UNSEEN for whether, _ in judged):
+            return None
+        return tuple(words for whether, words in judged if whether is not Written.YES)
+
+    def _judged(
+        self, spec: JobSpec, before: Mapping[str, Stamp | None], most: int
+    ) -> list[tuple[Written, str]]:
+        found = []
         for output in spec.expected_outputs:
-            status = self.transport.status(_output_path(spec, output))
-            if status is not None:
-                found[output] = [status.size, status.modified]
+            now = self.transport.stamp(_output_path(spec, output), most)
+            whether, seen = written(before.get(output), now)
+            found.append((whether, f"{output} ({seen})"))
         return found
 
-    def settle(self, spec: JobSpec, record: dict[str, Any]) -> None:
+    def outputs(
+        self, spec: JobSpec, before: Mapping[str, Stamp | None]
+    ) -> dict[str, dict[str, Left]]:
+        """What the job left in each expected output that is there, to recognise it later.
+
+        Of a folder that is what changed since the hand-over: the rest is not the job's.
+        """
+        found = {}
+        for output in spec.expected_outputs:
+            was = before.get(output)
+            since = was.newest if was is not None else -1
+            files = self.transport.left(_output_path(spec, output), since, _MOST_LEFT)
+            if files is not None:
+                found[output] = files
+        return found
+
+    def lost_outputs(self, spec: JobSpec, left: Mapping[str, Mapping[str, Left]]) -> list[str]:
+        """Which of what the job left is not there any more."""
+        lost = []
+        for output in spec.expected_outputs:
+            path, files = _output_path(spec, output), left.get(output, {})
+            if not files and self.transport.status(path) is None:
+                lost.append(output)
+            lost += [
+                f"{output}/{name}" if name else output
+                for name in files
+                if self.transport.left_now(path, name) is None
+            ]
+        return lost
+
+    def altered_outputs(self, spec: JobSpec, left: Mapping[str, Mapping[str, Left]]) -> list[str]:
+        """Which of what the job left is there with another content."""
+        altered = []
+        for output, files in left.items():
+            path = _output_path(spec, output)
+            for name, was in files.items():
+                now = self.transport.left_now(path, name)
+                if now is None or not is_same(was, now, partial(self.transport.digest, path, name)):
+                    altered.append(f"{output}/{name}" if name else output)
+        return altered
+
+    def settle(
+        self, spec: JobSpec, record: dict[str, Any], before: Mapping[str, Stamp | None]
+    ) -> None:
         """Write the run record and then, for good, the verdict: whoever reads it finds both.
 
         What the program has put in the place of the record keeps nobody from the verdict.
 
         Args:
             record: with the `result`, which the verdict repeats.
+            before: what was in the place of the expected outputs when the job was handed over.
         """
+        result = record["result"]
         try:
             self.transport.write_atomic(self.file(names.RECORD), names.record_text(record))
         except TransportError as error:
             self.note("unrecorded", said=str(error))
             logger.warning("job %s has its verdict, but no run record: %s", spec.name, error)
-        self.note("verdict", durable=True, result=record["result"], outputs=self.outputs(spec))
+        outputs = self.outputs(spec, before) if result["state"] == "succeeded" else {}
+        self.note("verdict", durable=True, result=result, outputs=outputs)
         self.transport.remove(self.file(names.SECRETS))
 
 

@@ -50,7 +50,8 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
     if not confirmed:
         attempt.folder.note("unconfirmed", durable=True)
         return []
-    attempt.folder.settle(attempt.request.spec, _record(attempt, result))
+    record = _record(attempt, result)
+    attempt.folder.settle(attempt.request.spec, record, attempt.outputs_before)
     duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]
     if duplicates:
         logger.error(

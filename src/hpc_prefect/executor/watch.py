@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 from hpc_prefect.errors import NotOurs
 from hpc_prefect.executor.attempt import Attempt
@@ -43,6 +44,7 @@ class Watch:
         self._output = output
         self._cancelled_by = cancelled_by
         self._records = _Records(attempt.folder, attempt.words)
+        self._outputs = _Outputs(attempt, lambda: attempt.connection.hurry(self))
         self._seen: Observation | None = None
         self._began = self._answered_at = loop.time()
         self._absent_since: float | None = None
@@ -130,7 +132,8 @@ class Watch:
             self._attempt.connection.hurry(self)
         if self.verdict.done():
             return
-        verdict = decide(evidence, self._attempt.connection.scheduler.patience)
+        patience = self._attempt.connection.scheduler.patience
+        verdict = None if self._outputs.looking else decide(evidence, patience)
         if verdict is not None:
             self.verdict.set_result(verdict)
             self._attempt.connection.release(self)
@@ -156,9 +159,8 @@ class Watch:
             spoiled=records.spoiled,
             cancel=self._cancelled_by(),
         )
-        if evidence.exit is not None and spec.expected_outputs:
-            before = self._attempt.outputs_before
-            missing = self._attempt.folder.missing_outputs(spec, before)
+        if evidence.exit is not None and spec.expected_outputs and not self.verdict.done():
+            missing = self._outputs.missing(evidence.exit)
             evidence = dataclasses.replace(evidence, missing_outputs=missing)
         return self._with_output(evidence)
 
@@ -196,6 +198,52 @@ class Watch:
         if text != self._shown:
             self._shown = text
             self._attempt.request.listener.state(text, warning=held)
+
+
+class _Outputs:
+    """Which expected outputs are missing.
+
+    A folder with very many files is looked through in a thread, so that no other job waits for it;
+    while that lasts nothing is judged.
+    """
+
+    def __init__(self, attempt: Attempt, on_seen: Callable[[], None]) -> None:
+        self._attempt = attempt
+        self._on_seen = on_seen
+        self._through: asyncio.Task[tuple[str, ...]] | None = None
+        self._written_at: ExitRecord | None = None  # the end at which all of them were seen
+
+    @property
+    def looking(self) -> bool:
+        """Whether one is being looked through."""
+        return self._through is not None
+
+    def missing(self, end: ExitRecord) -> tuple[str, ...]:
+        """Those that are missing at this end of the job, each with what is seen instead."""
+        if self._written_at == end:
+            return ()
+        missing = self._seen_through() if self._through else self._seen_at_once()
+        if not missing and not self.looking:
+            self._written_at = end
+        return missing
+
+    def _seen_at_once(self) -> tuple[str, ...]:
+        attempt = self._attempt
+        spec, before = attempt.request.spec, attempt.outputs_before
+        missing = attempt.folder.missing_at_a_glance(spec, before)
+        if missing is None:
+            work = partial(attempt.folder.missing_outputs, spec, before)
+            self._through = asyncio.get_running_loop().create_task(
+                attempt.connection.in_thread(work)
+            )
+            self._through.add_done_callback(lambda done: self._on_seen())
+        return missing or ()
+
+    def _seen_through(self) -> tuple[str, ...]:
+        if self._through is None or not self._through.done():
+            return ()
+        done, self._through = self._through, None
+        return done.result()
 
 
 class _Records:

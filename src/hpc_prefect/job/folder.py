@@ -27,10 +27,14 @@ Plain files that a person can read, safe on Lustre, GPFS and NFS: no database, n
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
+
+from hpc_prefect.job.outputs import Left, Stamp, read_left, read_stamp
+
+T = TypeVar("T")
 
 ROOT = ".hpc-prefect"
 SCRIPT = "script.sh"
@@ -199,7 +203,7 @@ class Ledger:
         outputs_before: what was in the place of each expected output when it was handed over.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
         result: the whole result as JSON values, once there is a verdict.
-        outputs: size and time of each expected output at the verdict.
+        outputs: the files that it left in each expected output, as at the verdict.
         states: each state that was observed, with its time.
     """
 
@@ -208,10 +212,10 @@ class Ledger:
     submitted_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
-    outputs_before: dict[str, Any] = field(default_factory=dict)
+    outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     result: dict[str, Any] = field(default_factory=dict)
-    outputs: dict[str, list[float]] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Left]] = field(default_factory=dict)
     states: tuple[tuple[float, str], ...] = ()
 
 
@@ -250,12 +254,16 @@ def read_journal(data: bytes | None) -> Ledger:
         submitted_at=submitted_at,
         resources=resources if isinstance(resources, dict) else {},
         words=frozenset(words),
-        outputs_before=before if isinstance(before, dict) else {},
+        outputs_before=_each(before, read_stamp),
         cancel=cancel,
         result=result,
-        outputs=outputs if isinstance(outputs, dict) else {},
+        outputs=_each(outputs, read_left),
         states=tuple(states),
     )
+
+
+def _each(value: object, read: Callable[[object], T]) -> dict[str, T]:
+    return {name: read(each) for name, each in value.items()} if isinstance(value, dict) else {}
 
 
 def read_wish(data: bytes | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.job.outputs import Left, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +15,6 @@ class FileStatus:
 
     size: int
     modified: float
-
-
-#: What tells whether something at a path was changed; JSON values.
-Stamp = list[int]
 
 
 class Transport(Protocol):
@@ -64,12 +61,23 @@ class Transport(Protocol):
     def status(self, path: str) -> FileStatus | None:
         """Size and time of a file; None when there is none."""
 
-    def stamp(self, path: str) -> Stamp | None:
-        """Inode, size, times … of what is there, and of the newest below a folder; None for none.
+    def stamp(self, path: str, most: int) -> Stamp | None:
+        """What is in the place of an output, and at most so many files below it; None for none.
 
-        It is another one whenever something of it was written, copied, linked or touched since. Its
-        first value is when that was (seconds since 1970), its second 1 when not all could be seen.
+        Our own folders below it (`.hpc-prefect`) are left out.
         """
+
+    def left(self, path: str, since: int, most: int) -> dict[str, Left] | None:
+        """The files of an output whose ctime is later (ns), up to `most`; None for no output.
+
+        By their names below it; a file that is the output itself is `""`, however old it is.
+        """
+
+    def left_now(self, path: str, name: str) -> Left | None:
+        """One of these files as it is now, without a digest; None for none."""
+
+    def digest(self, path: str, name: str) -> str:
+        """Of the content of one of these files, if it is small; empty when it cannot be read."""
 
     def read_link(self, path: str) -> str | None:
         """Where a symbolic link points; None when there is nothing, empty when it is no link."""

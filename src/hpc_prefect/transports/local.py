@@ -7,7 +7,6 @@ import errno
 import os
 import secrets
 import signal
-import stat
 import subprocess
 from collections.abc import Iterator
 from itertools import count
@@ -16,11 +15,9 @@ from pathlib import Path
 from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
-from hpc_prefect.transports import own
-from hpc_prefect.transports.base import FileStatus, Stamp
-
-#: So many files below a folder are looked at.
-_MOST_BELOW = 5000
+from hpc_prefect.job.outputs import Left, Stamp
+from hpc_prefect.transports import looking, own
+from hpc_prefect.transports.base import FileStatus
 
 #: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
 #: With them a user's defaults for Slurm's commands, which would hide jobs from our questions or
@@ -253,18 +250,17 @@ class LocalTransport:
         except _MissingError:
             return None
 
-    def stamp(self, path: str) -> Stamp | None:
-        try:
-            link = os.lstat(path)
-            found = _fresh(path)
-        except OSError:  # also a link to nothing, or round in a circle
-            return None
-        newest, seen, more = found.st_mtime_ns, 0, False
-        if stat.S_ISDIR(found.st_mode):
-            newest, seen, more = _below(path, newest)
-        each = (newest, seen, link.st_ino, link.st_ctime_ns)
-        own = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return [newest // 10**9, int(more), *each, *own]
+    def stamp(self, path: str, most: int) -> Stamp | None:
+        return looking.stamp(path, most)
+
+    def left(self, path: str, since: int, most: int) -> dict[str, Left] | None:
+        return looking.left(path, since, most)
+
+    def left_now(self, path: str, name: str) -> Left | None:
+        return looking.entry(path, name)
+
+    def digest(self, path: str, name: str) -> str:
+        return looking.digest(path, name)
 
     def read_link(self, path: str) -> str | None:
         try:
@@ -340,33 +336,6 @@ def _is_of_another(path: str) -> bool:
 
 class _MissingError(TransportError):
     """A file, or a folder on the way to it, is not there."""
-
-
-def _fresh(path: str) -> os.stat_result:
-    """What is at a path now: on NFS only to open a file tells that, `stat` may be a minute old."""
-    with contextlib.suppress(OSError):
-        if stat.S_ISREG(os.stat(path).st_mode):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                return os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-    return os.stat(path)
-
-
-def _below(path: str, newest: int) -> tuple[int, int, bool]:
-    """The newest change below a folder (ns), how much there is, and whether there is more."""
-    folders, seen = [path], 0
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if seen == _MOST_BELOW:
-                    return newest, seen, True
-                found = entry.stat(follow_symlinks=False)
-                seen, newest = seen + 1, max(newest, found.st_mtime_ns, found.st_ctime_ns)
-                if stat.S_ISDIR(found.st_mode):
-                    folders.append(entry.path)
-    return newest, seen, False
 
 
 @contextlib.contextmanager
