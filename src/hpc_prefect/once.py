@@ -35,7 +35,7 @@ class Once(CachePolicy):
     Attributes:
         work_dir: which input of the task, or else which parameter of the flow, is the `work_dir`
             of the campaign. Where neither has it, results are found by retries and `resume` of
-            the same flow run, not by a script that is started again.
+            the same flow run, not by a script that is started again; outside of a flow none is.
     """
 
     work_dir: str = "work_dir"
@@ -51,18 +51,27 @@ class Once(CachePolicy):
         try:
             what = values_digest(inputs)
         except TypeError:
-            get_run_logger(task_ctx).warning(
-                "task %s will run again when its run is continued: its input %s cannot be told from"
-                " another one, so that its result cannot be found",
-                task_ctx.task.name,
-                ", ".join(unknown_values(inputs)),
-            )
-            return None
+            which = ", ".join(unknown_values(inputs))
+            return self._not_kept(task_ctx, f"its input {which} cannot be told from another one")
         folder = inputs.get(self.work_dir) or flow_parameters.get(self.work_dir)
         where = campaign_id(folder) if folder else current_run()
+        if not where:
+            return self._not_kept(
+                task_ctx,
+                f"it is in no flow run and has no input {self.work_dir!r}, the folder of its"
+                " campaign, and so belongs to no experiment",
+            )
         # Prefect asks this for every run of the task, so that each can be told by itself.
         path, number = number_task_run("once")
         return PREFIX + digest([where, path, what, number])[:40]
+
+    def _not_kept(self, task_ctx: TaskRunContext, why: str) -> None:
+        get_run_logger(task_ctx).warning(
+            "task %s will run again when its run is continued: %s, so that its result cannot be"
+            " found",
+            task_ctx.task.name,
+            why,
+        )
 
 
 ONCE = Once()

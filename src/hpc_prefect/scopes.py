@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from hpc_prefect.flow_runs.given import changed_in_flow, changed_in_task
 from hpc_prefect.flow_runs.per_run import PerRun, note_alive
 from hpc_prefect.job.identity import Path, Step, parameters_digest
 from hpc_prefect.job.numbers import Entry
@@ -181,7 +182,9 @@ class _Entries:
 _entries = PerRun(_Entries)
 
 
-def _task_frame(task: TaskRunContext, flow: FlowRunContext | None) -> Frame:
+def _task_frame(
+    task: TaskRunContext, flow: FlowRunContext | None, *, asked_in_body: bool = True
+) -> Frame:
     run = task.task_run
     with _lock:
         entries = _entries.of(current_run())
@@ -189,6 +192,8 @@ def _task_frame(task: TaskRunContext, flow: FlowRunContext | None) -> Frame:
             function = task.task.fn
             named = getattr(function, "__qualname__", type(function).__qualname__)
             told = _told_by(task.parameters, f"task {task.task.name}")
+            if asked_in_body and (changed := changed_in_task(task)):
+                told = told._replace(problem=told.problem or _may_be_others(changed))
             step = Step("task", task.task.name, named, told.digest)
             _enter(entries, str(run.id), _around_task(task, flow), step, told.problem)
         return _frame(entries, str(run.id), run.run_count)
@@ -211,7 +216,11 @@ def number_task_run(what: str) -> tuple[Path, int]:
     Only right in what Prefect calls for every run of a task, also when it has its result.
     """
     with _lock:
-        entry = current_frame().entry
+        flow = _flow_context()
+        task = _task_context(flow)
+        # Prefect asks before the body begins: nothing has changed its parameters yet.
+        frame = _task_frame(task, flow, asked_in_body=False) if task else current_frame()
+        entry = frame.entry
         number = entry.number_itself(what)
         return entry.path, number
 
@@ -252,6 +261,8 @@ def _flow_frame(flow: FlowRunContext | None) -> Frame:
             name = flow.flow.name if flow.flow else run.name
             function = flow.flow.fn.__qualname__ if flow.flow else ""
             told = _told_by(parameters_of(flow), f"flow {name}")
+            if changed := changed_in_flow(flow):
+                told = told._replace(problem=told.problem or _may_be_others(changed))
             step = Step("flow", name, function, told.digest)
             _enter(entries, str(run.id), _around_flow(parent), step, told.problem)
         return _frame(entries, str(run.id), run.run_count)
@@ -324,6 +335,23 @@ def _told_by(parameters: Mapping[str, Any], of: str) -> Told:
             " later run. Give the call a job_key, or make it in a scope that is opened in that run"
             " and whose name tells the run: with hpc_prefect.scope('…'): …",
         )
+
+
+def _may_be_others(names: list[str]) -> str:
+    return (
+        f"{changed_words(names)}. Copy what you change, or give the call a job_key, or make it in a"
+        " scope that is opened in that run and whose name tells the run: with"
+        " hpc_prefect.scope('…'): …"
+    )
+
+
+def changed_words(names: list[str]) -> str:
+    """Why parameters tell nothing that may have been changed since they were given."""
+    which = ", ".join(map(repr, names))
+    return (
+        f"parameter {which} of the run around it was changed before its first call, or Prefect"
+        " cannot tell whether it was, so that no later run could find this again"
+    )
 
 
 def _as_data(value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import enum
 import json
 import math
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -41,6 +43,14 @@ ATOMS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 )
 KEYS = st.text() | st.integers() | st.booleans()
+LONG_DECIMALS = st.builds(
+    Decimal,
+    st.tuples(
+        st.integers(0, 1),
+        st.lists(st.integers(0, 9), max_size=60).map(tuple),
+        st.integers(-80, 80),
+    ),
+)
 VALUES = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4)
 )
@@ -293,6 +303,63 @@ def test_one_moment_has_one_digest_in_every_zone() -> None:
     moment = datetime.datetime(2026, 1, 2, 3, tzinfo=there)
     assert digest(moment) == digest(moment.astimezone(datetime.UTC))
     assert digest(moment) != digest(moment.replace(tzinfo=None))
+
+
+CONTEXTS = [
+    decimal.Context(prec=1, Emax=1, Emin=-1, traps=[]),
+    decimal.Context(prec=5, rounding=decimal.ROUND_UP, traps=[decimal.Inexact]),
+    decimal.Context(prec=200, capitals=0, clamp=1),
+]
+
+
+@given(st.decimals() | LONG_DECIMALS, st.decimals() | LONG_DECIMALS, st.sampled_from(CONTEXTS))
+def test_two_decimals_have_one_digest_exactly_when_they_are_equal_in_any_context(
+    a: Decimal, b: Decimal, context: decimal.Context
+) -> None:
+    first, second = digest(a), digest(b)
+    with decimal.localcontext(context):
+        assert (digest(a), digest(b)) == (first, second)
+    if a.is_nan() or b.is_nan():
+        assert (first == second) == (str(a) == str(b))
+    else:
+        assert (first == second) == (a == b)
+
+
+@given(LONG_DECIMALS, st.integers(1, 50))
+def test_zeros_at_the_end_of_a_decimal_do_not_count_and_any_other_digit_does(
+    number: Decimal, zeros: int
+) -> None:
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    longer = Decimal((sign, (*digits, *[0] * zeros), exponent - zeros))
+    more = Decimal((sign, (*digits, *[0] * (zeros - 1), 1), exponent - zeros))
+    assert digest(number) == digest(longer) != digest(more)
+
+
+class NoOffset(datetime.tzinfo):
+    def utcoffset(self, at: datetime.datetime | None) -> None:
+        return None
+
+
+def test_the_second_of_two_equal_hours_is_another_moment() -> None:
+    first, second = (datetime.datetime(2026, 10, 25, 2, 30, fold=fold) for fold in (0, 1))
+    assert digest(first) != digest(second)
+    assert digest(first.time()) != digest(second.time())
+    zoned = [each.replace(tzinfo=ZoneInfo("Europe/Berlin")) for each in (first, second)]
+    assert digest(zoned[0]) != digest(zoned[1])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.time(12, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime.datetime(2026, 1, 1, tzinfo=NoOffset()),
+        datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=5))),
+    ],
+)
+def test_a_time_that_is_no_certain_one_is_a_type_error(value: object) -> None:
+    with pytest.raises(TypeError, match="has no digest"):
+        digest(value)
 
 
 def test_a_model_and_a_dataclass_count_as_parameters_by_their_content() -> None:

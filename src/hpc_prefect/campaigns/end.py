@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 from typing import Any
 
 from prefect.client.schemas.objects import State
 
 from hpc_prefect.campaigns.experiments import experiments
+from hpc_prefect.campaigns.script import came_to_its_end, note_main
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.flow_runs.watch import watch
@@ -29,6 +29,7 @@ def see_to_its_end() -> None:
         if _flow_completed not in root.flow.on_completion_hooks:
             root.flow.on_completion(_flow_completed)
     else:
+        note_main()
         atexit.unregister(_script_ended)
         atexit.register(_script_ended)
 
@@ -40,8 +41,8 @@ def _flow_completed(flow: object, flow_run: Any, state: State[Any]) -> None:
 
 
 def _script_ended() -> None:
-    """A script that came to its end without an exception has completed its campaigns."""
-    if not hasattr(sys, "last_type"):
+    """A script that ran to its last line has completed its campaigns; in doubt it goes on."""
+    if came_to_its_end():
         _complete("", 0)
 
 

@@ -13,11 +13,13 @@ from prefect.context import FlowRunContext
 
 from hpc_prefect.executor.claim import Claim, Claimant
 from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.given import changed_in_flow
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.job.identity import digest
 from hpc_prefect.jobs.campaign import Campaign
 from hpc_prefect.scopes import (
     Told,
+    changed_words,
     current_run,
     parameters_of,
     root_flow,
@@ -81,6 +83,10 @@ def told_by_parameters() -> Told:
             mine.told = Told(digest(sys.argv[1:]), "")
         else:
             mine.told = _told_by_flow(parameters_of(root), name_of(root))
+            if not mine.told.problem and (changed := changed_in_flow(root)):
+                advice = "Copy what you change, or name the experiment: with"
+                problem = f"{changed_words(changed)}. {advice} hpc_prefect.campaign('…'): …"
+                mine.told = Told("", problem)
     return mine.told
 
 

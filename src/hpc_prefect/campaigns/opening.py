@@ -273,8 +273,8 @@ def _when(time: float) -> str:
 
 
 def _tell(text: str) -> None:
-    """Into the run's log where there is a run."""
+    """Into the run's log where there is a run; to a script's stderr, which shows warnings only."""
     try:
         get_run_logger().info("%s", text)
     except MissingContextError:
-        logger.info("%s", text)
+        logger.warning("%s", text)

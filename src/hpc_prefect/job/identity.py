@@ -145,20 +145,53 @@ def _plain_float(number: float) -> Any:
 def _plain_moment(value: object) -> Any:
     """Dates and times, exact numbers and identifiers; None for what is none of these."""
     if isinstance(value, datetime.datetime):
-        if value.tzinfo is None:
-            return ["t", "", value.isoformat()]
-        return ["t", "UTC", value.astimezone(datetime.UTC).isoformat()]  # the same moment anywhere
-    if isinstance(value, datetime.date | datetime.time):
+        return _plain_datetime(value)
+    if isinstance(value, datetime.time):
+        if value.tzinfo is not None and value.utcoffset() is None:
+            raise TypeError(f"a time in {value.tzinfo!r} has no digest without its date")
+        return ["t", "time", value.isoformat(), *_fold(value)]
+    if isinstance(value, datetime.date):
         return ["t", type(value).__name__, value.isoformat()]
     if isinstance(value, datetime.timedelta):
+        if value % datetime.timedelta(microseconds=1):
+            raise TypeError(f"a {type(value).__qualname__} below microseconds has no digest")
         return ["td", hex(value // datetime.timedelta(microseconds=1))]
     if isinstance(value, decimal.Decimal):
-        return ["dec", str(value.normalize() if value.is_finite() else value)]
+        return ["dec", _decimal_text(value)]
     if isinstance(value, fractions.Fraction):
         return ["q", hex(value.numerator), hex(value.denominator)]
     if isinstance(value, uuid.UUID):
         return ["u", value.hex]
     return None
+
+
+def _plain_datetime(value: datetime.datetime) -> Any:
+    if value.tzinfo is None:
+        return ["t", "", value.isoformat(), *_fold(value)]
+    if value.utcoffset() is None:
+        raise TypeError(f"a datetime in {value.tzinfo!r}, which has no offset, has no digest")
+    try:
+        # The same moment anywhere.
+        return ["t", "UTC", value.astimezone(datetime.UTC).isoformat()]
+    except OverflowError:
+        raise TypeError(f"the datetime {value} is no moment of UTC and has no digest") from None
+
+
+def _fold(value: datetime.datetime | datetime.time) -> list[str]:
+    """Tells the second of two hours that a clock shows alike; `==` and `isoformat` do not."""
+    return ["fold"] if value.fold else []
+
+
+def _decimal_text(value: decimal.Decimal) -> str:
+    """All digits: `normalize`, as all arithmetic, would round them to the thread's context."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        return str(value)  # an infinity or NaN
+    written = "".join(map(str, digits)).lstrip("0")
+    short = written.rstrip("0")
+    if not short:
+        return "0"  # and -0, which equals it
+    return f"{'-' * sign}{short}e{exponent + len(written) - len(short)}"
 
 
 def _plain_object(value: object, fields: Mapping[str, object], kinds: _Kinds) -> Any:

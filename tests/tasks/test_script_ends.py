@@ -1,0 +1,53 @@
+"""A plain script is complete when it ran to its last line: then, and only then, it begins anew."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .jobs import runs
+
+pytestmark = pytest.mark.usefixtures("blocks")
+
+FILE = Path(__file__).with_name("script_ends.py")
+PROFILED = ["-m", "cProfile", "-o", os.devnull]
+
+
+def said_by(work_dir: Path, how: str, *before: str) -> str:
+    return subprocess.run(
+        [sys.executable, *before, str(FILE), str(work_dir), how],
+        text=True, capture_output=True, timeout=200, check=False, stdin=subprocess.DEVNULL,
+    ).stderr  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "before"),
+    [
+        ("sys.exit", []),
+        ("SystemExit", []),
+        ("os._exit", []),
+        ("error", []),
+        ("sys.exit", PROFILED),
+        ("returns", ["-i"]),
+    ],
+)
+def test_a_script_that_did_not_run_to_its_end_is_continued(
+    tmp_path: Path, how: str, before: list[str]
+) -> None:
+    said_by(tmp_path, how, *before)
+    assert "continuing campaign" in said_by(tmp_path, how, *before)
+    assert runs(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("before", [[], PROFILED])
+def test_a_script_that_ran_to_its_end_begins_anew_and_says_so(
+    tmp_path: Path, before: list[str]
+) -> None:
+    said_by(tmp_path, "returns", *before)
+    said = said_by(tmp_path, "returns", *before)
+    assert "instance 2 of script_ends.py: reuses nothing of 1" in said
+    assert runs(tmp_path) == ["x", "x"]
