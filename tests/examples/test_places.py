@@ -334,7 +334,7 @@ def sqd_at(place: Place, kind: str, example: Path, work_dir: Path, server: Serve
     folders = ["--work-dir", str(work_dir), "--server-home", str(work_dir / "no-server")]
     file = example / ("blocks.toml" if kind == "local" else f"{kind}.toml")
 
-    for command in ([*apply, str(file)], [*demo, *folders]):
+    for command in ([*apply, "--force", str(file)], [*demo, *folders]):
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
     (rows,) = work_dir.glob(".hpc-prefect/*/*/*/iterations.jsonl")
