@@ -17,7 +17,8 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from hpc_prefect import campaign, campaigns, experiments, resume, scope, scopes, traces
+from hpc_prefect import campaign, campaigns, resume, scope, scopes, traces
+from hpc_prefect.campaigns import experiments
 from hpc_prefect.campaigns.opening import is_over
 from hpc_prefect.errors import CannotResume, InvalidJob, JobFailed, LedgerError
 from hpc_prefect.jobs import list_jobs
