@@ -52,12 +52,12 @@ class Once(CachePolicy):
             what = values_digest(inputs)
         except TypeError:
             which = ", ".join(unknown_values(inputs))
-            self._not_kept(task_ctx, f"its input {which} cannot be told from another one")
+            self._say_not_kept(task_ctx, f"its input {which} cannot be told from another one")
             return None
         folder = inputs.get(self.work_dir) or flow_parameters.get(self.work_dir)
         where = campaign_id(folder) if folder else current_run()
         if not where:
-            self._not_kept(
+            self._say_not_kept(
                 task_ctx,
                 f"it is in no flow run and has no input {self.work_dir!r}, the folder of its"
                 " campaign, and so belongs to no experiment",
@@ -67,7 +67,7 @@ class Once(CachePolicy):
         path, number = number_task_run("once")
         return PREFIX + digest([where, path, what, number])[:40]
 
-    def _not_kept(self, task_ctx: TaskRunContext, why: str) -> None:
+    def _say_not_kept(self, task_ctx: TaskRunContext, why: str) -> None:
         get_run_logger(task_ctx).warning(
             "task %s will run again when its run is continued: %s, so that its result cannot be"
             " found",

