@@ -20,6 +20,8 @@ from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.transactions import get_transaction
 
+from hpc_prefect.job.identity import exact_digest
+
 _FIXED = (
     *(str, int, float, complex, bool, bytes, type(None), PurePath, enum.Enum, type),
     *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
@@ -44,13 +46,24 @@ def changed_in_flow(flow: FlowRunContext) -> list[str]:
         return []
     stored = flow.flow_run.parameters or {}
     now = flow.flow.serialize_parameters(values)
-    return [
+    changed = [
         name
         for name, value in values.items()
         if name not in stored
         or now[name] == f"<{type(value).__name__}>"  # which Prefect could not store
         or _text(now[name]) != _text(stored[name])
     ]
+    return [name for name in changed if not _means_the_same(flow, name, values[name])]
+
+
+def _means_the_same(flow: FlowRunContext, name: str, value: object) -> bool:
+    """Whether what was stored gives this value again: a set may have been written in any order."""
+    stored = (flow.flow_run.parameters if flow.flow_run else None) or {}
+    try:
+        back = flow.flow.validate_parameters(dict(stored)) if flow.flow else {}
+        return type(back[name]) is type(value) and exact_digest(back[name]) == exact_digest(value)
+    except Exception:  # noqa: BLE001 - a parameter that cannot be read back, or has no digest
+        return False
 
 
 def _text(value: object) -> str:
