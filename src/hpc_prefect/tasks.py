@@ -204,7 +204,8 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
         raise failed  # so that Prefect makes the next attempt
     # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
     hidden.failed = failed
-    return Failed(message=_in_a_line(result))
+    name = "TimedOut" if isinstance(failed, JobTimedOut) else "Failed"
+    return Failed(name=name, message=_in_a_line(result))
 
 
 async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:

@@ -245,10 +245,10 @@ class LocalTransport:
     def status(self, path: str) -> FileStatus | None:
         try:
             with self._at("look at", path):
-                found = os.stat(path)
-                return FileStatus(found.st_size, found.st_mtime)
+                found = _stat(path)
         except _MissingError:
             return None
+        return None if found is None else FileStatus(found.st_size, found.st_mtime)
 
     def stamp(self, path: str, most: int) -> Stamp | None:
         return looking.stamp(path, most)
@@ -302,6 +302,16 @@ class LocalTransport:
             os.unlink(path)
 
 
+def _stat(path: str) -> os.stat_result | None:
+    """None below what is no folder, and for a link that leads nowhere."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
 def read_private(path: Path) -> bytes | None:
     """A file's content, if nobody but this user can have written it; None when there is none.
 
@@ -349,9 +359,7 @@ def _trouble(doing: str, path: str) -> Iterator[None]:
             " work_dir"
         ) from error
     except OSError as error:
-        # ELOOP: a link that leads nowhere.
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-        kind = _MissingError if missing else TransportError
+        kind = _MissingError if isinstance(error, FileNotFoundError) else TransportError
         raise kind(f"cannot {doing} {path}: {error.strerror or error}") from error
 
 
