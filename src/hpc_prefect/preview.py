@@ -11,7 +11,7 @@ from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command
-from hpc_prefect.job.identity import digest, job_key, job_tag
+from hpc_prefect.job.identity import digest, job_key, job_tag, spread
 from hpc_prefect.job.script import NO_WORD, render
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.prepare import file_problems
@@ -60,7 +60,9 @@ def render_preview(spec: JobSpec) -> Preview:
     """The script and the submit command of a valid job. Pure."""
     scheduler = scheduler_for(spec.site.scheduler)
     key = job_key(CAMPAIGN, (), digest(spec.identity()), 0)
-    folder = JobFolder(LocalTransport(), f"{spec.work_dir}/{names.ROOT}/{CAMPAIGN}/{key}-1")
+    folder = JobFolder(
+        LocalTransport(), f"{spec.work_dir}/{names.ROOT}/{CAMPAIGN}/{spread(key)}/{key}-1"
+    )
     ticket = folder.ticket(job_tag(key, 1))
     script = render(spec, folder.path, scheduler.preamble(spec, ticket), NO_WORD)
     text = f"{script.outer}\n# ===== {folder.file(names.PROGRAM)}\n{script.inner}"

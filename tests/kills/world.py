@@ -415,6 +415,12 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.world.now
 
+    def call_soon(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+        """As ever; what is torn down after the process's death has no loop left to ask."""
+        if self.is_closed():
+            return asyncio.Handle(args[0], list(args[1:]), self)
+        return super().call_soon(*args, **kwargs)
+
 
 @dataclass
 class Life:

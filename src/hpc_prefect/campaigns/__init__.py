@@ -23,7 +23,7 @@ from hpc_prefect.campaigns.experiments import Choice, chosen, experiments, told_
 from hpc_prefect.campaigns.opening import open_campaign, opened_key
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.executor.claim import Claimant
-from hpc_prefect.job.identity import digest, job_key
+from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.scopes import current_frame, current_run, root_flow
 
 
@@ -113,7 +113,7 @@ async def locate(
         digest=digest,
         n=n,
         key=key,
-        folder=Path(opened.campaign.folder, digest_prefix(key), key),
+        folder=Path(opened.campaign.folder, spread(key), key),
         claimant=opened.claimant,
     )
 
@@ -127,11 +127,6 @@ def campaign_id(work_dir: str | os.PathLike[str]) -> str:
     if problems := identity_problems(keyed=True):
         raise ConfigurationError("; ".join(problems))
     return open_campaign(absolute_work_dir(work_dir)).campaign.id
-
-
-def digest_prefix(key: str) -> str:
-    """Two hexadecimal digits from a key, to spread thousands of folders."""
-    return digest(key)[:2]
 
 
 def absolute_work_dir(work_dir: str | os.PathLike[str]) -> str:

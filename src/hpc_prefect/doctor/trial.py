@@ -29,7 +29,7 @@ from hpc_prefect.executor.request import JobRequest, Listener, Silence
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import ADVICE, Reason
 from hpc_prefect.job.finding import Finding, ok, unknown, wrong
-from hpc_prefect.job.identity import digest, job_key
+from hpc_prefect.job.identity import digest, job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import quote
 from hpc_prefect.job.spec import JobSpec, launch_line
@@ -127,7 +127,7 @@ async def _run(trial: Trial, nonce: str) -> JobResult:
     request = JobRequest(
         spec=spec,
         secrets=dict(trial.secrets),
-        base=f"{trial.transport.root(spec.work_dir)}/{CAMPAIGN}/{digest(key)[:2]}/{key}",
+        base=f"{trial.transport.root(spec.work_dir)}/{CAMPAIGN}/{spread(key)}/{key}",
         key=key,
         claimant=this_process(),
         poll_interval=min(trial.poll_interval, 10.0),

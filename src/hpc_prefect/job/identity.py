@@ -276,6 +276,11 @@ def job_tag(key: str, attempt: int) -> str:
     return "h" + _letters([key, attempt], 14)
 
 
+def spread(key: str) -> str:
+    """The two hexadecimal digits above a key's folders: thousands in one are slow."""
+    return digest(key)[:2]
+
+
 def folder_name(readable: str, *exact: str) -> str:
     """A folder's name: a word for people, and a digest of all that tells it from others."""
     return f"{slug(readable)}-{_letters(list(exact), 10)}"

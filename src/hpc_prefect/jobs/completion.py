@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpc_prefect.executor.claim import Claimant
-from hpc_prefect.job.identity import digest
+from hpc_prefect.job.identity import spread
 from hpc_prefect.jobs.known import read_job
 from hpc_prefect.transports.base import Transport
 
@@ -38,7 +38,7 @@ def unfinished(transport: Transport, campaign: str, flow_run: str) -> Iterator[s
 
 
 def _has_succeeded(transport: Transport, campaign: str, key: str) -> bool:
-    above = f"{campaign}/{digest(key)[:2]}"
+    above = f"{campaign}/{spread(key)}"
     numbers = [name.removeprefix(f"{key}-") for name in transport.list(above)]
     newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
     if newest:
