@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -17,7 +17,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
 from hpc_prefect.flow_runs.given import changed_in_flow, changed_in_task
+from hpc_prefect.flow_runs.lost import opened as noted_open
 from hpc_prefect.flow_runs.per_run import PerRun, note_alive
+from hpc_prefect.flow_runs.prefect_internals import context_around
+from hpc_prefect.flow_runs.sent import flow_sent_here, send_along, sent
+from hpc_prefect.flow_runs.session import cell
 from hpc_prefect.job.identity import Path, Step, parameters_digest
 from hpc_prefect.job.numbers import Entry
 
@@ -85,16 +89,66 @@ def scope(name: str) -> Iterator[None]:
     frame = Frame(around.entry, (*around.path, Step("scope", name)))
     token = _scope.set(_Open(frame, _owner()))
     try:
+        with noted_open(name):
+            yield
+    finally:
+        _scope.reset(token)
+
+
+_cells: dict[str, tuple[int, Entry]] = {}
+
+
+@contextmanager
+def numbered_in_cell(campaign: str) -> Iterator[None]:
+    """In a notebook, a campaign's calls are numbered anew in each cell that names it.
+
+    So a cell that is run again finds what it did before, as a script that is started again does.
+    """
+    number = cell()
+    if not number or FlowRunContext.get() is not None:
+        yield
+        return
+    if _cells.get(campaign, (0,))[0] != number:
+        _cells[campaign] = (number, Entry())
+    around = current_frame()
+    frame = around._replace(entry=_cells[campaign][1])
+    token = _scope.set(_Open(frame, _owner()))
+    try:
         yield
     finally:
         _scope.reset(token)
+
+
+def _scope_of(owner: _Owner) -> Frame | None:
+    """The innermost scope that is open in this run itself."""
+    for opened in (_scope.get(), _sent_scope()):
+        if opened is not None and opened.owner == owner:
+            return opened.frame
+    return None
+
+
+def _tell_scope() -> object:
+    opened = _scope.get() or _sent_scope()
+    if opened is None:
+        return None
+    return [opened.frame.path, opened.frame.problem, opened.owner]
+
+
+def _sent_scope() -> _Open | None:
+    """The scope that was open where the task around this call was sent from."""
+    told = sent("scope")
+    if told is None:
+        return None
+    steps, problem, owner = told
+    root = _entries.of(current_run()).root
+    return _Open(Frame(root, tuple(Step(*step) for step in steps), problem), _Owner(*owner))
 
 
 def root_flow() -> FlowRunContext | None:
     """The outermost flow run of this call that this process knows."""
     flow = _flow_context()
     while flow is not None and flow.flow_run and flow.flow_run.parent_task_run_id:
-        outer = _outer(flow)
+        outer = context_around(flow)
         if not isinstance(outer, FlowRunContext):
             break
         flow = outer
@@ -106,7 +160,7 @@ def flow_contexts() -> Iterator[FlowRunContext]:
     flow: object = _flow_context()
     while isinstance(flow, FlowRunContext) and isinstance(flow.flow_run, FlowRun):
         yield flow
-        flow = _outer(flow) if flow.flow_run.parent_task_run_id else None
+        flow = context_around(flow) if flow.flow_run.parent_task_run_id else None
 
 
 def task_runs() -> Iterator[tuple[TaskRunContext, FlowRunContext]]:
@@ -115,7 +169,7 @@ def task_runs() -> Iterator[tuple[TaskRunContext, FlowRunContext]]:
     task: object = _task_context(flow)
     while isinstance(task, TaskRunContext) and flow is not None and _same_flow(task, flow):
         yield task, flow
-        task = _outer(task)
+        task = context_around(task)
 
 
 def _flow_context() -> FlowRunContext | None:
@@ -150,11 +204,29 @@ def current_run() -> str:
     return run_id
 
 
+def lost_in_sub_flow() -> str:
+    """Why nobody knows the experiment of a task of another process's sub-flow; else empty."""
+    flow = flow_sent_here()
+    if flow is None or flow.flow_run is None:
+        return ""
+    root, mine = sent("root"), str(flow.flow_run.id)
+    if root == mine or (not root and flow.flow_run.parent_task_run_id is None):
+        return ""
+    return (
+        "it is made in another process, by a task of a sub-flow, where nobody knows the flow around"
+        " that one. Give the sub-flow a ThreadPoolTaskRunner, or call the task from the outermost"
+        " flow"
+    )
+
+
+send_along("scope", _tell_scope)
+send_along("root", current_run)
+
+
 def current_frame() -> Frame:
     """The innermost frame of this moment."""
-    opened = _scope.get()
-    if opened is not None and opened.owner == _owner():
-        return opened.frame
+    if (opened := _scope_of(_owner())) is not None:
+        return opened
     flow = _flow_context()
     task = _task_context(flow)
     if task is not None:
@@ -227,15 +299,14 @@ def number_task_run(what: str) -> tuple[Path, int]:
 
 def _around_task(task: TaskRunContext, flow: FlowRunContext | None) -> Frame:
     """The frame in which a task was called: a scope, an outer task, or the flow."""
-    outer = _outer(task)
+    outer = context_around(task)
     # Prefect enters two contexts of one task run: one for the run, one for its attempt.
     while isinstance(outer, TaskRunContext) and outer.task_run.id == task.task_run.id:
-        outer = _outer(outer)
+        outer = context_around(outer)
     outer_id = str(outer.task_run.id) if isinstance(outer, TaskRunContext) else ""
     flow_id = str(flow.flow_run.id) if flow and flow.flow_run else ""
-    opened = _scope.get()
-    if opened is not None and opened.owner == _Owner(flow_id, outer_id):
-        return opened.frame
+    if (opened := _scope_of(_Owner(flow_id, outer_id))) is not None:
+        return opened
     if isinstance(outer, TaskRunContext) and _same_flow(outer, flow):
         return _task_frame(outer, flow)
     return _flow_frame(flow)
@@ -253,7 +324,7 @@ def _flow_frame(flow: FlowRunContext | None) -> Frame:
         if flow is None or not isinstance(flow.flow_run, FlowRun):
             return Frame(entries.root, ())
         run = flow.flow_run
-        parent = _outer(flow)
+        parent = context_around(flow)
         if run.parent_task_run_id is None or not isinstance(parent, FlowRunContext):
             entries.begin(run.run_count)
             return Frame(entries.root, ())
@@ -272,18 +343,10 @@ def _around_flow(parent: FlowRunContext) -> Frame:
     parent_id = str(parent.flow_run.id) if parent.flow_run else ""
     task = TaskRunContext.get()
     inside = task if task is not None and _same_flow(task, parent) else None
-    opened = _scope.get()
-    if opened is not None and opened.owner == _Owner(
-        parent_id, str(inside.task_run.id) if inside else ""
-    ):
-        return opened.frame
+    opened = _scope_of(_Owner(parent_id, str(inside.task_run.id) if inside else ""))
+    if opened is not None:
+        return opened
     return _task_frame(inside, parent) if inside else _flow_frame(parent)
-
-
-def _outer(context: FlowRunContext | TaskRunContext) -> object:
-    """The context of the same kind around one. Prefect keeps it only in the variable's token."""
-    token = getattr(context, "_token", None)
-    return None if token is None or token.old_value is Token.MISSING else token.old_value
 
 
 # --- what parameters tell

@@ -19,12 +19,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_prefect.campaigns.experiments import Choice, chosen, experiments, told_by_parameters
+from hpc_prefect.campaigns.experiments import (
+    Choice,
+    chosen,
+    chosen_as,
+    experiments,
+    told_by_parameters,
+)
 from hpc_prefect.campaigns.opening import open_campaign, opened_key
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.executor.claim import Claimant
+from hpc_prefect.flow_runs.lost import lost_here
 from hpc_prefect.job.identity import job_key, spread
-from hpc_prefect.scopes import current_frame, current_run, root_flow
+from hpc_prefect.scopes import (
+    current_frame,
+    current_run,
+    lost_in_sub_flow,
+    numbered_in_cell,
+    root_flow,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +72,9 @@ def campaign(name: str = "", *, fresh: bool = False) -> Iterator[None]:
         name: the campaign's name; counts exactly as it is written.
         fresh: begin a new instance whatever an earlier run left, and take nothing over.
     """
-    token = chosen.set(Choice(name, fresh, outside=root_flow() is None))
-    try:
+    choice = Choice(name, fresh, outside=root_flow() is None)
+    with chosen_as(choice), numbered_in_cell(name):
         yield
-    finally:
-        chosen.reset(token)
 
 
 def identity_problems(*, keyed: bool = False) -> list[str]:
@@ -72,10 +83,13 @@ def identity_problems(*, keyed: bool = False) -> list[str]:
     Args:
         keyed: it has a job_key, which tells it from others.
     """
+    named = bool(chosen().name)
+    if lost := lost_here(named=named) or lost_in_sub_flow():
+        return [lost]
     problems = []
     if not keyed and (problem := current_frame().problem):
         problems.append(problem)
-    if not chosen.get().name and (problem := told_by_parameters().problem):
+    if not named and (problem := told_by_parameters().problem):
         problems.append(problem)
     return problems
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,10 @@ from prefect.context import FlowRunContext
 from hpc_prefect.executor.claim import Claim, Claimant
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.given import changed_in_flow
+from hpc_prefect.flow_runs.lost import opened as noted_open
 from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.flow_runs.sent import send_along, sent
+from hpc_prefect.flow_runs.session import is_interactive
 from hpc_prefect.job.identity import digest
 from hpc_prefect.jobs.campaign import Campaign
 from hpc_prefect.scopes import (
@@ -27,6 +31,11 @@ from hpc_prefect.scopes import (
     values_digest,
 )
 
+_TYPED = (
+    "an interactive session has no name by which a later one could find its work. Name the"
+    " experiment: with hpc_prefect.campaign('…'): …, or make the call in a flow"
+)
+
 
 class Choice(NamedTuple):
     """What `campaign` was told; `outside`: around the outermost flow, not in it."""
@@ -37,7 +46,27 @@ class Choice(NamedTuple):
 
 
 _DEFAULT = Choice("", fresh=False, outside=False)
-chosen: ContextVar[Choice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
+_chosen: ContextVar[Choice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
+
+
+def chosen() -> Choice:
+    """What the innermost `campaign` around this call was told."""
+    here = _chosen.get()
+    told = sent("campaign") if here is _DEFAULT else None
+    return here if told is None else Choice(*told)
+
+
+@contextmanager
+def chosen_as(choice: Choice) -> Iterator[None]:
+    token = _chosen.set(choice)
+    try:
+        with noted_open(choice.name):
+            yield
+    finally:
+        _chosen.reset(token)
+
+
+send_along("campaign", chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +109,7 @@ def told_by_parameters() -> Told:
     mine, root = experiments.of(current_run()), root_flow()
     if mine.told is None:
         if root is None or root.flow_run is None:
-            mine.told = Told(digest(sys.argv[1:]), "")
+            mine.told = Told("", _TYPED) if is_interactive() else Told(digest(sys.argv[1:]), "")
         else:
             mine.told = _told_by_flow(parameters_of(root), name_of(root))
             if not mine.told.problem and (changed := changed_in_flow(root)):

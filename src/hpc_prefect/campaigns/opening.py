@@ -46,7 +46,7 @@ def opened_key(work_dir: str) -> tuple[Choice, str, int]:
     root = root_flow()
     attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 0
     return (
-        chosen.get()._replace(outside=False),
+        chosen()._replace(outside=False),
         f"{os.getpid()}:{os.path.abspath(work_dir)}",
         attempt,
     )
@@ -57,7 +57,7 @@ def open_campaign(work_dir: str) -> Opened:
     opened, key = experiments.of(current_run()).campaigns, opened_key(work_dir)
     with _opening:
         if key not in opened:
-            opened[key] = _find_and_claim(os.path.abspath(work_dir), chosen.get())
+            opened[key] = _find_and_claim(os.path.abspath(work_dir), chosen())
         return opened[key]
 
 

@@ -1,0 +1,124 @@
+"""Calls from where Prefect's contexts do not reach by themselves: python lost.py WHAT WORK_DIR"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from prefect import flow, tags, task
+from prefect.task_runners import ProcessPoolTaskRunner
+
+from hpc_prefect import campaign, scope
+from jobs import job_sync
+
+
+def run(work_dir: str, label: str) -> str:
+    return job_sync(work_dir, label).state
+
+
+# --- tasks of a pool
+
+
+@task
+def pooled(work_dir: str, label: str) -> str:
+    return run(work_dir, label)
+
+
+@task
+def pooled_in_scope(work_dir: str, label: str) -> str:
+    with scope("inner"):
+        return inner(work_dir, label)
+
+
+@task
+def inner(work_dir: str, label: str) -> str:
+    return run(work_dir, label)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def scopes(work_dir: str) -> list[str]:
+    """The same task with the same parameters in four places."""
+    futures = [pooled.submit(work_dir, "x"), pooled_in_scope.submit(work_dir, "x")]
+    for walker in range(2):
+        with scope(f"walker-{walker}"), tags("any"):
+            futures.append(pooled.submit(work_dir, "x"))
+    return [future.result() for future in futures]
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+def named_inside(work_dir: str) -> list[str]:
+    with campaign("inside"):
+        return [pooled.submit(work_dir, "x").result()]
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+def below(work_dir: str) -> list[str]:
+    return [pooled.submit(work_dir, "x").result()]
+
+
+@flow
+def sub_flow(work_dir: str) -> list[str]:
+    return below(work_dir)
+
+
+# --- plain threads and processes
+
+
+def in_thread(*call: object) -> str:
+    with ThreadPoolExecutor(1) as pool:
+        future: Future[str] = pool.submit(*call)  # type: ignore[arg-type]
+        return future.result()
+
+
+@flow
+def threads(work_dir: str) -> list[str]:
+    return [in_thread(run, work_dir, "x")]
+
+
+@flow
+def copied(work_dir: str) -> list[str]:
+    with campaign("copied"):
+        return [in_thread(copy_context().run, run, work_dir, "x")]
+
+
+def in_process(work_dir: str) -> str:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run, work_dir, "x").result()
+
+
+@flow
+def processes(work_dir: str) -> list[str]:
+    return [in_process(work_dir)]
+
+
+@flow
+def nothing() -> None:
+    """Ends before the call."""
+
+
+def main(what: str, work_dir: str) -> list[str]:
+    if what == "named outside":
+        with campaign("outside"):
+            return below(work_dir)
+    if what == "threads of a script":
+        return [in_thread(run, work_dir, "x")]
+    if what == "threads after a flow":
+        nothing()
+        return [in_thread(run, work_dir, "x")]
+    if what == "threads in a campaign":
+        with campaign("script"):
+            return [in_thread(run, work_dir, "x")]
+    if what == "threads in a scope":
+        with scope("walker"):
+            return [in_thread(run, work_dir, "x")]
+    result: list[str] = globals()[what.replace(" ", "_")](work_dir)
+    return result
+
+
+if __name__ == "__main__":
+    print("STATES", *main(*sys.argv[1:]))
