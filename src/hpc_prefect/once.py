@@ -10,8 +10,9 @@ from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
 from hpc_prefect.campaigns import campaign_id
+from hpc_prefect.flow_runs.parameters import unknown_values, values_digest
 from hpc_prefect.job.identity import digest
-from hpc_prefect.scopes import current_run, number_task_run, unknown_values, values_digest
+from hpc_prefect.scopes import current_run, number_task_run
 
 #: With this every key begins, so that `resume` can tell which results it will find.
 PREFIX = "hpc-prefect-once-"

@@ -6,27 +6,24 @@ They are found through Prefect's contexts of this process; nobody is asked.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
 from hpc_prefect.flow_runs.given import changed_in_flow, changed_in_task
 from hpc_prefect.flow_runs.lost import opened as noted_open
+from hpc_prefect.flow_runs.parameters import digest_of, may_be_others, parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun, note_alive
 from hpc_prefect.flow_runs.prefect_internals import context_around
 from hpc_prefect.flow_runs.sent import flow_sent_here, send_along, sent
 from hpc_prefect.flow_runs.session import cell
-from hpc_prefect.job.identity import Path, Step, parameters_digest
+from hpc_prefect.job.identity import Path, Step
 from hpc_prefect.job.numbers import Entry
-
-#: Which module of ours knows the values of a package: its `as_data` gives plain data for them.
-_KNOWN_TO = {"qiskit": "hpc_prefect.quantum.parameters"}
 
 
 class Frame(NamedTuple):
@@ -263,9 +260,9 @@ def _task_frame(
         if str(run.id) not in entries.inner:
             function = task.task.fn
             named = getattr(function, "__qualname__", type(function).__qualname__)
-            told = _told_by(task.parameters, f"task {task.task.name}")
+            told = digest_of(task.parameters, f"task {task.task.name}")
             if asked_in_body and (changed := changed_in_task(task)):
-                told = told._replace(problem=told.problem or _may_be_others(changed))
+                told = told._replace(problem=told.problem or may_be_others(changed))
             step = Step("task", task.task.name, named, told.digest)
             _enter(entries, str(run.id), _around_task(task, flow), step, told.problem)
         return _frame(entries, str(run.id), run.run_count)
@@ -331,9 +328,9 @@ def _flow_frame(flow: FlowRunContext | None) -> Frame:
         if str(run.id) not in entries.inner:
             name = flow.flow.name if flow.flow else run.name
             function = flow.flow.fn.__qualname__ if flow.flow else ""
-            told = _told_by(parameters_of(flow), f"flow {name}")
+            told = digest_of(parameters_of(flow), f"flow {name}")
             if changed := changed_in_flow(flow):
-                told = told._replace(problem=told.problem or _may_be_others(changed))
+                told = told._replace(problem=told.problem or may_be_others(changed))
             step = Step("flow", name, function, told.digest)
             _enter(entries, str(run.id), _around_flow(parent), step, told.problem)
         return _frame(entries, str(run.id), run.run_count)
@@ -347,76 +344,3 @@ def _around_flow(parent: FlowRunContext) -> Frame:
     if opened is not None:
         return opened
     return _task_frame(inside, parent) if inside else _flow_frame(parent)
-
-
-# --- what parameters tell
-
-
-class Told(NamedTuple):
-    """What tells a run by its parameters: their digest, or why they do not."""
-
-    digest: str
-    problem: str
-
-
-def parameters_of(flow: FlowRunContext) -> Mapping[str, Any]:
-    """A flow run's parameters as its function has them.
-
-    Not as Prefect stores them: there a set is a list, in an order of its process.
-    """
-    if flow.parameters is not None:
-        return flow.parameters
-    return flow.flow_run.parameters if flow.flow_run else {}
-
-
-def values_digest(values: object) -> str:
-    """A digest of parameters, also of values that a package of ours knows.
-
-    Raises:
-        TypeError: a value has no canonical form.
-    """
-    return parameters_digest(values, _as_data)
-
-
-def unknown_values(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Parameters that have no canonical form, each with its kind."""
-    for name, value in parameters.items():
-        try:
-            values_digest(value)
-        except TypeError as error:
-            yield f"{name!r} ({error})"
-
-
-def _told_by(parameters: Mapping[str, Any], of: str) -> Told:
-    try:
-        return Told(values_digest(parameters), "")
-    except TypeError:
-        which = ", ".join(unknown_values(parameters))
-        return Told(
-            "",
-            f"it is made in {of}, whose parameter {which} cannot be told from another one in a"
-            " later run. Give the call a job_key, or make it in a scope that is opened in that run"
-            " and whose name tells the run: with hpc_prefect.scope('…'): …",
-        )
-
-
-def _may_be_others(names: list[str]) -> str:
-    return (
-        f"{changed_words(names)}. Copy what you change, or give the call a job_key, or make it in a"
-        " scope that is opened in that run and whose name tells the run: with"
-        " hpc_prefect.scope('…'): …"
-    )
-
-
-def changed_words(names: list[str]) -> str:
-    """Why parameters tell nothing that may have been changed since they were given."""
-    which = ", ".join(map(repr, names))
-    return (
-        f"parameter {which} of the run around it was changed before its first call, or Prefect"
-        " cannot tell whether it was, so that no later run could find this again"
-    )
-
-
-def _as_data(value: object) -> object:
-    module = _KNOWN_TO.get(type(value).__module__.partition(".")[0])
-    return NotImplemented if module is None else import_module(module).as_data(value)

@@ -111,10 +111,10 @@ async def locate(
         LedgerError: its folder makes no sense, or was made by an earlier version.
         TransportError: the folder cannot be written.
     """
+    if problems := identity_problems(keyed=keyed):
+        raise ConfigurationError(f"{name}: {'; '.join(problems)}; nothing was submitted")
     opened = experiments.of(current_run()).campaigns.get(opened_key(str(work_dir)))
-    if opened is None or current_frame().problem:
-        if problems := identity_problems(keyed=keyed):
-            raise ConfigurationError(f"{name}: {'; '.join(problems)}; nothing was submitted")
+    if opened is None:
         opened = await asyncio.to_thread(open_campaign, str(work_dir))
     frame = current_frame()
     what = f"{name}:{digest}"

@@ -16,20 +16,19 @@ from hpc_prefect.executor.claim import Claim, Claimant
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.given import changed_in_flow
 from hpc_prefect.flow_runs.lost import opened as noted_open
+from hpc_prefect.flow_runs.parameters import (
+    ParameterDigest,
+    changed_words,
+    parameters_of,
+    unknown_values,
+    values_digest,
+)
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.sent import send_along, sent
 from hpc_prefect.flow_runs.session import is_interactive
 from hpc_prefect.job.identity import digest
 from hpc_prefect.jobs.campaign import Campaign
-from hpc_prefect.scopes import (
-    Told,
-    changed_words,
-    current_run,
-    parameters_of,
-    root_flow,
-    unknown_values,
-    values_digest,
-)
+from hpc_prefect.scopes import current_run, root_flow
 
 _TYPED = (
     "an interactive session has no name by which a later one could find its work. Name the"
@@ -88,7 +87,7 @@ class Experiments:
 
     campaigns: dict[tuple[Choice, str, int], Opened] = field(default_factory=dict)
     refused_in: int = 0
-    told: Told | None = None
+    told: ParameterDigest | None = None
     over: dict[str, Claim] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -101,7 +100,7 @@ class Experiments:
 experiments = PerRun(Experiments, Experiments.close)
 
 
-def told_by_parameters() -> Told:
+def told_by_parameters() -> ParameterDigest:
     """What this run's flow and parameters tell of its experiment.
 
     Asked once a run: the flow may change what it was given.
@@ -109,22 +108,26 @@ def told_by_parameters() -> Told:
     mine, root = experiments.of(current_run()), root_flow()
     if mine.told is None:
         if root is None or root.flow_run is None:
-            mine.told = Told("", _TYPED) if is_interactive() else Told(digest(sys.argv[1:]), "")
+            mine.told = (
+                ParameterDigest("", _TYPED)
+                if is_interactive()
+                else ParameterDigest(digest(sys.argv[1:]), "")
+            )
         else:
             mine.told = _told_by_flow(parameters_of(root), name_of(root))
             if not mine.told.problem and (changed := changed_in_flow(root)):
                 advice = "Copy what you change, or name the experiment: with"
                 problem = f"{changed_words(changed)}. {advice} hpc_prefect.campaign('…'): …"
-                mine.told = Told("", problem)
+                mine.told = ParameterDigest("", problem)
     return mine.told
 
 
-def _told_by_flow(parameters: Mapping[str, Any], name: str) -> Told:
+def _told_by_flow(parameters: Mapping[str, Any], name: str) -> ParameterDigest:
     try:
-        return Told(values_digest(parameters), "")
+        return ParameterDigest(values_digest(parameters), "")
     except TypeError:
         which = ", ".join(unknown_values(parameters))
-        return Told(
+        return ParameterDigest(
             "",
             f"parameter {which} of flow {name} cannot be told from another one in a later run, so"
             " that no run could find this experiment again. Name the experiment: with"

@@ -73,10 +73,9 @@ async def converge(
             starts: changing the Variable does not change a loop that is under way, or resumed.
         seed: of `iteration.rng`; None draws one, which `loop.json` in the loop's folder records.
         name: of the loop, in files, artifacts and scopes; another one for another plot.
-        key: identifies the loop in place of the initial state's digest. Needed when that state
-            is not the same to the last bit in every run (threaded linear algebra), as a resumed
-            run would not find its checkpoint; and when it has no digest (`identity.digest`), for
-            every loop of one name and seed but the first of its scope.
+        key: identifies the loop in place of the initial state's digest. Needed where that state
+            is not the same to the last bit in every run (threaded linear algebra), or has no
+            digest (`identity.digest`) and the loop is not the first of its name, seed and scope.
         plot: what the plot shows beside the watched column.
         until: `until(rows so far) -> bool`, async or sync: the loop has converged, also where the
             stop rule does not say so. It is the call's own, also in a resumed loop.
@@ -85,8 +84,7 @@ async def converge(
 
     Raises:
         ConfigurationError: the stop rule, a measured column or the state cannot be used.
-        NotConverged: the watched value became NaN or infinite, or the loop that was to
-            converge did not.
+        NotConverged: the watched value became NaN or infinite; or as you asked.
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
     # Late: the loop's core needs no Prefect.
