@@ -13,6 +13,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.settings import PREFECT_UI_URL
 
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.scopes import root_flow
@@ -63,27 +64,38 @@ class _Table:
 _tables: dict[str, _Table] = {}
 
 
-async def show_result(result: JobResult, message: str = "") -> None:
+async def show_result(result: JobResult, message: str = "") -> str:
     """Add a job to its flow run's table; show a failed one (with the error's text) on its own.
 
     Trouble with artifacts is logged and changes nothing for the job.
+
+    Returns:
+        The link to the failed job's page in Prefect's UI; empty when there is none.
     """
     flow = root_flow()
     if flow is None or flow.flow_run is None:
-        return
+        return ""
     run_id = flow.flow_run.id
     table = _tables.get(str(run_id)) or _tables.setdefault(str(run_id), _Table(run_id))
     if not table.wanted:
-        return
+        return ""
     table.add(result)
     if flow.flow is not None:
         for hooks in (flow.flow.on_completion_hooks, flow.flow.on_failure_hooks):
             if hpc_jobs_table not in hooks:
                 hooks.append(hpc_jobs_table)
+    pages: list[UUID] = []
     if message:
-        await _send(lambda client: _show_failed(client, result, message, run_id))
+        await _send(lambda client: _show_failed(client, result, message, run_id, pages))
     if time.monotonic() - table.shown_at >= REFRESH_EVERY:
         await _send(table.show)
+    return _link(pages[0]) if pages else ""
+
+
+def _link(artifact: UUID) -> str:
+    """Prefect's own `url_for` knows no artifacts."""
+    ui = PREFECT_UI_URL.value()
+    return f"{ui.rstrip('/')}/artifacts/artifact/{artifact}" if ui else ""
 
 
 async def hpc_jobs_table(flow: object, flow_run: Any, state: object) -> None:
@@ -156,7 +168,7 @@ def page_key(result: JobResult) -> str:
 
 
 async def _show_failed(
-    client: PrefectClient, result: JobResult, message: str, flow_run_id: UUID
+    client: PrefectClient, result: JobResult, message: str, flow_run_id: UUID, pages: list[UUID]
 ) -> None:
     page = ArtifactCreate(
         type="markdown",
@@ -165,7 +177,7 @@ async def _show_failed(
         data=f"## {result.name}: {result.verdict.reason}\n\n```\n{message}\n```\n",
         flow_run_id=flow_run_id,
     )
-    await client.create_artifact(page)
+    pages.append((await client.create_artifact(page)).id)
 
 
 async def _send(action: Callable[[PrefectClient], Awaitable[None]]) -> None:

@@ -200,25 +200,25 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     if result.succeeded:
         return result
     failed = await _failed_attempt(hidden, result)
+    page = await show_result(result, str(failed))
     if hidden.again:
         raise failed  # so that Prefect makes the next attempt
     # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
     hidden.failed = failed
     name = "TimedOut" if isinstance(failed, JobTimedOut) else "Failed"
-    return Failed(name=name, message=_in_a_line(result))
+    shown = f"; it is shown at {page}" if page else ""
+    message = f"{_which(result)}: everything about it is in {result.folder}{shown}"
+    return Failed(name=name, message=message)
 
 
 async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
-    """The error of an attempt; when it is not the last one, it is shown beside the next ones."""
+    """The error of an attempt, with what comes next when it is not the last one."""
     if hidden.job.retries == 0:
         return _failure(result)
     folder = JobFolder(LocalTransport(), result.folder)
     step = await asyncio.to_thread(what_next, hidden.job.request, folder)
     hidden.again = step.resources is not None
-    failed = _failure(result, f"another attempt: {step.words}")
-    if hidden.again:
-        await show_result(result, str(failed))
-    return failed
+    return _failure(result, f"another attempt: {step.words}")
 
 
 def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
@@ -234,14 +234,10 @@ def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
 
 async def _outcome(job: Job) -> JobResult:
     hidden = _Opaque(job)
-    try:
-        with _no_warning_outside_of_flows():
-            result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
-        if hidden.failed is not None:
-            raise hidden.failed
-    except JobFailed as failed:
-        await show_result(failed.result, str(failed))
-        raise
+    with _no_warning_outside_of_flows():
+        result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
+    if hidden.failed is not None:
+        raise hidden.failed
     if isinstance(result, State):
         await raise_if_cancelled()
         raise FlowRunCancelled(result.message)
@@ -259,10 +255,6 @@ def _no_warning_outside_of_flows() -> AbstractContextManager[object]:
 def _failure(result: JobResult, next_words: str = "") -> JobFailed:
     kind = JobTimedOut if result.verdict.reason is Reason.TIMED_OUT else JobFailed
     return kind(describe(result, next_words), result)
-
-
-def _in_a_line(result: JobResult) -> str:
-    return f"{_which(result)}: everything about it is in {result.folder}"
 
 
 def _which(result: JobResult) -> str:

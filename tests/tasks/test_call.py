@@ -393,7 +393,7 @@ def test_a_failed_job_fails_its_task_run_and_its_flow_run(failed: Failed) -> Non
     assert failed.error.result.job_id in (state.message or "")
 
 
-def test_a_failed_jobs_task_run_says_so_in_short_lines_that_name_its_folder(failed: Failed) -> None:
+def test_a_failed_jobs_task_run_says_so_in_short_lines_that_lead_on(failed: Failed) -> None:
     (task_run,) = [each for each in failed.tasks if each.name == "bad"]
     told = until(
         lambda: [
@@ -404,6 +404,8 @@ def test_a_failed_jobs_task_run_says_so_in_short_lines_that_name_its_folder(fail
     )
     assert len(told) <= 2  # Prefect's own two records
     assert all(failed.error.result.folder in each for each in told)
+    (page,) = [each for each in failed.artifacts if (each.key or "").startswith("failed-")]
+    assert all(f"/artifacts/artifact/{page.id}" in each for each in told)
     assert not any("Traceback" in each or "what to do" in each for each in told)
 
 
