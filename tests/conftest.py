@@ -26,28 +26,32 @@ for number, action in (
 ON_CI = os.environ.get("CI") == "true"
 
 # Prefect reads its settings when it is imported, so they are made before: a home and a server
-# address of this session's own. The processes of pytest-xdist inherit both from their parent.
+# address of this session's own, and of each process of pytest-xdist: a hundred jobs of one would
+# keep the others from writing to the server's SQLite for a minute.
 assert "prefect" not in sys.modules, "Prefect was imported before its settings were made"
 _OURS = "HPC_PREFECT_TESTS_HOME"
 if _OURS not in os.environ:
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-        del os.environ[name]
     os.environ[_OURS] = tempfile.mkdtemp(prefix="hpc-prefect-tests-")
-    os.environ |= {
-        "PREFECT_HOME": os.environ[_OURS],
-        "PREFECT_PROFILES_PATH": f"{os.environ[_OURS]}/profiles.toml",
-        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
-        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_TO_API_ENABLED": "true",
-        # Prefect warns at each line that a task logs outside of a flow; we test such tasks.
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        # SQLite lets one write at a time: on a busy machine the server may ask for patience.
-        "PREFECT_CLIENT_MAX_RETRIES": "6",
-        "DO_NOT_TRACK": "1",
-    }
-HOME = Path(os.environ[_OURS])
-PORT = int(os.environ["PREFECT_API_URL"].split(":")[2].removesuffix("/api"))
+#: What all processes of the session share: the real engines.
+SHARED = Path(os.environ[_OURS])
+HOME = SHARED / f"prefect-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}"
+PORT = free_port()
+HOME.mkdir(exist_ok=True)
+for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[name]
+os.environ |= {
+    "PREFECT_HOME": str(HOME),
+    "PREFECT_PROFILES_PATH": str(HOME / "profiles.toml"),
+    "PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "true",
+    # Prefect warns at each line that a task logs outside of a flow; we test such tasks.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # SQLite lets one write at a time: on a busy machine the server may ask for patience.
+    "PREFECT_CLIENT_MAX_RETRIES": "6",
+    "DO_NOT_TRACK": "1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +63,13 @@ def prefect_server() -> Server:
 @pytest.fixture(scope="session")
 def slurm() -> engines.SlurmCluster:
     """A real Slurm with accounting, started by the first test that asks for it."""
-    return engines.slurm(HOME, accounting=True)
+    return engines.slurm(SHARED, accounting=True)
 
 
 @pytest.fixture(scope="session")
 def slurm_without_accounting() -> engines.SlurmCluster:
     """A real Slurm without accounting: sacct does not answer."""
-    return engines.slurm(HOME, accounting=False)
+    return engines.slurm(SHARED, accounting=False)
 
 
 @pytest.fixture(scope="session")
@@ -83,9 +87,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if "prefect.logging.handlers" in sys.modules:  # what is still to be sent needs the server
+        sys.modules["prefect.logging.handlers"].APILogWorker.drain_all()
+    stop_server(HOME)
     if not hasattr(config, "workerinput"):  # the parent, after all of its workers
-        engines.stop_all(HOME)
-        if "prefect.logging.handlers" in sys.modules:  # what is still to be sent needs the server
-            sys.modules["prefect.logging.handlers"].APILogWorker.drain_all()
-        stop_server(HOME)
-        shutil.rmtree(HOME, ignore_errors=True)
+        engines.stop_all(SHARED)
+        for home in SHARED.glob("prefect-*"):  # of a worker that crashed
+            stop_server(home)
+        shutil.rmtree(SHARED, ignore_errors=True)

@@ -8,6 +8,7 @@ no effect any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import json
 import selectors
@@ -415,11 +416,12 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.world.now
 
-    def call_soon(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
-        """As ever; what is torn down after the process's death has no loop left to ask."""
-        if self.is_closed():
-            return asyncio.Handle(args[0], list(args[1:]), self)
-        return super().call_soon(*args, **kwargs)
+    def bury(self) -> None:
+        """End the loop of a process that is dead: what it was about to do is never done."""
+        for task in asyncio.all_tasks(self):
+            with contextlib.suppress(RuntimeError):  # it wants to wait for something
+                task.get_coro().close()  # type: ignore[union-attr]
+        self.close()
 
 
 @dataclass
@@ -446,7 +448,7 @@ class Life:
             self.killed = machine.dead = True
             return None
         finally:
-            loop.close()
+            loop.bury()
 
 
 def request(life: int, *, elsewhere: bool) -> JobRequest:

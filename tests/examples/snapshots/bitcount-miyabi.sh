@@ -6,13 +6,13 @@
 #PBS -r n
 # hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be edited.
 # What the job does is in program.sh beside it.
-test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/KEY-1'
+test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/d8/KEY-1'
 case ${BASH_VERSION:+$-} in *p*) ;; *)
   POSIXLY_CORRECT=y
-  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/KEY-1'
+  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/d8/KEY-1'
   exit 118 ;;
 esac
-_hp_dir='/shared/me/run/.hpc-prefect/preview/KEY-1'
+_hp_dir='/shared/me/run/.hpc-prefect/preview/d8/KEY-1'
 _hp_id="$PBS_JOBID"
 unset FUNCNEST
 _hp_refuse() {
@@ -126,8 +126,8 @@ _hp_again() {
   fi
 }
 cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered here"
-[ -O . ] && [ -O .. ] && [ -O ../.. ] &&
-  [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] ||
+[ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] &&
+  [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] ||
   _hp_refuse 118 "is not yours alone any more, or a folder above it is not"
 exec 240< .
 _hp_guard || _hp_again
@@ -136,7 +136,7 @@ _hp_begin
   exec /bin/bash -l /proc/self/fd/240/program.sh < /dev/null )
 _hp_end $? drawn-when-the-job-is-handed-over
 
-# ===== /shared/me/run/.hpc-prefect/preview/KEY-1/program.sh
+# ===== /shared/me/run/.hpc-prefect/preview/d8/KEY-1/program.sh
 # What the job does; script.sh runs it with bash and notes how it ends.
 POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 \unset -f builtin || \exit
@@ -171,4 +171,4 @@ mpiexec.hydra -n 4 -ppn 2 '/shared/me/bitcount' 'in' 'out'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: qsub -N TAG -o /shared/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /shared/me/run/.hpc-prefect/preview/KEY-1/scheduler.err /shared/me/run/.hpc-prefect/preview/KEY-1/script.sh
+# Submitted by: qsub -N TAG -o /shared/me/run/.hpc-prefect/preview/d8/KEY-1/scheduler.out -e /shared/me/run/.hpc-prefect/preview/d8/KEY-1/scheduler.err /shared/me/run/.hpc-prefect/preview/d8/KEY-1/script.sh

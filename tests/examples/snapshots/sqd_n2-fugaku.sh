@@ -10,13 +10,13 @@
 #PJM --norestart
 # hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be edited.
 # What the job does is in program.sh beside it.
-test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/KEY-1'
+test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/e6/KEY-1'
 case ${BASH_VERSION:+$-} in *p*) ;; *)
   POSIXLY_CORRECT=y
-  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/KEY-1'
+  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/shared/me/run/.hpc-prefect/preview/e6/KEY-1'
   exit 118 ;;
 esac
-_hp_dir='/shared/me/run/.hpc-prefect/preview/KEY-1'
+_hp_dir='/shared/me/run/.hpc-prefect/preview/e6/KEY-1'
 _hp_id="$PJM_JOBID"
 unset FUNCNEST
 _hp_refuse() {
@@ -130,8 +130,8 @@ _hp_again() {
   fi
 }
 cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered here"
-[ -O . ] && [ -O .. ] && [ -O ../.. ] &&
-  [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] ||
+[ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] &&
+  [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] ||
   _hp_refuse 118 "is not yours alone any more, or a folder above it is not"
 exec 240< .
 _hp_guard || _hp_again
@@ -140,7 +140,7 @@ _hp_begin
   exec /bin/bash /proc/self/fd/240/program.sh < /dev/null )
 _hp_end $? drawn-when-the-job-is-handed-over
 
-# ===== /shared/me/run/.hpc-prefect/preview/KEY-1/program.sh
+# ===== /shared/me/run/.hpc-prefect/preview/e6/KEY-1/program.sh
 # What the job does; script.sh runs it with bash and notes how it ends.
 POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 \unset -f builtin || \exit
@@ -180,4 +180,4 @@ ranks -n 2 '/shared/me/diag' 'in' 'out'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: cd /shared/me/run && pjsub -N TAG -o /shared/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /shared/me/run/.hpc-prefect/preview/KEY-1/scheduler.err -s --spath /shared/me/run/.hpc-prefect/preview/KEY-1/scheduler.stats /shared/me/run/.hpc-prefect/preview/KEY-1/script.sh
+# Submitted by: cd /shared/me/run && pjsub -N TAG -o /shared/me/run/.hpc-prefect/preview/e6/KEY-1/scheduler.out -e /shared/me/run/.hpc-prefect/preview/e6/KEY-1/scheduler.err -s --spath /shared/me/run/.hpc-prefect/preview/e6/KEY-1/scheduler.stats /shared/me/run/.hpc-prefect/preview/e6/KEY-1/script.sh

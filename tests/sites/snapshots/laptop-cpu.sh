@@ -1,13 +1,13 @@
 #!/bin/bash -p
 # hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be edited.
 # What the job does is in program.sh beside it.
-test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/KEY-1'
+test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/44/KEY-1'
 case ${BASH_VERSION:+$-} in *p*) ;; *)
   POSIXLY_CORRECT=y
-  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/KEY-1'
+  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/44/KEY-1'
   exit 118 ;;
 esac
-_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/44/KEY-1'
 _hp_id="$HPC_LOCAL_JOBID"
 unset FUNCNEST
 _hp_refuse() {
@@ -123,8 +123,8 @@ _hp_again() {
     "is that of a job that the scheduler has started before and does not know of"
 }
 cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered here"
-[ -O . ] && [ -O .. ] && [ -O ../.. ] &&
-  [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] ||
+[ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] &&
+  [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] ||
   _hp_refuse 118 "is not yours alone any more, or a folder above it is not"
 exec 240< .
 _hp_guard || _hp_again
@@ -133,7 +133,7 @@ _hp_begin
   exec /bin/bash /proc/self/fd/240/program.sh < /dev/null )
 _hp_end $? drawn-when-the-job-is-handed-over
 
-# ===== /data/me/run/.hpc-prefect/preview/KEY-1/program.sh
+# ===== /data/me/run/.hpc-prefect/preview/44/KEY-1/program.sh
 # What the job does; script.sh runs it with bash and notes how it ends.
 POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 \unset -f builtin || \exit
@@ -165,4 +165,4 @@ mpiexec -n 8 '/home/me/diag' '--tolerance' '0.0001'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 16 --cpus 16 --walltime 600 --memory 34359738368 --kill-grace 5.0 --out /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out --err /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err --cwd /data/me/run /data/me/run/.hpc-prefect/preview/KEY-1/script.sh
+# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 16 --cpus 16 --walltime 600 --memory 34359738368 --kill-grace 5.0 --out /data/me/run/.hpc-prefect/preview/44/KEY-1/scheduler.out --err /data/me/run/.hpc-prefect/preview/44/KEY-1/scheduler.err --cwd /data/me/run /data/me/run/.hpc-prefect/preview/44/KEY-1/script.sh

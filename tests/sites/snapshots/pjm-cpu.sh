@@ -8,13 +8,13 @@
 #PJM --norestart
 # hpc-prefect job script, format 2. Written by hpc-prefect; a run's evidence, not to be edited.
 # What the job does is in program.sh beside it.
-test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/KEY-1'
+test -n "$shell" -a -z "$1" && exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/25/KEY-1'
 case ${BASH_VERSION:+$-} in *p*) ;; *)
   POSIXLY_CORRECT=y
-  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/KEY-1'
+  exec /bin/bash -p -c 'cd -P -- "$1" && [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] && [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] && exec /bin/bash -p ./script.sh again; exit 118' hpc-prefect '/data/me/run/.hpc-prefect/preview/25/KEY-1'
   exit 118 ;;
 esac
-_hp_dir='/data/me/run/.hpc-prefect/preview/KEY-1'
+_hp_dir='/data/me/run/.hpc-prefect/preview/25/KEY-1'
 _hp_id="$PJM_JOBID"
 unset FUNCNEST
 _hp_refuse() {
@@ -128,8 +128,8 @@ _hp_again() {
   fi
 }
 cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered here"
-[ -O . ] && [ -O .. ] && [ -O ../.. ] &&
-  [ -z "$(command -p find . .. ../.. -maxdepth 0 -perm /022 2>&1)" ] ||
+[ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] &&
+  [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] ||
   _hp_refuse 118 "is not yours alone any more, or a folder above it is not"
 exec 240< .
 _hp_guard || _hp_again
@@ -138,7 +138,7 @@ _hp_begin
   exec /bin/bash /proc/self/fd/240/program.sh < /dev/null )
 _hp_end $? drawn-when-the-job-is-handed-over
 
-# ===== /data/me/run/.hpc-prefect/preview/KEY-1/program.sh
+# ===== /data/me/run/.hpc-prefect/preview/25/KEY-1/program.sh
 # What the job does; script.sh runs it with bash and notes how it ends.
 POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 \unset -f builtin || \exit
@@ -169,4 +169,4 @@ mpiexec -n 8 '/shared/me/diag' '--tolerance' '0.0001'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: cd /data/me/run && pjsub -N TAG -o /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.err -s --spath /data/me/run/.hpc-prefect/preview/KEY-1/scheduler.stats /data/me/run/.hpc-prefect/preview/KEY-1/script.sh
+# Submitted by: cd /data/me/run && pjsub -N TAG -o /data/me/run/.hpc-prefect/preview/25/KEY-1/scheduler.out -e /data/me/run/.hpc-prefect/preview/25/KEY-1/scheduler.err -s --spath /data/me/run/.hpc-prefect/preview/25/KEY-1/scheduler.stats /data/me/run/.hpc-prefect/preview/25/KEY-1/script.sh
