@@ -191,7 +191,13 @@ def _problems(
             " start the script again: it continues the campaign"
         )
     for folder in trace.folders:
-        if by := completed_by(folder, str(run.id)):
+        if not Path(folder).is_dir():
+            yield (
+                f"its campaign's folder {folder} is not there on {socket.gethostname()}, so that"
+                " all of its jobs would run again. Is its file system mounted? If it was removed,"
+                " start the flow again: that begins the experiment anew"
+            )
+        elif by := completed_by(folder, str(run.id)):
             yield (
                 f"its campaign {folder} was taken over and completed by {by}; there is nothing left"
                 " to do, start the flow again for more of it"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.given import changed_in_flow, changed_in_task
 from hpc_prefect.flow_runs.lost import opened as noted_open
 from hpc_prefect.flow_runs.parameters import digest_of, may_be_others, parameters_of
@@ -79,8 +80,7 @@ def scope(name: str) -> Iterator[None]:
     inside are numbered in the order in which they are made. A retry or a resumed run counts from
     the beginning again, and so finds what its predecessor did.
     """
-    if not name:
-        raise ValueError("a scope needs a name")
+    exact_name(name, "scope")
     around = current_frame()
     # Whoever names a scope inside a task run tells it from the task's other runs.
     frame = Frame(around.entry, (*around.path, Step("scope", name)))
@@ -90,6 +90,19 @@ def scope(name: str) -> Iterator[None]:
             yield
     finally:
         _scope.reset(token)
+
+
+def exact_name(name: object, of: str) -> None:
+    """Refuse what would be a name by accident: an empty text, a number, None.
+
+    Raises:
+        ConfigurationError: it is no name.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            f"the name of a {of} must be a text that is not empty, not {name!r}; nothing was"
+            " submitted in it"
+        )
 
 
 _cells: dict[str, tuple[int, Entry]] = {}

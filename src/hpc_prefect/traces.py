@@ -8,6 +8,8 @@ It is kept as labels of the flow run, which anybody can read in Prefect's UI and
     hpc-prefect.entrypoint     `FILE:FLOW` or `MODULE:FLOW`
     hpc-prefect.name           the campaign's name, if it was chosen around the flow
     hpc-prefect.lost           parameters that Prefect does not hold as they were given
+
+A text that is no line of printable characters, as a name or path may be, is written as JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ logger = logging.getLogger("hpc_prefect.campaigns")
 
 _PREFIX = "hpc-prefect."
 _CAMPAIGN = f"{_PREFIX}campaign."
+_JSON = "json:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +60,29 @@ def read_trace(flow_run: FlowRun) -> Trace:
     labels = flow_run.labels or {}
 
     def text(name: str) -> str:
-        return str(labels.get(f"{_PREFIX}{name}", ""))
+        return _read(labels.get(f"{_PREFIX}{name}", ""))
 
     numbered = [key for key in labels if key.startswith(_CAMPAIGN)]
     numbered.sort(key=lambda key: int(key.removeprefix(_CAMPAIGN)))
     return Trace(
-        folders=tuple(str(labels[key]) for key in numbered),
+        folders=tuple(_read(labels[key]) for key in numbered),
         host=text("host"),
         cwd=text("cwd"),
         entrypoint=text("entrypoint"),
         name=text("name"),
         lost=tuple(json.loads(text("lost") or "[]")),
     )
+
+
+def _written(text: str) -> str:
+    """A text as a label: those are UTF-8, which not all names and paths are."""
+    plain = text.isprintable() and not text.startswith(_JSON)
+    return text if plain else f"{_JSON}{json.dumps(text)}"
+
+
+def _read(label: object) -> str:
+    text = str(label)
+    return str(json.loads(text.removeprefix(_JSON))) if text.startswith(_JSON) else text
 
 
 #: The folders that each run's labels name.
@@ -98,7 +112,8 @@ def leave_trace(folder: str, *, chosen_outside: str) -> None:
         labels |= _circumstances(root, chosen_outside)
     try:
         with get_client(sync_client=True) as client:
-            client.update_flow_run_labels(run.id, labels)  # type: ignore[arg-type]
+            written = {key: _written(text) for key, text in labels.items()}
+            client.update_flow_run_labels(run.id, written)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - the run itself does not need it
         logger.warning(
             "Prefect did not take the labels of flow run %s (%s): `hpc-prefect resume` and the"

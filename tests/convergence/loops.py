@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.convergence.loop import Body, Convergence, Iteration, run_loop
+from hpc_prefect.convergence.loop import Body, Convergence, Iteration, Predicate, run_loop
 from hpc_prefect.convergence.stop import StopRule
 
 LOG = logging.getLogger("tests.converge")
@@ -67,6 +67,7 @@ async def run(
     rule: StopRule | None = None,
     state: Any = None,
     watcher: Silent | None = None,
+    until: Predicate | None = None,
     **options: Any,
 ) -> Convergence[Any]:
     async def begin() -> Checkpoint:
@@ -79,7 +80,7 @@ async def run(
 
     return await run_loop(
         Checkpoints(folder, LOG),
-        Body(step=step, measure=measure),
+        Body(step=step, measure=measure, until=until),
         begin,
         watcher=watcher or Silent(),
         **options,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from hpc_prefect.convergence import Plot, StopRule, converge
@@ -263,6 +264,29 @@ async def test_a_changed_variable_does_not_change_a_loop_that_is_resumed(tmp_pat
     }
 
 
+async def test_a_loop_that_was_over_says_that_it_keeps_the_rule_that_it_had(tmp_path, caplog):
+    from prefect import flow
+
+    from hpc_prefect import campaign
+
+    @flow(name="converge-over")
+    async def loop(most: int):
+        return await converge(
+            halve,
+            1.0,
+            measure=energy,
+            work_dir=tmp_path,
+            stop=StopRule(value="energy", max_iterations=most),
+            seed=np.int64(7),
+        )
+
+    with campaign("over"):
+        results = [await loop(most) for most in (2, 5)]
+
+    assert [result.iterations for result in results] == [2, 2]
+    assert "stop ends after 5 iterations now, but loop 'converge' keeps what it" in caplog.text
+
+
 async def test_a_missing_variable_is_an_error_with_the_names_that_are_near(tmp_path):
     from prefect.variables import Variable
 
@@ -417,13 +441,19 @@ async def test_a_loop_that_is_to_converge_and_does_not_is_an_error(tmp_path):
         ({"stop": RULE, "stop_variable_name": "x"}, "both were given"),
         ({"stop": {"max_iterations": 3}}, "must be a StopRule .* not a dict"),
         ({"stop": RULE, "name": "../n2"}, "name '../n2': it names files"),
+        ({"stop": RULE, "seed": -1}, "seed -1: give a whole number from 0"),
+        ({"stop": RULE, "seed": "1"}, "seed '1': give a whole number from 0"),
+        ({"stop": RULE, "seed": 1.5}, "seed 1.5: give a whole number from 0"),
+        ({"stop": RULE, "step": 5}, "step: must be a function, not a int"),
     ],
 )
 async def test_a_call_that_makes_no_sense_is_refused_before_anything_is_written(
     tmp_path, options, message
 ):
+    options = dict(options)
+    step = options.pop("step", halve)
     with pytest.raises(ConfigurationError, match=message):
-        await converge(halve, 1.0, measure=energy, work_dir=tmp_path, **options)
+        await converge(step, 1.0, measure=energy, work_dir=tmp_path, **options)
 
     assert not list(tmp_path.iterdir())
 

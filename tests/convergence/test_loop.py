@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -388,3 +389,34 @@ def test_a_checkpoint_of_another_user_is_not_loaded(tmp_path):
 
     with pytest.raises(NotOurs, match="it belongs to uid 12345"):
         book.load()
+
+
+# --- functions of the user's that go wrong
+
+
+@pytest.mark.parametrize("which", ["step", "measure"])
+async def test_a_stop_iteration_ends_the_loop_as_an_error_and_does_not_hold_it_up_for_ever(
+    tmp_path, which
+):
+    def empty(*_):
+        return next(iter([]))
+
+    with pytest.raises(RuntimeError, match=f"{which} raised StopIteration"):
+        await asyncio.wait_for(loops.run(tmp_path, **{which: empty}), 60)
+
+
+@pytest.mark.parametrize("said", ["no", math.nan, None, 0.0])
+async def test_a_predicate_that_says_neither_yes_nor_no_makes_no_success(tmp_path, said):
+    with pytest.raises(ConfigurationError, match=r"iteration 1: until returned .* True or False"):
+        await loops.run(tmp_path, until=lambda rows: said)
+
+
+async def test_numpys_truth_values_are_an_answer_of_a_predicate(tmp_path):
+    result = await loops.run(tmp_path, until=lambda rows: np.bool_(len(rows) == 2))
+
+    assert (result.iterations, result.reason) == (2, "predicate")
+
+
+async def test_a_whole_number_that_no_float_holds_is_told_with_its_column(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"iteration 1: .* 'energy' is too large"):
+        await loops.run(tmp_path, measure=lambda state: {"energy": 10**400})

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,7 +21,7 @@ from prefect.client.orchestration import get_client
 from hpc_prefect import campaign, campaigns, resume, scope, scopes, traces
 from hpc_prefect.campaigns.experiments import experiments
 from hpc_prefect.campaigns.opening import is_over
-from hpc_prefect.errors import CannotResume, InvalidJob, JobFailed, LedgerError
+from hpc_prefect.errors import CannotResume, ConfigurationError, InvalidJob, JobFailed, LedgerError
 from hpc_prefect.jobs import list_jobs
 
 from .jobs import job, runs
@@ -111,7 +112,64 @@ def test_a_set_as_a_parameter_is_the_same_after_its_way_through_prefect(tmp_path
     assert len(folders(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("opens", [campaign, scope])
+@pytest.mark.parametrize("name", ["", 7, b"seven", None])
+async def test_what_is_no_name_is_refused_before_a_call_is_made(
+    tmp_path: Path, opens: Any, name: Any
+) -> None:
+    @flow
+    async def outer(work_dir: str) -> None:
+        with opens(name):
+            await job(work_dir, "x")
+
+    with pytest.raises(ConfigurationError, match=f"the name of a {opens.__name__} .* text"):
+        await outer(str(tmp_path))
+    assert runs(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"\xff"), "two\nlines", 'json:"x"'])
+async def test_a_runs_trace_holds_names_and_paths_that_are_no_text(
+    tmp_path: Path, name: str
+) -> None:
+    """Without it neither `resume` nor the hook that cancels jobs would find the run's jobs."""
+    work_dir = tmp_path / name
+
+    @flow
+    async def outer() -> None:
+        await job(str(work_dir), "x")
+
+    with campaign(name):
+        state = await outer(return_state=True)  # type: ignore[call-overload]
+    assert state.is_completed()
+    trace = traces.read_trace(flow_run(str(state.state_details.flow_run_id)))
+    assert trace.name == name
+    assert list(map(Path, trace.folders)) == folders(work_dir)
+
+
 # --- when an experiment is complete
+
+
+async def test_a_failure_that_could_not_be_noted_leaves_its_experiment_to_be_continued(
+    tmp_path: Path,
+) -> None:
+    """The disk was full, say, and was not when the flow ended."""
+
+    @flow
+    async def sweep(work_dir: str) -> None:
+        await job(work_dir, "a")
+        in_the_way = folders(tmp_path)[0] / "failed"
+        if full:
+            in_the_way.touch()
+        await asyncio.gather(job(work_dir, "b"), return_exceptions=True)
+        if full:
+            in_the_way.unlink()
+
+    (tmp_path / "fail-b").touch()
+    full = True
+    await sweep(str(tmp_path))
+    full = False
+    await sweep(str(tmp_path))
+    assert Counter(runs(tmp_path)) == {"a": 1, "b": 2}
 
 
 async def test_a_sweep_whose_failures_were_caught_is_continued_by_the_next_start(
@@ -194,7 +252,7 @@ async def test_a_folder_of_the_version_before_is_refused_until_it_is_moved_away(
 ) -> None:
     @flow
     async def outer(work_dir: str) -> None:
-        with campaign(name):
+        with campaign(name) if name else nullcontext():
             await job(work_dir, "x")
 
     folder = tmp_path / ".hpc-prefect" / old

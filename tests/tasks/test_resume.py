@@ -158,6 +158,19 @@ def test_a_living_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
 
 
+def test_a_run_whose_campaign_is_not_there_is_not_resumed(tmp_path: Path) -> None:
+    """Its file system is not mounted, say: all of its jobs would run again."""
+    with killed("resumable", tmp_path, "step-1") as run:
+        pass
+    (tmp_path / ".hpc-prefect").rename(tmp_path / "elsewhere")
+    with pytest.raises(CannotResume, match="all of its jobs would run again"):
+        resume(run)
+    (tmp_path / "elsewhere").rename(tmp_path / ".hpc-prefect")
+    (tmp_path / "go").touch()
+    resume(run)
+    assert set(Counter(runs(tmp_path)).values()) == {1}
+
+
 def test_parameters_that_prefect_does_not_hold_are_refused_by_name(tmp_path: Path) -> None:
     with killed("lossy", tmp_path, "wait") as run:
         pass

@@ -34,10 +34,18 @@ from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.scopes import (
     current_frame,
     current_run,
+    exact_name,
     lost_in_sub_flow,
     numbered_in_cell,
     root_flow,
 )
+
+
+class _NoName(str):
+    """Of a campaign for which none was given: an empty one, from a variable say, is a mistake."""
+
+
+_FLOWS = _NoName()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +70,24 @@ class Place:
 
 
 @contextmanager
-def campaign(name: str = "", *, fresh: bool = False) -> Iterator[None]:
+def campaign(name: str = _FLOWS, *, fresh: bool = False) -> Iterator[None]:
     """Choose the campaign of the calls inside, instead of flow name and parameters.
 
     A named campaign is one experiment for good: what succeeded in it is not run again, in any later
     run that gives the same name (and work_dir).
 
     Args:
-        name: the campaign's name; counts exactly as it is written.
+        name: the campaign's name; counts exactly as it is written. Left out: flow name and
+            parameters tell it.
         fresh: begin a new instance whatever an earlier run left, and take nothing over.
+
+    Raises:
+        ConfigurationError: the name is empty, or no text.
     """
+    if name is _FLOWS:
+        name = ""
+    else:
+        exact_name(name, "campaign")
     choice = Choice(name, fresh, outside=root_flow() is None)
     with chosen_as(choice), numbered_in_cell(name):
         yield

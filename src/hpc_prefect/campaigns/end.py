@@ -69,10 +69,8 @@ def note_unfinished(place: os.PathLike[str] | str | None = None) -> None:
         place: the call's folder; None when it was refused before it had one.
     """
     run_id = current_run()
-    root = root_flow()
     if place is None:
-        attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 1
-        experiments.of(run_id).refused_in = attempt
+        _remember_refused(run_id)
         return
     try:
         note_failed(
@@ -82,6 +80,13 @@ def note_unfinished(place: os.PathLike[str] | str | None = None) -> None:
         )
     except HpcPrefectError as error:
         logger.warning("noting that %s did not succeed: %s", place, error)
+        _remember_refused(run_id)  # a full disk: no success is made of it when there is room again
+
+
+def _remember_refused(run_id: str) -> None:
+    root = root_flow()
+    attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 1
+    experiments.of(run_id).refused_in = attempt
 
 
 def _marked_by(claimant: Claimant) -> str:

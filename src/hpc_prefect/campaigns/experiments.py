@@ -80,7 +80,8 @@ class Experiments:
     """What a flow run works on, as far as this process knows.
 
     Attributes:
-        refused_in: the attempt in which a call was refused before it had a place.
+        refused_in: the attempt in which a call was refused before it had a place, or did not
+            succeed and could not be noted in its campaign.
         told: what its parameters tell of it, once that was asked.
         over: flow runs whose campaigns this one has taken over, with its claim on them.
     """

@@ -123,7 +123,7 @@ class Desk:
                 "loop %r goes on at iteration %d; it %s; its files: %s",
                 *(self.name, done + 1, self._describe(at.rule), self.book.folder),
             )
-            await self._guarded("the comparison of the stop rule", self._compare(at))
+        await self._guarded("the comparison of the stop rule", self._compare(at))
         await self._guarded("iterations.jsonl", self._note(at.history))
         await self._show(at.history, at.rule, at.reason)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -92,7 +93,8 @@ async def converge(
     from hpc_prefect.cancellation import raise_if_cancelled
     from hpc_prefect.scopes import scope
 
-    _check(name, stop, stop_variable_name)
+    _check(name, stop, stop_variable_name, {"step": step, "measure": measure, "until": until})
+    seed = _whole(seed)
     await raise_if_cancelled()
     folder = Path(absolute_work_dir(work_dir))
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,8 +159,32 @@ class _Start(Generic[State]):
         return Checkpoint(state=self.state, rng=generator, rule=rule, parameters=parameters)
 
 
-def _check(name: str, stop: StopRule | None, stop_variable_name: str | None) -> None:
-    problems = []
+def _whole(seed: int | None) -> int | None:
+    """A seed as a plain integer, also one of NumPy's.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    try:
+        number = None if seed is None else operator.index(seed)
+    except TypeError:
+        number = -1
+    if number is not None and number < 0:
+        raise ConfigurationError(f"converge: seed {seed!r}: give a whole number from 0")
+    return number
+
+
+def _check(
+    name: str,
+    stop: StopRule | None,
+    stop_variable_name: str | None,
+    functions: Mapping[str, object],
+) -> None:
+    problems = [
+        f"{which}: must be a function, not a {type(function).__name__}"
+        for which, function in functions.items()
+        if not callable(function) and (which, function) != ("until", None)
+    ]
     if not _NAME.fullmatch(name):
         problems.append(f"name {name!r}: it names files; use letters, digits and . _ -")
     if (stop is None) == (stop_variable_name is None):

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 import math
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -208,7 +209,15 @@ async def _reason(
     reason = rule.decide(history, elapsed)
     if until is None or reason in CONVERGED:
         return reason
-    return "predicate" if bool(await _call(until, history)) else reason
+    said = await _call("until", until, history)
+    if getattr(said, "shape", None) == ():  # NumPy's truth values
+        said = said.item()
+    if not isinstance(said, bool):
+        # NaN and texts are true, and would make a success of a mistake.
+        raise ConfigurationError(
+            f"iteration {len(history)}: until returned {said!r}; it must return True or False"
+        )
+    return "predicate" if said else reason
 
 
 async def _compute(
@@ -228,12 +237,12 @@ async def _compute(
         loop_folder=folder,
     )
     try:
-        state = await _call(body.step, at.state, iteration)
+        state = await _call("step", body.step, at.state, iteration)
         if state is None and at.state is not None:
             raise ConfigurationError(
                 f"iteration {number}: step returned None; it must return the new state"
             )
-        measured = _columns(await _call(body.measure, state), at.rule, number)
+        measured = _columns(await _call("measure", body.measure, state), at.rule, number)
     except Exception:
         await watcher.broken(at.history, at.rule)
         raise
@@ -245,12 +254,20 @@ async def _compute(
     return state, row
 
 
-async def _call(function: Callable[..., Any], *arguments: object) -> Any:
+async def _call(name: str, function: Callable[..., Any], *arguments: object) -> Any:
     """Call a sync or async function; a sync one in a thread, so that nothing else waits for it."""
     if inspect.iscoroutinefunction(function):
         return await function(*arguments)
-    result = await asyncio.to_thread(function, *arguments)
+    result = await asyncio.to_thread(_not_stopping, name, function, *arguments)
     return await result if inspect.isawaitable(result) else result
+
+
+def _not_stopping(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """No future takes a StopIteration: who waits for the thread would wait for ever."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise RuntimeError(f"{name} raised StopIteration") from error
 
 
 def _columns(measured: object, rule: StopRule, number: int) -> dict[str, Cell]:
@@ -295,7 +312,13 @@ def _cell(name: str, value: Any, number: int) -> Cell:
         value = value.item()
     for kind in (bool, int, float, str):  # also of subclasses, numpy.float64 among them
         if isinstance(value, kind):
-            return kind(value)
+            plain = kind(value)
+            if isinstance(plain, int) and abs(plain) > sys.float_info.max:
+                raise ConfigurationError(
+                    f"iteration {number}: the number that measure returned for {name!r} is too"
+                    " large for a float"
+                )
+            return plain
     if value is None:
         return None
     raise ConfigurationError(
