@@ -332,3 +332,20 @@ async def test_ctrl_c_cancels_all_jobs_that_wait_at_once(service, block, tmp_pat
     said = run.log.read_text()
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Cancelled"] * 3, said
     assert sum(event["event"] == "ended" for event in events(tmp_path)) == 3, said
+
+
+async def test_processes_of_a_pool_share_the_budget_of_their_experiment(service, tmp_path):
+    """Each job is estimated at 2 s and costs 1: never are there 2 s for a second one."""
+    name = f"ibm-{uuid.uuid4().hex[:6]}"
+    await QuantumBackendBlock(kind="ibm", backend_name="fake_manila", max_qpu_seconds=2.5).asave(
+        name
+    )
+    command = [sys.executable, str(HERE / "pooled.py"), str(tmp_path), name]
+    settings = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+
+    run = await asyncio.to_thread(
+        subprocess.run, command, env=os.environ | settings, capture_output=True, text=True
+    )
+
+    told = run.stdout.partition("told ")[2].split()
+    assert sorted(told) == ["bought", "refused", "refused", "refused"], run.stderr

@@ -1,62 +1,114 @@
 """QPU seconds of one experiment: what its jobs have cost or may cost, and what is left.
 
 An experiment's runs share one budget: a run that continues another pays on from what that one
-spent. What the journals of its folder say counts, whatever run wrote them.
+spent. So do the processes of one run. What the journals of its folder say counts, whatever run or
+process wrote them; nothing is kept in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.errors import BudgetExceeded
+from hpc_prefect.errors import BudgetExceeded, LedgerError
 from hpc_prefect.quantum.ibm.journal import JOURNAL, Journal
+from hpc_prefect.transports import own
 
 #: Seconds that a job takes beside its circuits, and between two shots where the device does not
 #: say: IBM's documentation estimates with both.
 OVERHEAD, REP_DELAY = 2.0, 250e-6
 
+#: How long another process may take to write one line: it may hang, or be stopped.
+_PATIENCE = 60.0
+#: What a file system without locks says; then only the threads of a process take turns.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
+
+@dataclass(frozen=True)
 class Budget:
     """The QPU seconds of one campaign's folder."""
 
-    def __init__(self, campaign: Path) -> None:
-        self._seconds = {
-            path.parent: sum(attempt.seconds for attempt in Journal(path.parent).attempts())
-            for path in campaign.glob(f"*/*/{JOURNAL}")
-        }
-        self._lock = threading.Lock()
+    campaign: Path
 
-    def reserve(self, folder: Path, seconds: float, limit: float) -> float:
-        """Promise seconds to the job of a folder; what is left for it, all that is not promised.
+    def total(self) -> float:
+        """What all of its jobs have cost or may cost. Reads its journals."""
+        paths = self.campaign.glob(f"*/*/{JOURNAL}")
+        return sum(job.seconds for path in paths for job in Journal(path.parent).attempts())
+
+    @contextlib.contextmanager
+    def reserved(self, seconds: float, limit: float) -> Iterator[float]:
+        """What is left for one more job, while nobody else can promise any of it. Blocks.
+
+        The job's intent is to be written inside: from then on it counts, for everybody.
+
+        Args:
+            seconds: what the job will cost.
+            limit: of all jobs together; 0 is none, and then 0 is left.
 
         Raises:
             BudgetExceeded: they are not there.
+            LedgerError: another process kept the budget to itself.
         """
-        with self._lock:
-            before = self._seconds.get(folder, 0.0)
-            left = limit - sum(self._seconds.values()) if limit else 0.0
-            if limit and seconds > left:
+        if not limit:
+            yield 0.0
+            return
+        with _turn(self.campaign / "budget.lock"):
+            left = limit - self.total()
+            if seconds > left:
                 raise BudgetExceeded(
                     f"this job is estimated at {seconds:.1f} QPU seconds, and {max(left, 0):.1f} of"
                     f" the {limit:g} that the block allows this experiment are left"
                     f" (max_qpu_seconds); nothing was bought. Allow more, or ask for fewer shots"
                 )
-            self._seconds[folder] = before + seconds
-            return left
+            yield left
 
-    def total(self) -> float:
-        """What all of its jobs have cost or may cost."""
-        with self._lock:
-            return sum(self._seconds.values())
 
-    def settle(self, folder: Path) -> None:
-        """Count for a folder what its journal says now."""
-        seconds = sum(attempt.seconds for attempt in Journal(folder).attempts())
-        with self._lock:
-            self._seconds[folder] = seconds
+#: Threads take turns among themselves where the file system has no locks.
+_threads = threading.Lock()
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Be the only one who has the file's lock, of all threads and processes."""
+    with _threads:
+        lock = own.open_file(path, os.O_RDWR | os.O_CREAT)
+        try:
+            _lock(lock, path)
+            try:
+                yield
+            finally:
+                # Closing alone would not do: a forked child may have inherited the open file.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_UN)
+        finally:
+            os.close(lock)
+
+
+def _lock(lock: int, path: Path) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise LedgerError(
+                    f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
+                    " nothing was bought. End that process, or start this one again"
+                ) from None
+            time.sleep(0.05)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return
+            raise
 
 
 def check_usage(usage: Mapping[str, Any], seconds: float) -> None:
@@ -112,15 +164,3 @@ def _duration(circuit: Any, device: Any) -> float:
         return float(circuit.estimate_duration(device.target, unit="s"))
     except (QiskitError, TypeError, ValueError, AttributeError):
         return float(circuit.depth()) * 100e-9  # an instruction without a duration
-
-
-_budgets: dict[Path, Budget] = {}
-_budgets_lock = threading.Lock()
-
-
-def budget_of(campaign: Path) -> Budget:
-    """The process's budget of a campaign's folder. Reads its journals the first time."""
-    with _budgets_lock:
-        if campaign not in _budgets:
-            _budgets[campaign] = Budget(campaign)
-        return _budgets[campaign]

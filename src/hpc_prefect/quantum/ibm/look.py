@@ -12,7 +12,6 @@ import anyio
 from hpc_prefect.errors import QuantumServiceError
 from hpc_prefect.quantum.ibm import client as words
 from hpc_prefect.quantum.ibm import tally
-from hpc_prefect.quantum.ibm.budget import budget_of
 from hpc_prefect.quantum.ibm.client import Look
 from hpc_prefect.quantum.ibm.journal import Attempt
 from hpc_prefect.quantum.ibm.kinds import Kind, kind_of
@@ -69,7 +68,6 @@ async def note_end(errand: Errand, attempt: Attempt, look: Look) -> None:
         reason=look.reason,
         **look.facts,
     )
-    await asyncio.to_thread(budget_of(errand.campaign).settle, errand.folder)
     tally.count(attempt, look, errand.campaign)
 
 
@@ -85,8 +83,6 @@ async def settle_duplicates(errand: Errand) -> None:
                 errand.journal.note, "duplicate", job_id=job_id, qpu_seconds=cost
             )
             errand.client.drop(job_id)
-    if unknown:
-        await asyncio.to_thread(budget_of(errand.campaign).settle, errand.folder)
 
 
 def place_of(scope: Sequence[str]) -> str:

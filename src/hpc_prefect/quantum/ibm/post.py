@@ -22,7 +22,7 @@ from hpc_prefect.errors import InvalidJob, LedgerError, QuantumServiceError
 from hpc_prefect.executor import claim as claims
 from hpc_prefect.executor.service import executor
 from hpc_prefect.quantum.ibm import client as words
-from hpc_prefect.quantum.ibm.budget import budget_of, check_usage, estimate
+from hpc_prefect.quantum.ibm.budget import Budget, check_usage, estimate
 from hpc_prefect.quantum.ibm.client import Choice, Client, Order
 from hpc_prefect.quantum.ibm.journal import Attempt, Journal
 from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of, was_answered
@@ -142,13 +142,9 @@ async def bought(purchase: Purchase, claim: claims.Claim) -> Attempt:
     device = await _device(purchase, last)
     _check_device(purchase, device)
     transpiled = await purchase.transpile(purchase.request, device)
-    budget = budget_of(purchase.campaign)
-    try:
-        attempt = last or await _intend(purchase, device, transpiled)
-        # Nobody can have a job of a tag that was drawn a moment ago.
-        return await _posted(purchase, attempt, transpiled, claim, is_new=last is None)
-    finally:
-        await asyncio.to_thread(budget.settle, purchase.folder)
+    attempt = last or await _intend(purchase, device, transpiled)
+    # Nobody can have a job of a tag that was drawn a moment ago.
+    return await _posted(purchase, attempt, transpiled, claim, is_new=last is None)
 
 
 async def _device(purchase: Purchase, last: Attempt | None) -> Any:
@@ -195,28 +191,31 @@ async def _intend(purchase: Purchase, device: Any, transpiled: Transpiled) -> At
     what = "asking what the instance has left"
     usage = await patiently(purchase.client.usage, what, purchase.log, seconds=BEFORE)
     check_usage(usage, seconds)
-    left = budget_of(purchase.campaign).reserve(place.folder, seconds, terms.max_qpu_seconds)
     calibrated = await patiently(
         partial(words.calibrated_at, device), "asking for the calibration", purchase.log
     )
-    await asyncio.to_thread(purchase.write_asked)
-    return await asyncio.to_thread(
-        purchase.journal.intend,
-        request.digest,
-        [place.key],
-        block=purchase.block,
-        on_cancel=terms.on_cancel,
-        device=device.name,
-        interface=interface_of(terms, request),
-        campaign=place.campaign,
-        scope=list(place.scope),
-        n=place.n,
-        shots=request.shots,
-        estimated_seconds=seconds,
-        allowed_seconds=round(left, 3) if terms.max_qpu_seconds else None,
-        calibrated_at=calibrated,
-        transpiled=list(transpiled.facts),
-    )
+
+    def intend() -> Attempt:
+        with Budget(purchase.campaign).reserved(seconds, terms.max_qpu_seconds) as left:
+            purchase.write_asked()
+            return purchase.journal.intend(
+                request.digest,
+                [place.key],
+                block=purchase.block,
+                on_cancel=terms.on_cancel,
+                device=device.name,
+                interface=interface_of(terms, request),
+                campaign=place.campaign,
+                scope=list(place.scope),
+                n=place.n,
+                shots=request.shots,
+                estimated_seconds=seconds,
+                allowed_seconds=round(left, 3) if terms.max_qpu_seconds else None,
+                calibrated_at=calibrated,
+                transpiled=list(transpiled.facts),
+            )
+
+    return await asyncio.to_thread(intend)
 
 
 def interface_of(terms: Terms, request: Request) -> str:

@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.logging.loggers import flow_run_logger
 
-from hpc_prefect.quantum.ibm.budget import budget_of
+from hpc_prefect.quantum.ibm.budget import Budget
 from hpc_prefect.quantum.ibm.patience import first_line
 from hpc_prefect.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
@@ -53,7 +53,7 @@ class Tally:
         """The sum in one sentence."""
         jobs = "1 job" if len(self.seconds) == 1 else f"{len(self.seconds)} jobs"
         some = f", {len(self.estimated)} of them estimated" if self.estimated else ""
-        experiment = sum(budget_of(campaign).total() for campaign in self.campaigns)
+        experiment = sum(Budget(campaign).total() for campaign in self.campaigns)
         return (
             f"{_number(sum(self.seconds.values()))} QPU seconds in {jobs}{some};"
             f" {_number(experiment)} in the experiment, all of its runs together"
