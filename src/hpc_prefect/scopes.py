@@ -204,6 +204,11 @@ def _owner() -> _Owner:
     )
 
 
+def innermost_task_run() -> str:
+    """The id of the task run inside which this call is made; empty when there is none."""
+    return _owner().task_run
+
+
 def current_run() -> str:
     """The id of the outermost flow run of this call; empty when there is none."""
     root = root_flow()

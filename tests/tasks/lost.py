@@ -50,6 +50,11 @@ def scopes(work_dir: str) -> list[str]:
     return [future.result() for future in futures]
 
 
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def identical(work_dir: str) -> list[str]:
+    return [future.result() for future in pooled.map([work_dir] * 4, ["x"] * 4)]
+
+
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
 def named_inside(work_dir: str) -> list[str]:
     with campaign("inside"):
@@ -102,6 +107,9 @@ def nothing() -> None:
 
 
 def main(what: str, work_dir: str) -> list[str]:
+    if what == "identical":
+        with campaign("identical"):
+            return identical(work_dir)
     if what == "named outside":
         with campaign("outside"):
             return below(work_dir)

@@ -32,6 +32,14 @@ def test_a_pools_tasks_are_in_the_scopes_from_which_they_were_submitted(tmp_path
 
 
 @pytest.mark.timeout(600)
+def test_identical_tasks_of_a_pool_are_as_many_jobs_and_found_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        said = said_by("identical", tmp_path)
+        assert said.splitlines()[-1] == "STATES" + " succeeded" * 4, said
+        assert runs(tmp_path) == ["x"] * 4
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", ["named outside", "named inside", "copied"])
 def test_what_succeeded_in_a_named_campaign_is_found_again(what: str, tmp_path: Path) -> None:
     for _ in range(2):

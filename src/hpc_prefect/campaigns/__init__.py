@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_prefect.campaigns import shared_numbers
 from hpc_prefect.campaigns.experiments import (
     Choice,
     chosen,
@@ -136,6 +137,10 @@ async def locate(
     what = f"{name}:{digest}"
     # Counted for each campaign: a call that is made in another one is no like of this.
     n = frame.draw(f"{opened.campaign.id}:{what}")
+    if shared_numbers.are_needed():
+        n = await asyncio.to_thread(
+            shared_numbers.shared_number, opened.campaign.folder, frame.path, what, n
+        )
     key = job_key(opened.campaign.id, frame.path, what, n)
     return Place(
         campaign=os.path.basename(opened.campaign.folder),
