@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -41,10 +42,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except streams.CannotWrite as error:
         print(f"hpc-prefect: what was to be printed cannot be written: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"hpc-prefect: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("hpc-prefect: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_of_the_server(error):
+            raise
+        print(f"hpc-prefect: {_server_trouble(error)}", file=sys.stderr)
+        return 1
     return status
+
+
+def _is_of_the_server(error: Exception) -> bool:
+    """Whether the Prefect server was not reached, or refused. Asks for no client that is not there:
+    most verbs do without Prefect, whose import takes long."""
+    client = sys.modules.get("httpx")
+    return client is not None and isinstance(error, client.HTTPError)
+
+
+def _server_trouble(error: Exception) -> str:
+    from prefect.settings import get_current_settings
+
+    url = re.sub(r"//[^/@]*@", "//", str(get_current_settings().api.url))  # without a password
+    said = str(error).partition("\n")[0] or type(error).__name__
+    return (
+        f"the Prefect server {url} gave no answer ({said}): start one with `hpc-prefect server"
+        " start`, or set PREFECT_API_URL to yours"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

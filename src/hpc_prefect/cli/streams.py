@@ -39,7 +39,23 @@ class _Unread(io.FileIO):
 
 def outlive_their_readers() -> None:
     """From now on `sys.stdout` and `sys.stderr` take everything; once for a process."""
-    sys.stdout, sys.stderr = _tolerant(sys.stdout), _tolerant(sys.stderr)
+    sys.stdout, sys.stderr = _tolerant(_there(sys.stdout, 1)), _tolerant(_there(sys.stderr, 2))
+
+
+def _there(stream: TextIO | None, number: int) -> TextIO:
+    """The stream, or nowhere where the command was started without it (`>&-`).
+
+    Its number is taken as well: the next file that is opened would have it, and what a child prints
+    would be written into that file.
+    """
+    if stream is not None:
+        return stream
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.fstat(number)
+    except OSError:
+        nowhere = os.dup2(nowhere, number)
+    return open(nowhere, "w", closefd=False)  # the stream that takes its place writes to it too
 
 
 def reader_is_gone() -> bool:
@@ -59,10 +75,17 @@ def _tolerant(stream: TextIO) -> TextIO:
     return io.TextIOWrapper(
         ours if unbuffered else io.BufferedWriter(ours),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors=_errors(stream),
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def _errors(stream: TextIO) -> str | None:
+    """How what cannot be encoded is printed: a path is bytes, and a locale may know ASCII alone."""
+    if stream.errors != "strict":
+        return stream.errors
+    return "surrogateescape" if stream.encoding.lower() == "utf-8" else "backslashreplace"
 
 
 def _raw(stream: TextIO) -> object:

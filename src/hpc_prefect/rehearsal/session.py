@@ -76,6 +76,10 @@ class Session:
         mark = folder / _SITE
         if mark.exists() and (other := mark.read_text().strip()) != self.site:
             raise ValueError(f"{folder} is the queue of {other}")
+        if not mark.exists() and folder.exists() and any(folder.iterdir()):
+            raise ValueError(
+                f"{folder} is no queue and has other files in it; name an empty folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(f"{self.site}\n")
         to_jobs = install_site(
