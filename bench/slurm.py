@@ -103,12 +103,14 @@ async def job(label: str, program: str = "true", *arguments: str) -> JobResult:
 
 
 def copy_of(result: JobResult) -> str:
-    """The rendered script once more, in a folder with a fresh guard."""
-    folder = Path(tempfile.mkdtemp(dir=HOME))
-    text = Path(result.script_path).read_text().replace(result.folder, str(folder))
-    script = folder / "script.sh"
-    script.write_text(text)
-    return str(script)
+    """The rendered scripts once more, in a folder with a fresh guard."""
+    above = HOME / "copies" / "of"  # a script looks at who owns the folders above its own
+    above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=above))
+    for name in ("script.sh", "program.sh"):
+        text = Path(result.folder, name).read_text().replace(result.folder, str(folder))
+        (folder / name).write_text(text)
+    return str(folder / "script.sh")
 
 
 def seconds_of_loop(scripts: Sequence[str]) -> float:
