@@ -129,7 +129,7 @@ class Local(Place):
             name="local",
             profile={"scheduler": "local", "local": options},
             special={"memory": {}, "waits": {"queue_cpu": "full", "local": {"slots": 1}}},
-            shortest_walltime="00:00:02",
+            shortest_walltime="00:00:10",
         )
         blocker = folder / "blocker.sh"
         blocker.write_text("#!/bin/sh\nexec sleep 1000\n")
@@ -267,7 +267,7 @@ class PBS(Rehearsed):
             },
             executions={"never": {"threads_per_rank": 1000}},
             environ=environ,
-            shortest_walltime="00:00:03",
+            shortest_walltime="00:00:10",
         )
 
     def cancel(self, job_id: str) -> None:
@@ -320,7 +320,7 @@ class PJM(Rehearsed):
             },
             executions={"preempted": {"num_nodes": 300, "launch": "mpi"}},  # of 384
             environ={"PATH": f"{commands}:{os.environ['PATH']}"},
-            shortest_walltime="00:00:03",
+            shortest_walltime="00:00:10",
             work_dir="it's a $(work) dir",  # PJM would replace %j
         )
 

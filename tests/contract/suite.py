@@ -83,7 +83,9 @@ class Contract:
         self, place: Place, ended: Ended
     ) -> None:
         expected = {e.name: e.runs for e in possible(place) if e.runs is not None}
-        assert {name: ended.runs.count(name) for name in expected} == expected
+        found = {name: ended.runs.count(name) for name in expected}
+        wrong = {name: n for name, n in found.items() if n != expected[name]}
+        assert not wrong, wrong
 
     @pytest.mark.timeout(600)
     def test_nothing_is_left_in_the_queue(self, place: Place, ended: Ended) -> None:
