@@ -96,6 +96,7 @@ def test_a_stream_that_is_not_there_is_no_error(closed: str, tmp_path: Path) -> 
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
+@pytest.mark.usefixtures("prefect_server")  # `apply` asks for it before it prints
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_what_a_locale_cannot_print_is_no_error(encoding: str, tmp_path: Path) -> None:
     strange = os.fsdecode(os.fsencode(tmp_path) + b"/h\xc3\xa9\xff.toml")
