@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.given import changed_in_flow, changed_in_task
 from hpc_prefect.flow_runs.lost import opened as noted_open
-from hpc_prefect.flow_runs.parameters import digest_of, may_be_others, parameters_of
+from hpc_prefect.flow_runs.parameters import digest_in_run, may_be_others, parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun, note_alive
 from hpc_prefect.flow_runs.prefect_internals import context_around
 from hpc_prefect.flow_runs.sent import flow_sent_here, send_along, sent
@@ -278,7 +278,7 @@ def _task_frame(
         if str(run.id) not in entries.inner:
             function = task.task.fn
             named = getattr(function, "__qualname__", type(function).__qualname__)
-            told = digest_of(task.parameters, f"task {task.task.name}")
+            told = digest_in_run(task.parameters, f"task {task.task.name}")
             if asked_in_body and (changed := changed_in_task(task)):
                 told = told._replace(problem=told.problem or may_be_others(changed))
             step = Step("task", task.task.name, named, told.digest)
@@ -346,7 +346,7 @@ def _flow_frame(flow: FlowRunContext | None) -> Frame:
         if str(run.id) not in entries.inner:
             name = flow.flow.name if flow.flow else run.name
             function = flow.flow.fn.__qualname__ if flow.flow else ""
-            told = digest_of(parameters_of(flow), f"flow {name}")
+            told = digest_in_run(parameters_of(flow), f"flow {name}")
             if changed := changed_in_flow(flow):
                 told = told._replace(problem=told.problem or may_be_others(changed))
             step = Step("flow", name, function, told.digest)

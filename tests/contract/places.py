@@ -241,7 +241,9 @@ class PBS(Rehearsed):
         commands, state = folder / "bin", folder / "state"
         table = options.get("status_dialect") == "table"
         site = "table" if table else "openpbs"
-        pbs.install(commands, state, ncpus=64, qstat=site, operator=True)  # type: ignore[arg-type]
+        # Jobs run in login shells; the account's own profile may take a minute.
+        home = str(folder)
+        pbs.install(commands, state, ncpus=64, qstat=site, operator=True, home=home)  # type: ignore[arg-type]
         environ = {"PATH": f"{commands}:{os.environ['PATH']}"}
         later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
         waits = {"pbs": {"directives": [f"-a {later}"]}}
@@ -299,7 +301,8 @@ class PJM(Rehearsed):
         """`options`: of the profile's `pjm`."""
         commands, state = folder / "bin", folder / "state"
         # A group for jobs that yield to those of the other.
-        pjm.install(commands, state, rscgrps={"small": {}, "spot": {"yields": True}})
+        groups: dict[str, Any] = {"small": {}, "spot": {"yields": True}}
+        pjm.install(commands, state, rscgrps=groups, home=str(folder))
         later = (datetime.now() + timedelta(hours=1)).strftime("%Y%m%d%H%M")  # noqa: DTZ005
         waits = {"pjm": {"directives": [f"--at {later}"]}}
         return cls(

@@ -83,8 +83,8 @@ QUEUES = {
 def pbs(folder: Path) -> Iterator[Place]:
     """The stand-in; `table` beside it has the commands of a site with a qstat of its own."""
     state = folder / "state"
-    install(folder / "table", state, queues=QUEUES, qstat="table")
-    install(folder / "bin", state, queues=QUEUES)
+    install(folder / "table", state, queues=QUEUES, qstat="table", home=str(folder))
+    install(folder / "bin", state, queues=QUEUES, home=str(folder))
     fields = {"scheduler": "pbs", "queue_cpu": "workq", "poll_interval": 1.0}
     try:
         with on_path(folder / "bin"):

@@ -33,7 +33,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
             os.environ.update(request.getfixturevalue("slurm").environment)
         else:
             kind = {"pbs": pbs, "pjm": pjm}[name]
-            kind.install(commands, state)
+            kind.install(commands, state, home=str(tmp_path))
             stack.callback(kind.stop, state)
             os.environ["PATH"] = f"{commands}:{before['PATH']}"
         options = {"accounting": True} if name == "slurm" else {}

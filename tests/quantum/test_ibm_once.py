@@ -166,6 +166,25 @@ async def test_killed_right_after_the_post_was_accepted(service, block, tmp_path
     assert posted(service, tmp_path) == 1
 
 
+async def test_a_refusal_after_a_lost_reply_closes_nothing(service, block, tmp_path):
+    service.fault("reply-lost", delay=300, times=1)
+    first = Run(tmp_path, block)
+    await first.until_posted(service, tmp_path)
+    first.process.kill()
+    await first.ended()
+    service.fault("list-lags", seconds=3600)
+    service.fault("post-fails", status=400)
+    refused = Run(tmp_path, block)
+    assert await refused.ended() != 0
+    assert "an earlier POST of it may have been taken" in refused.log.read_text()
+    assert [event["event"] for event in events(tmp_path)] == ["intent"]
+    service.clear()
+    again = Run(tmp_path, block)
+
+    assert await again.ended() == 0, again.log.read_text()
+    assert posted(service, tmp_path) == 1
+
+
 @pytest.mark.parametrize("status", [503, 500, 0])
 async def test_the_reply_to_the_post_is_lost(service, block, tmp_path, status):
     service.fault("reply-lost", status=status, times=1)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
+from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from prefect import flow, tags, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRunPolicy
+from prefect.flow_engine import run_flow
+from prefect.runtime import flow_run
+from prefect.states import Pending
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from hpc_prefect import campaign, scope
@@ -53,6 +60,36 @@ def scopes(work_dir: str) -> list[str]:
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
 def identical(work_dir: str) -> list[str]:
     return [future.result() for future in pooled.map([work_dir] * 4, ["x"] * 4)]
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def paused(work_dir: str) -> list[str]:
+    """Its process is gone after its jobs the first time."""
+    states = identical.fn(work_dir)
+    noted = Path(work_dir, "run")
+    run = flow_run.id
+    if not noted.exists():
+        noted.write_text(f"{run} {flow_run.run_count}")
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        os._exit(0)
+    assert noted.read_text() == f"{run} {flow_run.run_count}", "the same attempt of the same run"
+    return states
+
+
+def paused_and_resumed(work_dir: str) -> list[str]:
+    """The flow run goes on where Prefect has it as resumed: id and count of attempts stay."""
+    noted = Path(work_dir, "run")
+    if not noted.exists():
+        return paused(work_dir)
+    with get_client(sync_client=True) as client:
+        run_id = UUID(noted.read_text().split()[0])
+        client.set_flow_run_state(run_id, Pending(), force=True)
+        # What Prefect itself notes when a paused run of a deployment is resumed.
+        client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(resuming=True))
+        run = client.read_flow_run(run_id)
+    result: list[str] = run_flow(paused, flow_run=run, parameters=run.parameters)  # type: ignore[assignment]
+    return result
 
 
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))

@@ -40,6 +40,15 @@ def test_identical_tasks_of_a_pool_are_as_many_jobs_and_found_again(tmp_path: Pa
 
 
 @pytest.mark.timeout(600)
+def test_a_run_that_goes_on_in_another_process_finds_its_pools_jobs(tmp_path: Path) -> None:
+    said_by("paused and resumed", tmp_path)
+    assert runs(tmp_path) == ["x"] * 4
+    said = said_by("paused and resumed", tmp_path)
+    assert said.splitlines()[-1] == "STATES" + " succeeded" * 4, said
+    assert runs(tmp_path) == ["x"] * 4
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", ["named outside", "named inside", "copied"])
 def test_what_succeeded_in_a_named_campaign_is_found_again(what: str, tmp_path: Path) -> None:
     for _ in range(2):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefect.context import FlowRunContext
 
@@ -19,9 +19,8 @@ from hpc_prefect.flow_runs.lost import opened as noted_open
 from hpc_prefect.flow_runs.parameters import (
     ParameterDigest,
     changed_words,
+    digest_of,
     parameters_of,
-    unknown_values,
-    values_digest,
 )
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.sent import send_along, sent
@@ -115,25 +114,17 @@ def told_by_parameters() -> ParameterDigest:
                 else ParameterDigest(digest(sys.argv[1:]), "")
             )
         else:
-            mine.told = _told_by_flow(parameters_of(root), name_of(root))
+            mine.told = digest_of(
+                parameters_of(root),
+                f"parameter {{which}} of flow {name_of(root)} cannot be told from another one in a"
+                " later run, so that no run could find this experiment again. Name the experiment:"
+                " with hpc_prefect.campaign('…'): …",
+            )
             if not mine.told.problem and (changed := changed_in_flow(root)):
                 advice = "Copy what you change, or name the experiment: with"
                 problem = f"{changed_words(changed)}. {advice} hpc_prefect.campaign('…'): …"
                 mine.told = ParameterDigest("", problem)
     return mine.told
-
-
-def _told_by_flow(parameters: Mapping[str, Any], name: str) -> ParameterDigest:
-    try:
-        return ParameterDigest(values_digest(parameters), "")
-    except TypeError:
-        which = ", ".join(unknown_values(parameters))
-        return ParameterDigest(
-            "",
-            f"parameter {which} of flow {name} cannot be told from another one in a later run, so"
-            " that no run could find this experiment again. Name the experiment: with"
-            " hpc_prefect.campaign('…'): …",
-        )
 
 
 def name_of(root: FlowRunContext | None) -> str:

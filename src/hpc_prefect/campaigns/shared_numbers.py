@@ -6,14 +6,26 @@ Each process of a pool counts for itself. So they agree by files that only one o
 from __future__ import annotations
 
 from itertools import count
+from uuid import uuid4
 
 from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from hpc_prefect.flow_runs.sent import flow_sent_here
+from hpc_prefect.flow_runs.sent import flow_sent_here, send_along, sent
 from hpc_prefect.job.identity import Path, digest
 from hpc_prefect.scopes import innermost_task_run, root_flow
 from hpc_prefect.transports.local import LocalTransport
+
+#: This life of the flow's process. A run that is paused and goes on in another one keeps its id and
+#: its count of attempts, and makes all of its calls again.
+_LIFE = uuid4().hex[:12]
+
+
+def _life() -> str:
+    return str(sent("life") or _LIFE)
+
+
+send_along("life", _life)
 
 
 def are_needed() -> bool:
@@ -25,7 +37,7 @@ def are_needed() -> bool:
 
 
 def shared_number(campaign: str, path: Path, what: str, own: int) -> int:
-    """A call's number among its likes in all processes of this attempt of the flow run. Blocks.
+    """A call's number among its likes in all processes of a flow run's attempt. Blocks.
 
     Args:
         campaign: its folder.
@@ -35,7 +47,7 @@ def shared_number(campaign: str, path: Path, what: str, own: int) -> int:
     """
     root, transport = root_flow(), LocalTransport()
     run = root.flow_run if root is not None else None
-    attempt = f"{run.id}-{run.run_count}" if run is not None else "script"
+    attempt = f"{_life()}-{run.id}-{run.run_count}" if run is not None else _life()
     caller = f"{innermost_task_run()} {own}".encode()
     folder = f"{campaign}/numbers/{digest([path, what])[:32]}"
     transport.make_folder(folder)

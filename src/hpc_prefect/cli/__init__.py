@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_of_the_server(error: Exception) -> bool:
-    """Whether the Prefect server was not reached, or refused. Asks for no client that is not there:
-    most verbs do without Prefect, whose import takes long."""
+    """Whether the Prefect server was not reached, or refused.
+
+    Asks for no client that is not there: most verbs do without Prefect, whose import takes long.
+    """
     client = sys.modules.get("httpx")
     return client is not None and isinstance(error, client.HTTPError)
 
@@ -68,6 +70,8 @@ def _server_trouble(error: Exception) -> str:
 
     url = re.sub(r"//[^/@]*@", "//", str(get_current_settings().api.url))  # without a password
     said = str(error).partition("\n")[0] or type(error).__name__
+    if getattr(error, "response", None) is not None:
+        return f"the Prefect server {url} refused: {said}"
     return (
         f"the Prefect server {url} gave no answer ({said}): start one with `hpc-prefect server"
         " start`, or set PREFECT_API_URL to yours"

@@ -65,8 +65,7 @@ async def converge(
         step: `step(state, iteration) -> new state`, async or sync (a sync one runs in a thread).
             Every random number must come from `iteration.rng`.
         initial_state: the state before the first iteration.
-        measure: `measure(state)` → a number, or a pair of it and its standard error, or columns of
-            these by name; async or sync.
+        measure: `measure(state)` → a number, a pair of it and its standard error, or these by name.
         work_dir: where the PNG `<name>.png` and, under `.hpc-prefect`, the checkpoints are.
         stop: the stop rule; or else
         stop_variable_name: a Prefect Variable, a JSON object with the rule under `"stop"`; what

@@ -29,7 +29,6 @@ import logging
 import os
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -150,7 +149,7 @@ class Neighbours:
     def _locked(self) -> Iterator[int]:
         folder, lock = self._open()
         try:
-            _lock(lock)
+            own.lock(lock, patience=_LOCK_PATIENCE, every=0.002)
             self._at = folder
             try:
                 self._move_in()
@@ -199,18 +198,6 @@ class Neighbours:
         for name in self.names():
             if name.endswith(f"-{self.me}") and name not in keep:
                 os.unlink(name, dir_fd=self._at)
-
-
-def _lock(lock: int) -> None:
-    give_up = time.monotonic() + _LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.002)
 
 
 def neighbours_at(

@@ -49,17 +49,27 @@ def unknown_values(parameters: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name!r} ({error})"
 
 
-def digest_of(parameters: Mapping[str, Any], of: str) -> ParameterDigest:
+def digest_of(parameters: Mapping[str, Any], problem: str) -> ParameterDigest:
+    """What parameters tell.
+
+    Args:
+        problem: the words for those that tell nothing, with `{which}` for them.
+    """
     try:
         return ParameterDigest(values_digest(parameters), "")
     except TypeError:
         which = ", ".join(unknown_values(parameters))
-        return ParameterDigest(
-            "",
-            f"it is made in {of}, whose parameter {which} cannot be told from another one in a"
-            " later run. Give the call a job_key, or make it in a scope that is opened in that run"
-            " and whose name tells the run: with hpc_prefect.scope('…'): …",
-        )
+        return ParameterDigest("", problem.replace("{which}", which))
+
+
+def digest_in_run(parameters: Mapping[str, Any], of: str) -> ParameterDigest:
+    """What the parameters of a task run or sub-flow tell of the calls in it."""
+    return digest_of(
+        parameters,
+        f"it is made in {of}, whose parameter {{which}} cannot be told from another one in a"
+        " later run. Give the call a job_key, or make it in a scope that is opened in that run"
+        " and whose name tells the run: with hpc_prefect.scope('…'): …",
+    )
 
 
 def may_be_others(names: list[str]) -> str:

@@ -58,7 +58,7 @@ def label_sent_runs(label: str, tell: Callable[[], str]) -> None:
 
 
 def living_flow_runs() -> Iterator[FlowRun]:
-    """The flow runs under way in this process, wherever in it. Slow: some 0.1 s."""
+    """The flow runs under way in this process, wherever in it. Slow: looks at every object."""
     for each in gc.get_objects():
         run = each.flow_run if type(each) is FlowRunContext and not each.detached else None
         if isinstance(run, FlowRun) and not has_ended(run):

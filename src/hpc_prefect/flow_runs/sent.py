@@ -1,4 +1,4 @@
-"""What goes with a task that Prefect sends to another process, of a pool, Dask or Ray.
+"""What goes with a task that Prefect sends to another process, such as one of a pool.
 
 Prefect takes contexts of its own there, and no others. What tells a call's place goes as a label of
 the flow run that is sent along: of this copy, never of the run at the server.

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import pwd
 import stat
+import time
 from collections.abc import Callable, Sequence
 
 #: Ours: never through a link as the last step, never waiting for a pipe's or a device's other end.
@@ -57,6 +59,28 @@ def open_file(
         _tell_owner(error, path, folder, owner)
         raise
     return _looked_at(descriptor, path, lambda found: _file_fault(found, owner, private=private))
+
+
+def lock(descriptor: int, *, patience: float, every: float) -> None:
+    """Take a file's lock (`flock`), which its holder gives back by unlocking.
+
+    Args:
+        patience: seconds to wait for who has it.
+        every: seconds between two tries.
+
+    Raises:
+        BlockingIOError: somebody had it all the time.
+        OSError: among others, that the file system has no locks.
+    """
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(every)
 
 
 def open_folder(

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,21 +92,15 @@ def _turn(path: Path) -> Iterator[None]:
 
 
 def _lock(lock: int, path: Path) -> None:
-    give_up = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise LedgerError(
-                    f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
-                    " nothing was bought. End that process, or start this one again"
-                ) from None
-            time.sleep(0.05)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return
+    try:
+        own.lock(lock, patience=_PATIENCE, every=0.05)
+    except BlockingIOError:
+        raise LedgerError(
+            f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
+            " nothing was bought. End that process, or start this one again"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
 
 

@@ -236,7 +236,9 @@ async def _posted(
 ) -> Attempt:
     lost = 0
     while True:
-        if (lost or not is_new) and (job_id := await adopted(purchase, attempt, lost > 0)):
+        # Whether a job of this tag may be there whose id nobody has learnt.
+        doubtful = lost > 0 or not is_new
+        if doubtful and (job_id := await adopted(purchase, attempt, lost=True)):
             purchase.log.info("adopted job %s, which the service has under our tag", job_id)
             return await _known(purchase, attempt, job_id, adopted=True)
         order = await _order(purchase, attempt, transpiled)
@@ -246,7 +248,7 @@ async def _posted(
         except Exception as error:
             lost += 1
             if kind_of(error) not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
-                return await _not_posted(purchase, attempt, error)
+                return await _not_posted(purchase, attempt, error, doubtful=doubtful)
             if lost >= MOST_POSTS:
                 raise QuantumServiceError(
                     f"posting the job went wrong {lost} times ({first_line(error)}); run again"
@@ -264,22 +266,34 @@ async def _posted(
         return known
 
 
-async def _not_posted(purchase: Purchase, attempt: Attempt, error: Exception) -> Attempt:
+async def _not_posted(
+    purchase: Purchase, attempt: Attempt, error: Exception, *, doubtful: bool
+) -> Attempt:
     """The job of a POST that asking again would not help: what the service has, if it has it.
+
+    Args:
+        doubtful: an earlier POST of the same tag may have been taken: then the intent stays open,
+            whatever is said of this one, for a list that lags may show its job later.
 
     Raises:
         InvalidJob: the client refused it, so that it was not posted.
         QuantumServiceError: the service did, or nobody knows; then the intent stays open.
     """
     own = is_of_the_client(error)
-    if own or was_answered(error):
+    outcome = "nothing was bought"
+    if doubtful:
+        outcome = (
+            "an earlier POST of it may have been taken: when this is run again the service is asked"
+            f" for the tag {attempt.tag} before another POST"
+        )
+    elif own or was_answered(error):
         purchase.journal.note("ended", status="REFUSED", reason=first_line(error))
     if own:
-        problem = f"the client refuses it: {error}"
+        problem = f"the client refuses it: {error}; {outcome}"
         raise InvalidJob(f"the job for {attempt.device}", [problem]) from error
     if was_answered(error):
         raise QuantumServiceError(
-            f"the service refuses the job: {first_line(error)}; nothing was bought"
+            f"the service refuses the job: {first_line(error)}; {outcome}"
         ) from error
     purchase.log.warning("posting the job: %s; asking for its tag", first_line(error))
     if job_id := await adopted(purchase, attempt, lost=True):
