@@ -8,8 +8,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # One linear-algebra thread a rank: with more, two ranks on two cores hold each other up
 # (an iteration of the demo then takes seconds instead of tenths).
 export OMP_NUM_THREADS ?= 1
-# Two at once: half of the tests wait for processes.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# More than there are cores on CI's machine: half of the time tests wait for processes.
+PYTEST_ARGS ?= -n $(if $(filter true,$(CI)),3,2) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check format bench chaos clean
 

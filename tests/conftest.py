@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if item.get_closest_marker("slow") and not ON_CI:
             item.add_marker(pytest.mark.skip(reason="takes minutes: runs with CI=true"))
+    # A file that takes minutes and comes last is waited for by all workers.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    size = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -size[item.path], item.path))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import prefect
 import pytest
 from prefect import flow
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Running
@@ -25,7 +25,7 @@ from prefect.states import Cancelling, Completed, Running
 from hpc_prefect.cancellation import raise_if_cancelled, run_is_cancelled
 from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
-from hpc_prefect.flow_runs.watch import Watch, watch
+from hpc_prefect.flow_runs.watch import Watch, cancelled_between_attempts, watch
 from hpc_prefect.server import free_port
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -275,3 +275,40 @@ async def test_flow_runs_of_every_kind_are_forgotten_when_they_end() -> None:
     await asyncio.to_thread(in_sync)
     assert len(ids) == 5
     await asyncio.to_thread(until, lambda: not any(watch().find(each) for each in ids))
+
+
+TYPES = {
+    "AwaitingRetry": StateType.SCHEDULED,
+    "Retrying": StateType.RUNNING,
+    "Suspended": StateType.PAUSED,
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "cancelled"),
+    [
+        ("Pending Running", False),
+        ("Pending Running AwaitingRetry Running", False),
+        ("Pending Running AwaitingRetry Cancelled Running", True),
+        ("Pending Running AwaitingRetry Cancelling Cancelled Retrying", True),
+        ("Running AwaitingRetry Cancelled Running AwaitingRetry Running", False),
+        # Somebody starts it anew: from the UI, and in a process of their own.
+        ("Running AwaitingRetry Cancelled AwaitingRetry Pending Running", False),
+        ("Running Cancelling Cancelled Running", False),
+        ("Running Suspended Cancelled", False),
+        ("Running AwaitingRetry Cancelled", False),  # the usual question finds it
+        ("", False),
+    ],
+)
+def test_a_run_that_was_cancelled_while_it_waited_for_its_retry(
+    names: str, cancelled: bool
+) -> None:
+    states = [
+        State(
+            type=TYPES.get(name) or StateType(name.upper()),
+            name=name,
+            timestamp=LONG_AGO + timedelta(seconds=second),
+        )
+        for second, name in enumerate(names.split())
+    ]
+    assert cancelled_between_attempts(states[::-1]) == cancelled

@@ -119,6 +119,13 @@ def flow_retried(work_dir: str) -> None:
     job_sync(work_dir, "fails", FAILS)
 
 
+@flow(retries=MANY, retry_delay_seconds=3 * PAUSE)
+def waits_for_retry(work_dir: str) -> None:
+    """Cancelled while it waits: Prefect begins the next attempt all the same."""
+    known_as(work_dir)
+    job_sync(work_dir, "fails", FAILS)
+
+
 @flow
 def inner(work_dir: str, number: int) -> None:
     job_sync(work_dir, f"job-{number}")
@@ -185,7 +192,7 @@ FLOWS: dict[str, Any] = {
     each.fn.__name__: each
     for each in (
         *(pauses, pauses_sync, second_job, threads, group, retried, retried_async, flow_retried),
-        *(sub_flows, converging, late, no_more_calls, swallows),
+        *(waits_for_retry, sub_flows, converging, late, no_more_calls, swallows),
     )
 }
 

@@ -54,6 +54,10 @@ CONFIRM = 22.0
 #: The server answers about no more runs at once.
 MOST_RUNS = 200
 
+#: Prefect's names of the states that tell how an attempt of a flow began.
+BEGUN = {"Running", "Retrying"}
+CANCELLED = {"Cancelling", "Cancelled"}
+
 MESSAGE = "The flow run was cancelled in Prefect, and its jobs with it."
 
 
@@ -79,7 +83,9 @@ class Run:
     Attributes:
         calls: those that wait for their work.
         cancelled: Prefect says that the run is, or is being, cancelled.
-        heard: since its first call, or shortly before, the server was heard of.
+        heard: since its first call, or shortly before, the server was heard of; in an attempt
+            after the first one also about how that attempt began.
+        retried: it is in such an attempt, and the server was not asked how it began.
         told: the server knows that the run has ended as cancelled.
         gone_at: since when the engine has no object of the run.
     """
@@ -92,6 +98,7 @@ class Run:
         self.calls: set[Call] = set()
         self.cancelled = False
         self.heard = asyncio.Event()
+        self.retried = False
         if abs(internals.seconds_since_state(flow_run)) < ASK_EVERY:
             self.heard.set()
         self.told = False
@@ -103,6 +110,9 @@ class Run:
         """The engine has a new object for each attempt of a flow."""
         if not any(known is flow_run for known in self.objects):
             self._objects = [weakref.ref(each) for each in (*self.objects, flow_run)]
+            if flow_run.run_count > 1:
+                self.retried = True
+                self.heard.clear()
             self.cancelled = self.cancelled or says_cancelled(flow_run.state)
 
     @property
@@ -152,21 +162,20 @@ class Watch:
 
     def _enter(self, context: FlowRunContext, flow_run: FlowRun) -> Run:
         with self._lock:
-            run = self._runs.get(flow_run.id)
-            if run is None:
-                run = self._add(Run(context, flow_run))
+            run = self._runs.get(flow_run.id) or Run(context, flow_run)
             run.seen_as(flow_run)
+            self._add(run)
             return run
 
-    def _add(self, run: Run) -> Run:
-        self._runs[run.id] = run
-        _hook_once(run.flow.on_cancellation_hooks if run.flow else [])
+    def _add(self, run: Run) -> None:
+        if run.id not in self._runs:
+            self._runs[run.id] = run
+            _hook_once(run.flow.on_cancellation_hooks if run.flow else [])
         if not self._watching:
             self._watching = True
             self.begin(self._watch())
         elif not run.heard.is_set():
             self.loop.call_soon_threadsafe(self._wake.set)
-        return run
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Have something done on the loop, in the context of nobody's run."""
@@ -184,8 +193,7 @@ class Watch:
         """A call waits for its work, in these runs."""
         with self._lock:
             for run in runs:
-                if run.id not in self._runs:
-                    self._add(run)
+                self._add(run)
                 run.calls.add(call)
                 if run.cancelled:  # it was found out after this call was let pass
                     self.begin(self.end(run))
@@ -316,20 +324,32 @@ class _Inquiry:
                 type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
             ),
         )
+        retried = [run for run in runs if run.retried]
+        for run in retried:
+            run.retried = False
+
+        async def say(client: PrefectClient) -> list[UUID]:
+            found = await client.read_flow_runs(flow_run_filter=wanted, limit=MOST_RUNS)
+            histories = [await client.read_flow_run_states(run.id) for run in retried]
+            between = [
+                run.id
+                for run, states in zip(retried, histories, strict=True)
+                if cancelled_between_attempts(states)
+            ]
+            return [each.id for each in found] + between
+
         try:
-            found = await self.talk(
-                runs[0],
-                lambda client: client.read_flow_runs(flow_run_filter=wanted, limit=MOST_RUNS),
-                patience=PATIENCE,
-            )
+            found = await self.talk(runs[0], say, patience=PATIENCE)
         except Exception as error:  # noqa: BLE001 - not known; it is asked again
             if not self._failed:  # said once, not every 5 s
                 logger.warning("asking Prefect whether runs are being cancelled: %r", error)
             self._failed = True
+            for run in retried:
+                run.retried = True
         else:
             self._failed = False
-            for each in found:
-                self._found(by_id[each.id])
+            for each in set(found):
+                self._found(by_id[each])
         for run in runs:
             run.heard.set()
 
@@ -368,6 +388,20 @@ class _Inquiry:
 
 def says_cancelled(state: State[Any] | None) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
+def cancelled_between_attempts(states: list[State[Any]]) -> bool:
+    """Whether a run was cancelled while it waited for its retry, and was begun all the same.
+
+    Prefect's engine begins the next attempt whatever became of the run in between; a run that
+    somebody starts anew after it was cancelled is scheduled first.
+    """
+    names = [each.name for each in sorted(states, key=lambda each: each.timestamp)]
+    begun = max((at for at, name in enumerate(names) if name in BEGUN), default=0)
+    before = names[:begun]
+    while before and before[-1] in CANCELLED:
+        before.pop()
+    return len(before) < begun and before[-1:] == ["AwaitingRetry"]
 
 
 def _hook_once(hooks: list[FlowStateHook[Any, Any]]) -> None:
