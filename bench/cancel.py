@@ -27,8 +27,8 @@ from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 
 from hpc_prefect import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-from hpc_prefect.rehearsal.pbs import install as pbs
-from hpc_prefect.rehearsal.pjm import install as pjm
+from hpc_rehearsal.pbs import install as pbs
+from hpc_rehearsal.pjm import install as pjm
 
 SIGNALS = {
     "Ctrl-C": signal.SIGINT,

@@ -39,8 +39,8 @@ from hpc_prefect import (
     Reason,
     run_job_from_blocks,
 )
-from hpc_prefect.rehearsal.pbs import install as pbs
-from hpc_prefect.rehearsal.pjm import install as pjm
+from hpc_rehearsal.pbs import install as pbs
+from hpc_rehearsal.pjm import install as pjm
 
 JOBS = 1000
 AT_ONCE = 32

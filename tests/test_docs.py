@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hpc_prefect
+from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -22,9 +23,8 @@ from hpc_prefect.blocks import (
     resolve,
 )
 from hpc_prefect.cli import _parser
-from hpc_prefect.document import read_document
 from hpc_prefect.job.failure import ADVICE, Reason
-from hpc_prefect.jobs.standing import STATES
+from hpc_prefect.operations.status import STATES
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.server import Server
 

@@ -100,16 +100,16 @@ def test_every_call_tells_what_it_needs_and_what_to_run(bare, tmp_path):
 LOOP = """
 import asyncio, logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
-from hpc_prefect.convergence.desk import Desk, Source
+from hpc_prefect.convergence.reporter import LoopReporter, Source
 from hpc_prefect.convergence.stop import StopRule
 from hpc_prefect.convergence.telemetry import Plot
 from pathlib import Path
 
 rule = StopRule(max_iterations=1)
-desk = Desk(name="n2", book=None, source=Source(rule, None), log=logging.getLogger("loop"),
-            png=Path("n2.png"), plot=Plot(), on_iteration=None)
+reporter = LoopReporter(name="n2", book=None, source=Source(rule, None),
+            log=logging.getLogger("loop"), png=Path("n2.png"), plot=Plot(), on_iteration=None)
 row = {"iteration": 1, "value": 1.0, "change": None, "seconds": 0.1, "time": ""}
-asyncio.run(desk.broken((row,), rule))
+asyncio.run(reporter.broken((row,), rule))
 """
 
 

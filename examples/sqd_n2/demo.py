@@ -58,7 +58,7 @@ async def run(arguments: argparse.Namespace) -> None:
     """Apply the blocks, run the flow, print the table."""
     from prefect.logging.configuration import setup_logging
 
-    from hpc_prefect import apply
+    from hpc_prefect.block_files import apply
 
     setup_logging()  # now: when the flow starts it would take our handler away
     handler = Progress(logging.INFO)

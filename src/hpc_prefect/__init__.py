@@ -8,27 +8,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hpc_prefect.batch.task import run_job_from_blocks, run_job_from_blocks_sync
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-    from hpc_prefect.campaigns import campaign
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
-    from hpc_prefect.hooks import cancel_jobs
+    from hpc_prefect.flow_runs.cache_policy import ONCE
+    from hpc_prefect.flow_runs.campaigns import campaign
+    from hpc_prefect.flow_runs.scopes import scope
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
-    from hpc_prefect.once import ONCE
+    from hpc_prefect.lifecycle.hooks import cancel_jobs
+    from hpc_prefect.lifecycle.resume import resume
     from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
-    from hpc_prefect.resuming import resume
-    from hpc_prefect.scopes import scope
-    from hpc_prefect.tasks import run_job_from_blocks, run_job_from_blocks_sync
 
 _HOME = {
     "CommandBlock": "blocks",
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
-    "campaign": "campaigns",
-    "cancel_jobs": "hooks",
-    "scope": "scopes",
+    "campaign": "flow_runs.campaigns",
+    "cancel_jobs": "lifecycle.hooks",
+    "scope": "flow_runs.scopes",
     "Convergence": "convergence",
     "Iteration": "convergence",
     "Plot": "convergence",
@@ -40,14 +40,14 @@ _HOME = {
     "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
-    "ONCE": "once",
+    "ONCE": "flow_runs.cache_policy",
     "QuantumBackendBlock": "quantum",
     "estimate": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
-    "resume": "resuming",
-    "run_job_from_blocks": "tasks",
-    "run_job_from_blocks_sync": "tasks",
+    "resume": "lifecycle.resume",
+    "run_job_from_blocks": "batch.task",
+    "run_job_from_blocks_sync": "batch.task",
 }
 
 __all__ = [

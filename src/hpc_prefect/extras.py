@@ -12,6 +12,8 @@ OPTIONAL = {
     "qiskit_aer": ("qiskit-aer", "quantum"),
     "ffsim": ("ffsim", "quantum"),
     "qiskit_ibm_runtime": ("qiskit-ibm-runtime", "ibm"),
+    "fastapi": ("fastapi", "rehearsal"),
+    "uvicorn": ("uvicorn", "rehearsal"),
     "matplotlib": ("matplotlib", "plot"),
     "pyscf": ("pyscf", "sqd"),
     "qiskit_addon_sqd": ("qiskit-addon-sqd", "sqd"),

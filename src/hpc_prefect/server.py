@@ -33,7 +33,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from hpc_prefect.errors import IncompatibleVersions, ServerError
-from hpc_prefect.laptop import process
+from hpc_prefect.local_batch import process
 from hpc_prefect.transports.local import write_atomic
 
 logger = logging.getLogger(__name__)

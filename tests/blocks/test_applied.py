@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpc_prefect.applied import Made, Value, read_made
-from hpc_prefect.apply import Change, Stored, apply_document, block_values, compare
+from hpc_prefect.block_files.applied import Made, Value, read_made
+from hpc_prefect.block_files.apply import BlockChange, Stored, apply_document, block_values, compare
+from hpc_prefect.block_files.document import Item, read_document
 from hpc_prefect.blocks import HPCProfileBlock
-from hpc_prefect.document import Item, read_document
 from hpc_prefect.errors import ConfigurationError
 
 
@@ -30,7 +30,7 @@ def having_made(*items: Item, file: str = "/a") -> Made:
     return made
 
 
-def told(change: Change) -> list[str]:
+def told(change: BlockChange) -> list[str]:
     return [one.describe() for one in change.differences]
 
 

@@ -10,10 +10,10 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.variables import Variable
 
-from hpc_prefect.applied import Made
-from hpc_prefect.apply import apply_document, list_blocks, read_file
+from hpc_prefect.block_files.applied import Made
+from hpc_prefect.block_files.apply import apply_document, list_blocks, read_file
+from hpc_prefect.block_files.document import Document, read_document
 from hpc_prefect.blocks import CommandBlock, HPCProfileBlock
-from hpc_prefect.document import Document, read_document
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.server import free_port
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hpc_prefect.block_files.document import Document, Item, read_document
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-from hpc_prefect.document import Document, Item, read_document
 from hpc_prefect.errors import ConfigurationError
 
 GOOD = """

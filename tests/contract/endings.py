@@ -20,7 +20,7 @@ from hpc_prefect import (
     Reason,
     run_job_from_blocks,
 )
-from hpc_prefect.scopes import root_flow
+from hpc_prefect.flow_runs.scopes import root_flow
 
 from ..tasks.seen import task_runs
 from .places import Place

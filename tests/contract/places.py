@@ -17,8 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hpc_prefect.rehearsal.pbs import install as pbs
-from hpc_prefect.rehearsal.pjm import install as pjm
+from hpc_rehearsal.pbs import install as pbs
+from hpc_rehearsal.pjm import install as pjm
 
 from ..engines import SlurmCluster
 
@@ -114,7 +114,7 @@ class Place:
         """Release a job that requeued itself, where it is held then."""
 
 
-_ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
+_ENGINE = str(resources.files("hpc_prefect.local_batch") / "engine.py")
 
 
 class Local(Place):

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from hpc_prefect.executor.claim import this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest, Silence
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 from ..engines import SlurmCluster

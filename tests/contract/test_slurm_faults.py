@@ -21,10 +21,9 @@ from typing import Any
 
 import pytest
 
-from hpc_prefect.executor.claim import this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.failure import Reason
@@ -32,7 +31,8 @@ from hpc_prefect.job.folder import read_starts
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.job.state import Patience
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 from ..engines import SlurmCluster, require_slurm, slurm_cluster, slurm_tool, slurm_up

@@ -11,8 +11,8 @@ from typing import Any
 
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.doctor import Terms, examine
-from hpc_prefect.job.finding import Finding, Outcome
-from hpc_prefect.rehearsal.pbs.install import install, stop
+from hpc_prefect.schedulers.finding import Finding, Outcome
+from hpc_rehearsal.pbs.install import install, stop
 
 
 def of(findings: Sequence[Finding], check: str) -> Finding:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.doctor import failed, print_findings
-from hpc_prefect.job.finding import ok, unknown, wrong
+from hpc_prefect.schedulers.finding import ok, unknown, wrong
 
 from ..blocks.test_cli import run
 from .rig import local

@@ -14,7 +14,7 @@ import pytest
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.doctor import Terms, examine
 from hpc_prefect.executor.request import Silence
-from hpc_prefect.job.finding import Outcome
+from hpc_prefect.schedulers.finding import Outcome
 
 from .rig import Place, local, of, on_path, pbs, wrong
 
@@ -201,5 +201,5 @@ async def test_an_interrupted_examination_cancels_its_job(tmp_path: Path) -> Non
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    engine = str(resources.files("hpc_prefect.laptop") / "engine.py")
+    engine = str(resources.files("hpc_prefect.local_batch") / "engine.py")
     assert said(sys.executable, "-I", "-S", engine, "jobs", "--spool", f"{tmp_path}/spool") == ""

@@ -10,12 +10,12 @@ import pytest
 
 from hpc_prefect.blocks import PBSOptions, PJMOptions, SlurmOptions
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
-from hpc_prefect.job.finding import Finding, Outcome
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.finding import Finding, Outcome
+from hpc_prefect.schedulers.pbs.probe import read_queues
+from hpc_prefect.schedulers.probe import PROJECT, QUEUE, untold
 from hpc_prefect.schedulers.probes import probe
-from hpc_prefect.schedulers.probes.base import PROJECT, QUEUE, untold
-from hpc_prefect.schedulers.probes.pbs import read_queues
 
 from ..schedulers import recorded as openpbs
 from .rig import of, wrong

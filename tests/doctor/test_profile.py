@@ -6,7 +6,7 @@ from typing import Any
 
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.doctor.profile import Side, by_set_up, read_side
-from hpc_prefect.job.finding import Outcome
+from hpc_prefect.schedulers.finding import Outcome
 
 from .rig import wrong
 

@@ -19,7 +19,7 @@ from hpc_prefect.doctor.report import (
     launcher_findings,
     read_report,
 )
-from hpc_prefect.job.finding import Outcome
+from hpc_prefect.schedulers.finding import Outcome
 
 
 def report(folder: Path, *look: str, first: str = "", line: str = "", file: str = "f") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_prefect.job.finding import Outcome
+from hpc_prefect.schedulers.finding import Outcome
 
 from ..engines import SlurmCluster
 from .rig import Place, of, wrong

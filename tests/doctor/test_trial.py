@@ -7,8 +7,8 @@ from pathlib import Path
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.doctor.profile import by_set_up, read_side
 from hpc_prefect.doctor.trial import Trial, carry_out
-from hpc_prefect.job.finding import Finding, Outcome
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.finding import Finding, Outcome
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.apply import apply_document
-from hpc_prefect.document import read_document
+from hpc_prefect.block_files.apply import apply_document
+from hpc_prefect.block_files.document import read_document
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bitcount"
 

@@ -20,7 +20,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from hpc_prefect import JobFailed, Reason
-from hpc_prefect.document import read_document
+from hpc_prefect.block_files.document import read_document
 from hpc_prefect.server import Server
 
 from ..conftest import ON_CI

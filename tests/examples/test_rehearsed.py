@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
+from hpc_prefect.batch.preview import render_preview
+from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks import Call, resolve
-from hpc_prefect.document import read_document
 from hpc_prefect.job.identity import job_tag
-from hpc_prefect.preview import render_preview
 from hpc_prefect.server import Server, ensure_server, environment, free_port, stop_server
 from hpc_prefect.sites import find_site
 

@@ -29,7 +29,7 @@ from ffsim.qiskit import FfsimSampler  # noqa: E402
 from qiskit.primitives import BitArray  # noqa: E402
 from recovery import Estimate, determinants, flip_bits, fork, strings  # noqa: E402
 
-from hpc_prefect.document import read_document  # noqa: E402
+from hpc_prefect.block_files.document import read_document  # noqa: E402
 from hpc_prefect.quantum.options import options_of_variable, parse_options  # noqa: E402
 
 PARAMETERS: dict[str, Any] = {

@@ -21,10 +21,10 @@ from typing import Any
 
 from rig import Rig, Told
 
-from hpc_prefect.executor.neighbours import neighbours_at
+from hpc_prefect.executor.coordination.host_coordination import peers_at
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.dialogue import Command, Reply
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 #: Seconds between two questions, hurried or not.
@@ -75,8 +75,8 @@ async def main(folder: Path, keys: list[str], options: dict[str, Any]) -> None:
         results = [await asyncio.wrap_future(handle.result) for handle in handles]
     else:
         root = options.get("shared") or str(folder / "shared")
-        neighbours = neighbours_at(LocalScheduler(), rig.options, folders=lambda: iter([root]))
-        connection = rig.connection(Steady(), transport, neighbours)
+        peers = peers_at(LocalScheduler(), rig.options, folders=lambda: iter([root]))
+        connection = rig.connection(Steady(), transport, peers)
         results = await asyncio.gather(*(rig.run(request, connection) for request in requests))
     print(json.dumps([[result.state, result.verdict.exit_code] for result in results]))
 

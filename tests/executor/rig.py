@@ -21,16 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from hpc_prefect.laptop import process
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.ledger.claim import Claimant, this_process
+from hpc_prefect.local_batch import process
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -155,12 +155,10 @@ class Rig:
         return JobRequest(spec=spec, base=base, key=key, **given)
 
     def connection(
-        self, scheduler: Any = None, transport: Any = None, neighbours: Any = None
+        self, scheduler: Any = None, transport: Any = None, peers: Any = None
     ) -> Connection:
         scheduler, transport = scheduler or LocalScheduler(), transport or LocalTransport()
-        connection = Connection(
-            scheduler, transport, self.options, self.pool, neighbours=neighbours
-        )
+        connection = Connection(scheduler, transport, self.options, self.pool, peers=peers)
         self._connections.append(connection)
         return connection
 

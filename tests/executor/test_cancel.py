@@ -11,12 +11,12 @@ from rig import Told, until
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.attempt import open_attempt
-from hpc_prefect.executor.claim import TOUCH_EVERY
-from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.ledger.claim import TOUCH_EVERY
+from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.base import NoAnswer
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 FOREVER = "sleep 600"
@@ -122,7 +122,7 @@ async def test_a_job_that_ends_well_before_the_cancellation_arrives_keeps_its_su
 
 
 class Deaf(LocalScheduler):
-    """Takes a wish to cancel and does nothing."""
+    """Takes a request to cancel and does nothing."""
 
     patience = dataclasses.replace(LocalScheduler.patience, confirm=0.5)
 
@@ -156,7 +156,7 @@ async def test_a_cancellation_without_effect_is_said_and_the_next_call_finishes_
 
 @pytest.fixture(params=["journal.jsonl", "cancel"])
 def leave_cancelled(rig, request):
-    """A dead run that journalled its wish to cancel, or was told from outside, and no more."""
+    """A dead run that journalled its request to cancel, or was told from outside, and no more."""
 
     async def leave(job):
         job_id = await rig.abandon(job)
@@ -235,15 +235,15 @@ async def test_a_cancelled_job_runs_as_the_next_attempt_when_it_is_called_again(
 # --- asked from outside of the claimant's process
 
 
-def wish(rig, by="user"):
-    JobFolder(LocalTransport(), str(rig.attempt())).note_wish(by=by, who="a test")
+def request_cancel(rig, by="user"):
+    JobFolder(LocalTransport(), str(rig.attempt())).note_cancel_request(by=by, who="a test")
 
 
 async def test_a_job_that_was_cancelled_from_outside_is_no_cancellation_by_someone_else(rig):
     told = Told()
     with rig.under_way(rig.request(rig.spec(FOREVER), listener=told)) as (run, task):
         await until(lambda: "running" in str(told.states), "the job's start")
-        wish(rig)
+        request_cancel(rig)
         rig.engine("cancel", run.job_id)
         result = await task
     assert (result.state, result.verdict.reason) == ("cancelled", Reason.CANCELLED)
@@ -254,7 +254,7 @@ async def test_a_job_that_ends_well_although_its_end_was_wished_outside_is_a_suc
     spec = rig.spec(f"until [ -e {gate} ]; do sleep 0.05; done")
     with rig.under_way(rig.request(spec, listener=told)) as (_, task):
         await until(lambda: "running" in str(told.states), "the job's start")
-        wish(rig)
+        request_cancel(rig)
         gate.touch()
         result = await task
     assert (result.state, result.exit_code) == ("succeeded", 0)
@@ -272,7 +272,7 @@ async def test_a_job_whose_end_was_wished_while_it_waited_for_a_place_is_never_s
         await until(lambda: "running" in str(first.states), "the job that takes the place")
         with rig.under_way(waiting, connection) as (_, task):
             await until(lambda: "waiting" in str(told.states), "that it waits")
-            wish(rig)
+            request_cancel(rig)
             gate.touch()
             result = await task
     assert (result.verdict.reason, result.job_id) == (Reason.CANCELLED, "")
@@ -281,11 +281,11 @@ async def test_a_job_whose_end_was_wished_while_it_waited_for_a_place_is_never_s
 
 @pytest.mark.slow
 async def test_a_claimant_finishes_what_somebody_wished_who_could_not_reach_the_scheduler(rig):
-    """It looks for wishes when it renews its claim."""
+    """It looks for requests when it renews its claim."""
     told = Told()
     with rig.under_way(rig.request(rig.spec(FOREVER), listener=told)) as (_, task):
         await until(lambda: "running" in str(told.states), "the job's start")
-        wish(rig)
+        request_cancel(rig)
         result = await asyncio.wait_for(task, 10 * TOUCH_EVERY)
     assert result.verdict.reason is Reason.CANCELLED
     assert f"cancelling {result.job_id} (user)" in told.states
@@ -293,20 +293,20 @@ async def test_a_claimant_finishes_what_somebody_wished_who_could_not_reach_the_
 
 async def test_a_wish_that_was_there_before_the_claim_is_no_news_to_the_claimant(rig):
     await rig.abandon(rig.request(rig.spec(FOREVER)))
-    wish(rig)
+    request_cancel(rig)
     attempt = open_attempt(rig.request(rig.spec(FOREVER)), rig.connection())
     assert attempt.cancel == "user"
     heard = []
-    attempt.on_wish = heard.append
-    attempt.keep()
+    attempt.on_cancel_request = heard.append
+    attempt.heartbeat()
     assert heard == []
-    wish(rig, "timeout")
-    attempt.keep()
+    request_cancel(rig, "timeout")
+    attempt.heartbeat()
     assert heard == ["timeout"]
 
 
 async def test_a_wish_after_one_that_a_crash_tore_off_is_read(rig):
     await rig.abandon(rig.request(rig.spec(FOREVER)))
     (rig.attempt() / "cancel").write_text('{"time":1,"ev')
-    wish(rig)
+    request_cancel(rig)
     assert JobFolder(LocalTransport(), str(rig.attempt())).ledger().cancel == "user"

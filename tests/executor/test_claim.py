@@ -17,9 +17,9 @@ import pytest
 from rig import Told, dead_process, drive, until
 
 from hpc_prefect.errors import JobHeld, LedgerError
-from hpc_prefect.executor import claim as claims
-from hpc_prefect.executor.claim import Claimant, this_process
-from hpc_prefect.laptop import process
+from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.claim import Claimant, this_process
+from hpc_prefect.local_batch import process
 from hpc_prefect.transports.local import LocalTransport
 
 LOCAL = LocalTransport()

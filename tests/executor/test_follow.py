@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import Told, until
 
-from hpc_prefect.executor.follow import CHUNK, EVERY, Follower
+from hpc_prefect.executor.output import CHUNK, EVERY, Follower
 from hpc_prefect.transports.local import LocalTransport
 
 LEFT_OUT = re.compile(r"… (\d+) bytes left out, see (.*)")

@@ -8,7 +8,7 @@ import pytest
 from rig import Rig, Told, drive, until, was_killed
 
 ONE = [{"key": "one"}]
-#: Two identical calls and another one: same program, same arguments, two places in the experiment.
+#: Two identical calls and another one: same program, same arguments, two slots in the experiment.
 THREE = [{"key": "one"}, {"key": "two"}, {"key": "three", "arguments": ["other"]}]
 WHEN = {"append": ("before", "torn", "after"), "run": ("before", "torn", "after")}
 

@@ -12,10 +12,10 @@ import pytest
 from rig import Counting, Told, until
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.executor.settle import versions
+from hpc_prefect.executor.finalize import versions
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 MiB = 1 << 20
 

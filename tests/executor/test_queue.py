@@ -8,11 +8,11 @@ import dataclasses
 import pytest
 from rig import Told, until
 
-from hpc_prefect.executor.places import Place
+from hpc_prefect.executor.coordination.queue_slots import QueueSlot
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState
 from hpc_prefect.schedulers.base import Refused
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 
 class Full(LocalScheduler):
@@ -106,8 +106,8 @@ def _held(rig, request, name, **changes):
 
 async def test_waiting_for_a_place_ends_with_a_cancellation(rig):
     connection = rig.connection()
-    place = Place("other", "", 1)
-    await connection.places("").occupy(place)
+    slot = QueueSlot("other", "", 1)
+    await connection.slots("").occupy(slot)
     told = Told()
     request = rig.request(rig.spec(), max_jobs_in_queue=1, listener=told)
     with rig.under_way(request, connection) as (run, task):
@@ -115,28 +115,28 @@ async def test_waiting_for_a_place_ends_with_a_cancellation(rig):
         run.cancel("user")
         assert (await task).verdict.reason is Reason.CANCELLED
     assert rig.runs() == []
-    connection.places("").give_back(place)
-    await asyncio.wait_for(connection.places("").take(place), 5)
+    connection.slots("").give_back(slot)
+    await asyncio.wait_for(connection.slots("").take(slot), 5)
 
 
 async def test_places_are_given_in_order_and_none_is_lost_by_those_who_give_up(rig):
-    places, place, order = rig.connection().places(""), Place("one", "", 1), []
+    slots, slot, order = rig.connection().slots(""), QueueSlot("one", "", 1), []
 
     async def one(name):
-        await places.take(place)
+        await slots.take(slot)
         order.append(name)
 
-    await places.take(place)
+    await slots.take(slot)
     waiting = [asyncio.ensure_future(one(name)) for name in "abc"]
     await asyncio.sleep(0)
     waiting[1].cancel()
     for expected in (["a"], ["a", "c"]):
-        places.give_back(place)
+        slots.give_back(slot)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert order == expected
-    places.give_back(place)
-    await asyncio.wait_for(places.take(place), 5)
+    slots.give_back(slot)
+    await asyncio.wait_for(slots.take(slot), 5)
 
 
 class NodeFails(LocalScheduler):
@@ -164,11 +164,11 @@ async def test_a_job_that_its_scheduler_starts_again_after_the_verdict_is_shut_o
 
 
 async def test_a_job_without_a_limit_does_not_wait_behind_those_that_have_one(rig):
-    places, place = rig.connection().places(""), Place("one", "", 1)
-    await places.occupy(place)
-    limited = asyncio.ensure_future(places.take(place))
+    slots, slot = rig.connection().slots(""), QueueSlot("one", "", 1)
+    await slots.occupy(slot)
+    limited = asyncio.ensure_future(slots.take(slot))
     await asyncio.sleep(0)
-    await asyncio.wait_for(places.take(Place("free", "", 0)), 5)
+    await asyncio.wait_for(slots.take(QueueSlot("free", "", 0)), 5)
     assert not limited.done()
     limited.cancel()
 

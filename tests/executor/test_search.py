@@ -8,15 +8,15 @@ import itertools
 
 from rig import until
 
-from hpc_prefect.executor.search import Search
+from hpc_prefect.executor.coordination.search import Search
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import NoAnswer, Unclear
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 NONE = NoAnswer("down")
 
 
-class Desk:
+class SchedulerClient:
     """Answers the search's questions, and keeps them with their times on the loop's clock."""
 
     def __init__(self, *, hurry: float = 0.1, patience: float = 4.0) -> None:
@@ -38,18 +38,18 @@ class Desk:
         return [later - earlier for earlier, later in itertools.pairwise(self.times)]
 
 
-async def look(desk: Desk, tag: str, times: int) -> list[object]:
+async def look(desk: SchedulerClient, tag: str, times: int) -> list[object]:
     return [await desk.search.find(tag) for _ in range(times)]
 
 
 async def test_what_is_looked_for_at_once_is_one_question():
-    desk = Desk()
+    desk = SchedulerClient()
     await asyncio.gather(*(look(desk, tag, 3) for tag in "abcdef"))
     assert desk.questions == [list("abcdef")] * 3
 
 
 async def test_a_job_that_was_found_is_asked_for_no_more():
-    desk = Desk(hurry=0.01)
+    desk = SchedulerClient(hurry=0.01)
     job = {"1": Observation(id="1", state=JobState.QUEUED)}
     desk.answer = lambda tag: job if tag == "a" else {}
     found, none = await asyncio.gather(look(desk, "a", 1), look(desk, "b", 3))
@@ -58,14 +58,14 @@ async def test_a_job_that_was_found_is_asked_for_no_more():
 
 
 async def test_pauses_grow_up_to_a_part_of_the_patience():
-    desk = Desk(hurry=0.02, patience=0.4)
+    desk = SchedulerClient(hurry=0.02, patience=0.4)
     await look(desk, "a", 7)
     for pause, least in zip(desk.pauses(), [0.02, 0.04, 0.08, 0.1, 0.1, 0.1], strict=True):
         assert pause >= least - 0.005
 
 
 async def test_a_new_name_need_not_wait_while_the_scheduler_answers():
-    desk = Desk(hurry=600.0)
+    desk = SchedulerClient(hurry=600.0)
     await look(desk, "a", 1)
     waits = asyncio.ensure_future(look(desk, "a", 1))
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_a_new_name_need_not_wait_while_the_scheduler_answers():
 
 
 async def test_a_new_name_is_no_reason_to_press_a_scheduler_that_does_not_answer():
-    desk = Desk(hurry=0.2)
+    desk = SchedulerClient(hurry=0.2)
     desk.answer = lambda tag: NONE
     await look(desk, "a", 1)
     await asyncio.gather(look(desk, "a", 1), look(desk, "b", 1))

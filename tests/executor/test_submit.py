@@ -14,7 +14,7 @@ from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Unclear
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 QUICK = dataclasses.replace(LocalScheduler.patience, find=0.3)
 

@@ -14,7 +14,7 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import NoAnswer
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 
 class Answering(LocalScheduler):

@@ -21,7 +21,7 @@ from prefect.settings.models.tasks import TasksSettings
 from prefect.states import Cancelled, Cancelling
 
 from hpc_prefect.flow_runs import prefect_internals as internals
-from hpc_prefect.scopes import task_runs
+from hpc_prefect.flow_runs.scopes import task_runs
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -44,7 +44,7 @@ for module in pkgutil.walk_packages(hpc_prefect.__path__, "hpc_prefect."):
             }} | {{"tags": sorted(each.tags), "cache_policy": policy}}
         elif isinstance(each, Flow):
             flows.append(each.name)
-tasks = importlib.import_module("hpc_prefect.tasks")
+tasks = importlib.import_module("hpc_prefect.batch.task")
 again = tasks._job_task.with_options(retries=3)
 found["hpc-job with retries"] = {{"retries": again.retries, "delay": again.retry_delay_seconds,
     "persist": again.persist_result, "refresh": again.refresh_cache}}

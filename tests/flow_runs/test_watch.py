@@ -22,9 +22,9 @@ from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Running
 
-from hpc_prefect.cancellation import raise_if_cancelled, run_is_cancelled
 from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.cancellation import raise_if_cancelled, run_is_cancelled
 from hpc_prefect.flow_runs.watch import Watch, cancelled_between_attempts, watch
 from hpc_prefect.server import free_port
 

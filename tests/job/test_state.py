@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.job.state import (
-    Evidence,
-    JobState,
-    Observation,
-    Patience,
-    decide,
-    signal_of,
-)
+from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide, signal_of
 
 PATIENCE = Patience()
 START = StartRecord(token="t1", id="7.a", time=1000.0)

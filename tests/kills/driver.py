@@ -29,15 +29,15 @@ from typing import Any
 from faults import Faulty, die
 
 from hpc_prefect.errors import HpcPrefectError
-from hpc_prefect.executor.claim import this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest, job_key
 from hpc_prefect.job.numbers import Entry
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.schedulers import scheduler_for
 
 

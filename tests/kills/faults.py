@@ -1,7 +1,7 @@
 """What goes wrong below the scheduler's commands: the process dies, a file server errs.
 
 A `Faulty` is the machine's own transport with one fault in it; the executor knows nothing of it.
-What can go wrong at the scheduler is rehearsed by `hpc_prefect.rehearsal`, which lists it.
+What can go wrong at the scheduler is rehearsed by `hpc_rehearsal`, which lists it.
 
     step, when, nth    the process is killed at the nth step of that name: before it, after it, or
                        torn, in the middle: half a line is written, a command goes on without us

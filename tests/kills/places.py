@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.rehearsal.pbs import install as pbs
-from hpc_prefect.rehearsal.pjm import install as pjm
+from hpc_rehearsal.pbs import install as pbs
+from hpc_rehearsal.pjm import install as pjm
 
-_ENGINE = str(resources.files("hpc_prefect.laptop") / "engine.py")
+_ENGINE = str(resources.files("hpc_prefect.local_batch") / "engine.py")
 #: Short silences, so that a test may bear them: what takes longer is the start guard's to stop.
 _PATIENCE = {"find": 3.0, "record": 10.0, "absent": 20.0, "lost": 40.0}
 

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from hpc_prefect.executor.claim import Claimant, this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
@@ -31,6 +30,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import GUARD_CODE, Preamble
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.job.state import JobState, Observation, Patience
+from hpc_prefect.ledger.claim import Claimant, this_process
 from hpc_prefect.schedulers.base import (
     Accepted,
     Answer,

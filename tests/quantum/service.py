@@ -6,7 +6,7 @@
         ibm_quantum.fault("poll-fails", times=2)
         QiskitRuntimeService()  # finds it, here and in processes that the test starts
 
-The faults and what they take are in `hpc_prefect/rehearsal/ibm_quantum/faults.py`.
+The faults and what they take are in `hpc_rehearsal/ibm_quantum/faults.py`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from hpc_prefect.rehearsal.ibm_quantum.faults import switch_on
-from hpc_prefect.rehearsal.ibm_quantum.process import RunningService, start
-from hpc_prefect.rehearsal.ibm_quantum.settings import Settings
+from hpc_rehearsal.ibm_quantum.faults import switch_on
+from hpc_rehearsal.ibm_quantum.process import RunningService, start
+from hpc_rehearsal.ibm_quantum.settings import Settings
 
 
 class QuantumService:

@@ -15,9 +15,9 @@ from qiskit.quantum_info import SparsePauliOp
 
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.quantum.backends import BackendSpec, build
-from hpc_prefect.quantum.backends.uniform import UniformBackend
 from hpc_prefect.quantum.options import EstimatorOptions, SamplerOptions
 from hpc_prefect.quantum.sampling import ask
+from hpc_prefect.quantum.simulators.uniform import UniformBackend
 
 IBM = BackendSpec(kind="ibm", backend_name="fake_manila")
 

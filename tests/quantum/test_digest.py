@@ -39,9 +39,9 @@ from samplomatic import Twirl
 
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.quantum.backends import BackendSpec, build
-from hpc_prefect.quantum.backends.uniform import UniformBackend
 from hpc_prefect.quantum.options import SamplerOptions
 from hpc_prefect.quantum.sampling import ask
+from hpc_prefect.quantum.simulators.uniform import UniformBackend
 
 
 def digest_of(*pubs, backend=None, **options):

@@ -17,7 +17,7 @@ from qiskit.quantum_info import Pauli, SparsePauliOp
 from test_digest import Dress, Work, meaning
 from test_digest import pub as sampler_pub
 
-from hpc_prefect.quantum.canonical import pub_digest
+from hpc_prefect.quantum.circuit_digest import pub_digest
 
 PAIRS = 10_000
 LABELS = ("ZZ", "XI", "YX")
@@ -69,11 +69,11 @@ def sampling(rng: random.Random, one: Work) -> str:
 
 # --- estimations: one angle for each of two points, two observables, a precision
 
-Terms = tuple[tuple[str, float], ...]
-Estimation = tuple[tuple[float, ...], tuple[Terms, ...], float]
+BackendTerms = tuple[tuple[str, float], ...]
+Estimation = tuple[tuple[float, ...], tuple[BackendTerms, ...], float]
 
 
-def terms(rng: random.Random) -> Terms:
+def terms(rng: random.Random) -> BackendTerms:
     first, second = rng.sample(LABELS, 2)
     return (first, rng.choice([-0.5, 0.25, 0.5])), (second, rng.randint(-2, 2) / 4)
 
@@ -115,7 +115,7 @@ def estimated(rng: random.Random, one: Estimation) -> str:
     return pub_digest(EstimatorPub.coerce((circuit, column, values, np.float64(precision))))
 
 
-def observable(rng: random.Random, one: Terms):
+def observable(rng: random.Random, one: BackendTerms):
     if rng.random() < 0.5:
         return dict(rng.sample(one, len(one)))
     if rng.random() < 0.5:
@@ -150,7 +150,7 @@ def test_ten_thousand_pairs_have_equal_digests_exactly_when_the_work_is_equal():
 
 
 def test_a_cached_transpilation_is_that_of_a_circuit_that_is_equal_but_for_its_values():
-    from hpc_prefect.quantum.canonical import structure_digest
+    from hpc_prefect.quantum.circuit_digest import structure_digest
 
     def turned(build, name="t", register="c"):
         theta = Parameter(name)

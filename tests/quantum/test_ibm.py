@@ -27,7 +27,7 @@ from hpc_prefect.errors import (
     QuantumJobFailed,
     QuantumServiceError,
 )
-from hpc_prefect.laptop.process import identity
+from hpc_prefect.local_batch.process import identity
 from hpc_prefect.quantum import (
     IBMQuantumCredentials,
     QuantumBackendBlock,
@@ -257,7 +257,7 @@ async def test_what_the_service_says_is_left_stops_too(service, tmp_path):
 
 async def test_the_services_own_estimate_stops_a_job_in_the_queue(service, tmp_path):
     """Measurement twirling makes more of a job than its shots: only the service knows."""
-    from hpc_prefect.quantum.ibm.journal import Journal
+    from hpc_prefect.quantum.services.ibm.journal import Journal
 
     name = await block(max_qpu_seconds=100)
     service.fault("queue", seconds=3600)
@@ -343,7 +343,7 @@ async def test_options_of_the_variable_are_checked_and_reach_the_service(service
 
 
 def test_every_problem_with_the_clients_options_is_told_offline():
-    from hpc_prefect.quantum.ibm.options import runtime_problems
+    from hpc_prefect.quantum.services.ibm.options import runtime_problems
 
     wrong = {
         "twirling": {"enable_gate": True, "num_randomizations": 0},

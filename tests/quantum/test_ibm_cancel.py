@@ -14,8 +14,8 @@ from prefect import flow
 
 from hpc_prefect import campaign
 from hpc_prefect.quantum import QuantumBackendBlock, sample
-from hpc_prefect.quantum.ibm.budget import Budget
-from hpc_prefect.quantum.ibm.journal import Attempt, Journal
+from hpc_prefect.quantum.services.ibm.budget import Budget
+from hpc_prefect.quantum.services.ibm.journal import Journal, QuantumAttempt
 
 from .service import QuantumService, common_ibm_quantum, quantum_service
 
@@ -46,7 +46,7 @@ def words(folder: Path) -> list[str]:
     return [event["event"] for event in events(folder)]
 
 
-def last(folder: Path) -> Attempt:
+def last(folder: Path) -> QuantumAttempt:
     (path,) = folder.glob(".hpc-prefect/**/quantum.jsonl")
     found = Journal(path.parent).last()
     assert found is not None

@@ -14,7 +14,12 @@ from qiskit_ibm_runtime.exceptions import (
     RuntimeJobNotFound,
 )
 
-from hpc_prefect.quantum.ibm.kinds import Kind, is_of_the_client, kind_of, was_answered
+from hpc_prefect.quantum.services.ibm.error_kinds import (
+    Kind,
+    is_of_the_client,
+    kind_of,
+    was_answered,
+)
 
 
 def http_error(status: int) -> requests.HTTPError:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpc_prefect.document import read_document
+from hpc_prefect.block_files.document import read_document
 from hpc_prefect.quantum import EstimatorOptions, QuantumBackendBlock, SamplerOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "quantum.md").read_text(encoding="utf-8")

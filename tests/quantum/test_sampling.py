@@ -12,11 +12,11 @@ from circuits import bell, lucj
 from qiskit.circuit import ClassicalRegister, Parameter, QuantumCircuit, QuantumRegister
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.quantum.backends.ffsim import FfsimBackend
-from hpc_prefect.quantum.backends.uniform import UniformBackend
 from hpc_prefect.quantum.options import SamplerOptions
-from hpc_prefect.quantum.record import read_finished, unpack
+from hpc_prefect.quantum.result_file import read_finished, unpack
 from hpc_prefect.quantum.sampling import ask, sample_once
+from hpc_prefect.quantum.simulators.ffsim import FfsimBackend
+from hpc_prefect.quantum.simulators.uniform import UniformBackend
 
 
 def two_registers() -> QuantumCircuit:

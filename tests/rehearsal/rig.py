@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from hpc_prefect.rehearsal.pbs import install as pbs_install
-from hpc_prefect.rehearsal.pjm import install as pjm_install
+from hpc_rehearsal.pbs import install as pbs_install
+from hpc_rehearsal.pjm import install as pjm_install
 
 PATIENCE = 30.0
 RECORDED = Path(__file__).parents[1] / "transcripts" / "openpbs"
@@ -116,21 +116,21 @@ class Rehearsal:
 
     def stop(self):
         self.module.stop(self.state)
-        # A mom that is gone closes its pipe: nothing of the test is left behind.
-        until(lambda: not self.has_mom(), "the end of the mom")
+        # A daemon that is gone closes its pipe: nothing of the test is left behind.
+        until(lambda: not self.has_daemon(), "the end of the daemon")
 
-    def has_mom(self):
+    def has_daemon(self):
         try:
             os.close(os.open(self.state / "wake", os.O_WRONLY | os.O_NONBLOCK))
         except OSError:
             return False
         return True
 
-    def kill_mom(self):
+    def kill_daemon(self):
         for folder in os.listdir("/proc"):
             if folder.isdecimal() and _reads(folder, self.state / "wake"):
                 os.kill(int(folder), signal.SIGKILL)
-        until(lambda: not self.has_mom())
+        until(lambda: not self.has_daemon())
 
 
 def _reads(pid, path):
@@ -270,7 +270,7 @@ def _runs(piece):
 
 
 def _unreported(piece):
-    """Without what a mom reports of a running job after some seconds."""
+    """Without what a daemon reports of a running job after some seconds."""
     piece = re.sub(r"    (?:resources_used\.\w+|jobdir) = [^\n]*\n", "", piece)
     piece = re.sub(r'\t+"resources_used":\t\{[^}]*\},\n|\t+"jobdir":[^\n]*\n', "", piece)
     return re.sub(r'(substate(?: = |":\t))42', r"\g<1>41", piece)

@@ -23,9 +23,9 @@ from qiskit_ibm_runtime.exceptions import (
     RuntimeJobFailureError,
 )
 
-from hpc_prefect.rehearsal.ibm_quantum.command import main
-from hpc_prefect.rehearsal.ibm_quantum.faults import ANSWERS, OTHERS, UnknownFault
-from hpc_prefect.rehearsal.ibm_quantum.process import NotStarted
+from hpc_rehearsal.ibm_quantum.command import main
+from hpc_rehearsal.ibm_quantum.faults import ANSWERS, OTHERS, UnknownFault
+from hpc_rehearsal.ibm_quantum.process import NotStarted
 
 from ..quantum.service import QuantumService, common_ibm_quantum, ibm_quantum, quantum_service
 
@@ -402,7 +402,7 @@ def test_a_command_that_is_not_there_and_a_fault_that_is_not_known_are_said(
 def test_the_service_and_its_simulator_end_with_whoever_started_them(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from hpc_prefect.rehearsal.ibm_quantum.command import main\n"
+        "from hpc_rehearsal.ibm_quantum.command import main\n"
         "main(['--run-seconds', '0', '--queue-seconds', '0', '--state', sys.argv[1], '--',"
         " sys.executable, '-W', 'ignore', '-c', sys.argv[2]])\n"
     )
@@ -424,7 +424,7 @@ def test_the_service_and_its_simulator_end_with_whoever_started_them(tmp_path: P
         assert parent.stdout.readline() == "done\n"
         children = descendants(parent.pid)
         parent.kill()
-    services = [pid for pid, argv in children.items() if "hpc_prefect.rehearsal" in argv]
+    services = [pid for pid, argv in children.items() if "hpc_rehearsal" in argv]
     try:
         assert len(services) == 2
         until(lambda: not any(alive(pid) for pid in services))

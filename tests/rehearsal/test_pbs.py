@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hpc_prefect.rehearsal.pbs.install import install, stop
+from hpc_rehearsal.pbs.install import install, stop
 
 from .rig import ME, Pbs, until
 
@@ -185,7 +185,7 @@ def test_a_mom_that_is_killed_loses_no_job_and_starts_none_twice(pbs):
     wait = f"echo x >> {pbs.mark('ran')}; until [ -e {pbs.mark('go')} ]; do sleep 0.05; done"
     job = pbs.submit(wait)
     until(lambda: pbs.mark("ran").exists())
-    pbs.kill_mom()
+    pbs.kill_daemon()
     other = pbs.submit("true")
     pbs.ended(other)
     pbs.mark("go").touch()
@@ -384,4 +384,4 @@ def test_stop_ends_everything_whatever_is_wrong(tmp_path):
     stop(pbs.state)
     states = re.findall(r" (\w) workq| (\w) regular-c", pbs.ok("qstat", "-x"))
     assert {one or other for one, other in states} == {"F"}
-    until(lambda: not pbs.has_mom())
+    until(lambda: not pbs.has_daemon())

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from hpc_prefect.rehearsal.pbs import record, words
+from hpc_rehearsal.pbs import formats as words
+from hpc_rehearsal.pbs import job_record as record
 
 from .rig import RECORDED, normal, recorded, until
 

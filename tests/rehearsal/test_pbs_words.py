@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_prefect.rehearsal import text
-from hpc_prefect.rehearsal.pbs import directives, resources, words
+from hpc_rehearsal.common import text
+from hpc_rehearsal.pbs import directives, resources
+from hpc_rehearsal.pbs import formats as words
 
 LETTERS = "-lNWvqkjaejoJ=:+,\"'\\ #PBS1b²\n\udcff"
 WORDS = st.lists(st.text(alphabet=LETTERS, max_size=12), max_size=6)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_prefect.rehearsal.pjm import words
-from hpc_prefect.rehearsal.pjm.install import install
+from hpc_rehearsal.pjm import formats as words
+from hpc_rehearsal.pjm.install import install
 
 from .rig import ME, Pjm, until
 
@@ -418,7 +418,7 @@ def test_many_submitted_at_once_all_run_once(pjm):
 def test_a_mom_that_is_killed_loses_no_job_and_starts_none_twice(pjm):
     job = pjm.submit("echo x >> ran; until [ -e go ]; do sleep 0.05; done")
     until(lambda: pjm.mark("ran").exists())
-    pjm.kill_mom()
+    pjm.kill_daemon()
     pjm.ended(pjm.submit("true"))
     pjm.mark("go").touch()
     assert pjm.end(job) == ("EXT", "0", "0", "0")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc_prefect.rehearsal.session import faults
-from hpc_prefect.rehearsal.site.commands import parsed
-from hpc_prefect.rehearsal.site.install import find_mpi
-from hpc_prefect.rehearsal.text import Refusal
 from hpc_prefect.sites import all_sites, find_site
+from hpc_rehearsal.common.text import Refusal
+from hpc_rehearsal.launchers.commands import parsed
+from hpc_rehearsal.launchers.install import find_mpi
+from hpc_rehearsal.session import faults
 
 from ..sites.profiles import profile
 from .rig import until

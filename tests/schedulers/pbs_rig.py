@@ -8,7 +8,7 @@ from hpc_prefect.blocks import PBSOptions
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers.base import Ticket
-from hpc_prefect.schedulers.pbs import PBSScheduler
+from hpc_prefect.schedulers.pbs.scheduler import PBSScheduler
 
 PBS = PBSScheduler()
 TICKET = Ticket(

@@ -8,7 +8,7 @@ from hpc_prefect.blocks import PJMOptions
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers.base import Ticket
-from hpc_prefect.schedulers.pjm import PJMScheduler
+from hpc_prefect.schedulers.pjm.scheduler import PJMScheduler
 
 from .test_pjstat import HEADER, row
 

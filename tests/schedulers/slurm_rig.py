@@ -13,7 +13,7 @@ from hpc_prefect.blocks import SlurmOptions
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.schedulers.base import Submission, Ticket
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
 T = TypeVar("T")
 SLURM = SlurmScheduler()

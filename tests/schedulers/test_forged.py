@@ -12,8 +12,8 @@ from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import NoAnswer
-from hpc_prefect.schedulers.pbs import PBSScheduler
-from hpc_prefect.schedulers.pjm import PJMScheduler
+from hpc_prefect.schedulers.pbs.scheduler import PBSScheduler
+from hpc_prefect.schedulers.pjm.scheduler import PJMScheduler
 
 from .pbs_rig import letters
 from .pjm_rig import HEADER, row

@@ -16,7 +16,7 @@ from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Ticket, Unclear
-from hpc_prefect.schedulers.local import LocalScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 from .recorded import search
 

@@ -10,7 +10,7 @@ from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Submission, Unclear
-from hpc_prefect.schedulers.pbs import PBSScheduler
+from hpc_prefect.schedulers.pbs.scheduler import PBSScheduler
 
 from .pbs_rig import (
     PBS,

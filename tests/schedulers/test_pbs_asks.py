@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.spec import Executable
 from hpc_prefect.schedulers import scheduler_for
-from hpc_prefect.schedulers.pbs import PBSScheduler
+from hpc_prefect.schedulers.pbs.scheduler import PBSScheduler
 
 from .pbs_rig import (
     ONCE,

@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import SCHEDULER_STATISTICS
 from hpc_prefect.job.state import JobState, Observation
-from hpc_prefect.schedulers.base import (
-    Accepted,
-    NoAnswer,
-    Refused,
-    Submission,
-    Told,
-    Unclear,
-)
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Submission, Told, Unclear
 from hpc_prefect.transports.local import LocalTransport
 
 from .pjm_rig import (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc_prefect.schedulers import scheduler_for
-from hpc_prefect.schedulers.pjm import PJMScheduler
+from hpc_prefect.schedulers.pjm.scheduler import PJMScheduler
 
 from .pjm_rig import (
     ONCE,

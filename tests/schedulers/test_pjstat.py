@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
-from hpc_prefect.schedulers import pjstat
+from hpc_prefect.schedulers.pjm import status as pjstat
 
 FOLDER = Path(__file__).parents[1] / "transcripts" / "pjm"
 #: As `--choose` has them; the widths are those of the real listings.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
-from hpc_prefect.schedulers import qstat
+from hpc_prefect.schedulers.pbs import qstat
 
 from .recorded import recorded
 

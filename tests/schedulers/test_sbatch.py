@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.schedulers import sbatch, scheduler_for
+from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import Accepted, Refused, Ticket, Unclear
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.schedulers.slurm import submit as sbatch
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
 from .slurm_rig import SLURM, TICKET, recorded, spec, submission
 

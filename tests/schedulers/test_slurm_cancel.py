@@ -6,7 +6,7 @@ import pytest
 
 from hpc_prefect.job.dialogue import Dialogue, Reply
 from hpc_prefect.schedulers.base import NoAnswer
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
 #: scancel with a name, of a job that has ended: Slurm 22.05.
 GONE = "scancel: error: Kill job error on job id 7: Invalid job id specified\n"

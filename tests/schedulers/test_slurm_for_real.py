@@ -10,7 +10,7 @@ import pytest
 
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.schedulers.base import Accepted, Ticket
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
 from ..engines import SlurmCluster
 from .slurm_rig import converse, spec

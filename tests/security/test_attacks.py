@@ -88,7 +88,7 @@ def test_a_users_folders_stay_where_they_are_when_the_first_user_leaves(machine)
 LIST = """
 import json, sys
 from hpc_prefect.jobs import list_jobs
-print(json.dumps([[job.user, job.standing.state, job.problem] for job in list_jobs(sys.argv[1])]))
+print(json.dumps([[job.user, job.status.state, job.problem] for job in list_jobs(sys.argv[1])]))
 """
 
 
@@ -209,7 +209,7 @@ def test_a_script_that_is_replaced_before_it_is_submitted_is_not_run(machine):
 
 ENGINE = """
 import json, subprocess, sys
-from hpc_prefect.laptop import engine
+from hpc_prefect.local_batch import engine
 argv = [sys.executable, "-I", "-S", engine.__file__, "submit", "--spool", "spool", "--name", "n",
     "--queue", "q", "--slots", "1", "--cpus", "1", "--out", "o", "--err", "e", "--cwd", "."]
 argv.append(sys.argv[1])

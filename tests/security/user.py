@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from hpc_prefect.errors import HpcPrefectError
-from hpc_prefect.executor.claim import this_process
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.transports.local import LocalTransport
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks import HPCProfileBlock
-from hpc_prefect.document import read_document
 from hpc_prefect.sites import all_sites
 
 SITES = {site.name: site for site in all_sites()}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from hpc_prefect.batch.preview import render_preview
 from hpc_prefect.blocks import Call, CommandBlock, ExecutionProfileBlock, resolve
 from hpc_prefect.job.identity import job_tag
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.preview import render_preview
 from hpc_prefect.schedulers import scheduler_for
 
 from .profiles import SITES, WITH_GPUS, profile

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks.profiles import SCHEDULER_NAMES
 from hpc_prefect.cli import main
-from hpc_prefect.document import read_document
 from hpc_prefect.errors import ConfigurationError
 
 from .profiles import FILLED, SITES, blanks, filled

@@ -24,8 +24,8 @@ from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.job.state import Observation
+from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.local import LocalTransport

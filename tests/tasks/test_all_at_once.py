@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_prefect import HPCProfileBlock
-from hpc_prefect.executor.ledger import JobFolder
+from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.transports.local import LocalTransport
 
 from .jobs import runs

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc_prefect.jobs import attach, cancel_jobs, list_jobs
-from hpc_prefect.jobs.describe import details
+from hpc_prefect.operations import attach, cancel_jobs, list_jobs
+from hpc_prefect.operations.format import details
 
 from .jobs import HERE, runs
 from .seen import process, until
@@ -28,7 +28,7 @@ async def test_a_flow_whose_job_is_cancelled_by_its_folder_ends_as_cancelled_on_
     assert f"job wait ({job.job_id}, attempt 1): cancelled: cancelled by " in output
     assert "by someone else" not in output
     (job,) = list_jobs(tmp_path)
-    assert (job.standing.state, job.standing.reason) == ("cancelled", "cancelled")
+    assert (job.status.state, job.status.reason) == ("cancelled", "cancelled")
 
 
 async def test_a_flow_that_was_killed_finds_the_result_of_the_command_that_attached(
@@ -39,7 +39,7 @@ async def test_a_flow_that_was_killed_finds_the_result_of_the_command_that_attac
         flow.kill()
         flow.wait()
     (job,) = list_jobs(tmp_path)
-    assert job.standing.state == "unknown"
+    assert job.status.state == "unknown"
     assert job.flow_run
     assert f"profile     {HERE}" in details(job)
     (tmp_path / "go").touch()

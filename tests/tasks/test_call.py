@@ -18,7 +18,7 @@ from prefect import flow
 from prefect.client.schemas.objects import Artifact, Log, TaskRun
 
 from hpc_prefect import JobFailed, JobResult, Reason
-from hpc_prefect.scopes import root_flow
+from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
 
 from . import jobs

@@ -18,11 +18,13 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from hpc_prefect import campaign, campaigns, resume, scope, scopes, traces
-from hpc_prefect.campaigns.experiments import experiments
-from hpc_prefect.campaigns.opening import is_over
+from hpc_prefect import campaign, resume, scope
 from hpc_prefect.errors import CannotResume, ConfigurationError, InvalidJob, JobFailed, LedgerError
-from hpc_prefect.jobs import list_jobs
+from hpc_prefect.flow_runs import campaigns, scopes
+from hpc_prefect.flow_runs import run_labels as traces
+from hpc_prefect.flow_runs.campaigns.experiments import experiments
+from hpc_prefect.flow_runs.campaigns.opening import is_over
+from hpc_prefect.operations import list_jobs
 
 from .jobs import job, runs
 from .seen import ended, flow_run, logs, until

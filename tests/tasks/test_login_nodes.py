@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.slow]
 #: Runs a flow of `jobs.py` on a host of another name.
 ELSEWHERE = (
     "import runpy, socket, sys; socket.gethostname = lambda: 'login2';"
-    " import hpc_prefect.laptop.process as process; process._boot_id.append('boot-of-login2');"
+    " import hpc_prefect.local_batch.process as process; process._boot_id.append('boot-of-login2');"
     " sys.path.insert(0, sys.argv[1].rpartition('/')[0]); sys.argv = sys.argv[1:];"
     " runpy.run_path(sys.argv[0], run_name='__main__')"
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_prefect.laptop import process
+from hpc_prefect.local_batch import process
 
 from .jobs import runs
 from .seen import until

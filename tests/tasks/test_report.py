@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_prefect import report
+from hpc_prefect.batch import report
+from hpc_prefect.batch.report import MOST_ROWS, page_key, rows, summary
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.report import MOST_ROWS, page_key, rows, summary
 
 
 def result(name: str = "job", reason: Reason = Reason.SUCCEEDED, **more: object) -> JobResult:

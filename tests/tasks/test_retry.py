@@ -10,7 +10,7 @@ import pytest
 from prefect import flow
 
 from hpc_prefect import InvalidJob, JobFailed, Reason, RetryPolicy
-from hpc_prefect.scopes import root_flow
+from hpc_prefect.flow_runs.scopes import root_flow
 
 from .jobs import job, runs
 from .seen import artifacts, ended, logs, process, task_runs, until

@@ -20,12 +20,7 @@ from hpc_prefect.blocks.checks import (
 )
 from hpc_prefect.blocks.options import read_executable
 from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-from hpc_prefect.blocks.qrmi import (
-    key_problems,
-    qrmi_environment,
-    qrmi_secrets,
-    resource_problems,
-)
+from hpc_prefect.blocks.qrmi import key_problems, qrmi_environment, qrmi_secrets, resource_problems
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.job.spec import (
     Executable,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from hpc_prefect.cli.verbs import Verbs, state_folder
 
 if TYPE_CHECKING:
-    from hpc_prefect.applied import Made
-    from hpc_prefect.apply import Change
-    from hpc_prefect.document import Document
+    from hpc_prefect.block_files.applied import Made
+    from hpc_prefect.block_files.apply import BlockChange
+    from hpc_prefect.block_files.document import Document
 
 
 def add(verbs: Verbs) -> None:
@@ -45,7 +45,7 @@ def add(verbs: Verbs) -> None:
 
 def _read(file: Path) -> tuple[Document, Made]:
     """The file, and what it made before."""
-    from hpc_prefect import applied, apply
+    from hpc_prefect.block_files import applied, apply
 
     document = apply.read_file(file, venv=sys.prefix, environ=os.environ)
     for warning in document.warnings:
@@ -54,7 +54,7 @@ def _read(file: Path) -> tuple[Document, Made]:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    from hpc_prefect import apply
+    from hpc_prefect.block_files import apply
 
     if arguments.dry_run:
         return _diff(arguments)
@@ -69,7 +69,7 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from hpc_prefect import apply
+    from hpc_prefect.block_files import apply
 
     document, made = _read(arguments.file)
     changes = asyncio.run(apply.compare_document(document, made=made))
@@ -85,7 +85,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     return 1 if conflicts else 0
 
 
-def _tell(change: Change) -> None:
+def _tell(change: BlockChange) -> None:
     print(f"{change.kind:<9}  {change.item.kind}  {change.item.name}", flush=True)
     for one in change.differences:
         print(f"    {'!' if one in change.conflicts else ' '} {one.describe()}", flush=True)
@@ -94,7 +94,7 @@ def _tell(change: Change) -> None:
 
 
 def _list(_: argparse.Namespace) -> int:
-    from hpc_prefect import apply
+    from hpc_prefect.block_files import apply
 
     for slug, name in asyncio.run(apply.list_blocks()):
         print(f"{slug}/{name}")

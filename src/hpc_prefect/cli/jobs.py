@@ -15,7 +15,7 @@ from hpc_prefect.cli.streams import reader_is_gone
 from hpc_prefect.cli.verbs import Verbs
 
 if TYPE_CHECKING:
-    from hpc_prefect.jobs import KnownJob
+    from hpc_prefect.operations import JobSnapshot
 
     Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
@@ -137,7 +137,7 @@ def _add_attach(actions: Actions) -> None:
 
 
 def _states(text: str) -> list[str]:
-    from hpc_prefect.jobs.standing import STATES
+    from hpc_prefect.operations.status import STATES
 
     given = [word.strip() for word in text.split(",")]
     unknown = [word for word in given if word not in STATES]
@@ -152,15 +152,15 @@ def _say(text: str) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import ask
-    from hpc_prefect.jobs.describe import table
+    from hpc_prefect.operations import ask
+    from hpc_prefect.operations.format import table
 
     folders = arguments.folders or [arguments.work_dir]
     jobs = _known(folders, campaign=arguments.campaign)
     if arguments.ask:
         jobs = ask(jobs)
     if wanted := {state for states in arguments.state for state in states}:
-        jobs = [job for job in jobs if job.standing.state in wanted]
+        jobs = [job for job in jobs if job.status.state in wanted]
     if arguments.json:
         print(json.dumps([job.as_dict() for job in jobs], indent=1))
     elif jobs:
@@ -170,11 +170,11 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _known(folders: Sequence[str | Path], campaign: str = "") -> list[KnownJob]:
+def _known(folders: Sequence[str | Path], campaign: str = "") -> list[JobSnapshot]:
     """The jobs of the folders and of those below them."""
     from hpc_prefect.errors import UnknownJob
-    from hpc_prefect.jobs import list_jobs
-    from hpc_prefect.jobs.find import MOST_ENTRIES, MOST_FOLDERS, work_dirs
+    from hpc_prefect.operations import list_jobs
+    from hpc_prefect.operations.find import MOST_ENTRIES, MOST_FOLDERS, work_dirs
 
     places: list[str] = []
     for folder in folders:
@@ -194,8 +194,8 @@ _ACTIONS = ("list", "show", "logs", "cancel", "attach")
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import ask
-    from hpc_prefect.jobs.describe import details, details_as_dict
+    from hpc_prefect.operations import ask
+    from hpc_prefect.operations.format import details, details_as_dict
 
     job = _find(arguments.job, arguments)
     if arguments.ask:
@@ -204,9 +204,9 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _find(reference: str, arguments: argparse.Namespace) -> KnownJob:
-    from hpc_prefect.jobs import find_job
-    from hpc_prefect.jobs.find import is_job_folder
+def _find(reference: str, arguments: argparse.Namespace) -> JobSnapshot:
+    from hpc_prefect.operations import find_job
+    from hpc_prefect.operations.find import is_job_folder
 
     if is_job_folder(os.path.abspath(os.path.expanduser(reference))):
         return find_job(reference)
@@ -214,8 +214,8 @@ def _find(reference: str, arguments: argparse.Namespace) -> KnownJob:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import follow, read_job
-    from hpc_prefect.jobs.logs import has_ended
+    from hpc_prefect.operations import follow, read_job
+    from hpc_prefect.operations.logs import has_ended
 
     job = _find(arguments.job, arguments)
     holder = job.holder
@@ -233,14 +233,14 @@ def _logs(arguments: argparse.Namespace) -> int:
         if reader_is_gone():
             return 0
     if arguments.follow:
-        now = read_job(job.folder.path).standing
+        now = read_job(job.folder.path).status
         _say(f"hpc-prefect: {now.state}{': ' + now.reason if now.reason else ''}")
     return 0
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import cancel_jobs, find_job
-    from hpc_prefect.jobs.find import candidate
+    from hpc_prefect.operations import cancel_jobs, find_job
+    from hpc_prefect.operations.find import candidate
 
     known = _known([arguments.work_dir])
     # All of them first: nothing is cancelled when one is not understood.
@@ -259,8 +259,8 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 
 def _attach(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.jobs import attach
-    from hpc_prefect.jobs.find import candidate
+    from hpc_prefect.operations import attach
+    from hpc_prefect.operations.find import candidate
 
     job = _find(arguments.job, arguments)
     try:
@@ -281,7 +281,7 @@ class _Printer:
     """Prints what a listener is told: states to standard error, output where it belongs."""
 
     def state(self, text: str, *, warning: bool = False) -> None:
-        from hpc_prefect.jobs.describe import moment, printable
+        from hpc_prefect.operations.format import moment, printable
 
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")
 

@@ -3,154 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
 from hpc_prefect.cli.verbs import Verbs
 
-if TYPE_CHECKING:
-    from hpc_prefect.rehearsal.session import Session
-    from hpc_prefect.sites import Rehearsed
-
-_USAGE = "hpc-prefect rehearse SITE [OPTION ...] -- COMMAND [ARGUMENT ...]"
-#: By the kind of scheduler: what holds its queues, and what limits the jobs that run in one.
-_QUEUES = {"pbs": ("queues", "max_run"), "pjm": ("rscgrps", "run")}
-#: No site, but what its flows ask for samples.
-QUANTUM = "ibm-quantum"
-_SHARED = ("state", "fault")
-_AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
+#: A package of its own in the same distribution, which nothing else of the product knows.
+_REHEARSAL = "hpc_rehearsal.cli"
 
 
 def add(verbs: Verbs) -> None:
+    # Its options are the rehearsal's own: here no word of it looks like one.
     rehearse = verbs.add_parser(
         "rehearse",
         help="run a command where stand-ins for a site's commands are on PATH",
-        usage=_USAGE,
-        description="Run COMMAND with stand-ins for the site's commands on PATH, which run jobs as"
-        " processes of this machine. Its exit status is COMMAND's.",
+        prefix_chars="\0",
+        add_help=False,
     )
-    rehearse.add_argument(
-        "site", metavar="SITE", help="a name of `hpc-prefect sites`, or ibm-quantum"
-    )
-    _add_options(rehearse)
-    # What follows SITE: options too, and after `--` the command.
-    rehearse.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rehearse.add_argument("words", nargs=argparse.REMAINDER)
     rehearse.set_defaults(run=_run)
 
 
-def _add_options(parser: argparse.ArgumentParser, **default: object) -> None:
-    def option(name: str, otherwise: object, text: str, **more: object) -> None:
-        wanted = default.get("default", otherwise)
-        parser.add_argument(name, default=wanted, help=text, **more)  # type: ignore[arg-type]
-
-    several: dict[str, object] = {"action": "append", "metavar": "NAME"}
-    option("--state", None, "keep the queue in this folder: jobs go on when COMMAND has ended, and"
-           " the next rehearsal there meets them", type=Path, metavar="DIR")  # fmt: skip
-    option("--stop", False, "with --state: end all jobs after COMMAND, or without one",
-           action="store_true")  # fmt: skip
-    option("--wait", 0.0, "a job waits at least so long before it starts",
-           type=float, metavar="SECONDS")  # fmt: skip
-    option("--at-once", _AT_ONCE, f"jobs that run at once in a queue (default: {_AT_ONCE})",
-           type=int, metavar="N")  # fmt: skip
-    option("--fault", None, "what goes wrong, such as `down`; may be given again", **several)
-    option("--queue", None, "a queue or resource group that the site has besides", **several)
-    option(
-        "--project", None, "the only projects or groups that pay; otherwise any is taken", **several
-    )
-    option("--module", None, "a module that the site has besides", **several)
-    option("--mpi", None, "the mpiexec of this machine that starts the ranks; empty: none",
-           metavar="FILE")  # fmt: skip
-    option("--set", None, "an option of the stand-in, such as nodes=2", action="append",
-           metavar="NAME=VALUE")  # fmt: skip
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.errors import ConfigurationError
-    from hpc_prefect.sites import find_site
-
-    if arguments.site == QUANTUM:
-        return _run_quantum(arguments)
-    command = _command(arguments)
-    if not command and not arguments.stop:
-        raise ConfigurationError(f"there is no command: {_USAGE}")
-    if arguments.stop and arguments.state is None:
-        raise ConfigurationError("--stop is for a queue that is kept: name it with --state DIR")
-    site = find_site(arguments.site)
-    try:
-        return _session(arguments, site.name, site.scheduler, site.rehearsed).run(command)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _run_quantum(arguments: argparse.Namespace) -> int:
-    """The quantum service has options of its own, which follow its name."""
-    from hpc_prefect.errors import ConfigurationError
-    from hpc_prefect.rehearsal.ibm_quantum import command
-
-    ours = argparse.ArgumentParser(add_help=False)
-    _add_options(ours)
-    plain = vars(ours.parse_args([]))
-    given = [name for name, value in plain.items() if getattr(arguments, name) != value]
-    if foreign := [f"--{name.replace('_', '-')}" for name in given if name not in _SHARED]:
-        raise ConfigurationError(f"{QUANTUM} has no option {' or '.join(foreign)}")
-    state = ["--state", str(arguments.state)] if arguments.state else []
-    faults = [word for fault in arguments.fault or () for word in ("--fault", fault)]
-    rest: list[str] = arguments.rest
-    if rest and not rest[0].startswith("-"):  # argparse drops a `--` that follows SITE at once
-        rest = ["--", *rest]
-    return command.main([*state, *faults, *rest])
-
-
-def _command(arguments: argparse.Namespace) -> list[str]:
-    """COMMAND; the options between SITE and it are put to those before SITE."""
-    rest: list[str] = arguments.rest
-    if rest and not rest[0].startswith("-"):
-        return rest
-    place = rest.index("--") if "--" in rest else len(rest)
-    options = argparse.ArgumentParser(prog="hpc-prefect rehearse", usage=_USAGE)
-    _add_options(options, default=argparse.SUPPRESS)
-    options.parse_args(rest[:place], arguments)
-    return rest[place + 1 :]
-
-
-def _session(
-    arguments: argparse.Namespace, name: str, kind: str, place: Rehearsed | None
-) -> Session:
-    """What the site's data and the user's wishes make together."""
-    from hpc_prefect.rehearsal.session import KINDS, Session, read_options
-    from hpc_prefect.rehearsal.site.install import find_mpi
-
-    if kind == "local":
-        raise ValueError(f"{name} needs no rehearsal: its queue is this machine's own")
-    if place is None or kind not in KINDS:
-        raise ValueError(
-            f"{name} cannot be rehearsed: there are stand-ins for {' and '.join(KINDS)} only"
-        )
-    options = {**place.scheduler, "wait": arguments.wait}
-    where, most = _QUEUES[kind]
-    queues: dict[str, dict[str, Any]] = {queue: {} for queue in arguments.queue or ()}
-    queues |= options[where]
-    options[where] = {
-        queue: {**limits, most: min(limits.get(most, arguments.at_once), arguments.at_once)}
-        for queue, limits in queues.items()
-    }
-    options["groups"] = arguments.project or "any"
-    return Session(
-        site=name,
-        kind=kind,
-        scheduler=options | read_options(arguments.set or []),
-        launchers=place.launchers,
-        modules=(*place.modules, *(arguments.module or ())),
-        login_only=place.modules_in_login_shells,
-        mpi=find_mpi() if arguments.mpi is None else _mpi(arguments.mpi),
-        faults=tuple(arguments.fault or ()),
-        state=arguments.state,
-        stops=arguments.stop or arguments.state is None,
-    )
-
-
-def _mpi(given: str) -> str:
-    if given and not os.access(given, os.X_OK):
-        raise ValueError(f"--mpi: {given} cannot be executed")
-    return os.path.abspath(given) if given else ""
+    status: int = import_module(_REHEARSAL).main(arguments.words)
+    return status

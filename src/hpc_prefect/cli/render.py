@@ -42,8 +42,8 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from hpc_prefect.batch.preview import preview
     from hpc_prefect.blocks import BlockNames, Call
-    from hpc_prefect.preview import preview
 
     call = Call(
         script_filename=arguments.name,

@@ -31,7 +31,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from hpc_prefect.resuming import carry_out, plan
+    from hpc_prefect.lifecycle.resume import carry_out, plan
 
     planned = plan(arguments.flow_run, entrypoint=arguments.entrypoint, dead=arguments.dead)
     print("\n".join(planned.lines()), file=sys.stderr)

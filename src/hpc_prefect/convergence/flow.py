@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
-from hpc_prefect.convergence.desk import Desk, Source, run_log
 from hpc_prefect.convergence.loop import (
     Body,
     Convergence,
@@ -23,6 +22,7 @@ from hpc_prefect.convergence.loop import (
     Step,
     run_loop,
 )
+from hpc_prefect.convergence.reporter import LoopReporter, Source, run_log
 from hpc_prefect.convergence.stop import Row, StopRule
 from hpc_prefect.convergence.telemetry import Plot
 from hpc_prefect.errors import ConfigurationError
@@ -30,7 +30,7 @@ from hpc_prefect.extras import missing
 from hpc_prefect.job.identity import digest
 
 if TYPE_CHECKING:
-    from hpc_prefect.campaigns import Place
+    from hpc_prefect.flow_runs.campaigns import CallIdentity
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -88,9 +88,9 @@ async def converge(
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
     # Late: the loop's core needs no Prefect.
-    from hpc_prefect.campaigns import absolute_work_dir
-    from hpc_prefect.cancellation import raise_if_cancelled
-    from hpc_prefect.scopes import scope
+    from hpc_prefect.flow_runs.campaigns import absolute_work_dir
+    from hpc_prefect.flow_runs.cancellation import raise_if_cancelled
+    from hpc_prefect.flow_runs.scopes import scope
 
     _check(name, stop, stop_variable_name, {"step": step, "measure": measure, "until": until})
     seed = _whole(seed)
@@ -101,7 +101,7 @@ async def converge(
     log = run_log()
     source = Source(stop, stop_variable_name)
     book = Checkpoints(place.folder, log)
-    desk = Desk(
+    reporter = LoopReporter(
         name=name, book=book, source=source, log=log, png=folder / f"{name}.png",
         plot=plot or Plot(), on_iteration=on_iteration, has_predicate=until is not None,
     )  # fmt: skip
@@ -110,18 +110,18 @@ async def converge(
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(f"{name}-{place.key}"):
         result = await run_loop(
-            book, body, start, watcher=desk, enter=scope, before=raise_if_cancelled
+            book, body, start, watcher=reporter, enter=scope, before=raise_if_cancelled
         )
     if raise_if_not_converged:
         result.raise_if_not_converged()
-    return replace(result, plot=desk.drawn)
+    return replace(result, plot=reporter.drawn)
 
 
 async def _located(
     folder: Path, name: str, seed: int | None, key: str | None, initial_state: object
-) -> Place:
+) -> CallIdentity:
     """The loop's place in the campaign."""
-    from hpc_prefect.campaigns import locate
+    from hpc_prefect.flow_runs.campaigns import locate
 
     identity, told = _loop_digest(name, seed, key, initial_state)
     place = await locate(work_dir=folder, name=name, digest=identity)

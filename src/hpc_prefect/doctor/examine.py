@@ -22,9 +22,9 @@ from hpc_prefect.doctor.table import failed
 from hpc_prefect.doctor.trial import JOB, SET_UP, Trial, Tried, carry_out
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.request import Listener, Silence
-from hpc_prefect.job.finding import Finding, Outcome, unknown, wrong
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import Scheduler
+from hpc_prefect.schedulers.finding import Finding, Outcome, unknown, wrong
 from hpc_prefect.schedulers.probes import probe
 
 _SUBMIT = "--submit tells"

@@ -10,8 +10,8 @@ from hpc_prefect.doctor.profile import EXECUTABLE
 from hpc_prefect.doctor.report import executable_finding
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
-from hpc_prefect.job.finding import Finding, ok, unknown, wrong
 from hpc_prefect.job.spec import Executable, Site
+from hpc_prefect.schedulers.finding import Finding, ok, unknown, wrong
 from hpc_prefect.transports.base import Transport
 
 WORK_DIR = "work_dir"

@@ -9,8 +9,8 @@ from typing import Literal
 from hpc_prefect.blocks import Call, CommandBlock, ExecutionProfileBlock, HPCProfileBlock, resolve
 from hpc_prefect.blocks.options import read_executable
 from hpc_prefect.errors import InvalidJob
-from hpc_prefect.job.finding import Finding, ok, unknown, wrong
 from hpc_prefect.job.spec import Executable, JobSpec
+from hpc_prefect.schedulers.finding import Finding, ok, unknown, wrong
 
 PROFILE = "profile"
 EXECUTABLE = "executable"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpc_prefect.doctor.profile import EXECUTABLE, LAUNCHER
-from hpc_prefect.job.finding import Finding, ok, unknown, wrong
+from hpc_prefect.schedulers.finding import Finding, ok, unknown, wrong
 
 #: Arguments: the file to write, its content, the launcher's first word and whole line, and what to
 #: look for. What the launcher says is on one line of the report.

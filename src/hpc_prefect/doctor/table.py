@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hpc_prefect.job.finding import Finding, Outcome
+from hpc_prefect.schedulers.finding import Finding, Outcome
 
 _STYLES = {Outcome.OK: "green", Outcome.WRONG: "bold red", Outcome.UNKNOWN: "yellow"}
 

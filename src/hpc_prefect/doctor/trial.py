@@ -21,20 +21,20 @@ from hpc_prefect.doctor.report import (
     read_report,
 )
 from hpc_prefect.errors import HpcPrefectError
-from hpc_prefect.executor.claim import this_process
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
-from hpc_prefect.executor.ledger import JobFolder
 from hpc_prefect.executor.request import JobRequest, Listener, Silence
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import ADVICE, Reason
-from hpc_prefect.job.finding import Finding, ok, unknown, wrong
 from hpc_prefect.job.identity import digest, job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import quote
 from hpc_prefect.job.spec import JobSpec, launch_line
 from hpc_prefect.job.state import JobState
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.finding import Finding, ok, unknown, wrong
 from hpc_prefect.transports.base import Transport
 
 JOB = "job"

@@ -14,10 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.executor import claim as claims
-from hpc_prefect.executor.claim import Claim
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.ledger import CLOSED, JobFolder
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
@@ -28,6 +25,9 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import render
 from hpc_prefect.job.spec import JobSpec, Resources
+from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.claim import Claim
+from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
 
@@ -48,8 +48,8 @@ class Attempt:
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
-        heard: bytes of the wishes to cancel that were there before; `cancel` knows of them.
-        on_wish: told who asks for the job's end from outside of this process.
+        cancel_offset: bytes of requests to cancel that were there before; `cancel` tells of them.
+        on_cancel_request: told who asks for the job's end from outside of this process.
     """
 
     request: JobRequest
@@ -65,8 +65,8 @@ class Attempt:
     cancel: str = ""
     taken_from: str = ""
     raised: str = ""
-    heard: int = 0
-    on_wish: Callable[[str], object] = lambda by: None
+    cancel_offset: int = 0
+    on_cancel_request: Callable[[str], object] = lambda by: None
 
     @cached_property
     def tag(self) -> str:
@@ -117,19 +117,19 @@ class Attempt:
         self.job_id, self.submitted_at = job_id, at
         self.folder.note("submitted", durable=True, at=at, id=job_id)
 
-    def keep(self) -> None:
-        """Renew the claim; `JobHeld` when somebody has taken over. Pass on a wish to cancel."""
+    def heartbeat(self) -> None:
+        """Renew the claim; `JobHeld` when somebody has taken over. Pass on a request to cancel."""
         self.claim.check()
         self.claim.touch()
-        if by := self.wish():
-            self.on_wish(by)
+        if by := self.cancel_request():
+            self.on_cancel_request(by)
 
-    def wish(self) -> str:
+    def cancel_request(self) -> str:
         """Who asked for the job's end, from outside of this process, since we claimed it."""
-        return self.folder.wish(self.heard)
+        return self.folder.cancel_request(self.cancel_offset)
 
     def note_cancel(self, by: str) -> None:
-        """Journal the wish to cancel, so that whoever takes up the job knows of it."""
+        """Journal the request to cancel, so that whoever takes up the job knows of it."""
         self.claim.check()
         self.folder.note("cancel", durable=True, by=by)
 
@@ -178,7 +178,7 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
-        heard = folder.wishes()
+        cancel_offset = folder.cancel_requests_size()
         ledger = folder.ledger()
         if _is_over(folder, ledger):
             continue  # its claimant settled it between our look and our claim
@@ -188,7 +188,7 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             number=number,
             folder=folder,
             claim=claim,
-            heard=heard,
+            cancel_offset=cancel_offset,
         )
         if ledger.intended:
             _attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")

@@ -14,13 +14,13 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from hpc_prefect.errors import TransportError
-from hpc_prefect.executor.claim import TOUCH_EVERY
-from hpc_prefect.executor.neighbours import Neighbours
-from hpc_prefect.executor.places import Places
-from hpc_prefect.executor.search import Search, Sought
-from hpc_prefect.executor.turns import Turn, Turns
+from hpc_prefect.executor.coordination.host_coordination import HostPeers
+from hpc_prefect.executor.coordination.queue_slots import QueueSlots
+from hpc_prefect.executor.coordination.search import Search, Sought
+from hpc_prefect.executor.coordination.shared_poll import SharedPoll, Turn
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
 
@@ -42,7 +42,7 @@ _GOES_ON = (JobState.QUEUED, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED
 _SOON = 1.0
 
 
-class Watched(Protocol):
+class Polled(Protocol):
     """What the loop needs of a job."""
 
     job_id: str
@@ -57,7 +57,7 @@ class Watched(Protocol):
     def answered(self, now: float, seen: Observation | None) -> None:
         """Take a useful answer; None when it does not list the job."""
 
-    def keep(self) -> None:
+    def heartbeat(self) -> None:
         """Renew the claim."""
 
     def broken(self, error: BaseException) -> None:
@@ -79,22 +79,22 @@ class Connection:
         pool: ThreadPoolExecutor,
         asking: ThreadPoolExecutor | None = None,
         *,
-        neighbours: Neighbours | None = None,
+        peers: HostPeers | None = None,
     ) -> None:
         """Take threads for submissions, which may take minutes, and apart from them for questions.
 
-        `neighbours`: the processes that the pace and the places are shared with; None: with none.
+        `peers`: the processes that the pace and the slots are shared with; None: with none.
         """
         self.scheduler = scheduler
         self.transport = transport
         self.options = options
         self.pool = pool
         self._asking = asking or pool
-        self._neighbours = neighbours or Neighbours()
-        self._turns = Turns(self._neighbours)
-        self._places: dict[str, Places] = {}
+        self._peers = peers or HostPeers()
+        self._turns = SharedPoll(self._peers)
+        self._slots: dict[str, QueueSlots] = {}
         self._search = Search(scheduler, self._find)
-        self._jobs: dict[Watched, None] = {}
+        self._jobs: dict[Polled, None] = {}
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._asked_at = float("-inf")  # when the last answer came, whoever asked
@@ -104,14 +104,14 @@ class Connection:
         self._answers_alike = 0
         self._failures = 0
         self._disorder = random.uniform(0, _DISORDER)
-        self._wanting: dict[Watched, float] = {}  # since when they want an answer
+        self._wanting: dict[Polled, float] = {}  # since when they want an answer
         self._hurried_pause = scheduler.hurry
 
-    def places(self, queue: str) -> Places:
-        """The places that jobs take in a queue."""
-        if queue not in self._places:
-            self._places[queue] = Places(queue, self._neighbours, self)
-        return self._places[queue]
+    def slots(self, queue: str) -> QueueSlots:
+        """The slots that jobs take in a queue."""
+        if queue not in self._slots:
+            self._slots[queue] = QueueSlots(queue, self._peers, self)
+        return self._slots[queue]
 
     def converse(self, dialogue: Dialogue[T]) -> T:
         """Run a dialogue's commands and return its result. Blocks: call it in a thread."""
@@ -134,7 +134,7 @@ class Connection:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    def watch(self, job: Watched) -> None:
+    def watch(self, job: Polled) -> None:
         """Begin to look after a job."""
         self._jobs[job] = None
         self._wake.set()
@@ -143,12 +143,12 @@ class Connection:
             self._asked_at = loop.time()  # a new job tells of its start and end by itself
             self._loop_task = loop.create_task(self._watch_all())
 
-    def release(self, job: Watched) -> None:
+    def release(self, job: Polled) -> None:
         """Stop looking after a job."""
         self._jobs.pop(job, None)
         self._wanting.pop(job, None)
 
-    def hurry(self, job: Watched) -> None:
+    def hurry(self, job: Polled) -> None:
         """Something happened to a job: if it wants an answer, ask soon, however often we did."""
         self._wanting.pop(job, None)  # from now on it wants a newer answer than any until now
         self._wake.set()
@@ -191,7 +191,7 @@ class Connection:
             if now - kept_at >= TOUCH_EVERY:
                 kept_at = now
                 for job in list(self._jobs):
-                    self._guarded(job, job.keep)
+                    self._guarded(job, job.heartbeat)
             await self._rest()
         if self._turns.known_to_others:
             # Not awaited: a job that comes meanwhile must find this loop at its end.
@@ -210,7 +210,7 @@ class Connection:
             await asyncio.wait_for(self._wake.wait(), pause)
         self._wake.clear()
 
-    def _guarded(self, job: Watched, action: Callable[[], None]) -> None:
+    def _guarded(self, job: Polled, action: Callable[[], None]) -> None:
         try:
             action()
         except TransportError as error:
@@ -257,7 +257,7 @@ class Connection:
             late = random.uniform(0, _DISORDER) * self.scheduler.hurry
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
 
-    def _believed(self, jobs: Sequence[Watched], answer: Answer) -> list[Watched]:
+    def _believed(self, jobs: Sequence[Polled], answer: Answer) -> list[Polled]:
         """Those of which a neighbour was told nothing that could end them.
 
         Of the others it is a hint, for us to ask: their end is only believed of the scheduler.
@@ -269,7 +269,7 @@ class Connection:
         return believed
 
     def _take_turn(self, ids: Sequence[str], pause: float) -> Turn:
-        """Ask about our jobs and our neighbours', in chunks, if it is our turn. Blocks."""
+        """Ask about our jobs and our peers', in chunks, if it is our turn. Blocks."""
         turn = self._turns.take(ids, pause)
         if not turn.mine:
             return turn
@@ -280,7 +280,7 @@ class Connection:
         self._turns.end(turn, answer)
         return replace(turn, answer=answer, about=frozenset(ids))
 
-    def _use(self, jobs: Sequence[Watched], answer: Answer, now: float) -> None:
+    def _use(self, jobs: Sequence[Polled], answer: Answer, now: float) -> None:
         """Tell each job what a question, whoever asked it, says of it; choose the next pause."""
         told = [answer.get(job.job_id) for job in jobs]
         self._count_failures([each for each in told if isinstance(each, NoAnswer)])
@@ -317,7 +317,7 @@ class Connection:
             logger.exception("%s: an answer could not be read", self.scheduler.name)
             return NoAnswer(repr(error))
 
-    def _deliver(self, jobs: Sequence[Watched], answer: Answer, now: float) -> bool:
+    def _deliver(self, jobs: Sequence[Polled], answer: Answer, now: float) -> bool:
         before = len(self._jobs)
         for job in jobs:
             seen = answer.get(job.job_id)
@@ -326,7 +326,7 @@ class Connection:
         return len(self._jobs) != before
 
 
-def _goes_on(job: Watched, said: Observation | NoAnswer | None) -> bool:
+def _goes_on(job: Polled, said: Observation | NoAnswer | None) -> bool:
     if isinstance(said, NoAnswer):
         return True
     return said is not None and said.state in _GOES_ON and said.tag in ("", job.tag)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hpc_prefect.executor.claim import Claimant
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.ledger.claim import Claimant
 
 
 class Listener(Protocol):

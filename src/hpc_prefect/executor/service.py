@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpc_prefect.errors import TransportError
-from hpc_prefect.executor.claim import TOUCH_EVERY, Claim
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.job import JobRun
-from hpc_prefect.executor.neighbours import neighbours_at
+from hpc_prefect.executor.coordination.host_coordination import peers_at
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.ledger.claim import TOUCH_EVERY, Claim
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
@@ -130,7 +130,7 @@ class Executor:
                 site.options,
                 self._pool,
                 self._asking,
-                neighbours=neighbours_at(scheduler, site.options),
+                peers=peers_at(scheduler, site.options),
             )
         return self._connections[key]
 

@@ -1,4 +1,4 @@
-"""Submitting once, whatever it takes to know that: place, intent, submission, search by tag."""
+"""Submitting once, whatever it takes to know that: slot, intent, submission, search by tag."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.attempt import Attempt
-from hpc_prefect.executor.claim import TOUCH_EVERY
-from hpc_prefect.executor.places import Place
-from hpc_prefect.executor.search import Sought
+from hpc_prefect.executor.coordination.queue_slots import QueueSlot
+from hpc_prefect.executor.coordination.search import Sought
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 
 #: While the queue is full, each pause is so much longer than the last one, up to so many times
@@ -25,30 +25,32 @@ _SLOWEST = 6.0
 _LOOK_EVERY = 5.0
 
 
-def place_of(attempt: Attempt) -> Place:
-    """The place that the attempt's job takes in its queue."""
+def slot_of(attempt: Attempt) -> QueueSlot:
+    """The slot that the attempt's job takes in its queue."""
     request = attempt.request
-    return Place(attempt.tag, attempt.folder.path, request.max_jobs_in_queue, request.poll_interval)
+    return QueueSlot(
+        attempt.tag, attempt.folder.path, request.max_jobs_in_queue, request.poll_interval
+    )
 
 
-async def take_place(attempt: Attempt, cancelled: asyncio.Event) -> bool:
+async def take_slot(attempt: Attempt, cancelled: asyncio.Event) -> bool:
     """Wait until the attempt's job may be in the queue; False when it was cancelled before."""
     request = attempt.request
     queue, most = request.spec.site.queue, request.max_jobs_in_queue
-    places, place = attempt.connection.places(queue), place_of(attempt)
+    slots, slot = attempt.connection.slots(queue), slot_of(attempt)
     if attempt.intended:  # it is there, or may be
-        await places.occupy(place)
+        await slots.occupy(slot)
         return True
     waiting = f"waiting: {most} jobs of yours are in the queue {queue!r}"
-    taking = asyncio.ensure_future(places.take(place, partial(request.listener.state, waiting)))
+    taking = asyncio.ensure_future(slots.take(slot, partial(request.listener.state, waiting)))
     await asyncio.sleep(0)  # mostly it is there at once
     try:
         while not taking.done() and not cancelled.is_set():
             await _pause(attempt, cancelled, TOUCH_EVERY, taking)
         return taking.done()
-    except BaseException:  # such as JobHeld: whoever waits next gets the place
+    except BaseException:  # such as JobHeld: whoever waits next gets the slot
         if taking.done():
-            places.give_back(place)
+            slots.give_back(slot)
         raise
     finally:
         taking.cancel()
@@ -72,7 +74,7 @@ async def submit(
     while unclear < 3:
         if attempt.intended and await _found_by_tag(attempt):
             return None
-        if by := cancelled_by() or await connection.in_thread(attempt.wish):
+        if by := cancelled_by() or await connection.in_thread(attempt.cancel_request):
             reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
             summary = f"it was cancelled before it was submitted{full.words}"
             return Verdict(reason=reason, summary=summary)
@@ -142,7 +144,7 @@ async def _pause(
     finally:
         asked.cancel()
     with contextlib.suppress(TransportError):
-        await attempt.connection.in_thread(attempt.keep)
+        await attempt.connection.in_thread(attempt.heartbeat)
 
 
 async def _found_by_tag(attempt: Attempt) -> bool:
@@ -184,7 +186,7 @@ async def _find(attempt: Attempt) -> Sought:
                 return {guard: Observation(id=guard, state=JobState.UNKNOWN)}
             await asyncio.wait([answer], timeout=_LOOK_EVERY)
             with contextlib.suppress(TransportError):
-                await connection.in_thread(attempt.keep)
+                await connection.in_thread(attempt.heartbeat)
             if answer.done():
                 return answer.result()
     finally:

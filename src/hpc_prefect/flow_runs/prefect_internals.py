@@ -88,14 +88,14 @@ def abandoned_events(
     return events
 
 
-class Server(NamedTuple):
+class ServerAddress(NamedTuple):
     """The Prefect server of a call; equal for calls that talk to the same one as the same user."""
 
     url: str | None
     credentials: tuple[str, str]
 
 
-def settings_here() -> tuple[Server, Profile, Settings]:
+def settings_here() -> tuple[ServerAddress, Profile, Settings]:
     """The server and all settings of the moment, which may be those of a `temporary_settings`."""
     settings = get_current_settings()
     context = SettingsContext.get()
@@ -104,7 +104,7 @@ def settings_here() -> tuple[Server, Profile, Settings]:
     secrets = [
         "" if secret is None else secret.get_secret_value() for secret in (api.auth_string, api.key)
     ]
-    return Server(api.url, (secrets[0], secrets[1])), context.profile, settings
+    return ServerAddress(api.url, (secrets[0], secrets[1])), context.profile, settings
 
 
 async def own_client(profile: Profile, settings: Settings) -> PrefectClient:

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-logger = logging.getLogger("hpc_prefect.campaigns")
+logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 
 
 def state_of(flow_run_id: str) -> State[Any] | None:

@@ -36,7 +36,7 @@ from hpc_prefect.flow_runs import prefect_internals as internals
 
 T = TypeVar("T")
 
-logger = logging.getLogger("hpc_prefect.cancellation")
+logger = logging.getLogger("hpc_prefect.flow_runs.cancellation")
 
 #: Seconds between two questions to Prefect whether runs are being cancelled: one question for all.
 ASK_EVERY = 5.0
@@ -61,7 +61,7 @@ CANCELLED = {"Cancelling", "Cancelled"}
 MESSAGE = "The flow run was cancelled in Prefect, and its jobs with it."
 
 
-class Call(Protocol):
+class WaitingCall(Protocol):
     """A call that waits for its work."""
 
     @property
@@ -95,7 +95,7 @@ class Run:
         self.name = flow_run.name
         self.flow: Flow[Any, Any] | None = context.flow
         self.server, self.profile, self.settings = internals.settings_here()
-        self.calls: set[Call] = set()
+        self.calls: set[WaitingCall] = set()
         self.cancelled = False
         self.heard = asyncio.Event()
         self.retried = False
@@ -151,7 +151,7 @@ class Watch:
         self._lock = threading.Lock()
         self._watching = False
         self._wake = asyncio.Event()
-        self._inquiries: dict[internals.Server, _Inquiry] = {}
+        self._inquiries: dict[internals.ServerAddress, _Inquiry] = {}
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -189,7 +189,7 @@ class Watch:
         with self._lock:
             self._runs.pop(flow_run_id, None)
 
-    def join(self, runs: Iterable[Run], call: Call) -> None:
+    def join(self, runs: Iterable[Run], call: WaitingCall) -> None:
         """A call waits for its work, in these runs."""
         with self._lock:
             for run in runs:
@@ -198,7 +198,7 @@ class Watch:
                 if run.cancelled:  # it was found out after this call was let pass
                     self.begin(self.end(run))
 
-    def leave(self, runs: Iterable[Run], call: Call) -> None:
+    def leave(self, runs: Iterable[Run], call: WaitingCall) -> None:
         with self._lock:
             for run in runs:
                 run.calls.discard(call)
@@ -234,7 +234,7 @@ class Watch:
         for server in {run.server for run in asked}:
             self._inquiry(server).ask_when_due([run for run in asked if run.server == server])
 
-    def _inquiry(self, server: internals.Server) -> _Inquiry:
+    def _inquiry(self, server: internals.ServerAddress) -> _Inquiry:
         return self._inquiries.setdefault(server, _Inquiry(self.found))
 
     def found(self, run: Run) -> None:

@@ -6,7 +6,7 @@
         phase            how far program.sh came, for script.sh alone
         journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
                          job (names of secrets, never their values) and where it comes from
-        cancel           wishes for the job's end from outside of its claimant's process, a JSON
+        cancel           requests for the job's end from outside of its claimant's process, a JSON
                          line each: only the claimant writes the journal, and NFS would lose lines
                          that two hosts append at once
         claim-<g>        who the claimant is; the highest g counts
@@ -266,10 +266,10 @@ def _each(value: object, read: Callable[[object], T]) -> dict[str, T]:
     return {name: read(each) for name, each in value.items()} if isinstance(value, dict) else {}
 
 
-def read_wish(data: bytes | None) -> str:
-    """Who asked for the job's end, in the bytes of a file of wishes; empty when nobody did."""
-    wishes = [entry for entry in read_entries(data) if entry.get("event") == "cancel"]
-    return str(wishes[0].get("by", "user")) if wishes else ""
+def read_cancel_request(data: bytes | None) -> str:
+    """Who asked for the job's end, in the bytes of a file of requests; empty when nobody did."""
+    requests = [entry for entry in read_entries(data) if entry.get("event") == "cancel"]
+    return str(requests[0].get("by", "user")) if requests else ""
 
 
 def _number(value: object) -> float:

@@ -4,12 +4,12 @@
     credentials.py    IBMQuantumCredentials: who pays
     options.py        SamplerOptions, EstimatorOptions: how, from a Prefect Variable
     resolve.py        from the names in a call to a backend and options
-    canonical.py      circuits as plain values, for the digest
+    circuit_digest.py circuits as plain values, for the digest
     transpilation.py  circuits in a device's own gates, by a cached task
-    backends/         the family of backends
+    backend.py        what a backend is; backends.py builds one; simulators/
     sampling.py       one sampling or estimation: checked, run at most once
-    record.py         its record on disk
-    ibm/              a job of IBM Quantum: posted once, waited for, fetched
+    result_file.py    its record on disk
+    services/ibm/     a job of IBM Quantum: posted once, waited for, fetched
     task.py           sample, estimate, submit_…, fetch: the Prefect edge
 
 Blocks, options and calls can be imported without Qiskit, which is loaded when it is first needed.

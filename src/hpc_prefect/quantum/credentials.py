@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, HttpUrl, SecretStr
 from hpc_prefect.blocks.checks import StoredModel
 
 if TYPE_CHECKING:
-    from hpc_prefect.quantum.ibm.client import Account
+    from hpc_prefect.quantum.services.ibm.client import Account
 
 
 class IBMQuantumCredentials(StoredModel, Block):
@@ -47,7 +47,7 @@ class IBMQuantumCredentials(StoredModel, Block):
 
     def account(self) -> Account:
         """The account as the client takes it."""
-        from hpc_prefect.quantum.ibm.client import Account
+        from hpc_prefect.quantum.services.ibm.client import Account
 
         return Account(
             token=self.token.get_secret_value(),

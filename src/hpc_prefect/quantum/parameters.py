@@ -6,7 +6,7 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BitArray
 from qiskit.quantum_info import SparsePauliOp
 
-from hpc_prefect.quantum.canonical import structure_digest
+from hpc_prefect.quantum.circuit_digest import structure_digest
 
 
 def as_data(value: object) -> object:

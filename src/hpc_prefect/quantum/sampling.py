@@ -21,11 +21,11 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.job.identity import digest
-from hpc_prefect.quantum.backends import Backend, Sampled
-from hpc_prefect.quantum.canonical import pub_digest
+from hpc_prefect.quantum.backend import Backend, Sampled
 from hpc_prefect.quantum.checks import circuit_problems, pub_problems
+from hpc_prefect.quantum.circuit_digest import pub_digest
 from hpc_prefect.quantum.options import OF_A_PUB, PrimitiveOptions
-from hpc_prefect.quantum.record import read_finished, write_asked, write_finished
+from hpc_prefect.quantum.result_file import read_finished, write_asked, write_finished
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 

@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
 
-from hpc_prefect.campaigns import (
-    Place,
+from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
+from hpc_prefect.extras import missing
+from hpc_prefect.flow_runs.campaigns import (
+    CallIdentity,
     absolute_work_dir,
     identity_problems,
     locate,
 )
-from hpc_prefect.campaigns.end import note_unfinished
-from hpc_prefect.cancellation import raise_if_cancelled
-from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
-from hpc_prefect.executor.claim import this_process
-from hpc_prefect.extras import missing
+from hpc_prefect.flow_runs.campaigns.end import note_unfinished
+from hpc_prefect.flow_runs.cancellation import raise_if_cancelled
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
-from hpc_prefect.quantum.cancelling import attended
-from hpc_prefect.quantum.ibm.client import client_of
-from hpc_prefect.quantum.ibm.look import place_of
+from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.quantum.cancellation import attended
 from hpc_prefect.quantum.resolve import Resolved, resolve
-from hpc_prefect.scopes import root_flow
-from hpc_prefect.sync import run_sync
-from hpc_prefect.workers import flow_process
+from hpc_prefect.quantum.services.ibm.client import client_of
+from hpc_prefect.quantum.services.ibm.look import place_of
 
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
 
-    from hpc_prefect.quantum.ibm.post import Purchase
     from hpc_prefect.quantum.sampling import Request
+    from hpc_prefect.quantum.services.ibm.post import Purchase
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
         on_cancel: as for `sample`.
     """
     _need_qiskit("fetching a result")
-    from hpc_prefect.quantum.record import read_finished
+    from hpc_prefect.quantum.result_file import read_finished
 
     await raise_if_cancelled()
     finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
@@ -207,7 +207,7 @@ class _Found(NamedTuple):
     """A valid request in its place of the experiment."""
 
     request: Request
-    place: Place
+    place: CallIdentity
 
 
 async def _found(
@@ -304,7 +304,7 @@ async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
     earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
     if earlier is not None:
         return earlier
-    from hpc_prefect.quantum.ibm.run import carry_out
+    from hpc_prefect.quantum.services.ibm.run import carry_out
 
     return await carry_out(_purchase(call, found, log))
 
@@ -316,7 +316,7 @@ async def _job_id(call: _Call, found: _Found, log: Any) -> str:
     if request.backend.simulates:
         await asyncio.to_thread(sample_once, request, place.folder, log=log)
         return ""
-    from hpc_prefect.quantum.ibm.run import submit
+    from hpc_prefect.quantum.services.ibm.run import submit
 
     purchase = _purchase(call, found, log)
     last = await asyncio.to_thread(purchase.journal.last)
@@ -327,8 +327,8 @@ async def _job_id(call: _Call, found: _Found, log: Any) -> str:
 
 
 def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
-    from hpc_prefect.quantum.ibm.post import Purchase
-    from hpc_prefect.quantum.ibm.run import transpile
+    from hpc_prefect.quantum.services.ibm.post import Purchase
+    from hpc_prefect.quantum.services.ibm.run import transpile
 
     request, place = found
     return Purchase(
@@ -347,8 +347,8 @@ def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
 
 
 async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any) -> PrimitiveResult:
-    from hpc_prefect.quantum.ibm.post import Errand
-    from hpc_prefect.quantum.ibm.run import collect
+    from hpc_prefect.quantum.services.ibm.post import Errand
+    from hpc_prefect.quantum.services.ibm.run import collect
 
     flow = root_flow()
     run = None if flow is None else flow.flow_run

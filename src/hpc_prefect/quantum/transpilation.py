@@ -73,7 +73,7 @@ def transpilation(
     """What is to be transpiled, with its key. Blocks."""
     import qiskit
 
-    from hpc_prefect.quantum.canonical import structure_digest
+    from hpc_prefect.quantum.circuit_digest import structure_digest
 
     device_is = [device.name, calibrated_at, sorted(device.target.operation_names)]
     what = ["transpile", structure_digest(circuit), device_is, dict(settings), qiskit.__version__]

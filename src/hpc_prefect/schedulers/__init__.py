@@ -1,12 +1,12 @@
-"""Schedulers: pure text in, text out. Adding one is one file here and one line below."""
+"""Schedulers: pure text in, text out. Adding one is one folder here and one line below."""
 
 from __future__ import annotations
 
 from hpc_prefect.schedulers.base import Scheduler
-from hpc_prefect.schedulers.local import LocalScheduler
-from hpc_prefect.schedulers.pbs import PBSScheduler
-from hpc_prefect.schedulers.pjm import PJMScheduler
-from hpc_prefect.schedulers.slurm import SlurmScheduler
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
+from hpc_prefect.schedulers.pbs.scheduler import PBSScheduler
+from hpc_prefect.schedulers.pjm.scheduler import PJMScheduler
+from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
 _SCHEDULERS: dict[str, type[Scheduler]] = {
     "local": LocalScheduler,

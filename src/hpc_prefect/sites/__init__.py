@@ -1,42 +1,21 @@
 """Places as data: one TOML file a place, in the format of `hpc-prefect blocks apply`.
 
 A file is where a user begins: it has what is the same for all users of the place, and blanks such
-as `"<project>"` for the rest, which `hpc_prefect.document` refuses until they are filled in. Above
-each field stands where its value is from, and whether it was seen or read.
+as `"<project>"` for the rest, which `hpc_prefect.block_files` refuses until they are filled in.
+Above each field stands where its value is from, and whether it was seen or read.
 
-Adding a place is one file here; no code knows its name. What stands in for it on a laptop, if
-anything does, is told by a file of the same name in `rehearsed/`.
+Adding a place is one file here; no code knows its name.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 from hpc_prefect.errors import ConfigurationError
 
 _ENDING = ".toml"
-_REHEARSED = "rehearsed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rehearsed:
-    """What stands in for a place on a laptop.
-
-    Attributes:
-        scheduler: what the stand-in of its scheduler is told: queues, limits, commands.
-        launchers: its MPI launchers by their names: `ranks`, the options that say how many;
-            `options`, how many words belong to each other option; `sets`, those of them that set
-            variables; `rank_output`, the folder for each rank's own output.
-        modules: names without a version; `*` for any.
-    """
-
-    scheduler: dict[str, Any]
-    launchers: dict[str, Any] = field(default_factory=dict)
-    modules: tuple[str, ...] = ()
-    modules_in_login_shells: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +40,6 @@ class SiteFile:
     def description(self) -> str:
         """The file's first line, which is a comment."""
         return self.text.partition("\n")[0].lstrip("# ")
-
-    @property
-    def rehearsed(self) -> Rehearsed | None:
-        """What stands in for it on a laptop; None when nothing does."""
-        file = resources.files(__name__) / _REHEARSED / f"{self.name}{_ENDING}"
-        if not file.is_file():
-            return None
-        found = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-        return Rehearsed(**found | {"modules": tuple(found.get("modules", ()))})
 
 
 def all_sites() -> list[SiteFile]:

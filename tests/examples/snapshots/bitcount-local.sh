@@ -165,4 +165,4 @@ mpiexec -n 4 '/shared/me/bitcount' 'in' 'out'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 4 --cpus 4 --walltime 120 --kill-grace 5.0 --out /shared/me/run/.hpc-prefect/preview/d7/KEY-1/scheduler.out --err /shared/me/run/.hpc-prefect/preview/d7/KEY-1/scheduler.err --cwd /shared/me/run /shared/me/run/.hpc-prefect/preview/d7/KEY-1/script.sh
+# Submitted by: PYTHON -I -S HPC_PREFECT/local_batch/engine.py submit --name TAG --queue local --slots 4 --cpus 4 --walltime 120 --kill-grace 5.0 --out /shared/me/run/.hpc-prefect/preview/d7/KEY-1/scheduler.out --err /shared/me/run/.hpc-prefect/preview/d7/KEY-1/scheduler.err --cwd /shared/me/run /shared/me/run/.hpc-prefect/preview/d7/KEY-1/script.sh

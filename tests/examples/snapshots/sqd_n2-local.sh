@@ -165,4 +165,4 @@ mpiexec -n 2 '/shared/me/diagonalize.py' 'in' 'out'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 8 --cpus 2 --walltime 300 --memory 1073741824 --kill-grace 5.0 --out /shared/me/run/.hpc-prefect/preview/49/KEY-1/scheduler.out --err /shared/me/run/.hpc-prefect/preview/49/KEY-1/scheduler.err --cwd /shared/me/run /shared/me/run/.hpc-prefect/preview/49/KEY-1/script.sh
+# Submitted by: PYTHON -I -S HPC_PREFECT/local_batch/engine.py submit --name TAG --queue local --slots 8 --cpus 2 --walltime 300 --memory 1073741824 --kill-grace 5.0 --out /shared/me/run/.hpc-prefect/preview/49/KEY-1/scheduler.out --err /shared/me/run/.hpc-prefect/preview/49/KEY-1/scheduler.err --cwd /shared/me/run /shared/me/run/.hpc-prefect/preview/49/KEY-1/script.sh

@@ -165,4 +165,4 @@ mpiexec -n 8 '/home/me/diag' '--tolerance' '0.0001'
 \builtin set +e
 \builtin exit "$1"
 
-# Submitted by: PYTHON -I -S HPC_PREFECT/laptop/engine.py submit --name TAG --queue local --slots 16 --cpus 16 --walltime 600 --memory 34359738368 --kill-grace 5.0 --out /data/me/run/.hpc-prefect/preview/44/KEY-1/scheduler.out --err /data/me/run/.hpc-prefect/preview/44/KEY-1/scheduler.err --cwd /data/me/run /data/me/run/.hpc-prefect/preview/44/KEY-1/script.sh
+# Submitted by: PYTHON -I -S HPC_PREFECT/local_batch/engine.py submit --name TAG --queue local --slots 16 --cpus 16 --walltime 600 --memory 34359738368 --kill-grace 5.0 --out /data/me/run/.hpc-prefect/preview/44/KEY-1/scheduler.out --err /data/me/run/.hpc-prefect/preview/44/KEY-1/scheduler.err --cwd /data/me/run /data/me/run/.hpc-prefect/preview/44/KEY-1/script.sh

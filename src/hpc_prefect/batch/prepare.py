@@ -1,0 +1,274 @@
+"""From a call to a valid job in its place of the experiment, or to every reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.context import FlowRunContext
+
+from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
+from hpc_prefect.errors import InvalidJob
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.flow_runs.campaigns import (
+    CallIdentity,
+    absolute_work_dir,
+    identity_problems,
+    locate,
+)
+from hpc_prefect.flow_runs.campaigns.opening import is_over
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.identity import digest
+from hpc_prefect.job.retry import RetryPolicy
+from hpc_prefect.job.spec import Executable, JobSpec, parse_walltime
+from hpc_prefect.schedulers import scheduler_for
+
+
+@dataclass(frozen=True)
+class Job:
+    """A valid job in its place; what the task run is given."""
+
+    spec: JobSpec
+    request: JobRequest
+    on_sigterm: str
+    retries: int
+
+
+@dataclass(frozen=True)
+class JobTerms:
+    """How long and how often the caller wants the job tried."""
+
+    timeout_seconds: float | None
+    retries: int
+    policy: RetryPolicy
+
+
+async def prepare(call: Call, block_names: BlockNames, job_key: str | None, terms: JobTerms) -> Job:
+    """Everything before the task run; every problem that can be found is found here, at once."""
+    problems = _terms_problems(terms)
+    loaded: _Loaded | None = None
+    spec: JobSpec | None = None
+    secrets: dict[str, str] = {}
+    try:
+        loaded = await _blocks(block_names, call.subject)
+        spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
+    except InvalidJob as invalid:
+        problems = [*invalid.problems, *problems]
+    problems += file_problems(call, spec)
+    problems += identity_problems(keyed=job_key is not None)
+    if problems or spec is None or loaded is None:
+        raise InvalidJob(call.subject, problems)
+    try:
+        Path(call.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
+        raise InvalidJob(call.subject, [problem]) from error
+    inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
+    what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
+    place = await locate(work_dir=call.work_dir, name="job", digest=what, keyed=job_key is not None)
+    request = JobRequest(
+        spec=spec,
+        secrets=secrets,
+        base=str(place.folder),
+        key=place.key,
+        claimant=place.claimant,
+        poll_interval=loaded.blocks.hpc.poll_interval,
+        max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
+        queue_full_wait=_wait_seconds(loaded.blocks.hpc.queue_full_wait),
+        retry=terms.policy if terms.retries else None,
+        timeout=terms.timeout_seconds,
+        provenance=_provenance(place, loaded.described, inputs),
+        is_over=is_over,
+    )
+    return Job(spec, request, loaded.blocks.hpc.on_sigterm, terms.retries)
+
+
+def _wait_seconds(text: str) -> int:
+    return parse_walltime(text) if text.strip() else 0
+
+
+def _terms_problems(terms: JobTerms) -> list[str]:
+    problems, timeout, retries = [], terms.timeout_seconds, terms.retries
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        problems.append(f"timeout_seconds is {timeout!r}; it must be more than 0, or None")
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        problems.append(f"retries is {retries!r}; it must be a whole number, 0 or more")
+    if not isinstance(terms.policy, RetryPolicy):
+        kind = type(terms.policy).__name__
+        problems.append(f"retry_policy must be a RetryPolicy, not {kind}")
+    return problems
+
+
+def resolved_work_dir(work_dir: Any) -> str:
+    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
+    if work_dir and isinstance(work_dir, str | os.PathLike):
+        return absolute_work_dir(work_dir)
+    return work_dir  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The three blocks, and how the run record describes them."""
+
+    blocks: Blocks
+    described: dict[str, Any]
+
+
+async def _load(block_names: BlockNames, subject: str) -> _Loaded:
+    blocks = await load_blocks(block_names, subject=subject)
+    # As JSON mode dumps them: secrets come out as asterisks.
+    described = {
+        kind: {"name": name, **block.model_dump(mode="json", exclude={"block_type_slug"})}
+        for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
+    }
+    return _Loaded(blocks, described)
+
+
+_cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
+
+
+async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
+    """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
+    flow = root_flow()
+    if flow is None or flow.flow_run is None:
+        return await _load(block_names, subject)
+    key = (str(flow.flow_run.id), block_names, id(asyncio.get_running_loop()))
+    loading = _cache.get(key)
+    if loading is None:
+        for old in [old for old in _cache if old[0] != key[0] and _cache[old].done()]:
+            del _cache[old]
+        loading = asyncio.get_running_loop().create_task(_load(block_names, subject))
+        _cache[key] = loading
+    try:
+        return await asyncio.shield(loading)
+    except BaseException:
+        if loading.done():
+            _cache.pop(key, None)
+        raise
+
+
+def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
+    """What this machine, its files and the flow's environment, says against the job."""
+    problems = _work_dir_problems(call.work_dir)
+    if not problems:
+        for given in _paths(call.inputs):
+            problems += _input_problems(call.work_dir, given)
+        for given in _paths(call.expected_outputs):
+            problems += _output_problems(call.work_dir, given)
+    if spec is not None:
+        scheduler = scheduler_for(spec.site.scheduler)
+        problems += scheduler.environment_problems(spec, os.environ)
+        problems += _executable_problems(spec.executable) if scheduler.runs_here else []
+    return problems
+
+
+def _paths(given: object) -> list[str]:
+    """The paths in a list; what is none is told by `resolve`."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        return []
+    return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
+
+
+def _input_problems(work_dir: str, given: str) -> list[str]:
+    path = os.path.join(work_dir, os.path.expanduser(given))
+    if not os.path.isfile(path):
+        return [f"input {given!r} is missing: there is no file {path}"]
+    if not os.access(path, os.R_OK):
+        return [f"input {given!r} cannot be read: {path}"]
+    return []
+
+
+def _output_problems(work_dir: str, given: str) -> list[str]:
+    """A place in which no program can leave a file, or in which it is not looked for."""
+    path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
+    inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
+    if any(names.is_root(name) for name in inside):
+        return [
+            f"expected output {_short(given)} is in {names.ROOT}, where HPC-Prefect keeps its own"
+            " files; let the program write to another place"
+        ]
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return [f"expected output {_short(given)} cannot be written: {error.strerror}"]
+    except ValueError:  # a NUL byte, or half a character, of which `resolve` tells
+        pass
+    return []
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:60]}…{text[-15:]}")
+
+
+def _work_dir_problems(work_dir: object) -> list[str]:
+    if not isinstance(work_dir, str):
+        return [f"work_dir must be a path, not {type(work_dir).__name__}"]
+    if not work_dir:
+        return ["work_dir is empty; give the folder in which the program runs"]
+    if "\0" in work_dir:
+        return ["work_dir has a NUL byte, which no program can be given"]
+    folder = Path(work_dir)
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        return [f"work_dir {_short(work_dir)} cannot be made: {error.strerror}"]
+    if not there.is_dir():
+        return [f"work_dir {folder}: {there} is not a folder"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"work_dir {folder} is not writable: you may not write in {there}"]
+    return []
+
+
+def _executable_problems(executable: Executable) -> list[str]:
+    """On this machine the program can be looked for now, unless a set-up line may bring it."""
+    path = executable.path
+    if executable.modules or executable.setup:
+        return []
+    if "/" not in path:
+        searched = os.pathsep.join(
+            [*executable.path_prefixes.get("PATH", ()), os.environ.get("PATH", "")]
+        )
+        if shutil.which(path, path=searched) is None:
+            return [f"executable {path!r} is not on PATH"]
+    elif not os.path.isfile(path):
+        return [f"executable {path} does not exist"]
+    elif not os.access(path, os.X_OK):
+        return [f"executable {path} may not be executed: chmod +x {path}"]
+    return []
+
+
+def _input_digests(spec: JobSpec) -> dict[str, str]:
+    """sha256 of each input file's content."""
+    found = {}
+    for given in spec.inputs:
+        with open(os.path.join(spec.work_dir, os.path.expanduser(given)), "rb") as file:
+            found[given] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _provenance(
+    place: CallIdentity, blocks: dict[str, Any], inputs: dict[str, str]
+) -> dict[str, Any]:
+    flow = FlowRunContext.get()
+    run = flow.flow_run if flow else None
+    return {
+        "campaign": place.campaign,
+        "scope": list(place.scope),
+        "n": place.n,
+        "digest": place.digest,
+        "flow_run": None if run is None else {"id": str(run.id), "name": run.name},
+        "parameters": None if run is None else run.parameters,
+        "blocks": blocks,
+        "inputs_sha256": inputs,
+        "host": platform.node(),
+    }

@@ -1,0 +1,339 @@
+"""The one call: run a job from three blocks, as a Prefect task run named after the job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from prefect import Task, task
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+from prefect.states import Failed
+
+from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
+from hpc_prefect.batch.report import show_result
+from hpc_prefect.blocks import BlockNames, Call
+from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
+from hpc_prefect.executor.attempt import what_next
+from hpc_prefect.executor.request import JobRequest, Listener
+from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.campaigns.end import note_unfinished
+from hpc_prefect.flow_runs.cancellation import (
+    LeftRunning,
+    RunCancelled,
+    cancellable,
+    cancelled_state,
+    interrupted,
+    raise_if_cancelled,
+    run_is_cancelled,
+)
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.flow_runs.signals import noticing_sigterm
+from hpc_prefect.flow_runs.sync import run_sync
+from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.retry import RetryPolicy
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.transports.local import LocalTransport
+
+LEFT = "this process was told to end; the job is left running"
+#: With more jobs than this at once only their ids and their ends are logged.
+BURST = 20
+#: For how long a text then waits for the next. Prefect itself sends records every two seconds.
+GATHER = 1.0
+
+
+async def run_job_from_blocks(
+    *,
+    command_block_name: str,
+    execution_profile_block_name: str,
+    hpc_profile_block_name: str,
+    work_dir: str | os.PathLike[str],
+    script_filename: str,
+    user_args: Sequence[object] | None = None,
+    job_key: str | None = None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    expected_outputs: Sequence[str | os.PathLike[str]] = (),
+    execution_profile_overrides: Mapping[str, Any] | None = None,
+    timeout_seconds: float | None = None,
+    retries: int = 0,
+    retry_policy: RetryPolicy | None = None,
+) -> JobResult:
+    """Run one HPC job: validate, render the script, submit, poll, return the result.
+
+    The job runs exactly once in its place of the experiment: a flow that is started again after a
+    crash takes up the job where it is, or collects its result, and only what failed runs again.
+
+    Args:
+        command_block_name: WHAT: the command's identity.
+        execution_profile_block_name: HOW: nodes, ranks, threads, memory, walltime.
+        hpc_profile_block_name: WHERE: the only argument to change for another machine.
+        work_dir: the program's working directory; made if it is not there. The job's records are
+            below it, in `.hpc-prefect`.
+        script_filename: the job's name, in Prefect and in messages.
+        user_args: arguments after the command's default ones; texts, numbers and paths. They reach
+            the program byte for byte.
+        job_key: identifies the job in its scope in place of what is run (command, executable and
+            its set-up, arguments, environment, shape, content of `inputs`); a job of the same key
+            is not run again. Walltime, memory, queue and scheduler options are never part of it.
+        inputs: files that must be there, relative to `work_dir` or absolute; their content is part
+            of the job's identity.
+        expected_outputs: files that a success must have written.
+        execution_profile_overrides: fields of the execution profile, for this call.
+        timeout_seconds: cancel the job when it has not ended after so long, queue and further
+            attempts included.
+        retries: how many more attempts to make when one fails for a reason that is worth it: a node
+            failure or preemption (again), out of memory (with more memory), walltime exceeded (with
+            more time), within the HPC profile's limits; never after an error of the program. Each
+            is a retry of the job's task run in Prefect.
+        retry_policy: which reasons are worth it, and how much more is asked for.
+
+    Returns:
+        The job's id, state, times, resources and the paths of its script and output.
+
+    Raises:
+        InvalidJob: with all problems at once; nothing was submitted.
+        JobFailed: the job did not succeed; the message has id, reason, remedy and the end of its
+            stderr, the error's `result` everything.
+        JobTimedOut: `timeout_seconds` passed (a `JobFailed`, and a `TimeoutError`).
+        JobHeld: another living run works on the same job.
+    """
+    call = Call(
+        script_filename=script_filename,
+        work_dir=resolved_work_dir(work_dir),
+        user_args=user_args,
+        inputs=inputs,
+        expected_outputs=expected_outputs,
+        overrides=execution_profile_overrides,
+    )
+    block_names = BlockNames(
+        command_block_name, execution_profile_block_name, hpc_profile_block_name
+    )
+    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
+    await raise_if_cancelled()
+    place = None
+    try:
+        job = await prepare(call, block_names, job_key, terms)
+        place = job.request.base
+        return await _outcome(job)
+    except BaseException:
+        note_unfinished(place)
+        raise
+
+
+def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
+    """`run_job_from_blocks` for sync flows and tasks and plain scripts; same arguments and errors.
+
+    The same coroutine runs on the executor's loop, with this caller's context, and this thread
+    waits for it.
+    """
+    return run_sync(lambda: run_job_from_blocks(**arguments))
+
+
+# --- the task run
+
+
+class _Opaque:
+    """Hides a job from Prefect's search for futures in arguments, which would walk all of it.
+
+    Attributes:
+        again: whether the last attempt failed and another one is worth its cost.
+        failed: the error of the last attempt, after which there is no other one.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.again = False
+        self.failed: JobFailed | None = None
+        timeout = job.request.timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def request(self, listener: Listener) -> JobRequest:
+        """The job to hand over now: a timeout counts from the first attempt on."""
+        self.again = False
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return replace(self.job.request, listener=listener, timeout=left)
+
+
+def _run_name(parameters: dict[str, Any]) -> str:
+    hidden: _Opaque = parameters["hidden"]
+    return hidden.job.spec.name
+
+
+@task(
+    name="hpc-job",
+    task_run_name=_run_name,  # type: ignore[arg-type]  # Prefect looks for this argument
+    **ONCE_ONLY,
+)
+async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
+    if await run_is_cancelled():
+        return cancelled_state()
+    job = hidden.job
+    listener = _RunLog(job.spec.name, get_run_logger())
+    handle = executor().start(hidden.request(listener))
+    with noticing_sigterm(), cancellable(handle) as call:
+        try:
+            result: JobResult = await call.outcome()
+        except RunCancelled:
+            return cancelled_state()
+        except LeftRunning:
+            listener.state(LEFT)
+            raise asyncio.CancelledError(LEFT) from None
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if await interrupted(handle, job.on_sigterm):
+                listener.state(LEFT)
+            raise
+        finally:
+            listener.close()
+    if result.succeeded:
+        return result
+    failed = await _failed_attempt(hidden, result)
+    page = await show_result(result, str(failed))
+    if hidden.again:
+        raise failed  # so that Prefect makes the next attempt
+    # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
+    hidden.failed = failed
+    name = "TimedOut" if isinstance(failed, JobTimedOut) else "Failed"
+    shown = f"; it is shown at {page}" if page else ""
+    message = f"{_which(result)}: everything about it is in {result.folder}{shown}"
+    return Failed(name=name, message=message)
+
+
+async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
+    """The error of an attempt, with what comes next when it is not the last one."""
+    if hidden.job.retries == 0:
+        return _failure(result)
+    folder = JobFolder(LocalTransport(), result.folder)
+    step = await asyncio.to_thread(what_next, hidden.job.request, folder)
+    hidden.again = step.resources is not None
+    return _failure(result, f"another attempt: {step.words}")
+
+
+def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
+    """The task with as many retries as the call allows, each for a reason that is worth it."""
+    if hidden.job.retries == 0:
+        return _job_task
+
+    def worth_it(*_: object) -> bool:
+        return hidden.again
+
+    return _job_task.with_options(retries=hidden.job.retries, retry_condition_fn=worth_it)
+
+
+async def _outcome(job: Job) -> JobResult:
+    hidden = _Opaque(job)
+    with _no_warning_outside_of_flows():
+        result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
+    if hidden.failed is not None:
+        raise hidden.failed
+    if isinstance(result, State):
+        await raise_if_cancelled()
+        raise FlowRunCancelled(result.message)
+    await show_result(result)
+    return result
+
+
+def _no_warning_outside_of_flows() -> AbstractContextManager[object]:
+    """Prefect keeps the logs of flow runs only, and elsewhere warns at each line that it does."""
+    if root_flow() is not None:
+        return nullcontext()
+    return temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"})
+
+
+def _failure(result: JobResult, next_words: str = "") -> JobFailed:
+    kind = JobTimedOut if result.verdict.reason is Reason.TIMED_OUT else JobFailed
+    return kind(describe(result, next_words), result)
+
+
+def _which(result: JobResult) -> str:
+    which = f"job {result.name} ({result.job_id or 'not submitted'}, attempt {result.attempt})"
+    return f"{which}: {result.verdict.reason}: {result.verdict.summary}"
+
+
+def describe(result: JobResult, next_words: str = "") -> str:
+    """A failed job in words: what, which, what was said, what to do, and the end of its stderr."""
+    verdict = result.verdict
+    parts = [_which(result)]
+    if verdict.said and verdict.said not in verdict.summary:
+        parts.append(f"the scheduler said: {verdict.said}")
+    parts.append(f"what to do: {verdict.remedy}")
+    parts += [next_words] if next_words else []
+    folder = JobFolder(LocalTransport(), result.folder)
+    for name in (names.STDERR, names.SCHEDULER_ERR):
+        tail = folder.tail(name)
+        if tail:
+            lines = "\n".join(f"  {line}" for line in tail.splitlines()[-10:])
+            parts.append(f"the end of {folder.file(name)}:\n{lines}")
+    parts.append(f"everything about it is in {result.folder}")
+    return "\n".join(parts)
+
+
+# --- what is told while it runs
+
+
+class _RunLog:
+    """A `Listener` that writes to the task run's log in Prefect.
+
+    Each record costs work in three threads. So in bursts a text waits a little for the next one,
+    and one record tells both.
+    """
+
+    _active = 0
+
+    def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self.name = name
+        self.log = log
+        self.kept = {"send_to_api": root_flow() is not None}
+        # The executor knows no run and none of its settings, which say where its logs go.
+        self._context = copy_context()
+        self._id_told = False
+        self._waiting: deque[str] = deque()
+        type(self)._active += 1
+
+    def close(self) -> None:
+        type(self)._active -= 1
+        self._write()
+
+    def state(self, text: str, *, warning: bool = False) -> None:
+        burst = self._active > BURST
+        known = ("running", "queued", "waiting") if self._id_told else ("waiting",)
+        if burst and text.startswith(known):
+            return
+        self._id_told = self._id_told or " as " in text  # submitted as 17, running as 17, …
+        if burst and not warning:
+            if not self._waiting:
+                asyncio.get_running_loop().call_later(GATHER, self._write)
+            self._waiting.append(text)
+            return
+        self._write()
+        self._record(logging.WARNING if warning else logging.INFO, f"{self.name}: {text}")
+
+    def output(self, stream: str, text: str, path: str) -> None:
+        self._write()
+        level = logging.WARNING if stream == names.STDERR else logging.INFO
+        self._record(level, f"{self.name} {stream} ({path}):\n{text}")
+
+    def _write(self) -> None:
+        """Tell what waited. Called by two threads: only one of them gets a text."""
+        texts = []
+        with suppress(IndexError):
+            while True:
+                texts.append(self._waiting.popleft())
+        if texts:
+            self._record(logging.INFO, f"{self.name}: {'; '.join(texts)}")
+
+    def _record(self, level: int, text: str) -> None:
+        tell = partial(self.log.log, level, "%s", text, extra=self.kept)
+        self._context.copy().run(tell)  # a copy: two threads may tell something at once

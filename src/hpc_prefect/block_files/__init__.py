@@ -1,0 +1,1 @@
+"""TOML files of blocks and Variables: read, checked, and saved in Prefect."""

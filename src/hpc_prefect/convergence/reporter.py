@@ -1,0 +1,240 @@
+"""What a loop shows of itself through Prefect, and where its stop rule is read."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints, Log
+from hpc_prefect.convergence.stop import Reason, Row, StopRule, parse_algorithm, verdict
+from hpc_prefect.convergence.telemetry import Plot, chart, draw, jsonl, line, table
+from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.extras import missing
+from hpc_prefect.job.identity import slug
+from hpc_prefect.transports.local import write_atomic
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.artifacts import Artifact
+
+#: A Prefect server that does not answer costs the loop so many seconds a time, not more.
+_ARTIFACT_SECONDS = 20.0
+
+
+def run_log() -> Log:
+    """The Prefect run's logger; the standard one outside of a run."""
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("hpc_prefect.convergence")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the stop rule comes from."""
+
+    stop: StopRule | None
+    variable_name: str | None
+
+    async def read(self) -> tuple[StopRule, dict[str, Any]]:
+        """The rule and the parameters beside it, as they are now."""
+        if self.stop is not None:
+            return self.stop, {}
+        name = str(self.variable_name)
+        return parse_algorithm(await _variable(name), f"Variable {name!r}")
+
+    async def changes(self, at: Checkpoint) -> str:
+        """What to tell a user whose rule is not the one that a resumed loop keeps."""
+        where = f"Variable {self.variable_name!r}" if self.stop is None else "stop"
+        try:
+            rule, parameters = await self.read()
+        except ConfigurationError as error:
+            return f"{where} cannot be used now ({error}); not needed"
+        if self.stop is None and parameters != at.parameters:
+            return f"{where} has other parameters now"
+        return f"{where} {rule.describe()} now" if rule != at.rule else ""
+
+
+async def _variable(name: str) -> object:
+    from prefect.client.orchestration import get_client
+    from prefect.variables import Variable
+
+    value: object = await Variable.aget(name)
+    if value is None:
+        async with get_client() as client:
+            names = [variable.name for variable in await client.read_variables(200)]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"; near it there are {', '.join(near)}" if near else "; there is none near it"
+        raise ConfigurationError(
+            f"there is no Prefect Variable {name!r}{hint}. Make it with `prefect variable set` or "
+            f"`hpc-prefect blocks apply`: a JSON object with the stop rule under 'stop'"
+        )
+    return value
+
+
+@dataclass(kw_only=True)
+class LoopReporter:
+    """Shows the loop: log lines, rows on disk, plot and artifacts. Nothing here stops the loop.
+
+    Drawing and publishing take at most about a quarter of the time: quick iterations share one
+    plot. The last one is always shown.
+    """
+
+    name: str
+    book: Checkpoints
+    source: Source
+    log: Log
+    png: Path
+    plot: Plot
+    on_iteration: Callable[[Row], object] | None
+    has_predicate: bool = False
+    drawn: Path | None = None  # the PNG, once there is one of this loop
+    _shown: int = 0  # rows in the newest plot
+    _not_before: float = 0.0
+    _can_draw: bool = True
+    _artifacts: dict[str, UUID] = field(default_factory=dict)
+
+    async def begin(self, at: Checkpoint, *, resumed: bool) -> None:
+        done = len(at.history)
+        if not resumed:
+            self.log.info(
+                "loop %r starts; it %s; its files: %s",
+                *(self.name, self._describe(at.rule), self.book.folder),
+            )
+            return
+        if at.reason is not None:
+            self.log.info(
+                "loop %r was over: %s; %d rows",
+                *(self.name, self._verdict(at.rule, at.reason), done),
+            )
+        else:
+            self.log.info(
+                "loop %r goes on at iteration %d; it %s; its files: %s",
+                *(self.name, done + 1, self._describe(at.rule), self.book.folder),
+            )
+        await self._guarded("the comparison of the stop rule", self._compare(at))
+        await self._guarded("iterations.jsonl", self._note(at.history))
+        await self._show(at.history, at.rule, at.reason)
+
+    async def row(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
+        self.log.info("%s %s", self.name, line(history[-1]))
+        if len(history) == 1:
+            self._check_columns(history[0])
+        await self._guarded("iterations.jsonl", self._note(history))
+        if reason is not None:
+            said = self._verdict(rule, reason)
+            level = logging.WARNING if "NOT" in said else logging.INFO
+            self.log.log(level, "loop %r after %d iterations: %s", self.name, len(history), said)
+        if reason is not None or time.monotonic() >= self._not_before:
+            await self._show(history, rule, reason)
+        if self.on_iteration is not None:
+            told = self.on_iteration(history[-1])
+            if inspect.isawaitable(told):
+                await told
+
+    async def broken(self, history: tuple[Row, ...], rule: StopRule) -> None:
+        if len(history) > self._shown:
+            await self._show(history, rule, None)
+
+    async def _compare(self, at: Checkpoint) -> None:
+        changes = await self.source.changes(at)
+        if changes:
+            self.log.warning(
+                "%s, but loop %r keeps what it started with; for another rule start a new "
+                "campaign or give the loop another name",
+                changes,
+                self.name,
+            )
+
+    def _check_columns(self, row: Row) -> None:
+        missing = [column for column in self.plot.columns if column not in row]
+        if missing:
+            known = ", ".join(row)
+            self.log.warning("plot: measure returned no %s; it has %s", ", ".join(missing), known)
+
+    async def _note(self, history: tuple[Row, ...]) -> None:
+        await asyncio.to_thread(self.book.note, "iterations.jsonl", jsonl(history))
+
+    async def _show(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
+        if not history:
+            return
+        started = time.monotonic()
+        self._shown = len(history)
+        title = f"{self.name}: iteration {len(history)}, {self._verdict(rule, reason)}"
+        about = f"{title}. It {self._describe(rule)}"
+        await self._guarded("the table artifact", self._publish_table(history, about))
+        await self._guarded("the plot", self._publish_plot(history, rule, title, about))
+        now = time.monotonic()
+        self._not_before = now + max(1.0, 3 * (now - started))
+
+    async def _guarded(self, what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a picture is not worth a loop
+            self.log.warning("%s of loop %r failed: %s", what, self.name, error or repr(error))
+
+    async def _publish_table(self, history: tuple[Row, ...], about: str) -> None:
+        if not _in_a_run():
+            return
+        from prefect.artifacts import TableArtifact
+
+        artifact = TableArtifact(
+            key=f"{slug(self.name)}-iterations", table=table(history), description=about
+        )
+        await self._publish(artifact)
+
+    async def _publish_plot(
+        self, history: tuple[Row, ...], rule: StopRule, title: str, about: str
+    ) -> None:
+        """The PNG on disk, and the same as text for Prefect, which serves no files."""
+        if told := missing("the plot of the loop", "matplotlib"):
+            if self._can_draw:
+                self.log.info("%s", told)
+            self._can_draw = False
+        else:
+            picture = await asyncio.to_thread(draw, history, rule, self.plot, title)
+            await asyncio.to_thread(write_atomic, self.png, picture, mode=0o644)
+            self.drawn = self.png
+        if _in_a_run():
+            from prefect.artifacts import MarkdownArtifact
+
+            text = chart(history, rule, self.plot, title, self.drawn)
+            key = f"{slug(self.name)}-plot"
+            await self._publish(MarkdownArtifact(key=key, markdown=text, description=about))
+
+    def _verdict(self, rule: StopRule, reason: Reason | None) -> str:
+        return verdict(rule, reason, has_predicate=self.has_predicate)
+
+    def _describe(self, rule: StopRule) -> str:
+        return rule.describe() + (" or when `until` says so" if self.has_predicate else "")
+
+    async def _publish(self, artifact: Artifact) -> None:
+        """Create the artifact, and from then on update that one: a loop leaves one of each."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import ArtifactUpdate
+
+        key = str(artifact.key)
+        async with asyncio.timeout(_ARTIFACT_SECONDS), get_client() as client:
+            known = self._artifacts.get(key)
+            if known is None:
+                self._artifacts[key] = (await artifact.acreate(client)).id
+            else:
+                data, about = await artifact.aformat(), artifact.description
+                await client.update_artifact(known, ArtifactUpdate(data=data, description=about))
+
+
+def _in_a_run() -> bool:
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    return bool(FlowRunContext.get() or TaskRunContext.get())

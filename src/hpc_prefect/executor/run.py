@@ -1,0 +1,239 @@
+"""One job from the call to the result: open an attempt, submit it, monitor it, settle it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+
+from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, SchedulerError, TransportError
+from hpc_prefect.executor.attempt import Attempt, open_attempt
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.finalize import settle
+from hpc_prefect.executor.monitor import JobMonitor
+from hpc_prefect.executor.output import Output
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.submission import slot_of, submit, take_slot
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.state import Evidence
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+#: After so many jobs that were forgotten before they started something is wrong at the site.
+_FORGOTTEN = 3
+#: Ends that a job can come to before its script has done anything.
+_NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
+
+
+class JobRun:
+    """A job under way, on the executor's event loop; what blocks runs in threads.
+
+    But for the small files that a `JobMonitor` reads on the loop: see there.
+    """
+
+    def __init__(self, request: JobRequest, connection: Connection) -> None:
+        self._request = request
+        self._connection = connection
+        self._attempt: Attempt | None = None
+        self._monitor: JobMonitor | None = None  # while there is a job to look after
+        self._cancelled_by = ""
+        self._cancelled = asyncio.Event()
+        self._cancel_is_left_over = False  # an earlier run's wish; this one asked for the job
+        self._unconfirmed = False  # the end of the present monitor was asked for, and not seen
+        self._cancelling: asyncio.Task[None] | None = None
+        self._began = False  # the newest attempt's script has left a start record
+        self._forgotten = 0  # jobs that the scheduler forgot before they started
+
+    @property
+    def job_id(self) -> str:
+        """The scheduler's id; empty while none is known."""
+        return self._attempt.job_id if self._attempt else ""
+
+    async def carry_out(self) -> JobResult:
+        """From the call to the result, whatever it is.
+
+        Raises:
+            JobHeld, LedgerError, TransportError, SchedulerError: the job could not be followed to
+                its end; it may be running, and another call with the same identity finds it.
+        """
+        while True:
+            opened = await self._connection.in_thread(
+                partial(open_attempt, self._request, self._connection)
+            )
+            if isinstance(opened, JobResult):
+                self._tell(
+                    f"already done as {opened.job_id} in attempt {opened.attempt}:"
+                    " its result is used"
+                )
+                return opened
+            result = await self._finish(opened)
+            if self._was_forgotten(result):
+                self._tell(f"{result.job_id} never started; it is submitted again")
+                continue
+            if self._was_in_the_way(opened, result):
+                self._tell(
+                    f"{result.job_id}, of an earlier run, could not start its program"
+                    f" ({result.verdict.summary}); it is submitted again"
+                )
+                continue
+            if not self._cancel_is_left_over or result.state in ("succeeded", "lost"):
+                return result
+            if self._unconfirmed:
+                raise SchedulerError(
+                    f"job {self._request.spec.name}: an earlier run asked for the end of"
+                    f" {self.job_id}, which {self._connection.scheduler.name} still does not"
+                    " confirm. Nothing more was submitted; start again when it is gone"
+                )
+            if self._request.attach_only:
+                return result
+            # The earlier run's wish is fulfilled; now the job that this one asked for.
+            self._cancelled_by = ""
+
+    def cancel(self, by: str) -> None:
+        """Ask for the job's end: `user` or `timeout`. The result then tells how it ended."""
+        self._cancel_is_left_over = False  # nobody wants it to run again any more
+        if self._cancelled_by:
+            return
+        self._cancelled_by = by
+        self._cancelled.set()
+        if self._monitor is not None:
+            self._begin_cancelling(self._monitor)
+
+    def _heard(self, by: str) -> None:
+        """Somebody outside of this process asked for the job's end, such as a command."""
+        if not self._cancelled_by:  # a wish that is being fulfilled is not ours
+            self.cancel(by)
+
+    async def _finish(self, attempt: Attempt) -> JobResult:
+        """Bring an attempt to its end, from wherever it is."""
+        self._attempt = attempt
+        loop = asyncio.get_running_loop()
+        attempt.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._heard, by)
+        self._cancel_is_left_over = bool(attempt.cancel) and not self._cancelled_by
+        self._cancelled_by = self._cancelled_by or attempt.cancel
+        if attempt.job_id:
+            self._tell(f"taken up again as {attempt.job_id} from {attempt.taken_from}")
+        if attempt.raised:
+            self._tell(f"attempt {attempt.number}: {attempt.raised}")
+        slots = self._connection.slots(self._request.spec.site.queue)
+        has_slot = await take_slot(attempt, self._cancelled)
+        try:
+            return await self._bring_to_end(attempt)
+        finally:
+            if has_slot:
+                slots.give_back(slot_of(attempt))
+
+    async def _bring_to_end(self, attempt: Attempt) -> JobResult:
+        output = Output(attempt.folder, self._request.listener)
+        evidence = Evidence(job_id="", walltime=attempt.request.spec.resources.walltime)
+        verdict = None
+        if not attempt.job_id:
+            verdict = await submit(attempt, lambda: self._cancelled_by, self._cancelled)
+        ask = bool(attempt.taken_from)
+        while True:
+            if verdict is None:
+                monitor = JobMonitor(attempt, output, lambda: self._cancelled_by, ask=ask)
+                verdict = await self._monitored(monitor)
+                evidence = monitor.final_look()
+            self._began = bool(evidence.starts)
+            if verdict.reason is Reason.LOST and not evidence.starts:
+                verdict = await self._never_started(attempt) or verdict
+            other = await self._other_job(attempt, verdict)
+            if not other:
+                return await settle(attempt, verdict, evidence, confirmed=not self._unconfirmed)
+            await self._turn_to(attempt, other)
+            verdict, ask = None, True
+
+    async def _turn_to(self, attempt: Attempt, other: str) -> None:
+        """From now on this is the attempt's job."""
+        if attempt.job_id:
+            self._tell(f"{attempt.job_id} was a second job; {other} is followed")
+            # It may still wait in the queue.
+            await self._connection.cancel(attempt.job_id, attempt.tag)
+        else:
+            self._tell(f"it was submitted after all; {other} is followed")
+        await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
+
+    async def _never_started(self, attempt: Attempt) -> Verdict | None:
+        """A lost job whose start guard was free: closed, it proves that it never ran.
+
+        A job that comes to light later finds it closed, and does not start the program.
+        """
+        if not await self._connection.in_thread(attempt.close_unstarted):
+            return None
+        summary = "neither queue nor history lists it, and it has never been at its start guard"
+        return Verdict(reason=Reason.NEVER_STARTED, summary=summary)
+
+    def _was_forgotten(self, result: JobResult) -> bool:
+        """Whether a job is to be submitted anew because the scheduler has forgotten it."""
+        if result.verdict.reason is not Reason.NEVER_STARTED:
+            return False
+        self._forgotten += 1
+        wanted = not (self._cancelled_by or self._request.attach_only)
+        return wanted and self._forgotten < _FORGOTTEN
+
+    def _was_in_the_way(self, attempt: Attempt, result: JobResult) -> bool:
+        """Whether what kept an earlier run's job from starting, such as a full disk, is past."""
+        kept = result.verdict.reason in _NOT_BEGUN and not self._began
+        wanted = not (self._cancelled_by or self._request.attach_only)
+        return kept and wanted and bool(attempt.taken_from)
+
+    async def _other_job(self, attempt: Attempt, verdict: Verdict) -> str:
+        """The id of a job of this attempt that was let in instead of ours; empty for none.
+
+        A verdict after which the next attempt may run closes the attempt for good. LOST is none,
+        and an end that is not confirmed is none either. After a success the script itself does not
+        start the program again, but where the scheduler may requeue the job it would.
+        """
+        if verdict.succeeded and not attempt.request.spec.may_requeue:
+            return ""
+        close = verdict.reason is not Reason.LOST and not self._unconfirmed
+        return await self._connection.in_thread(partial(attempt.job_inside, close=close))
+
+    async def _monitored(self, monitor: JobMonitor) -> Verdict:
+        self._monitor, self._unconfirmed = monitor, False
+        self._connection.watch(monitor)
+        try:
+            if self._cancelled_by:  # by an earlier run, or while the submission was under way
+                self._begin_cancelling(monitor)
+            return await monitor.verdict
+        finally:
+            self._monitor = None
+            self._connection.release(monitor)
+
+    def _begin_cancelling(self, monitor: JobMonitor) -> None:
+        self._cancelling = asyncio.get_running_loop().create_task(self._cancel_remote(monitor))
+
+    async def _cancel_remote(self, monitor: JobMonitor) -> None:
+        """Journal the wish, then ask the scheduler until it listens; the verdict follows."""
+        assert self._attempt is not None
+        connection, by = self._connection, self._cancelled_by
+        try:
+            await connection.in_thread(partial(self._attempt.note_cancel, by))
+        except (JobHeld, LedgerError, NotOurs) as error:  # it is not ours to cancel any more
+            monitor.broken(error)
+            return
+        except TransportError as error:  # a full disk must not keep the job alive
+            logger.warning("cancelling %s: %s", monitor.job_id, error)
+        self._tell(f"cancelling {monitor.job_id} ({by})")
+        clock = asyncio.get_running_loop().time
+        patience = connection.scheduler.patience.confirm
+        deadline = clock() + patience
+        heard = False
+        while not monitor.verdict.done() and (left := deadline - clock()) > 0:
+            heard = heard or await connection.cancel(monitor.job_id, self._attempt.tag)
+            monitor.wants_answer = True
+            connection.hurry(monitor)
+            await asyncio.wait([monitor.verdict], timeout=left if heard else min(left, 2.0))
+        if not monitor.verdict.done():
+            self._unconfirmed = True
+            reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
+            summary = (
+                f"its cancellation was asked for, but {connection.scheduler.name} did not"
+                f" confirm it within {patience:g} s; it may still be there"
+            )
+            monitor.give_up(Verdict(reason=reason, summary=summary))
+
+    def _tell(self, text: str) -> None:
+        self._request.listener.state(text)

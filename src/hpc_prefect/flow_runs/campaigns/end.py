@@ -1,0 +1,94 @@
+"""The end of a campaign's run: whether the campaign is complete then."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
+from hpc_prefect.errors import HpcPrefectError
+from hpc_prefect.flow_runs.campaigns.experiments import experiments
+from hpc_prefect.flow_runs.campaigns.script import came_to_its_end, note_main
+from hpc_prefect.flow_runs.scopes import current_run, root_flow
+from hpc_prefect.flow_runs.watch import watch
+from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.ledger.claim import Claimant, this_process
+from hpc_prefect.operations.completion import mark_completed, note_failed, unfinished
+from hpc_prefect.transports.local import LocalTransport
+
+logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
+
+
+def see_to_its_end() -> None:
+    """See to it that the campaigns are marked as completed when their run completes."""
+    root = root_flow()
+    if root is not None and root.flow is not None:
+        if _flow_completed not in root.flow.on_completion_hooks:
+            root.flow.on_completion(_flow_completed)
+    else:
+        note_main()
+        atexit.unregister(_script_ended)
+        atexit.register(_script_ended)
+
+
+def _flow_completed(flow: object, flow_run: Any, state: State[Any]) -> None:
+    run = watch().find(flow_run.id)
+    if run is None or not run.cancelled:  # otherwise it did not complete, whatever it returned
+        _complete(str(flow_run.id), flow_run.run_count)
+
+
+def _script_ended() -> None:
+    """A script that ran to its last line has completed its campaigns; in doubt it goes on."""
+    if came_to_its_end():
+        _complete("", 0)
+
+
+def _complete(run_id: str, attempt: int) -> None:
+    """Mark a run's campaigns as completed, if all that it called in them has succeeded."""
+    mine = experiments.of(run_id)
+    refused = mine.refused_in == (attempt or 1)
+    transport = LocalTransport()
+    for folder in {opened.campaign.folder for opened in mine.campaigns.values()}:
+        by = this_process(run_id)
+        try:
+            if refused:
+                note_failed(transport, f"{folder}/00/refused", _marked_by(by))
+            elif not any(unfinished(transport, folder, _marked_by(by))):
+                mark_completed(transport, folder, by)
+        except Exception as error:  # noqa: BLE001 - the run is over; the next one asks Prefect
+            logger.warning("marking %s as completed: %s", folder, error)
+
+
+def note_unfinished(place: os.PathLike[str] | str | None = None) -> None:
+    """A call did not succeed: the campaign is not complete before it has. Never raises.
+
+    Args:
+        place: the call's folder; None when it was refused before it had one.
+    """
+    run_id = current_run()
+    if place is None:
+        _remember_refused(run_id)
+        return
+    try:
+        note_failed(
+            LocalTransport(),
+            os.fspath(place),
+            _marked_by(this_process(run_id, flow_process()).flow_process),
+        )
+    except HpcPrefectError as error:
+        logger.warning("noting that %s did not succeed: %s", place, error)
+        _remember_refused(run_id)  # a full disk: no success is made of it when there is room again
+
+
+def _remember_refused(run_id: str) -> None:
+    root = root_flow()
+    attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 1
+    experiments.of(run_id).refused_in = attempt
+
+
+def _marked_by(claimant: Claimant) -> str:
+    """A flow run, in whatever process; or the process of a script."""
+    return claimant.flow_run or f"{claimant.host} {claimant.process}"

@@ -1,0 +1,134 @@
+"""What a flow run works on, as far as this process knows, and what tells its experiment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from prefect.context import FlowRunContext
+
+from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.given import changed_in_flow
+from hpc_prefect.flow_runs.lost import opened as noted_open
+from hpc_prefect.flow_runs.parameters import (
+    ParameterDigest,
+    changed_words,
+    digest_of,
+    parameters_of,
+)
+from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.flow_runs.scopes import current_run, root_flow
+from hpc_prefect.flow_runs.sent import send_along, sent
+from hpc_prefect.flow_runs.session import is_interactive
+from hpc_prefect.job.identity import digest
+from hpc_prefect.ledger.campaign_folder import Campaign
+from hpc_prefect.ledger.claim import Claim, Claimant
+
+_TYPED = (
+    "an interactive session has no name by which a later one could find its work. Name the"
+    " experiment: with hpc_prefect.campaign('…'): …, or make the call in a flow"
+)
+
+
+class CampaignChoice(NamedTuple):
+    """What `campaign` was told; `outside`: around the outermost flow, not in it."""
+
+    name: str
+    fresh: bool
+    outside: bool
+
+
+_DEFAULT = CampaignChoice("", fresh=False, outside=False)
+_chosen: ContextVar[CampaignChoice] = ContextVar("hpc_prefect_campaign", default=_DEFAULT)
+
+
+def chosen() -> CampaignChoice:
+    """What the innermost `campaign` around this call was told."""
+    here = _chosen.get()
+    told = sent("campaign") if here is _DEFAULT else None
+    return here if told is None else CampaignChoice(*told)
+
+
+@contextmanager
+def chosen_as(choice: CampaignChoice) -> Iterator[None]:
+    token = _chosen.set(choice)
+    try:
+        with noted_open(choice.name):
+            yield
+    finally:
+        _chosen.reset(token)
+
+
+send_along("campaign", chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    campaign: Campaign
+    claimant: Claimant
+    claim: Claim | None
+
+
+@dataclass
+class Experiments:
+    """What a flow run works on, as far as this process knows.
+
+    Attributes:
+        refused_in: the attempt in which a call was refused before it had a place, or did not
+            succeed and could not be noted in its campaign.
+        told: what its parameters tell of it, once that was asked.
+        over: flow runs whose campaigns this one has taken over, with its claim on them.
+    """
+
+    campaigns: dict[tuple[CampaignChoice, str, int], Opened] = field(default_factory=dict)
+    refused_in: int = 0
+    told: ParameterDigest | None = None
+    over: dict[str, Claim] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """The run has ended: its claims need no renewing."""
+        for opened in self.campaigns.values():
+            if opened.claim is not None:
+                executor().release(opened.claim)
+
+
+experiments = PerRun(Experiments, Experiments.close)
+
+
+def told_by_parameters() -> ParameterDigest:
+    """What this run's flow and parameters tell of its experiment.
+
+    Asked once a run: the flow may change what it was given.
+    """
+    mine, root = experiments.of(current_run()), root_flow()
+    if mine.told is None:
+        if root is None or root.flow_run is None:
+            mine.told = (
+                ParameterDigest("", _TYPED)
+                if is_interactive()
+                else ParameterDigest(digest(sys.argv[1:]), "")
+            )
+        else:
+            mine.told = digest_of(
+                parameters_of(root),
+                f"parameter {{which}} of flow {name_of(root)} cannot be told from another one in a"
+                " later run, so that no run could find this experiment again. Name the experiment:"
+                " with hpc_prefect.campaign('…'): …",
+            )
+            if not mine.told.problem and (changed := changed_in_flow(root)):
+                advice = "Copy what you change, or name the experiment: with"
+                problem = f"{changed_words(changed)}. {advice} hpc_prefect.campaign('…'): …"
+                mine.told = ParameterDigest("", problem)
+    return mine.told
+
+
+def name_of(root: FlowRunContext | None) -> str:
+    """What an experiment without a name is called: as its flow, or its script."""
+    if root is None or root.flow_run is None:
+        return Path(sys.argv[0] or "script").name
+    return root.flow.name if root.flow else root.flow_run.name

@@ -1,0 +1,278 @@
+"""Opening a campaign: which instance this run works on, whether it may, and what is told of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+from hpc_prefect.errors import HpcPrefectError, JobHeld
+from hpc_prefect.executor.service import executor
+from hpc_prefect.flow_runs.campaigns.end import see_to_its_end
+from hpc_prefect.flow_runs.campaigns.experiments import (
+    CampaignChoice,
+    Opened,
+    chosen,
+    experiments,
+    name_of,
+    told_by_parameters,
+)
+from hpc_prefect.flow_runs.campaigns.old_folders import refuse_older
+from hpc_prefect.flow_runs.run_labels import leave_trace, read_trace
+from hpc_prefect.flow_runs.scopes import current_run, root_flow
+from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
+from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.job.identity import digest, folder_name
+from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.campaign_folder import Campaign, begin_campaign, instances
+from hpc_prefect.ledger.claim import Claim, Claimant, this_process
+from hpc_prefect.operations import list_jobs
+from hpc_prefect.operations.completion import is_marked, unfinished, unmark
+from hpc_prefect.transports.local import LocalTransport
+
+logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
+
+_opening = threading.Lock()
+
+
+def opened_key(work_dir: str) -> tuple[CampaignChoice, str, int]:
+    root = root_flow()
+    attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 0
+    return (
+        chosen()._replace(outside=False),
+        f"{os.getpid()}:{os.path.abspath(work_dir)}",
+        attempt,
+    )
+
+
+def open_campaign(work_dir: str) -> Opened:
+    """Find the campaign's newest instance, or begin one, and claim it. Blocks: run in a thread."""
+    opened, key = experiments.of(current_run()).campaigns, opened_key(work_dir)
+    with _opening:
+        if key not in opened:
+            opened[key] = _find_and_claim(os.path.abspath(work_dir), chosen())
+        return opened[key]
+
+
+def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
+    transport, claimant = LocalTransport(), this_process(current_run(), flow_process())
+    experiment = _experiment(choice)
+    root = transport.root(work_dir)
+    present = instances(transport, root, experiment.base)
+    if not present:
+        refuse_older(transport, root, experiment.name, named=bool(choice.name))
+    instance = _which(transport, present, choice, claimant)
+    suffix = f".{instance}" if instance > 1 else ""
+    found = begin_campaign(
+        transport,
+        f"{root}/{experiment.base}{suffix}",
+        name=experiment.name,
+        identity=experiment.identity,
+        instance=instance,
+    )
+    if instance not in present and present:
+        _tell_begun(found, choice)
+    claim = _claimed(transport, found.folder, claimant)
+    leave_trace(found.folder, chosen_outside=choice.name if choice.outside else "")
+    _miss_hook_once()
+    see_to_its_end()
+    return Opened(found, claimant, claim)
+
+
+class _Experiment(NamedTuple):
+    """Which experiment this is, but for its instance."""
+
+    name: str
+    base: str
+    identity: str
+
+
+def _experiment(choice: CampaignChoice) -> _Experiment:
+    if choice.name:
+        name, exact = choice.name, ["named", choice.name]
+    else:
+        name, kind = name_of(root_flow()), "flow" if current_run() else "script"
+        exact = [kind, name, told_by_parameters().digest]
+    return _Experiment(name, folder_name(name, *exact), digest(exact))
+
+
+def _which(
+    transport: LocalTransport, present: dict[int, str], choice: CampaignChoice, claimant: Claimant
+) -> int:
+    """The number of the instance that this run works on."""
+    if not present:
+        return 1
+    newest = max(present)
+    own = _own(present)
+    if own is not None:
+        if by := completed_by(present[own], claimant.flow_run):
+            raise JobHeld(
+                f"{present[own]} was taken over and completed by {by}; start the flow anew"
+            )
+        return own
+    holder = claims.holder_of(transport, present[newest])
+    if holder is not None and holder.flow_run == claimant.flow_run != "":
+        return newest  # a retry, or another process of this run
+    if choice.fresh:
+        return newest + 1
+    if choice.name or not _is_completed(transport, present[newest], holder):
+        return newest
+    return newest + 1
+
+
+def _own(present: dict[int, str]) -> int | None:
+    """The instance that this flow run worked on before: it is retried or resumed."""
+    root = root_flow()
+    if root is None or root.flow_run is None:
+        return None
+    mine = read_trace(root.flow_run).folders
+    return max((number for number, folder in present.items() if folder in mine), default=None)
+
+
+def completed_by(folder: str, flow_run: str) -> str:
+    """Who took a campaign over from a flow run and completed it; empty for nobody. Blocks."""
+    transport = LocalTransport()
+    holder = claims.holder_of(transport, folder)
+    if holder is None or holder.flow_run == flow_run:
+        return ""
+    return holder.describe() if _is_completed(transport, folder, holder) else ""
+
+
+def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | None) -> bool:
+    """Whether the instance's last run came to its end, and all of its calls succeeded."""
+    if is_marked(transport, folder):
+        return True
+    if holder is None or not holder.flow_run:
+        return False
+    # Killed before it could mark it, or the calls were made by other processes than the flow.
+    state = state_of(holder.flow_run)
+    return (
+        state is not None
+        and state.is_completed()
+        and not any(unfinished(transport, folder, holder.flow_run))
+    )
+
+
+def _claimed(transport: LocalTransport, folder: str, claimant: Claimant) -> Claim | None:
+    """Our claim on a campaign; None when another process of this run has it."""
+    mine = experiments.of(claimant.flow_run)
+    holder = claims.holder_of(transport, folder)
+    same_run = holder is not None and holder.flow_run == claimant.flow_run != ""
+    claim = None
+    # A run's own tasks may run in other processes: they share the claim of the first.
+    if not (same_run and holder != claimant and claims.is_held(transport, folder)):
+        # In the name of the flow's process: a worker of its pool may end before it.
+        claim, predecessor = _take(transport, folder, claimant.flow_process)
+        executor().keep(claim)
+        if predecessor is not None:
+            _tell(f"continuing campaign {folder} of {predecessor.describe()}: {_left_in(folder)}")
+            unmark(transport, folder)
+            _tell_its_end(predecessor, claimant)
+    if claim is not None:
+        before = {each.flow_run for each in claims.history(transport, folder).values()}
+        mine.over |= dict.fromkeys(before - {claimant.flow_run, ""}, claim)
+    return claim
+
+
+def _tell_its_end(predecessor: Claimant, claimant: Claimant) -> None:
+    """Prefect has a run whose process was killed as running for ever."""
+    if predecessor.is_dead and predecessor.flow_run not in ("", claimant.flow_run):
+        tell_taken_over(predecessor.flow_run, claimant.describe())
+
+
+def is_over(flow_run_id: str) -> bool:
+    """Whether a flow run works no more on what this process took over, or has ended. Blocks.
+
+    While we hold a campaign no run works on it that had it before, and nobody is asked.
+    """
+    for each in experiments.values():
+        if flow_run_id in each.over and _is_ours(each.over[flow_run_id]):
+            return True
+    return has_ended(flow_run_id)
+
+
+def _is_ours(claim: Claim) -> bool:
+    try:
+        claim.check()
+    except HpcPrefectError:
+        return False
+    return True
+
+
+def _take(
+    transport: LocalTransport, folder: str, claimant: Claimant
+) -> tuple[Claim, Claimant | None]:
+    try:
+        return claims.take(transport, folder, claimant, has_ended)
+    except JobHeld as held:
+        raise JobHeld(
+            f"{held}. To run the same experiment a second time beside it, give the run a name of"
+            " its own: with hpc_prefect.campaign('replica-2'): …"
+        ) from None
+
+
+# --- what is told
+
+
+def _tell_begun(found: Campaign, choice: CampaignChoice) -> None:
+    before = found.instance - 1
+    advice = (
+        ""
+        if choice.name
+        else f", which is complete; name the experiment (with hpc_prefect.campaign('{found.name}'):"
+        " …) to have what succeeded never run again"
+    )
+    _tell(f"instance {found.instance} of {found.name}: reuses nothing of {before}{advice}")
+
+
+_missed: set[str] = set()
+
+
+def _miss_hook_once() -> None:
+    """A served flow without the hook leaves its jobs running when its process is killed."""
+    root = root_flow()
+    if root is None or root.flow is None or "PREFECT__FLOW_RUN_ID" not in os.environ:
+        return
+    hooks = {getattr(hook, "__name__", "") for hook in root.flow.on_cancellation_hooks}
+    if "cancel_jobs" not in hooks and root.flow.name not in _missed:
+        _missed.add(root.flow.name)
+        get_run_logger(root).warning(
+            "flow %s has no hook that cancels its jobs when its run is cancelled and its process"
+            " is killed; add @flow(on_cancellation=[hpc_prefect.cancel_jobs])",
+            root.flow.name,
+        )
+
+
+def _left_in(folder: str) -> str:
+    """In words, what earlier runs left in a campaign."""
+    jobs = list_jobs(folder)
+    counts = Counter(job.status.state for job in jobs)
+    words = [f"{count} job{'s' * (count > 1)} {state}" for state, count in sorted(counts.items())]
+    under_way = [job for job in jobs if job.ids and not job.ended_surely]
+    if under_way:
+        names_of = [f"{job.name} ({job.job_id}, {_when(job.status.known_at)})" for job in under_way]
+        words.append(f"not ended as far as is known: {', '.join(names_of[:10])}")
+        if len(names_of) > 10:
+            words.append(f"and {len(names_of) - 10} more")
+    samplings = len(list(Path(folder).glob("*/*/sampling.json")))
+    words += [f"{samplings} samplings"] * bool(samplings)
+    return "; ".join(words) or "nothing was begun in it"
+
+
+def _when(time: float) -> str:
+    return f"last seen {datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _tell(text: str) -> None:
+    """Into the run's log where there is a run; to a script's stderr, which shows warnings only."""
+    try:
+        get_run_logger().info("%s", text)
+    except MissingContextError:
+        logger.warning("%s", text)

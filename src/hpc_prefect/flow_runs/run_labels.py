@@ -1,0 +1,170 @@
+"""What a flow run leaves in Prefect for those who come after it: `resume` and `cancel_jobs`.
+
+It is kept as labels of the flow run, which anybody can read in Prefect's UI and API:
+
+    hpc-prefect.campaign.<n>   a campaign's folder
+    hpc-prefect.host           where it ran
+    hpc-prefect.cwd            the process's working directory
+    hpc-prefect.entrypoint     `FILE:FLOW` or `MODULE:FLOW`
+    hpc-prefect.name           the campaign's name, if it was chosen around the flow
+    hpc-prefect.lost           parameters that Prefect does not hold as they were given
+
+A text that is no line of printable characters, as a name or path may be, is written as JSON.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+
+from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.flow_runs.scopes import current_run, root_flow
+from hpc_prefect.job.identity import exact_digest
+
+logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
+
+_PREFIX = "hpc-prefect."
+_CAMPAIGN = f"{_PREFIX}campaign."
+_JSON = "json:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What the labels of a flow run say.
+
+    Attributes:
+        folders: of its campaigns, in the order in which they were opened.
+        lost: names of parameters that Prefect does not hold as they were given.
+    """
+
+    folders: tuple[str, ...] = ()
+    host: str = ""
+    cwd: str = ""
+    entrypoint: str = ""
+    name: str = ""
+    lost: tuple[str, ...] = ()
+
+
+def read_trace(flow_run: FlowRun) -> Trace:
+    labels = flow_run.labels or {}
+
+    def text(name: str) -> str:
+        return _read(labels.get(f"{_PREFIX}{name}", ""))
+
+    numbered = [key for key in labels if key.startswith(_CAMPAIGN)]
+    numbered.sort(key=lambda key: int(key.removeprefix(_CAMPAIGN)))
+    return Trace(
+        folders=tuple(_read(labels[key]) for key in numbered),
+        host=text("host"),
+        cwd=text("cwd"),
+        entrypoint=text("entrypoint"),
+        name=text("name"),
+        lost=tuple(json.loads(text("lost") or "[]")),
+    )
+
+
+def _written(text: str) -> str:
+    """A text as a label: those are UTF-8, which not all names and paths are."""
+    plain = text.isprintable() and not text.startswith(_JSON)
+    return text if plain else f"{_JSON}{json.dumps(text)}"
+
+
+def _read(label: object) -> str:
+    text = str(label)
+    return str(json.loads(text.removeprefix(_JSON))) if text.startswith(_JSON) else text
+
+
+#: The folders that each run's labels name.
+_left: PerRun[list[str]] = PerRun(list)
+_lock = threading.Lock()
+
+
+def leave_trace(folder: str, *, chosen_outside: str) -> None:
+    """Note at the outermost flow run of this call that it works on a campaign. Blocks.
+
+    Args:
+        folder: the campaign's.
+        chosen_outside: the campaign's name, when it was chosen around the flow and not in it.
+    """
+    root = root_flow()
+    if root is None or root.flow_run is None:
+        return
+    run = root.flow_run
+    with _lock:
+        folders = _left.of(current_run())
+        folders += [each for each in read_trace(run).folders if each not in folders]
+        if folder in folders:
+            return
+        folders.append(folder)
+        labels = {f"{_CAMPAIGN}{len(folders)}": folder}
+    if len(folders) == 1:
+        labels |= _circumstances(root, chosen_outside)
+    try:
+        with get_client(sync_client=True) as client:
+            written = {key: _written(text) for key, text in labels.items()}
+            client.update_flow_run_labels(run.id, written)  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - the run itself does not need it
+        logger.warning(
+            "Prefect did not take the labels of flow run %s (%s): `hpc-prefect resume` and the"
+            " hook cancel_jobs will not find its jobs; `hpc-prefect jobs` will",
+            run.name,
+            error,
+        )
+
+
+def _circumstances(root: FlowRunContext, chosen_outside: str) -> dict[str, str]:
+    labels = {
+        "host": socket.gethostname(),
+        "cwd": os.getcwd(),
+        "entrypoint": _entrypoint(root.flow),
+        "name": chosen_outside,
+        "lost": json.dumps(lost_parameters(root)) if lost_parameters(root) else "",
+    }
+    return {f"{_PREFIX}{key}": text for key, text in labels.items() if text}
+
+
+def _entrypoint(flow: Any) -> str:
+    """How the flow can be found again: by its file, or by its module when that is in a package."""
+    if flow is None:
+        return ""
+    module, name = flow.fn.__module__ or "", flow.fn.__qualname__
+    if "." in module and not module.startswith("__"):
+        return f"{module}:{name}"
+    try:
+        return f"{os.path.abspath(inspect.getfile(flow.fn))}:{name}"
+    except (TypeError, OSError):
+        return f"{module}:{name}"
+
+
+def lost_parameters(root: FlowRunContext) -> list[str]:
+    """Parameters that would be others when they are read back from Prefect."""
+    stored: Mapping[str, Any] = (root.flow_run.parameters if root.flow_run else None) or {}
+    given: Mapping[str, Any] = root.parameters or {}
+    try:
+        back = root.flow.validate_parameters(dict(stored)) if root.flow else {}
+    except Exception:  # noqa: BLE001 - it says of what type the bad one is, but not its name
+        back = dict(stored)
+    return [name for name, value in given.items() if not _same(value, back.get(name))]
+
+
+def _same(one: object, other: object) -> bool:
+    if type(one) is not type(other):
+        return False
+    try:
+        return exact_digest(one) == exact_digest(other)
+    except TypeError:  # not made of plain values, such as a model
+        try:
+            return bool(one == other)
+        except Exception:  # noqa: BLE001 - such as arrays, which do not tell
+            return False

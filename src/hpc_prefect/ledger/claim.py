@@ -1,0 +1,228 @@
+"""Who works on a job: one living process, told by a file.
+
+A claim is the file `claim-<generation>`, created exclusively; the highest generation counts. Taking
+over from a dead claimant is creating the next one, which only one process can do. A claimant looks
+for a higher generation before it submits or writes.
+
+A flow may have its tasks run by processes that it started, a pool's workers: they hold what they
+hold while the flow's own process lives, and nothing from its death on, however long they wait for
+work that nobody will send them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpc_prefect.errors import JobHeld, LedgerError
+from hpc_prefect.job import folder as names
+from hpc_prefect.local_batch import process
+from hpc_prefect.transports.base import Transport
+
+#: A claim of another host that was not touched for so long is dead; it is touched every 30 s.
+STALE_AFTER = 300.0
+TOUCH_EVERY = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """A process and the flow run that it works for.
+
+    Attributes:
+        process: as `hpc_prefect.local_batch.process` writes it.
+        worker_of: the flow's own process, of which this is a worker; empty when it is that itself.
+    """
+
+    flow_run: str
+    host: str
+    process: str
+    worker_of: str = ""
+
+    @property
+    def pid(self) -> int:
+        return process.pid_of(self.process)
+
+    @property
+    def flow_process(self) -> Claimant:
+        """The claimant for which this one works; itself, if it is no worker."""
+        return dataclasses.replace(self, process=self.worker_of or self.process, worker_of="")
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it, or the process for which it works, has surely ended, as told on its host."""
+        whos = (self.process, self.worker_of or self.process)
+        return process.is_of_this_boot(self.process) and any(process.dead(who) for who in whos)
+
+    def describe(self) -> str:
+        run = f"flow run {self.flow_run}" if self.flow_run else "a script"
+        return f"{run} (pid {self.pid} on {self.host})"
+
+
+def this_process(flow_run: str = "", worker_of: int = 0) -> Claimant:
+    """The claimant that we are.
+
+    Args:
+        worker_of: the pid of the flow's own process, when we are a worker of it.
+
+    Raises:
+        JobHeld: that process has ended.
+    """
+    who, flow = process.identity(os.getpid()), ""
+    assert who is not None  # we are alive
+    if worker_of:
+        flow = process.identity(worker_of) or ""
+        if not flow:
+            raise JobHeld(_ORPHAN)
+    return Claimant(flow_run=flow_run, host=socket.gethostname(), process=who, worker_of=flow)
+
+
+_ORPHAN = (
+    "the process of this worker's flow has ended, so the worker begins nothing and ends nothing"
+)
+
+
+def is_alive(
+    holder: Claimant, idle_seconds: Callable[[], float], is_over: Callable[[str], bool]
+) -> bool:
+    """Whether a claimant still works: where its processes can be looked up that decides at once,
+    for those of another host or PID namespace the run's state and the claim's age.
+
+    Args:
+        idle_seconds: since the claim was last touched, by the file server's clock.
+        is_over: whether Prefect says that a flow run has ended (False when it cannot tell).
+    """
+    if holder.is_dead:
+        return False
+    # A living process may be through with that run and serve another one now.
+    if holder.flow_run and is_over(holder.flow_run):
+        return False
+    if process.alive(holder.process):
+        return True
+    limit = STALE_AFTER
+    if not process.is_of_this_boot(holder.process) and holder.host == socket.gethostname():
+        # An earlier boot of this host, whose claims were touched before it; unless another machine
+        # has the same name.
+        limit = min(limit, process.seconds_since_boot())
+    return idle_seconds() < limit
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Our claim on one folder."""
+
+    transport: Transport
+    folder: str
+    generation: int
+    claimant: Claimant
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{names.CLAIM}{self.generation}"
+
+    def check(self) -> None:
+        """Raise `JobHeld` when we hold it no more, `LedgerError` when the folder was removed."""
+        if self.claimant.is_dead:
+            raise JobHeld(f"{self.folder}: {_ORPHAN}")
+        newest = _newest(self.transport, self.folder)
+        if not newest:
+            raise LedgerError(
+                f"{self.folder}, where this job's records are, was removed, or its claim was, while"
+                " it was worked on. Nothing more is submitted or concluded; what it was submitted"
+                " as may still run: look at the scheduler"
+            )
+        holder = _read(self.transport, self.folder, newest)
+        # By content too: a person may have removed our claim, so that its number was given again.
+        if newest != self.generation or holder != self.claimant:
+            raise JobHeld(
+                f"{self.folder} was taken over by {holder.describe() if holder else 'another run'};"
+                " this run leaves it alone"
+            )
+
+    def touch(self) -> None:
+        """Tell other hosts that we live, unless we hold nothing any more."""
+        if not self.claimant.is_dead:
+            self.transport.touch(self.path)
+
+
+def take(
+    transport: Transport,
+    folder: str,
+    claimant: Claimant,
+    is_over: Callable[[str], bool] = lambda flow_run: False,
+) -> tuple[Claim, Claimant | None]:
+    """Claim a folder, or take it over from a dead claimant, who is returned beside the claim.
+
+    Raises:
+        JobHeld: a living run holds it; the message names it and the way to take over.
+    """
+    while True:
+        generation = _newest(transport, folder)
+        holder = _read(transport, folder, generation) if generation else None
+        if holder == claimant:
+            return Claim(transport, folder, generation, claimant), None
+        if holder is not None:
+            path = f"{folder}/{names.CLAIM}{generation}"
+            if is_alive(holder, lambda path=path: _idle(transport, path), is_over):  # type: ignore[misc]
+                raise JobHeld(
+                    f"{folder} is held by {holder.describe()}, which still runs. Wait for it, or"
+                    f" stop it; if you are sure that it is dead, remove {path} and start again"
+                )
+        content = json.dumps(dataclasses.asdict(claimant)).encode() + b"\n"
+        if transport.create(f"{folder}/{names.CLAIM}{generation + 1}", content):
+            return Claim(transport, folder, generation + 1, claimant), holder
+
+
+def history(transport: Transport, folder: str) -> dict[str, Claimant]:
+    """Everybody who claimed a folder, by the claim's name, the last one last."""
+    found = {}
+    for generation in range(1, _newest(transport, folder) + 1):
+        claimant = _read(transport, folder, generation)
+        if claimant is not None:
+            found[f"{names.CLAIM}{generation}"] = claimant
+    return found
+
+
+def holder_of(transport: Transport, folder: str) -> Claimant | None:
+    """Who claimed a folder last; None when nobody did."""
+    return _read(transport, folder, _newest(transport, folder))
+
+
+def is_held(transport: Transport, folder: str) -> bool:
+    """Whether the process that claimed a folder last still lives, as far as can be told here."""
+    generation = _newest(transport, folder)
+    holder = _read(transport, folder, generation)
+    path = f"{folder}/{names.CLAIM}{generation}"
+    return holder is not None and is_alive(holder, lambda: _idle(transport, path), lambda _: False)
+
+
+def _newest(transport: Transport, folder: str) -> int:
+    numbers = [
+        name.removeprefix(names.CLAIM)
+        for name in transport.list(folder)
+        if name.startswith(names.CLAIM)
+    ]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _read(transport: Transport, folder: str, generation: int) -> Claimant | None:
+    data = transport.read(f"{folder}/{names.CLAIM}{generation}")
+    try:
+        claimant = Claimant(**json.loads(data or b""))
+        # Of an older version it has no PID namespace, and then counts until its claim is old.
+        return claimant if len(claimant.process.split()) in (3, 4) and claimant.pid else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _idle(transport: Transport, path: str) -> float:
+    """Seconds since a file was touched, both times by the file server's clock."""
+    probe = f"{path}.{secrets.token_hex(4)}"
+    transport.write_atomic(probe, b"")
+    now, then = transport.status(probe), transport.status(path)
+    transport.remove(probe)
+    return now.modified - then.modified if now and then else 0.0

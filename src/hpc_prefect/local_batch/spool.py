@@ -1,0 +1,356 @@
+"""The spool: every job's records, and who may start. All decisions are made under its lock.
+
+The files are:
+
+    lock  last                   the lock; the number given out last
+    jobs/<n>/script  job.json         what was submitted; job.json appears when the job is queued
+             supervisor               which process looks after it
+             alive                    locked while its supervisor or its script lives
+             start.json  end.json     when it started and as which process; how it ended
+             cancel.json              somebody wants it to end
+    queues/<queue, hex>/<n>-<cpus>-<slots>-<W|R>     the jobs that wait or run, and nothing else:
+                                                     one listing says who is next
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from hpc_prefect.local_batch import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Sequence
+    from json.encoder import encode_basestring_ascii as quote
+    from typing import Any
+
+    Record = dict[str, Any]
+else:
+    import _signal as signal
+
+    try:  # the `json` package would be a third of what a submission costs
+        from _json import encode_basestring_ascii as quote
+    except ImportError:
+        from json.encoder import encode_basestring_ascii as quote
+
+WAKE = signal.SIGUSR1
+KEEP_SECONDS = 7 * 86400
+_PRUNE_EVERY_SECONDS = 3600
+
+
+class UnreadableError(Exception):
+    """A record is there and makes no sense."""
+
+
+class QueueEntry:
+    """A job that waits or runs, as its file in the queue's folder is named."""
+
+    __slots__ = ("cpus", "n", "running", "slots")
+
+    def __init__(self, n: int, cpus: int, slots: int, *, running: bool = False) -> None:
+        self.n, self.cpus, self.slots, self.running = n, cpus, slots, running
+
+    @property
+    def file(self) -> str:
+        return f"{self.n}-{self.cpus}-{self.slots}-{'R' if self.running else 'W'}"
+
+
+class Lock:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: object) -> None:
+        # Closing alone would not do: a script about to start has inherited the open file.
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        os.close(self.fd)
+
+
+class Spool:
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)
+        self._jobs = os.path.join(self.path, "jobs")
+        self._queues = os.path.join(self.path, "queues")
+        self.lock = Lock(os.path.join(self.path, "lock"))
+
+    def create(self) -> None:
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        for folder in (self._jobs, self._queues):
+            if not os.path.isdir(folder):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    def exists(self) -> bool:
+        """False when nothing was ever submitted here; OSError when that cannot be told."""
+        try:
+            os.listdir(self.path)
+            os.listdir(self._jobs)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def folder(self, n: int, *parts: str) -> str:
+        return os.path.join(self._jobs, str(n), *parts)
+
+    # Records
+
+    def new(self) -> int:
+        """Make the folder of a new job and return its number, which was never used before."""
+        counter = os.path.join(self.path, "last")
+        with self.lock:
+            try:
+                with open(counter) as file:
+                    n = int(file.read())
+            except (FileNotFoundError, ValueError):  # empty after a power cut
+                n = max(self.numbers(), default=0)
+            while True:
+                n += 1
+                try:
+                    os.mkdir(self.folder(n), 0o700)
+                    break
+                except FileExistsError:
+                    continue
+            _replace(counter, f"{n}\n")
+        return n
+
+    def numbers(self) -> list[int]:
+        return sorted(int(name) for name in os.listdir(self._jobs) if name.isdecimal())
+
+    def write(self, n: int, name: str, record: Record) -> None:
+        _replace(self.folder(n, f"{name}.json"), dumps(record))
+
+    def has(self, n: int, name: str) -> bool:
+        return _size(self.folder(n, f"{name}.json")) > 0  # a power cut leaves empty files
+
+    def read(self, n: int, name: str, *, having: Sequence[bytes] = (b"",)) -> Record | None:
+        """The record; None when there is none, or when its text has none of `having`."""
+        path = self.folder(n, f"{name}.json")
+        try:
+            with open(path, "rb") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return None
+        if not text or not any(part in text for part in having):
+            return None
+        import json  # 12 ms that a submission does not need
+
+        try:
+            record: Record = json.loads(text)
+            record.items()
+        except (ValueError, AttributeError) as error:
+            raise UnreadableError(f"{path} is not a record: {error}") from None
+        return record
+
+    def set_supervisor(self, n: int, who: str) -> None:
+        _replace(self.folder(n, "supervisor"), f"{who}\n")
+
+    def supervisor(self, n: int) -> str | None:
+        """Which process looks after the job, dead or alive."""
+        try:
+            with open(self.folder(n, "supervisor")) as file:
+                return file.read().strip() or None
+        except FileNotFoundError:
+            return None
+
+    # Queues; the lock is held by the caller in all that follows
+
+    def _queue(self, queue: str) -> str:
+        return os.path.join(self._queues, os.fsencode(queue).hex())
+
+    def enqueue(self, n: int, record: Record) -> QueueEntry:
+        folder = self._queue(record["queue"])
+        if not os.path.isdir(folder):
+            os.mkdir(folder, 0o700)
+        entry = QueueEntry(n, record["cpus"], record["slots"])
+        os.close(os.open(os.path.join(folder, entry.file), os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self.write(n, "job", record)  # last: with it the job exists
+        return entry
+
+    def entries(self, queue: str) -> list[QueueEntry]:
+        return _entries(self._queue(queue))
+
+    def active(self) -> list[int]:
+        """The jobs of all queues that wait or run."""
+        folders = [os.path.join(self._queues, name) for name in os.listdir(self._queues)]
+        return sorted(entry.n for folder in folders for entry in _entries(folder))
+
+    def may_start(self, queue: str, mine: QueueEntry) -> bool:
+        """Whether it is this job's turn: nobody living waits before it, and there is room."""
+        entries = self.entries(queue)
+        for other in entries:
+            if other.n < mine.n and not other.running and not self.settle(other.n, queue):
+                return False
+        running = [entry for entry in entries if entry.running]
+        if sum(entry.cpus for entry in running) + mine.cpus > mine.slots:
+            running = [entry for entry in running if not self.settle(entry.n, queue)]
+        return sum(entry.cpus for entry in running) + mine.cpus <= mine.slots
+
+    def set_running(self, queue: str, entry: QueueEntry) -> None:
+        before, folder = entry.file, self._queue(queue)
+        entry.running = True
+        os.rename(os.path.join(folder, before), os.path.join(folder, entry.file))
+
+    def wake_next(self, queue: str) -> None:
+        """Tell the first that waits, if there is room for it; it decides for itself."""
+        entries = self.entries(queue)
+        used = sum(entry.cpus for entry in entries if entry.running)
+        for entry in entries:
+            if entry.running:
+                continue
+            if used + entry.cpus > entry.slots:
+                return
+            if process.send(self.supervisor(entry.n) or "", WAKE):
+                return
+            self.settle(entry.n, queue)
+
+    def settle(self, n: int, queue: str) -> bool:
+        """Whether the job is over. Write its end if nobody is left who could."""
+        if self.has(n, "end") or not os.path.isdir(self.folder(n)):
+            self._leave(n, queue)
+            return True
+        supervisor = self.supervisor(n)
+        if self._lives(n, supervisor):
+            return False
+        start = self.read(n, "start")
+        if start and self._lives(n, start["process"]):
+            return False
+        cancel = self.read(n, "cancel")
+        end = ending("NODE_FAIL", message="its supervisor was killed")
+        if start is None:
+            end["message"] += " before it started"
+        if _size(self.folder(n, "supervisor.log")):
+            end["message"] += "; supervisor.log in the job's folder of the spool says why"
+        if cancel:
+            end.update(end="CANCELLED", by=cancel["by"])
+        if not process.is_of_this_boot(supervisor):
+            end["message"] = "the machine was restarted while the job was in its queue or running"
+        elif start:
+            # Its slots are given to others now, so what it left behind must not go on.
+            for who in self.orphans(n, start):
+                process.send(who, signal.SIGKILL)
+        self.conclude(n, queue, end)
+        return True
+
+    def hold(self, n: int) -> int:
+        """Lock the file that tells that somebody looks after the job; its descriptor.
+
+        The kernel keeps the lock while the descriptor is open in any process.
+        """
+        held = os.open(self.folder(n, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return held
+
+    def _lives(self, n: int, who: str | None) -> bool:
+        """Whether a process of the job lives. Of another PID namespace only its lock tells."""
+        if process.alive(who) or process.dead(who):
+            return process.alive(who)
+        try:
+            held = os.open(self.folder(n, "alive"), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # of an older version
+            return False
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(held)
+        return False
+
+    def orphans(self, n: int, start: Record) -> list[str]:
+        """What is left of a job that has no supervisor any more."""
+        return process.marked(self.marks(start["id"]), start["process"])
+
+    def marks(self, job: str) -> dict[bytes, bytes]:
+        """The environment variables that tell a process of this job of this spool."""
+        return {b"HPC_LOCAL_JOBID": job.encode(), b"HPC_LOCAL_SPOOL": os.fsencode(self.path)}
+
+    def conclude(self, n: int, queue: str, end: Record) -> None:
+        """Write the job's end, unless it has one: an end is never changed."""
+        if not self.has(n, "end"):
+            self.write(n, "end", end)
+        self._leave(n, queue)
+
+    def _leave(self, n: int, queue: str) -> None:
+        for entry in self.entries(queue):
+            if entry.n == n:
+                os.unlink(os.path.join(self._queue(queue), entry.file))
+
+    # History
+
+    def prune(self) -> None:
+        """Forget what ended a week ago; looked at once an hour."""
+        stamp, now = os.path.join(self.path, "pruned"), time.time()
+        if _modified(stamp) > now - _PRUNE_EVERY_SECONDS:
+            return
+        _replace(stamp, "")
+        for n in self.numbers():
+            ended = self.has(n, "end") or not self.has(n, "job")  # or it was never queued
+            last = max(_modified(self.folder(n)), _modified(self.folder(n, "end.json")))
+            if ended and last < now - KEEP_SECONDS:
+                self.forget(n)
+
+    def forget(self, n: int) -> None:
+        try:
+            for name in os.listdir(self.folder(n)):
+                os.unlink(self.folder(n, name))
+            os.rmdir(self.folder(n))
+        except FileNotFoundError:  # another submit was at it too
+            pass
+
+
+def ending(end: str, *, message: str = "", by: str | None = None) -> Record:
+    return {
+        "end": end,
+        "exit_code": None,
+        "signal": None,
+        "by": by,
+        "message": message,
+        "ended": time.time(),
+        "max_rss": None,
+        "cpu_seconds": None,
+    }
+
+
+def dumps(record: Record) -> str:
+    """A flat record as one line of JSON."""
+    fields = []
+    for key, value in record.items():
+        text = "null" if value is None else quote(value) if isinstance(value, str) else repr(value)
+        fields.append(f"{quote(key)}: {text}")
+    return "{" + ", ".join(fields) + "}\n"
+
+
+def _entries(folder: str) -> list[QueueEntry]:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    parts = [name.split("-") for name in names]
+    found = [QueueEntry(int(n), int(c), int(s), running=state == "R") for n, c, s, state in parts]
+    return sorted(found, key=lambda entry: entry.n)
+
+
+def _replace(path: str, text: str) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "w") as file:
+        file.write(text)
+    os.rename(temporary, path)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _modified(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0

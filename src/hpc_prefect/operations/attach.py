@@ -1,0 +1,61 @@
+"""Taking over the job of a dead claimant, to its verdict, from what its folder holds."""
+
+from __future__ import annotations
+
+from hpc_prefect.errors import LedgerError, NotOurs
+from hpc_prefect.executor.request import JobRequest, Listener, Silence
+from hpc_prefect.executor.service import executor
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.operations.find import newest_attempt
+from hpc_prefect.operations.snapshot import JobSnapshot
+
+
+def attach(job: JobSnapshot, listener: Listener | None = None) -> JobResult:
+    """Follow a job to its end and write its verdict, as its own process would have done.
+
+    Its flow, started again later, finds the result. Whoever stops waiting (Ctrl-C) leaves the job
+    running. Blocks.
+
+    Args:
+        listener: told of its states and its output; called on another thread.
+
+    Returns:
+        How it ended, whatever that is; at once when it has its verdict already.
+
+    Raises:
+        JobHeld: a living run works on it; the message names it.
+        LedgerError, SchedulerError: there is no job to follow: it was never submitted.
+        TransportError: its folder cannot be written.
+    """
+    if job.is_over and job.result is not None:
+        return job.result
+    return executor().start(_request(job, listener or Silence())).result.result()
+
+
+def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
+    """What was asked of its first claimant, as far as the job can still need it."""
+    if job.problem:
+        raise LedgerError(f"{job.folder.path} cannot be read: {job.problem}")
+    if job.user:
+        raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can attach to it")
+    if job.spec is None:
+        raise LedgerError(
+            f"{job.folder.path}: this job was never submitted, so there is nothing to attach to;"
+            " start its flow again to have it run"
+        )
+    if (newest := newest_attempt(job)) > job.attempt:
+        raise LedgerError(
+            f"{job.folder.path}: attempt {newest} of this job is there, so this one is over"
+        )
+    interval = job.intent.get("poll_interval")
+    return JobRequest(
+        spec=job.spec,
+        base=job.folder.path.rpartition("-")[0],
+        key=job.key,
+        claimant=this_process(),
+        poll_interval=float(interval) if isinstance(interval, int | float) else 10.0,
+        attach_only=True,
+        provenance=job.provenance,
+        listener=listener,
+    )

@@ -1,0 +1,257 @@
+"""Cancelling jobs by their folders alone: without their flow, its process, or Prefect."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hpc_prefect.errors import NotOurs, TransportError
+from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.operations.find import list_jobs
+from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
+from hpc_prefect.operations.snapshot import JobSnapshot, read_job
+from hpc_prefect.operations.status import NOT_SUBMITTED
+from hpc_prefect.schedulers.base import NoAnswer
+
+#: Seconds for which an end is waited for.
+CONFIRM = 20.0
+#: Seconds between two tries of a cancellation that the scheduler did not take in.
+_AGAIN = 2.0
+#: Between two looks, from the first to the longest.
+_SOON, _LATER = 0.1, 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancellation:
+    """What became of the request to cancel a job.
+
+    Attributes:
+        confirmed: nothing of it runs any more, or ever did.
+        words: how that is known, or what is not.
+        job: as its folder tells it afterwards.
+    """
+
+    job: JobSnapshot
+    confirmed: bool
+    words: str
+
+
+@dataclass
+class _CancelRequest:
+    """A job whose end is under way.
+
+    Attributes:
+        ids: what is to be cancelled; found by its tag when its submission was in doubt.
+        ended: ids whose end has been seen.
+        words: how it ended; empty while it has not.
+        silence: what is not known, for the one who waited in vain.
+    """
+
+    job: JobSnapshot
+    ids: list[str]
+    ended: set[str] = field(default_factory=set)
+    words: str = ""
+    silence: str = ""
+
+
+def cancel_jobs_of(
+    flow_run_id: str,
+    folders: Iterable[str | os.PathLike[str]],
+    *,
+    by: str = "user",
+    wait: float = CONFIRM,
+) -> list[Cancellation]:
+    """Cancel all jobs that a flow run worked for and that have no verdict yet.
+
+    Args:
+        flow_run_id: of the outermost flow run, as claims name it. A job that another run took
+            over from it is that one's.
+        folders: work_dirs, campaigns' folders or jobs', in any mixture.
+        by: `user` or `timeout`: what the job's verdict will tell.
+        wait: seconds for which their ends are waited for.
+    """
+    found = {job.folder.path: job for folder in folders for job in list_jobs(folder)}
+    jobs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
+    return cancel_jobs(jobs, by=by, wait=wait)
+
+
+def cancel_jobs(
+    jobs: Sequence[JobSnapshot], *, by: str = "user", wait: float = CONFIRM
+) -> list[Cancellation]:
+    """Write the request into each job's folder, ask the schedulers, and wait for the ends.
+
+    A living claimant ends its job as cancelled; the verdict of a job that nobody claims is written
+    by whoever attaches to it, or starts its flow again. Whatever is not confirmed in time is asked
+    for again by those, or by another call.
+    """
+    deadline = time.monotonic() + wait
+    done: dict[str, Cancellation] = {}
+    requests = []
+    for job in jobs:
+        if words := _nothing_to_cancel(job):
+            confirmed = not (job.problem or job.user)
+            done[job.folder.path] = Cancellation(job=job, confirmed=confirmed, words=words)
+        else:
+            requests.append(_request(job, by))
+    at_each_scheduler(
+        lambda client, theirs: _Ends(client, _of(requests, theirs), deadline).bring_about(),
+        [request.job for request in requests],
+    )
+    _await_claimants([request for request in requests if request.job.spec is None], deadline)
+    done |= {request.job.folder.path: _told(request) for request in requests}
+    return [done[job.folder.path] for job in jobs]
+
+
+def _nothing_to_cancel(job: JobSnapshot) -> str:
+    """Why there is no job to cancel; empty when there is, or may be, one."""
+    if job.problem:
+        return f"its folder cannot be read: {job.problem}"
+    if job.user:
+        return f"it belongs to {job.user}, who alone can cancel it"
+    if job.ended_surely:
+        return f"it had ended: {job.status.state if job.is_over else job.status.reason}"
+    if job.status.state == NOT_SUBMITTED:
+        return "it was never submitted"
+    return ""
+
+
+def _request(job: JobSnapshot, by: str) -> _CancelRequest:
+    """Write it down first: whoever takes the job up then knows of it, also if we die now."""
+    request = _CancelRequest(job, list(job.ids))
+    try:
+        job.folder.note_cancel_request(by=by, who=this_process().describe())
+    except (TransportError, NotOurs) as error:  # a full disk must not keep a job alive
+        request.silence = f"; its folder could not be told ({error})"
+    return request
+
+
+def _of(requests: Sequence[_CancelRequest], jobs: Sequence[JobSnapshot]) -> list[_CancelRequest]:
+    paths = {job.folder.path for job in jobs}
+    return [request for request in requests if request.job.folder.path in paths]
+
+
+def _await_claimants(requests: Sequence[_CancelRequest], deadline: float) -> None:
+    """Jobs that were not submitted yet: nobody but their living claimants can say more."""
+    pause = _SOON
+    while any(not request.words for request in requests) and time.monotonic() < deadline:
+        for request in requests:
+            _look(request)
+            request.silence = "it is not submitted yet; its process has been told not to"
+        pause = _rest(pause, deadline)
+
+
+class _Ends:
+    """The ends of some jobs of one scheduler."""
+
+    def __init__(
+        self, client: SchedulerClient, requests: list[_CancelRequest], deadline: float
+    ) -> None:
+        self._client = client
+        self._requests = requests
+        self._deadline = deadline
+        self._heard: set[str] = set()  # ids whose cancellation the scheduler took in
+        self._try_at = 0.0
+
+    def bring_about(self) -> None:
+        """Ask for them until all are seen, or it is time."""
+        pause = max(_SOON, self._client.scheduler.hurry)
+        while True:
+            self._find_those_in_doubt()
+            self._ask_for_the_end()
+            self._observe()
+            for request in self._open():
+                _look(request)
+            if not self._open() or time.monotonic() >= self._deadline:
+                return
+            pause = _rest(pause, self._deadline)
+
+    def _open(self) -> list[_CancelRequest]:
+        return [request for request in self._requests if not request.words]
+
+    def _find_those_in_doubt(self) -> None:
+        name = self._client.scheduler.name
+        in_doubt = [request for request in self._open() if not request.ids]
+        said = self._client.find([request.job.tag for request in in_doubt], self._deadline)
+        for request in in_doubt:
+            found = said[request.job.tag]
+            if isinstance(found, NoAnswer):
+                request.silence = f"{name} did not say whether it was submitted ({found.said})"
+            elif found:
+                request.ids = found
+            else:
+                request.silence = f"whether it was submitted is not known; {name} lists no such job"
+
+    def _ask_for_the_end(self) -> None:
+        if time.monotonic() < self._try_at:
+            return
+        tags = {
+            each: request.job.tag
+            for request in self._open()
+            for each in request.ids
+            if each not in self._heard | request.ended
+        }
+        if not tags:
+            return
+        said = self._client.cancel(tags, self._deadline)
+        if isinstance(said, NoAnswer):
+            self._try_at = time.monotonic() + _AGAIN
+            for request in self._open():
+                request.silence = f"{self._client.scheduler.name} did not take it in ({said.said})"
+        else:
+            self._heard |= set(tags)
+
+    def _observe(self) -> None:
+        asked = {each: request for request in self._open() for each in request.ids}
+        if not asked:
+            return
+        for job_id, seen in self._client.observe(list(asked), self._deadline).items():
+            self._note(asked[job_id], job_id, seen)
+
+    def _note(
+        self, request: _CancelRequest, job_id: str, seen: Observation | NoAnswer | None
+    ) -> None:
+        name = self._client.scheduler.name
+        if isinstance(seen, NoAnswer):
+            request.silence = request.silence or f"{name} gave no answer ({seen.said})"
+        elif seen is None or (seen.tag and seen.tag != request.job.tag):
+            request.silence = f"{name} lists {job_id} no longer, and its end was not seen"
+        elif seen.state is not JobState.ENDED:
+            if job_id in self._heard:
+                request.silence = (
+                    f"{name} has been asked, and lists it as {seen.word or seen.state}"
+                )
+        else:
+            request.ended.add(job_id)
+            if request.ended >= set(request.ids):
+                request.words = f"{name} says {seen.word}"
+
+
+def _look(request: _CancelRequest) -> None:
+    """What its folder says by now."""
+    job = read_job(request.job.folder.path, request.job.folder.transport)
+    if job.is_over:
+        request.words = f"its process says: {job.status.state}"
+    elif job.exit is not None and len(request.ids) <= 1:
+        request.words = request.words or "its own record says that it ended"
+    request.ids += [each for each in job.ids if each not in request.ids]
+
+
+def _rest(pause: float, deadline: float) -> float:
+    """Sleep; returns the next pause."""
+    time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+    return min(_LATER, 1.5 * pause)
+
+
+def _told(request: _CancelRequest) -> Cancellation:
+    folder = request.job.folder
+    job = read_job(folder.path, folder.transport)
+    if request.words and not job.is_over:
+        with contextlib.suppress(TransportError):  # that it ended can be found out again
+            folder.note_cancel_request("ended", said=request.words)
+        job = read_job(folder.path, folder.transport)
+    words = request.words or request.silence or "its end was asked for and not seen"
+    return Cancellation(job=job, confirmed=bool(request.words), words=words)

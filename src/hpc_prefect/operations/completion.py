@@ -1,0 +1,73 @@
+"""Whether a campaign is complete: its flow has completed, and all of its calls have succeeded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from hpc_prefect.job.identity import spread
+from hpc_prefect.ledger.claim import Claimant
+from hpc_prefect.operations.snapshot import read_job
+from hpc_prefect.transports.base import Transport
+
+COMPLETED = "completed"
+FAILED = "failed"
+#: Of samplings and estimations: their records say "finished" (`quantum.record`).
+_RECORDS = ("sampling.json", "estimation.json")
+
+
+def note_failed(transport: Transport, work: str, flow_run: str) -> None:
+    """A call did not succeed: its campaign is not complete before it has.
+
+    Args:
+        work: the folder of the call's work, `<campaign>/<2 hex>/<key>`, or anything else below.
+    """
+    campaign, _, key = work.rsplit("/", 2)
+    transport.make_folder(f"{campaign}/{FAILED}")
+    transport.write_atomic(f"{campaign}/{FAILED}/{key}", flow_run.encode())
+
+
+def unfinished(transport: Transport, campaign: str, flow_run: str) -> Iterator[str]:
+    """Keys of calls that a flow run made and that have not succeeded since."""
+    for key in transport.list(f"{campaign}/{FAILED}"):
+        by = (transport.read(f"{campaign}/{FAILED}/{key}") or b"").decode(errors="replace")
+        if by == flow_run and not _has_succeeded(transport, campaign, key):
+            yield key
+
+
+def _has_succeeded(transport: Transport, campaign: str, key: str) -> bool:
+    above = f"{campaign}/{spread(key)}"
+    numbers = [name.removeprefix(f"{key}-") for name in transport.list(above)]
+    newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if newest:
+        result = read_job(f"{above}/{key}-{newest}", transport).result
+        return result is not None and result.succeeded
+    return any(_is_finished(transport.read(f"{above}/{key}/{name}")) for name in _RECORDS)
+
+
+def _is_finished(data: bytes | None) -> bool:
+    try:
+        record: Any = json.loads(data or b"")
+        return bool(record["state"] == "finished")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def mark_completed(transport: Transport, campaign: str, by: Claimant) -> None:
+    """All of it has succeeded."""
+    for key in transport.list(f"{campaign}/{FAILED}"):
+        transport.remove(f"{campaign}/{FAILED}/{key}")
+    text = json.dumps(dataclasses.asdict(by)).encode() + b"\n"
+    transport.write_atomic(f"{campaign}/{COMPLETED}", text)
+
+
+def is_marked(transport: Transport, campaign: str) -> bool:
+    """Whether it was marked as completed."""
+    return transport.status(f"{campaign}/{COMPLETED}") is not None
+
+
+def unmark(transport: Transport, campaign: str) -> None:
+    """It is worked on again."""
+    transport.remove(f"{campaign}/{COMPLETED}")

@@ -1,0 +1,65 @@
+"""What a job writes, as it is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hpc_prefect.job import folder as names
+from hpc_prefect.operations.snapshot import JobSnapshot, read_job
+
+#: The files of each stream, in the order in which they are shown.
+STREAMS = {
+    "stdout": (names.STDOUT,),
+    "stderr": (names.STDERR,),
+    "scheduler": (names.SCHEDULER_OUT, names.SCHEDULER_ERR, names.SCHEDULER_STATISTICS),
+}
+#: Bytes at once, so that a file of gigabytes does not have to fit into memory.
+_CHUNK = 1 << 20
+#: Seconds between two looks, and between two looks for the job's end.
+_PAUSE, _ENDED_EVERY = 0.25, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some bytes that a job wrote into a stream."""
+
+    stream: str
+    data: bytes
+
+
+def follow(
+    job: JobSnapshot, streams: tuple[str, ...] = ("stdout", "stderr"), *, wait: bool = True
+) -> Iterator[Piece]:
+    """What a job has written, and with `wait` what it writes until it has ended.
+
+    Its end is its verdict, or its own exit record: files, so that this works wherever the folder
+    can be seen. Files are opened each time, not asked for their size: that is what makes NFS tell
+    the present state.
+    """
+    offsets = {(stream, name): 0 for stream in streams for name in STREAMS[stream]}
+    look_at, ended = float("-inf"), False
+    while True:
+        if wait and not ended and time.monotonic() >= look_at:
+            ended = has_ended(read_job(job.folder.path, job.folder.transport))
+            look_at = time.monotonic() + _ENDED_EVERY
+        for (stream, name), offset in offsets.items():
+            for data in _news(job, name, offset):
+                offsets[stream, name] += len(data)
+                yield Piece(stream, data)
+        if not wait or ended:  # seen before the last look at the files, so nothing is missed
+            return
+        time.sleep(_PAUSE)
+
+
+def has_ended(job: JobSnapshot) -> bool:
+    """Whether its program writes no more, by what the folder says."""
+    return job.is_over or job.exit is not None or job.ended_surely
+
+
+def _news(job: JobSnapshot, name: str, offset: int) -> Iterator[bytes]:
+    path = job.folder.file(name)
+    while data := job.folder.transport.read(path, offset, _CHUNK):
+        offset += len(data)
+        yield data

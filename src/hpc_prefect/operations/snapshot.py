@@ -1,0 +1,312 @@
+"""A job as its folder tells it: what is known, since when, and never more than that."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpc_prefect.errors import HpcPrefectError, LedgerError
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import Evidence, JobState, Observation
+from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.campaign_folder import read_campaign
+from hpc_prefect.ledger.claim import Claimant
+from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.operations.status import UNREADABLE, JobStatus, status_of, status_told, time_of
+from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.local import LocalTransport, reader
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The last claimant of a job.
+
+    Attributes:
+        touched: seconds since 1970 at which it last renewed its claim.
+        alive: by the rule by which its job is taken over; of another host that is a guess from
+            `touched`, and nobody asked Prefect.
+    """
+
+    claimant: Claimant
+    touched: float
+    alive: bool
+
+    def describe(self) -> str:
+        return f"{self.claimant.describe()}, {'alive' if self.alive else 'dead'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSnapshot:
+    """All that a job's folder says.
+
+    Attributes:
+        campaign, key, attempt: as the folder is named.
+        campaign_name: as its user gave it; empty in a folder of an earlier version.
+        spec, tag: of the newest intent; None and empty when there is none.
+        ids: the scheduler's ids; the first is the job, another one was submitted and not let in.
+        result: of the verdict.
+        events: the journal's entries and the requests to cancel, in their order.
+        made_at: seconds since 1970 of the folder itself.
+        problem: why the folder cannot be read; empty when it can.
+        user: whose job it is, in words; empty for this user's own.
+    """
+
+    folder: JobFolder
+    campaign: str
+    key: str
+    attempt: int
+    status: JobStatus
+    campaign_name: str = ""
+    spec: JobSpec | None = None
+    tag: str = ""
+    ids: tuple[str, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+    result: JobResult | None = None
+    start: StartRecord | None = None
+    exit: ExitRecord | None = None
+    claims: dict[str, Claimant] = field(default_factory=dict)
+    holder: Holder | None = None
+    events: tuple[dict[str, Any], ...] = ()
+    made_at: float = 0.0
+    problem: str = ""
+    user: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the job; empty when it never came to an intent."""
+        return self.spec.name if self.spec else ""
+
+    @property
+    def job_id(self) -> str:
+        """The scheduler's id; empty when none is known."""
+        return self.ids[0] if self.ids else ""
+
+    @property
+    def intent(self) -> dict[str, Any]:
+        """The newest intent; empty when there is none."""
+        intents = [entry for entry in self.events if entry.get("event") == "intent"]
+        return intents[-1] if intents else {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What its caller knew of where it comes from: flow run, parameters, blocks."""
+        found = self.intent.get("provenance")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def flow_run(self) -> str:
+        """The flow run that last worked for it; a command that attached is none."""
+        runs = [claimant.flow_run for claimant in self.claims.values() if claimant.flow_run]
+        return runs[-1] if runs else ""
+
+    @property
+    def flow_run_name(self) -> str:
+        """The name of that flow run, where its job's intent tells it."""
+        run = self.provenance.get("flow_run")
+        known = isinstance(run, dict) and str(run.get("id", "")) == self.flow_run
+        return str(run.get("name", "")) if known and isinstance(run, dict) else ""
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """Where in its flow it was called: loops, iterations, tasks, from the outside."""
+        path = self.provenance.get("scope")
+        return tuple(map(str, path)) if isinstance(path, list) else ()
+
+    @property
+    def work_dir(self) -> str:
+        """The folder that has its records below it."""
+        return self.folder.path.rpartition(f"/{names.ROOT}/")[0]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its verdict; what is LOST may still be found."""
+        return self.result is not None and self.result.verdict.reason is not Reason.LOST
+
+    @property
+    def ended_surely(self) -> bool:
+        """Whether nothing of it can run any more, although it may have no verdict yet.
+
+        After an exit record that tells of an ill end, or of any end where the profile allows that,
+        it may be put back into the queue.
+        """
+        told = any(entry.get("event") == "ended" for entry in self.events)
+        stays = self.spec is None or not self.spec.may_requeue
+        by_record = self.exit is None or (self.exit.clean and stays)
+        return self.is_over or (self.status.state == JobState.ENDED and (told or by_record))
+
+    @property
+    def created_at(self) -> float:
+        """When it was first heard of."""
+        return next((at for entry in self.events if (at := time_of(entry))), self.made_at)
+
+    @property
+    def submitted_at(self) -> float | None:
+        return self.ledger.submitted_at or None
+
+    @property
+    def started_at(self) -> float | None:
+        """By its own record, on the node's clock."""
+        return self.start.time if self.start else None
+
+    @property
+    def ended_at(self) -> float | None:
+        """By its own record; without one the time of the verdict, which is later."""
+        if self.exit is not None:
+            return self.exit.time
+        verdicts = [time_of(entry) for entry in self.events if entry.get("event") == "verdict"]
+        return verdicts[-1] if self.is_over and verdicts and self.ids else None
+
+    @property
+    def where(self) -> str:
+        """`scheduler[:queue][@host]`."""
+        if self.spec is None:
+            return ""
+        site = self.spec.site
+        queue = f":{site.queue}" if site.queue else ""
+        host = self.start.host if self.start else ""
+        return f"{site.scheduler}{queue}{'@' + host if host else ''}"
+
+    def seen(self, answer: Observation | NoAnswer | None) -> JobSnapshot:
+        """The same with what the scheduler says just now; None when it does not list the job."""
+        return replace(self, status=status_told(self, answer))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values only; times in seconds since 1970."""
+        holder, cause = self.holder, self.status
+        return {
+            "name": self.name,
+            "key": self.key,
+            "user": self.user,
+            "attempt": self.attempt,
+            "campaign": self.campaign,
+            "campaign_name": self.campaign_name,
+            "scheduler": self.spec.site.scheduler if self.spec else "",
+            "queue": self.spec.site.queue if self.spec else "",
+            "id": self.job_id,
+            "tag": self.tag,
+            "state": cause.state,
+            "reason": cause.reason,
+            "known_at": cause.known_at or None,
+            "submitted_at": self.submitted_at,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "host": self.start.host if self.start else "",
+            "flow_run": self.flow_run,
+            "flow_run_name": self.flow_run_name,
+            "scope": list(self.scope),
+            "work_dir": self.work_dir,
+            "holder": holder
+            and {
+                "flow_run": holder.claimant.flow_run,
+                "host": holder.claimant.host,
+                "pid": holder.claimant.pid,
+                "touched_at": holder.touched,
+                "alive": holder.alive,
+            },
+            "folder": self.folder.path,
+        }
+
+
+def read_job(
+    path: str, transport: Transport | None = None, *, campaign_name: str | None = None
+) -> JobSnapshot:
+    """What a job's folder says. What cannot be read is a job too, with its `problem`.
+
+    Args:
+        campaign_name: of its campaign, where that is known already.
+    """
+    transport = transport or reader(path)
+    folder = JobFolder(transport, path)
+    above, _, name = path.rpartition("/")
+    key, _, attempt = name.rpartition("-")
+    job = JobSnapshot(
+        folder=folder,
+        campaign=os.path.basename(os.path.dirname(above)),
+        key=key or name,
+        attempt=int(attempt) if attempt.isdecimal() else 0,
+        status=JobStatus(UNREADABLE),
+        user=transport.user if isinstance(transport, LocalTransport) else "",
+    )
+    try:
+        status = folder.transport.status(path)
+        job = replace(job, made_at=status.modified if status else 0.0)
+        if campaign_name is None:
+            campaign_name = name_of_campaign(folder.transport, path)
+        job = replace(job, campaign_name=campaign_name)
+        return _read(job)
+    except (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        ours = isinstance(error, HpcPrefectError | OSError)
+        said = str(error) if ours else f"what it holds makes no sense ({error!r})"
+        return replace(job, problem=said, status=JobStatus(UNREADABLE, said))
+
+
+def name_of_campaign(transport: Transport, job: str) -> str:
+    """The exact name of the campaign that a job's folder is in; empty when it is not told."""
+    campaign = read_campaign(transport, os.path.dirname(os.path.dirname(job)))
+    return campaign.name if campaign else ""
+
+
+def _read(job: JobSnapshot) -> JobSnapshot:
+    folder = job.folder
+    data = folder.transport.read(folder.file(names.JOURNAL))
+    requests = folder.transport.read(folder.file(names.CANCEL))
+    ledger = folder.ledger()
+    entries = _in_order([*names.read_entries(data)], [*names.read_entries(requests)])
+    everybody = claims.history(folder.transport, folder.path)
+    if not entries and not everybody:
+        raise LedgerError("neither a journal nor a claim is there")
+    intents = [entry for entry in entries if entry.get("event") == "intent"]
+    intent = intents[-1] if intents else {}
+    guard = folder.guard()
+    # Whom the start guard let in is the job, whatever was journalled.
+    ids = dict.fromkeys(each for each in (guard, ledger.job_id) if each not in ("", CLOSED))
+    starts = folder.transport.read(folder.file(names.START))
+    records = Evidence(
+        job_id=next(iter(ids), ""),
+        walltime=0,
+        starts=names.read_starts(starts),
+        exits=names.read_exits(folder.transport.read(folder.file(names.EXIT)), ledger.words),
+    )
+    known = replace(
+        job,
+        spec=JobSpec.from_dict(intent["job"]) if intent else None,
+        tag=str(intent.get("tag", "")),
+        ids=tuple(ids),
+        ledger=ledger,
+        result=JobResult.from_dict(ledger.result) if ledger.result else None,
+        start=records.start,
+        exit=records.exit,
+        claims=everybody,
+        holder=_holder(folder, everybody),
+        events=entries,
+    )
+    return replace(known, status=status_of(known, closed=guard == CLOSED))
+
+
+def _in_order(
+    journal: list[dict[str, Any]], requests: list[dict[str, Any]]
+) -> tuple[dict[str, Any], ...]:
+    """The journal as it stands, with the requests to cancel between its entries by their times."""
+    latest, stamped = 0.0, []
+    for entry in journal:
+        latest = max(latest, time_of(entry))  # a time that is not known is 0
+        stamped.append((latest, entry))
+    stamped += [(time_of(each), each) for each in requests]
+    return tuple(entry for _, entry in sorted(stamped, key=lambda each: each[0]))
+
+
+def _holder(folder: JobFolder, everybody: dict[str, Claimant]) -> Holder | None:
+    if not everybody:
+        return None
+    name, claimant = list(everybody.items())[-1]
+    status = folder.transport.status(folder.file(name))
+    touched = status.modified if status else 0.0
+    alive = claims.is_alive(claimant, lambda: time.time() - touched, lambda flow_run: False)
+    return Holder(claimant, touched, alive)

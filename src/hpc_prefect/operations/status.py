@@ -1,0 +1,144 @@
+"""Where a job is, as far as its folder and its scheduler tell: never better than that."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.folder import ExitRecord
+from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.schedulers.base import NoAnswer
+
+if TYPE_CHECKING:
+    from hpc_prefect.operations.snapshot import JobSnapshot
+
+#: Beside the states of `JobResult` and `JobState`.
+WAITING = "waiting"  # its process lives and has not submitted it yet
+NOT_SUBMITTED = "not submitted"
+SUBMITTED = "submitted"  # accepted, and not seen since
+UNREADABLE = "unreadable"
+STATES = (
+    *(WAITING, NOT_SUBMITTED, SUBMITTED, *map(str, JobState)),
+    *("succeeded", "failed", "cancelled", "lost", UNREADABLE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job is, why, and when that was last known (seconds since 1970, 0 for not known)."""
+
+    state: str
+    reason: str = ""
+    known_at: float = 0.0
+
+
+def status_of(job: JobSnapshot, *, closed: bool) -> JobStatus:
+    """What may be said of a job without asking anybody."""
+    if job.result is not None:
+        verdicts = [entry for entry in job.events if entry.get("event") == "verdict"]
+        at = time_of(verdicts[-1]) if verdicts else 0.0
+        return JobStatus(job.result.state, str(job.result.verdict.reason), at)
+    if ended := [entry for entry in job.events if entry.get("event") == "ended"]:
+        said = str(ended[-1].get("said", ""))
+        return JobStatus(JobState.ENDED, said + _NO_VERDICT, time_of(ended[-1]))
+    last = _last_seen(job)
+    requeued = last.state in _QUEUED and job.exit is not None and last.known_at > job.exit.time
+    if job.exit is not None and not requeued:
+        return JobStatus(JobState.ENDED, _record_words(job.exit) + _NO_VERDICT, job.exit.time)
+    alive = job.holder is not None and job.holder.alive
+    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
+    if not job.ids:
+        return _without_id(job, wished, alive=alive, closed=closed)
+    if last.state == JobState.ENDED:
+        return replace(last, reason=last.reason + _NO_VERDICT)
+    if alive:
+        return replace(last, reason=wished)
+    # Whatever it was then: nobody has looked since.
+    words = f"last known: {last.state}; its process is dead"
+    return JobStatus(JobState.UNKNOWN, _joined(words, wished), last.known_at)
+
+
+_NO_VERDICT = "; no verdict yet"
+
+
+def _without_id(job: JobSnapshot, wished: str, *, alive: bool, closed: bool) -> JobStatus:
+    at = job.holder.touched if job.holder else 0.0
+    if closed:
+        return JobStatus(NOT_SUBMITTED, "it may not start any more; no verdict", at)
+    if job.ledger.intended:
+        words = "it was about to be submitted; whether it was is not known"
+        return JobStatus(JobState.UNKNOWN, _joined(words, wished), at)
+    if alive:
+        return JobStatus(WAITING, wished, at)
+    return JobStatus(NOT_SUBMITTED, "its process is dead", at)
+
+
+def _last_seen(job: JobSnapshot) -> JobStatus:
+    """The newest sign of a job that has no end yet, and when it was given."""
+    seen = [entry for entry in job.events if entry.get("event") == "observed"]
+    state, at, word = SUBMITTED, job.ledger.submitted_at, ""
+    if seen:
+        state, at = str(seen[-1].get("state") or JobState.UNKNOWN), time_of(seen[-1])
+        word = str(seen[-1].get("word", ""))
+    if state == JobState.ENDED:
+        return JobStatus(state, f"the scheduler said {word}", at)
+    # Its own record, unless it was put back into the queue since.
+    if job.start is not None and (state not in _QUEUED or job.start.time > at):
+        return JobStatus(JobState.RUNNING, "", max(job.start.time, at, _wrote_at(job.folder)))
+    return JobStatus(state, "", at)
+
+
+_QUEUED = (JobState.QUEUED, JobState.HELD)
+
+
+def _wrote_at(folder: JobFolder) -> float:
+    """When the program last wrote something."""
+    streams = [folder.transport.status(folder.file(n)) for n in (names.STDOUT, names.STDERR)]
+    return max((status.modified for status in streams if status), default=0.0)
+
+
+def status_told(job: JobSnapshot, answer: Observation | NoAnswer | None) -> JobStatus:
+    """The same with what the scheduler says just now; None when it does not list the job."""
+    known = job.status
+    scheduler = job.spec.site.scheduler if job.spec else "the scheduler"
+    if isinstance(answer, NoAnswer):
+        words = f"{scheduler} gave no answer ({answer.said})"
+        return replace(known, reason=_joined(known.reason, words))
+    if job.is_over:
+        return known
+    if answer is None or (answer.tag and job.tag and answer.tag != job.tag):
+        if known.state == JobState.ENDED:
+            return known
+        words = f"{scheduler} does not list it; last known: {known.state}"
+        return JobStatus(JobState.UNKNOWN, words, known.known_at)
+    if known.state == JobState.ENDED and answer.state not in (JobState.ENDED, *_QUEUED):
+        return known  # its own record was faster than what is listed
+    reason = answer.message
+    if answer.state in (JobState.ENDED, JobState.UNKNOWN):
+        said = answer.cause or answer.message
+        reason = f"{scheduler} says {answer.word}{f' ({said})' if said else ''}"
+    if answer.state is JobState.ENDED:
+        reason += _NO_VERDICT
+    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
+    return JobStatus(answer.state, _joined(reason, wished), time.time())
+
+
+def _record_words(record: ExitRecord) -> str:
+    if record.phase == "missing":
+        return "the executable was not there"
+    signals = f" after {', '.join(f'SIG{name}' for name in record.signals)}"
+    what = {"setup": "its set-up", "untold": "its shell"}.get(record.phase, "its program")
+    return f"{what} ended with {record.code}{signals if record.signals else ''}"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def time_of(entry: dict[str, Any]) -> float:
+    """When an entry says that it was made (seconds since 1970), 0 for not known."""
+    value = entry.get("time")
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e12 else 0.0

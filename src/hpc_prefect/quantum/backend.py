@@ -1,0 +1,76 @@
+"""What a backend is.
+
+A backend of this process answers here and now: `run` and `estimate` return when the result is
+there. IBM Quantum hands the work to a service instead; see `hpc_prefect.quantum.services.ibm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from qiskit.primitives import PrimitiveResult
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
+    from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+    from hpc_prefect.quantum.options import EstimatorOptions, PrimitiveOptions, SamplerOptions
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A result, and what is worth recording about how it was made (JSON values)."""
+
+    result: PrimitiveResult
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Something that takes PUBs."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: `simulator aer`."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All of its own settings that can change the samples; part of the work's digest."""
+
+    @property
+    def honours(self) -> Collection[str]:
+        """The options it uses besides `shots` and `precision`; others are refused, not dropped."""
+
+    @property
+    def packages(self) -> Sequence[str]:
+        """The distributions whose versions belong into the record, besides Qiskit and NumPy."""
+
+    @property
+    def simulates(self) -> bool:
+        """Whether it is a simulator, which needs a seed."""
+
+    def layout_seed(self, options: PrimitiveOptions) -> int | None:
+        """The transpiler's seed, where there is a transpilation."""
+
+
+class SamplingBackend(Backend, Protocol):
+    """Something that samples circuits in this process."""
+
+    def run(self, pubs: Sequence[SamplerPub], options: SamplerOptions) -> Sampled:
+        """Sample. Blocks; called in a thread. Every PUB brings its own shots."""
+
+
+class EstimatingBackend(Backend, Protocol):
+    """Something that estimates expectation values in this process."""
+
+    def estimate(self, pubs: Sequence[EstimatorPub], options: EstimatorOptions) -> Sampled:
+        """Estimate. Blocks; called in a thread. Every PUB brings its own precision."""
+
+
+class Simulating:
+    """What the backends of this process have in common."""
+
+    simulates = True
+
+    def layout_seed(self, options: PrimitiveOptions) -> int | None:
+        return options.layout_seed

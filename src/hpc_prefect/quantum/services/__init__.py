@@ -1,0 +1,1 @@
+"""Quantum services, one a vendor."""

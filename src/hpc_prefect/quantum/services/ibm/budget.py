@@ -1,0 +1,159 @@
+"""QPU seconds of one experiment: what its jobs have cost or may cost, and what is left.
+
+An experiment's runs share one budget: a run that continues another pays on from what that one
+spent. So do the processes of one run. What the journals of its folder say counts, whatever run or
+process wrote them; nothing is kept in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_prefect.errors import BudgetExceeded, LedgerError
+from hpc_prefect.quantum.services.ibm.journal import JOURNAL, Journal
+from hpc_prefect.transports import own
+
+#: Seconds that a job takes beside its circuits, and between two shots where the device does not
+#: say: IBM's documentation estimates with both.
+OVERHEAD, REP_DELAY = 2.0, 250e-6
+
+#: How long another process may take to write one line: it may hang, or be stopped.
+_PATIENCE = 60.0
+#: What a file system without locks says; then only the threads of a process take turns.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The QPU seconds of one campaign's folder."""
+
+    campaign: Path
+
+    def total(self) -> float:
+        """What all of its jobs have cost or may cost. Reads its journals."""
+        paths = self.campaign.glob(f"*/*/{JOURNAL}")
+        return sum(job.seconds for path in paths for job in Journal(path.parent).attempts())
+
+    @contextlib.contextmanager
+    def reserved(self, seconds: float, limit: float) -> Iterator[float]:
+        """What is left for one more job, while nobody else can promise any of it. Blocks.
+
+        The job's intent is to be written inside: from then on it counts, for everybody.
+
+        Args:
+            seconds: what the job will cost.
+            limit: of all jobs together; 0 is none, and then 0 is left.
+
+        Raises:
+            BudgetExceeded: they are not there.
+            LedgerError: another process kept the budget to itself.
+        """
+        if not limit:
+            yield 0.0
+            return
+        with _turn(self.campaign / "budget.lock"):
+            left = limit - self.total()
+            if seconds > left:
+                raise BudgetExceeded(
+                    f"this job is estimated at {seconds:.1f} QPU seconds, and {max(left, 0):.1f} of"
+                    f" the {limit:g} that the block allows this experiment are left"
+                    f" (max_qpu_seconds); nothing was bought. Allow more, or ask for fewer shots"
+                )
+            yield left
+
+
+#: Threads take turns among themselves where the file system has no locks.
+_threads = threading.Lock()
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Be the only one who has the file's lock, of all threads and processes."""
+    with _threads:
+        lock = own.open_file(path, os.O_RDWR | os.O_CREAT)
+        try:
+            _lock(lock, path)
+            try:
+                yield
+            finally:
+                # Closing alone would not do: a forked child may have inherited the open file.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_UN)
+        finally:
+            os.close(lock)
+
+
+def _lock(lock: int, path: Path) -> None:
+    try:
+        own.lock(lock, patience=_PATIENCE, every=0.05)
+    except BlockingIOError:
+        raise LedgerError(
+            f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
+            " nothing was bought. End that process, or start this one again"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def check_usage(usage: Mapping[str, Any], seconds: float) -> None:
+    """Whether the instance has so many seconds left, as far as the service says.
+
+    Raises:
+        BudgetExceeded: it has not.
+    """
+    left = usage.get("usage_remaining_seconds")
+    if usage.get("usage_limit_reached"):
+        raise BudgetExceeded(
+            "the service says that this instance has used up its QPU time"
+            f" ({usage.get('usage_consumed_seconds')} seconds); nothing was bought"
+        )
+    if left is not None and seconds > float(left):
+        raise BudgetExceeded(
+            f"this job is estimated at {seconds:.1f} QPU seconds, and the service says that the"
+            f" instance has {float(left):.1f} left; nothing was bought"
+        )
+
+
+def estimate(pubs: list[Any], shots: list[int], device: Any) -> float:
+    """About how many QPU seconds a job will take; the service's own figure comes with the job.
+
+    Args:
+        pubs: transpiled for the device.
+        shots: of each PUB at all of its points.
+    """
+    between = _rep_delay(device)
+    return round(
+        OVERHEAD
+        + sum(
+            count * (between + _duration(pub.circuit, device))
+            for pub, count in zip(pubs, shots, strict=True)
+        ),
+        1,
+    )
+
+
+def _rep_delay(device: Any) -> float:
+    try:
+        delay = float(device.default_rep_delay)
+    except (AttributeError, TypeError):
+        return REP_DELAY
+    # In seconds by the client's documentation; snapshots have microseconds.
+    return delay * 1e-6 if delay > 1 else delay
+
+
+def _duration(circuit: Any, device: Any) -> float:
+    from qiskit.exceptions import QiskitError
+
+    try:
+        return float(circuit.estimate_duration(device.target, unit="s"))
+    except (QiskitError, TypeError, ValueError, AttributeError):
+        return float(circuit.depth()) * 100e-9  # an instruction without a duration

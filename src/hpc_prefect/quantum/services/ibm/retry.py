@@ -1,0 +1,74 @@
+"""Asking again, decided by the kind of the error."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hpc_prefect.errors import QuantumServiceError
+from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
+
+T = TypeVar("T")
+
+#: Seconds before the first and the longest wait between two questions that failed.
+FIRST, LONGEST = 1.0, 60.0
+#: How often a token that is refused is tried anew: it may have expired, or be new at the service.
+SIGN_INS = 4
+
+
+async def patiently(
+    question: Callable[[], T], what: str, log: Any, *, seconds: float | None = None
+) -> T:
+    """Ask in a thread until there is an answer. A failed question changes nothing.
+
+    Args:
+        what: what is asked, for the messages: `asking for job 17`.
+        seconds: how long trouble of the network or the server is borne; None is without end.
+
+    Raises:
+        QuantumServiceError: it was borne for so long, or the token is refused.
+        Exception: any error that asking again would not change, as the client raised it.
+    """
+    delay, refused, since, told = FIRST, 0, time.monotonic(), ""
+    while True:
+        try:
+            answer = await asyncio.to_thread(question)
+        except Exception as error:
+            kind = kind_of(error)
+            if kind is Kind.UNAUTHORIZED:
+                refused += 1
+            if kind not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
+                raise
+            _give_up(error, what, refused, seconds, since)
+            if told != kind.value:  # not once a question: an outage may last for hours
+                log.warning("%s: %s (%s); asking again", what, first_line(error), kind.value)
+                told = kind.value
+        else:
+            if told:
+                log.info("%s: answered after %.0f s", what, time.monotonic() - since)
+            return answer
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LONGEST)
+
+
+def _give_up(
+    error: Exception, what: str, refused: int, seconds: float | None, since: float
+) -> None:
+    if refused >= SIGN_INS:
+        raise QuantumServiceError(
+            f"{what}: the service does not accept the token ({first_line(error)}). Put a valid one"
+            " into the credentials block and run again; a job that was bought is attached again"
+        ) from error
+    if seconds is not None and time.monotonic() - since > seconds:
+        raise QuantumServiceError(
+            f"{what}: no answer for {seconds:.0f} s ({first_line(error)}). Run again when the"
+            " service can be reached; a job that was bought is attached again"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).partition("\n")[0].strip()
+    return f"{type(error).__name__}: {text[:300]}"

@@ -1,0 +1,74 @@
+"""One batch or session an experiment's run and device; a resumed run goes on in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.job.identity import slug
+from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
+from hpc_prefect.transports.local import read_private, write_atomic
+
+if TYPE_CHECKING:
+    from hpc_prefect.quantum.services.ibm.client import Client
+    from hpc_prefect.quantum.services.ibm.post import Purchase
+
+logger = logging.getLogger("hpc_prefect.quantum")
+
+_locks: dict[tuple[Path, int], asyncio.Lock] = {}
+_open: dict[str, list[tuple[Client, str, str]]] = {}
+
+
+async def session_for(purchase: Purchase, device: str) -> str:
+    """The id of the run's batch or session on a device, opened by the first job in it."""
+    mode, client = purchase.terms.mode, purchase.client
+    path = purchase.campaign / f"{mode}-{slug(device)}.json"
+    lock = _locks.setdefault((path, id(asyncio.get_running_loop())), asyncio.Lock())
+    async with lock:
+        known = _read(path)
+        ask = partial(client.accepts_jobs, mode, known)
+        is_open = bool(known) and await patiently(ask, f"asking for the {mode}", purchase.log)
+        if is_open:
+            _close_at_end(client, mode, known)
+            return known
+        seconds = purchase.terms.max_session_seconds
+        start = partial(client.open_session, mode, device, seconds)
+        new = await patiently(start, f"opening a {mode}", purchase.log)
+        write_atomic(path, json.dumps({"id": new}).encode(), durable=True)
+        purchase.log.info("opened the %s %s on %s", mode, new, device)
+        _close_at_end(client, mode, new)
+        return new
+
+
+def _read(path: Path) -> str:
+    try:
+        return str(json.loads(read_private(path) or b"")["id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _close_at_end(client: Client, mode: str, session_id: str) -> None:
+    """An open session costs: it is closed when the flow run ends, however it ends."""
+    root = root_flow()
+    if root is None or root.flow is None or root.flow_run is None:
+        return
+    mine = _open.setdefault(str(root.flow_run.id), [])
+    if (client, mode, session_id) not in mine:
+        mine.append((client, mode, session_id))
+    flow = root.flow
+    for hooks in (flow.on_completion_hooks, flow.on_failure_hooks, flow.on_cancellation_hooks):
+        if _close not in hooks:
+            hooks.append(_close)
+
+
+def _close(flow: object, flow_run: Any, state: object) -> None:
+    for client, mode, session_id in _open.pop(str(flow_run.id), ()):
+        try:
+            client.close_session(mode, session_id)
+        except Exception as error:  # noqa: BLE001 - the run is over; the service closes it by itself
+            logger.warning("closing the %s %s: %s", mode, session_id, first_line(error))

@@ -1,0 +1,154 @@
+"""The artifact of one quantum job: where it is, what it cost, what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.quantum.services.ibm.look import describe, place_of, seconds_of
+from hpc_prefect.quantum.services.ibm.retry import first_line
+from hpc_prefect.settings import HPCPrefectSettings
+
+if TYPE_CHECKING:
+    from hpc_prefect.quantum.services.ibm.client import Look
+    from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
+    from hpc_prefect.quantum.services.ibm.post import Errand
+
+#: Seconds between two renewals while the job waits; an artifact costs 8–15 ms of CPU.
+REFRESH_EVERY = 15.0
+#: Bars of the plot, and the letters of the longest.
+BARS, WIDTH = 12, 30
+
+
+class Page:
+    """The job's artifact, renewed in place. Trouble with it is logged and changes nothing."""
+
+    def __init__(self, errand: Errand, attempt: QuantumAttempt) -> None:
+        self._errand = errand
+        self._attempt = attempt
+        flow = root_flow()
+        run = None if flow is None else flow.flow_run
+        self._run_id: UUID | None = None if run is None else run.id
+        self._wanted = run is not None and HPCPrefectSettings().artifacts
+        self._id: UUID | None = None
+        self._shown_at, self._status = float("-inf"), ""
+
+    async def seen(self, look: Look) -> None:
+        """Show a job that waits or runs: at each change of state, else now and then."""
+        now = time.monotonic()
+        due = look.status != self._status or now - self._shown_at >= REFRESH_EVERY
+        if due and not look.ended:
+            self._status, self._shown_at = look.status, now
+            await self._show(look, "")
+
+    async def done(self, look: Look, result: Any) -> None:
+        """Show what came out."""
+        await self._show(look, outcome(self._errand.kind, result))
+
+    async def failed(self, error: Exception) -> None:
+        """Show why there is no result."""
+        await self._send(f"## Quantum job {self._attempt.job_id}\n\n{first_line(error)}\n")
+
+    async def _show(self, look: Look, below: str) -> None:
+        await self._send(page(self._attempt, look) + below)
+
+    async def _send(self, text: str) -> None:
+        if not self._wanted:
+            return
+        where = place_of(self._attempt.intent.get("scope") or ())
+        about = f"Quantum job {self._attempt.job_id} on {self._attempt.device}"
+        about += f", {where}" if where else ""
+        try:
+            async with get_client() as client:
+                if self._id is not None:
+                    renewed = ArtifactUpdate(data=text, description=about)
+                    await client.update_artifact(self._id, renewed)
+                    return
+                made = ArtifactCreate(
+                    type="markdown",
+                    key=f"quantum-job-{self._attempt.tag.removeprefix('hp-')[:20]}",
+                    description=about,
+                    data=text,
+                    flow_run_id=self._run_id,
+                )
+                self._id = (await client.create_artifact(made)).id
+        except Exception as error:  # noqa: BLE001 - a missing picture must not fail a job
+            self._errand.log.warning("showing the job as an artifact: %s", first_line(error))
+
+
+def page(attempt: QuantumAttempt, look: Look) -> str:
+    """The job's table in Markdown."""
+    facts, intent = look.facts, attempt.intent
+    rows: list[tuple[str, Any]] = [
+        ("state", look.status),
+        ("job", f"`{attempt.job_id}`, tag `{attempt.tag}`, attempt {attempt.number}"),
+        ("device", attempt.device),
+        ("place", place_of(intent.get("scope") or ())),
+        ("calibrated", intent.get("calibrated_at")),
+        ("number in the queue", facts.get("position") if not look.ended else None),
+        ("expected to start", facts.get("starts_at") if not look.ended else None),
+        ("created", facts.get("created")),
+        ("began to run", facts.get("running")),
+        ("finished", facts.get("finished")),
+        ("QPU time", seconds_of(look)),
+        ("shots", intent.get("shots")),
+    ]
+    for i, circuit in enumerate(intent.get("transpiled") or ()):
+        rows.append((f"circuit {i}, transpiled", _circuit(circuit)))
+    lines = [f"| {name} | {value} |" for name, value in rows if value not in (None, "")]
+    title = f"## Quantum {describe(attempt, look)}\n\n"
+    return title + "| | |\n|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _circuit(facts: Mapping[str, Any]) -> str:
+    return (
+        f"depth {facts['depth']}, {facts['size']} operations, {facts['two_qubit_gates']} of them on"
+        f" two qubits (level {facts['optimization_level']}, seed {facts['seed_transpiler']})"
+    )
+
+
+def outcome(kind: str, result: Any) -> str:
+    """What came out, of the first PUB."""
+    if kind == "estimator":
+        return _values(result)
+    from qiskit.primitives import BitArray
+
+    registers = [(n, v) for n, v in result[0].data.items() if isinstance(v, BitArray)]
+    return _bars(*registers[0]) if registers else ""
+
+
+def _bars(name: str, bits: Any) -> str:
+    """The most frequent bitstrings as bars of text, which any page shows without a plot library."""
+    counts: dict[str, int] = bits.get_counts()
+    total = sum(counts.values())
+    top = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:BARS]
+    most = top[0][1] if top else 1
+    lines = [
+        f"| `{word}` | {count} | {count / total:.1%} | {_bar(count / most)} |"
+        for word, count in top
+    ]
+    about = f"{len(top)} of {len(counts)} different bitstrings, {total} shots"
+    head = f"\n### Register `{name}`: {about}\n\n| bits | count | share | |\n|---|---:|---:|---|\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def _bar(share: float) -> str:
+    return "█" * max(1, round(WIDTH * share))
+
+
+def _values(result: Any) -> str:
+    import numpy as np
+
+    data = result[0].data
+    pairs = list(zip(np.ravel(data.evs), np.ravel(data.stds), strict=True))
+    lines = [f"| {i} | {value:.6g} | {std:.2g} |" for i, (value, std) in enumerate(pairs[:BARS])]
+    head = (
+        f"\n### First PUB: {len(pairs)} values\n\n| | value | standard error |\n|---|---:|---:|\n"
+    )
+    return head + "\n".join(lines) + "\n"

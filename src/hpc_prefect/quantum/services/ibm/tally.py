@@ -1,0 +1,116 @@
+"""What the quantum jobs of one flow run have cost in sum, told when the run ends."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.logging.loggers import flow_run_logger
+
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.quantum.services.ibm.budget import Budget
+from hpc_prefect.quantum.services.ibm.retry import first_line
+from hpc_prefect.settings import HPCPrefectSettings
+
+if TYPE_CHECKING:
+    from hpc_prefect.quantum.services.ibm.client import Look
+    from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
+
+logger = logging.getLogger("hpc_prefect.quantum")
+
+
+@dataclass
+class Tally:
+    """The jobs of one flow run that have ended.
+
+    Attributes:
+        seconds: QPU seconds by job, as the service says; the estimate where it says none.
+        estimated: the jobs of which it says none.
+        campaigns: folders of their experiments.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+    estimated: set[str] = field(default_factory=set)
+    campaigns: set[Path] = field(default_factory=set)
+
+    def count(self, attempt: QuantumAttempt, look: Look, campaign: Path) -> None:
+        """Count a job that has ended; one that was counted already counts once."""
+        actual = look.facts.get("qpu_seconds")
+        estimate = float(attempt.intent.get("estimated_seconds") or 0.0)
+        self.seconds[attempt.job_id] = estimate if actual is None else float(actual)
+        self.devices[attempt.job_id] = attempt.device
+        self.estimated.discard(attempt.job_id)
+        if actual is None:
+            self.estimated.add(attempt.job_id)
+        self.campaigns.add(campaign)
+
+    def words(self) -> str:
+        """The sum in one sentence."""
+        jobs = "1 job" if len(self.seconds) == 1 else f"{len(self.seconds)} jobs"
+        some = f", {len(self.estimated)} of them estimated" if self.estimated else ""
+        experiment = sum(Budget(campaign).total() for campaign in self.campaigns)
+        return (
+            f"{_number(sum(self.seconds.values()))} QPU seconds in {jobs}{some};"
+            f" {_number(experiment)} in the experiment, all of its runs together"
+        )
+
+    def page(self) -> str:
+        """The jobs as a table in Markdown."""
+        rows = [
+            f"| `{job}` | {self.devices[job]} | {_number(seconds)}"
+            f"{' (estimated)' if job in self.estimated else ''} |"
+            for job, seconds in self.seconds.items()
+        ]
+        head = f"## {self.words()}\n\n| job | device | QPU seconds |\n|---|---|---:|\n"
+        return head + "\n".join(rows) + "\n"
+
+
+def _number(seconds: float) -> str:
+    return f"{seconds:,.1f}"
+
+
+_tallies: dict[str, Tally] = {}
+
+
+def count(attempt: QuantumAttempt, look: Look, campaign: Path) -> None:
+    """Count a job that has ended for the flow run around it, which tells the sum at its end."""
+    root = root_flow()
+    if root is None or root.flow is None or root.flow_run is None:
+        return
+    _tallies.setdefault(str(root.flow_run.id), Tally()).count(attempt, look, campaign)
+    flow = root.flow
+    for hooks in (
+        flow.on_completion_hooks,
+        flow.on_failure_hooks,
+        flow.on_cancellation_hooks,
+        flow.on_crashed_hooks,
+    ):
+        if _tell not in hooks:
+            hooks.append(_tell)
+
+
+def _tell(flow: Any, flow_run: Any, state: object) -> None:
+    tally = _tallies.pop(str(flow_run.id), None)
+    if tally is None:
+        return
+    words = tally.words()
+    flow_run_logger(flow_run, flow).info("this run has used %s", words)
+    if not HPCPrefectSettings().artifacts:
+        return
+    made = ArtifactCreate(
+        type="markdown",
+        key="quantum-usage",
+        description=words,
+        data=tally.page(),
+        flow_run_id=flow_run.id,
+    )
+    try:
+        with get_client(sync_client=True) as client:
+            client.create_artifact(made)
+    except Exception as error:  # noqa: BLE001 - the run is over; the log has the sum
+        logger.warning("showing what the run has used: %s", first_line(error))

@@ -1,0 +1,1 @@
+"""PJM, the scheduler of Fugaku and its relatives."""

@@ -1,0 +1,94 @@
+"""What PJM tells before a job is submitted: `pjstat`, `pjacl`, and the user's groups.
+
+No PJM was asked for this. The refusals of `pjacl` are the manual's, and one line of its answer is
+quoted by users of a machine. What `pjstat --rsc` and `pjshowrsc` print nobody here has seen:
+it cannot be told whether a resource group takes jobs.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hpc_prefect.job.dialogue import Command, Dialogue
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.finding import Finding, Outcome, ok, unknown, wrong
+from hpc_prefect.schedulers.probe import (
+    PROJECT,
+    QUEUE,
+    SEARCH,
+    STATUS,
+    missing_commands,
+    named,
+    not_asked,
+    searched,
+)
+
+_COMMANDS = ("pjsub", "pjstat", "pjdel")
+_LIMIT = 60.0
+_SUBMIT = "--submit shows whether a job passes"
+_NO_GROUP = re.compile(r"\bPJM 3298 pjacl\b")
+#: Who may not submit, such as `pjsub + deny g(GROUP)`. Other forms are not known, and not read.
+_DENIED = re.compile(r"^.*\bpjsub\b.*\bdeny\b.*\bg\(([^()]*)\)", re.MULTILINE)
+
+
+def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
+    found = yield from missing_commands(_COMMANDS)
+    if found[0].outcome is Outcome.WRONG:
+        return found + not_asked((STATUS, SEARCH, QUEUE, PROJECT), "commands are missing")
+    status = yield from _status(scheduler, spec)
+    found.append(status)
+    if status.outcome is Outcome.WRONG:
+        found += not_asked((SEARCH,), "the status comes first")
+    else:
+        found += yield from searched(scheduler, spec)
+    queue, allowed = yield from _queue(spec)
+    groups = (yield Command(("id", "-Gn"))).stdout.split()
+    return [*found, queue, _project(spec, groups, allowed)]
+
+
+def _status(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
+    answer = yield from scheduler.observe(["1"], spec.site.options)
+    each = answer if isinstance(answer, NoAnswer) else answer.get("1")
+    if isinstance(each, NoAnswer):
+        remedy = (
+            "run hpc-prefect where pjstat answers; a pjstat of the site's own that knows neither"
+            " --choose nor --filter cannot be used"
+        )
+        return wrong(STATUS, each.said, remedy)
+    return ok(STATUS, "pjstat answers; --submit shows a whole job in it")
+
+
+def _queue(spec: JobSpec) -> Dialogue[tuple[Finding, str]]:
+    """What is told of the resource group, and pjacl's answer about it."""
+    field = f"queue_{spec.resources.resource_class}"
+    name, unit = spec.site.queue, spec.site.options.get("rscunit")
+    if not name:
+        return unknown(QUEUE, "none is set: PJM takes your default", _SUBMIT), ""
+    reply = yield Command(("pjacl", "--rg", name), timeout=_LIMIT)
+    if reply.code == 0 and reply.stdout.strip():
+        seen = f"{name!r} is a resource group; whether it takes jobs is not told"
+        return unknown(QUEUE, seen, _SUBMIT), reply.stdout
+    if not _NO_GROUP.search(reply.said):
+        return unknown(QUEUE, f"pjacl tells nothing: {reply.said[:200]}", _SUBMIT), ""
+    if unit:
+        seen = f"your default resource unit has no {name!r}; of {unit!r} nothing is told"
+        return unknown(QUEUE, seen, _SUBMIT), ""
+    remedy = f"set {field} of the HPC profile to a resource group that `pjstat --rsc` lists"
+    return wrong(QUEUE, f"there is no resource group {name!r}", remedy), ""
+
+
+def _project(spec: JobSpec, groups: list[str], allowed: str) -> Finding:
+    project, field = spec.site.project, f"project_{spec.resources.resource_class}"
+    if not project:
+        return unknown(PROJECT, "none is set; whether the site wants one is not told", _SUBMIT)
+    denied = {name for each in _DENIED.findall(allowed) for name in re.split(r"[\s,]+", each)}
+    others = f"set {field} of the HPC profile to one of: {named(sorted({*groups} - denied))}"
+    if project in denied:
+        seen = f"jobs of the group {project!r} are not taken by this resource group"
+        return wrong(PROJECT, seen, others)
+    if not groups:
+        return unknown(PROJECT, f"{project!r}: your groups are not told", _SUBMIT)
+    if project not in groups:
+        return wrong(PROJECT, f"{project!r} is no group of yours", others)
+    return ok(PROJECT, f"{project!r} is a group of yours")

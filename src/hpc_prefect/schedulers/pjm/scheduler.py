@@ -1,0 +1,164 @@
+"""PJM: `pjsub`, `pjstat`, `pjdel` of Fujitsu's Technical Computing Suite.
+
+No PJM could be run for this: the basis is the manual of V4.0L20, a large site's guide, and what
+real machines printed. What none of these shows is marked "assumed".
+
+The queue (`pjstat`) is asked first. The history (`pjstat -H`) shows ended jobs only, and is asked
+about those that the queue no longer lists; it shows three days unless it is told how many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.script import Preamble
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import Observation, Patience
+from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Submission, Ticket, Told
+from hpc_prefect.schedulers.pjm import status as pjstat
+from hpc_prefect.schedulers.pjm import submit as pjsub
+
+#: An unanswered command may wait without end.
+_LIMIT = 60.0
+#: In this order, whatever the site shows by itself. REASON is last, because it holds blanks.
+_ITEMS = "jid,jnam,st,lst,ec,pc,sn,ermsg"
+
+_ERROR = re.compile(r"^\[ERR\.?\] +PJM +(\d+)", re.MULTILINE | re.ASCII)
+#: What `pjdel` says of a job that needs no end any more: does not exist, is in no state for it.
+_GONE = {"0112", "0113"}
+
+
+class PJMScheduler:
+    """`Scheduler` for PJM.
+
+    The patience: `record` is short, because PJM calls a job ended only after its output is there.
+    `confirm` is long: `pjdel` only takes the request, and an epilogue may follow.
+    """
+
+    name = "pjm"
+    runs_here = False
+    patience = Patience(record=30.0, confirm=60.0)
+    ids_per_question = 100
+    hurry = 5.0
+
+    def problems(self, spec: JobSpec) -> list[str]:
+        return pjsub.problems(spec)
+
+    def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+        return []
+
+    def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
+        lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))
+        return Preamble(directives=lines, id_expression='"$PJM_JOBID"')
+
+    def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
+        options: Sequence[str] = spec.site.options.get("command_options", ())
+        reply = yield Command(
+            (
+                # On the command line, because it wins over the lines in the script.
+                *(
+                    "pjsub",
+                    "-N",
+                    ticket.tag,
+                    "-o",
+                    ticket.scheduler_out,
+                    "-e",
+                    ticket.scheduler_err,
+                ),
+                *("-s", "--spath", f"{ticket.folder}/{names.SCHEDULER_STATISTICS}"),
+                *options,
+                ticket.script,
+            ),
+            timeout=120.0,
+            # The job starts where pjsub was called, and some sites look at where that is.
+            cwd=spec.work_dir,
+        )
+        return pjsub.submission(reply)
+
+    def observe(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Answer | NoAnswer]:
+        which = "jid=" + "+".join(ids)
+        queued = _read((yield _pjstat(which)))
+        if isinstance(queued, NoAnswer):
+            return queued
+        answer: Answer = {**_seen(queued, ids)}
+        left = [each for each in ids if each not in answer]
+        if left:
+            which = "jid=" + "+".join(left)
+            ended = _read((yield _pjstat(which, *_history(options))))
+            if isinstance(ended, NoAnswer):
+                return answer | dict.fromkeys(left, ended)
+            answer |= _seen(ended, left)
+        return answer
+
+    def find(
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        found: Found = {tag: {} for tag in tags}
+        for history in ((), _history(options)):
+            left = [tag for tag in tags if not found[tag]]
+            if not left:
+                break
+            which = "jnam=" + "+".join(left)
+            rows = _read((yield _pjstat(which, *history)))
+            if isinstance(rows, NoAnswer):
+                return found | dict.fromkeys(left, rows)
+            found |= _named(rows, left, which)
+        return found
+
+    def cancel(
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
+    ) -> Dialogue[NoAnswer | None]:
+        reply = yield Command(("pjdel", *jobs), timeout=_LIMIT)
+        errors = set(_ERROR.findall(reply.stdout + "\n" + reply.stderr))
+        if reply.code is not None and errors <= _GONE and (errors or reply.code == 0):
+            return None
+        return NoAnswer(reply.said)
+
+    def read_output(self, text: str) -> Told | None:
+        told = pjstat.written_end(text)
+        return Told(*told) if told else None
+
+
+def _pjstat(which: str, *history: str) -> Command:
+    argv = ("pjstat", *history, "-v", "--choose", _ITEMS, "--filter", which)
+    return Command(argv, timeout=_LIMIT)
+
+
+def _history(options: Mapping[str, object]) -> tuple[str, ...]:
+    return ("-H", f"day={options.get('history_days', 30)}")
+
+
+def _read(reply: Reply) -> list[pjstat.Record] | NoAnswer:
+    if reply.code != 0 or _ERROR.search(reply.stdout + "\n" + reply.stderr):
+        return NoAnswer(reply.said)
+    try:
+        return pjstat.read_table(reply.stdout)
+    except ValueError as error:
+        return NoAnswer(f"an answer of pjstat cannot be used: {error}: {reply.stdout[:200]!r}")
+
+
+def _named(rows: Sequence[pjstat.Record], tags: Sequence[str], which: str) -> Found:
+    """The rows by name. The filter compares whole names; the column shows 10 characters of them."""
+    if any(len(pjstat.may_be(row, tags)) != 1 for row in rows):
+        return dict.fromkeys(
+            tags,
+            NoAnswer(
+                f"pjstat --filter {which} also lists jobs of other names, or names that cannot be"
+                " read; this site's command does not seem to know that filter"
+            ),
+        )
+    found: Found = {}
+    for tag in tags:
+        ids = [row["JOB_ID"] for row in rows if tag in pjstat.may_be(row, tags)]
+        found[tag] = _seen(rows, ids)
+    return found
+
+
+def _seen(rows: Sequence[pjstat.Record], ids: Sequence[str]) -> dict[str, Observation]:
+    seen = (pjstat.observation(row) for row in rows if row["JOB_ID"] in ids)
+    return {each.id: each for each in seen}

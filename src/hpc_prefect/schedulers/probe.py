@@ -1,0 +1,84 @@
+"""What probes of all dialects share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.finding import Finding, ok, unknown, wrong
+
+COMMANDS = "commands"
+STATUS = "status dialect"
+SEARCH = "search by name"
+HISTORY = "history"
+QUEUE = "queue"
+PROJECT = "project"
+SUBMISSION = "submission"
+
+#: The name of a job that nobody has; a job's real name is as long.
+NO_JOB = "hnosuchjobdoct0"
+
+T = TypeVar("T")
+
+
+def untold(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
+    """For a dialect without a probe of its own: what its own questions can tell."""
+    found = yield from searched(scheduler, spec)
+    why = f"there is no check of it for {scheduler.name} yet"
+    later = "--submit shows whether a job passes"
+    return [*found, *(unknown(check, why, later) for check in (QUEUE, PROJECT))]
+
+
+def missing_commands(names: Sequence[str]) -> Dialogue[list[Finding]]:
+    """One finding when all are there, else one for each that is not."""
+    folders: dict[str, None] = {}
+    found = []
+    for name in names:
+        # The shell's own word about PATH. To start the command itself is not needed, and who knows
+        # what a site's own version of it does without arguments.
+        reply = yield Command(("/bin/sh", "-c", 'command -v -- "$1"', "sh", name))
+        path = reply.stdout.strip()
+        if reply.code == 0 and path:
+            folders[path.rpartition("/")[0]] = None
+        else:
+            remedy = (
+                "run hpc-prefect where the scheduler's commands are, such as a login node, with"
+                " them on PATH; or correct `scheduler` in the HPC profile"
+            )
+            found.append(wrong(COMMANDS, f"{name!r} is not on PATH", remedy))
+    return found or [ok(COMMANDS, f"{', '.join(names)} in {', '.join(folders)}")]
+
+
+def not_asked(checks: Sequence[str], why: str) -> list[Finding]:
+    return [unknown(check, f"not asked: {why}") for check in checks]
+
+
+def searched(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
+    """Whether a job can be looked for by its name, which keeps jobs from being run twice."""
+    found = yield from scheduler.find([NO_JOB], spec.site.options)
+    answer = found if isinstance(found, NoAnswer) else found[NO_JOB]
+    if isinstance(answer, NoAnswer):
+        return [wrong(SEARCH, answer.said, f"correct the options `{scheduler.name}.…` it names")]
+    return [ok(SEARCH, "a name that no job has is found nowhere, and said so")]
+
+
+def overheard(dialogue: Dialogue[T], heard: list[Reply]) -> Dialogue[T]:
+    """The same dialogue; the replies to it are also put into `heard`."""
+    try:
+        command = next(dialogue)
+        while True:
+            reply = yield command
+            heard.append(reply)
+            command = dialogue.send(reply)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def named(names: Sequence[str]) -> str:
+    """Names for a remedy, not too many of them."""
+    shown = ", ".join(names[:12])
+    return f"{shown}, …" if len(names) > 12 else shown

@@ -1,0 +1,171 @@
+"""What Slurm tells before a job is submitted: `sinfo`, `squeue`, `sacct`, `sbatch --test-only`.
+
+Seen on Slurm 22.05, with accounting and without. `sbatch --test-only` has the controller judge a
+submission that it does not make: account, QOS, partition, constraint, and a site's own plug-in.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.finding import Finding, Outcome, ok, unknown, wrong
+from hpc_prefect.schedulers.probe import (
+    HISTORY,
+    PROJECT,
+    QUEUE,
+    SEARCH,
+    STATUS,
+    SUBMISSION,
+    missing_commands,
+    named,
+    not_asked,
+    overheard,
+    searched,
+)
+from hpc_prefect.schedulers.slurm import submit as sbatch
+from hpc_prefect.schedulers.slurm.status import at
+
+_COMMANDS = ("sbatch", "squeue", "scancel", "sinfo")
+_AFTER_STATUS = (HISTORY, SEARCH, QUEUE, PROJECT, SUBMISSION)
+_ACCOUNT = re.compile(r"Invalid account", re.IGNORECASE)
+_STATES = {
+    "drain": "takes no jobs (drain)",
+    "inactive": "takes no jobs (inactive)",
+    "down": "takes jobs and starts none (down)",
+}
+
+
+def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
+    accounting = bool(spec.site.options.get("accounting", True))
+    found = yield from missing_commands((*_COMMANDS, *(("sacct",) if accounting else ())))
+    if found[0].outcome is Outcome.WRONG:
+        return found + not_asked((STATUS, *_AFTER_STATUS), "commands are missing")
+    status = yield from _status(scheduler, spec)
+    found.append(status)
+    if status.outcome is Outcome.WRONG:
+        return found + not_asked(_AFTER_STATUS, "squeue gives no answer that can be used")
+    history = (yield from _history(spec)) if accounting else _no_history()
+    found.append(history)
+    if history.outcome is Outcome.WRONG:
+        found += not_asked((SEARCH,), "the history comes first")
+    else:
+        found += yield from searched(scheduler, spec)
+    queue = yield from _partition(spec)
+    found.append(queue)
+    if queue.outcome is Outcome.WRONG:
+        return found + not_asked((PROJECT, SUBMISSION), "the queue comes first")
+    found += yield from _submission(spec, accounting=accounting)
+    return found
+
+
+def _status(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
+    heard: list[Reply] = []
+    options = {**spec.site.options, "accounting": False}
+    answer = yield from overheard(scheduler.observe(["1"], options), heard)
+    if isinstance(answer, NoAnswer):
+        remedy = (
+            "see that squeue works here by hand, and that slurm.cluster of the HPC profile, or"
+            " SLURM_CONF here, names the cluster"
+        )
+        return wrong(STATUS, answer.said, remedy)
+    rows = heard[0].stdout.strip() if heard[0].code == 0 else ""
+    if rows and not answer:
+        remedy = "another program stands in for squeue: HPC-Prefect needs Slurm's own on PATH"
+        return wrong(STATUS, f"squeue answers with {rows[:200]!r}, which is no row of it", remedy)
+    version = yield Command(("squeue", "--version"))
+    name = version.stdout.strip() if version.code == 0 else "its version is not told"
+    return ok(STATUS, f"squeue takes our options and answers ({name})")
+
+
+def _no_history() -> Finding:
+    return unknown(HISTORY, "not asked: slurm.accounting of the HPC profile is false")
+
+
+def _history(spec: JobSpec) -> Dialogue[Finding]:
+    form = ("--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs=1")
+    reply = yield Command(("sacct", *at(spec.site.options), *form))
+    if "accounting storage is disabled" in reply.stderr:
+        remedy = "set slurm.accounting = false in the HPC profile: this place has no accounting"
+        return wrong(HISTORY, reply.said, remedy)
+    if reply.code != 0:
+        remedy = (
+            "see whether slurmdbd is up (sacctmgr show cluster); where sacct is not for users, set"
+            " slurm.accounting = false in the HPC profile"
+        )
+        return wrong(HISTORY, reply.said, remedy)
+    return ok(HISTORY, "sacct answers")
+
+
+def _partition(spec: JobSpec) -> Dialogue[Finding]:
+    field = f"queue_{spec.resources.resource_class}"
+    form = ("--all", "--noheader", "--format=%P|%a|%l|%D")
+    reply = yield Command(("sinfo", *at(spec.site.options), *form))
+    rows = [line.strip().split("|") for line in reply.stdout.splitlines()]
+    known = {row[0].rstrip("*"): row for row in rows if len(row) == 4}
+    if reply.code != 0 or not known:
+        return unknown(QUEUE, f"sinfo tells no partitions: {reply.said}", "ask sinfo by hand")
+    wanted = spec.site.queue.split(",") if spec.site.queue else _default(known)
+    if not wanted:
+        return wrong(QUEUE, "there is no default partition", f"set {field} to: {named([*known])}")
+    for name in wanted:
+        if name not in known:
+            remedy = f"set {field} of the HPC profile to a partition: {named([*known])}"
+            return wrong(QUEUE, f"there is no partition {name!r}", remedy)
+        if (state := known[name][1]) != "up":
+            open_ones = [each for each, row in known.items() if row[1] == "up"]
+            remedy = f"wait until it is up, or set {field} to: {named(open_ones)}"
+            what = _STATES.get(state, f"is {state!r}")
+            return wrong(QUEUE, f"partition {name!r} {what}", remedy)
+    shown = "; ".join(
+        f"{name!r} is up, {known[name][3]} nodes, limit {known[name][2]}" for name in wanted
+    )
+    return ok(QUEUE, shown if spec.site.queue else f"the default: {shown}")
+
+
+def _default(known: dict[str, list[str]]) -> list[str]:
+    return [name for name, row in known.items() if row[0].endswith("*")]
+
+
+def _submission(spec: JobSpec, *, accounting: bool) -> Dialogue[list[Finding]]:
+    words = [word for option in sbatch.directives(spec) for word in shlex.split(option)]
+    reply = yield Command(
+        ("sbatch", *at(spec.site.options), "--test-only", *words, "--wrap=true"),
+        timeout=150.0,
+        inherits=sbatch.INHERITS,
+    )
+    project = spec.site.project
+    if reply.code == 0:
+        taken = f"{project!r}" if project else "your default account"
+        if accounting:
+            judged = ok(PROJECT, f"{taken}: sbatch --test-only takes it")
+        else:
+            judged = unknown(PROJECT, f"{taken}: without accounting Slurm takes any name")
+        return [judged, ok(SUBMISSION, reply.stderr.strip() or "sbatch --test-only takes the job")]
+    if _ACCOUNT.search(reply.stderr):
+        wrong_one = yield from _accounts(spec, reply.said)
+        return [wrong_one, *not_asked((SUBMISSION,), "the project comes first")]
+    remedy = (
+        "correct what it names: the options `slurm.…` of the HPC profile (qos, reservation,"
+        " constraint, directives), or what its nodes have"
+    )
+    rest = not_asked((PROJECT,), "the submission was refused before")
+    return [*rest, wrong(SUBMISSION, f"sbatch --test-only: {reply.said}", remedy)]
+
+
+def _accounts(spec: JobSpec, said: str) -> Dialogue[Finding]:
+    """The refused project, with those that the user has where Slurm tells them."""
+    field = f"project_{spec.resources.resource_class}"
+    who = (yield Command(("id", "-un"))).stdout.strip()
+    cluster = spec.site.options.get("cluster")
+    where = ("where", f"user={who}", *((f"cluster={cluster}",) if cluster else ()))
+    reply = yield Command(("sacctmgr", "-n", "-P", "show", "assoc", *where, "format=Account"))
+    names = sorted({line.strip() for line in reply.stdout.splitlines() if line.strip()})
+    if reply.code != 0 or not names:
+        remedy = f"set {field} of the HPC profile to an account that you may use in this partition"
+    else:
+        remedy = f"set {field} of the HPC profile to an account of yours: {named(names)}"
+    return wrong(PROJECT, f"{spec.site.project or 'no account'!r}: {said}", remedy)

@@ -1,0 +1,265 @@
+"""The process that takes the jobs from state to state, up to their end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+from hpc_prefect.local_batch import process
+from hpc_rehearsal.common.daemon import FAULT_LOOK_SECONDS, BaseDaemon, number
+from hpc_rehearsal.pjm import exit_codes as ends
+from hpc_rehearsal.pjm import statistics
+from hpc_rehearsal.pjm.environment import obstacle, shell_script, variables
+from hpc_rehearsal.pjm.state import Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
+
+# Should the daemon be killed, the engine ends a job that is over its limit, this much later.
+_ENGINE_LATER_SECONDS = 5.0
+_PJDEL = 1
+
+
+class Daemon(BaseDaemon):
+    QUEUE = "pjm"
+    RUNNING = frozenset({"RUN"})
+    BUSY = frozenset({"RNA", "RUN", "RNO"})
+    server: Server
+
+    def work(self, jobs: list[Record]) -> list[Record]:
+        for job in jobs:
+            if job["state"] == "RUN":
+                self._look(job)
+            if job["state"] == "RNO":
+                self._finish(job)
+        for job in jobs:
+            if job["state"] in ("ACC", "QUE", "RNA", "HLD", "ERR"):
+                self._wait(job)
+        self._start(jobs)
+        return self.left(jobs)
+
+    def _goes(self, job: Record, state: str, **more: Any) -> None:
+        job.update(last=job["state"], state=state, **more)
+        self.server.save(job)
+
+    # Before the start
+
+    def _wait(self, job: Record) -> None:
+        """What was asked for while the job does not run, and the way from ACC to QUE."""
+        late = job["late"] and self.server.fault("late")
+        if deleted := job["deleted"]:
+            when = deleted["at"] + self.server.config["linger"]
+            if time.time() < when:
+                self.later(when)
+                return
+            # Assumed: a rejected one has the code of pjdel too.
+            state = "RJT" if job["state"] == "ACC" else "CCL"
+            job.update(pc=_PJDEL, reason=deleted["reason"] or "-", over=time.time())
+            self._goes(job, state)
+        elif late:
+            self.later(time.time() + FAULT_LOOK_SECONDS)
+        elif job["held"] and job["state"] in ("ACC", "QUE", "RNA"):
+            self._hold(job)
+        elif job["state"] == "ACC":
+            self._goes(job, "QUE")
+
+    def _hold(self, job: Record) -> None:
+        self._goes(job, "HLD", pc=4, reason=job["held"]["reason"] or "-", held=None, begun=0.0)
+
+    def _start(self, jobs: list[Record]) -> None:
+        """Give nodes to every queued job for which there are enough, in the order of their ids."""
+        server, now = self.server, time.time()
+        busy = [job for job in jobs if job["state"] in self.BUSY]
+        free = server.config["nodes"] - sum(job["nodes"] for job in busy)
+        for job in jobs:
+            if job["state"] != "QUE":
+                continue
+            limits = server.config["rscgrps"][job["rscgrp"]]
+            running = sum(1 for one in busy if one["rscgrp"] == job["rscgrp"])
+            if (ready := max(job["at"], job["accepted"] + server.config["wait"])) > now:
+                self.later(ready)
+            elif server.fault("error"):
+                self._goes(job, "ERR", reason="INTERNAL ERROR")
+            elif not limits.get("started", True):
+                self._waits_for(job, "RSCGRP STOP")
+            elif running >= limits.get("run", running + 1):
+                self._waits_for(job, "RUNLIMIT EXCEED")
+            elif job["nodes"] > free:
+                self._waits_for(job, "INSUFF NODE")
+                self._make_room(job, busy, free)
+            else:
+                free -= job["nodes"]
+                busy.append(job)
+                self._goes(job, "RNA", begun=now, reason="")
+        for job in busy:
+            if job["state"] == "RNA":
+                ready = job["begun"] + server.config["acquire"]
+                if time.time() < ready:
+                    self.later(ready)
+                else:
+                    self._run(job)
+
+    def _make_room(self, job: Record, busy: list[Record], free: int) -> None:
+        """Stop jobs of groups that yield, the newest first, if this one can start then."""
+        groups = self.server.config["rscgrps"]
+        if groups[job["rscgrp"]].get("yields"):
+            return
+        leaving = [one for one in busy if one["taken"] or one["deleted"] or one["state"] == "RNO"]
+        free += sum(one["nodes"] for one in leaving)
+        victims = []
+        for one in reversed(busy):
+            if free >= job["nodes"]:
+                break
+            yields = groups[one["rscgrp"]].get("yields")
+            if yields and one["state"] == "RUN" and one not in leaving:
+                victims.append(one)
+                free += one["nodes"]
+        if free >= job["nodes"]:
+            for one in victims:
+                self._take(one, ends.ANOTHER)
+
+    def _take(self, job: Record, why: int) -> None:
+        """Have its nodes for something else."""
+        if not job["taken"] and not job["deleted"]:
+            job["taken"] = {"at": time.time(), "sent": False, "why": why}
+            self.server.save(job)
+            self.later(time.time())  # it is looked at once more at once
+
+    def _waits_for(self, job: Record, reason: str) -> None:
+        if job["reason"] != reason:
+            job["reason"] = reason
+            self.server.save(job)
+
+    def _run(self, job: Record) -> None:
+        if what := obstacle(self.server, job):
+            self._run_out(job, ends.of_obstacle(job, what))
+            return
+        # Saved before the start: a daemon after this one sees that it may have happened.
+        self._goes(job, "RUN", begun=time.time())
+        job["engine"] = self._submit(job)
+        self.server.save(job)
+
+    def _name(self, job: Record) -> str:
+        """For the engine: a job that is started again is another one."""
+        return f"{job['id']}.{job['retries']}"
+
+    def _submit(self, job: Record) -> str:
+        server, config = self.server, self.server.config
+        script = server.file(job["n"], "sh")
+        with open(script, "wb") as file:
+            file.write(os.fsencode(shell_script(server, job)))
+        options: dict[str, object] = {
+            "name": self._name(job),
+            "slots": max(config["nodes"], job["nodes"]),
+            "cpus": job["nodes"],
+            # Assumed: pjdel kills at once.
+            "kill-grace": 0.0,
+            "walltime": job["elapse"] + config["kill_grace"] + _ENGINE_LATER_SECONDS,
+            "out": job["out"],
+            "err": job["out"] if job["join"] else job["err"],
+            "cwd": job["work"],
+        }
+        if job["memory"] and config["enforce_mem"]:
+            options["memory"] = job["memory"]
+        return self.start(job, script, variables(server, job), options)
+
+    # After the start
+
+    def _look(self, job: Record) -> None:
+        server = self.server
+        if not job["engine"]:  # the daemon before this one was killed while it started the job
+            job["engine"] = self.in_spool(self._name(job)) or self._submit(job)
+            server.save(job)
+        end = self.ended(job)
+        if not job["taken"] and server.fault("deadline"):
+            self._take(job, ends.DEADLINE)
+        asked = job["deleted"] or job["held"] or job["taken"]
+        if end is None:
+            if not asked:
+                self._limit(job)
+            elif not asked["sent"]:
+                asked["sent"] = True
+                server.save(job)
+                self.cancel(job)
+            return
+        if asked and time.time() < (leaves := asked["at"] + server.config["linger"]):
+            self.later(leaves)
+            return
+        job.update(memory_used=end["max_rss"], cpu=end["cpu_seconds"], ended=end["ended"])
+        self._run_out(job, ends.of_run(job, end, oom_killer=server.config["oom_killer"]))
+
+    def _limit(self, job: Record) -> None:
+        """At the limit SIGXCPU for all processes of the job, and SIGKILL if they stay."""
+        limit = job["begun"] + job["elapse"]
+        kill = limit + self.server.config["kill_grace"]
+        now = time.time()
+        if now < limit:
+            self.later(limit)
+        elif not job["limit"]:
+            job["limit"] = True
+            self.server.save(job)
+            self._signal(job, signal.SIGXCPU)
+            self.later(kill)
+        elif now < kill:
+            self.later(kill)
+        else:
+            self._signal(job, signal.SIGKILL)
+            self.later(now + FAULT_LOOK_SECONDS)  # until the engine has seen it
+
+    def _signal(self, job: Record, which: int) -> None:
+        who = self.server.spool.supervisor(number(job))
+        if who and process.alive(who):
+            for one in process.tree(int(who.split()[1])):
+                process.send(one, which)
+
+    def _run_out(self, job: Record, end: Record) -> None:
+        job["end"] = end
+        job["ended"] = job["ended"] or time.time()
+        job["told"] = 0.0
+        job["state"] = "RNE"  # so that LST names the state between RUN and RNO
+        self._goes(job, "RNO")
+        self._finish(job)
+
+    def _finish(self, job: Record) -> None:
+        """Write what belongs to the end; a moment later the job leaves the queue, or returns."""
+        server, end = self.server, job["end"]
+        if server.fault("runout"):
+            self.later(time.time() + FAULT_LOOK_SECONDS)
+            return
+        if not job["told"]:
+            job["told"] = time.time()
+            _say_why(job)
+            over = {**job, **end, "last": "RNO", "over": job["told"]}
+            if job["stats"] and end["state"] in server.DONE:
+                statistics.write(over)
+            server.save(job)
+        leaves = job["told"] + server.config["runout"]
+        if time.time() < leaves:
+            self.later(leaves)
+            return
+        shutil.rmtree(server.path("tmp", job["id"]), ignore_errors=True)
+        codes = {name: end[name] for name in ("ec", "pc", "sn", "reason")}
+        if end["state"] in server.DONE:
+            self._goes(job, end["state"], over=time.time(), **codes)
+            return
+        if end["state"] == "QUE":
+            codes = {"ec": 0, "pc": 0, "sn": 0, "reason": ""}
+        again = dict.fromkeys(("engine", "session", "limit", "held", "taken"))
+        retries = job["retries"] + 1
+        self._goes(job, end["state"], begun=0.0, ended=0.0, retries=retries, **again, **codes)
+
+
+def _say_why(job: Record) -> None:
+    """The line by which PJM tells of an end that was not the job's own. Where the job's folder or
+    file is missing there is nowhere to write it."""
+    if job["end"]["message"]:
+        try:
+            with open(job["out"] if job["join"] else job["err"], "a") as file:
+                file.write(job["end"]["message"])
+        except OSError:
+            pass

@@ -1,0 +1,123 @@
+"""How PJM reads and writes messages, times and sizes: text in, text out."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from hpc_rehearsal.common.text import Refusal
+
+#: The hundreds of each command's messages.
+_HUNDREDS = {
+    "pjsub": 0,
+    "pjdel": 1,
+    "pjstat": 2,
+    "pjhold": 3,
+    "pjrls": 4,
+    "pjwait": 6,
+    "pjacl": 32,
+}
+_UNITS = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "": 2**20,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+}
+_UNKNOWN_OPTION, _UNKNOWN_ARGUMENT, _INVALID_ARGUMENT, _ABSENT = 1, 3, 4, 90
+
+
+def error(command: str, number: int, text: str) -> str:
+    return f"[ERR.] PJM {_code(command, number)} {command} {text}\n"
+
+
+def info(command: str, number: int, text: str) -> str:
+    return f"[INFO] PJM {_code(command, number)} {command} {text}\n"
+
+
+def _code(command: str, number: int) -> str:
+    return f"{_HUNDREDS[command] * 100 + number:04}"
+
+
+def refusal(command: str, number: int, text: str, *, usage: bool = False) -> Refusal:
+    hint = f"Try `{command} --help` for more information.\n" if usage else ""
+    return Refusal(error(command, number, text) + hint, 1)
+
+
+def unknown_option(command: str, option: str) -> Refusal:
+    text = f"Unknown option or no option argument: {option}."
+    return refusal(command, _UNKNOWN_OPTION, text, usage=True)
+
+
+def unknown_argument(command: str, option: str, value: str) -> Refusal:
+    text = f"Unknown option argument: {option} {value}."
+    return refusal(command, _UNKNOWN_ARGUMENT, text, usage=True)
+
+
+def invalid_argument(command: str, option: str, value: str) -> Refusal:
+    return refusal(command, _INVALID_ARGUMENT, f"Invalid option argument: {option} {value}.")
+
+
+def absent(command: str) -> Refusal:
+    return refusal(command, _ABSENT, "PJM daemon is not present.")
+
+
+def job_numbers(word: str) -> list[int] | None:
+    """Of 12 or 12-15, and of 12[3] or 12_3 the number of the whole; None for what is no job id."""
+    match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10})|\[[\d,-]+\]|_\d+)?", word, re.ASCII)
+    if not match:
+        return None
+    first, last = int(match[1]), int(match[2] or match[1])
+    return list(range(first, min(last, first + 10_000) + 1))
+
+
+# Times and sizes
+
+
+def seconds(text: str) -> int | None:
+    """Of [[H:]M:]S, 1h30m, and of a range its upper end; None when it is no time."""
+    low, dash, high = text.partition("-")
+    if dash:
+        least = seconds(low)
+        return least if not high else None if least is None else seconds(high)
+    if re.fullmatch(r"\d+(:\d+){0,2}", text, re.ASCII):
+        total = 0
+        for part in text.split(":"):
+            total = total * 60 + int(part)
+        return total
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text, re.ASCII)
+    if not text or not match:
+        return None
+    hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+def size(text: str) -> int | None:
+    """Bytes; without a unit Mi are meant. 0 for unlimited, None when it is no size."""
+    if text == "unlimited":
+        return 0
+    match = re.fullmatch(r"(\d+)([KMGT]i?|)", text, re.ASCII)
+    return int(match[1]) * _UNITS[match[2]] if match else None
+
+
+def hms(value: float) -> str:
+    whole = max(0, int(value))
+    return f"{whole // 3600:04}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def moment(when: float) -> str:
+    """In tables: neither year nor zone."""
+    return time.strftime("%m/%d %H:%M:%S", time.localtime(when))
+
+
+def planned(when: float) -> str:
+    return time.strftime("(%m/%d %H:%M)", time.localtime(when))
+
+
+def date(when: float) -> str:
+    """In statistics; assumed to be as long as this."""
+    return time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(when)) if when else "-"

@@ -1,0 +1,41 @@
+"""What of the state folder is PJM's own: the queue and the history, which never show the same."""
+
+from __future__ import annotations
+
+import time
+
+from hpc_rehearsal.common.state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
+
+_DAY_SECONDS = 86400.0
+
+
+class Server(State):
+    """A job has beside its record: SC, its script; sh, what the engine runs."""
+
+    DONE = frozenset({"EXT", "CCL", "RJT"})
+    WAITING = frozenset({"ACC", "QUE", "RNA", "HLD"})
+    DAEMON = "hpc_rehearsal.pjm.daemon"
+    KINDS = ("SC", "sh")
+
+    def queue(self) -> list[Record]:
+        return self.alive()
+
+    def history(self, days: float) -> list[Record]:
+        """The ended jobs of so many days, without those that have only just left the queue."""
+        if self.fault("no-history"):
+            return []
+        now = time.time()
+        ended = [job for job in self.jobs() if job["state"] in self.DONE]
+        return [
+            job for job in ended if self.gone(job, now) and now - job["over"] < days * _DAY_SECONDS
+        ]
+
+    def gone(self, job: Record, now: float) -> bool:
+        """Whether it is in the history rather than between it and the queue."""
+        return job["state"] in self.DONE and now >= job["over"] + float(self.config["gap"])

@@ -1,0 +1,72 @@
+"""The same on other schedulers: their commands, ids and names, from the journal's intent alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.spec import Site
+from hpc_prefect.operations import ask, attach, cancel_jobs, list_jobs
+from hpc_prefect.schedulers import scheduler_for
+from hpc_rehearsal.pbs import install as pbs
+from hpc_rehearsal.pjm import install as pjm
+
+from ..executor.rig import Rig, Told, living_process, until
+
+
+@pytest.fixture(params=["pbs", "pjm", "slurm"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """Its commands are on PATH; jobs left at a stand-in are ended."""
+    name, commands, state = request.param, tmp_path / "bin", tmp_path / "state"
+    before = dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.environ.update, before)
+        stack.callback(os.environ.clear)
+        if name == "slurm":
+            os.environ.update(request.getfixturevalue("slurm").environment)
+        else:
+            kind = {"pbs": pbs, "pjm": pjm}[name]
+            kind.install(commands, state, home=str(tmp_path))
+            stack.callback(kind.stop, state)
+            os.environ["PATH"] = f"{commands}:{before['PATH']}"
+        options = {"accounting": True} if name == "slurm" else {}
+        yield Site(scheduler=name, options=options)
+
+
+def job(rig: Rig, site: Site, text: str, key: str = "k", **given: object):
+    spec = dataclasses.replace(rig.spec(program=rig.program(text, key)), site=site)
+    return rig.request(spec, key, poll_interval=1.0, **given)
+
+
+async def left_by_a_dead_process(rig: Rig, site: Site, text: str, key: str = "k") -> None:
+    connection = rig.connection(scheduler_for(site.scheduler))
+    told = Told()
+    with living_process() as claimant:
+        asked = dataclasses.replace(job(rig, site, text, key, listener=told), claimant=claimant)
+        with rig.under_way(asked, connection):
+            await until(lambda: "running as" in str(told.states), "the job's start")
+
+
+async def test_jobs_there_are_listed_asked_about_cancelled_and_attached_to(rig, site):
+    gate = rig.folder / "gate"
+    await left_by_a_dead_process(rig, site, "sleep 600", "endless")
+    await left_by_a_dead_process(rig, site, f"until [ -e {gate} ]; do sleep 0.05; done", "gated")
+    jobs = {job.key: job for job in await asyncio.to_thread(ask, list_jobs(rig.work))}
+    assert [job.status.state for job in jobs.values()] == ["running", "running"]
+    assert jobs["gated"].where.startswith(f"{site.scheduler}@")
+
+    (done,) = await asyncio.to_thread(cancel_jobs, [jobs["endless"]])
+    assert (done.confirmed, done.job.status.state) == (True, "ended"), done.words
+    result = await asyncio.to_thread(attach, done.job)
+    assert result.verdict.reason is Reason.CANCELLED
+
+    gate.touch()
+    assert (await asyncio.to_thread(attach, jobs["gated"])).succeeded
+    assert len(rig.runs()) == 2
