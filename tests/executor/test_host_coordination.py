@@ -17,7 +17,7 @@ from neighbour import PACE
 from rig import Rig, until
 
 from hpc_prefect.executor.coordination.host_coordination import HostPeers, peers_at
-from hpc_prefect.executor.coordination.queue_slots import Place
+from hpc_prefect.executor.coordination.queue_slots import QueueSlot
 from hpc_prefect.executor.coordination.shared_poll import SharedPoll
 from hpc_prefect.job.dialogue import Command
 from hpc_prefect.job.failure import Reason
@@ -430,7 +430,7 @@ async def test_who_gives_up_waiting_holds_nobody_up(rig):
 
 
 def place(tag, limit=1):
-    return Place(tag.replace("-", ""), "", limit)
+    return QueueSlot(tag.replace("-", ""), "", limit)
 
 
 def test_a_folder_that_was_cleared_up_is_made_again(two, tmp_path):

@@ -152,7 +152,7 @@ async def test_a_job_that_its_scheduler_starts_again_after_the_verdict_is_shut_o
     request = rig.request(rig.spec("sleep 60"))
     with rig.under_way(request, rig.connection(NodeFails())) as (run, task):
         await until(rig.runs, "the start")
-        run._watch.wants_answer = True
+        run._monitor.wants_answer = True
         result = await task
     assert result.verdict.reason is Reason.NODE_FAILURE
     await until(lambda: not rig.active(), "the end of what may have been put back")

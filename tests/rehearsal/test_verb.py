@@ -16,11 +16,12 @@ from hpc_rehearsal.common.text import Refusal
 from hpc_rehearsal.launchers.commands import parsed
 from hpc_rehearsal.launchers.install import find_mpi
 from hpc_rehearsal.session import faults
+from hpc_rehearsal.sites import rehearsed
 
 from ..sites.profiles import profile
 from .rig import until
 
-REHEARSED = [site.name for site in all_sites() if site.rehearsed]
+REHEARSED = [site.name for site in all_sites() if rehearsed(site.name)]
 PROGRAM = str(Path(sys.executable).with_name("hpc-prefect"))
 BUSY = "while [ ! -e end ]; do sleep 0.1; done"
 
@@ -294,12 +295,12 @@ def arguments(name, side):
 )
 def test_a_sites_launcher_line_is_one_of_its_launchers(name, side):
     launcher, *words = arguments(name, side)
-    asked = parsed(launcher, words, find_site(name).rehearsed.launchers[launcher])
+    asked = parsed(launcher, words, rehearsed(name).launchers[launcher])
     assert (asked["ranks"], asked["program"]) == (4, ["prog", "a b", "-n", "7"])
 
 
 def test_an_option_that_a_launcher_does_not_have_is_refused():
-    launchers = find_site("miyabi").rehearsed.launchers
+    launchers = rehearsed("miyabi").launchers
     with pytest.raises(Refusal, match=r"mpiexec\.hydra is not known to have the option --map-by"):
         parsed("mpiexec.hydra", ["--map-by", "node", "prog"], launchers["mpiexec.hydra"])
     with pytest.raises(Refusal, match="-n lacks what belongs to it"):
@@ -392,7 +393,7 @@ def test_a_sites_data_make_a_rehearsal_with_its_queue(name, tmp_path):
     site = find_site(name)
     queue = profile(name).queue_cpu
     script(tmp_path, "true")
-    more = () if queue in str(site.rehearsed) else ("--queue", queue)
+    more = () if queue in str(rehearsed(site.name)) else ("--queue", queue)
     submit = "qsub -q" if site.scheduler == "pbs" else "pjsub -L rscgrp="
     gap = " " if site.scheduler == "pbs" else ""
     code, _, err = shell(tmp_path, name, f"{submit}{gap}{queue} job.sh", *more)

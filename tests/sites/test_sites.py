@@ -16,6 +16,7 @@ from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks.profiles import SCHEDULER_NAMES
 from hpc_prefect.cli import main
 from hpc_prefect.errors import ConfigurationError
+from hpc_rehearsal.sites import rehearsed
 
 from .profiles import FILLED, SITES, blanks, filled
 
@@ -124,11 +125,11 @@ def test_the_wheel_has_the_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     with zipfile.ZipFile(done.stdout.split()[-1]) as wheel:
-        there = [name for name in wheel.namelist() if name.startswith("hpc_prefect/sites/")]
+        there = set(wheel.namelist())
 
-    assert {f"hpc_prefect/sites/{name}.toml" for name in SITES} <= set(there)
-    rehearsed = [name for name, site in SITES.items() if site.rehearsed]
-    assert {f"hpc_prefect/sites/rehearsed/{name}.toml" for name in rehearsed} <= set(there)
+    assert {f"hpc_prefect/sites/{name}.toml" for name in SITES} <= there
+    stands_in = [name for name in SITES if rehearsed(name)]
+    assert {f"hpc_rehearsal/sites/{name}.toml" for name in stands_in} <= there
 
 
 # --- the command

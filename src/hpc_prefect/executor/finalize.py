@@ -24,7 +24,7 @@ _MAY_STILL_BE_THERE = (
 )
 
 
-async def settle(
+async def finalize(
     attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
 ) -> JobResult:
     """Write the verdict and the run record, and end what is left in the queue.
@@ -51,7 +51,7 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
         attempt.folder.note("unconfirmed", durable=True)
         return []
     record = _record(attempt, result)
-    attempt.folder.settle(attempt.request.spec, record, attempt.outputs_before)
+    attempt.folder.write_verdict(attempt.request.spec, record, attempt.outputs_before)
     duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]
     if duplicates:
         logger.error(

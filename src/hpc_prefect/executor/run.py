@@ -1,4 +1,4 @@
-"""One job from the call to the result: open an attempt, submit it, monitor it, settle it."""
+"""One job from the call to the result: open an attempt, submit it, monitor it, finalize it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, SchedulerError, TransportError
 from hpc_prefect.executor.attempt import Attempt, open_attempt
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.finalize import settle
+from hpc_prefect.executor.finalize import finalize
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import JobRequest
@@ -141,7 +141,7 @@ class JobRun:
                 verdict = await self._never_started(attempt) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
-                return await settle(attempt, verdict, evidence, confirmed=not self._unconfirmed)
+                return await finalize(attempt, verdict, evidence, confirmed=not self._unconfirmed)
             await self._turn_to(attempt, other)
             verdict, ask = None, True
 

@@ -255,7 +255,7 @@ class JobFolder:
                     altered.append(f"{output}/{name}" if name else output)
         return altered
 
-    def settle(
+    def write_verdict(
         self, spec: JobSpec, record: dict[str, Any], before: Mapping[str, Stamp | None]
     ) -> None:
         """Write the run record and then, for good, the verdict: whoever reads it finds both.
