@@ -7,13 +7,13 @@ import stat
 import sys
 import time
 
-from hpc_prefect.local_batch import process
-from hpc_prefect.local_batch.spool import WAKE, Spool, UnreadableError, dumps
-from hpc_prefect.local_batch.supervisor import Supervisor, hold_signals, stop_orphans
+from . import process
+from .spool import WAKE, Spool, UnreadableError, dumps
+from .supervisor import Supervisor, hold_signals, stop_orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hpc_prefect.local_batch.spool import Record
+    from .spool import Record
 
 _NAME_BYTES = 100
 

@@ -18,7 +18,7 @@ import fcntl
 import os
 import time
 
-from hpc_prefect.local_batch import process
+from . import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ import fcntl
 import os
 import time
 
-from hpc_prefect.local_batch import process
-from hpc_prefect.local_batch.spool import WAKE, ending
+from . import process
+from .spool import WAKE, ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from typing import NoReturn
 
-    from hpc_prefect.local_batch.spool import QueueEntry, Record, Spool
+    from .spool import QueueEntry, Record, Spool
 else:
     import _signal as signal
 
