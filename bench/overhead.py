@@ -51,12 +51,12 @@ def save_blocks() -> None:
     here.save("hpc", _sync=True)
 
 
-async def job(label: str) -> JobResult:
+async def job(label: str, work_dir: Path = HOME / "work") -> JobResult:
     return await run_job_from_blocks(
         command_block_name="cmd",
         execution_profile_block_name="exec",
         hpc_profile_block_name="hpc",
-        work_dir=HOME / "work",
+        work_dir=work_dir,
         script_filename=label,
     )
 
@@ -127,6 +127,28 @@ async def all_at_once() -> tuple[float, float, float, float]:
     return jobs, children, wall, own_cpu() - before
 
 
+# --- in a work_dir each
+
+FOLDERS = 100
+TURNS = 3
+
+
+@flow
+async def in_folders() -> tuple[list[float], list[float]]:
+    """Seconds of many jobs at once in one work_dir, and in one each, turn by turn."""
+    await asyncio.gather(*(job(f"warm-up-{n}") for n in range(WARM_UP)))
+    shared, apart = [], []
+    for turn in range(TURNS):
+        folders = [HOME / "apart" / f"{turn}-{n}" for n in range(FOLDERS)]
+        began = time.perf_counter()
+        await asyncio.gather(*(job(f"shared-{turn}-{n}") for n in range(FOLDERS)))
+        shared.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        await asyncio.gather(*(job("apart", folder) for folder in folders))
+        apart.append(time.perf_counter() - began)
+    return shared, apart
+
+
 # --- what is told
 
 
@@ -137,6 +159,14 @@ def report_one_by_one() -> None:
     print(f"the same script by bash:                  {plain:.3f} s")
     print(
         f"extra: {extra:.3f} s (ratio {called / plain:.1f}); {told(extra, MOST_EXTRA_SECONDS, 's')}"
+    )
+
+
+def report_folders() -> None:
+    shared, apart = (statistics.median(each) for each in asyncio.run(in_folders()))
+    print(
+        f"{FOLDERS} at once in one work_dir: {shared:.1f} s; in a work_dir each: {apart:.1f} s"
+        f" (ratio {apart / shared:.2f}; wanted: at most 1.1)"
     )
 
 
@@ -161,6 +191,7 @@ def main() -> None:
         save_blocks()
         report_one_by_one()
         report_all_at_once()
+        report_folders()
 
 
 if __name__ == "__main__":

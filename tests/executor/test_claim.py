@@ -120,7 +120,7 @@ def test_an_older_versions_claim_whose_process_cannot_be_found_is_held_until_it_
 
 CLAIMER = """
 import sys
-from hpc_prefect.executor.claim import take, this_process
+from hpc_prefect.ledger.claim import take, this_process
 from hpc_prefect.transports.local import LocalTransport
 take(LocalTransport(), sys.argv[1], this_process("run-inside"))
 print("claimed", flush=True)
@@ -224,7 +224,7 @@ def test_what_a_killed_claimant_left_half_done_is_no_claim(folder):
 RACER = """
 import json, os, sys
 from hpc_prefect.errors import JobHeld, LedgerError
-from hpc_prefect.executor.claim import take, this_process
+from hpc_prefect.ledger.claim import take, this_process
 from hpc_prefect.transports.local import LocalTransport
 
 me, transport = this_process(sys.argv[2]), LocalTransport()

@@ -87,7 +87,7 @@ def test_a_users_folders_stay_where_they_are_when_the_first_user_leaves(machine)
 
 LIST = """
 import json, sys
-from hpc_prefect.jobs import list_jobs
+from hpc_prefect.operations import list_jobs
 print(json.dumps([[job.user, job.status.state, job.problem] for job in list_jobs(sys.argv[1])]))
 """
 
@@ -105,7 +105,7 @@ def test_jobs_of_others_are_listed_as_far_as_they_let_us_read_them(machine):
 ACT = """
 import json, sys
 from hpc_prefect.errors import NotOurs
-from hpc_prefect.jobs import attach, cancel_jobs, list_jobs
+from hpc_prefect.operations import attach, cancel_jobs, list_jobs
 (job,) = list_jobs(sys.argv[1])
 (done,) = cancel_jobs([job])
 try:
@@ -265,7 +265,7 @@ def tried(read):
     except NotOurs as error:
         return str(error)
 from hpc_prefect.convergence.checkpoint import Checkpoints
-from hpc_prefect.quantum.record import read_finished
+from hpc_prefect.quantum.result_file import read_finished
 found = [tried(Checkpoints(folder, logging.getLogger()).load)]
 found.append(tried(lambda: read_finished(folder, "digest")))
 print(json.dumps(found))

@@ -95,7 +95,15 @@ class ServerAddress(NamedTuple):
     credentials: tuple[str, str]
 
 
-def settings_here() -> tuple[ServerAddress, Profile, Settings]:
+class SettingsHere(NamedTuple):
+    """What a call's run was told by its user."""
+
+    server: ServerAddress
+    profile: Profile
+    settings: Settings
+
+
+def settings_here() -> SettingsHere:
     """The server and all settings of the moment, which may be those of a `temporary_settings`."""
     settings = get_current_settings()
     context = SettingsContext.get()
@@ -104,7 +112,13 @@ def settings_here() -> tuple[ServerAddress, Profile, Settings]:
     secrets = [
         "" if secret is None else secret.get_secret_value() for secret in (api.auth_string, api.key)
     ]
-    return ServerAddress(api.url, (secrets[0], secrets[1])), context.profile, settings
+    server = ServerAddress(api.url, (secrets[0], secrets[1]))
+    return SettingsHere(server, context.profile, settings)
+
+
+def settings_as(here: SettingsHere) -> SettingsContext:
+    """These settings, inside of a `with`; clients that are made there use them."""
+    return SettingsContext(profile=here.profile, settings=here.settings)
 
 
 async def own_client(profile: Profile, settings: Settings) -> PrefectClient:

@@ -10,10 +10,14 @@ It is kept as labels of the flow run, which anybody can read in Prefect's UI and
     hpc-prefect.lost           parameters that Prefect does not hold as they were given
 
 A text that is no line of printable characters, as a name or path may be, is written as JSON.
+
+Nobody waits for Prefect to take them: a file in Prefect's home has them until it did, and is read
+with them.
 """
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import json
 import logging
@@ -21,16 +25,22 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
 
+from hpc_prefect.errors import HpcPrefectError
+from hpc_prefect.flow_runs import prefect_internals as internals
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.job.identity import exact_digest
+from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 
@@ -57,7 +67,8 @@ class Trace:
 
 
 def read_trace(flow_run: FlowRun) -> Trace:
-    labels = flow_run.labels or {}
+    """What a flow run has left, also what Prefect was not told yet, as far as it is known here."""
+    labels = dict(flow_run.labels or {}) | _noted(flow_run.id)
 
     def text(name: str) -> str:
         return _read(labels.get(f"{_PREFIX}{name}", ""))
@@ -72,6 +83,33 @@ def read_trace(flow_run: FlowRun) -> Trace:
         name=text("name"),
         lost=tuple(json.loads(text("lost") or "[]")),
     )
+
+
+def _note_of(flow_run_id: UUID) -> str:
+    return f"{get_current_settings().home}/hpc-prefect/flow-runs/{flow_run_id}"
+
+
+def _noted(flow_run_id: UUID) -> dict[str, str]:
+    """The labels that Prefect has perhaps not taken."""
+    found: dict[str, str] = {}
+    try:
+        lines = (LocalTransport().read(_note_of(flow_run_id)) or b"").splitlines()
+    except HpcPrefectError as error:
+        logger.warning("reading what flow run %s has left: %s", flow_run_id, error)
+        return found
+    for line in lines:
+        with suppress(ValueError):  # torn off when its process was killed
+            found |= json.loads(line)
+    return found
+
+
+def _note(flow_run_id: UUID, labels: Mapping[str, str]) -> None:
+    path, transport = _note_of(flow_run_id), LocalTransport()
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        transport.append(path, json.dumps(labels).encode() + b"\n")
+    except (HpcPrefectError, OSError) as error:  # Prefect is told all the same
+        logger.warning("noting what flow run %s leaves: %s", flow_run_id, error)
 
 
 def _written(text: str) -> str:
@@ -110,17 +148,67 @@ def leave_trace(folder: str, *, chosen_outside: str) -> None:
         labels = {f"{_CAMPAIGN}{len(folders)}": folder}
     if len(folders) == 1:
         labels |= _circumstances(root, chosen_outside)
-    try:
-        with get_client(sync_client=True) as client:
-            written = {key: _written(text) for key, text in labels.items()}
-            client.update_flow_run_labels(run.id, written)  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - the run itself does not need it
-        logger.warning(
-            "Prefect did not take the labels of flow run %s (%s): `hpc-prefect resume` and the"
-            " hook cancel_jobs will not find its jobs; `hpc-prefect jobs` will",
-            run.name,
-            error,
-        )
+    written = {key: _written(text) for key, text in labels.items()}
+    _note(run.id, written)
+    _teller.tell(run, written)
+
+
+class _Teller:
+    """Tells Prefect the labels, one run at a time and all that wait at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[UUID, _Untold] = {}
+        self._telling = False
+
+    def tell(self, run: FlowRun, labels: Mapping[str, str]) -> None:
+        with self._lock:
+            untold = self._waiting.setdefault(run.id, _Untold(run.name, internals.settings_here()))
+            untold.labels |= labels
+            if self._telling:
+                return
+            self._telling = True
+        # Not a daemon: a short script would end before it. In nobody's context: the run may end.
+        thread = threading.Thread(target=self._work, name="hpc-prefect-labels")
+        contextvars.Context().run(thread.start)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._telling = False
+                    return
+                run_id, untold = self._waiting.popitem()
+            with internals.settings_as(untold.settings):
+                self._tell(run_id, untold)
+
+    def _tell(self, run_id: UUID, untold: _Untold) -> None:
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_flow_run_labels(run_id, untold.labels)  # type: ignore[arg-type]
+        except Exception as error:  # noqa: BLE001 - the run itself does not need it
+            logger.warning(
+                "Prefect did not take the labels of flow run %s (%s): the hook cancel_jobs, and"
+                " `hpc-prefect resume` from another Prefect home, will not find its jobs;"
+                " `hpc-prefect jobs` will",
+                untold.name,
+                error,
+            )
+            return
+        with self._lock:
+            if run_id not in self._waiting:
+                with suppress(OSError):
+                    os.unlink(_note_of(run_id))
+
+
+@dataclass
+class _Untold:
+    name: str
+    settings: internals.SettingsHere
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+_teller = _Teller()
 
 
 def _circumstances(root: FlowRunContext, chosen_outside: str) -> dict[str, str]:
