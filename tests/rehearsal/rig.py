@@ -109,7 +109,7 @@ class Rehearsal:
 
     def process_of_a_job(self):
         """The first process of the only job, and the one that looks after it."""
-        (start,) = self.state.glob("spool/jobs/*/start.json")
+        (start,) = until(lambda: list(self.state.glob("spool/jobs/*/start.json")))
         (file,) = self.state.glob("spool/jobs/*/supervisor")
         whos = (json.loads(start.read_text())["process"], file.read_text())
         return tuple(int(who.split()[1]) for who in whos)

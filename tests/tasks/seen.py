@@ -132,10 +132,10 @@ def remote(spool: Path, job_id: str) -> Observation:
 
 
 def ids(work_dir: Path) -> list[str]:
-    """The scheduler's ids of the jobs of a work_dir, as their journals tell."""
+    """The scheduler's ids of the jobs of a work_dir, as their journals tell, in their order."""
     folders = [str(path) for path in work_dir.glob(".hpc-prefect/*/??/*")]
     found = [JobFolder(LocalTransport(), folder).ledger().job_id for folder in folders]
-    return sorted(filter(None, found))
+    return sorted(filter(None, found), key=lambda job_id: int(job_id.partition(".")[0]))
 
 
 def submitted(spool: Path) -> list[str]:
