@@ -401,7 +401,7 @@ def test_a_sites_data_make_a_rehearsal_with_its_queue(name, tmp_path):
 
 
 def test_rehearsals_are_of_sites():
-    folder = Path(sys.modules["hpc_prefect.sites"].__file__).parent / "rehearsed"
+    folder = Path(sys.modules["hpc_rehearsal.sites"].__file__).parent
     assert {file.stem for file in folder.glob("*.toml")} == set(REHEARSED)
     assert {"miyabi", "fugaku", "pbs", "pjm"} == set(REHEARSED)
 

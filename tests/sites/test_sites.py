@@ -99,9 +99,9 @@ def test_the_first_line_is_a_description_that_fits(name: str) -> None:
 
 
 def test_no_place_is_named_in_the_code() -> None:
-    """But for those that are named like a scheduler, or like a room of this package."""
-    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir()}
-    places = set(SITES) - set(SCHEDULER_NAMES) - rooms
+    """But for those that are named like a scheduler, and for this machine."""
+    here = {site.name for site in SITES.values() if site.scheduler == "local"}
+    places = set(SITES) - set(SCHEDULER_NAMES) - here
     assert len(places) >= 2
     named = [
         (str(path.relative_to(SOURCE)), name)

@@ -86,7 +86,7 @@ def install(
     (folder / CONFIG).write_text(json.dumps({"launchers": launchers, "mpi": mpi}, indent=1))
     (folder / RANK).write_text(_RANK)
     programs, bashrc = folder / LAUNCHERS, folder / BASHRC
-    add_commands("site", programs, folder, {name: name for name in launchers})
+    add_commands("launchers", programs, folder, {name: name for name in launchers})
     known = ANY if ANY in modules else " | ".join(map(shell_quoted, modules)) or "''"
     text = _BASHRC.format(
         launchers=shell_quoted(str(programs)), known=known, where=_LOGIN if login_only else ""

@@ -1,1 +1,1 @@
-"""PJM, the scheduler of Fugaku and its relatives."""
+"""PJM, of Fujitsu's Technical Computing Suite."""
