@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from jobs import WAIT, job
 from prefect import flow
 from pydantic import BaseModel
-
-from jobs import WAIT, job
 
 
 class Chemistry(BaseModel):

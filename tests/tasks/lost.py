@@ -12,6 +12,7 @@ from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from jobs import job_sync
 from prefect import flow, tags, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRunPolicy
@@ -21,7 +22,6 @@ from prefect.states import Pending
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from hpc_prefect import campaign, scope
-from jobs import job_sync
 
 
 def run(work_dir: str, label: str) -> str:

@@ -9,10 +9,9 @@ import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+from jobs import COUNT, WAIT, job_sync
 from prefect import flow, task
 from prefect.task_runners import ProcessPoolTaskRunner
-
-from jobs import COUNT, WAIT, job_sync
 
 
 def run(work_dir: str, label: str) -> str:

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from jobs import COUNT, WAIT, job
 from prefect import flow, task
 
 from hpc_prefect import ONCE, campaign, scope
-from jobs import COUNT, WAIT, job
 
 
 def note(work_dir: str, label: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from jobs import WAIT, job
 from prefect import flow, serve
 
 from hpc_prefect import cancel_jobs
-from jobs import WAIT, job
 
 
 @flow(on_cancellation=[cancel_jobs])
