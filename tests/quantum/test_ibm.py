@@ -257,7 +257,7 @@ async def test_what_the_service_says_is_left_stops_too(service, tmp_path):
 
 async def test_the_services_own_estimate_stops_a_job_in_the_queue(service, tmp_path):
     """Measurement twirling makes more of a job than its shots: only the service knows."""
-    from hpc_prefect.quantum.services.ibm.journal import Journal
+    from hpc_prefect.ledger.quantum_journal import Journal
 
     name = await block(max_qpu_seconds=100)
     service.fault("queue", seconds=3600)

@@ -13,9 +13,9 @@ from circuits import bell
 from prefect import flow
 
 from hpc_prefect import campaign
+from hpc_prefect.ledger.quantum_journal import Journal, QuantumAttempt
 from hpc_prefect.quantum import QuantumBackendBlock, sample
 from hpc_prefect.quantum.services.ibm.budget import Budget
-from hpc_prefect.quantum.services.ibm.journal import Journal, QuantumAttempt
 
 from .service import QuantumService, common_ibm_quantum, quantum_service
 

@@ -16,6 +16,7 @@ from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.outputs import Left, Stamp, Written, is_same, written
 from hpc_prefect.job.script import JobScript, secrets_text
 from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.ledger import journal
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
 
@@ -86,17 +87,7 @@ class JobFolder:
         self._append(names.CANCEL, line, durable=True)
 
     def _append(self, name: str, line: bytes, *, durable: bool) -> None:
-        path = self.file(name)
-        if self._torn(path):
-            line = b"\n" + line
-        self.transport.append(path, line, durable=durable)
-
-    def _torn(self, path: str) -> bool:
-        """Whether a crash or a full disk tore the file's last line off."""
-        status = self.transport.status(path)
-        if status is None or status.size == 0:
-            return False
-        return self.transport.read(path, status.size - 1, 1) != b"\n"
+        journal.append(self.transport, self.file(name), line, durable=durable)
 
     def ledger(self) -> Ledger:
         """What the journal says, and what was wished from outside of what was submitted."""

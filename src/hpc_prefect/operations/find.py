@@ -83,7 +83,7 @@ def list_jobs(
             campaigns[above] = _name(transport or reader(path), path)
         jobs.append(read_job(path, transport, campaign_name=campaigns[above]))
     if campaign:
-        jobs = [job for job in jobs if _belongs(job, campaign)]
+        jobs = [job for job in jobs if job.belongs_to(campaign)]
     return sorted(jobs, key=lambda job: (job.created_at, job.folder.path))
 
 
@@ -95,21 +95,22 @@ def _name(transport: Transport, path: str) -> str | None:
         return None
 
 
-def _belongs(job: JobSnapshot, campaign: str) -> bool:
-    stem, _, instance = job.campaign.rpartition(".")
-    folder = job.campaign == campaign or (stem == campaign and instance.isdecimal())
-    return folder or (job.campaign_name == campaign != "")
-
-
 def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:
     """The paths of the job folders in a `work_dir`, or in what is below it."""
+    return sort_of_folders(folder, _ATTEMPT, transport)
+
+
+def sort_of_folders(
+    folder: str | os.PathLike[str], pattern: re.Pattern[str], transport: Transport | None = None
+) -> list[str]:
+    """The paths of the folders of calls, by the pattern of their names, in what is given."""
     path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
-    if is_job_folder(path):
+    if _is_folder_of(path, pattern):
         return [path]
     if names.is_root(os.path.basename(os.path.dirname(path))):
-        return _of_campaign(path, transport or reader(path))
+        return _of_campaign(path, pattern, transport or reader(path))
     roots = [path] if names.is_root(os.path.basename(path)) else _roots(path)
-    return [found for root in roots for found in _of_root(root, transport or reader(root))]
+    return [found for root in roots for found in _of_root(root, pattern, transport or reader(root))]
 
 
 def _roots(work_dir: str) -> list[str]:
@@ -121,7 +122,7 @@ def _roots(work_dir: str) -> list[str]:
     return [f"{work_dir.rstrip('/')}/{name}" for name in sorted(present) if names.is_root(name)]
 
 
-def _of_root(root: str, transport: Transport) -> list[str]:
+def _of_root(root: str, pattern: re.Pattern[str], transport: Transport) -> list[str]:
     try:
         campaigns = transport.list(root)
     except TransportError:
@@ -132,22 +133,26 @@ def _of_root(root: str, transport: Transport) -> list[str]:
         found
         for campaign in campaigns
         if os.path.isdir(f"{root}/{campaign}")
-        for found in _of_campaign(f"{root}/{campaign}", transport)
+        for found in _of_campaign(f"{root}/{campaign}", pattern, transport)
     ]
 
 
 def is_job_folder(path: str) -> bool:
     """Whether a path is `…/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>`."""
+    return _is_folder_of(path, _ATTEMPT)
+
+
+def _is_folder_of(path: str, pattern: re.Pattern[str]) -> bool:
     parts = path.rstrip("/").split("/")
     return (
         len(parts) > 4
         and names.is_root(parts[-4])
         and _PREFIX.fullmatch(parts[-2]) is not None
-        and _ATTEMPT.fullmatch(parts[-1]) is not None
+        and pattern.fullmatch(parts[-1]) is not None
     )
 
 
-def _of_campaign(campaign: str, transport: Transport) -> list[str]:
+def _of_campaign(campaign: str, pattern: re.Pattern[str], transport: Transport) -> list[str]:
     """Samplings and loops have folders there too: those have no attempt in their names.
 
     A folder that cannot be listed is given itself, so that it shows.
@@ -155,7 +160,7 @@ def _of_campaign(campaign: str, transport: Transport) -> list[str]:
     found = []
     for prefix in _below(campaign, _PREFIX, transport):
         inside = prefix != campaign
-        found += _below(prefix, _ATTEMPT, transport) if inside else [campaign]
+        found += _below(prefix, pattern, transport) if inside else [campaign]
     return found
 
 
@@ -227,7 +232,7 @@ def newest_attempt(job: JobSnapshot) -> int:
 def _newest_attempts(jobs: Iterable[JobSnapshot]) -> list[JobSnapshot]:
     newest: dict[str, JobSnapshot] = {}
     for job in jobs:
-        other = newest.get(base := job.folder.path.rpartition("-")[0])
+        other = newest.get(base := f"{os.path.dirname(job.folder.path)}/{job.key}")
         if other is None or other.attempt < job.attempt:
             newest[base] = job
     return list(newest.values())

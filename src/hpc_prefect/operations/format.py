@@ -52,6 +52,7 @@ def _columns(jobs: Sequence[JobSnapshot]) -> dict[str, list[str]]:
     above = os.path.commonpath([job.work_dir or "/" for job in jobs])
     columns = {
         "JOB": [job.name or "-" for job in jobs],
+        "KIND": kinds if len(set(kinds := [job.kind for job in jobs])) > 1 else [""] * len(jobs),
         "KEY": [f"{job.key[:length]}-{job.attempt}" if job.attempt else job.key for job in jobs],
         "ID": [job.job_id or "-" for job in jobs],
         "STATE": [job.status.state for job in jobs],
@@ -63,6 +64,7 @@ def _columns(jobs: Sequence[JobSnapshot]) -> dict[str, list[str]]:
         "STARTED": [moment(job.started_at) for job in jobs],
         "ENDED": [moment(job.ended_at) for job in jobs],
         "WHERE": [job.where or "-" for job in jobs],
+        "QPU S": ["-" if (cost := job.qpu_seconds) is None else f"{cost:g}" for job in jobs],
         "HOLDER": [_short_holder(job.holder) for job in jobs],
         _REASON: [job.status.reason for job in jobs],
     }
@@ -181,9 +183,11 @@ def _facts(job: JobSnapshot) -> str:
         "holder": job.holder.describe() if job.holder else "nobody",
         "script": job.folder.file(names.SCRIPT) if job.spec else "",
         "folder": job.folder.path,
+        **{name.replace("_", " "): str(value) for name, value in job.facts().items() if value},
     }
     head = f"{job.name or 'a job'}  {job.key}-{job.attempt}"
-    lines = [f"  {name:<11} {printable(value)}" for name, value in facts.items() if value]
+    width = max(11, *(len(name) for name, value in facts.items() if value))
+    lines = [f"  {name:<{width}} {printable(value)}" for name, value in facts.items() if value]
     return "\n".join([printable(head), *lines])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hpc_prefect.errors import HpcPrefectError, LedgerError
 from hpc_prefect.job import folder as names
@@ -77,6 +77,9 @@ class JobSnapshot:
     made_at: float = 0.0
     problem: str = ""
     user: str = ""
+
+    #: What kind of job it is: `batch`, or `quantum`.
+    kind: ClassVar[str] = "batch"
 
     @property
     def name(self) -> str:
@@ -173,6 +176,21 @@ class JobSnapshot:
         host = self.start.host if self.start else ""
         return f"{site.scheduler}{queue}{'@' + host if host else ''}"
 
+    @property
+    def qpu_seconds(self) -> float | None:
+        """Of a quantum job."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """What only this kind of job has; JSON values."""
+        return {}
+
+    def belongs_to(self, campaign: str) -> bool:
+        """Whether it is in a campaign, by its name or its folder's, in any of its instances."""
+        stem, _, instance = self.campaign.rpartition(".")
+        folder = self.campaign == campaign or (stem == campaign and instance.isdecimal())
+        return folder or (self.campaign_name == campaign != "")
+
     def seen(self, answer: Observation | NoAnswer | None) -> JobSnapshot:
         """The same with what the scheduler says just now; None when it does not list the job."""
         return replace(self, status=status_told(self, answer))
@@ -181,6 +199,7 @@ class JobSnapshot:
         """JSON values only; times in seconds since 1970."""
         holder, cause = self.holder, self.status
         return {
+            "kind": self.kind,
             "name": self.name,
             "key": self.key,
             "user": self.user,
@@ -211,6 +230,7 @@ class JobSnapshot:
                 "alive": holder.alive,
             },
             "folder": self.folder.path,
+            **self.facts(),
         }
 
 
@@ -284,7 +304,7 @@ def _read(job: JobSnapshot) -> JobSnapshot:
         start=records.start,
         exit=records.exit,
         claims=everybody,
-        holder=_holder(folder, everybody),
+        holder=holder_of(folder, everybody),
         events=entries,
     )
     return replace(known, status=status_of(known, closed=guard == CLOSED))
@@ -302,7 +322,8 @@ def _in_order(
     return tuple(entry for _, entry in sorted(stamped, key=lambda each: each[0]))
 
 
-def _holder(folder: JobFolder, everybody: dict[str, Claimant]) -> Holder | None:
+def holder_of(folder: JobFolder, everybody: dict[str, Claimant]) -> Holder | None:
+    """The last claimant, and whether it lives."""
     if not everybody:
         return None
     name, claimant = list(everybody.items())[-1]

@@ -57,11 +57,12 @@ def status_of(job: JobSnapshot, *, closed: bool) -> JobStatus:
     if alive:
         return replace(last, reason=wished)
     # Whatever it was then: nobody has looked since.
-    words = f"last known: {last.state}; its process is dead"
+    words = f"last known: {last.state}; {NO_LONGER_WATCHED}"
     return JobStatus(JobState.UNKNOWN, _joined(words, wished), last.known_at)
 
 
 _NO_VERDICT = "; no verdict yet"
+NO_LONGER_WATCHED = "its process is dead"
 
 
 def _without_id(job: JobSnapshot, wished: str, *, alive: bool, closed: bool) -> JobStatus:
@@ -73,7 +74,7 @@ def _without_id(job: JobSnapshot, wished: str, *, alive: bool, closed: bool) -> 
         return JobStatus(JobState.UNKNOWN, _joined(words, wished), at)
     if alive:
         return JobStatus(WAITING, wished, at)
-    return JobStatus(NOT_SUBMITTED, "its process is dead", at)
+    return JobStatus(NOT_SUBMITTED, NO_LONGER_WATCHED, at)
 
 
 def _last_seen(job: JobSnapshot) -> JobStatus:

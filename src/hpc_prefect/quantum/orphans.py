@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal, QuantumAttempt
 from hpc_prefect.quantum.resolve import resolve
 from hpc_prefect.quantum.services.ibm.cancel import cancel
 from hpc_prefect.quantum.services.ibm.client import client_of
-from hpc_prefect.quantum.services.ibm.journal import JOURNAL, Journal, QuantumAttempt
 from hpc_prefect.quantum.services.ibm.look import named
 from hpc_prefect.quantum.services.ibm.post import Errand
 from hpc_prefect.transports.local import LocalTransport

@@ -313,4 +313,9 @@ def _versions(backend: Backend) -> Mapping[str, str]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return iso_time(time.time())
+
+
+def iso_time(seconds: float) -> str:
+    """A time (seconds since 1970) as records have it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

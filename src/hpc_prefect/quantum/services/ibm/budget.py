@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.errors import BudgetExceeded, LedgerError
-from hpc_prefect.quantum.services.ibm.journal import JOURNAL, Journal
+from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal
 from hpc_prefect.transports import own
 
 #: Seconds that a job takes beside its circuits, and between two shots where the device does not

@@ -16,10 +16,10 @@ import anyio
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.signals import received_sigterm
 from hpc_prefect.flow_runs.states import is_cancelled
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm import client as words
 from hpc_prefect.quantum.services.ibm.client import Look
 from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
-from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm.look import PATIENCE, named, note_end, seconds_of, the_end
 from hpc_prefect.quantum.services.ibm.post import BEFORE, Errand, adopted
 from hpc_prefect.quantum.services.ibm.retry import first_line, patiently

@@ -10,11 +10,11 @@ from functools import partial
 import anyio
 
 from hpc_prefect.errors import QuantumServiceError
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm import client as words
 from hpc_prefect.quantum.services.ibm import tally
 from hpc_prefect.quantum.services.ibm.client import Look
 from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
-from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm.post import Errand
 from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
 

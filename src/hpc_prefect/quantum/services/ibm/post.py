@@ -21,6 +21,7 @@ from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns import CallIdentity
 from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.quantum_journal import Journal, QuantumAttempt
 from hpc_prefect.quantum.services.ibm import client as words
 from hpc_prefect.quantum.services.ibm.budget import Budget, check_usage, estimate
 from hpc_prefect.quantum.services.ibm.client import Client, DeviceChoice, Order
@@ -30,7 +31,6 @@ from hpc_prefect.quantum.services.ibm.error_kinds import (
     kind_of,
     was_answered,
 )
-from hpc_prefect.quantum.services.ibm.journal import Journal, QuantumAttempt
 from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
 from hpc_prefect.quantum.services.ibm.sessions import session_for
 from hpc_prefect.transports.local import LocalTransport

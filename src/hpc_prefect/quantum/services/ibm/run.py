@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.executor.service import executor
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm import cancel, post, wait
 from hpc_prefect.quantum.services.ibm.client import Look
-from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm.post import Errand, Purchase, Transpiled
 from hpc_prefect.quantum.services.ibm.show import Page
 
@@ -78,12 +78,12 @@ async def _collected(errand: Errand, attempt: QuantumAttempt) -> PrimitiveResult
 
 def _keep(errand: Errand, attempt: QuantumAttempt, look: Look, result: Any) -> PrimitiveResult:
     from hpc_prefect.quantum.result_file import read_asked
-    from hpc_prefect.quantum.sampling import keep
+    from hpc_prefect.quantum.sampling import iso_time, keep
 
     actual = look.facts.get("qpu_seconds") is not None
     facts = read_asked(errand.folder, errand.kind) | {
         "digest": errand.digest,
-        "asked_at": attempt.intent.get("at"),
+        "asked_at": iso_time(attempt.intended_at),
         "job": {
             "id": attempt.job_id,
             "tag": attempt.tag,

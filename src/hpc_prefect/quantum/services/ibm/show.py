@@ -16,8 +16,8 @@ from hpc_prefect.quantum.services.ibm.retry import first_line
 from hpc_prefect.settings import HPCPrefectSettings
 
 if TYPE_CHECKING:
+    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.services.ibm.client import Look
-    from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
     from hpc_prefect.quantum.services.ibm.post import Errand
 
 #: Seconds between two renewals while the job waits; an artifact costs 8–15 ms of CPU.

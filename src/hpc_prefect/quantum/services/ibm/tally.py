@@ -17,8 +17,8 @@ from hpc_prefect.quantum.services.ibm.retry import first_line
 from hpc_prefect.settings import HPCPrefectSettings
 
 if TYPE_CHECKING:
+    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.services.ibm.client import Look
-    from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
 
 logger = logging.getLogger("hpc_prefect.quantum")
 

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from hpc_prefect.errors import BudgetExceeded, QuantumJobFailed
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm import client as words
 from hpc_prefect.quantum.services.ibm.cancel import until_ended
 from hpc_prefect.quantum.services.ibm.client import Look
-from hpc_prefect.quantum.services.ibm.journal import QuantumAttempt
 from hpc_prefect.quantum.services.ibm.look import (
     describe,
     look_at,

@@ -17,15 +17,17 @@ the intent: two experiments of one name, in two folders, never take each other's
 
 from __future__ import annotations
 
-import json
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hpc_prefect.job.folder import journal_line, read_entries
 from hpc_prefect.job.identity import digest
+from hpc_prefect.ledger import journal
+from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
 JOURNAL = "quantum.jsonl"
@@ -39,6 +41,7 @@ class QuantumAttempt:
         intent: what the journal says of it: tag, digest, device, estimated seconds …
         job_id: empty until it is known.
         ended: what the journal says of its end; empty until then.
+        posted_at: seconds since 1970 at which its id became known; 0 for not known.
         cancelled: whether it was to end and nobody has seen yet that it has.
         duplicates: QPU seconds of other jobs of its tag, by id; None until they are known.
     """
@@ -46,6 +49,7 @@ class QuantumAttempt:
     number: int
     intent: Mapping[str, Any]
     job_id: str = ""
+    posted_at: float = 0.0
     ended: Mapping[str, Any] = field(default_factory=dict)
     cancelled: bool = False
     duplicates: Mapping[str, float | None] = field(default_factory=dict)
@@ -57,6 +61,11 @@ class QuantumAttempt:
     @property
     def device(self) -> str:
         return str(self.intent["device"])
+
+    @property
+    def intended_at(self) -> float:
+        """Seconds since 1970."""
+        return float(self.intent.get("time") or 0.0)
 
     @property
     def failed(self) -> bool:
@@ -76,7 +85,8 @@ class QuantumAttempt:
         """The attempt when this event has happened too."""
         what = event.get("event")
         if what == "posted":
-            return replace(self, job_id=str(event["job_id"]), cancelled=False)
+            at = float(event.get("time") or 0.0)
+            return replace(self, job_id=str(event["job_id"]), posted_at=at, cancelled=False)
         if what == "duplicate":
             known = {**self.duplicates, str(event["job_id"]): event.get("qpu_seconds")}
             return replace(self, duplicates=known)
@@ -90,6 +100,7 @@ class Journal:
     """The journal of one folder."""
 
     folder: Path
+    transport: Transport = field(default_factory=LocalTransport)
 
     @property
     def path(self) -> str:
@@ -98,7 +109,7 @@ class Journal:
     def attempts(self) -> list[QuantumAttempt]:
         """All attempts, the newest last."""
         found: list[QuantumAttempt] = []
-        for event in self._events():
+        for event in self.events():
             if event.get("event") == "intent":
                 found.append(QuantumAttempt(len(found) + 1, event))
             elif found:
@@ -121,20 +132,9 @@ class Journal:
 
     def note(self, event: str, **facts: Any) -> None:
         """Append an event, forced to disk."""
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"at": at, "event": event, **facts}).encode() + b"\n"
-        transport = LocalTransport()
-        before = transport.read(self.path) or b""
-        torn = bool(before) and not before.endswith(b"\n")
-        transport.append(self.path, b"\n" + line if torn else line, durable=True)
+        line = journal_line(time.time(), event, **facts)
+        journal.append(self.transport, self.path, line, durable=True)
 
-    def _events(self) -> list[dict[str, Any]]:
-        events = []
-        for line in (LocalTransport().read(self.path) or b"").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:  # torn off by a crash
-                continue
-            if isinstance(event, dict):
-                events.append(event)
-        return events
+    def events(self) -> list[dict[str, Any]]:
+        """All events in their order; a line that a crash tore off is left out."""
+        return list(read_entries(self.transport.read(self.path)))
