@@ -173,7 +173,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _known(folders: Sequence[str | Path], campaign: str = "") -> list[JobSnapshot]:
     """The jobs of the folders and of those below them."""
     from hpc_prefect.errors import UnknownJob
-    from hpc_prefect.operations import list_jobs
+    from hpc_prefect.operations import list_jobs, list_quantum_jobs
     from hpc_prefect.operations.find import MOST_ENTRIES, MOST_FOLDERS, work_dirs
 
     places: list[str] = []
@@ -187,9 +187,15 @@ def _known(folders: Sequence[str | Path], campaign: str = "") -> list[JobSnapsho
                 f"folders, and {MOST_ENTRIES} entries of each): name the work_dir itself"
             )
         places += found or [os.fspath(folder)]
-    return list_jobs(*places, campaign=campaign)
+    jobs: list[JobSnapshot] = [
+        *list_jobs(*places, campaign=campaign),
+        *list_quantum_jobs(*places, campaign=campaign),
+    ]
+    return sorted(jobs, key=lambda job: (job.created_at, job.folder.path))
 
 
+#: The kind of a sampling or estimation on a quantum computer.
+QUANTUM = "quantum"
 _ACTIONS = ("list", "show", "logs", "cancel", "attach")
 
 
@@ -214,10 +220,17 @@ def _find(reference: str, arguments: argparse.Namespace) -> JobSnapshot:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
+    from hpc_prefect.errors import UnknownJob
     from hpc_prefect.operations import follow, read_job
+    from hpc_prefect.operations.find import candidate
     from hpc_prefect.operations.logs import has_ended
 
     job = _find(arguments.job, arguments)
+    if job.kind == QUANTUM:
+        raise UnknownJob(
+            f"{candidate(job)} is a quantum job, which writes no output; what is known of it, and"
+            f" its result when it is there, are in {job.folder.path}"
+        )
     holder = job.holder
     if arguments.follow and not has_ended(job) and not (holder and holder.alive):
         _say(
@@ -246,16 +259,35 @@ def _cancel(arguments: argparse.Namespace) -> int:
     # All of them first: nothing is cancelled when one is not understood.
     meant = [find_job(each, arguments.work_dir, known) for each in arguments.jobs]
     jobs = list({job.folder.path: job for job in meant}.values())
-    done = cancel_jobs(jobs, wait=arguments.wait)
-    for one in done:
-        print(f"{'ended' if one.confirmed else 'UNCONFIRMED'}  {candidate(one.job)}: {one.words}")
-    left = [one for one in done if not one.confirmed]
+    done = cancel_jobs([job for job in jobs if job.kind != QUANTUM], wait=arguments.wait)
+    ends = [(one.confirmed, candidate(one.job), one.words) for one in done]
+    ends += [_cancel_quantum(job) for job in jobs if job.kind == QUANTUM]
+    for confirmed, which, words in ends:
+        print(f"{'ended' if confirmed else 'UNCONFIRMED'}  {which}: {words}")
+    left = [which for confirmed, which, _ in ends if not confirmed]
     if left:
         _say(
-            f"hpc-prefect: the end of {len(left)} of {len(done)} jobs is not confirmed; the wish is"
-            " in their folders. Give the command again, or attach, to finish it"
+            f"hpc-prefect: the end of {len(left)} of {len(ends)} jobs is not confirmed; the request"
+            " is in their folders. Give the command again, or attach, to finish it"
         )
     return 1 if left else 0
+
+
+def _cancel_quantum(job: JobSnapshot) -> tuple[bool, str, str]:
+    """Whether a quantum job has ended, which it is, and in words how."""
+    import asyncio
+
+    from hpc_prefect.operations.find import candidate
+    from hpc_prefect.quantum.orphans import cancel_job
+
+    if job.problem or job.user:
+        why = job.problem or f"it belongs to {job.user}, who alone can cancel it"
+        return False, candidate(job), why
+    try:
+        confirmed, words = asyncio.run(cancel_job(Path(job.folder.path), _ToStderr()))
+    except Exception as error:  # noqa: BLE001 - the others are to be cancelled too
+        return False, candidate(job), f"it could not be asked for ({error})"
+    return confirmed, candidate(job), words
 
 
 def _attach(arguments: argparse.Namespace) -> int:
@@ -263,6 +295,8 @@ def _attach(arguments: argparse.Namespace) -> int:
     from hpc_prefect.operations.find import candidate
 
     job = _find(arguments.job, arguments)
+    if job.kind == QUANTUM:
+        return _attach_quantum(job)
     try:
         result = attach(job, _Printer())
     except KeyboardInterrupt:
@@ -275,6 +309,30 @@ def _attach(arguments: argparse.Namespace) -> int:
     if not result.succeeded:
         _say(f"what to do: {result.verdict.remedy}")
     return 0 if result.succeeded else 1
+
+
+def _attach_quantum(job: JobSnapshot) -> int:
+    import asyncio
+
+    from hpc_prefect.operations.find import candidate
+    from hpc_prefect.quantum.orphans import attach_job
+
+    try:
+        asyncio.run(attach_job(Path(job.folder.path), _ToStderr()))
+    except KeyboardInterrupt:
+        _say(f"\nhpc-prefect: not waited for any more; the job is left as it is ({candidate(job)})")
+        return 130
+    _say(f"its result is in {job.folder.path}")
+    return 0
+
+
+class _ToStderr:
+    """A log of a terminal's."""
+
+    def info(self, text: str, *values: object) -> None:
+        _say(text % values if values else text)
+
+    warning = info
 
 
 class _Printer:

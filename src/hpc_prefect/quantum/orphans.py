@@ -1,20 +1,34 @@
-"""Quantum jobs of a flow run whose process was killed before it could cancel them."""
+"""Quantum jobs that another process bought: of a killed flow run, or named by a person."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+
+from hpc_prefect.errors import ConfigurationError, LedgerError
+from hpc_prefect.executor.service import executor
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal, QuantumAttempt
 from hpc_prefect.quantum.resolve import resolve
 from hpc_prefect.quantum.services.ibm.cancel import cancel
-from hpc_prefect.quantum.services.ibm.client import client_of
-from hpc_prefect.quantum.services.ibm.look import named
-from hpc_prefect.quantum.services.ibm.post import Errand
+from hpc_prefect.quantum.services.ibm.client import Account, Client, DeviceChoice, client_of
+from hpc_prefect.quantum.services.ibm.look import PATIENCE, named, seconds_of, the_end
+from hpc_prefect.quantum.services.ibm.post import BackendTerms, Errand, claimed
+from hpc_prefect.quantum.services.ibm.retry import patiently
+from hpc_prefect.quantum.services.ibm.run import collect
 from hpc_prefect.transports.local import LocalTransport
+
+#: Where IBM's client finds a token of its own.
+TOKEN = "QISKIT_IBM_TOKEN"
+#: What an estimation's folder has, and a sampling's has not.
+_ESTIMATION = "estimation.json"
 
 
 async def cancel_left(flow_run_id: str, folders: Iterable[str], log: Any) -> None:
@@ -57,18 +71,87 @@ def _bought(flow_run_id: str, folders: Iterable[str]) -> list[Path]:
 
 
 async def _cancel(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: Any) -> None:
-    block = str(attempt.intent["block"])
-    resolved = await resolve("sampler", block, None, None)
-    backend: Any = resolved.backend
-    if backend is None:
-        raise ValueError("; ".join(resolved.problems))
-    errand = Errand(
-        kind="",
+    await cancel(await _errand(folder, attempt, flow_run_id, log), attempt)
+
+
+async def _errand(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: Any) -> Errand:
+    """All that is needed to speak of a job that another process bought."""
+    client, terms = await _service(attempt)
+    estimated = await asyncio.to_thread((folder / _ESTIMATION).exists)
+    return Errand(
+        kind="estimator" if estimated else "sampler",
         digest=str(attempt.intent["digest"]),
         folder=folder,
         claimant=claims.this_process(flow_run_id),
-        terms=backend.terms,
-        client=client_of(backend.account),
+        terms=terms,
+        client=client,
         log=log,
     )
-    await cancel(errand, attempt)
+
+
+async def _service(attempt: QuantumAttempt) -> tuple[Client, BackendTerms]:
+    """The service with the credentials of the job's block; those of the environment without it."""
+    block = str(attempt.intent["block"])
+    try:
+        resolved = await resolve("sampler", block, None, None)
+    except Exception:
+        if TOKEN not in os.environ:  # Prefect has the block, and does not answer
+            raise
+        return client_of(Account()), BackendTerms(DeviceChoice(name=attempt.device))
+    backend: Any = resolved.backend
+    if backend is None:
+        raise ConfigurationError("; ".join(resolved.problems))
+    return client_of(backend.account), backend.terms
+
+
+async def cancel_job(folder: Path, log: Any) -> tuple[bool, str]:
+    """Cancel the job of a folder, whoever bought it; whether it has surely ended, and in words how.
+
+    The process that waits for it, if one lives, sees its end as it sees any other.
+
+    Raises:
+        Exception: the service, or Prefect for its credentials, cannot be asked.
+    """
+    attempt = await asyncio.to_thread(Journal(folder).last)
+    if attempt is None:
+        return True, "no job was ever posted"
+    if attempt.ended:
+        return True, f"it had ended: {attempt.ended.get('status')}"
+    errand = await _errand(folder, attempt, "", log)
+    if await asyncio.to_thread(claims.is_held, LocalTransport(), str(folder)):
+        return await _ended_under(errand, attempt)
+    claim = await asyncio.to_thread(claimed, errand)
+    try:
+        look = await cancel(errand, attempt)
+    finally:
+        executor().release(claim)
+    if look is None:
+        return False, "the service has been asked, and nobody has seen that it ended"
+    return True, f"the service says {look.status}, {seconds_of(look)}"
+
+
+async def _ended_under(errand: Errand, attempt: QuantumAttempt) -> tuple[bool, str]:
+    """Have a job end that a living process waits for: what it sees it writes down itself."""
+    if not attempt.job_id:
+        return False, "its process is about to post it; give the command again"
+    what = f"cancelling {named(attempt)}"
+    with anyio.move_on_after(PATIENCE):
+        await patiently(partial(errand.client.cancel, attempt.job_id), what, errand.log)
+        look = await the_end(errand, attempt.job_id)
+        return True, f"the service says {look.status}, {seconds_of(look)}"
+    return False, "the service has been asked, and nobody has seen that it ended"
+
+
+async def attach_job(folder: Path, log: Any) -> None:
+    """Wait for the job of a folder and keep its result, as the process that bought it would.
+
+    Raises:
+        JobHeld: that process lives.
+        QuantumJobFailed, QuantumServiceError, LedgerError: as `fetch`.
+    """
+    attempt = await asyncio.to_thread(Journal(folder).last)
+    if attempt is None or not attempt.job_id:
+        raise LedgerError(f"{folder}: no job is known, so there is nothing to attach to")
+    errand = await _errand(folder, attempt, "", log)
+    # Who stops waiting does not mean to end it.
+    await collect(replace(errand, terms=replace(errand.terms, on_cancel="keep")))

@@ -1,0 +1,125 @@
+"""`hpc-prefect jobs` and quantum jobs: real client, a service on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect.cli import main
+from hpc_prefect.errors import QuantumJobFailed
+from hpc_prefect.operations import find_job, list_jobs, list_quantum_jobs
+
+from .service import QuantumService, common_ibm_quantum
+from .test_ibm_cancel import block, events, jobs, once, service, until
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+__all__ = ["block", "common_ibm_quantum", "service"]
+
+HERE = Path(__file__).parent
+
+
+async def command(*words: str) -> int:
+    """The command, which has a loop of its own, as a person would give it."""
+    return await asyncio.to_thread(main, ["jobs", *words])
+
+
+def started(*words: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    return subprocess.Popen([sys.executable, str(HERE / "once.py"), *words], env=environment)
+
+
+async def left_by_a_killed_process(service: QuantumService, block: str, folder: Path) -> None:
+    """A job in the service's queue, of a process that was killed while it waited for it."""
+    service.fault("maintenance", backend="fake_manila")
+    process = started(str(folder), block)
+    try:
+        await until(lambda: any(event["event"] == "posted" for event in events(folder)))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+
+
+async def test_a_job_that_is_waited_for_is_seen_and_cancelled(service, block, tmp_path, capsys):
+    service.fault("maintenance", backend="fake_manila")
+    running = asyncio.create_task(once(tmp_path, block))
+    await until(lambda: any(event["event"] == "posted" for event in events(tmp_path)))
+    (posted,) = await asyncio.to_thread(jobs, service, tmp_path)
+
+    assert await command("--work-dir", str(tmp_path), "--json") == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    seen = [shown[name] for name in ("kind", "name", "id", "state", "device", "campaign_name")]
+    assert seen == ["quantum", block, posted["id"], "submitted", "fake_manila", "cancelled"]
+    assert shown["holder"]["pid"] == os.getpid()
+
+    assert await command("cancel", "--work-dir", str(tmp_path), posted["id"]) == 0
+    assert "ended  " in (said := capsys.readouterr().out)
+    assert "the service says CANCELLED" in said
+    with pytest.raises(QuantumJobFailed, match="CANCELLED"):
+        await running
+    (known,) = list_quantum_jobs(tmp_path)
+    assert (known.status.state, known.is_over) == ("cancelled", True)
+    assert list_jobs(tmp_path) == []
+    assert await command("cancel", "--work-dir", str(tmp_path), known.key) == 0
+    assert "it had ended: CANCELLED" in capsys.readouterr().out
+
+
+async def test_the_job_of_a_killed_process_is_attached_and_its_result_is_the_flows(
+    service, block, tmp_path, capsys
+):
+    await left_by_a_killed_process(service, block, tmp_path)
+    (left,) = list_quantum_jobs(tmp_path)
+    assert left.status.state == "unknown"
+    assert left.status.reason == "last known: submitted; its process is dead"
+    assert find_job(left.tag, jobs=[left]) is left
+
+    service.clear()
+    assert await command("attach", "--work-dir", str(tmp_path), left.key) == 0
+    (done,) = list_quantum_jobs(tmp_path)
+    assert (done.status.state, done.job_id) == ("succeeded", left.job_id)
+    assert done.qpu_seconds
+    assert done.ended_at
+
+    capsys.readouterr()
+    assert await command("show", "--work-dir", str(tmp_path), left.key) == 0
+    text = capsys.readouterr().out
+    assert "ibm:fake_manila" in text
+    assert "qpu seconds" in text
+    assert len(jobs(service, tmp_path)) == 1
+
+
+async def test_the_job_of_a_killed_process_is_cancelled_without_prefect(service, block, tmp_path):
+    await left_by_a_killed_process(service, block, tmp_path)
+    (left,) = list_quantum_jobs(tmp_path)
+    nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", "import sys; from hpc_prefect.cli import main; sys.exit(main())",
+         "jobs", "cancel", "--work-dir", str(tmp_path), left.job_id],
+        env=os.environ | nowhere, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the service says CANCELLED" in done.stdout
+    (known,) = list_quantum_jobs(tmp_path)
+    assert known.status.state == "cancelled"
+    assert events(tmp_path)[-1]["qpu_seconds"] == 0
+
+
+def test_a_folder_that_makes_no_sense_is_shown_as_such(tmp_path, capsys):
+    folder = tmp_path / ".hpc-prefect" / "campaign-x" / "ab" / ("k" * 20)
+    folder.mkdir(parents=True)
+    for text in ("", "torn", '{"time":1,"event":"posted","job_id":"j"}\n', '{"event":"intent"}\n'):
+        (folder / "quantum.jsonl").write_text(text)
+        (job,) = list_quantum_jobs(tmp_path)
+        assert (job.status.state, bool(job.problem)) == ("unreadable", True), text
+    assert main(["jobs", "--work-dir", str(tmp_path)]) == 0
+    assert "unreadable" in capsys.readouterr().out
+    assert main(["jobs", "cancel", "--work-dir", str(tmp_path), "k" * 20]) == 1
+    assert "UNCONFIRMED" in capsys.readouterr().out
