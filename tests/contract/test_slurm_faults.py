@@ -96,7 +96,7 @@ class Told:
     def __init__(self) -> None:
         self.states: list[str] = []
 
-    def state(self, text: str, *, warning: bool = False) -> None:
+    def state(self, text: str, *, warning: bool = False, **_: object) -> None:
         self.states.append(text)
 
     def said(self, words: str) -> bool:

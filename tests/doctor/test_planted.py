@@ -189,7 +189,7 @@ async def test_an_interrupted_examination_cancels_its_job(tmp_path: Path) -> Non
     loop = asyncio.get_running_loop()
 
     class Told(Silence):
-        def state(self, text: str, *, warning: bool = False) -> None:
+        def state(self, text: str, *, warning: bool = False, **_: object) -> None:
             if "running" in text:
                 loop.call_soon_threadsafe(running.set)
 

@@ -74,7 +74,7 @@ class Told:
         self.outputs: list[tuple[str, str]] = []
         self.on_state = on_state
 
-    def state(self, text: str, *, warning: bool = False) -> None:
+    def state(self, text: str, *, warning: bool = False, **_: object) -> None:
         self.states.append(text)
         if warning:
             self.warnings.append(text)

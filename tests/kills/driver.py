@@ -47,7 +47,7 @@ class Told:
     def __init__(self, state: str, nth: int) -> None:
         self.trap, self.left = state, nth
 
-    def state(self, text: str, *, warning: bool = False) -> None:
+    def state(self, text: str, *, warning: bool = False, **_: object) -> None:
         if self.trap and self.trap in text:
             self.left -= 1
             if not self.left:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
-from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from contextvars import copy_context
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from prefect import Task, task
@@ -22,6 +18,7 @@ from prefect.states import Failed
 
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.report import show_result
+from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
 from hpc_prefect.executor.attempt import what_next
@@ -49,10 +46,6 @@ from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.transports.local import LocalTransport
 
 LEFT = "this process was told to end; the job is left running"
-#: With more jobs than this at once only their ids and their ends are logged.
-BURST = 20
-#: For how long a text then waits for the next. Prefect itself sends records every two seconds.
-GATHER = 1.0
 
 
 async def run_job_from_blocks(
@@ -181,7 +174,7 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     if await run_is_cancelled():
         return cancelled_state()
     job = hidden.job
-    listener = _RunLog(job.spec.name, get_run_logger())
+    listener = RunLog(job.spec.name, get_run_logger())
     handle = executor().start(hidden.request(listener))
     with noticing_sigterm(), cancellable(handle) as call:
         try:
@@ -278,62 +271,3 @@ def describe(result: JobResult, next_words: str = "") -> str:
             parts.append(f"the end of {folder.file(name)}:\n{lines}")
     parts.append(f"everything about it is in {result.folder}")
     return "\n".join(parts)
-
-
-# --- what is told while it runs
-
-
-class _RunLog:
-    """A `Listener` that writes to the task run's log in Prefect.
-
-    Each record costs work in three threads. So in bursts a text waits a little for the next one,
-    and one record tells both.
-    """
-
-    _active = 0
-
-    def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
-        self.name = name
-        self.log = log
-        self.kept = {"send_to_api": root_flow() is not None}
-        # The executor knows no run and none of its settings, which say where its logs go.
-        self._context = copy_context()
-        self._id_told = False
-        self._waiting: deque[str] = deque()
-        type(self)._active += 1
-
-    def close(self) -> None:
-        type(self)._active -= 1
-        self._write()
-
-    def state(self, text: str, *, warning: bool = False) -> None:
-        burst = self._active > BURST
-        known = ("running", "queued", "waiting") if self._id_told else ("waiting",)
-        if burst and text.startswith(known):
-            return
-        self._id_told = self._id_told or " as " in text  # submitted as 17, running as 17, …
-        if burst and not warning:
-            if not self._waiting:
-                asyncio.get_running_loop().call_later(GATHER, self._write)
-            self._waiting.append(text)
-            return
-        self._write()
-        self._record(logging.WARNING if warning else logging.INFO, f"{self.name}: {text}")
-
-    def output(self, stream: str, text: str, path: str) -> None:
-        self._write()
-        level = logging.WARNING if stream == names.STDERR else logging.INFO
-        self._record(level, f"{self.name} {stream} ({path}):\n{text}")
-
-    def _write(self) -> None:
-        """Tell what waited. Called by two threads: only one of them gets a text."""
-        texts = []
-        with suppress(IndexError):
-            while True:
-                texts.append(self._waiting.popleft())
-        if texts:
-            self._record(logging.INFO, f"{self.name}: {'; '.join(texts)}")
-
-    def _record(self, level: int, text: str) -> None:
-        tell = partial(self.log.log, level, "%s", text, extra=self.kept)
-        self._context.copy().run(tell)  # a copy: two threads may tell something at once

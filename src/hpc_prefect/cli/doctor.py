@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect.executor.request import Silence
 
     class Progress(Silence):
-        def state(self, text: str, *, warning: bool = False) -> None:
+        def state(self, text: str, *, warning: bool = False, **_: object) -> None:
             print(f"job: {text}", file=sys.stderr)
 
     terms = Terms(

@@ -338,7 +338,7 @@ class _ToStderr:
 class _Printer:
     """Prints what a listener is told: states to standard error, output where it belongs."""
 
-    def state(self, text: str, *, warning: bool = False) -> None:
+    def state(self, text: str, *, warning: bool = False, **_: object) -> None:
         from hpc_prefect.operations.format import moment, printable
 
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")

@@ -187,17 +187,20 @@ class JobMonitor:
         seen, start = evidence.observation, evidence.start
         held = seen is not None and seen.state is JobState.HELD
         if start is not None and evidence.exit is None and not held:
-            text = f"running as {self.job_id} on {start.host}"
+            text, minor = f"running as {self.job_id} on {start.host}", True
         elif seen is not None and seen.state in (JobState.QUEUED, JobState.HELD):
             text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
             text += f"; {ADVICE[Reason.HELD].remedy}" if held else ""
+            minor = not held
         elif start is None or not self._shown:  # a quick job may have ended already
-            text = f"submitted as {self.job_id}"
+            text, minor = f"submitted as {self.job_id}", False
         else:
             return
         if text != self._shown:
             self._shown = text
-            self._attempt.request.listener.state(text, warning=held)
+            self._attempt.request.listener.state(
+                text, warning=held, minor=minor, job_id=self.job_id
+            )
 
 
 class _Outputs:

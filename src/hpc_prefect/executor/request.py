@@ -14,8 +14,16 @@ from hpc_prefect.ledger.claim import Claimant
 class Listener(Protocol):
     """Who is told while a job runs. Called on the executor's thread; must not block."""
 
-    def state(self, text: str, *, warning: bool = False) -> None:
-        """The job came into another state; `warning`: somebody should do something about it."""
+    def state(
+        self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
+    ) -> None:
+        """Something happened to the job.
+
+        Args:
+            warning: somebody should do something about it.
+            minor: it may be left out when much is told at once.
+            job_id: the scheduler's id, where the text tells it.
+        """
 
     def output(self, stream: str, text: str, path: str) -> None:
         """The program wrote `text` to `stdout` or `stderr`, which is the file `path`."""
@@ -24,7 +32,9 @@ class Listener(Protocol):
 class Silence:
     """A `Listener` that nobody listens to."""
 
-    def state(self, text: str, *, warning: bool = False) -> None: ...
+    def state(
+        self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
+    ) -> None: ...
 
     def output(self, stream: str, text: str, path: str) -> None: ...
 

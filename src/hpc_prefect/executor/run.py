@@ -113,7 +113,10 @@ class JobRun:
         self._cancel_is_left_over = bool(attempt.cancel) and not self._cancelled_by
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:
-            self._tell(f"taken up again as {attempt.job_id} from {attempt.taken_from}")
+            self._tell(
+                f"taken up again as {attempt.job_id} from {attempt.taken_from}",
+                job_id=attempt.job_id,
+            )
         if attempt.raised:
             self._tell(f"attempt {attempt.number}: {attempt.raised}")
         slots = self._connection.slots(self._request.spec.site.queue)
@@ -235,5 +238,5 @@ class JobRun:
             )
             monitor.give_up(Verdict(reason=reason, summary=summary))
 
-    def _tell(self, text: str) -> None:
-        self._request.listener.state(text)
+    def _tell(self, text: str, *, job_id: str = "") -> None:
+        self._request.listener.state(text, job_id=job_id)

@@ -42,7 +42,9 @@ async def take_slot(attempt: Attempt, cancelled: asyncio.Event) -> bool:
         await slots.occupy(slot)
         return True
     waiting = f"waiting: {most} jobs of yours are in the queue {queue!r}"
-    taking = asyncio.ensure_future(slots.take(slot, partial(request.listener.state, waiting)))
+    taking = asyncio.ensure_future(
+        slots.take(slot, partial(request.listener.state, waiting, minor=True))
+    )
     await asyncio.sleep(0)  # mostly it is there at once
     try:
         while not taking.done() and not cancelled.is_set():
@@ -207,4 +209,4 @@ async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
         )
     ((job_id, seen),) = answer.items()
     await attempt.connection.in_thread(partial(attempt.submitted, job_id, seen.queued_at))
-    attempt.request.listener.state(f"found as {job_id}: it had been submitted")
+    attempt.request.listener.state(f"found as {job_id}: it had been submitted", job_id=job_id)
