@@ -126,7 +126,7 @@ def test_a_node_that_dies_is_told_as_that(driver, tmp_path):
     (result,) = life.said["results"]
     assert (result["state"], runs(tmp_path)["one"]) == ("failed", 1), result
     if driver.place.scheduler == "pjm":  # PBS's words for it are not known
-        assert result["verdict"]["reason"] == "node failure"
+        assert result["verdict"]["reason"] == "node_failure"
 
 
 def test_an_exit_record_that_comes_late_is_waited_for(driver, tmp_path):

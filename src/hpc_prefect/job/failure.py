@@ -7,29 +7,51 @@ from dataclasses import dataclass
 
 
 class Reason(enum.StrEnum):
-    """Why a job ended, or will never run. One word for one fact, on every scheduler."""
+    """Why a job ended, or will never run. One word for one fact, on every scheduler.
 
-    SUCCEEDED = "succeeded"
-    PROGRAM_FAILED = "program failed"
-    SETUP_FAILED = "set-up failed"
-    FOLDER_NOT_WRITABLE = "job folder not writable"
-    EXECUTABLE_MISSING = "executable missing"
-    WALLTIME = "walltime exceeded"
-    OUT_OF_MEMORY = "out of memory"
-    NODE_FAILURE = "node failure"
-    PREEMPTED = "preempted"
-    CANCELLED = "cancelled"
-    CANCELLED_ELSEWHERE = "cancelled by someone else"
-    TIMED_OUT = "timed out"
-    REJECTED = "rejected at submit"
-    QUEUE_FULL = "queue full"
-    CAN_NEVER_RUN = "can never run"
-    DEPENDENCY_NEVER_MET = "dependency never met"
-    HELD = "held"  # no end: it waits for a person
-    OUTPUT_LOST = "output lost"
-    NEVER_STARTED = "never started"
-    DUPLICATE = "second job of one attempt"
-    LOST = "lost"
+    Its value is a code that stays, on disk and in JSON; as text it is words for people.
+    """
+
+    words: str
+
+    SUCCEEDED = "succeeded", "succeeded"
+    PROGRAM_FAILED = "program_failed", "program failed"
+    SETUP_FAILED = "setup_failed", "set-up failed"
+    FOLDER_NOT_WRITABLE = "folder_not_writable", "job folder not writable"
+    EXECUTABLE_MISSING = "executable_missing", "executable missing"
+    WALLTIME = "walltime", "walltime exceeded"
+    OUT_OF_MEMORY = "out_of_memory", "out of memory"
+    NODE_FAILURE = "node_failure", "node failure"
+    PREEMPTED = "preempted", "preempted"
+    CANCELLED = "cancelled", "cancelled"
+    CANCELLED_ELSEWHERE = "cancelled_elsewhere", "cancelled by someone else"
+    TIMED_OUT = "timed_out", "timed out"
+    REJECTED = "rejected", "rejected at submit"
+    QUEUE_FULL = "queue_full", "queue full"
+    CAN_NEVER_RUN = "can_never_run", "can never run"
+    DEPENDENCY_NEVER_MET = "dependency_never_met", "dependency never met"
+    HELD = "held", "held"  # no end: it waits for a person
+    OUTPUT_LOST = "output_lost", "output lost"
+    NEVER_STARTED = "never_started", "never started"
+    DUPLICATE = "duplicate", "second job of one attempt"
+    LOST = "lost", "lost"
+
+    def __new__(cls, code: str, words: str = "") -> Reason:
+        reason = str.__new__(cls, code)
+        reason._value_ = code
+        reason.words = words
+        return reason
+
+    def __str__(self) -> str:
+        return self.words
+
+    def __format__(self, how: str) -> str:
+        return format(self.words, how)
+
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """By its words too: earlier versions wrote them, and people do."""
+        return next((each for each in cls if each.words == value), None)
 
 
 @dataclass(frozen=True, slots=True)

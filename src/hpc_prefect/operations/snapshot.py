@@ -212,6 +212,7 @@ class JobSnapshot:
             "tag": self.tag,
             "state": cause.state,
             "reason": cause.reason,
+            "reason_code": self.result.verdict.reason.value if self.result else "",
             "known_at": cause.known_at or None,
             "submitted_at": self.submitted_at,
             "started_at": self.started_at,
