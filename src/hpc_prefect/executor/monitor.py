@@ -63,13 +63,13 @@ class JobMonitor:
         # A start that was seen needs no second look while the job runs.
         known = self.evidence.start is not None and self.evidence.exit is None
         news = self._records.refresh(starts=not known)
-        if news or not self._shown or self._ripens():
+        if news or not self._shown or self._time_may_decide():
             self._consider(now)
         if self._records.starts:  # not before: NFS would remember that there is no such file
             self._output.show(now)
 
-    def _ripens(self) -> bool:
-        """Whether time alone may bring the verdict: something is, or is not, there for a while."""
+    def _time_may_decide(self) -> bool:
+        """Whether the verdict may come by waiting alone, because something is there, or missing."""
         since = (self._record_since, self._ended_since, self._absent_since)
         return bool(self._cancelled_by()) or any(moment is not None for moment in since)
 

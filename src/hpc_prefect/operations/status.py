@@ -1,4 +1,4 @@
-"""Where a job is, as far as its folder and its scheduler tell: never better than that."""
+"""A job's state, as its folder and its scheduler tell it; nothing is guessed."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
-#: Seconds for the lock. It is kept for a millisecond; who has it so long was stopped with it.
+#: Seconds to wait for the lock. It is held for a millisecond; a longer holder has been stopped.
 _LOCK_PATIENCE = 10.0
 #: Bytes of a file that are read at most. Of a thousand jobs an answer has some 300 kB.
 _MOST = 16 << 20
@@ -88,7 +88,7 @@ class HostPeers:
         return process.alive(f"{self._boot} {pid} {start} {self._namespace}")
 
     def together(self, decide: Callable[[int], T], alone: T) -> T:
-        """Decide under the lock, given its open file; `alone` when there is nobody to decide with.
+        """Decide under the lock, given its open file; `alone` where there is no folder to share.
 
         Blocks, shortly: call it in a thread.
         """
@@ -100,8 +100,8 @@ class HostPeers:
         except OSError as error:
             self._name = ""
             logger.warning(
-                "this process asks and counts for itself from now on, whatever your other processes"
-                " on this host do: they cannot meet in %s (%s)",
+                "your processes on this host cannot share %s (%s): from now on this one asks the"
+                " scheduler, and counts the jobs in its queues, for itself alone",
                 error.filename or "/".join(self._folders()),
                 error.strerror or error,
             )

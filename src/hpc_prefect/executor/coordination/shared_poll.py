@@ -1,4 +1,4 @@
-"""Whose turn to ask the scheduler it is, among a user's processes: whoever asks, asks for all."""
+"""One of a user's processes on this host asks the scheduler about the jobs of all of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hpc_prefect.schedulers.base import Answer, NoAnswer
 
 #: Seconds for which a question under way is waited for. The process that asks may be stopped.
 _LONGEST = 60.0
-#: A timer may ring so much too early.
+#: Seconds by which a timer may fire too early.
 _EARLY = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What comes of wanting to ask.
+    """Whether this process is to ask, and what is known otherwise.
 
     Attributes:
         mine: it is this process's turn.

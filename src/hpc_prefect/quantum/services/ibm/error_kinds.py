@@ -100,7 +100,7 @@ def _is_network(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it, also where the reader is spared it."""
+    """The error and its causes, also those that a traceback hides (`raise … from None`)."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
