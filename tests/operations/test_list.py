@@ -50,7 +50,7 @@ async def test_each_failure_is_listed_with_its_reason(rig):
     await rig.run(rig.request(rig.spec("exit 0", resources={"ranks_per_node": 99}), "big"))
     assert one(rig).status.reason == "program failed"
     refused = one(rig, "big")
-    assert refused.status.reason == Reason.REJECTED
+    assert refused.status.reason == str(Reason.REJECTED)
     assert (refused.job_id, refused.ended_at) == ("", None), "it never ran"
 
 

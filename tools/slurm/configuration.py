@@ -29,7 +29,7 @@ class Settings:
     nodes: int = 4
     cpus: int = 4
     port: int = 0
-    min_job_age: int = 300
+    min_job_age: int = 3600  # a slow suite asks about its jobs late
     cgroup: bool | None = None
 
     @property
