@@ -327,7 +327,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--nodes", type=int, help="how many (4)")
     add("--cpus", type=int, help="of each node (4)")
     add("--port", type=int, metavar="BASE", help="the first of its ports (free ones)")
-    add("--min-job-age", type=int, help="seconds that an ended job is known (300)")
+    add("--min-job-age", type=int, help="seconds that an ended job is known (3600)")
     add("--no-cgroup", dest="cgroup", action="store_false", help="Slurm polls the jobs' memory")
     add("--no-install", action="store_true", default=False, help="fail if a package is missing")
     verbs.choices["down"].add_argument(
