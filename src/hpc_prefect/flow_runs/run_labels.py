@@ -211,6 +211,15 @@ class _Untold:
 _teller = _Teller()
 
 
+def _begin_anew() -> None:
+    """A forked child has neither the thread nor whoever held the lock; its parent tells."""
+    global _teller
+    _teller = _Teller()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 def _circumstances(root: FlowRunContext, chosen_outside: str) -> dict[str, str]:
     labels = {
         "host": socket.gethostname(),
