@@ -291,7 +291,9 @@ TYPES = {
         ("Pending Running AwaitingRetry Running", False),
         ("Pending Running AwaitingRetry Cancelled Running", True),
         ("Pending Running AwaitingRetry Cancelling Cancelled Retrying", True),
-        ("Running AwaitingRetry Cancelled Running AwaitingRetry Running", False),
+        # Nobody could ask in time, and another attempt has begun.
+        ("Running AwaitingRetry Cancelled Running AwaitingRetry Running", True),
+        ("Running AwaitingRetry Cancelled Running Failed AwaitingRetry Pending Running", False),
         # Somebody starts it anew: from the UI, and in a process of their own.
         ("Running AwaitingRetry Cancelled AwaitingRetry Pending Running", False),
         ("Running Cancelling Cancelled Running", False),

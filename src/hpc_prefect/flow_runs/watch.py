@@ -391,17 +391,21 @@ def says_cancelled(state: State[Any] | None) -> bool:
 
 
 def cancelled_between_attempts(states: list[State[Any]]) -> bool:
-    """Whether a run was cancelled while it waited for its retry, and was begun all the same.
+    """Whether a run was cancelled while it waited for a retry, and was begun all the same.
 
-    Prefect's engine begins the next attempt whatever became of the run in between; a run that
-    somebody starts anew after it was cancelled is scheduled first.
+    Prefect's engine begins the next attempt whatever became of the run in between, and further
+    ones may have begun before anybody asks. Whoever starts a run anew makes it Pending first.
     """
-    names = [each.name for each in sorted(states, key=lambda each: each.timestamp)]
-    begun = max((at for at, name in enumerate(names) if name in BEGUN), default=0)
-    before = names[:begun]
-    while before and before[-1] in CANCELLED:
-        before.pop()
-    return len(before) < begun and before[-1:] == ["AwaitingRetry"]
+    waited = cancelled = begun = False
+    for each in sorted(states, key=lambda each: each.timestamp):
+        if each.name == "Pending":
+            waited = cancelled = begun = False
+        elif each.name in CANCELLED:
+            cancelled = cancelled or waited
+        else:
+            begun = begun or (cancelled and each.name in BEGUN)
+            waited, cancelled = each.name == "AwaitingRetry", False
+    return begun
 
 
 def _hook_once(hooks: list[FlowStateHook[Any, Any]]) -> None:
