@@ -31,6 +31,21 @@ def test_each_optional_package_is_in_an_extra_of_ours():
         )
 
 
+def test_the_rehearsal_of_the_service_says_what_it_needs(bare: str) -> None:
+    said = run(
+        bare,
+        "from hpc_prefect.errors import ConfigurationError\n"
+        "from hpc_rehearsal import cli\n"
+        "try:\n"
+        "    cli.main(['ibm-quantum', '--', 'true'])\n"
+        "except ConfigurationError as error:\n"
+        "    print(error)\n",
+    )
+    assert said.startswith("the rehearsal of IBM Quantum needs ")
+    assert "run: pip install 'hpc-prefect[" in said
+    assert "rehearsal" in said.rpartition("[")[2]
+
+
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A path with all that is installed but the optional packages."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -19,62 +19,80 @@ from prefect.settings import (
 )
 
 from hpc_prefect.flow_runs.run_labels import leave_trace, read_trace
+from hpc_prefect.flow_runs.scopes import current_run
+
+from ..tasks.seen import flow_run, until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def own_run() -> FlowRun:
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    return context.flow_run
+def notes_folder(run_id: str) -> Path:
+    return get_current_settings().home / "hpc-prefect" / "flow-runs" / run_id
 
 
-def stored(run_id: UUID) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(run_id)
+def notes_of(run_id: str) -> list[Path]:
+    return list(notes_folder(run_id).glob("*"))
 
 
-def note_of(run_id: UUID) -> Path:
-    return get_current_settings().home / "hpc-prefect" / "flow-runs" / str(run_id)
+@contextmanager
+def prefect_away() -> Iterator[None]:
+    nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(nowhere):
+        yield
 
 
 def test_the_labels_come_to_prefect_and_the_file_goes() -> None:
     @flow
-    def campaigns() -> UUID:
+    def campaigns() -> str:
         for folder in ("/w/one", "/w/two", "/w/one"):
             leave_trace(folder, chosen_outside="n2")
         # Before anybody may have been told.
-        assert read_trace(own_run()).folders == ("/w/one", "/w/two")
-        return own_run().id
+        assert read_trace(flow_run(current_run())).folders == ("/w/one", "/w/two")
+        return current_run()
 
     run_id = campaigns()
-    end = time.monotonic() + 120
-    while note_of(run_id).exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    labels = stored(run_id).labels
-    assert [labels[f"hpc-prefect.campaign.{n}"] for n in (1, 2)] == ["/w/one", "/w/two"]
-    assert (read_trace(stored(run_id)).name, "hpc-prefect.cwd" in labels) == ("n2", True)
+    until(lambda: not notes_of(run_id))
+    labels = flow_run(run_id).labels
+    assert [labels[key] for key in sorted(labels) if ".campaign." in key] == ["/w/one", "/w/two"]
+    trace = read_trace(flow_run(run_id))
+    assert (trace.folders, trace.name, trace.cwd) == (("/w/one", "/w/two"), "n2", os.getcwd())
 
 
-def test_what_prefect_did_not_take_is_read_from_the_file(caplog: pytest.LogCaptureFixture) -> None:
-    nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
-
+def test_what_prefect_did_not_take_is_read_from_the_files(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     @flow
-    def campaigns() -> UUID:
-        with temporary_settings(nowhere):
+    def campaigns() -> str:
+        with prefect_away():
             leave_trace("/w/one", chosen_outside="")
-        return own_run().id
+        return current_run()
 
     run_id = campaigns()
-    end = time.monotonic() + 120
-    while "did not take the labels" not in caplog.text:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert "hpc-prefect.campaign.1" not in stored(run_id).labels
-    with note_of(run_id).open("a") as note:
-        note.write('{"hpc-prefect.campaign.2": "/w/to')  # killed while it wrote
-    trace = read_trace(stored(run_id))
+    until(lambda: "did not take the labels" in caplog.text)
+    assert not [key for key in flow_run(run_id).labels if key.startswith("hpc-prefect.")]
+    (note,) = notes_of(run_id)
+    with note.open("a") as file:
+        file.write('7\n{"hpc-prefect.campaign.2-0": "/w/to')  # killed while it wrote
+    trace = read_trace(flow_run(run_id))
     assert trace.folders == ("/w/one",)
     assert trace.entrypoint.endswith("campaigns")
+
+
+def test_the_labels_of_a_runs_other_processes_stay() -> None:
+    """As those of a pool, which began when none of them had told anything."""
+    theirs = {"hpc-prefect.campaign.1-00000000": "/w/told"}
+
+    @flow
+    def campaigns() -> str:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(UUID(current_run()), theirs)
+        folder = notes_folder(current_run())
+        folder.mkdir(parents=True)
+        (folder / "theirs").write_text('{"hpc-prefect.campaign.1-11111111": "/w/noted"}\n')
+        leave_trace("/w/ours", chosen_outside="")
+        return current_run()
+
+    run_id = campaigns()
+    until(lambda: [note.name for note in notes_of(run_id)] == ["theirs"])
+    assert set(read_trace(flow_run(run_id)).folders) == {"/w/told", "/w/noted", "/w/ours"}
+    assert "/w/ours" in flow_run(run_id).labels.values()

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 __all__ = ["block", "common_ibm_quantum", "service"]
 
 HERE = Path(__file__).parent
+COMMAND = "import sys; from hpc_prefect.cli import main; sys.exit(main())"
 
 
 async def command(*words: str) -> int:
@@ -95,16 +96,61 @@ async def test_the_job_of_a_killed_process_is_attached_and_its_result_is_the_flo
     assert len(jobs(service, tmp_path)) == 1
 
 
+async def apart(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", COMMAND, "jobs", *words],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+async def test_an_end_that_nobody_saw_is_not_confirmed_until_somebody_sees_it(
+    service, block, tmp_path
+):
+    await left_by_a_killed_process(service, block, tmp_path)
+    service.fault("cancel-lags", seconds=600)
+    (left,) = list_quantum_jobs(tmp_path)
+    words = ("cancel", "--work-dir", str(tmp_path), left.folder.path)
+    done = await apart(*words, "--wait", "1")
+    assert (done.returncode, done.stdout[:11]) == (1, "UNCONFIRMED"), done.stderr
+    (doubtful,) = list_quantum_jobs(tmp_path)
+    assert (doubtful.status.state, doubtful.is_over) == ("unknown", False)
+    assert "nobody has seen it" in doubtful.status.reason
+
+    service.clear("cancel-lags")
+    done = await apart(*words, "--wait", "60")
+    assert (done.returncode, done.stdout[:7]) == (0, "ended  "), done.stderr
+    assert list_quantum_jobs(tmp_path)[0].is_over
+
+
+async def test_who_stops_to_wait_leaves_the_job(service, block, tmp_path):
+    await left_by_a_killed_process(service, block, tmp_path)
+    (left,) = list_quantum_jobs(tmp_path)
+    attach = await asyncio.to_thread(
+        subprocess.Popen,
+        [sys.executable, "-c", COMMAND, "jobs", "attach", "--work-dir", str(tmp_path), left.key],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    await until(lambda: list_quantum_jobs(tmp_path)[0].status.state == "submitted")
+    attach.send_signal(signal.SIGINT)
+    _, said = await asyncio.to_thread(attach.communicate, None, 100)
+    assert attach.returncode == 130, said
+    assert "is left as it is" in said
+    (job,) = await asyncio.to_thread(jobs, service, tmp_path)
+    assert job["status"] == "Queued"
+    assert events(tmp_path)[-1]["event"] == "posted"
+
+
 async def test_the_job_of_a_killed_process_is_cancelled_without_prefect(service, block, tmp_path):
     await left_by_a_killed_process(service, block, tmp_path)
     (left,) = list_quantum_jobs(tmp_path)
     nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", "import sys; from hpc_prefect.cli import main; sys.exit(main())",
-         "jobs", "cancel", "--work-dir", str(tmp_path), left.job_id],
-        env=os.environ | nowhere, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    done = await apart("cancel", "--work-dir", str(tmp_path), left.job_id, **nowhere)
     assert done.returncode == 0, done.stderr
     assert "the service says CANCELLED" in done.stdout
     (known,) = list_quantum_jobs(tmp_path)
@@ -123,3 +169,18 @@ def test_a_folder_that_makes_no_sense_is_shown_as_such(tmp_path, capsys):
     assert "unreadable" in capsys.readouterr().out
     assert main(["jobs", "cancel", "--work-dir", str(tmp_path), "k" * 20]) == 1
     assert "UNCONFIRMED" in capsys.readouterr().out
+
+
+def test_a_job_that_is_done_without_its_result_says_so(tmp_path):
+    folder = tmp_path / ".hpc-prefect" / "campaign-x" / "ab" / ("k" * 20)
+    folder.mkdir(parents=True)
+    intent = {"time": 1.0, "event": "intent", "tag": "hp-1", "device": "ibm_x", "block": "qpu"}
+    posted = {"time": 2.0, "event": "posted", "job_id": "j"}
+    done = {"time": 3.0, "event": "ended", "status": "DONE", "qpu_seconds": 4}
+    lines = [json.dumps(each) for each in (intent, posted, done)]
+    (folder / "quantum.jsonl").write_text("\n".join(lines) + "\n")
+    (job,) = list_quantum_jobs(tmp_path)
+    assert (job.status.state, job.qpu_seconds) == ("succeeded", 4)
+    assert job.status.reason == "its result is still at the service"
+    (folder / "estimation.json").write_text('{"state": "finished"}')
+    assert list_quantum_jobs(tmp_path)[0].status.reason == ""

@@ -261,7 +261,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
     jobs = list({job.folder.path: job for job in meant}.values())
     done = cancel_jobs([job for job in jobs if job.kind != QUANTUM], wait=arguments.wait)
     ends = [(one.confirmed, candidate(one.job), one.words) for one in done]
-    ends += [_cancel_quantum(job) for job in jobs if job.kind == QUANTUM]
+    ends += _cancel_quantum([job for job in jobs if job.kind == QUANTUM], arguments.wait)
     for confirmed, which, words in ends:
         print(f"{'ended' if confirmed else 'UNCONFIRMED'}  {which}: {words}")
     left = [which for confirmed, which, _ in ends if not confirmed]
@@ -273,10 +273,17 @@ def _cancel(arguments: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _cancel_quantum(job: JobSnapshot) -> tuple[bool, str, str]:
-    """Whether a quantum job has ended, which it is, and in words how."""
+def _cancel_quantum(jobs: Sequence[JobSnapshot], wait: float) -> list[tuple[bool, str, str]]:
+    """Of each whether it has ended, which it is, and in words how."""
     import asyncio
 
+    async def all_of_them() -> list[tuple[bool, str, str]]:
+        return await asyncio.gather(*(_cancelled_quantum(job, wait) for job in jobs))
+
+    return asyncio.run(all_of_them()) if jobs else []
+
+
+async def _cancelled_quantum(job: JobSnapshot, wait: float) -> tuple[bool, str, str]:
     from hpc_prefect.operations.find import candidate
     from hpc_prefect.quantum.orphans import cancel_job
 
@@ -284,7 +291,7 @@ def _cancel_quantum(job: JobSnapshot) -> tuple[bool, str, str]:
         why = job.problem or f"it belongs to {job.user}, who alone can cancel it"
         return False, candidate(job), why
     try:
-        confirmed, words = asyncio.run(cancel_job(Path(job.folder.path), _ToStderr()))
+        confirmed, words = await cancel_job(Path(job.folder.path), _ToStderr(), wait=wait)
     except Exception as error:  # noqa: BLE001 - the others are to be cancelled too
         return False, candidate(job), f"it could not be asked for ({error})"
     return confirmed, candidate(job), words

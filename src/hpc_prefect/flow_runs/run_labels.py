@@ -2,7 +2,9 @@
 
 It is kept as labels of the flow run, which anybody can read in Prefect's UI and API:
 
-    hpc-prefect.campaign.<n>   a campaign's folder
+    hpc-prefect.campaign.<n>-<digest>
+                               a campaign's folder: the n-th of the process that opened it, so that
+                               two processes of one run never give the same label
     hpc-prefect.host           where it ran
     hpc-prefect.cwd            the process's working directory
     hpc-prefect.entrypoint     `FILE:FLOW` or `MODULE:FLOW`
@@ -11,8 +13,8 @@ It is kept as labels of the flow run, which anybody can read in Prefect's UI and
 
 A text that is no line of printable characters, as a name or path may be, is written as JSON.
 
-Nobody waits for Prefect to take them: a file in Prefect's home has them until it did, and is read
-with them.
+Nobody waits for Prefect to take them: a file of each process in Prefect's home has them until it
+did, and is read with them.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.flow_runs import prefect_internals as internals
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
-from hpc_prefect.job.identity import exact_digest
-from hpc_prefect.transports.local import LocalTransport
+from hpc_prefect.job.folder import read_entries
+from hpc_prefect.job.identity import digest, exact_digest
+from hpc_prefect.transports.local import LocalTransport, unique
 
 logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 
@@ -74,9 +77,9 @@ def read_trace(flow_run: FlowRun) -> Trace:
         return _read(labels.get(f"{_PREFIX}{name}", ""))
 
     numbered = [key for key in labels if key.startswith(_CAMPAIGN)]
-    numbered.sort(key=lambda key: int(key.removeprefix(_CAMPAIGN)))
+    numbered.sort(key=lambda key: int(key.removeprefix(_CAMPAIGN).partition("-")[0]))
     return Trace(
-        folders=tuple(_read(labels[key]) for key in numbered),
+        folders=tuple(dict.fromkeys(_read(labels[key]) for key in numbered)),
         host=text("host"),
         cwd=text("cwd"),
         entrypoint=text("entrypoint"),
@@ -85,31 +88,22 @@ def read_trace(flow_run: FlowRun) -> Trace:
     )
 
 
-def _note_of(flow_run_id: UUID) -> str:
+def _notes_of(flow_run_id: UUID) -> str:
+    """The folder with a file for each process of the run that Prefect has not heard out."""
     return f"{get_current_settings().home}/hpc-prefect/flow-runs/{flow_run_id}"
 
 
 def _noted(flow_run_id: UUID) -> dict[str, str]:
     """The labels that Prefect has perhaps not taken."""
+    folder, transport = _notes_of(flow_run_id), LocalTransport()
     found: dict[str, str] = {}
     try:
-        lines = (LocalTransport().read(_note_of(flow_run_id)) or b"").splitlines()
+        for name in transport.list(folder):
+            for entry in read_entries(transport.read(f"{folder}/{name}")):
+                found |= {key: str(text) for key, text in entry.items()}
     except HpcPrefectError as error:
         logger.warning("reading what flow run %s has left: %s", flow_run_id, error)
-        return found
-    for line in lines:
-        with suppress(ValueError):  # torn off when its process was killed
-            found |= json.loads(line)
     return found
-
-
-def _note(flow_run_id: UUID, labels: Mapping[str, str]) -> None:
-    path, transport = _note_of(flow_run_id), LocalTransport()
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        transport.append(path, json.dumps(labels).encode() + b"\n")
-    except (HpcPrefectError, OSError) as error:  # Prefect is told all the same
-        logger.warning("noting what flow run %s leaves: %s", flow_run_id, error)
 
 
 def _written(text: str) -> str:
@@ -129,7 +123,7 @@ _lock = threading.Lock()
 
 
 def leave_trace(folder: str, *, chosen_outside: str) -> None:
-    """Note at the outermost flow run of this call that it works on a campaign. Blocks.
+    """Note of the outermost flow run of this call that it works on a campaign. Writes a file.
 
     Args:
         folder: the campaign's.
@@ -145,24 +139,26 @@ def leave_trace(folder: str, *, chosen_outside: str) -> None:
         if folder in folders:
             return
         folders.append(folder)
-        labels = {f"{_CAMPAIGN}{len(folders)}": folder}
+        number = f"{len(folders)}-{digest(folder)[:8]}"
+        labels = {f"{_CAMPAIGN}{number}": folder}
     if len(folders) == 1:
         labels |= _circumstances(root, chosen_outside)
-    written = {key: _written(text) for key, text in labels.items()}
-    _note(run.id, written)
-    _teller.tell(run, written)
+    _teller.tell(run, {key: _written(text) for key, text in labels.items()})
 
 
 class _Teller:
     """Tells Prefect the labels, one run at a time and all that wait at once."""
 
     def __init__(self) -> None:
+        self._file = unique()
         self._lock = threading.Lock()
         self._waiting: dict[UUID, _Untold] = {}
         self._telling = False
 
     def tell(self, run: FlowRun, labels: Mapping[str, str]) -> None:
+        """Have labels written; they are in the file when this returns."""
         with self._lock:
+            self._note(run.id, labels)
             untold = self._waiting.setdefault(run.id, _Untold(run.name, internals.settings_here()))
             untold.labels |= labels
             if self._telling:
@@ -197,8 +193,19 @@ class _Teller:
             return
         with self._lock:
             if run_id not in self._waiting:
+                folder = _notes_of(run_id)
                 with suppress(OSError):
-                    os.unlink(_note_of(run_id))
+                    os.unlink(f"{folder}/{self._file}")
+                    os.rmdir(folder)  # but for the files of others
+
+    def _note(self, run_id: UUID, labels: Mapping[str, str]) -> None:
+        folder = _notes_of(run_id)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            line = json.dumps(dict(labels)).encode() + b"\n"
+            LocalTransport().append(f"{folder}/{self._file}", line)
+        except (HpcPrefectError, OSError) as error:  # Prefect is told all the same
+            logger.warning("noting what flow run %s leaves: %s", run_id, error)
 
 
 @dataclass

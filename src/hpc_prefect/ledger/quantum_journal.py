@@ -31,6 +31,8 @@ from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
 JOURNAL = "quantum.jsonl"
+#: The record beside it, by the kind of the work; `quantum.result_file` says what is in it.
+RECORDS = {"sampler": "sampling.json", "estimator": "estimation.json"}
 
 
 @dataclass(frozen=True)

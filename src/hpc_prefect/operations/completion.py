@@ -9,13 +9,12 @@ from typing import Any
 
 from hpc_prefect.job.identity import spread
 from hpc_prefect.ledger.claim import Claimant
+from hpc_prefect.ledger.quantum_journal import RECORDS
 from hpc_prefect.operations.snapshot import read_job
 from hpc_prefect.transports.base import Transport
 
 COMPLETED = "completed"
 FAILED = "failed"
-#: Of samplings and estimations: their records say "finished" (`quantum.record`).
-_RECORDS = ("sampling.json", "estimation.json")
 
 
 def note_failed(transport: Transport, work: str, flow_run: str) -> None:
@@ -44,7 +43,12 @@ def _has_succeeded(transport: Transport, campaign: str, key: str) -> bool:
     if newest:
         result = read_job(f"{above}/{key}-{newest}", transport).result
         return result is not None and result.succeeded
-    return any(_is_finished(transport.read(f"{above}/{key}/{name}")) for name in _RECORDS)
+    return has_result(transport, f"{above}/{key}")
+
+
+def has_result(transport: Transport, folder: str) -> bool:
+    """Whether the result of a sampling or estimation is in its folder: its record says so."""
+    return any(_is_finished(transport.read(f"{folder}/{name}")) for name in RECORDS.values())
 
 
 def _is_finished(data: bytes | None) -> bool:

@@ -97,10 +97,10 @@ def _name(transport: Transport, path: str) -> str | None:
 
 def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:
     """The paths of the job folders in a `work_dir`, or in what is below it."""
-    return sort_of_folders(folder, _ATTEMPT, transport)
+    return call_folders(folder, _ATTEMPT, transport)
 
 
-def sort_of_folders(
+def call_folders(
     folder: str | os.PathLike[str], pattern: re.Pattern[str], transport: Transport | None = None
 ) -> list[str]:
     """The paths of the folders of calls, by the pattern of their names, in what is given."""
@@ -185,9 +185,12 @@ def find_job(
         UnknownJob: it means none, or several, which the message lists.
     """
     path = os.path.abspath(os.path.expanduser(reference))
-    if "/" in reference and is_job_folder(path) and os.path.isdir(path):
-        return read_job(path)
     known = list_jobs(folder) if jobs is None else jobs
+    if "/" in reference:
+        if is_job_folder(path) and os.path.isdir(path):
+            return read_job(path)
+        if named := [job for job in known if job.folder.path == path]:
+            return named[0]
     meant = _newest_attempts([job for job in known if _means(reference, job)])
     meant = [job for job in meant if not job.user] or meant
     if not meant:

@@ -14,13 +14,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.errors import HpcPrefectError, LedgerError
+from hpc_prefect.errors import LedgerError
 from hpc_prefect.job.state import JobState
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal, QuantumAttempt
-from hpc_prefect.operations.find import sort_of_folders
-from hpc_prefect.operations.snapshot import JobSnapshot, holder_of, name_of_campaign
+from hpc_prefect.operations.completion import has_result
+from hpc_prefect.operations.find import call_folders
+from hpc_prefect.operations.snapshot import (
+    NO_SENSE,
+    JobSnapshot,
+    holder_of,
+    name_of_campaign,
+    unreadable,
+)
 from hpc_prefect.operations.status import (
     NO_LONGER_WATCHED,
     NOT_SUBMITTED,
@@ -121,7 +128,7 @@ def list_quantum_jobs(
     paths = [
         path
         for each in (folder, *more)
-        for path in sort_of_folders(each, _KEY, transport)
+        for path in call_folders(each, _KEY, transport)
         if os.path.lexists(f"{path}/{JOURNAL}")
     ]
     jobs = [read_quantum_job(path, transport) for path in dict.fromkeys(paths)]
@@ -143,10 +150,8 @@ def read_quantum_job(path: str, transport: Transport | None = None) -> QuantumSn
     )
     try:
         return _read(job)
-    except (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        ours = isinstance(error, HpcPrefectError | OSError)
-        said = str(error) if ours else f"what it holds makes no sense ({error!r})"
-        return replace(job, problem=said, status=JobStatus(UNREADABLE, said))
+    except NO_SENSE as error:
+        return unreadable(job, error)
 
 
 def _read(job: QuantumSnapshot) -> QuantumSnapshot:
@@ -175,8 +180,11 @@ def _status_of(job: QuantumSnapshot) -> JobStatus:
     attempt = job.quantum
     at = max((time_of(entry) for entry in job.events), default=0.0)
     if attempt.ended:
-        said = str(attempt.ended.get("status", ""))
-        return JobStatus(_STATES.get(said, "failed"), str(attempt.ended.get("reason") or ""), at)
+        state = _STATES.get(str(attempt.ended.get("status", "")), "failed")
+        reason = str(attempt.ended.get("reason") or "")
+        if state == "succeeded" and not has_result(job.folder.transport, job.folder.path):
+            reason = "its result is still at the service"  # it came although it was cancelled
+        return JobStatus(state, reason, at)
     alive = job.holder is not None and job.holder.alive
     doubts = "its end was asked for, and nobody has seen it" if attempt.cancelled else ""
     if not attempt.job_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from hpc_prefect.errors import HpcPrefectError, LedgerError
 from hpc_prefect.job import folder as names
@@ -262,10 +262,20 @@ def read_job(
             campaign_name = name_of_campaign(folder.transport, path)
         job = replace(job, campaign_name=campaign_name)
         return _read(job)
-    except (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        ours = isinstance(error, HpcPrefectError | OSError)
-        said = str(error) if ours else f"what it holds makes no sense ({error!r})"
-        return replace(job, problem=said, status=JobStatus(UNREADABLE, said))
+    except NO_SENSE as error:
+        return unreadable(job, error)
+
+
+#: What reading a folder raises that is torn, foreign, or written by something else.
+NO_SENSE = (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError)
+S = TypeVar("S", bound=JobSnapshot)
+
+
+def unreadable(job: S, error: Exception) -> S:
+    """A job whose folder cannot be read, and why."""
+    ours = isinstance(error, HpcPrefectError | OSError)
+    said = str(error) if ours else f"what it holds makes no sense ({error!r})"
+    return replace(job, problem=said, status=JobStatus(UNREADABLE, said))
 
 
 def name_of_campaign(transport: Transport, job: str) -> str:

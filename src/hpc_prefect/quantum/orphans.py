@@ -15,7 +15,8 @@ import anyio
 from hpc_prefect.errors import ConfigurationError, LedgerError
 from hpc_prefect.executor.service import executor
 from hpc_prefect.ledger import claim as claims
-from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal, QuantumAttempt
+from hpc_prefect.ledger.quantum_journal import JOURNAL, RECORDS, Journal, QuantumAttempt
+from hpc_prefect.operations.completion import has_result
 from hpc_prefect.quantum.resolve import resolve
 from hpc_prefect.quantum.services.ibm.cancel import cancel
 from hpc_prefect.quantum.services.ibm.client import Account, Client, DeviceChoice, client_of
@@ -27,8 +28,6 @@ from hpc_prefect.transports.local import LocalTransport
 
 #: Where IBM's client finds a token of its own.
 TOKEN = "QISKIT_IBM_TOKEN"
-#: What an estimation's folder has, and a sampling's has not.
-_ESTIMATION = "estimation.json"
 
 
 async def cancel_left(flow_run_id: str, folders: Iterable[str], log: Any) -> None:
@@ -77,7 +76,7 @@ async def _cancel(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: 
 async def _errand(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: Any) -> Errand:
     """All that is needed to speak of a job that another process bought."""
     client, terms = await _service(attempt)
-    estimated = await asyncio.to_thread((folder / _ESTIMATION).exists)
+    estimated = await asyncio.to_thread((folder / RECORDS["estimator"]).exists)
     return Errand(
         kind="estimator" if estimated else "sampler",
         digest=str(attempt.intent["digest"]),
@@ -104,10 +103,13 @@ async def _service(attempt: QuantumAttempt) -> tuple[Client, BackendTerms]:
     return client_of(backend.account), backend.terms
 
 
-async def cancel_job(folder: Path, log: Any) -> tuple[bool, str]:
+async def cancel_job(folder: Path, log: Any, *, wait: float = PATIENCE) -> tuple[bool, str]:
     """Cancel the job of a folder, whoever bought it; whether it has surely ended, and in words how.
 
     The process that waits for it, if one lives, sees its end as it sees any other.
+
+    Args:
+        wait: seconds for which its end is waited for.
 
     Raises:
         Exception: the service, or Prefect for its credentials, cannot be asked.
@@ -119,10 +121,10 @@ async def cancel_job(folder: Path, log: Any) -> tuple[bool, str]:
         return True, f"it had ended: {attempt.ended.get('status')}"
     errand = await _errand(folder, attempt, "", log)
     if await asyncio.to_thread(claims.is_held, LocalTransport(), str(folder)):
-        return await _ended_under(errand, attempt)
+        return await _ended_under(errand, attempt, wait)
     claim = await asyncio.to_thread(claimed, errand)
     try:
-        look = await cancel(errand, attempt)
+        look = await cancel(errand, attempt, wait)
     finally:
         executor().release(claim)
     if look is None:
@@ -130,12 +132,12 @@ async def cancel_job(folder: Path, log: Any) -> tuple[bool, str]:
     return True, f"the service says {look.status}, {seconds_of(look)}"
 
 
-async def _ended_under(errand: Errand, attempt: QuantumAttempt) -> tuple[bool, str]:
+async def _ended_under(errand: Errand, attempt: QuantumAttempt, wait: float) -> tuple[bool, str]:
     """Have a job end that a living process waits for: what it sees it writes down itself."""
     if not attempt.job_id:
         return False, "its process is about to post it; give the command again"
     what = f"cancelling {named(attempt)}"
-    with anyio.move_on_after(PATIENCE):
+    with anyio.move_on_after(wait):
         await patiently(partial(errand.client.cancel, attempt.job_id), what, errand.log)
         look = await the_end(errand, attempt.job_id)
         return True, f"the service says {look.status}, {seconds_of(look)}"
@@ -145,6 +147,8 @@ async def _ended_under(errand: Errand, attempt: QuantumAttempt) -> tuple[bool, s
 async def attach_job(folder: Path, log: Any) -> None:
     """Wait for the job of a folder and keep its result, as the process that bought it would.
 
+    Nobody is asked when the result is there already.
+
     Raises:
         JobHeld: that process lives.
         QuantumJobFailed, QuantumServiceError, LedgerError: as `fetch`.
@@ -152,6 +156,8 @@ async def attach_job(folder: Path, log: Any) -> None:
     attempt = await asyncio.to_thread(Journal(folder).last)
     if attempt is None or not attempt.job_id:
         raise LedgerError(f"{folder}: no job is known, so there is nothing to attach to")
+    if await asyncio.to_thread(has_result, LocalTransport(), str(folder)):
+        return
     errand = await _errand(folder, attempt, "", log)
     # Who stops waiting does not mean to end it.
     await collect(replace(errand, terms=replace(errand.terms, on_cancel="keep")))

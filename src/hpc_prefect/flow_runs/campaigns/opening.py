@@ -33,6 +33,7 @@ from hpc_prefect.job.identity import digest, folder_name
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.campaign_folder import Campaign, begin_campaign, instances
 from hpc_prefect.ledger.claim import Claim, Claimant, this_process
+from hpc_prefect.ledger.quantum_journal import RECORDS
 from hpc_prefect.operations import list_jobs
 from hpc_prefect.operations.completion import is_marked, unfinished, unmark
 from hpc_prefect.transports.local import LocalTransport
@@ -261,7 +262,7 @@ def _left_in(folder: str) -> str:
         words.append(f"not ended as far as is known: {', '.join(names_of[:10])}")
         if len(names_of) > 10:
             words.append(f"and {len(names_of) - 10} more")
-    samplings = len(list(Path(folder).glob("*/*/sampling.json")))
+    samplings = len(list(Path(folder).glob(f"*/*/{RECORDS['sampler']}")))
     words += [f"{samplings} samplings"] * bool(samplings)
     return "; ".join(words) or "nothing was begun in it"
 

@@ -44,14 +44,14 @@ async def interrupted(errand: Errand) -> None:
         await cancel(errand, attempt)
 
 
-async def cancel(errand: Errand, attempt: QuantumAttempt) -> Look | None:
+async def cancel(errand: Errand, attempt: QuantumAttempt, wait: float = PATIENCE) -> Look | None:
     """Ask for the end of the attempt's job and look at it until it has ended.
 
     Returns:
         How it ended, which is written down; None if that was not seen within the patience.
     """
     trouble = ""
-    with anyio.move_on_after(PATIENCE):
+    with anyio.move_on_after(wait):
         try:
             look = await until_ended(errand, attempt)
         except Exception as error:  # noqa: BLE001 - whoever cancels wants to end, not to fail
