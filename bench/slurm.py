@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from common import HOME, prefect_server, told  # before Prefect
+from common import HOME, copy_of, prefect_server, told  # before Prefect
 
 # isort: split
 
@@ -102,17 +102,6 @@ async def job(label: str, program: str = "true", *arguments: str) -> JobResult:
 # --- the same scripts without us
 
 
-def copy_of(result: JobResult) -> str:
-    """The rendered scripts once more, in a folder with a fresh guard."""
-    above = HOME / "copies" / "of"  # a script looks at who owns the folders above its own
-    above.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=above))
-    for name in ("script.sh", "program.sh"):
-        text = Path(result.folder, name).read_text().replace(result.folder, str(folder))
-        (folder / name).write_text(text)
-    return str(folder / "script.sh")
-
-
 def seconds_of_loop(scripts: Sequence[str]) -> float:
     """From the first sbatch until squeue lists none of them any more."""
     return seconds_of("bash", "-c", LOOP, "loop", *scripts)
@@ -140,8 +129,8 @@ async def one_by_one() -> tuple[list[float], list[float], list[float]]:
         began = time.perf_counter()
         await job(f"single-{n}")
         called.append(time.perf_counter() - began)
-        looped.append(await asyncio.to_thread(seconds_of_loop, [copy_of(result)]))
-        waited.append(await asyncio.to_thread(seconds_of_wait, copy_of(result)))
+        looped.append(await asyncio.to_thread(seconds_of_loop, [copy_of(result.folder)]))
+        waited.append(await asyncio.to_thread(seconds_of_wait, copy_of(result.folder)))
     return called, looped, waited
 
 
@@ -152,7 +141,7 @@ async def one_by_one() -> tuple[list[float], list[float], list[float]]:
 async def all_at_once(turn: int) -> tuple[float, float, float]:
     """Wall and own CPU seconds of the calls, and wall seconds of the bash loop."""
     model = await job(f"model-{turn}")
-    scripts = [copy_of(model) for _ in range(AT_ONCE)]
+    scripts = [copy_of(model.folder) for _ in range(AT_ONCE)]
     began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(job(f"many-{turn}-{n}") for n in range(AT_ONCE)))
     called, cpu = time.perf_counter() - began, time.process_time() - cpu
