@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hpc_prefect.blocks import SlurmOptions
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from hpc_prefect.job.state import Observation
 from hpc_prefect.schedulers.base import Submission, Ticket
 from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
@@ -83,3 +84,44 @@ def spec(
 
 def submission(reply: Reply) -> Submission:
     return converse(SLURM.submit(spec(), TICKET), reply)[0]
+
+
+ALONE = {"accounting": False}
+
+
+def row(**changes: str) -> str:
+    """A row of the queue about a running job, with changes."""
+    fields = {
+        "JobID": "7", "State": "RUNNING", "exit_code": "0", "SubmitTime": "100",
+        "StartTime": "110", "EndTime": "410", "BatchHost": "n1", "Reason": "None", "Name": "htag",
+    }  # fmt: skip
+    *plain, why, name = (fields | changes).values()
+    return "|".join([*plain, why]) + f"|{MARK}{name}|{MARK}\n"
+
+
+def past(**changes: str) -> str:
+    """A row of the history about a job that succeeded, with changes."""
+    fields = {
+        "JobID": "7", "State": "COMPLETED", "ExitCode": "0:0", "Submit": "100",
+        "Start": "110", "End": "120", "NodeList": "n1", "Reason": "None", "JobName": "htag",
+    }  # fmt: skip
+    return "".join(f"{value}|{MARK}|" for value in (fields | changes).values()) + "\n"
+
+
+def in_queue(**changes: str) -> Observation:
+    answer, _ = converse(SLURM.observe(["7"], ALONE), Reply(0, row(**changes)))
+    return answer["7"]  # type: ignore[index, return-value]
+
+
+def in_history(**changes: str) -> Observation:
+    gone = recorded("squeue_one_unknown")
+    answer, _ = converse(SLURM.observe(["7"], {}), gone, Reply(0, past(**changes)))
+    return answer["7"]  # type: ignore[index, return-value]
+
+
+def asked_and_answered(name: str) -> tuple[list[str], Reply]:
+    """The ids that a recorded question of ours was about, and its answer with our mark."""
+    argv = json.loads((FOLDER / f"{name}.json").read_text())["argv"]
+    reply = recorded(name)
+    ids = argv[-1].removeprefix("--jobs=").split(",")
+    return ids, Reply(reply.code, reply.stdout.replace(mark_of(argv), MARK))
