@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,27 @@ def test_what_prefect_did_not_take_is_read_from_the_files(
     trace = read_trace(flow_run(run_id))
     assert trace.folders == ("/w/one",)
     assert trace.entrypoint.endswith("campaigns")
+
+
+def test_nobody_waits_for_a_prefect_that_does_not_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silence = {PREFECT_API_URL: f"http://127.0.0.1:{silent.getsockname()[1]}/api"}
+
+        @flow
+        def campaigns() -> str:
+            with temporary_settings({**silence, PREFECT_CLIENT_MAX_RETRIES: 0}):
+                for n in range(100):
+                    leave_trace(f"/w/{n}", chosen_outside="")
+            return current_run()
+
+        run_id = campaigns()
+        asked, _ = silent.accept()  # it was asked, and nobody has been answered or refused
+        assert "did not take the labels" not in caplog.text
+        assert read_trace(flow_run(run_id)).folders == tuple(f"/w/{n}" for n in range(100))
+        asked.close()
+    until(lambda: "did not take the labels" in caplog.text)
 
 
 def test_the_labels_of_a_runs_other_processes_stay() -> None:
