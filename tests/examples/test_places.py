@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpc_prefect.server import Server, ensure_server, environment, free_port, stop_server
+from hpc_prefect.server import Server, environment
 
 from ..conftest import ON_CI
 from ..contract.places import PBS, Place
@@ -294,14 +294,6 @@ class Ran:
 
 
 Sqd = Callable[[str], Ran]
-
-
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo of another test saves the same names on the session's server."""
-    home = tmp_path_factory.mktemp("prefect")
-    yield ensure_server(home, port=free_port())
-    stop_server(home)
 
 
 @pytest.fixture(scope="module")

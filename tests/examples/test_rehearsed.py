@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
@@ -25,7 +24,7 @@ from hpc_prefect.batch.preview import render_preview
 from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks import Call, resolve
 from hpc_prefect.job.identity import job_tag
-from hpc_prefect.server import Server, ensure_server, environment, free_port, stop_server
+from hpc_prefect.server import Server, environment
 from hpc_prefect.sites import find_site
 
 from ..conftest import ON_CI
@@ -148,7 +147,7 @@ class Clone:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+def clone(own_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     if missing := what_is_missing():
         (pytest.fail if ON_CI else pytest.skip)(missing)
     folder = tmp_path_factory.mktemp("clone")
@@ -168,15 +167,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         "bitcount": noted(folder / "bitcount", f"{bitcount}/bitcount"),
         "diag": noted(folder / "diag", own),
     }
-    home = tmp_path_factory.mktemp("prefect")
-    found = Clone(folder, programs, ensure_server(home, port=free_port()))
+    found = Clone(folder, programs, own_server)
     for site in SITES:
         file = folder / f"my-{site}.toml"
         file.write_text(completed(site, programs))
         found.run("local", folder, PROGRAM, "blocks", "apply", str(file))
     found.run("local", folder, PROGRAM, "blocks", "apply", str(bitcount / "blocks.toml"))
-    yield found
-    stop_server(home)
+    return found
 
 
 def noted(path: Path, program: str) -> Path:

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_prefect.server import Server, ensure_server, free_port, stop_server
+from hpc_prefect.server import Server
 
 from .demo_rig import SQD, finish, rows, samplings, start, starts, until
 
@@ -339,14 +338,6 @@ name=${1%-*}
 if rm "fail-$name" 2> /dev/null; then echo "$name was told to fail" >&2; exit 3; fi
 while [ -e "hold-$name" ]; do sleep 0.05; done
 """
-
-
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo of another test saves the same names on the session's server."""
-    home = tmp_path_factory.mktemp("prefect")
-    yield ensure_server(home, port=free_port())
-    stop_server(home)
 
 
 def clone(folder: Path, *, generations: int) -> Path:

@@ -85,7 +85,7 @@ class Waiting:
     def answered(self, now, seen):
         pass
 
-    def keep(self):
+    def heartbeat(self):
         pass
 
 

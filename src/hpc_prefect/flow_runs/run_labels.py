@@ -71,7 +71,7 @@ class Trace:
 
 def read_trace(flow_run: FlowRun) -> Trace:
     """What a flow run has left, also what Prefect was not told yet, as far as it is known here."""
-    labels = dict(flow_run.labels or {}) | _noted(flow_run.id)
+    labels = _noted(flow_run.id) | dict(flow_run.labels or {})
 
     def text(name: str) -> str:
         return _read(labels.get(f"{_PREFIX}{name}", ""))
