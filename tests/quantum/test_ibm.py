@@ -255,6 +255,23 @@ async def test_what_the_service_says_is_left_stops_too(service, tmp_path):
     assert jobs(service, tmp_path) == []
 
 
+async def test_the_budget_is_that_of_the_experiment_in_all_of_its_work_dirs(service, tmp_path):
+    """Each job is estimated at 2 s and costs 1."""
+    name = await block(max_qpu_seconds=2.5)
+    for below in "ba":
+        (tmp_path / below).mkdir()
+
+    @flow
+    async def experiment():
+        await call(tmp_path / "b", backend=name)
+        with pytest.raises(BudgetExceeded, match=r"1\.5 of the 2\.5"):
+            await call(tmp_path / "a", backend=name)
+
+    await experiment()
+    assert jobs(service, tmp_path / "b") == ["Completed"]
+    assert jobs(service, tmp_path / "a") == []
+
+
 async def test_the_services_own_estimate_stops_a_job_in_the_queue(service, tmp_path):
     """Measurement twirling makes more of a job than its shots: only the service knows."""
     from hpc_prefect.ledger.quantum_journal import Journal

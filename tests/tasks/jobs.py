@@ -13,7 +13,14 @@ from typing import Any
 
 from prefect import flow, task
 
-from hpc_prefect import JobResult, RetryPolicy, run_job_from_blocks, run_job_from_blocks_sync, scope
+from hpc_prefect import (
+    JobResult,
+    RetryPolicy,
+    campaign,
+    run_job_from_blocks,
+    run_job_from_blocks_sync,
+    scope,
+)
 
 #: Appends its label to the file `runs`, so that the programs themselves count how often they ran;
 #: fails when a file `fail-<label>` is there, which it removes.
@@ -175,6 +182,14 @@ async def failing(work_dir: str) -> None:
 
 
 @flow
+async def in_two(below: str, first: int, second: int) -> None:
+    """Two jobs, one after the other, in the work_dirs of these numbers."""
+    with campaign(f"in-two-{below}"):
+        await job(f"{below}/{first}", "first")
+        await job(f"{below}/{second}", "second", WAIT)
+
+
+@flow
 async def retried(work_dir: str) -> None:
     """The first attempt has too little time; the second one ends when `go` is there."""
     script = 'echo "$1" >> runs; while [ ! -e go ]; do sleep 0.05; done\n'
@@ -193,7 +208,7 @@ FLOWS: dict[str, Any] = {
     for each in (
         *(loop, alone, gathered, alone_sync, in_a_thread, stubborn),
         *(grouped, heedless),
-        *(cancelled_by_sigterm, retried, three_of_two, failing),
+        *(cancelled_by_sigterm, retried, three_of_two, failing, in_two),
     )
 }
 

@@ -3,8 +3,8 @@
 It is kept as labels of the flow run, which anybody can read in Prefect's UI and API:
 
     hpc-prefect.campaign.<n>-<digest>
-                               a campaign's folder: the n-th of the process that opened it, so that
-                               two processes of one run never give the same label
+                               a campaign's first folder: the n-th of the process that opened it, so
+                               that two processes of one run never give the same label
     hpc-prefect.host           where it ran
     hpc-prefect.cwd            the process's working directory
     hpc-prefect.entrypoint     `FILE:FLOW` or `MODULE:FLOW`
@@ -43,6 +43,7 @@ from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.job.folder import read_entries
 from hpc_prefect.job.identity import digest, exact_digest
+from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.transports.local import LocalTransport, unique
 
 logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
@@ -57,7 +58,8 @@ class Trace:
     """What the labels of a flow run say.
 
     Attributes:
-        folders: of its campaigns, in the order in which they were opened.
+        folders: of its campaigns, in the order in which they were opened; of one that works in
+            several work_dirs the first. `campaign_folders` knows the others.
         lost: names of parameters that Prefect does not hold as they were given.
     """
 
@@ -86,6 +88,12 @@ def read_trace(flow_run: FlowRun) -> Trace:
         name=text("name"),
         lost=tuple(json.loads(text("lost") or "[]")),
     )
+
+
+def campaign_folders(trace: Trace) -> list[str]:
+    """The folders of a flow run's campaigns, in all of their work_dirs. Reads them."""
+    found = (each for folder in trace.folders for each in folders_of(LocalTransport(), folder))
+    return list(dict.fromkeys((*trace.folders, *found)))
 
 
 def _notes_of(flow_run_id: UUID) -> str:

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 
-from hpc_prefect.flow_runs.run_labels import read_trace
+from hpc_prefect.flow_runs.run_labels import campaign_folders, read_trace
 from hpc_prefect.operations import cancel_jobs_of
 from hpc_prefect.quantum.orphans import cancel_left
 
@@ -25,7 +25,7 @@ async def cancel_jobs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]
     those whose end an earlier wish did not confirm, and says which are not confirmed in 20 s.
     """
     log = flow_run_logger(flow_run, flow)
-    run, folders = str(flow_run.id), read_trace(flow_run).folders
+    run, folders = str(flow_run.id), campaign_folders(read_trace(flow_run))
     if not folders:
         log.info("this flow run began no job")
         return

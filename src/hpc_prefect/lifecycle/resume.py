@@ -39,8 +39,9 @@ from hpc_prefect.flow_runs.cache_policy import PREFIX
 from hpc_prefect.flow_runs.campaigns import campaign
 from hpc_prefect.flow_runs.campaigns.opening import completed_by
 from hpc_prefect.flow_runs.cancellation import forget
-from hpc_prefect.flow_runs.run_labels import Trace, read_trace
+from hpc_prefect.flow_runs.run_labels import Trace, campaign_folders, read_trace
 from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.quantum import task as quantum_task
 from hpc_prefect.quantum import transpilation
 from hpc_prefect.transports.local import LocalTransport
@@ -72,7 +73,9 @@ class Plan:
         state = run.state.name if run.state else "unknown"
         yield f"flow run {run.name} ({run.id}) of {self.entrypoint}, which Prefect has as {state}"
         for folder in self.trace.folders:
-            yield f"  jobs and samplings: from {folder}"
+            others = len(folders_of(LocalTransport(), folder)) - 1
+            more = f" and {others} more work_dirs" if others > 0 else ""
+            yield f"  jobs and samplings: from {folder}{more}"
         for name, count in sorted(self.kept.items()):
             yield f"  task {name}: {count} finished, from stored results"
         if self.by_source:
@@ -190,7 +193,7 @@ def _problems(
             f"Prefect does not hold its parameters {', '.join(trace.lost)} as they were given;"
             " start the script again: it continues the campaign"
         )
-    for folder in trace.folders:
+    for folder in campaign_folders(trace):
         if not Path(folder).is_dir():
             yield (
                 f"its campaign's folder {folder} is not there on {socket.gethostname()}, so that"
@@ -223,7 +226,7 @@ def _holders(trace: Trace) -> list[str]:
     """The living processes that work on the campaigns."""
     transport = LocalTransport()
     holders = []
-    for folder in trace.folders:
+    for folder in campaign_folders(trace):
         if claims.is_held(transport, folder) and (who := claims.holder_of(transport, folder)):
             holders.append(who.describe())
     return holders

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpc_prefect.job.identity import spread
+from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.ledger.claim import Claimant
 from hpc_prefect.ledger.quantum_journal import RECORDS
 from hpc_prefect.operations.snapshot import read_job
@@ -29,11 +30,14 @@ def note_failed(transport: Transport, work: str, flow_run: str) -> None:
 
 
 def unfinished(transport: Transport, campaign: str, flow_run: str) -> Iterator[str]:
-    """Keys of calls that a flow run made and that have not succeeded since."""
-    for key in transport.list(f"{campaign}/{FAILED}"):
-        by = (transport.read(f"{campaign}/{FAILED}/{key}") or b"").decode(errors="replace")
-        if by == flow_run and not _has_succeeded(transport, campaign, key):
-            yield key
+    """Keys of calls that a flow run made, in any of the campaign's folders, and that have not
+    succeeded since.
+    """
+    for folder in folders_of(transport, campaign):
+        for key in transport.list(f"{folder}/{FAILED}"):
+            by = (transport.read(f"{folder}/{FAILED}/{key}") or b"").decode(errors="replace")
+            if by == flow_run and not _has_succeeded(transport, folder, key):
+                yield key
 
 
 def _has_succeeded(transport: Transport, campaign: str, key: str) -> bool:
@@ -60,18 +64,19 @@ def _is_finished(data: bytes | None) -> bool:
 
 
 def mark_completed(transport: Transport, campaign: str, by: Claimant) -> None:
-    """All of it has succeeded."""
-    for key in transport.list(f"{campaign}/{FAILED}"):
-        transport.remove(f"{campaign}/{FAILED}/{key}")
+    """All of it has succeeded. Its home says so for all of its folders."""
+    for folder in folders_of(transport, campaign):
+        for key in transport.list(f"{folder}/{FAILED}"):
+            transport.remove(f"{folder}/{FAILED}/{key}")
     text = json.dumps(dataclasses.asdict(by)).encode() + b"\n"
-    transport.write_atomic(f"{campaign}/{COMPLETED}", text)
+    transport.write_atomic(f"{home_of(transport, campaign)}/{COMPLETED}", text)
 
 
 def is_marked(transport: Transport, campaign: str) -> bool:
     """Whether it was marked as completed."""
-    return transport.status(f"{campaign}/{COMPLETED}") is not None
+    return transport.status(f"{home_of(transport, campaign)}/{COMPLETED}") is not None
 
 
 def unmark(transport: Transport, campaign: str) -> None:
     """It is worked on again."""
-    transport.remove(f"{campaign}/{COMPLETED}")
+    transport.remove(f"{home_of(transport, campaign)}/{COMPLETED}")

@@ -15,6 +15,7 @@ from hpc_prefect.flow_runs.campaigns.script import came_to_its_end, note_main
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.ledger.campaign_parts import home_of
 from hpc_prefect.ledger.claim import Claimant, this_process
 from hpc_prefect.operations.completion import mark_completed, note_failed, unfinished
 from hpc_prefect.transports.local import LocalTransport
@@ -51,13 +52,17 @@ def _complete(run_id: str, attempt: int) -> None:
     mine = experiments.of(run_id)
     refused = mine.refused_in == (attempt or 1)
     transport = LocalTransport()
+    by, seen = this_process(run_id), set()
     for folder in {opened.campaign.folder for opened in mine.campaigns.values()}:
-        by = this_process(run_id)
         try:
+            home = home_of(transport, folder)
+            if home in seen:
+                continue
+            seen.add(home)
             if refused:
-                note_failed(transport, f"{folder}/00/refused", _marked_by(by))
-            elif not any(unfinished(transport, folder, _marked_by(by))):
-                mark_completed(transport, folder, by)
+                note_failed(transport, f"{home}/00/refused", _marked_by(by))
+            elif not any(unfinished(transport, home, _marked_by(by))):
+                mark_completed(transport, home, by)
         except Exception as error:  # noqa: BLE001 - the run is over; the next one asks Prefect
             logger.warning("marking %s as completed: %s", folder, error)
 

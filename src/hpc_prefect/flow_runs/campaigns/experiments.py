@@ -69,9 +69,19 @@ send_along("campaign", chosen)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
+    """A campaign in one work_dir."""
+
     campaign: Campaign
     claimant: Claimant
-    claim: Claim | None
+
+
+class OpenedKey(NamedTuple):
+    """What an open campaign is found by. A forked child and a retry open it anew."""
+
+    choice: CampaignChoice
+    process: int
+    attempt: int
+    work_dir: str
 
 
 @dataclass
@@ -82,19 +92,28 @@ class Experiments:
         refused_in: the attempt in which a call was refused before it had a place, or did not
             succeed and could not be noted in its campaign.
         told: what its parameters tell of it, once that was asked.
+        claims: this process's, by the folders of its campaigns.
         over: flow runs whose campaigns this one has taken over, with its claim on them.
     """
 
-    campaigns: dict[tuple[CampaignChoice, str, int], Opened] = field(default_factory=dict)
+    campaigns: dict[OpenedKey, Opened] = field(default_factory=dict)
     refused_in: int = 0
     told: ParameterDigest | None = None
+    claims: dict[str, Claim] = field(default_factory=dict)
     over: dict[str, Claim] = field(default_factory=dict)
+
+    def hold(self, claim: Claim) -> None:
+        """Renew a claim until the run has ended."""
+        if (before := self.claims.get(claim.folder)) != claim:
+            if before is not None:
+                executor().release(before)
+            self.claims[claim.folder] = claim
+            executor().keep(claim)
 
     def close(self) -> None:
         """The run has ended: its claims need no renewing."""
-        for opened in self.campaigns.values():
-            if opened.claim is not None:
-                executor().release(opened.claim)
+        for claim in self.claims.values():
+            executor().release(claim)
 
 
 experiments = PerRun(Experiments, Experiments.close)

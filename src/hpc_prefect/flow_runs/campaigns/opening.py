@@ -14,11 +14,11 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from hpc_prefect.errors import HpcPrefectError, JobHeld
-from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns.end import see_to_its_end
 from hpc_prefect.flow_runs.campaigns.experiments import (
     CampaignChoice,
     Opened,
+    OpenedKey,
     chosen,
     experiments,
     name_of,
@@ -31,7 +31,8 @@ from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job.identity import digest, folder_name
 from hpc_prefect.ledger import claim as claims
-from hpc_prefect.ledger.campaign_folder import Campaign, begin_campaign, instances
+from hpc_prefect.ledger.campaign_folder import Campaign, begin_campaign, instances, read_campaign
+from hpc_prefect.ledger.campaign_parts import folders_of, home_of, join
 from hpc_prefect.ledger.claim import Claim, Claimant, this_process
 from hpc_prefect.ledger.quantum_journal import RECORDS
 from hpc_prefect.operations import list_jobs
@@ -43,14 +44,11 @@ logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 _opening = threading.Lock()
 
 
-def opened_key(work_dir: str) -> tuple[CampaignChoice, str, int]:
+def opened_key(work_dir: str) -> OpenedKey:
     root = root_flow()
     attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 0
-    return (
-        chosen()._replace(outside=False),
-        f"{os.getpid()}:{os.path.abspath(work_dir)}",
-        attempt,
-    )
+    choice = chosen()._replace(outside=False)
+    return OpenedKey(choice, os.getpid(), attempt, os.path.abspath(work_dir))
 
 
 def open_campaign(work_dir: str) -> Opened:
@@ -69,7 +67,9 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
     present = instances(transport, root, experiment.base)
     if not present:
         refuse_older(transport, root, experiment.name, named=bool(choice.name))
-    instance = _which(transport, present, choice, claimant)
+    opened = _opened()
+    sibling = opened or _begun(transport, choice, experiment)
+    instance = _which(transport, present, choice, claimant, sibling)
     suffix = f".{instance}" if instance > 1 else ""
     found = begin_campaign(
         transport,
@@ -78,13 +78,48 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
         identity=experiment.identity,
         instance=instance,
     )
-    if instance not in present and present:
+    if instance not in present and present and opened is None:
         _tell_begun(found, choice)
-    claim = _claimed(transport, found.folder, claimant)
-    leave_trace(found.folder, chosen_outside=choice.name if choice.outside else "")
+    # First the home: where another run lives that works on it, nothing here is taken over.
+    for folder in dict.fromkeys((home_of(transport, found.folder), found.folder)):
+        predecessor = _claim(transport, folder, claimant)
+    if predecessor is not None and opened is None:
+        about = f"{found.folder} of {predecessor.describe()}"
+        _tell(f"continuing campaign {about}: {_left_in(found.folder)}")
+    home = join(transport, found.folder, sibling.folder if sibling else found.folder)
+    _claim(transport, home, claimant)
+    unmark(transport, home)
+    if sibling is None:
+        leave_trace(found.folder, chosen_outside=choice.name if choice.outside else "")
     _miss_hook_once()
     see_to_its_end()
-    return Opened(found, claimant, claim)
+    return Opened(found, claimant)
+
+
+def _opened() -> Campaign | None:
+    """The same campaign, as this process has it open in another work_dir."""
+    here = opened_key("")
+    for key, opened in experiments.of(current_run()).campaigns.items():
+        if key._replace(work_dir=here.work_dir) == here:
+            return opened.campaign
+    return None
+
+
+def _begun(
+    transport: LocalTransport, choice: CampaignChoice, experiment: _Experiment
+) -> Campaign | None:
+    """The same campaign, as this run began it in another process."""
+    for folder in () if choice.fresh else _traced():
+        known = read_campaign(transport, folder)
+        if known is not None and known.identity == experiment.identity:
+            return known
+    return None
+
+
+def _traced() -> tuple[str, ...]:
+    """What Prefect, or another process of this run, has left of its campaigns."""
+    root = root_flow()
+    return () if root is None or root.flow_run is None else read_trace(root.flow_run).folders
 
 
 class _Experiment(NamedTuple):
@@ -105,42 +140,43 @@ def _experiment(choice: CampaignChoice) -> _Experiment:
 
 
 def _which(
-    transport: LocalTransport, present: dict[int, str], choice: CampaignChoice, claimant: Claimant
+    transport: LocalTransport,
+    present: dict[int, str],
+    choice: CampaignChoice,
+    claimant: Claimant,
+    sibling: Campaign | None,
 ) -> int:
     """The number of the instance that this run works on."""
+    first = 1 if sibling is None else sibling.instance
     if not present:
-        return 1
+        return first
     newest = max(present)
-    own = _own(present)
+    own = _own(transport, present)
     if own is not None:
         if by := completed_by(present[own], claimant.flow_run):
             raise JobHeld(
                 f"{present[own]} was taken over and completed by {by}; start the flow anew"
             )
         return own
-    holder = claims.holder_of(transport, present[newest])
+    holder = claims.holder_of(transport, home_of(transport, present[newest]))
     if holder is not None and holder.flow_run == claimant.flow_run != "":
         return newest  # a retry, or another process of this run
-    if choice.fresh:
-        return newest + 1
-    if choice.name or not _is_completed(transport, present[newest], holder):
+    if not choice.fresh and (choice.name or not _is_completed(transport, present[newest], holder)):
         return newest
-    return newest + 1
+    return max(newest + 1, first)
 
 
-def _own(present: dict[int, str]) -> int | None:
+def _own(transport: LocalTransport, present: dict[int, str]) -> int | None:
     """The instance that this flow run worked on before: it is retried or resumed."""
-    root = root_flow()
-    if root is None or root.flow_run is None:
-        return None
-    mine = read_trace(root.flow_run).folders
-    return max((number for number, folder in present.items() if folder in mine), default=None)
+    homes = {home_of(transport, folder) for folder in _traced()}
+    mine = (number for number, folder in present.items() if home_of(transport, folder) in homes)
+    return max(mine, default=None)
 
 
 def completed_by(folder: str, flow_run: str) -> str:
     """Who took a campaign over from a flow run and completed it; empty for nobody. Blocks."""
     transport = LocalTransport()
-    holder = claims.holder_of(transport, folder)
+    holder = claims.holder_of(transport, home_of(transport, folder))
     if holder is None or holder.flow_run == flow_run:
         return ""
     return holder.describe() if _is_completed(transport, folder, holder) else ""
@@ -161,25 +197,22 @@ def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | Non
     )
 
 
-def _claimed(transport: LocalTransport, folder: str, claimant: Claimant) -> Claim | None:
-    """Our claim on a campaign; None when another process of this run has it."""
+def _claim(transport: LocalTransport, folder: str, claimant: Claimant) -> Claimant | None:
+    """Claim a campaign's folder, unless another process of this run has it; who had it before."""
     mine = experiments.of(claimant.flow_run)
     holder = claims.holder_of(transport, folder)
     same_run = holder is not None and holder.flow_run == claimant.flow_run != ""
-    claim = None
     # A run's own tasks may run in other processes: they share the claim of the first.
-    if not (same_run and holder != claimant and claims.is_held(transport, folder)):
-        # In the name of the flow's process: a worker of its pool may end before it.
-        claim, predecessor = _take(transport, folder, claimant.flow_process)
-        executor().keep(claim)
-        if predecessor is not None:
-            _tell(f"continuing campaign {folder} of {predecessor.describe()}: {_left_in(folder)}")
-            unmark(transport, folder)
-            _tell_its_end(predecessor, claimant)
-    if claim is not None:
-        before = {each.flow_run for each in claims.history(transport, folder).values()}
-        mine.over |= dict.fromkeys(before - {claimant.flow_run, ""}, claim)
-    return claim
+    if same_run and holder != claimant and claims.is_held(transport, folder):
+        return None
+    # In the name of the flow's process: a worker of its pool may end before it.
+    claim, predecessor = _take(transport, folder, claimant.flow_process)
+    mine.hold(claim)
+    if predecessor is not None:
+        _tell_its_end(predecessor, claimant)
+    before = {each.flow_run for each in claims.history(transport, folder).values()}
+    mine.over |= dict.fromkeys(before - {claimant.flow_run, ""}, claim)
+    return predecessor
 
 
 def _tell_its_end(predecessor: Claimant, claimant: Claimant) -> None:
@@ -253,7 +286,8 @@ def _miss_hook_once() -> None:
 
 def _left_in(folder: str) -> str:
     """In words, what earlier runs left in a campaign."""
-    jobs = list_jobs(folder)
+    folders = folders_of(LocalTransport(), folder)
+    jobs = list_jobs(*folders)
     counts = Counter(job.status.state for job in jobs)
     words = [f"{count} job{'s' * (count > 1)} {state}" for state, count in sorted(counts.items())]
     under_way = [job for job in jobs if job.ids and not job.ended_surely]
@@ -262,8 +296,9 @@ def _left_in(folder: str) -> str:
         words.append(f"not ended as far as is known: {', '.join(names_of[:10])}")
         if len(names_of) > 10:
             words.append(f"and {len(names_of) - 10} more")
-    samplings = len(list(Path(folder).glob(f"*/*/{RECORDS['sampler']}")))
+    samplings = sum(1 for each in folders for _ in Path(each).glob(f"*/*/{RECORDS['sampler']}"))
     words += [f"{samplings} samplings"] * bool(samplings)
+    words += [f"in {len(folders)} work_dirs"] * (len(folders) > 1)
     return "; ".join(words) or "nothing was begun in it"
 
 

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.errors import BudgetExceeded, LedgerError
+from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal
 from hpc_prefect.transports import own
+from hpc_prefect.transports.local import LocalTransport
 
 #: Seconds that a job takes beside its circuits, and between two shots where the device does not
 #: say: IBM's documentation estimates with both.
@@ -33,13 +35,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 @dataclass(frozen=True)
 class Budget:
-    """The QPU seconds of one campaign's folder."""
+    """The QPU seconds of one campaign, in all of its folders; `campaign` is any of them."""
 
     campaign: Path
 
     def total(self) -> float:
         """What all of its jobs have cost or may cost. Reads its journals."""
-        paths = self.campaign.glob(f"*/*/{JOURNAL}")
+        folders = folders_of(LocalTransport(), str(self.campaign))
+        paths = (path for each in folders for path in Path(each).glob(f"*/*/{JOURNAL}"))
         return sum(job.seconds for path in paths for job in Journal(path.parent).attempts())
 
     @contextlib.contextmanager
@@ -59,7 +62,7 @@ class Budget:
         if not limit:
             yield 0.0
             return
-        with _turn(self.campaign / "budget.lock"):
+        with _turn(Path(home_of(LocalTransport(), str(self.campaign)), "budget.lock")):
             left = limit - self.total()
             if seconds > left:
                 raise BudgetExceeded(
