@@ -279,15 +279,17 @@ async def test_the_services_own_estimate_stops_a_job_in_the_queue(service, tmp_p
     name = await block(max_qpu_seconds=100)
     service.fault("queue", seconds=3600)
 
-    job = await call(tmp_path, what=submit_sampling, backend=name, options={"shots": 2000})
-    journal = Journal(Path(job.folder))
-    path = Path(journal.path)
-    text = path.read_text()
-    assert text.count('"allowed_seconds":100.0') == 1
-    path.write_text(text.replace('"allowed_seconds":100.0', '"allowed_seconds":1.01'))
+    @flow
+    async def experiment():
+        job = await call(tmp_path, what=submit_sampling, backend=name, options={"shots": 2000})
+        path = Path(Journal(Path(job.folder)).path)
+        text = path.read_text()
+        assert text.count('"allowed_seconds":100.0') == 1
+        path.write_text(text.replace('"allowed_seconds":100.0', '"allowed_seconds":1.01'))
+        with pytest.raises(BudgetExceeded, match="was cancelled in the queue"):
+            await fetch(job)
 
-    with pytest.raises(BudgetExceeded, match="was cancelled in the queue"):
-        await fetch(job)
+    await experiment()
     assert jobs(service, tmp_path) == ["Cancelled"]
 
 
