@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
+from prefect.task_runners import ProcessPoolTaskRunner
 
 from hpc_prefect import (
     JobResult,
@@ -189,6 +190,18 @@ async def in_two(below: str, first: int, second: int) -> None:
         await job(f"{below}/{second}", "second", WAIT)
 
 
+@task
+def job_in_a_process(work_dir: str) -> None:
+    job_sync(work_dir, Path(work_dir).name)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]
+def in_a_pool(below: str) -> None:
+    """A job in each of three work_dirs, by processes of a pool; failures are taken note of."""
+    for each in [job_in_a_process.submit(f"{below}/{name}") for name in "abc"]:
+        each.result(raise_on_failure=False)
+
+
 @flow
 async def retried(work_dir: str) -> None:
     """The first attempt has too little time; the second one ends when `go` is there."""
@@ -209,6 +222,7 @@ FLOWS: dict[str, Any] = {
         *(loop, alone, gathered, alone_sync, in_a_thread, stubborn),
         *(grouped, heedless),
         *(cancelled_by_sigterm, retried, three_of_two, failing, in_two),
+        in_a_pool,
     )
 }
 

@@ -96,6 +96,103 @@ def test_threads_that_come_in_any_order_are_one_experiment(tmp_path: Path) -> No
         assert is_marked(HERE, folders(tmp_path, instance)[-1])
 
 
+async def test_an_instance_that_was_begun_afresh_is_continued_in_all_of_its_work_dirs(
+    tmp_path: Path,
+) -> None:
+    dirs = made(tmp_path, "ab")
+
+    @flow
+    async def experiment(fresh: bool) -> None:
+        with campaign(f"afresh-{tmp_path}", fresh=fresh):
+            for each in dirs:
+                await job(each, Path(each).name)
+
+    await experiment(False)
+    (tmp_path / "a" / "fail-a").touch()
+    with pytest.raises(JobFailed):
+        await experiment(True)
+    await experiment(False)
+    assert counted(tmp_path) == {"a": 3, "b": 2}
+    are_one(folders(tmp_path))
+    are_one(folders(tmp_path, 2))
+
+
+async def test_what_succeeded_does_not_run_again_when_the_home_was_removed(tmp_path: Path) -> None:
+    dirs = made(tmp_path, "abc")
+
+    @flow
+    async def sweep(where: str) -> None:
+        points = (job(each, Path(each).name) for each in dirs)
+        await asyncio.gather(*points, return_exceptions=True)
+
+    (tmp_path / "b" / "fail-b").touch()
+    await sweep(str(tmp_path))
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    await sweep(str(tmp_path))
+    assert counted(tmp_path) == {"a": 1, "b": 2, "c": 1}
+
+
+async def test_a_work_dir_that_is_removed_meanwhile_comes_not_back(tmp_path: Path) -> None:
+    dirs = made(tmp_path, "abc")
+
+    @flow
+    async def archiving(count: int) -> None:
+        with campaign(f"archived-{tmp_path}"):
+            for each in dirs[:count]:
+                await job(each, Path(each).name)
+                if each != dirs[-1]:
+                    shutil.rmtree(each)
+
+    await archiving(3)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    for each in dirs[:2]:
+        Path(each).mkdir()
+    await archiving(3)
+    assert counted(tmp_path) == {"c": 1}
+
+
+async def test_links_to_a_work_dir_are_that_work_dir(tmp_path: Path) -> None:
+    made(tmp_path, "ab")
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    @flow
+    async def sweep(through: str) -> None:
+        with campaign(f"linked-{tmp_path}"):
+            for name in "ab":
+                await job(f"{tmp_path}/{through}/{name}", name, job_key=name)
+
+    await sweep("link")
+    await sweep(".")
+    assert {name: len(runs(tmp_path / name)) for name in "ab"} == {"a": 1, "b": 1}
+    are_one(folders(tmp_path))
+
+
+async def test_a_copy_beside_its_original_has_jobs_of_its_own(tmp_path: Path) -> None:
+    (first,) = made(tmp_path, "a")
+
+    @flow
+    async def sweep(order: str) -> None:
+        with campaign(f"copied-{tmp_path}"):
+            for name in order:
+                await job(f"{tmp_path}/{name}", "x", job_key="k")
+
+    await sweep("a")
+    shutil.copytree(first, tmp_path / "b", symlinks=True)
+    for order in ("ab", "ba"):
+        await sweep(order)
+    assert runs(tmp_path / "a") == ["x"]
+
+
+def test_processes_of_a_pool_are_one_experiment_in_all_of_their_work_dirs(tmp_path: Path) -> None:
+    made(tmp_path, "abc")
+    (tmp_path / "a" / "fail-a").touch()
+    for _ in range(2):
+        command = [sys.executable, str(FILE), "in_a_pool", str(tmp_path)]
+        subprocess.run(command, check=True, timeout=200)
+    assert counted(tmp_path) == {"a": 2, "b": 1, "c": 1}
+
+
 async def test_a_named_experiment_that_grows_by_a_work_dir_runs_what_is_new(tmp_path: Path) -> None:
     dirs = made(tmp_path, "bca")
 

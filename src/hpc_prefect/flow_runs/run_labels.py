@@ -130,12 +130,13 @@ _left: PerRun[list[str]] = PerRun(list)
 _lock = threading.Lock()
 
 
-def leave_trace(folder: str, *, chosen_outside: str) -> None:
+def leave_trace(folder: str, *, chosen_outside: str, for_others: bool = False) -> None:
     """Note of the outermost flow run of this call that it works on a campaign. Writes a file.
 
     Args:
         folder: the campaign's.
         chosen_outside: the campaign's name, when it was chosen around the flow and not in it.
+        for_others: the run's other processes look for the file: it stays until the run's end.
     """
     root = root_flow()
     if root is None or root.flow_run is None:
@@ -151,7 +152,17 @@ def leave_trace(folder: str, *, chosen_outside: str) -> None:
         labels = {f"{_CAMPAIGN}{number}": folder}
     if len(folders) == 1:
         labels |= _circumstances(root, chosen_outside)
-    _teller.tell(run, {key: _written(text) for key, text in labels.items()})
+    written = {key: _written(text) for key, text in labels.items()}
+    _teller.tell(run, written, keep=for_others)
+
+
+def forget_notes(flow_run_id: UUID) -> None:
+    """The run has completed: its other processes look for nothing any more."""
+    folder = _notes_of(flow_run_id)
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)
 
 
 class _Teller:
@@ -163,12 +174,13 @@ class _Teller:
         self._waiting: dict[UUID, _Untold] = {}
         self._telling = False
 
-    def tell(self, run: FlowRun, labels: Mapping[str, str]) -> None:
-        """Have labels written; they are in the file when this returns."""
+    def tell(self, run: FlowRun, labels: Mapping[str, str], *, keep: bool) -> None:
+        """Have labels written; they are in the file when this returns, which may be kept."""
         with self._lock:
             self._note(run.id, labels)
             untold = self._waiting.setdefault(run.id, _Untold(run.name, internals.settings_here()))
             untold.labels |= labels
+            untold.keep |= keep
             if self._telling:
                 return
             self._telling = True
@@ -200,7 +212,7 @@ class _Teller:
             )
             return
         with self._lock:
-            if run_id not in self._waiting:
+            if run_id not in self._waiting and not untold.keep:
                 folder = _notes_of(run_id)
                 with suppress(OSError):
                     os.unlink(f"{folder}/{self._file}")
@@ -221,6 +233,7 @@ class _Untold:
     name: str
     settings: internals.SettingsHere
     labels: dict[str, str] = field(default_factory=dict)
+    keep: bool = False
 
 
 _teller = _Teller()

@@ -3,33 +3,56 @@
 Each holds what was called in its work_dir, so that compute nodes and a person find it there. One of
 them, the *home*, answers for all: who works on the campaign, and whether it is complete.
 
-    <folder>/home            the path of a folder nearer to the home; absent in the home itself
+    <folder>/home            JSON: the folder's own path, and that of the home; absent in the home
     <home>/parts/<digest>    the path of a folder that names it as its home
 
 Which is the home does not depend on which call came first, nor on the process that made it: of two
 folders that come together it is the one whose path sorts first. So a chain of them only ever leads
 to paths that sort before, and has an end, whoever writes at the same time.
+
+A copy, and what was moved, has another path than its own in `home`: it belongs to nobody.
 """
 
 from __future__ import annotations
 
+import json
+from typing import NamedTuple
+
+from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.job.identity import digest
+from hpc_prefect.ledger.campaign_folder import CAMPAIGN
 from hpc_prefect.transports.base import Transport
 
 _HOME = "home"
 _PARTS = "parts"
 
 
-def home_of(transport: Transport, folder: str) -> str:
-    """The folder that answers for the campaign of this one; itself, when it names no other.
+class _Link(NamedTuple):
+    """What a folder says of its home: nothing but empty texts where it says nothing."""
 
-    A home that does not know the folder is not its: the folder is a copy, or one of them was moved.
+    own: str = ""
+    home: str = ""
+
+
+def home_of(transport: Transport, folder: str) -> str:
+    """The folder that answers for the campaign of this one; itself, when that is nowhere.
+
+    Whoever comes from far leaves a short way for the next one.
     """
-    while True:
-        home = _path(transport.read(f"{folder}/{_HOME}"))
-        if not home or home >= folder or transport.read(_part(home, folder)) is None:
-            return folder
-        folder = home
+    way = [folder]
+    while home := _next(transport, way[-1]):
+        way.append(home)
+    for part in way[:-2]:
+        _link(transport, part, way[-1])
+    return way[-1]
+
+
+def has_lost_others(transport: Transport, folder: str) -> bool:
+    """Whether the folder was of a campaign with others that it does not find any more."""
+    home = home_of(transport, folder)
+    return _read_link(transport, home) != _Link() or any(
+        _link_of_other(transport, part).home != home for part in _parts(transport, home)
+    )
 
 
 def join(transport: Transport, one: str, other: str) -> str:
@@ -39,34 +62,85 @@ def join(transport: Transport, one: str, other: str) -> str:
         home, part = min(homes), max(homes)
         if home == part:
             return home
+        if not all(_exists(transport, f"{each}/{CAMPAIGN}") for each in homes):
+            return home_of(transport, one)  # the other one was removed meanwhile
         transport.make_folder(f"{home}/{_PARTS}")
         transport.write_atomic(_part(home, part), _bytes(part))
-        if transport.create(f"{part}/{_HOME}", _bytes(home)):
+        if transport.create(f"{part}/{_HOME}", _written(part, home)):
             continue
-        if home_of(transport, part) == part:  # what it names is no home of its
-            transport.write_atomic(f"{part}/{_HOME}", _bytes(home))
+        if not _next(transport, part):  # what it names is no home of its
+            transport.write_atomic(f"{part}/{_HOME}", _written(part, home))
         # Otherwise another process has joined it to a third one meanwhile: that one comes too.
 
 
 def folders_of(transport: Transport, folder: str) -> list[str]:
     """All folders of the campaign of this one, its home first; also those that are gone."""
+    top = home_of(transport, folder)
     found: dict[str, None] = {}
-    waiting = [home_of(transport, folder)]
+    waiting = [top]
     while waiting:
         here = waiting.pop()
+        if here in found:
+            continue
         found[here] = None
-        for name in transport.list(f"{here}/{_PARTS}"):
-            part = _path(transport.read(f"{here}/{_PARTS}/{name}"))
-            its_home = _path(transport.read(f"{part}/{_HOME}"))
-            if part > here and its_home in (here, ""):  # a copy of a home is not theirs
+        if here != top and not _exists(transport, f"{here}/{CAMPAIGN}"):
+            continue  # it was removed
+        for part in _parts(transport, here):
+            named = _link_of_other(transport, part).home
+            if part > here and (not named or named in found):  # a copy of a home has no parts
                 waiting.append(part)
-    top = next(iter(found))
-    lost = _path(transport.read(f"{top}/{_HOME}"))
-    return [*found, lost] if lost and not transport.list(lost) else list(found)
+    lost = _read_link(transport, top)
+    if lost.own == top and not transport.list(lost.home):
+        return [*found, lost.home]
+    return list(found)
+
+
+def _next(transport: Transport, folder: str) -> str:
+    """The home that a folder names and that knows it; empty for none."""
+    own, home = _read_link(transport, folder)
+    known = own == folder and home < folder
+    return home if known and _exists(transport, _part(home, folder)) else ""
+
+
+def _link(transport: Transport, part: str, home: str) -> None:
+    transport.write_atomic(_part(home, part), _bytes(part))
+    transport.write_atomic(f"{part}/{_HOME}", _written(part, home))
+
+
+def _parts(transport: Transport, home: str) -> list[str]:
+    names = transport.list(f"{home}/{_PARTS}")
+    return [_path(transport.read(f"{home}/{_PARTS}/{name}")) for name in names]
 
 
 def _part(home: str, folder: str) -> str:
     return f"{home}/{_PARTS}/{digest(folder)[:32]}"
+
+
+def _exists(transport: Transport, path: str) -> bool:
+    try:
+        return transport.status(path) is not None
+    except (TransportError, NotOurs):  # a work_dir that is a file now, say
+        return False
+
+
+def _read_link(transport: Transport, folder: str) -> _Link:
+    try:
+        entry = json.loads(transport.read(f"{folder}/{_HOME}") or b"{}")
+        return _Link(str(entry["own"]), str(entry["home"]))
+    except (ValueError, KeyError, TypeError):
+        return _Link()
+
+
+def _link_of_other(transport: Transport, folder: str) -> _Link:
+    """The same of a folder that may be anything by now."""
+    try:
+        return _read_link(transport, folder)
+    except (TransportError, NotOurs):
+        return _Link()
+
+
+def _written(own: str, home: str) -> bytes:
+    return json.dumps({"own": own, "home": home}).encode()  # ASCII, whatever the paths hold
 
 
 def _path(data: bytes | None) -> str:

@@ -64,12 +64,15 @@ def _is_finished(data: bytes | None) -> bool:
 
 
 def mark_completed(transport: Transport, campaign: str, by: Claimant) -> None:
-    """All of it has succeeded. Its home says so for all of its folders."""
-    for folder in folders_of(transport, campaign):
-        for key in transport.list(f"{folder}/{FAILED}"):
-            transport.remove(f"{folder}/{FAILED}/{key}")
+    """All of it has succeeded. Its home says so for all of its folders, and each for itself where
+    the home is lost later.
+    """
     text = json.dumps(dataclasses.asdict(by)).encode() + b"\n"
-    transport.write_atomic(f"{home_of(transport, campaign)}/{COMPLETED}", text)
+    for folder in folders_of(transport, campaign):
+        if transport.list(folder):  # it may have been removed
+            for key in transport.list(f"{folder}/{FAILED}"):
+                transport.remove(f"{folder}/{FAILED}/{key}")
+            transport.write_atomic(f"{folder}/{COMPLETED}", text)
 
 
 def is_marked(transport: Transport, campaign: str) -> bool:
@@ -77,6 +80,6 @@ def is_marked(transport: Transport, campaign: str) -> bool:
     return transport.status(f"{home_of(transport, campaign)}/{COMPLETED}") is not None
 
 
-def unmark(transport: Transport, campaign: str) -> None:
+def unmark(transport: Transport, folder: str) -> None:
     """It is worked on again."""
-    transport.remove(f"{home_of(transport, campaign)}/{COMPLETED}")
+    transport.remove(f"{folder}/{COMPLETED}")

@@ -135,8 +135,8 @@ async def locate(
         opened = await asyncio.to_thread(open_campaign, str(work_dir))
     frame = current_frame()
     what = f"{name}:{digest}"
-    # Counted for each campaign: a call that is made in another one is no like of this.
-    n = frame.draw(f"{opened.campaign.id}:{what}")
+    # Counted for each folder: a call that is made in another one is no like of this.
+    n = frame.draw(f"{opened.campaign.folder}:{what}")
     if shared_numbers.are_needed():
         n = await asyncio.to_thread(
             shared_numbers.shared_number, opened.campaign.folder, frame.path, what, n

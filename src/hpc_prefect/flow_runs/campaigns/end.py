@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.flow_runs.campaigns.experiments import experiments
 from hpc_prefect.flow_runs.campaigns.script import came_to_its_end, note_main
+from hpc_prefect.flow_runs.run_labels import forget_notes
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
@@ -39,6 +40,7 @@ def _flow_completed(flow: object, flow_run: Any, state: State[Any]) -> None:
     run = watch().find(flow_run.id)
     if run is None or not run.cancelled:  # otherwise it did not complete, whatever it returned
         _complete(str(flow_run.id), flow_run.run_count)
+        forget_notes(flow_run.id)
 
 
 def _script_ended() -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from hpc_prefect.errors import HpcPrefectError, JobHeld
+from hpc_prefect.flow_runs.campaigns import shared_numbers
 from hpc_prefect.flow_runs.campaigns.end import see_to_its_end
 from hpc_prefect.flow_runs.campaigns.experiments import (
     CampaignChoice,
@@ -32,7 +34,7 @@ from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job.identity import digest, folder_name
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.campaign_folder import Campaign, begin_campaign, instances, read_campaign
-from hpc_prefect.ledger.campaign_parts import folders_of, home_of, join
+from hpc_prefect.ledger.campaign_parts import folders_of, has_lost_others, home_of, join
 from hpc_prefect.ledger.claim import Claim, Claimant, this_process
 from hpc_prefect.ledger.quantum_journal import RECORDS
 from hpc_prefect.operations import list_jobs
@@ -48,7 +50,7 @@ def opened_key(work_dir: str) -> OpenedKey:
     root = root_flow()
     attempt = root.flow_run.run_count if root is not None and root.flow_run is not None else 0
     choice = chosen()._replace(outside=False)
-    return OpenedKey(choice, os.getpid(), attempt, os.path.abspath(work_dir))
+    return OpenedKey(choice, os.getpid(), attempt, os.path.realpath(work_dir))
 
 
 def open_campaign(work_dir: str) -> Opened:
@@ -56,7 +58,7 @@ def open_campaign(work_dir: str) -> Opened:
     opened, key = experiments.of(current_run()).campaigns, opened_key(work_dir)
     with _opening:
         if key not in opened:
-            opened[key] = _find_and_claim(os.path.abspath(work_dir), chosen())
+            opened[key] = _find_and_claim(os.path.realpath(work_dir), chosen())
         return opened[key]
 
 
@@ -67,8 +69,8 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
     present = instances(transport, root, experiment.base)
     if not present:
         refuse_older(transport, root, experiment.name, named=bool(choice.name))
-    opened = _opened()
-    sibling = opened or _begun(transport, choice, experiment)
+    opened = _opened(transport)
+    sibling = opened or next(_begun(transport, choice, experiment), None)
     instance = _which(transport, present, choice, claimant, sibling)
     suffix = f".{instance}" if instance > 1 else ""
     found = begin_campaign(
@@ -86,34 +88,44 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
     if predecessor is not None and opened is None:
         about = f"{found.folder} of {predecessor.describe()}"
         _tell(f"continuing campaign {about}: {_left_in(found.folder)}")
-    home = join(transport, found.folder, sibling.folder if sibling else found.folder)
+    if sibling is not None:
+        join(transport, found.folder, sibling.folder)
+    else:
+        leave_trace(
+            found.folder,
+            chosen_outside=choice.name if choice.outside else "",
+            for_others=shared_numbers.are_needed(),
+        )
+        # Another process of the run may have begun it at the same time: one of the two sees it now.
+        for other in _begun(transport, choice, experiment):
+            join(transport, found.folder, other.folder)
+    home = home_of(transport, found.folder)
     _claim(transport, home, claimant)
-    unmark(transport, home)
-    if sibling is None:
-        leave_trace(found.folder, chosen_outside=choice.name if choice.outside else "")
+    for each in (home, found.folder):
+        unmark(transport, each)
     _miss_hook_once()
     see_to_its_end()
     return Opened(found, claimant)
 
 
-def _opened() -> Campaign | None:
-    """The same campaign, as this process has it open in another work_dir."""
-    here = opened_key("")
-    for key, opened in experiments.of(current_run()).campaigns.items():
-        if key._replace(work_dir=here.work_dir) == here:
+def _opened(transport: LocalTransport) -> Campaign | None:
+    """The same campaign, as this process opened it last in another work_dir that is still there."""
+    here, mine = opened_key(""), experiments.of(current_run()).campaigns
+    for key, opened in reversed(mine.items()):
+        same = key._replace(work_dir=here.work_dir) == here
+        if same and read_campaign(transport, opened.campaign.folder) is not None:
             return opened.campaign
     return None
 
 
 def _begun(
     transport: LocalTransport, choice: CampaignChoice, experiment: _Experiment
-) -> Campaign | None:
-    """The same campaign, as this run began it in another process."""
+) -> Iterator[Campaign]:
+    """The same campaign, as this run began it in other processes."""
     for folder in () if choice.fresh else _traced():
         known = read_campaign(transport, folder)
         if known is not None and known.identity == experiment.identity:
-            return known
-    return None
+            yield known
 
 
 def _traced() -> tuple[str, ...]:
@@ -148,9 +160,9 @@ def _which(
 ) -> int:
     """The number of the instance that this run works on."""
     first = 1 if sibling is None else sibling.instance
-    if not present:
+    newest = max(present, default=0)
+    if newest < first:  # of an instance that this run works on elsewhere
         return first
-    newest = max(present)
     own = _own(transport, present)
     if own is not None:
         if by := completed_by(present[own], claimant.flow_run):
@@ -163,7 +175,7 @@ def _which(
         return newest  # a retry, or another process of this run
     if not choice.fresh and (choice.name or not _is_completed(transport, present[newest], holder)):
         return newest
-    return max(newest + 1, first)
+    return newest + 1
 
 
 def _own(transport: LocalTransport, present: dict[int, str]) -> int | None:
@@ -186,6 +198,8 @@ def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | Non
     """Whether the instance's last run came to its end, and all of its calls succeeded."""
     if is_marked(transport, folder):
         return True
+    if has_lost_others(transport, folder):
+        return False  # what of it may be unfinished is not here
     if holder is None or not holder.flow_run:
         return False
     # Killed before it could mark it, or the calls were made by other processes than the flow.
@@ -287,7 +301,10 @@ def _miss_hook_once() -> None:
 def _left_in(folder: str) -> str:
     """In words, what earlier runs left in a campaign."""
     folders = folders_of(LocalTransport(), folder)
-    jobs = list_jobs(*folders)
+    try:
+        jobs = list_jobs(*folders)
+    except HpcPrefectError as error:
+        return f"what it left cannot be listed ({error})"
     counts = Counter(job.status.state for job in jobs)
     words = [f"{count} job{'s' * (count > 1)} {state}" for state, count in sorted(counts.items())]
     under_way = [job for job in jobs if job.ids and not job.ended_surely]
