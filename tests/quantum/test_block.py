@@ -75,7 +75,8 @@ def test_fields_that_do_not_belong_together_are_refused_all_at_once():
     assert "transpilation: optimisation_level: there is no such setting; there are: " in text
     assert "transpilation: a simulator takes circuits as they are; remove it" in text
     assert "mode: it is for kind 'ibm', and this is a simulator; remove it" in text
-    assert "max_qpu_seconds: it is for kind 'ibm', and this is a simulator; remove it" in text
+    of = "the kinds ibm, qiskit"
+    assert f"max_qpu_seconds: it is for {of}, and this is a simulator; remove it" in text
 
 
 WITHOUT_QISKIT = """

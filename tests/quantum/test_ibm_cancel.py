@@ -15,7 +15,7 @@ from prefect import flow
 from hpc_prefect import campaign
 from hpc_prefect.ledger.quantum_journal import Journal, QuantumAttempt
 from hpc_prefect.quantum import QuantumBackendBlock, sample
-from hpc_prefect.quantum.services.ibm.budget import Budget
+from hpc_prefect.quantum.purchase.budget import Budget
 
 from .service import QuantumService, common_ibm_quantum, quantum_service
 

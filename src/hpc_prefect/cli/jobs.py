@@ -133,6 +133,12 @@ def _add_attach(actions: Actions) -> None:
     )
     attach = _action(actions, "attach", "follow the job of a dead process to its end", more)
     attach.add_argument("job", metavar="JOB", help=_JOB)
+    attach.add_argument(
+        "--job-id",
+        default="",
+        metavar="ID",
+        help="of a quantum job that was posted and whose id no reply told; found at its service",
+    )
     attach.set_defaults(run=_attach)
 
 
@@ -303,7 +309,10 @@ def _attach(arguments: argparse.Namespace) -> int:
 
     job = _find(arguments.job, arguments)
     if job.kind == QUANTUM:
-        return _attach_quantum(job)
+        return _attach_quantum(job, arguments.job_id)
+    if arguments.job_id:
+        _say("hpc-prefect: --job-id is for quantum jobs; this one's scheduler is asked by its tag")
+        return 2
     try:
         result = attach(job, _Printer())
     except KeyboardInterrupt:
@@ -318,14 +327,14 @@ def _attach(arguments: argparse.Namespace) -> int:
     return 0 if result.succeeded else 1
 
 
-def _attach_quantum(job: JobSnapshot) -> int:
+def _attach_quantum(job: JobSnapshot, job_id: str) -> int:
     import asyncio
 
     from hpc_prefect.operations.find import candidate
     from hpc_prefect.quantum.orphans import attach_job
 
     try:
-        asyncio.run(attach_job(Path(job.folder.path), _ToStderr()))
+        asyncio.run(attach_job(Path(job.folder.path), _ToStderr(), job_id=job_id))
     except KeyboardInterrupt:
         _say(f"\nhpc-prefect: not waited for any more; the job is left as it is ({candidate(job)})")
         return 130

@@ -43,6 +43,8 @@ class QuantumAttempt:
         intent: what the journal says of it: tag, digest, device, estimated seconds …
         job_id: empty until it is known.
         ended: what the journal says of its end; empty until then.
+        posting: whether a POST was begun, as far as it was written down: only for a service that
+            cannot be asked for it afterwards.
         posted_at: seconds since 1970 at which its id became known; 0 for not known.
         cancelled: whether it was to end and nobody has seen yet that it has.
         duplicates: QPU seconds of other jobs of its tag, by id; None until they are known.
@@ -51,6 +53,7 @@ class QuantumAttempt:
     number: int
     intent: Mapping[str, Any]
     job_id: str = ""
+    posting: bool = False
     posted_at: float = 0.0
     ended: Mapping[str, Any] = field(default_factory=dict)
     cancelled: bool = False
@@ -63,6 +66,11 @@ class QuantumAttempt:
     @property
     def device(self) -> str:
         return str(self.intent["device"])
+
+    @property
+    def service(self) -> str:
+        """The vendor's; the version before knew one, and did not say."""
+        return str(self.intent.get("service") or "ibm")
 
     @property
     def intended_at(self) -> float:
@@ -89,6 +97,8 @@ class QuantumAttempt:
         if what == "posted":
             at = float(event.get("time") or 0.0)
             return replace(self, job_id=str(event["job_id"]), posted_at=at, cancelled=False)
+        if what == "posting":
+            return replace(self, posting=True)
         if what == "duplicate":
             known = {**self.duplicates, str(event["job_id"]): event.get("qpu_seconds")}
             return replace(self, duplicates=known)

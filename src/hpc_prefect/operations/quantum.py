@@ -91,7 +91,7 @@ class QuantumSnapshot(JobSnapshot):
     @property
     def where(self) -> str:
         device = self.quantum.intent.get("device")
-        return f"ibm:{device}" if device else ""
+        return f"{self.quantum.service}:{device}" if device else ""
 
     @property
     def qpu_seconds(self) -> float | None:

@@ -9,7 +9,8 @@
     backend.py        what a backend is; backends.py builds one; simulators/
     sampling.py       one sampling or estimation: checked, run at most once
     result_file.py    its record on disk
-    services/ibm/     a job of IBM Quantum: posted once, waited for, fetched
+    service.py        what a quantum service is; services/ has a folder a vendor
+    purchase/         a job of a service: bought once, waited for, its result kept
     task.py           sample, estimate, submit_…, fetch: the Prefect edge
 
 Blocks, options and calls can be imported without Qiskit, which is loaded when it is first needed.

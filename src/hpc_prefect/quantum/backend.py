@@ -1,7 +1,7 @@
 """What a backend is.
 
 A backend of this process answers here and now: `run` and `estimate` return when the result is
-there. IBM Quantum hands the work to a service instead; see `hpc_prefect.quantum.services.ibm`.
+there. Others hand the work to a service: see `hpc_prefect.quantum.service`.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.extras import missing
 from hpc_prefect.quantum.backend import Backend, EstimatingBackend, Sampled, SamplingBackend
 from hpc_prefect.quantum.options import suggestion
+from hpc_prefect.quantum.services import VENDORS, vendor
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.services.ibm.client import Account
 
-Kind = Literal["simulator", "fake-device", "ibm"]
+Kind = Literal["simulator", "fake-device", "ibm", "qiskit"]
 
 SIMULATORS = ("aer", "ffsim", "uniform")
 
@@ -42,34 +43,18 @@ def build(spec: BackendSpec, account: Account | None = None) -> Backend:
     """The backend that `spec` asks for. Nothing is asked of any service.
 
     Args:
-        account: for IBM Quantum; None is the one of the environment.
+        account: of a service; None is the one of the environment.
 
     Raises:
         ConfigurationError: there is none, its package is not installed, or `spec` sets something
             that it cannot honour.
     """
-    if spec.kind == "ibm":
-        return _ibm(spec, account)
+    if spec.kind in VENDORS:
+        built: Backend = vendor(spec.kind).build(spec, account)
+        return built
     if spec.kind == "fake-device":
         return _fake_device(spec)
     return _simulator(spec)
-
-
-def _ibm(spec: BackendSpec, account: Account | None) -> Backend:
-    _need("a computer of IBM Quantum", "qiskit", "qiskit_ibm_runtime")
-    from hpc_prefect.quantum.services.ibm.backend import IBMBackend
-    from hpc_prefect.quantum.services.ibm.client import LEAST_BUSY, Account, has_executor
-
-    if spec.backend_name != LEAST_BUSY and (spec.min_num_qubits or spec.only_devices):
-        raise ConfigurationError(
-            f"min_num_qubits, only_devices: they choose among devices, and {spec.backend_name!r} is"
-            f" one; set backend_name to {LEAST_BUSY!r}, or remove them"
-        )
-    if spec.interface == "executor" and not has_executor():
-        raise ConfigurationError(
-            "interface: 'executor' came with qiskit-ibm-runtime 0.50; install it, or use 'auto'"
-        )
-    return IBMBackend(spec, account or Account())
 
 
 def _fake_device(spec: BackendSpec) -> Backend:
@@ -81,7 +66,7 @@ def _fake_device(spec: BackendSpec) -> Backend:
         raise ConfigurationError(
             f"num_qubits: the device {spec.backend_name!r} has its own; set it only for 'generic'"
         )
-    _need(f"the fake device {spec.backend_name!r}", *needed)
+    need(f"the fake device {spec.backend_name!r}", *needed)
     return FakeDeviceBackend(
         spec.backend_name,
         num_qubits=spec.num_qubits,
@@ -111,19 +96,19 @@ def _simulator(spec: BackendSpec) -> Backend:
     if name == "aer":
         from hpc_prefect.quantum.simulators.aer import AerBackend
 
-        _need("the simulator 'aer'", "qiskit", "qiskit_aer")
+        need("the simulator 'aer'", "qiskit", "qiskit_aer")
         return AerBackend(spec.simulator_method)
     if name == "ffsim":
         from hpc_prefect.quantum.simulators.ffsim import FfsimBackend
 
-        _need("the simulator 'ffsim'", "qiskit", "ffsim")
+        need("the simulator 'ffsim'", "qiskit", "ffsim")
         return FfsimBackend()
     from hpc_prefect.quantum.simulators.uniform import UniformBackend
 
     return UniformBackend()
 
 
-def _need(what: str, *modules: str) -> None:
+def need(what: str, *modules: str) -> None:
     if told := missing(what, *modules):
         raise ConfigurationError(f"backend_name: {told}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from prefect.blocks.core import Block
@@ -9,10 +10,11 @@ from pydantic import ConfigDict, Field, HttpUrl, model_validator
 from pydantic_core import PydanticCustomError
 
 from hpc_prefect.blocks.checks import StoredModel, is_loading
-from hpc_prefect.quantum.backends import BackendSpec
+from hpc_prefect.quantum.backends import BackendSpec, Kind
+from hpc_prefect.quantum.services import VENDORS
 from hpc_prefect.quantum.transpilation import OPTIONS, transpilation_problems
 
-#: Fields that say something only for a computer of IBM Quantum.
+#: Fields that say something only for a computer of IBM Quantum …
 _IBM_ONLY = (
     "credentials_block_name",
     "min_num_qubits",
@@ -21,13 +23,13 @@ _IBM_ONLY = (
     "mode",
     "max_session_seconds",
     "interface",
-    "max_qpu_seconds",
-    "on_cancel",
 )
+#: … or for any service.
+_SERVICES_ONLY = ("max_qpu_seconds", "on_cancel")
 
 
 class QuantumBackendBlock(StoredModel, Block):
-    """WHERE to sample or estimate: a simulator, a fake device, a computer of IBM Quantum.
+    """WHERE to sample or estimate: a simulator, a fake device, a quantum computer.
 
     Loading it asks nobody but Prefect.
 
@@ -49,12 +51,13 @@ class QuantumBackendBlock(StoredModel, Block):
         "https://docs.prefect.io/v3/concepts/blocks"
     )
 
-    kind: Literal["simulator", "fake-device", "ibm"] = "simulator"
-    """What it is: a simulator, a simulated copy of a device, or a computer of IBM Quantum."""
+    kind: Kind = "simulator"
+    """What it is: a simulator, a simulated copy of a device, a computer of IBM Quantum, or any
+    vendor's Qiskit backend."""
     backend_name: str = "aer"
     """Simulator: `aer`, `ffsim` (LUCJ circuits) or `uniform` (random bits, the baseline). Fake
     device: `generic`, or one of qiskit-ibm-runtime such as `FakeTorino`. IBM: the device's name,
-    or `least-busy`."""
+    or `least-busy`. Qiskit: `package.module:name` of a backend, or of what makes one."""
     simulator_method: Literal[
         "automatic",
         "statevector",
@@ -91,9 +94,9 @@ class QuantumBackendBlock(StoredModel, Block):
     """IBM: SamplerV2 and EstimatorV2 (`v2`), or their successors (`executor`, from
     qiskit-ibm-runtime 0.50 on). `auto` takes the successors where they can do the work."""
     max_qpu_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """IBM: QPU seconds that one experiment may use, all of its runs together; 0: no limit."""
+    """Services: QPU seconds that one experiment may use, all of its runs together; 0: no limit."""
     on_cancel: Literal["cancel", "keep"] = "cancel"
-    """IBM: what becomes of a job when its flow run is cancelled. One that is kept is attached
+    """Services: what becomes of a job when its flow run is cancelled. One that is kept is attached
     again by the next run."""
 
     @model_validator(mode="after")
@@ -108,15 +111,20 @@ class QuantumBackendBlock(StoredModel, Block):
         if self.kind == "simulator" and self.transpilation:
             found.append("transpilation: a simulator takes circuits as they are; remove it")
         if self.kind != "ibm":
-            fields = type(self).model_fields
-            found += [
-                f"{name}: it is for kind 'ibm', and this is a {self.kind}; remove it"
-                for name in _IBM_ONLY
-                if getattr(self, name) != fields[name].get_default(call_default_factory=True)
-            ]
+            found += self._out_of_place(_IBM_ONLY, "kind 'ibm'")
+        if self.kind not in VENDORS:
+            found += self._out_of_place(_SERVICES_ONLY, f"the kinds {', '.join(VENDORS)}")
         if self.max_session_seconds and self.mode == "job":
             found.append("max_session_seconds: there is none in mode 'job'; remove it")
         return found
+
+    def _out_of_place(self, names: Iterable[str], belong: str) -> list[str]:
+        fields = type(self).model_fields
+        return [
+            f"{name}: it is for {belong}, and this is a {self.kind}; remove it"
+            for name in names
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
 
     def spec(self) -> BackendSpec:
         """The block as plain values."""

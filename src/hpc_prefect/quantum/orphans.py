@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -17,17 +16,14 @@ from hpc_prefect.executor.service import executor
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.quantum_journal import JOURNAL, RECORDS, Journal, QuantumAttempt
 from hpc_prefect.operations.completion import has_result
+from hpc_prefect.quantum.purchase.cancel import cancel
+from hpc_prefect.quantum.purchase.errand import Errand, claimed
+from hpc_prefect.quantum.purchase.look import PATIENCE, look_at, named, seconds_of, the_end
+from hpc_prefect.quantum.purchase.run import collect
 from hpc_prefect.quantum.resolve import resolve
-from hpc_prefect.quantum.services.ibm.cancel import cancel
-from hpc_prefect.quantum.services.ibm.client import Account, Client, DeviceChoice, client_of
-from hpc_prefect.quantum.services.ibm.look import PATIENCE, named, seconds_of, the_end
-from hpc_prefect.quantum.services.ibm.post import BackendTerms, Errand, claimed
-from hpc_prefect.quantum.services.ibm.retry import patiently
-from hpc_prefect.quantum.services.ibm.run import collect
+from hpc_prefect.quantum.service import DeviceChoice, QuantumService, Terms
+from hpc_prefect.quantum.services import vendor
 from hpc_prefect.transports.local import LocalTransport
-
-#: Where IBM's client finds a token of its own.
-TOKEN = "QISKIT_IBM_TOKEN"
 
 
 async def cancel_left(flow_run_id: str, folders: Iterable[str], log: Any) -> None:
@@ -75,7 +71,7 @@ async def _cancel(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: 
 
 async def _errand(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: Any) -> Errand:
     """All that is needed to speak of a job that another process bought."""
-    client, terms = await _service(attempt)
+    service, terms = await _service(attempt)
     estimated = await asyncio.to_thread((folder / RECORDS["estimator"]).exists)
     return Errand(
         kind="estimator" if estimated else "sampler",
@@ -83,24 +79,24 @@ async def _errand(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: 
         folder=folder,
         claimant=claims.this_process(flow_run_id),
         terms=terms,
-        client=client,
+        service=service,
         log=log,
     )
 
 
-async def _service(attempt: QuantumAttempt) -> tuple[Client, BackendTerms]:
+async def _service(attempt: QuantumAttempt) -> tuple[QuantumService, Terms]:
     """The service with the credentials of the job's block; those of the environment without it."""
-    block = str(attempt.intent["block"])
     try:
-        resolved = await resolve("sampler", block, None, None)
-    except Exception:
-        if TOKEN not in os.environ:  # Prefect has the block, and does not answer
+        resolved = await resolve("sampler", str(attempt.intent["block"]), None, None)
+    except Exception:  # Prefect has the block, and does not answer
+        here = vendor(attempt.service).of_environment()
+        if here is None:
             raise
-        return client_of(Account()), BackendTerms(DeviceChoice(name=attempt.device))
+        return here, Terms(choice=DeviceChoice(name=attempt.device))
     backend: Any = resolved.backend
     if backend is None:
         raise ConfigurationError("; ".join(resolved.problems))
-    return client_of(backend.account), backend.terms
+    return backend.service, backend.terms
 
 
 async def cancel_job(folder: Path, log: Any, *, wait: float = PATIENCE) -> tuple[bool, str]:
@@ -138,22 +134,27 @@ async def _ended_under(errand: Errand, attempt: QuantumAttempt, wait: float) -> 
         return False, "its process is about to post it; give the command again"
     what = f"cancelling {named(attempt)}"
     with anyio.move_on_after(wait):
-        await patiently(partial(errand.client.cancel, attempt.job_id), what, errand.log)
+        await errand.ask(partial(errand.service.cancel, attempt.job_id), what)
         look = await the_end(errand, attempt.job_id)
         return True, f"the service says {look.status}, {seconds_of(look)}"
     return False, "the service has been asked, and nobody has seen that it ended"
 
 
-async def attach_job(folder: Path, log: Any) -> None:
+async def attach_job(folder: Path, log: Any, *, job_id: str = "") -> None:
     """Wait for the job of a folder and keep its result, as the process that bought it would.
 
     Nobody is asked when the result is there already.
+
+    Args:
+        job_id: of a job that was posted and whose id no reply told: a person has found it.
 
     Raises:
         JobHeld: that process lives.
         QuantumJobFailed, QuantumServiceError, LedgerError: as `fetch`.
     """
     attempt = await asyncio.to_thread(Journal(folder).last)
+    if attempt is not None and job_id and not attempt.ended:
+        attempt = await _told(folder, attempt, job_id, log)
     if attempt is None or not attempt.job_id:
         raise LedgerError(f"{folder}: no job is known, so there is nothing to attach to")
     if await asyncio.to_thread(has_result, LocalTransport(), str(folder)):
@@ -161,3 +162,17 @@ async def attach_job(folder: Path, log: Any) -> None:
     errand = await _errand(folder, attempt, "", log)
     # Who stops waiting does not mean to end it.
     await collect(replace(errand, terms=replace(errand.terms, on_cancel="keep")))
+
+
+async def _told(folder: Path, attempt: QuantumAttempt, job_id: str, log: Any) -> QuantumAttempt:
+    """Write down the id of an attempt's job, which the service is asked for first."""
+    if attempt.job_id not in ("", job_id):
+        raise LedgerError(f"{folder}: its job is {attempt.job_id}, and not {job_id}")
+    errand = await _errand(folder, attempt, "", log)
+    claim = await asyncio.to_thread(claimed, errand)
+    try:
+        await look_at(errand, job_id)
+        await asyncio.to_thread(errand.journal.note, "posted", job_id=job_id, adopted=True)
+    finally:
+        executor().release(claim)
+    return replace(attempt, job_id=job_id)

@@ -29,15 +29,14 @@ from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.quantum.cancellation import attended
+from hpc_prefect.quantum.purchase.look import place_of
 from hpc_prefect.quantum.resolve import Resolved, resolve
-from hpc_prefect.quantum.services.ibm.client import client_of
-from hpc_prefect.quantum.services.ibm.look import place_of
 
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
 
+    from hpc_prefect.quantum.purchase.errand import Purchase
     from hpc_prefect.quantum.sampling import Request
-    from hpc_prefect.quantum.services.ibm.post import Purchase
 
 T = TypeVar("T")
 
@@ -304,7 +303,7 @@ async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
     earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
     if earlier is not None:
         return earlier
-    from hpc_prefect.quantum.services.ibm.run import carry_out
+    from hpc_prefect.quantum.purchase.run import carry_out
 
     return await carry_out(_purchase(call, found, log))
 
@@ -316,7 +315,7 @@ async def _job_id(call: _Call, found: _Found, log: Any) -> str:
     if request.backend.simulates:
         await asyncio.to_thread(sample_once, request, place.folder, log=log)
         return ""
-    from hpc_prefect.quantum.services.ibm.run import submit
+    from hpc_prefect.quantum.purchase.run import submit
 
     purchase = _purchase(call, found, log)
     last = await asyncio.to_thread(purchase.journal.last)
@@ -327,8 +326,8 @@ async def _job_id(call: _Call, found: _Found, log: Any) -> str:
 
 
 def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
-    from hpc_prefect.quantum.services.ibm.post import Purchase
-    from hpc_prefect.quantum.services.ibm.run import transpile
+    from hpc_prefect.quantum.purchase.errand import Purchase
+    from hpc_prefect.quantum.purchase.run import transpile
 
     request, place = found
     return Purchase(
@@ -337,7 +336,7 @@ def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
         folder=place.folder,
         claimant=place.claimant,
         terms=_terms(request.backend, call.on_cancel),
-        client=client_of(request.backend.account),
+        service=request.backend.service,
         log=log,
         block=call.backend,
         request=request,
@@ -347,8 +346,8 @@ def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
 
 
 async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any) -> PrimitiveResult:
-    from hpc_prefect.quantum.services.ibm.post import Errand
-    from hpc_prefect.quantum.services.ibm.run import collect
+    from hpc_prefect.quantum.purchase.errand import Errand
+    from hpc_prefect.quantum.purchase.run import collect
 
     flow = root_flow()
     run = None if flow is None else flow.flow_run
@@ -358,7 +357,7 @@ async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any)
         folder=Path(job.folder),
         claimant=this_process("" if run is None else str(run.id), flow_process()),
         terms=_terms(backend, on_cancel),
-        client=client_of(backend.account),
+        service=backend.service,
         log=log,
     )
     return await collect(errand)

@@ -5,17 +5,58 @@ It hands work to a service, so it has no `run`: the modules beside this one post
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.quantum.services.ibm.client import LEAST_BUSY, Account, DeviceChoice
+from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.extras import missing
+from hpc_prefect.quantum.service import DeviceChoice, Terms
+from hpc_prefect.quantum.services.ibm.client import (
+    LEAST_BUSY,
+    Account,
+    Client,
+    Order,
+    client_of,
+    has_executor,
+)
 from hpc_prefect.quantum.services.ibm.options import pub_refused, runtime_problems
-from hpc_prefect.quantum.services.ibm.post import BackendTerms, interface_of
+from hpc_prefect.quantum.services.ibm.sessions import session_for
+
+#: Where IBM's client finds a token of its own.
+TOKEN = "QISKIT_IBM_TOKEN"
 
 if TYPE_CHECKING:
+    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.backends import BackendSpec
     from hpc_prefect.quantum.options import PrimitiveOptions
+    from hpc_prefect.quantum.purchase.errand import Purchase, Transpiled
     from hpc_prefect.quantum.sampling import Request
+
+
+def build(spec: BackendSpec, account: Account | None) -> IBMBackend:
+    """The backend of a block.
+
+    Raises:
+        ConfigurationError: a package is missing, or fields do not belong together.
+    """
+    if told := missing("a computer of IBM Quantum", "qiskit", "qiskit_ibm_runtime"):
+        raise ConfigurationError(f"backend_name: {told}")
+    if spec.backend_name != LEAST_BUSY and (spec.min_num_qubits or spec.only_devices):
+        raise ConfigurationError(
+            f"min_num_qubits, only_devices: they choose among devices, and {spec.backend_name!r} is"
+            f" one; set backend_name to {LEAST_BUSY!r}, or remove them"
+        )
+    if spec.interface == "executor" and not has_executor():
+        raise ConfigurationError(
+            "interface: 'executor' came with qiskit-ibm-runtime 0.50; install it, or use 'auto'"
+        )
+    return IBMBackend(spec, account or Account())
+
+
+def of_environment() -> Client | None:
+    """The service of the account whose token is in the environment."""
+    return client_of(Account()) if TOKEN in os.environ else None
 
 
 class IBMBackend:
@@ -25,17 +66,14 @@ class IBMBackend:
 
     def __init__(self, spec: BackendSpec, account: Account) -> None:
         self._spec = spec
-        self.account = account
-        self.terms = BackendTerms(
+        self._account = account
+        self.terms = Terms(
             choice=DeviceChoice(
                 name=spec.backend_name,
                 min_num_qubits=spec.min_num_qubits,
                 only=spec.only_devices,
                 fractional_gates=spec.fractional_gates,
             ),
-            interface=spec.interface,
-            mode=spec.mode,
-            max_session_seconds=spec.max_session_seconds,
             max_qpu_seconds=spec.max_qpu_seconds,
             on_cancel=spec.on_cancel,
         )
@@ -70,6 +108,47 @@ class IBMBackend:
     def transpilation(self) -> Mapping[str, Any]:
         return dict(self._spec.transpilation)
 
+    @property
+    def service(self) -> Client:
+        return client_of(self._account)
+
+    def facts(self, request: Request) -> Mapping[str, Any]:
+        """The client's primitive that posts it."""
+        return {"interface": self._interface(request)}
+
+    async def order(
+        self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
+    ) -> Order:
+        """The job as the client posts it, in the run's batch or session if the block wants one."""
+        mode, session_id = self._spec.mode, ""
+        if mode != "job":
+            session_id = await session_for(
+                purchase,
+                self.service,
+                attempt.device,
+                mode=mode,
+                seconds=self._spec.max_session_seconds,
+            )
+        return Order(
+            kind=purchase.kind,
+            interface=str(attempt.intent["interface"]),
+            device=attempt.device,
+            fractional_gates=self._spec.fractional_gates,
+            pubs=list(transpiled.pubs),
+            options=purchase.request.options.runtime,
+            tags=[attempt.tag],
+            max_execution_time=purchase.seconds_allowed(attempt),
+            mode=mode,
+            session_id=session_id,
+        )
+
+    def _interface(self, request: Request) -> str:
+        """The successor where it is installed and can do the work."""
+        if self._spec.interface != "auto":
+            return self._spec.interface
+        same = len({request.spread(pub) for pub in request.pubs}) == 1
+        return "executor" if same and has_executor() else "v2"
+
     def layout_seed(self, options: PrimitiveOptions) -> int:
         """The transpiler's seed: the same for every call, so that one layout serves them all."""
         return 0 if options.seed_transpiler is None else options.seed_transpiler
@@ -80,7 +159,7 @@ class IBMBackend:
         Args:
             numbers: of its PUBs, for the messages.
         """
-        interface = self.terms.interface
+        interface = self._spec.interface
         problems = runtime_problems(request.kind, interface, request.options.runtime)
         if interface == "executor" and len({request.spread(pub) for pub in request.pubs}) > 1:
             what = "shots" if request.kind == "sampler" else "precision"
@@ -88,7 +167,7 @@ class IBMBackend:
                 f"pubs: they have different {what}, and a job of the interface 'executor' has one;"
                 " make several calls, or use a block with interface 'auto' or 'v2'"
             )
-        chosen = interface_of(self.terms, request)
+        chosen = self._interface(request)
         for number, pub in zip(numbers, request.pubs, strict=True):
             if request.kind == "estimator" and pub.precision == 0:
                 problems.append(

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
+from hpc_prefect.quantum.service import ENDS, ERROR, QUEUED, DeviceChoice, Kind, Look
+from hpc_prefect.quantum.services.ibm.error_kinds import is_of_the_client, kind_of, was_answered
 
 T = TypeVar("T")
 logger = logging.getLogger("hpc_prefect.quantum")
@@ -25,8 +27,6 @@ INTERFACES = ("auto", "v2", "executor")
 LEAST_BUSY = "least-busy"
 #: Seconds for a connection and for an answer; the client itself would wait for ever.
 _PATIENCE = (10.0, 120.0)
-DONE, ERROR, CANCELLED, QUEUED, RUNNING = "DONE", "ERROR", "CANCELLED", "QUEUED", "RUNNING"
-ENDS = (DONE, ERROR, CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,6 @@ class Account:
     instance: str = ""
     channel: str = ""
     url: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceChoice:
-    """Which device: a name, or the least busy of those that fit."""
-
-    name: str
-    min_num_qubits: int = 0
-    only: tuple[str, ...] = ()
-    fractional_gates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,26 +62,14 @@ class Order:
     session_id: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What the service says of a job at one moment.
-
-    Attributes:
-        status: the client's word: QUEUED, RUNNING, DONE, ERROR, CANCELLED.
-        facts: JSON values: times, place in the queue, seconds.
-    """
-
-    status: str
-    reason: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDS
-
-
 class Client:
     """The service of one account. Opened at the first question, anew after a 401."""
+
+    name = "ibm"
+    searchable = True
+    kind_of = staticmethod(kind_of)
+    is_of_the_client = staticmethod(is_of_the_client)
+    was_answered = staticmethod(was_answered)
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -121,6 +99,11 @@ class Client:
         """The device, as Qiskit's transpiler takes it."""
         return self.ask(lambda service: _device(service, choice))
 
+    def calibrated_at(self, device: Any) -> str:
+        """When the device was calibrated last. Its object asks the service."""
+        moment = getattr(device.properties(), "last_update_date", None)
+        return moment.isoformat() if moment is not None else ""
+
     def usage(self) -> dict[str, Any]:
         """What the instance has used and may still use, in QPU seconds."""
         usage: dict[str, Any] = self.ask(lambda service: service.usage())
@@ -143,9 +126,9 @@ class Client:
         """How the job is."""
         return self.ask(lambda service: _look(self._job(service, job_id)))
 
-    def result(self, job_id: str) -> Any:
+    def result(self, attempt: QuantumAttempt) -> Any:
         """The result of a job that is done, as often as it is asked for."""
-        return self.ask(lambda service: self._job(service, job_id).result(timeout=0))
+        return self.ask(lambda service: self._job(service, attempt.job_id).result(timeout=0))
 
     def cancel(self, job_id: str) -> bool:
         """Ask the service to cancel the job; False if it had ended already.
@@ -241,21 +224,6 @@ def _device(service: Any, choice: DeviceChoice) -> Any:
         use_fractional_gates=choice.fractional_gates,
         **({"simulator": False, "operational": True} if wanted else {}),
     )
-
-
-def calibrated_at(device: Any) -> str:
-    """When the device was calibrated last; empty if it does not say. Asks the service."""
-    properties = device.properties()
-    moment = getattr(properties, "last_update_date", None)
-    return moment.isoformat() if moment is not None else ""
-
-
-def most_shots(device: Any) -> int | None:
-    """How many shots of one circuit the device takes; None if it does not say. Asks nobody."""
-    try:
-        return int(device.configuration().max_shots)
-    except (AttributeError, TypeError, ValueError):
-        return None
 
 
 def has_executor() -> bool:

@@ -7,29 +7,13 @@ the response only in the chain.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
+
+from hpc_prefect.quantum.service import Kind
 
 #: Worth asking again: too early, too many requests, and every trouble of the server's own.
 _PASSING = frozenset({408, 425, 429})
 _CONFLICT, _MISSING = 409, 404
-
-
-class Kind(enum.Enum):
-    """What can be done about an error."""
-
-    TRANSIENT = "transient"
-    """The network or the server: ask again. What was asked for may have been done or not."""
-    UNAUTHORIZED = "unauthorized"
-    """The token is not accepted (any more): ask with a new one."""
-    MISSING = "missing"
-    """There is no such thing."""
-    CONFLICT = "conflict"
-    """It is too late for that: a job to be cancelled has ended."""
-    REFUSED = "refused"
-    """Asking again would get the same answer."""
-    FOREIGN = "foreign"
-    """No trouble with the service at all: a defect, here or in the client."""
 
 
 def kind_of(error: BaseException) -> Kind:

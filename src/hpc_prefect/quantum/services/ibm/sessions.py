@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.job.identity import slug
-from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
+from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.transports.local import read_private, write_atomic
 
 if TYPE_CHECKING:
+    from hpc_prefect.quantum.purchase.errand import Purchase
     from hpc_prefect.quantum.services.ibm.client import Client
-    from hpc_prefect.quantum.services.ibm.post import Purchase
 
 logger = logging.getLogger("hpc_prefect.quantum")
 
@@ -24,21 +24,25 @@ _locks: dict[tuple[Path, int], asyncio.Lock] = {}
 _open: dict[str, list[tuple[Client, str, str]]] = {}
 
 
-async def session_for(purchase: Purchase, device: str) -> str:
-    """The id of the run's batch or session on a device, opened by the first job in it."""
-    mode, client = purchase.terms.mode, purchase.client
+async def session_for(
+    purchase: Purchase, client: Client, device: str, *, mode: str, seconds: int
+) -> str:
+    """The id of the run's batch or session on a device, opened by the first job in it.
+
+    Args:
+        seconds: how long it may be open; 0 for as long as the plan allows.
+    """
     path = purchase.campaign / f"{mode}-{slug(device)}.json"
     lock = _locks.setdefault((path, id(asyncio.get_running_loop())), asyncio.Lock())
     async with lock:
         known = _read(path)
         ask = partial(client.accepts_jobs, mode, known)
-        is_open = bool(known) and await patiently(ask, f"asking for the {mode}", purchase.log)
+        is_open = bool(known) and await purchase.ask(ask, f"asking for the {mode}")
         if is_open:
             _close_at_end(client, mode, known)
             return known
-        seconds = purchase.terms.max_session_seconds
         start = partial(client.open_session, mode, device, seconds)
-        new = await patiently(start, f"opening a {mode}", purchase.log)
+        new = await purchase.ask(start, f"opening a {mode}")
         write_atomic(path, json.dumps({"id": new}).encode(), durable=True)
         purchase.log.info("opened the %s %s on %s", mode, new, device)
         _close_at_end(client, mode, new)

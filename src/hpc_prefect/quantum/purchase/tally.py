@@ -12,13 +12,13 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.logging.loggers import flow_run_logger
 
 from hpc_prefect.flow_runs.scopes import root_flow
-from hpc_prefect.quantum.services.ibm.budget import Budget
-from hpc_prefect.quantum.services.ibm.retry import first_line
+from hpc_prefect.quantum.purchase.budget import Budget
+from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.settings import HPCPrefectSettings
 
 if TYPE_CHECKING:
     from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-    from hpc_prefect.quantum.services.ibm.client import Look
+    from hpc_prefect.quantum.service import Look
 
 logger = logging.getLogger("hpc_prefect.quantum")
 

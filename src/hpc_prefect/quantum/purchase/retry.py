@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hpc_prefect.errors import QuantumServiceError
-from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
+from hpc_prefect.quantum.service import Kind
 
 T = TypeVar("T")
 
@@ -19,12 +19,18 @@ SIGN_INS = 4
 
 
 async def patiently(
-    question: Callable[[], T], what: str, log: Any, *, seconds: float | None = None
+    question: Callable[[], T],
+    what: str,
+    log: Any,
+    *,
+    kind_of: Callable[[BaseException], Kind],
+    seconds: float | None = None,
 ) -> T:
     """Ask in a thread until there is an answer. A failed question changes nothing.
 
     Args:
         what: what is asked, for the messages: `asking for job 17`.
+        kind_of: what can be done about an error of this service.
         seconds: how long trouble of the network or the server is borne; None is without end.
 
     Raises:

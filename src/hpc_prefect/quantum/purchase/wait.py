@@ -10,18 +10,18 @@ from typing import Any
 
 from hpc_prefect.errors import BudgetExceeded, QuantumJobFailed
 from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-from hpc_prefect.quantum.services.ibm import client as words
-from hpc_prefect.quantum.services.ibm.cancel import until_ended
-from hpc_prefect.quantum.services.ibm.client import Look
-from hpc_prefect.quantum.services.ibm.look import (
+from hpc_prefect.quantum import service as words
+from hpc_prefect.quantum.purchase.cancel import until_ended
+from hpc_prefect.quantum.purchase.errand import Errand
+from hpc_prefect.quantum.purchase.look import (
     describe,
     look_at,
     note_end,
     pause,
     settle_duplicates,
 )
-from hpc_prefect.quantum.services.ibm.post import Errand
-from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
+from hpc_prefect.quantum.purchase.retry import first_line
+from hpc_prefect.quantum.service import Look
 
 Seen = Callable[[Look], Awaitable[None]]
 
@@ -82,7 +82,7 @@ async def _check_price(errand: Errand, attempt: QuantumAttempt, look: Look) -> N
 async def note_done(errand: Errand, attempt: QuantumAttempt, look: Look) -> None:
     """Write down that the job is done and its result is on disk."""
     await note_end(errand, attempt, look)
-    errand.client.drop(attempt.job_id)
+    errand.service.drop(attempt.job_id)
     try:
         await settle_duplicates(errand)
     except Exception as error:  # noqa: BLE001 - the result is there; the estimate counts
@@ -91,5 +91,5 @@ async def note_done(errand: Errand, attempt: QuantumAttempt, look: Look) -> None
 
 async def result_of(errand: Errand, attempt: QuantumAttempt) -> Any:
     """The result of a job that is done."""
-    ask = partial(errand.client.result, attempt.job_id)
-    return await patiently(ask, f"fetching the result of {attempt.job_id}", errand.log)
+    question = partial(errand.service.result, attempt)
+    return await errand.ask(question, f"fetching the result of {attempt.job_id}")

@@ -17,12 +17,12 @@ from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.signals import received_sigterm
 from hpc_prefect.flow_runs.states import is_cancelled
 from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-from hpc_prefect.quantum.services.ibm import client as words
-from hpc_prefect.quantum.services.ibm.client import Look
-from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
-from hpc_prefect.quantum.services.ibm.look import PATIENCE, named, note_end, seconds_of, the_end
-from hpc_prefect.quantum.services.ibm.post import BEFORE, Errand, adopted
-from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
+from hpc_prefect.quantum import service as words
+from hpc_prefect.quantum.purchase.errand import Errand
+from hpc_prefect.quantum.purchase.look import PATIENCE, named, note_end, seconds_of, the_end
+from hpc_prefect.quantum.purchase.post import BEFORE, adopted
+from hpc_prefect.quantum.purchase.retry import first_line
+from hpc_prefect.quantum.service import Kind, Look
 
 
 async def interrupted(errand: Errand) -> None:
@@ -77,16 +77,16 @@ async def until_ended(errand: Errand, attempt: QuantumAttempt) -> Look | None:
         await asyncio.to_thread(errand.journal.note, "posted", job_id=job_id, adopted=True)
         attempt = replace(attempt, job_id=job_id)
     await asyncio.to_thread(errand.journal.note, "cancel", job_id=attempt.job_id)
-    ask, what = partial(errand.client.cancel, attempt.job_id), f"cancelling {named(attempt)}"
+    question, what = partial(errand.service.cancel, attempt.job_id), f"cancelling {named(attempt)}"
     try:
-        await patiently(ask, what, errand.log, seconds=BEFORE)
+        await errand.ask(question, what, seconds=BEFORE)
     except Exception as error:
-        if kind_of(error) is Kind.FOREIGN:
+        if errand.service.kind_of(error) is Kind.FOREIGN:
             raise
         errand.log.warning("%s: %s; how it is will be asked", what, first_line(error))
     look = await the_end(errand, attempt.job_id)
     await note_end(errand, attempt, look)
-    errand.client.drop(attempt.job_id)
+    errand.service.drop(attempt.job_id)
     if look.status == words.DONE:
         errand.log.info("%s was done before it could be cancelled; its result counts, %s",
                         named(attempt), seconds_of(look))  # fmt: skip

@@ -11,14 +11,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from hpc_prefect.flow_runs.scopes import root_flow
-from hpc_prefect.quantum.services.ibm.look import describe, place_of, seconds_of
-from hpc_prefect.quantum.services.ibm.retry import first_line
+from hpc_prefect.quantum.purchase.look import describe, place_of, seconds_of
+from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.settings import HPCPrefectSettings
 
 if TYPE_CHECKING:
     from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-    from hpc_prefect.quantum.services.ibm.client import Look
-    from hpc_prefect.quantum.services.ibm.post import Errand
+    from hpc_prefect.quantum.purchase.errand import Errand
+    from hpc_prefect.quantum.service import Look
 
 #: Seconds between two renewals while the job waits; an artifact costs 8–15 ms of CPU.
 REFRESH_EVERY = 15.0

@@ -11,12 +11,11 @@ import anyio
 
 from hpc_prefect.errors import QuantumServiceError
 from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-from hpc_prefect.quantum.services.ibm import client as words
-from hpc_prefect.quantum.services.ibm import tally
-from hpc_prefect.quantum.services.ibm.client import Look
-from hpc_prefect.quantum.services.ibm.error_kinds import Kind, kind_of
-from hpc_prefect.quantum.services.ibm.post import Errand
-from hpc_prefect.quantum.services.ibm.retry import first_line, patiently
+from hpc_prefect.quantum import service as words
+from hpc_prefect.quantum.purchase import tally
+from hpc_prefect.quantum.purchase.errand import Errand
+from hpc_prefect.quantum.purchase.retry import first_line
+from hpc_prefect.quantum.service import Kind, Look
 
 #: Seconds between two looks at a job: a tenth of the time that it has waited, within these.
 SOONEST, LATEST = 1.0, 60.0
@@ -47,9 +46,9 @@ async def look_at(errand: Errand, job_id: str) -> Look:
     """
     what = f"asking for job {job_id}"
     try:
-        return await patiently(partial(errand.client.look, job_id), what, errand.log)
+        return await errand.ask(partial(errand.service.look, job_id), what)
     except Exception as error:
-        if kind_of(error) is not Kind.MISSING:
+        if errand.service.kind_of(error) is not Kind.MISSING:
             raise
         raise QuantumServiceError(
             f"the service does not know job {job_id} ({first_line(error)}). Was it deleted,"
@@ -82,7 +81,7 @@ async def settle_duplicates(errand: Errand) -> None:
             await asyncio.to_thread(
                 errand.journal.note, "duplicate", job_id=job_id, qpu_seconds=cost
             )
-            errand.client.drop(job_id)
+            errand.service.drop(job_id)
 
 
 def place_of(scope: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from hpc_prefect.errors import InvalidJob, LedgerError
 from hpc_prefect.executor.service import executor
 from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-from hpc_prefect.quantum.services.ibm import cancel, post, wait
-from hpc_prefect.quantum.services.ibm.client import Look
-from hpc_prefect.quantum.services.ibm.post import Errand, Purchase, Transpiled
-from hpc_prefect.quantum.services.ibm.show import Page
+from hpc_prefect.quantum.purchase import cancel, post, wait
+from hpc_prefect.quantum.purchase.errand import Errand, Purchase, Transpiled, claimed
+from hpc_prefect.quantum.purchase.show import Page
+from hpc_prefect.quantum.service import Look
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def _held(errand: Errand) -> AsyncIterator[Any]:
     """The claim on the folder, and what is to be done when the call is cancelled inside."""
-    claim = await asyncio.to_thread(post.claimed, errand)
+    claim = await asyncio.to_thread(claimed, errand)
     try:
         yield claim
     except asyncio.CancelledError:
@@ -108,7 +108,6 @@ async def transpile(request: Request, device: Any) -> Transpiled:
     """
     from qiskit.exceptions import QiskitError
 
-    from hpc_prefect.quantum.services.ibm.client import calibrated_at
     from hpc_prefect.quantum.transpilation import transpilation, transpiled
 
     settings = {
@@ -117,6 +116,7 @@ async def transpile(request: Request, device: Any) -> Transpiled:
         "seed_transpiler": request.backend.layout_seed(request.options),
     }
     as_it_is = bool(getattr(device, "simulator", False))  # a simulator of the service's
+    calibrated_at = request.backend.service.calibrated_at
     calibrated = "" if as_it_is else await asyncio.to_thread(calibrated_at, device)
     done: dict[str, Any] = {}
     pubs, facts, problems = [], [], []

@@ -1,0 +1,156 @@
+"""What a quantum service is to us: the questions that are put to it, whoever its vendor is.
+
+A vendor is a folder of `hpc_prefect.quantum.services` and a line in it. Its methods block; they are
+called in threads, several at a time. What they raise is whatever the vendor's client raises:
+`kind_of` tells what can be done about it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hpc_prefect.quantum.backend import Backend
+
+if TYPE_CHECKING:
+    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
+    from hpc_prefect.quantum.purchase.errand import Purchase, Transpiled
+    from hpc_prefect.quantum.sampling import Request
+
+DONE, ERROR, CANCELLED, QUEUED, RUNNING = "DONE", "ERROR", "CANCELLED", "QUEUED", "RUNNING"
+ENDS = (DONE, ERROR, CANCELLED)
+
+
+class Kind(enum.Enum):
+    """What can be done about an error."""
+
+    TRANSIENT = "transient"
+    """The network or the server: ask again. What was asked for may have been done or not."""
+    UNAUTHORIZED = "unauthorized"
+    """The token is not accepted (any more): ask with a new one."""
+    MISSING = "missing"
+    """There is no such thing."""
+    CONFLICT = "conflict"
+    """It is too late for that: a job to be cancelled has ended."""
+    REFUSED = "refused"
+    """Asking again would get the same answer."""
+    FOREIGN = "foreign"
+    """No trouble with the service at all: a defect, here or in the client."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """Which device: a name, or the least busy of those that fit."""
+
+    name: str
+    min_num_qubits: int = 0
+    only: tuple[str, ...] = ()
+    fractional_gates: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a block says about buying, whoever sells.
+
+    Attributes:
+        max_qpu_seconds: that one experiment may use; 0 for no limit.
+        on_cancel: `cancel` or `keep` a job whose run is cancelled.
+    """
+
+    choice: DeviceChoice
+    max_qpu_seconds: float = 0.0
+    on_cancel: str = "cancel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the service says of a job at one moment.
+
+    Attributes:
+        status: QUEUED, RUNNING, DONE, ERROR or CANCELLED.
+        facts: JSON values: times, place in the queue, seconds.
+    """
+
+    status: str
+    reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDS
+
+
+class QuantumService(Protocol):
+    """One account at a vendor's."""
+
+    @property
+    def name(self) -> str:
+        """The vendor, as the journal has it: a later process finds the service by it."""
+
+    @property
+    def searchable(self) -> bool:
+        """Whether jobs can be found by a tag. Where not, a lost reply cannot be resolved."""
+
+    def device(self, choice: DeviceChoice) -> Any:
+        """The device, as Qiskit's transpiler takes it."""
+
+    def calibrated_at(self, device: Any) -> str:
+        """When the device was calibrated last; empty if it does not say."""
+
+    def usage(self) -> Mapping[str, Any]:
+        """What the account has used and may still use, in QPU seconds; empty if nobody says."""
+
+    def find(self, tag: str) -> list[tuple[str, str]]:
+        """(id, status) of the jobs with this tag, the oldest first."""
+
+    def post(self, order: Any) -> str:
+        """Submit what the vendor's backend has made of a purchase; the job's id."""
+
+    def look(self, job_id: str) -> Look:
+        """How the job is."""
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask for the end of the job; False if it had ended already."""
+
+    def result(self, attempt: QuantumAttempt) -> Any:
+        """The native result of a job that is done, as often as it is asked for."""
+
+    def drop(self, job_id: str) -> None:
+        """Forget the client's object of a job that is over."""
+
+    def forget(self) -> None:
+        """Sign in anew at the next question."""
+
+    def kind_of(self, error: BaseException) -> Kind:
+        """The kind of an error that a question raised."""
+
+    def is_of_the_client(self, error: BaseException) -> bool:
+        """Whether the client refused what it was given, before it asked the service."""
+
+    def was_answered(self, error: BaseException) -> bool:
+        """Whether the service has answered with an error of its own, so that nothing was done."""
+
+
+class ServiceBackend(Backend, Protocol):
+    """A backend that hands its work to a service."""
+
+    @property
+    def terms(self) -> Terms: ...
+
+    @property
+    def service(self) -> QuantumService:
+        """The service of this process for the backend's account."""
+
+    @property
+    def transpilation(self) -> Mapping[str, Any]:
+        """Arguments of Qiskit's transpiler, besides level and seed."""
+
+    def facts(self, request: Request) -> Mapping[str, Any]:
+        """What the journal is to say of the job besides what it says of every one."""
+
+    async def order(
+        self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
+    ) -> Any:
+        """The job as `QuantumService.post` takes it."""

@@ -1,0 +1,174 @@
+"""The questions to a vendor's backend. Everything here blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
+from hpc_prefect.quantum.service import (
+    CANCELLED,
+    DONE,
+    ERROR,
+    QUEUED,
+    RUNNING,
+    DeviceChoice,
+    Kind,
+    Look,
+)
+
+#: By the names of Qiskit's JobStatus. A word that is none of these says nothing of an end.
+_STATES = {
+    "INITIALIZING": QUEUED,
+    "VALIDATING": QUEUED,
+    "QUEUED": QUEUED,
+    "RUNNING": RUNNING,
+    "DONE": DONE,
+    "ERROR": ERROR,
+    "CANCELLED": CANCELLED,
+}
+_PASSING = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True)
+class Order:
+    """One job as `run` takes it.
+
+    Attributes:
+        circuits: bound, one for each point of each PUB.
+        options: of the vendor's `run`.
+    """
+
+    circuits: list[Any]
+    shots: int
+    options: Mapping[str, Any]
+
+
+class BackendService:
+    """The backend, made at the first question: a vendor's may sign in when it is made."""
+
+    name = "qiskit"
+    searchable = False
+
+    def __init__(self, path: str, make: Callable[[], Any]) -> None:
+        """`path`: as the block has it; `make`: makes the backend."""
+        self._path, self._make = path, make
+        self._backend: Any = None
+        self._lock = threading.Lock()
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._backend is None:
+                made = self._make()
+                if missing := [name for name in ("run", "retrieve_job") if not hasattr(made, name)]:
+                    raise ConfigurationError(
+                        f"backend_name: {self._path!r} has no {' and no '.join(missing)}, so that"
+                        " its jobs could not be found again by their id; nothing was submitted"
+                    )
+                self._backend = made
+            return self._backend
+
+    def device(self, choice: DeviceChoice) -> Any:
+        """The backend itself."""
+        return self._opened()
+
+    def calibrated_at(self, device: Any) -> str:
+        """What IQM's backends call it; others do not say."""
+        return str(getattr(device, "calibration_set_id", "") or "")
+
+    def usage(self) -> Mapping[str, Any]:
+        """Nobody says."""
+        return {}
+
+    def find(self, tag: str) -> list[tuple[str, str]]:
+        """There is no search."""
+        return []
+
+    def post(self, order: Order) -> str:
+        """Submit; the job's id."""
+        backend = self._opened()
+        options = dict(order.options)
+        if hasattr(backend.options, "memory"):
+            options.setdefault("memory", True)
+        return str(backend.run(order.circuits, shots=order.shots, **options).job_id())
+
+    def look(self, job_id: str) -> Look:
+        """How the job is."""
+        job = self._job(job_id)
+        said = job.status()
+        status = _STATES.get(str(getattr(said, "name", said)).upper(), RUNNING)
+        reason = ""
+        if status == ERROR and hasattr(job, "error_message"):
+            reason = " ".join(str(job.error_message() or "").split())
+        return Look(status=status, reason=reason)
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask for its end; what came of it, a look tells."""
+        return self._job(job_id).cancel() is not False
+
+    def result(self, attempt: QuantumAttempt) -> Any:
+        """The samples of a job that is done."""
+        from hpc_prefect.quantum.services.qiskit_backend.samples import sampled
+
+        return sampled(self._job(attempt.job_id).result(), attempt.intent["layout"])
+
+    def _job(self, job_id: str) -> Any:
+        return self._opened().retrieve_job(job_id)
+
+    def drop(self, job_id: str) -> None:
+        """Nothing is kept of a job."""
+
+    def forget(self) -> None:
+        """Make the backend anew at the next question."""
+        with self._lock:
+            self._backend = None
+
+    def kind_of(self, error: BaseException) -> Kind:
+        """By the HTTP status where the error has one, else by its class; vendors differ."""
+        status = _status_of(error)
+        if status == 401:
+            return Kind.UNAUTHORIZED
+        if status == 404:
+            return Kind.MISSING
+        if status == 409:
+            return Kind.CONFLICT
+        if status:
+            return Kind.TRANSIENT if status >= 500 or status in _PASSING else Kind.REFUSED
+        if any(_is_network(each) for each in _chain(error)):
+            return Kind.TRANSIENT
+        return Kind.REFUSED if isinstance(error, ConfigurationError) else Kind.FOREIGN
+
+    def is_of_the_client(self, error: BaseException) -> bool:
+        """Only what we refuse: a vendor's error may come after the job was taken."""
+        return isinstance(error, ConfigurationError)
+
+    def was_answered(self, error: BaseException) -> bool:
+        """An error of 5xx may come from something between the service and us."""
+        return 400 <= _status_of(error) < 500
+
+
+def _status_of(error: BaseException) -> int:
+    for each in _chain(error):
+        for holder in (each, getattr(each, "response", None)):
+            status = getattr(holder, "status_code", None)
+            if isinstance(status, int) and status > 0:
+                return status
+    return 0
+
+
+def _is_network(error: BaseException) -> bool:
+    above = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    vendors = {"requests.RequestException", "urllib3.HTTPError", "httpx.TransportError"}
+    return isinstance(error, ConnectionError | TimeoutError) or bool(above & vendors)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__
