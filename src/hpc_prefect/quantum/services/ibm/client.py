@@ -22,8 +22,6 @@ from hpc_prefect.quantum.services.ibm.error_kinds import is_of_the_client, kind_
 T = TypeVar("T")
 logger = logging.getLogger("hpc_prefect.quantum")
 
-#: The successor of SamplerV2 and EstimatorV2 came with qiskit-ibm-runtime 0.50.
-INTERFACES = ("auto", "v2", "executor")
 LEAST_BUSY = "least-busy"
 #: Seconds for a connection and for an answer; the client itself would wait for ever.
 _PATIENCE = (10.0, 120.0)
