@@ -21,7 +21,7 @@ from hpc_prefect.quantum.purchase.errand import Errand, claimed
 from hpc_prefect.quantum.purchase.look import PATIENCE, look_at, named, seconds_of, the_end
 from hpc_prefect.quantum.purchase.run import collect
 from hpc_prefect.quantum.resolve import resolve
-from hpc_prefect.quantum.service import DeviceChoice, QuantumService, Terms
+from hpc_prefect.quantum.service import DeviceChoice, PurchaseTerms, QuantumService
 from hpc_prefect.quantum.services import vendor
 from hpc_prefect.transports.local import LocalTransport
 
@@ -84,7 +84,7 @@ async def _errand(folder: Path, attempt: QuantumAttempt, flow_run_id: str, log: 
     )
 
 
-async def _service(attempt: QuantumAttempt) -> tuple[QuantumService, Terms]:
+async def _service(attempt: QuantumAttempt) -> tuple[QuantumService, PurchaseTerms]:
     """The service with the credentials of the job's block; those of the environment without it."""
     try:
         resolved = await resolve("sampler", str(attempt.intent["block"]), None, None)
@@ -92,7 +92,7 @@ async def _service(attempt: QuantumAttempt) -> tuple[QuantumService, Terms]:
         here = vendor(attempt.service).of_environment()
         if here is None:
             raise
-        return here, Terms(choice=DeviceChoice(name=attempt.device))
+        return here, PurchaseTerms(choice=DeviceChoice(name=attempt.device))
     backend: Any = resolved.backend
     if backend is None:
         raise ConfigurationError("; ".join(resolved.problems))

@@ -51,7 +51,7 @@ class DeviceChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class PurchaseTerms:
     """What a block says about buying, whoever sells.
 
     Attributes:
@@ -137,7 +137,7 @@ class ServiceBackend(Backend, Protocol):
     """A backend that hands its work to a service."""
 
     @property
-    def terms(self) -> Terms: ...
+    def terms(self) -> PurchaseTerms: ...
 
     @property
     def service(self) -> QuantumService:

@@ -14,7 +14,7 @@ from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.quantum_journal import Journal, QuantumAttempt
 from hpc_prefect.quantum.purchase.retry import patiently
-from hpc_prefect.quantum.service import QuantumService, ServiceBackend, Terms
+from hpc_prefect.quantum.service import PurchaseTerms, QuantumService, ServiceBackend
 from hpc_prefect.transports.local import LocalTransport
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Errand:
     digest: str
     folder: Path
     claimant: claims.Claimant
-    terms: Terms
+    terms: PurchaseTerms
     service: QuantumService
     log: Any
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.extras import missing
-from hpc_prefect.quantum.service import DeviceChoice, Terms
+from hpc_prefect.quantum.service import DeviceChoice, PurchaseTerms
 from hpc_prefect.quantum.services.ibm.client import (
     LEAST_BUSY,
     Account,
     Client,
-    Order,
+    PrimitiveOrder,
     client_of,
     has_executor,
 )
@@ -67,7 +67,7 @@ class IBMBackend:
     def __init__(self, spec: BackendSpec, account: Account) -> None:
         self._spec = spec
         self._account = account
-        self.terms = Terms(
+        self.terms = PurchaseTerms(
             choice=DeviceChoice(
                 name=spec.backend_name,
                 min_num_qubits=spec.min_num_qubits,
@@ -118,7 +118,7 @@ class IBMBackend:
 
     async def order(
         self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
-    ) -> Order:
+    ) -> PrimitiveOrder:
         """The job as the client posts it, in the run's batch or session if the block wants one."""
         mode, session_id = self._spec.mode, ""
         if mode != "job":
@@ -129,7 +129,7 @@ class IBMBackend:
                 mode=mode,
                 seconds=self._spec.max_session_seconds,
             )
-        return Order(
+        return PrimitiveOrder(
             kind=purchase.kind,
             interface=str(attempt.intent["interface"]),
             device=attempt.device,

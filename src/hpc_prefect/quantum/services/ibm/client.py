@@ -38,7 +38,7 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class PrimitiveOrder:
     """One job as it is to be posted.
 
     Attributes:
@@ -116,7 +116,7 @@ class Client:
 
         return self.ask(question)
 
-    def post(self, order: Order) -> str:
+    def post(self, order: PrimitiveOrder) -> str:
         """Post the job; its id."""
         return self.ask(lambda service: _post(service, order))
 
@@ -245,7 +245,7 @@ def _primitive(kind: str, interface: str) -> Any:
     return SamplerV2 if kind == "sampler" else EstimatorV2
 
 
-def _post(service: Any, order: Order) -> str:
+def _post(service: Any, order: PrimitiveOrder) -> str:
     backend = service.backend(order.device, use_fractional_gates=order.fractional_gates)
     mode = backend
     if order.session_id:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.extras import missing
-from hpc_prefect.quantum.service import DeviceChoice, Terms
-from hpc_prefect.quantum.services.qiskit_backend.service import BackendService, Order
+from hpc_prefect.quantum.service import DeviceChoice, PurchaseTerms
+from hpc_prefect.quantum.services.qiskit_backend.service import BackendService, CircuitOrder
 
 if TYPE_CHECKING:
     from hpc_prefect.ledger.quantum_journal import QuantumAttempt
@@ -81,7 +81,7 @@ class QiskitBackend:
     def __init__(self, spec: BackendSpec, service: BackendService) -> None:
         self._spec = spec
         self.service = service
-        self.terms = Terms(
+        self.terms = PurchaseTerms(
             choice=DeviceChoice(name=spec.backend_name),
             max_qpu_seconds=spec.max_qpu_seconds,
             on_cancel=spec.on_cancel,
@@ -133,11 +133,11 @@ class QiskitBackend:
 
     async def order(
         self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
-    ) -> Order:
+    ) -> CircuitOrder:
         """The job as the vendor's `run` takes it."""
         from hpc_prefect.quantum.services.qiskit_backend.samples import bound
 
-        return Order(
+        return CircuitOrder(
             circuits=bound(transpiled.pubs),
             shots=int(transpiled.pubs[0].shots),
             options=purchase.request.options.runtime,

@@ -34,7 +34,7 @@ _PASSING = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True)
-class Order:
+class CircuitOrder:
     """One job as `run` takes it.
 
     Attributes:
@@ -87,7 +87,7 @@ class BackendService:
         """There is no search."""
         return []
 
-    def post(self, order: Order) -> str:
+    def post(self, order: CircuitOrder) -> str:
         """Submit; the job's id."""
         backend = self._opened()
         options = dict(order.options)
