@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -27,6 +30,7 @@ from hpc_prefect.quantum.orphans import attach_job, cancel_job
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
+PROGRAM = str(Path(sys.executable).with_name("hpc-prefect"))
 LOG = logging.getLogger("test")
 
 
@@ -132,7 +136,9 @@ async def test_a_job_that_was_posted_is_found_by_its_id(vendor, tmp_path):
     assert bought(vendor) == ["DONE"]
 
 
-async def test_after_a_lost_reply_nothing_is_bought_before_a_person_has_looked(vendor, tmp_path):
+async def test_after_a_lost_reply_nothing_is_bought_before_a_person_has_looked(
+    vendor, tmp_path, caplog
+):
     name = await block()
     (vendor / "lose-reply").touch()
 
@@ -152,7 +158,18 @@ async def test_after_a_lost_reply_nothing_is_bought_before_a_person_has_looked(v
     assert not confirmed, words
 
     (posted,) = vendor.glob("*.json")
-    await attach_job(folder, LOG, job_id=posted.stem)
+    command = [PROGRAM, "jobs", "attach", str(folder), "--job-id", posted.stem]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    attached = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        env=os.environ | {"PYTHONPATH": paths},
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert attached.returncode == 0, attached.stderr
+    assert "cannot be asked for a job by our tag" in caplog.text  # before it was bought
     assert (await experiment())[0].data.low.get_counts() == {"01": 20}
     assert bought(vendor) == ["DONE"]
 
@@ -186,9 +203,10 @@ async def test_a_job_id_that_is_not_the_attempts_is_refused(vendor, tmp_path):
         await attach_job(Path(job.folder), LOG, job_id="another")
 
 
-async def test_a_refused_job_was_not_bought_and_the_next_call_buys_one(vendor, tmp_path):
+@pytest.mark.parametrize("status", [400, 401, 429])
+async def test_a_refused_job_was_not_bought_and_the_next_call_buys_one(vendor, tmp_path, status):
     name = await block()
-    (vendor / "refuse").touch()
+    (vendor / "refuse").write_text(str(status))
 
     @flow
     async def experiment():

@@ -1,8 +1,8 @@
 """A vendor of quantum computers, for tests: Qiskit's interface, with jobs in files of a folder.
 
 `VENDOR` names the folder. A file in it is a fault: `lose-reply` takes the job and loses the reply,
-`refuse` answers 400, `fail` has jobs fail, `hold` leaves them in the queue, `no-memory` gives
-counts alone. All but `hold` and `no-memory` happen once.
+`refuse` answers 400, or what is in it, `fail` has jobs fail, `hold` leaves them in the queue,
+`no-memory` gives counts alone. All but `hold` and `no-memory` happen once.
 
 It proves nothing about a real vendor: what those raise and keep is taken from their packages'
 sources (IonQ's, IQM's and Azure's `retrieve_job`), not from their services.
@@ -25,7 +25,9 @@ from qiskit_aer import AerSimulator
 class Refused(Exception):
     """An answer of the service's."""
 
-    status_code = 400
+    def __init__(self, text: str, status_code: int) -> None:
+        super().__init__(text)
+        self.status_code = status_code
 
 
 class Job:
@@ -66,8 +68,9 @@ class Machine(GenericBackendV2):
 
     def run(self, circuits: list[Any], **options: Any) -> Job:
         folder = Path(os.environ["VENDOR"])
+        status = refusal.read_text() if (refusal := folder / "refuse").exists() else ""
         if fault(folder, "refuse"):
-            raise Refused("these gates are not sold")
+            raise Refused("these gates are not sold", int(status or 400))
         result = AerSimulator().run(circuits, **options).result()
         no_memory = (folder / "no-memory").exists()
         experiments = [

@@ -217,11 +217,15 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _find(reference: str, arguments: argparse.Namespace) -> JobSnapshot:
-    from hpc_prefect.operations import find_job
+    from hpc_prefect.operations import find_job, list_quantum_jobs
     from hpc_prefect.operations.find import is_job_folder
 
-    if is_job_folder(os.path.abspath(os.path.expanduser(reference))):
+    path = os.path.abspath(os.path.expanduser(reference))
+    if is_job_folder(path):
         return find_job(reference)
+    quantum = list_quantum_jobs(path) if "/" in reference else []
+    if [job.folder.path for job in quantum] == [path]:
+        return quantum[0]
     return find_job(reference, arguments.work_dir, _known([arguments.work_dir]))
 
 

@@ -180,11 +180,9 @@ async def _posted(
             job_id = await _uninterrupted(purchase, partial(purchase.service.post, order))
         except Exception as error:
             lost += 1
-            if purchase.service.kind_of(error) not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
+            passes = purchase.service.kind_of(error) in (Kind.TRANSIENT, Kind.UNAUTHORIZED)
+            if not (passes and purchase.service.searchable):
                 return await _not_posted(purchase, attempt, error, doubtful=doubtful)
-            if not purchase.service.searchable:
-                why = f" ({first_line(error)})"
-                raise QuantumServiceError(_undecided(purchase, attempt, why)) from error
             if lost >= MOST_POSTS:
                 raise QuantumServiceError(
                     f"posting the job went wrong {lost} times ({first_line(error)}); run again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from hpc_prefect.quantum.service import (
     Kind,
     Look,
 )
+from hpc_prefect.quantum.services.http_errors import chain, kind_by_status, status_of
 
 #: By the names of Qiskit's JobStatus. A word that is none of these says nothing of an end.
 _STATES = {
@@ -30,7 +31,7 @@ _STATES = {
     "ERROR": ERROR,
     "CANCELLED": CANCELLED,
 }
-_PASSING = frozenset({408, 425, 429})
+_TIMED_OUT = 408
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,9 @@ class BackendService:
 
     def kind_of(self, error: BaseException) -> Kind:
         """By the HTTP status where the error has one, else by its class; vendors differ."""
-        status = _status_of(error)
-        if status == 401:
-            return Kind.UNAUTHORIZED
-        if status == 404:
-            return Kind.MISSING
-        if status == 409:
-            return Kind.CONFLICT
-        if status:
-            return Kind.TRANSIENT if status >= 500 or status in _PASSING else Kind.REFUSED
-        if any(_is_network(each) for each in _chain(error)):
+        if status := _status_of(error):
+            return kind_by_status(status)
+        if any(_is_network(each) for each in chain(error)):
             return Kind.TRANSIENT
         return Kind.REFUSED if isinstance(error, ConfigurationError) else Kind.FOREIGN
 
@@ -146,29 +140,18 @@ class BackendService:
         return isinstance(error, ConfigurationError)
 
     def was_answered(self, error: BaseException) -> bool:
-        """An error of 5xx may come from something between the service and us."""
-        return 400 <= _status_of(error) < 500
+        """An error of 5xx may come from something between the service and us; 408 from no one
+        who has read all of it, or from one who has.
+        """
+        status = _status_of(error)
+        return 400 <= status < 500 and status != _TIMED_OUT
 
 
 def _status_of(error: BaseException) -> int:
-    for each in _chain(error):
-        for holder in (each, getattr(each, "response", None)):
-            status = getattr(holder, "status_code", None)
-            if isinstance(status, int) and status > 0:
-                return status
-    return 0
+    return next((found for each in chain(error) if (found := status_of(each))), 0)
 
 
 def _is_network(error: BaseException) -> bool:
     above = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     vendors = {"requests.RequestException", "urllib3.HTTPError", "httpx.TransportError"}
     return isinstance(error, ConnectionError | TimeoutError) or bool(above & vendors)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
