@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -19,7 +20,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from hpc_prefect.flow_runs.run_labels import leave_trace, read_trace
+from hpc_prefect.flow_runs.run_labels import forget_notes, leave_trace, read_trace
 from hpc_prefect.flow_runs.scopes import current_run
 
 from ..tasks.seen import flow_run, until
@@ -57,6 +58,23 @@ def test_the_labels_come_to_prefect_and_the_file_goes() -> None:
     assert [labels[key] for key in sorted(labels) if ".campaign." in key] == ["/w/one", "/w/two"]
     trace = read_trace(flow_run(run_id))
     assert (trace.folders, trace.name, trace.cwd) == (("/w/one", "/w/two"), "n2", os.getcwd())
+
+
+def test_what_prefect_takes_while_somebody_reads_is_found() -> None:
+    """The file goes then; and the run was read before, as the one that a hook is given."""
+
+    @flow
+    def campaigns() -> FlowRun:
+        before = flow_run(current_run())
+        leave_trace("/w/one", chosen_outside="")
+        return before
+
+    before = campaigns()
+    until(lambda: not notes_of(str(before.id)))
+    assert read_trace(before).folders == ("/w/one",)
+    told = flow_run(before.id)
+    with prefect_away():
+        assert read_trace(told).folders == ("/w/one",)
 
 
 def test_what_prefect_did_not_take_is_read_from_the_files(
@@ -98,6 +116,36 @@ def test_nobody_waits_for_a_prefect_that_does_not_answer(
         assert read_trace(flow_run(run_id)).folders == tuple(f"/w/{n}" for n in range(100))
         asked.close()
     until(lambda: "did not take the labels" in caplog.text)
+
+
+def test_a_run_that_completes_before_prefect_was_told_keeps_its_file_until_then() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silence = {PREFECT_API_URL: f"http://127.0.0.1:{silent.getsockname()[1]}/api"}
+
+        @flow
+        def campaigns() -> str:
+            with temporary_settings({**silence, PREFECT_CLIENT_MAX_RETRIES: 0}):
+                leave_trace("/w/one", chosen_outside="", for_others=True)
+                asked, _ = silent.accept()
+                forget_notes(UUID(current_run()))
+                asked.close()
+            return current_run()
+
+        run_id = campaigns()
+        assert read_trace(flow_run(run_id)).folders == ("/w/one",)
+
+
+def test_of_a_run_that_prefect_knows_no_file_stays_after_its_end() -> None:
+    @flow
+    def campaigns() -> str:
+        leave_trace("/w/one", chosen_outside="", for_others=True)
+        return current_run()
+
+    run_id = campaigns()
+    until(lambda: "/w/one" in flow_run(run_id).labels.values())
+    forget_notes(UUID(run_id))
+    until(lambda: not notes_folder(run_id).exists())
+    assert read_trace(flow_run(run_id)).folders == ("/w/one",)
 
 
 def test_the_labels_of_a_runs_other_processes_stay() -> None:

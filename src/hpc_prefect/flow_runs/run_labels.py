@@ -72,9 +72,27 @@ class Trace:
 
 
 def read_trace(flow_run: FlowRun) -> Trace:
-    """What a flow run has left, also what Prefect was not told yet, as far as it is known here."""
-    labels = _noted(flow_run.id) | dict(flow_run.labels or {})
+    """What a flow run has left, also what Prefect was not told yet. Asks Prefect.
 
+    The labels of `flow_run` may be older than what was told since: they count when Prefect does
+    not answer.
+    """
+    noted = _noted(flow_run.id)  # first: a file goes when Prefect has taken what is in it
+    try:
+        with get_client(sync_client=True) as client:
+            told = client.read_flow_run(flow_run.id).labels
+    except Exception as error:  # noqa: BLE001 - whatever it is, its jobs have to be found
+        logger.warning("Prefect did not give the labels of run %s: %s", flow_run.name, error)
+        told = flow_run.labels
+    return _trace(noted | dict(told or {}))
+
+
+def known_trace(flow_run: FlowRun) -> Trace:
+    """What this object and this Prefect home know of it. Asks nobody."""
+    return _trace(_noted(flow_run.id) | dict(flow_run.labels or {}))
+
+
+def _trace(labels: Mapping[str, object]) -> Trace:
     def text(name: str) -> str:
         return _read(labels.get(f"{_PREFIX}{name}", ""))
 
@@ -144,7 +162,7 @@ def leave_trace(folder: str, *, chosen_outside: str, for_others: bool = False) -
     run = root.flow_run
     with _lock:
         folders = _left.of(current_run())
-        folders += [each for each in read_trace(run).folders if each not in folders]
+        folders += [each for each in known_trace(run).folders if each not in folders]
         if folder in folders:
             return
         folders.append(folder)
@@ -157,11 +175,16 @@ def leave_trace(folder: str, *, chosen_outside: str, for_others: bool = False) -
 
 
 def forget_notes(flow_run_id: UUID) -> None:
-    """The run has completed: its other processes look for nothing any more."""
+    """The run has completed: its other processes look for nothing any more.
+
+    What this process has yet to tell Prefect stays until it did.
+    """
     folder = _notes_of(flow_run_id)
+    untold = _teller.untold(flow_run_id)
     with suppress(OSError):
         for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
+            if name != untold:
+                os.unlink(f"{folder}/{name}")
         os.rmdir(folder)
 
 
@@ -172,6 +195,7 @@ class _Teller:
         self._file = unique()
         self._lock = threading.Lock()
         self._waiting: dict[UUID, _Untold] = {}
+        self._now: dict[UUID, _Untold] = {}  # the one that is being told
         self._telling = False
 
     def tell(self, run: FlowRun, labels: Mapping[str, str], *, keep: bool) -> None:
@@ -188,6 +212,14 @@ class _Teller:
         thread = threading.Thread(target=self._work, name="hpc-prefect-labels")
         contextvars.Context().run(thread.start)
 
+    def untold(self, run_id: UUID) -> str:
+        """The name of the file that goes when Prefect has been told; empty if it has been."""
+        with self._lock:
+            still = [each[run_id] for each in (self._waiting, self._now) if run_id in each]
+            for untold in still:
+                untold.keep = False
+        return self._file if still else ""
+
     def _work(self) -> None:
         while True:
             with self._lock:
@@ -195,10 +227,15 @@ class _Teller:
                     self._telling = False
                     return
                 run_id, untold = self._waiting.popitem()
+                self._now = {run_id: untold}
             with internals.settings_as(untold.settings):
-                self._tell(run_id, untold)
+                told = self._tell(run_id, untold)
+                with self._lock:
+                    self._now = {}
+                    if told and run_id not in self._waiting and not untold.keep:
+                        self._drop_file(run_id)
 
-    def _tell(self, run_id: UUID, untold: _Untold) -> None:
+    def _tell(self, run_id: UUID, untold: _Untold) -> bool:
         try:
             with get_client(sync_client=True) as client:
                 client.update_flow_run_labels(run_id, untold.labels)  # type: ignore[arg-type]
@@ -210,13 +247,14 @@ class _Teller:
                 untold.name,
                 error,
             )
-            return
-        with self._lock:
-            if run_id not in self._waiting and not untold.keep:
-                folder = _notes_of(run_id)
-                with suppress(OSError):
-                    os.unlink(f"{folder}/{self._file}")
-                    os.rmdir(folder)  # but for the files of others
+            return False
+        return True
+
+    def _drop_file(self, run_id: UUID) -> None:
+        folder = _notes_of(run_id)
+        with suppress(OSError):
+            os.unlink(f"{folder}/{self._file}")
+            os.rmdir(folder)  # but for the files of others
 
     def _note(self, run_id: UUID, labels: Mapping[str, str]) -> None:
         folder = _notes_of(run_id)

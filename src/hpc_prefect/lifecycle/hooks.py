@@ -25,7 +25,8 @@ async def cancel_jobs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]
     those whose end an earlier wish did not confirm, and says which are not confirmed in 20 s.
     """
     log = flow_run_logger(flow_run, flow)
-    run, folders = str(flow_run.id), campaign_folders(read_trace(flow_run))
+    run = str(flow_run.id)
+    folders = await asyncio.to_thread(lambda: campaign_folders(read_trace(flow_run)))
     if not folders:
         log.info("this flow run began no job")
         return

@@ -27,7 +27,7 @@ from hpc_prefect.flow_runs.campaigns.experiments import (
     told_by_parameters,
 )
 from hpc_prefect.flow_runs.campaigns.old_folders import refuse_older
-from hpc_prefect.flow_runs.run_labels import leave_trace, read_trace
+from hpc_prefect.flow_runs.run_labels import known_trace, leave_trace
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
 from hpc_prefect.flow_runs.workers import flow_process
@@ -131,7 +131,7 @@ def _begun(
 def _traced() -> tuple[str, ...]:
     """What Prefect, or another process of this run, has left of its campaigns."""
     root = root_flow()
-    return () if root is None or root.flow_run is None else read_trace(root.flow_run).folders
+    return () if root is None or root.flow_run is None else known_trace(root.flow_run).folders
 
 
 class _Experiment(NamedTuple):
