@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -55,6 +54,7 @@ os.environ |= {
     # SQLite lets one write at a time: on a busy machine the server may ask for patience.
     "PREFECT_CLIENT_MAX_RETRIES": "6",
     "DO_NOT_TRACK": "1",
+    "XDG_DATA_HOME": str(HOME / "data"),  # where the list of runs is
 }
 
 
@@ -98,7 +98,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """A report with half a character, which pytest-xdist cannot send, would end the session."""
     report = yield
-    return json.loads(json.dumps(report, ensure_ascii=False).encode(errors="replace"))
+    return _sendable(report)
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(each) for key, each in value.items()}
+    return type(value)(map(_sendable, value)) if type(value) in (list, tuple) else value
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

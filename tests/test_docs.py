@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,7 @@ from hpc_prefect.server import Server
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "docs" / "commands.md"
+RECORDS = ROOT / "docs" / "records.md"
 JOBS = ROOT / "docs" / "jobs.md"
 README = ROOT / "README.md"
 PBS = ROOT / "docs" / "pbs.md"
@@ -215,11 +218,32 @@ def test_the_table_of_reasons_is_that_of_the_code() -> None:
         assert table == wanted
 
 
+def test_the_code_of_the_page_on_runs_works() -> None:
+    namespace: dict[str, Any] = {}
+    for program in code(RECORDS, "python"):
+        exec(program, namespace)
+    assert namespace["best"]("a-flow-that-nobody-has") == ""
+    assert callable(namespace["report"])
+
+
+def test_the_commands_of_the_page_on_runs_are_taken() -> None:
+    parser = _parser()
+    lines = [line.partition("#")[0] for line in RECORDS.read_text().splitlines()]
+    commands = [shlex.split(line) for line in filter(_is_command, lines)]
+    assert len(commands) > 8
+    for words in commands:
+        parser.parse_args(words[1:])
+
+
+def _is_command(line: str) -> bool:
+    return line.startswith("    hpc-prefect ")
+
+
 def test_the_public_names_are_these() -> None:
-    assert len(hpc_prefect.__all__) <= 25
+    assert len(hpc_prefect.__all__) <= 27
     for name in hpc_prefect.__all__:
         value = getattr(hpc_prefect, name)
-        assert getattr(value, "__name__", name) == name
+        assert getattr(value, "__name__", name).rpartition(".")[2] == name
 
 
 def test_the_job_model_imports_without_prefect() -> None:

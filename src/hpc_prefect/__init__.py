@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hpc_prefect.errors import InvalidJob, JobFailed
     from hpc_prefect.flow_runs.cache_policy import ONCE
     from hpc_prefect.flow_runs.campaigns import campaign
+    from hpc_prefect.flow_runs.recording import record_measures
     from hpc_prefect.flow_runs.scopes import scope
     from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hpc_prefect.lifecycle.hooks import cancel_jobs
     from hpc_prefect.lifecycle.resume import resume
     from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
+    from hpc_prefect.records import runs
 
 _HOME = {
     "CommandBlock": "blocks",
@@ -45,10 +47,15 @@ _HOME = {
     "estimate": "quantum",
     "sample": "quantum",
     "sample_sync": "quantum",
+    "record_measures": "flow_runs.recording",
     "resume": "lifecycle.resume",
+    "runs": "records.runs",
     "run_job_from_blocks": "batch.task",
     "run_job_from_blocks_sync": "batch.task",
 }
+
+#: Names that are modules, not in one.
+_MODULES = {"runs"}
 
 __all__ = [
     "ONCE",
@@ -70,9 +77,11 @@ __all__ = [
     "cancel_jobs",
     "converge",
     "estimate",
+    "record_measures",
     "resume",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
+    "runs",
     "sample",
     "sample_sync",
     "scope",
@@ -82,7 +91,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'hpc_prefect' has no attribute {name!r}")
-    value = getattr(import_module(f"hpc_prefect.{_HOME[name]}"), name)
+    module = import_module(f"hpc_prefect.{_HOME[name]}")
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -168,3 +168,11 @@ class FlowRunCancelled(BaseException):
 
 class NotConverged(HpcPrefectError):
     """A convergence loop stopped without reaching its tolerance."""
+
+
+class UnknownRun(HpcPrefectError):
+    """What was given as the name of a run means none, or more than one."""
+
+
+class InvalidQuery(HpcPrefectError):
+    """What was asked of the list of runs cannot be read, or names what no run has."""

@@ -12,9 +12,11 @@ from circuits import bell
 from prefect import flow
 from prefect.variables import Variable
 
+from hpc_prefect import campaign
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
 from hpc_prefect.quantum.task import _sample
+from hpc_prefect.records.read import read_run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -161,3 +163,32 @@ async def test_other_tasks_go_on_while_the_simulator_works():
     go.set()  # by this loop, which a simulation on it would keep from coming here
 
     assert await sampling
+
+
+async def test_the_runs_record_has_the_sampling_its_block_variable_and_seed(
+    block, variable, tmp_path
+):
+    @flow
+    async def experiment():
+        with campaign("recorded"):
+            place = {"quantum_backend_block_name": block, "work_dir": tmp_path}
+            await sample([bell()], variable_name=variable, **place)
+
+    for _ in range(2):
+        await experiment()
+    first, second = await ended_records(tmp_path, 2)
+    ((job,), (again,)) = first.jobs.values(), second.jobs.values()
+    assert (job["kind"], job["state"], job["collected"]) == ("sampler", "succeeded", False)
+    assert (job["shots"], job["seed"], job["backend"]["name"]) == (100, 11, "aer")
+    assert (again["collected"], again["result_sha256"]) == (True, job["result_sha256"])
+    told = {(each["kind"], each["name"]) for each in first.blocks.values()}
+    assert told == {("quantum-backend", block), ("variable", variable)}
+
+
+async def ended_records(work_dir, count):
+    for _ in range(3000):
+        found = [read_run(each) for each in work_dir.glob(".hpc-prefect/*/runs/*")]
+        if [each.state for each in found] == ["completed"] * count:
+            return sorted(found, key=lambda each: each.started)
+        await asyncio.sleep(0.01)
+    raise AssertionError(found)

@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect.context import FlowRunContext
 
+from hpc_prefect.batch.program import content_of, program_facts
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
@@ -73,7 +74,11 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
         raise InvalidJob(call.subject, [problem]) from error
     inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
-    what = digest(["job_key", job_key] if job_key is not None else [spec.identity(), inputs])
+    program = await asyncio.to_thread(program_facts, spec)
+    work: list[Any] = [spec.identity(), inputs]
+    if loaded.blocks.hpc.rebuilt_program == "rerun":
+        work.append(content_of(program))
+    what = digest(["job_key", job_key] if job_key is not None else work)
     place = await locate(work_dir=call.work_dir, name="job", digest=what, keyed=job_key is not None)
     request = JobRequest(
         spec=spec,
@@ -86,7 +91,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         queue_full_wait=_wait_seconds(loaded.blocks.hpc.queue_full_wait),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
-        provenance=_provenance(place, loaded.described, inputs),
+        provenance=_provenance(place, loaded.described, inputs) | program,
         is_over=is_over,
     )
     return Job(spec, request, loaded.blocks.hpc.on_sigterm, terms.retries)

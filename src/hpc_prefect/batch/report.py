@@ -15,6 +15,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.settings import PREFECT_UI_URL
 
+from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.settings import HPCPrefectSettings
@@ -81,9 +82,7 @@ async def show_result(result: JobResult, message: str = "") -> str:
         return ""
     table.add(result)
     if flow.flow is not None:
-        for hooks in (flow.flow.on_completion_hooks, flow.flow.on_failure_hooks):
-            if hpc_jobs_table not in hooks:
-                hooks.append(hpc_jobs_table)
+        hook_once(flow.flow, hpc_jobs_table, "completion", "failure")
     pages: list[UUID] = []
     if message:
         await _send(lambda client: _show_failed(client, result, message, run_id, pages))

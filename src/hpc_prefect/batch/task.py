@@ -17,6 +17,8 @@ from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary
 from prefect.states import Failed
 
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
+from hpc_prefect.batch.program import rebuilt_since, warning_of
+from hpc_prefect.batch.recording import note_ended, note_wanted, record_of
 from hpc_prefect.batch.report import show_result
 from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import BlockNames, Call
@@ -120,6 +122,7 @@ async def run_job_from_blocks(
     try:
         job = await prepare(call, block_names, job_key, terms)
         place = job.request.base
+        note_wanted(job.request)
         return await _outcome(job)
     except BaseException:
         note_unfinished(place)
@@ -179,6 +182,9 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     with noticing_sigterm(), cancellable(handle) as call:
         try:
             result: JobResult = await call.outcome()
+            note_ended(result)
+            if result.collected:
+                await _tell_rebuilt(result, job.request, listener)
         except RunCancelled:
             return cancelled_state()
         except LeftRunning:
@@ -202,6 +208,13 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     shown = f"; it is shown at {page}" if page else ""
     message = f"{_which(result)}: everything about it is in {result.folder}{shown}"
     return Failed(name=name, message=message)
+
+
+async def _tell_rebuilt(result: JobResult, request: JobRequest, listener: RunLog) -> None:
+    """Warn of a result that another program made."""
+    record = await asyncio.to_thread(record_of, result)
+    if difference := rebuilt_since(record, request.provenance):
+        listener.state(warning_of(result, difference), warning=True)
 
 
 async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:

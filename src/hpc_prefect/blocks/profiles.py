@@ -207,6 +207,9 @@ class HPCProfileBlock(StoredModel, Block):
     queue_full_wait: WalltimeLimit = "1-00:00:00"
     """How long a submission is tried again while the scheduler says that too many jobs wait;
     empty: without end."""
+    rebuilt_program: Literal["warn", "rerun"] = "warn"
+    """What happens to a finished job whose program was built anew at the same path: `warn` hands
+    out its result and says so; with `rerun` another program is another job."""
     local: LocalOptions = Field(default_factory=LocalOptions)
     """Options for `scheduler="local"`."""
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)

@@ -14,6 +14,7 @@ from hpc_prefect.cli import (
     rehearse,
     render,
     resume,
+    runs,
     server,
     sites,
     streams,
@@ -22,7 +23,7 @@ from hpc_prefect.cli import (
 from hpc_prefect.errors import HpcPrefectError
 
 #: In the order in which `hpc-prefect --help` lists them.
-_VERBS = (blocks, sites, render, jobs, resume, doctor, rehearse, server, version)
+_VERBS = (blocks, sites, render, jobs, runs, resume, doctor, rehearse, server, version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -103,7 +103,7 @@ async def converge(
     book = Checkpoints(place.folder, log)
     reporter = LoopReporter(
         name=name, book=book, source=source, log=log, png=folder / f"{name}.png",
-        plot=plot or Plot(), on_iteration=on_iteration, has_predicate=until is not None,
+        plot=plot or Plot(), on_iteration=on_iteration, seed=seed, has_predicate=until is not None,
     )  # fmt: skip
     start = _Start(name, seed, initial_state, source, book)
     body = Body(step=step, measure=measure, name=name, until=until)

@@ -98,6 +98,7 @@ class LoopReporter:
     png: Path
     plot: Plot
     on_iteration: Callable[[Row], object] | None
+    seed: int | None = None
     has_predicate: bool = False
     drawn: Path | None = None  # the PNG, once there is one of this loop
     _shown: int = 0  # rows in the newest plot
@@ -107,6 +108,7 @@ class LoopReporter:
 
     async def begin(self, at: Checkpoint, *, resumed: bool) -> None:
         done = len(at.history)
+        self._record_loop(at)
         if not resumed:
             self.log.info(
                 "loop %r starts; it %s; its files: %s",
@@ -123,11 +125,13 @@ class LoopReporter:
                 "loop %r goes on at iteration %d; it %s; its files: %s",
                 *(self.name, done + 1, self._describe(at.rule), self.book.folder),
             )
+        self._record(at.history)
         await self._guarded("the comparison of the stop rule", self._compare(at))
         await self._guarded("iterations.jsonl", self._note(at.history))
         await self._show(at.history, at.rule, at.reason)
 
     async def row(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
+        self._record(history[-1:])
         self.log.info("%s %s", self.name, line(history[-1]))
         if len(history) == 1:
             self._check_columns(history[0])
@@ -146,6 +150,27 @@ class LoopReporter:
     async def broken(self, history: tuple[Row, ...], rule: StopRule) -> None:
         if len(history) > self._shown:
             await self._show(history, rule, None)
+
+    def _record_loop(self, at: Checkpoint) -> None:
+        from hpc_prefect.flow_runs.recording import note_event
+        from hpc_prefect.records.write.plain import plain_mapping
+
+        note_event(
+            "loop",
+            loop=self.name,
+            folder=str(self.book.folder),
+            seed=self.seed,
+            stop=at.rule.as_dict(),
+            variable=self.source.variable_name,
+            parameters=plain_mapping(at.parameters),
+            watched=at.rule.value,
+        )
+
+    def _record(self, rows: tuple[Row, ...]) -> None:
+        from hpc_prefect.flow_runs.recording import note_event
+
+        for row in rows:
+            note_event("iteration", loop=self.name, number=row["iteration"], row=dict(row))
 
     async def _compare(self, at: Checkpoint) -> None:
         changes = await self.source.changes(at)

@@ -290,14 +290,14 @@ def _circumstances(root: FlowRunContext, chosen_outside: str) -> dict[str, str]:
     labels = {
         "host": socket.gethostname(),
         "cwd": os.getcwd(),
-        "entrypoint": _entrypoint(root.flow),
+        "entrypoint": entrypoint_of(root.flow),
         "name": chosen_outside,
         "lost": json.dumps(lost_parameters(root)) if lost_parameters(root) else "",
     }
     return {f"{_PREFIX}{key}": text for key, text in labels.items() if text}
 
 
-def _entrypoint(flow: Any) -> str:
+def entrypoint_of(flow: Any) -> str:
     """How the flow can be found again: by its file, or by its module when that is in a package."""
     if flow is None:
         return ""

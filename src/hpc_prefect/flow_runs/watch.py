@@ -28,11 +28,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
-from prefect.flows import Flow, FlowStateHook
+from prefect.flows import Flow
 from prefect.states import Cancelled
 
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs import prefect_internals as internals
+from hpc_prefect.flow_runs.hooks import hook_once
 
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ class Watch:
     def _add(self, run: Run) -> None:
         if run.id not in self._runs:
             self._runs[run.id] = run
-            _hook_once(run.flow.on_cancellation_hooks if run.flow else [])
+            _hook_once(run, "cancellation")
         if not self._watching:
             self._watching = True
             self.begin(self._watch())
@@ -243,7 +244,7 @@ class Watch:
             run.cancelled = True
             count = len(run.calls)
         # A flow that swallows the news and returns is Completed, until this hook says otherwise.
-        _hook_once(run.flow.on_completion_hooks if run.flow else [])
+        _hook_once(run, "completion")
         logger.info("flow run %s is cancelled: so are its %d jobs", run.name, count)
         if count:  # otherwise it has not ended: its next call ends it, or its flow's end
             self.begin(self.end(run))
@@ -408,9 +409,9 @@ def cancelled_between_attempts(states: list[State[Any]]) -> bool:
     return begun
 
 
-def _hook_once(hooks: list[FlowStateHook[Any, Any]]) -> None:
-    if end_as_cancelled not in hooks:
-        hooks.append(end_as_cancelled)
+def _hook_once(run: Run, end: str) -> None:
+    if run.flow:
+        hook_once(run.flow, end_as_cancelled, end)
 
 
 async def end_as_cancelled(flow: object, flow_run: FlowRun, state: State[Any]) -> None:

@@ -25,6 +25,7 @@ from hpc_prefect.quantum.options import (
     options_of_variable,
     parse_options,
 )
+from hpc_prefect.records.write.plain import plain
 
 B = TypeVar("B", bound=Block)
 
@@ -40,6 +41,7 @@ class Resolved(NamedTuple):
     backend: Backend | None
     options: PrimitiveOptions | None
     problems: list[str]
+    described: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
 
 
 async def resolve(
@@ -78,7 +80,24 @@ async def _resolve(
     if block is not None:
         backend, wrong_backend = await _backend(block, client)
         problems += [f"Quantum Backend block {block_name!r}, {each}" for each in wrong_backend]
-    return Resolved(backend, None if wrong_variable else chosen, problems)
+    told = _described(block_name, block, variable_name, layers)
+    return Resolved(backend, None if wrong_variable else chosen, problems, told)
+
+
+def _described(
+    block_name: str,
+    block: QuantumBackendBlock | None,
+    variable_name: str | None,
+    layers: list[tuple[str, object]],
+) -> dict[str, dict[str, Any]]:
+    """Block and Variable as the run's record has them; secrets come out as asterisks."""
+    told: dict[str, dict[str, Any]] = {}
+    if block is not None:
+        fields = block.model_dump(mode="json", exclude={"block_type_slug"})
+        told["quantum-backend"] = {"name": block_name, **fields}
+    if variable_name is not None and layers:
+        told["variable"] = {"name": variable_name, "options": plain(layers[0][1])}
+    return told
 
 
 def _layer(block: QuantumBackendBlock) -> object:

@@ -30,6 +30,7 @@ from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.quantum.cancellation import attended
 from hpc_prefect.quantum.purchase.look import place_of
+from hpc_prefect.quantum.recording import note_wanted, recorded
 from hpc_prefect.quantum.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
     if resolved.backend is None or resolved.problems:
         raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
     work = partial(_collect, job, resolved.backend, on_cancel)
-    return await _noting(job.folder, _fetch_task(job.backend, work))
+    with recorded(job.kind, job.backend, Path(job.folder)):
+        return await _noting(job.folder, _fetch_task(job.backend, work))
 
 
 def sample_sync(pubs: Iterable[SamplerPubLike], **arguments: Any) -> PrimitiveResult:
@@ -207,6 +209,7 @@ class _Found(NamedTuple):
 
     request: Request
     place: CallIdentity
+    described: Mapping[str, Mapping[str, Any]]
 
 
 async def _found(
@@ -242,7 +245,7 @@ async def _checked(
     # The place is found before the task run starts: inside, it would be a place of that task.
     name = "sample" if call.kind == "sampler" else "estimate"
     place = await locate(work_dir=call.work_dir, name=name, digest=request.digest)
-    return _Found(request, place)
+    return _Found(request, place, resolved.described)
 
 
 def _need_qiskit(what: str) -> None:
@@ -271,7 +274,9 @@ async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
 
 async def _carry_out(call: _Call, found: _Found) -> PrimitiveResult:
     work, name = partial(_result, call, found), _named(call, found)
-    return await _noting(found.place.folder, _task_of(call.kind)(name, work))
+    note_wanted(call.kind, name, found.place, found.described)
+    with recorded(call.kind, name, found.place.folder):
+        return await _noting(found.place.folder, _task_of(call.kind)(name, work))
 
 
 def _named(call: _Call, found: _Found) -> str:
@@ -281,8 +286,9 @@ def _named(call: _Call, found: _Found) -> str:
 
 
 async def _submit(call: _Call, found: _Found) -> QuantumJob:
-    request, place = found
+    request, place = found.request, found.place
     work, name = partial(_job_id, call, found), _named(call, found)
+    note_wanted(call.kind, name, place, found.described)
     job_id = await _noting(place.folder, _submit_task(name, work))
     return QuantumJob(
         kind=call.kind,
@@ -297,7 +303,7 @@ async def _submit(call: _Call, found: _Found) -> QuantumJob:
 async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
     from hpc_prefect.quantum.sampling import read_earlier, sample_once
 
-    request, place = found
+    request, place = found.request, found.place
     if request.backend.simulates:
         return await asyncio.to_thread(sample_once, request, place.folder, log=log)
     earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
@@ -311,7 +317,7 @@ async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
 async def _job_id(call: _Call, found: _Found, log: Any) -> str:
     from hpc_prefect.quantum.sampling import read_earlier, sample_once
 
-    request, place = found
+    request, place = found.request, found.place
     if request.backend.simulates:
         await asyncio.to_thread(sample_once, request, place.folder, log=log)
         return ""
@@ -329,7 +335,7 @@ def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
     from hpc_prefect.quantum.purchase.errand import Purchase
     from hpc_prefect.quantum.purchase.run import transpile
 
-    request, place = found
+    request, place = found.request, found.place
     return Purchase(
         kind=call.kind,
         digest=request.digest,

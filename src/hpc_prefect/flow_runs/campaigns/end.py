@@ -11,9 +11,10 @@ from prefect.client.schemas.objects import State
 
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.flow_runs.campaigns.experiments import experiments
-from hpc_prefect.flow_runs.campaigns.script import came_to_its_end, note_main
+from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.run_labels import forget_notes
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
+from hpc_prefect.flow_runs.script import came_to_its_end, note_main
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.ledger.campaign_parts import home_of
@@ -28,8 +29,7 @@ def see_to_its_end() -> None:
     """See to it that the campaigns are marked as completed when their run completes."""
     root = root_flow()
     if root is not None and root.flow is not None:
-        if _flow_completed not in root.flow.on_completion_hooks:
-            root.flow.on_completion(_flow_completed)
+        hook_once(root.flow, _flow_completed, "completion")
     else:
         note_main()
         atexit.unregister(_script_ended)

@@ -27,6 +27,7 @@ from hpc_prefect.flow_runs.campaigns.experiments import (
     told_by_parameters,
 )
 from hpc_prefect.flow_runs.campaigns.old_folders import refuse_older
+from hpc_prefect.flow_runs.recording import open_record
 from hpc_prefect.flow_runs.run_labels import known_trace, leave_trace
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
@@ -105,6 +106,7 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
         unmark(transport, each)
     _miss_hook_once()
     see_to_its_end()
+    open_record(found, work_dir)
     return Opened(found, claimant)
 
 

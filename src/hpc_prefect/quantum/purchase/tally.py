@@ -11,6 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.logging.loggers import flow_run_logger
 
+from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.quantum.purchase.budget import Budget
 from hpc_prefect.quantum.purchase.retry import first_line
@@ -83,15 +84,7 @@ def count(attempt: QuantumAttempt, look: Look, campaign: Path) -> None:
     if root is None or root.flow is None or root.flow_run is None:
         return
     _tallies.setdefault(str(root.flow_run.id), Tally()).count(attempt, look, campaign)
-    flow = root.flow
-    for hooks in (
-        flow.on_completion_hooks,
-        flow.on_failure_hooks,
-        flow.on_cancellation_hooks,
-        flow.on_crashed_hooks,
-    ):
-        if _tell not in hooks:
-            hooks.append(_tell)
+    hook_once(root.flow, _tell, "completion", "failure", "cancellation", "crashed")
 
 
 def _tell(flow: Any, flow_run: Any, state: object) -> None:

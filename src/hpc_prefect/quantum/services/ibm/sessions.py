@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.job.identity import slug
 from hpc_prefect.quantum.purchase.retry import first_line
@@ -64,10 +65,7 @@ def _close_at_end(client: Client, mode: str, session_id: str) -> None:
     mine = _open.setdefault(str(root.flow_run.id), [])
     if (client, mode, session_id) not in mine:
         mine.append((client, mode, session_id))
-    flow = root.flow
-    for hooks in (flow.on_completion_hooks, flow.on_failure_hooks, flow.on_cancellation_hooks):
-        if _close not in hooks:
-            hooks.append(_close)
+    hook_once(root.flow, _close, "completion", "failure", "cancellation")
 
 
 def _close(flow: object, flow_run: Any, state: object) -> None:

@@ -1,0 +1,269 @@
+"""The run's record, as calls write it: the Prefect edge of `hpc_prefect.records`.
+
+A record is begun by the run's first call that opens a campaign, in that campaign's folder. Whoever
+of the run comes later, in another process too, goes on with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
+
+from hpc_prefect.errors import HpcPrefectError
+from hpc_prefect.flow_runs.hooks import hook_once
+from hpc_prefect.flow_runs.parameters import parameters_of
+from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.flow_runs.run_labels import entrypoint_of, known_trace
+from hpc_prefect.flow_runs.scopes import current_run, root_flow
+from hpc_prefect.flow_runs.script import came_to_its_end
+from hpc_prefect.flow_runs.session import is_interactive
+from hpc_prefect.flow_runs.watch import watch
+from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.job.identity import digest
+from hpc_prefect.ledger.campaign_folder import Campaign
+from hpc_prefect.ledger.campaign_parts import folders_of
+from hpc_prefect.records.fold import DIFF, FORMAT, RUNS
+from hpc_prefect.records.write.code import code_facts, environment_facts
+from hpc_prefect.records.write.plain import plain, plain_arguments, plain_mapping
+from hpc_prefect.records.write.writer import Event, RunWriter, logger
+from hpc_prefect.transports.local import LocalTransport
+
+#: The id of what this process does outside of any flow.
+_SCRIPT = str(uuid.uuid4())
+_MOST_DIGESTS = 100
+
+
+@dataclass
+class _Recording:
+    """What this process has of one run's record.
+
+    Attributes:
+        writer: None until a campaign is opened.
+        early: measures that were recorded before.
+        told: digests of the blocks that the record has.
+        digests: of the newest descriptions of blocks, by the object: a flow's calls share them.
+        began: the attempt of the run that this process has told of; 0: the run is another one's.
+    """
+
+    run_id: str = ""
+    pid: int = field(default_factory=os.getpid)
+    writer: RunWriter | None = None
+    early: dict[str, Any] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+    digests: dict[int, tuple[object, str]] = field(default_factory=dict)
+    campaigns: set[str] = field(default_factory=set)
+    began: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def end(self, state: str, message: str = "") -> None:
+        """Tell how the run ended, unless it was told."""
+        if self.writer is not None and self.began and self.pid == os.getpid():
+            self.writer.note("ended", state=state, message=message)
+            self.began = 0
+
+    def close(self) -> None:
+        """Nothing holds the run any more: it was cancelled, or its process was told to end."""
+        known = watch().find(uuid.UUID(self.run_id)) if self.run_id else None
+        if known is not None and known.cancelled:
+            self.end("cancelled", "the flow run was cancelled")
+        else:
+            self.end("crashed", "Prefect told no end of it")
+
+
+_recordings: PerRun[_Recording] = PerRun(_Recording, _Recording.close)
+
+
+def _recording() -> _Recording:
+    run_id = current_run()
+    found = _recordings.of(run_id)
+    if found.pid != os.getpid():  # a forked child: the file is its parent's
+        found.__init__()  # type: ignore[misc]
+    found.run_id = run_id
+    return found
+
+
+def open_record(campaign: Campaign, work_dir: str) -> None:
+    """A campaign was opened: the run's record begins, or has it too. Blocks; never raises."""
+    mine = _recording()
+    try:
+        with mine.lock:
+            if mine.writer is None:
+                mine.writer = RunWriter(_folder_of(campaign))
+            writer, early, mine.early = mine.writer, mine.early, {}
+            begins = _attempt() != mine.began and flow_process() == 0
+            if begins:
+                mine.began = _attempt()
+            new = campaign.folder not in mine.campaigns
+            mine.campaigns.add(campaign.folder)
+    except (HpcPrefectError, OSError) as error:
+        logger.warning("this run has no record: %s", error)
+        return
+    if begins:
+        _begin(writer, root_flow())
+    if new:
+        facts = {name: getattr(campaign, name) for name in Campaign.__slots__}
+        writer.note("campaign", work_dir=work_dir, **facts)
+    if early:
+        writer.note("measures", values=early)
+
+
+def _attempt() -> int:
+    root = root_flow()
+    return root.flow_run.run_count or 1 if root is not None and root.flow_run is not None else 1
+
+
+def _folder_of(campaign: Campaign) -> str:
+    """Where this run's record is, or will be."""
+    transport, root = LocalTransport(), root_flow()
+    run_id = current_run() or _SCRIPT
+    here = f"{campaign.folder}/{RUNS}/{run_id}"
+    if root is None or root.flow_run is None:
+        return here
+    known = known_trace(root.flow_run).folders
+    for folder in (*known, *folders_of(transport, campaign.folder)):
+        if os.path.isdir(f"{folder}/{RUNS}/{run_id}"):
+            return f"{folder}/{RUNS}/{run_id}"
+    return here
+
+
+def _begin(writer: RunWriter, root: FlowRunContext | None) -> None:
+    run, parameters, file = _run_facts(root)
+
+    def code() -> Iterable[Event]:
+        facts, changes = code_facts(file)
+        if changes:
+            writer.keep(DIFF, changes)
+        yield "code", {"code": facts}
+
+    told = {"format": FORMAT, "run": run, "parameters": parameters}
+    writer.note("began", **told, environment=environment_facts())
+    if file:
+        writer.aside(code)
+    if root is not None and root.flow is not None:
+        hook_once(root.flow, _run_ended, "completion", "failure", "cancellation", "crashed")
+    atexit.unregister(_process_ends)
+    atexit.register(_process_ends)
+
+
+def _run_facts(root: FlowRunContext | None) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The run, its parameters, and the file that it runs."""
+    if root is None or root.flow_run is None:
+        script = os.path.abspath(sys.argv[0]) if sys.argv[0] and not is_interactive() else ""
+        name = Path(script).name or "interactive session"
+        told = {"name": name, "kind": "script", "flow": name, "entrypoint": script}
+        arguments = {"argv": plain_arguments(sys.argv[1:])} if script else {}
+        run = {"id": _SCRIPT, "attempt": 1, **told}
+        return run, arguments, script if os.path.isfile(script) else ""
+    flow_run, flow = root.flow_run, root.flow
+    facts = {
+        "id": str(flow_run.id),
+        "name": flow_run.name,
+        "kind": "flow",
+        "flow": flow.name if flow else flow_run.name,
+        "entrypoint": entrypoint_of(flow),
+        "attempt": _attempt(),
+        "deployment": str(flow_run.deployment_id) if flow_run.deployment_id else None,
+        "tags": list(flow_run.tags or ()),
+    }
+    return facts, plain_mapping(parameters_of(root)), _file_of(flow)
+
+
+def _file_of(flow: Any) -> str:
+    try:
+        return os.path.abspath(inspect.getfile(flow.fn))
+    except (AttributeError, TypeError, OSError):
+        return ""
+
+
+def _run_ended(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook of the flow: how its run ended."""
+    run_id = str(flow_run.id)
+    known = watch().find(flow_run.id)
+    cancelled = known is not None and known.cancelled
+    name = "cancelled" if cancelled or state.is_cancelled() else state.type.value.lower()
+    _recordings.of(run_id).end(name, first_line(state.message))
+
+
+def first_line(message: str | None) -> str:
+    return (message or "").partition("\n")[0][:500]
+
+
+def _process_ends() -> None:
+    """A script that ran to its last line has completed; a run without an end was broken off."""
+    script = _recordings.of("")
+    script.end("completed" if came_to_its_end() else "crashed", "")
+    for each in _recordings.values():
+        each.close()
+
+
+# --- what calls tell
+
+
+def note_event(event: str, **facts: Any) -> None:
+    """Have something written into the record of the run around. Never raises, never waits."""
+    writer = _recording().writer
+    if writer is not None:
+        writer.note(event, **facts)
+
+
+def note_later(make: Callable[[], Iterable[Event]]) -> None:
+    """The same for facts that are still to be looked for, by the thread that writes."""
+    writer = _recording().writer
+    if writer is not None:
+        writer.later(make)
+
+
+def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Have blocks and Variables written, once a run; their digests, for the jobs that use them.
+
+    Args:
+        described: by their kind, each with its `name` and its fields, secrets hidden.
+    """
+    mine, digests = _recording(), []
+    for kind, fields in described.items():
+        known = mine.digests.get(id(fields))
+        if known is None or known[0] is not fields:
+            known = mine.digests[id(fields)] = (fields, digest([kind, _own(fields)])[:16])
+        digests.append(known[1])
+        if known[1] not in mine.told:
+            mine.told.add(known[1])
+            values = _own(fields)
+            note_event("block", digest=known[1], kind=kind, name=values.pop("name"), values=values)
+    while len(mine.digests) > _MOST_DIGESTS:
+        mine.digests.pop(next(iter(mine.digests)), None)
+    return digests
+
+
+def _own(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what Prefect adds, such as its id of the document, another one on each server."""
+    return {name: value for name, value in fields.items() if not name.startswith("_")}
+
+
+def record_measures(**values: Any) -> None:
+    """Record what the run around found, such as an energy: lists and comparisons have it.
+
+        record_measures(energy=-109.07, error_mha=0.63)
+
+    A loop's measures are recorded by themselves. The newest value of a name counts. Numbers, texts
+    and truth values are kept as they are, also NumPy's; what is long is cut. What is recorded
+    before the run's first job or sampling waits for that: the record lies in its work_dir.
+    """
+    kept = {
+        name: plain(getattr(value, "item", lambda v=value: v)()) for name, value in values.items()
+    }
+    mine = _recording()
+    if mine.writer is None:
+        mine.early |= kept
+    else:
+        mine.writer.note("measures", values=kept)

@@ -1,0 +1,119 @@
+"""Runs compared: what differs, what is the same, and what came of it.
+
+compare(records)        the whole comparison; `as_dict()` is what `runs compare --json` prints
+differences(records)    what differs and what is the same, by sections
+sweep(records)          settings, their runs, means and spreads
+text.report(…)          for people; `text.markdown(…)` for a Prefect artifact
+plots.picture(…)        PNG or SVG: convergence curves, or a measure against a parameter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_prefect.records.compare.differences import (
+    Contrast,
+    Differences,
+    Section,
+    differences,
+)
+from hpc_prefect.records.compare.diffs import LINES, TextDiff
+from hpc_prefect.records.compare.sweep import (
+    Curves,
+    Setting,
+    Spread,
+    Sweep,
+    Varying,
+    curves,
+    labels,
+    side_by_side,
+    sweep,
+)
+from hpc_prefect.records.compare.values import ABSENT, json_value
+from hpc_prefect.records.fold import Record
+
+__all__ = [
+    "ABSENT",
+    "Comparison",
+    "Contrast",
+    "Curves",
+    "Differences",
+    "Section",
+    "Setting",
+    "Spread",
+    "Sweep",
+    "TextDiff",
+    "Varying",
+    "compare",
+    "differences",
+    "sweep",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Some runs, compared.
+
+    Attributes:
+        records: of the runs, in the order in which they were given.
+        differences: what differs and what does not.
+        sweep: what varies against what was measured, by settings.
+        figures: each measure, cost and time of every run; `ABSENT` where a run has none.
+        curves: the loops' measures by iteration.
+        labels: a short name for each run, by what tells it from the others.
+    """
+
+    records: tuple[Record, ...]
+    differences: Differences
+    sweep: Sweep
+    figures: dict[str, tuple[Any, ...]]
+    curves: Curves
+    labels: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; lists of values have one for each run, in the order of `runs`."""
+        return {
+            "runs": [
+                {
+                    "id": record.id,
+                    "name": record.name,
+                    "flow": record.flow,
+                    "state": record.state,
+                    "started": record.started,
+                    "label": label,
+                }
+                for record, label in zip(self.records, self.labels, strict=True)
+            ],
+            "differences": [section.as_dict() for section in self.differences.sections],
+            "same": list(self.differences.same),
+            "figures": {name: json_value(values) for name, values in self.figures.items()},
+            "curves": {
+                loop: {name: json_value(runs) for name, runs in measures.items()}
+                for loop, measures in self.curves.items()
+            },
+            "sweep": self.sweep.as_dict(),
+        }
+
+
+def compare(
+    records: Sequence[Record], *, against: str = "", lines: int | None = LINES
+) -> Comparison:
+    """Compare two runs or more. Reads the jobs' scripts and asks git for differences of code.
+
+    Args:
+        records: of the runs, with their jobs.
+        against: a parameter that is wanted as one, though its name is that of a seed.
+        lines: of each diff of texts; None for all.
+    """
+    different = differences(records, lines=lines)
+    settings = sweep(records, different, against=against)
+    return Comparison(
+        records=tuple(records),
+        differences=different,
+        sweep=settings,
+        figures=side_by_side(records),
+        curves=curves(records),
+        labels=tuple(labels(records, settings.varying)),
+    )

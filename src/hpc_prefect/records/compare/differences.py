@@ -1,0 +1,434 @@
+"""What differs between runs, in sections; and the names of the sections in which nothing does.
+
+What no run's record tells is in neither: it is not known to be the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_prefect.records.compare.diffs import (
+    LINES,
+    Jobs,
+    Scripts,
+    TextDiff,
+    code_diffs,
+    script_diffs,
+)
+from hpc_prefect.records.compare.values import (
+    ABSENT,
+    canonical,
+    differ,
+    flat,
+    json_value,
+    natural,
+    varied,
+)
+from hpc_prefect.records.fold import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One thing that is not the same in all runs.
+
+    Attributes:
+        what: its dotted path.
+        values: one for each run; `ABSENT` where a run has none.
+        jobs: in how many jobs it differs; 0 where it is not about jobs.
+        alike: in how many of these it has just these values.
+        example: the first job that has them.
+    """
+
+    what: str
+    values: tuple[Any, ...]
+    jobs: int = 0
+    alike: int = 0
+    example: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; `absent` has the places of the runs that have no value."""
+        about = {"jobs": self.jobs, "alike": self.alike, "example": self.example}
+        return {
+            "what": self.what,
+            "values": [json_value(each) for each in self.values],
+            "absent": [place for place, each in enumerate(self.values) if each is ABSENT],
+            **(about if self.jobs else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What differs in one regard; without rows and notes: nothing does.
+
+    Attributes:
+        name: of the section.
+        rows: the differences.
+        diffs: of texts.
+        notes: sentences beside them.
+    """
+
+    name: str
+    rows: tuple[Contrast, ...] = ()
+    diffs: tuple[TextDiff, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "section": self.name,
+            "rows": [row.as_dict() for row in self.rows],
+            "diffs": [diff.as_dict() for diff in self.diffs],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Sections that differ, and the names of those that are the same in all runs."""
+
+    sections: tuple[Section, ...] = ()
+    same: tuple[str, ...] = ()
+
+    def section(self, name: str) -> Section:
+        """The section of that name; one without rows where nothing differs in it."""
+        return next((each for each in self.sections if each.name == name), Section(name))
+
+
+#: The sections about jobs, each with the fields of a job's event that it compares.
+_JOB_SECTIONS: dict[str, tuple[str, ...]] = {
+    "executables": ("command", "executable", "images", "modules"),
+    "inputs": ("inputs",),
+    "arguments": ("arguments",),
+    "resources": ("asked", "scheduler", "queue"),
+    "devices": ("device", "backend"),
+    "calibration": ("calibrated_at",),
+    "quantum options": ("shots", "options"),
+    "seeds": ("seed",),
+    "circuits": ("circuits",),
+    # Of everything that was asked: it tells angles apart, where depths are the same.
+    "quantum requests": ("digest",),
+    "results": ("state", "reason", "attempt"),
+}
+#: More files of one kind than so many are one row.
+_FILES = 4
+_HOST = ("host", "user", "platform", "cwd", "argv")
+#: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
+_SCOPE_DIGEST = re.compile(r"-[0-9a-f]{8}(?=$|-\d+$)")
+
+
+def differences(
+    records: Sequence[Record], *, texts: bool = True, lines: int | None = LINES
+) -> Differences:
+    """Compare runs in every regard.
+
+    Args:
+        records: with their jobs; a record without them is compared without.
+        texts: compare code and scripts as texts too, for which files are read and git is asked.
+        lines: of each diff; None for all.
+    """
+    jobs = _matched(records)
+    found: list[tuple[bool, Section]] = [
+        _of("flow", map(_flow, records)),
+        _of("parameters", (record.parameters for record in records)),
+        _blocks(records),
+        _code(records, texts, lines),
+        _of("versions", map(_versions, records)),
+        _of("host", map(_host, records)),
+        _jobs(records, jobs),
+    ]
+    common = {name: each for name, each in jobs.items() if _count(each) > 1}
+    if texts:
+        found.append(_scripts(records, common, lines))
+    for name, fields in _JOB_SECTIONS.items():
+        known, section = _job_section(name, fields, records, common)
+        if name == "results":
+            known, section = True, _with_run_states(section, records)
+        found.append((known, section))
+    return Differences(
+        sections=tuple(each for _, each in found if each.rows or each.notes),
+        same=tuple(each.name for known, each in found if known and not each.rows),
+    )
+
+
+def _count(values: Iterable[object]) -> int:
+    return sum(each is not None for each in values)
+
+
+def _of(name: str, sides: Iterable[Mapping[str, Any]]) -> tuple[bool, Section]:
+    """A section of what differs in mappings; and whether any run tells something of it."""
+    each = list(sides)
+    rows = tuple(Contrast(path, values) for path, values in varied(each).items())
+    return any(each), Section(name, rows)
+
+
+def _picked(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if values.get(name) not in (None, "")}
+
+
+def _flow(record: Record) -> dict[str, Any]:
+    campaign = next((str(each.get("name") or "") for each in record.campaigns.values()), "")
+    found = _picked(record.run, ("kind", "flow", "entrypoint", "deployment"))
+    return found | ({"campaign": campaign} if campaign else {})
+
+
+def _versions(record: Record) -> dict[str, Any]:
+    found = _picked(record.environment, ("python",))
+    return found | dict(record.environment.get("packages") or {})
+
+
+def _host(record: Record) -> dict[str, Any]:
+    return _picked(record.environment, _HOST)
+
+
+def _code(records: Sequence[Record], texts: bool, lines: int | None) -> tuple[bool, Section]:
+    told = ("file", "sha256", "commit", "branch", "dirty", "diff_sha256", "remote")
+    known, section = _of("code", (_picked(record.code, told) for record in records))
+    if not texts or not section.rows:
+        return known, section
+    diffs, notes = code_diffs(records, lines)
+    changed = {row.what for row in section.rows}
+    if "sha256" not in changed and all(record.code.get("sha256") for record in records):
+        notes.insert(0, "the flow's own file is the same in all of them")
+    return known, Section("code", section.rows, tuple(diffs), tuple(notes))
+
+
+def _with_run_states(section: Section, records: Sequence[Record]) -> Section:
+    sides = [{"run": {"state": each.state, "message": each.message}} for each in records]
+    rows = tuple(Contrast(path, values) for path, values in varied(sides).items())
+    return Section(section.name, rows + section.rows)
+
+
+# --- blocks
+
+
+def _blocks(records: Sequence[Record]) -> tuple[bool, Section]:
+    """By kind and name. A kind of which each run has just one is compared whatever its name is."""
+    sides = [_named_blocks(record) for record in records]
+    alone = {
+        kind
+        for kind in {kind for side in sides for kind, _ in side}
+        if all(sum(each == kind for each, _ in side) == 1 for side in sides)
+    }
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for place, side in enumerate(sides):
+        for (kind, name), values in side.items():
+            # Without its name where it has another one in another run.
+            renamed = kind in alone and any((kind, name) not in other for other in sides)
+            group = groups.setdefault((kind, "" if renamed else name), [None] * len(records))
+            group[place] = {"name": name, **values} if renamed else values
+    rows: list[Contrast] = []
+    for (kind, name), group in sorted(groups.items()):
+        rows += _block_rows(f"{kind} {name}".strip(), group)
+    return bool(groups), Section("blocks", tuple(rows))
+
+
+def _named_blocks(record: Record) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the run's calls were given; a block that changed meanwhile is there once a version."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    for block in record.blocks.values():
+        kind, name = str(block.get("kind", "")), str(block.get("name", ""))
+        seen[kind, name] += 1
+        version = f" (version {count})" if (count := seen[kind, name]) > 1 else ""
+        values = block.get("values")
+        found[kind, name + version] = (
+            dict(values) if isinstance(values, Mapping) else {"value": values}
+        )
+    return found
+
+
+def _block_rows(title: str, group: Sequence[dict[str, Any] | None]) -> list[Contrast]:
+    there = [values for values in group if values is not None]
+    rows = []
+    if len(there) < len(group):
+        presence = tuple(ABSENT if values is None else "given" for values in group)
+        rows.append(Contrast(title, presence))
+    for path in varied(there):
+        values = tuple(ABSENT if one is None else flat(one).get(path, ABSENT) for one in group)
+        rows.append(Contrast(f"{title}: {path}", values))
+    return rows
+
+
+# --- jobs
+
+
+def _matched(records: Sequence[Record]) -> dict[str, list[dict[str, Any] | None]]:
+    """The jobs of all runs by kind, scope, name and number; None where a run has none."""
+    found: dict[str, list[dict[str, Any] | None]] = {}
+    for place, record in enumerate(records):
+        again: Counter[str] = Counter()
+        for job in record.jobs.values():
+            label = job_label(job)
+            again[label] += 1  # two loops of one name, apart only by their digests
+            label += f" ({again[label]})" if again[label] > 1 else ""
+            found.setdefault(label, [None] * len(records))[place] = job
+    return {label: found[label] for label in sorted(found, key=natural)}
+
+
+def job_label(job: Mapping[str, Any]) -> str:
+    """`loop/iter-3/evaluate`: where a job stands in its run, the same in every run."""
+    scope = [_SCOPE_DIGEST.sub("", str(each)) for each in job.get("scope") or ()]
+    number = job.get("n")
+    label = "/".join([*scope, str(job.get("name") or job.get("kind") or "job")])
+    label += f"#{number}" if isinstance(number, int) and number else ""
+    return label if job.get("kind", "batch") == "batch" else f"{label} ({job['kind']})"
+
+
+def _jobs(records: Sequence[Record], jobs: Jobs) -> tuple[bool, Section]:
+    """How many there are, and those that are not in every run."""
+    counts = [Counter(str(job.get("kind", "batch")) for job in each.jobs.values())
+              for each in records]  # fmt: skip
+    rows = [Contrast(path, values) for path, values in varied(counts).items()]
+    partly = {name: each for name, each in jobs.items() if _count(each) < len(records)}
+    if partly:
+        alone = tuple(sum(each[i] is not None for each in partly.values())
+                      for i in range(len(records)))  # fmt: skip
+        example = next(iter(partly))
+        rows.append(Contrast("not in every run", alone, len(partly), 1, example))
+    return bool(jobs), Section("jobs", tuple(rows))
+
+
+def _scripts(records: Sequence[Record], jobs: Jobs, lines: int | None) -> tuple[bool, Section]:
+    batch = {
+        name: each
+        for name, each in jobs.items()
+        if any(job and job.get("kind", "batch") == "batch" for job in each)
+    }
+    found = script_diffs(records, batch, lines)
+    notes = []
+    if found.compared and found.unread:
+        notes.append(f"of {len(batch)} jobs the scripts of {found.compared} were compared")
+    elif found.unread:
+        notes.append(f"the scripts of {found.unread} jobs are not at hand, and not compared")
+    rows = (_script_row(found),) if found.differing else ()
+    return found.compared > 0, Section("scripts", rows, found.diffs, tuple(notes))
+
+
+def _script_row(found: Scripts) -> Contrast:
+    values = tuple(f"script {each}" if each else ABSENT for each in found.variants)
+    return Contrast("script", values, len(found.differing), found.alike, found.differing[0])
+
+
+#: A leaf of jobs: in which jobs it differs, each with its values in all runs.
+_Leaves = dict[str, dict[str, tuple[Any, ...]]]
+
+
+def _job_section(
+    name: str, fields: Sequence[str], records: Sequence[Record], jobs: Jobs
+) -> tuple[bool, Section]:
+    """What differs in some fields of jobs that two runs or more have, alike ones in one row."""
+    known = False
+    rows: list[Contrast] = []
+    for one in fields:
+        leaves: _Leaves = defaultdict(dict)
+        for label, row in jobs.items():
+            # A job that has not ended has none of these, which is no difference.
+            held = [job is not None and job.get(one) is not None for job in row]
+            if sum(held) < 2:
+                continue
+            known = True
+            if _plainly_same(one, row):
+                continue
+            for path, values in _varied_leaves(one, records, row, held).items():
+                leaves[path][label] = values
+        rows += _grouped(_few_files(leaves) if one == "inputs" else leaves)
+    return known, Section(name, tuple(rows))
+
+
+def _plainly_same(field_name: str, row: Sequence[Mapping[str, Any] | None]) -> bool:
+    """The common case, quickly."""
+    texts = {repr(job[field_name]) for job in row if job and field_name in job}
+    return len(texts) == 1
+
+
+def _varied_leaves(
+    name: str, records: Sequence[Record], row: Sequence[Mapping[str, Any] | None], held: list[bool]
+) -> dict[str, tuple[Any, ...]]:
+    """The leaves of a field that differ among the runs that hold it."""
+    flats: list[dict[str, Any] | None] = []
+    for record, job, has in zip(records, row, held, strict=True):
+        flats.append(_leaves(name, record, job) if has and job else None)
+    there = [each for each in flats if each is not None]
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in dict.fromkeys(path for each in there for path in each):
+        if differ([each.get(path, ABSENT) for each in there]):
+            found[path] = tuple(each.get(path, ABSENT) if each else ABSENT for each in flats)
+    return found
+
+
+def _leaves(name: str, record: Record, job: Mapping[str, Any]) -> dict[str, Any]:
+    value = job[name]
+    if name == "executable" and isinstance(value, Mapping):
+        return flat(_file(value), "executable.")
+    if name == "images" and isinstance(value, list):
+        return flat({str(i): _file(each) for i, each in enumerate(value)}, "images.")
+    if name == "inputs" and isinstance(value, Mapping):
+        own = _own_paths(record, job)
+        files = {own(str(path)): _file(each) for path, each in value.items()}
+        return {f"input {path}": each.get("sha256", each) for path, each in files.items()}
+    if name == "arguments" and isinstance(value, list):
+        own = _own_paths(record, job)
+        return {f"argument {i + 1}": own(str(each)) for i, each in enumerate(value)}
+    if name == "options" and isinstance(value, Mapping):  # seeds have a section of their own
+        return flat({k: v for k, v in value.items() if k != "seed"}, "options.")
+    if name == "circuits" and isinstance(value, list):
+        return flat({str(i): each for i, each in enumerate(value)}, "circuits.")
+    return flat({name: value})
+
+
+def _file(value: object) -> dict[str, Any]:
+    """A file by its path and content; by its size where no digest of it is known."""
+    if not isinstance(value, Mapping):
+        return {"path": value}
+    told = ("path", "sha256") if value.get("sha256") else ("path", "size")
+    return {name: value[name] for name in told if name in value}
+
+
+def _own_paths(record: Record, job: Mapping[str, Any]) -> Callable[[str], str]:
+    """Paths without what is the run's own: its folders have another name in every campaign."""
+    own = {str(job.get("folder") or ""): "<job>", str(job.get("work_dir") or ""): "<work_dir>"}
+    for campaign in record.campaigns.values():
+        own[str(campaign.get("folder") or "")] = "<campaign>"
+        own.setdefault(str(campaign.get("work_dir") or ""), "<work_dir>")
+    known = sorted((path for path in own if len(path) > 1), key=len, reverse=True)
+
+    def shortened(text: str) -> str:
+        for path in known:
+            if text == path or text.startswith(path.rstrip("/") + os.sep):
+                return own[path] + text[len(path.rstrip("/")) :]
+        return text
+
+    return shortened
+
+
+def _few_files(leaves: _Leaves) -> _Leaves:
+    """One row for many files: the first of each job stands for them."""
+    if len(leaves) <= _FILES:
+        return leaves
+    merged: dict[str, tuple[Any, ...]] = {}
+    for by_job in leaves.values():
+        for label, values in by_job.items():
+            merged.setdefault(label, values)
+    return {f"{len(leaves)} input files": merged}
+
+
+def _grouped(leaves: _Leaves) -> list[Contrast]:
+    """A row for each leaf, with the values that most of its jobs have; list places are one leaf."""
+    alike: _Leaves = defaultdict(dict)
+    for path, by_job in leaves.items():
+        merged = re.sub(r"\.\d+(?=\.|$)", ".*", path)
+        for label, values in by_job.items():
+            alike[merged].setdefault(label, values)
+    rows = []
+    for path, by_job in sorted(alike.items(), key=lambda each: natural(each[0])):
+        keys = {label: tuple(map(canonical, values)) for label, values in by_job.items()}
+        count = Counter(keys.values())
+        most = max(count.values())
+        # Of those with the most, the one whose first job comes first: whatever the runs' order.
+        example = min((label for label in keys if count[keys[label]] == most), key=natural)
+        rows.append(Contrast(path, by_job[example], len(by_job), most, example))
+    return rows

@@ -1,0 +1,378 @@
+"""Many runs in one table: what varies against what was measured, repeats of a setting together.
+
+A setting is what a person chose: parameters without seeds, and the content of blocks. Runs of one
+setting are repeats, and have a mean and a spread. One run has no spread, and none is made up.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_prefect.records.compare.differences import Differences, differences
+from hpc_prefect.records.compare.values import (
+    ABSENT,
+    apart_at_a_glance,
+    canonical,
+    differ,
+    json_value,
+    number,
+    words,
+)
+from hpc_prefect.records.fold import COSTS, Record
+
+#: Of a loop's row, what was not measured. `iteration` is shown: how many it took is a result.
+FRAME = ("change", "seconds", "time")
+#: What is behind the name of a measure in that of its standard error.
+ERROR = "_error"
+WALL = "wall_seconds"
+
+#: So many parameters are all in a run's label; of more only those that tell runs apart.
+_LABEL = 3
+#: The last part of the path of a parameter in which repeats of one setting differ.
+_SEED = re.compile(r"(?:.*[_-])?(?:seeds?|random_state)(?:[_-].*|\d*)", re.IGNORECASE)
+#: What must not differ between repeats, though it is no parameter.
+_MIXED = ("flow", "code", "versions", "scripts", "executables", "devices")
+
+
+@dataclass(frozen=True, slots=True)
+class Varying:
+    """What is not the same in all runs, and was chosen.
+
+    Attributes:
+        name: the parameter's dotted path, or the block's field.
+        values: one for each run; `ABSENT` where a run has none.
+        origin: `parameter`, `seed` or `block`.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+    origin: str = "parameter"
+
+    def as_dict(self) -> dict[str, Any]:
+        values = [json_value(each) for each in self.values]
+        return {"name": self.name, "origin": self.origin, "values": values}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A measure in the runs of one setting.
+
+    Attributes:
+        n: how many completed runs have a finite number.
+        mean: None without any.
+        deviation: the sample's standard deviation; None with fewer than two.
+        left_out: how many completed runs have none: nothing, NaN or no number.
+        text: what all runs have, where that is no number.
+        provisional: what a run that has not completed has, where no completed one has a number.
+    """
+
+    n: int = 0
+    mean: float | None = None
+    deviation: float | None = None
+    left_out: int = 0
+    text: str = ""
+    provisional: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """The mean's standard error."""
+        return None if self.deviation is None else self.deviation / float(self.n) ** 0.5
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "n": self.n,
+            "mean": self.mean,
+            "standard_deviation": self.deviation,
+            "standard_error": self.error,
+            "left_out": self.left_out,
+            "text": self.text,
+            "provisional": self.provisional,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Runs with the same parameters (but for seeds) and blocks.
+
+    Attributes:
+        values: of what varies, seeds left out, in the order of `Sweep.columns`.
+        runs: the places of its runs among those that were compared.
+        unfinished: the states of those that have not completed; they are in no mean.
+        measures: by their names.
+        mixed: the regards in which its runs differ all the same, so that their spread is not that
+            of repeats alone: code, versions …
+    """
+
+    values: tuple[Any, ...]
+    runs: tuple[int, ...]
+    unfinished: tuple[str, ...]
+    measures: dict[str, Spread]
+    mixed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The table of many runs.
+
+    Attributes:
+        varying: everything chosen that varies.
+        measures: names of what was measured or paid, those of the flow's own first.
+        settings: in the order of their values.
+    """
+
+    varying: tuple[Varying, ...]
+    measures: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+    @property
+    def columns(self) -> tuple[Varying, ...]:
+        """What tells settings apart."""
+        return tuple(each for each in self.varying if each.origin != "seed")
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self.varying if each.origin == "seed")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "varying": [each.as_dict() for each in self.varying],
+            "measures": list(self.measures),
+            "settings": [
+                {
+                    "values": {
+                        column.name: json_value(value)
+                        for column, value in zip(self.columns, setting.values, strict=True)
+                        if value is not ABSENT
+                    },
+                    "runs": list(setting.runs),
+                    "unfinished": list(setting.unfinished),
+                    "mixed": list(setting.mixed),
+                    "measures": {
+                        name: spread.as_dict() for name, spread in setting.measures.items()
+                    },
+                }
+                for setting in self.settings
+            ],
+        }
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """What a run has measured, then what it has cost and taken. A measure's own name wins."""
+    measured = {name: value for name, value in record.measures.items()
+                if name in record.recorded or name not in FRAME}  # fmt: skip
+    costs = {
+        name: float(record.totals.costs[name]) for name in COSTS if name in record.totals.costs
+    }
+    return measured | {
+        name: value
+        for name, value in (costs | {WALL: record.wall_seconds}).items()
+        if name not in measured
+    }
+
+
+def sweep(
+    records: Sequence[Record], different: Differences | None = None, *, against: str = ""
+) -> Sweep:
+    """Settings and their measures.
+
+    Args:
+        different: what `differences(records)` said, if that was asked already.
+        against: a seed that is wanted as a parameter.
+    """
+    different = different or differences(records, texts=False)
+    varying = _varying(different, against)
+    columns = [each for each in varying if each.origin != "seed"]
+    each_ones = [figures(record) for record in records]
+    names = _names(records, each_ones)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place in range(len(records)):
+        key = tuple(canonical(column.values[place]) for column in columns)
+        groups.setdefault(key, []).append(place)
+    settings = [
+        Setting(
+            values=tuple(column.values[places[0]] for column in columns),
+            runs=tuple(places),
+            unfinished=tuple(records[i].state for i in places if records[i].state != "completed"),
+            measures={name: _spread(name, places, records, each_ones) for name in names},
+            mixed=_mixed([records[i] for i in places], different),
+        )
+        for places in groups.values()
+    ]
+    settings.sort(key=lambda setting: tuple(map(in_order, setting.values)))
+    return Sweep(tuple(varying), names, tuple(settings))
+
+
+def _varying(different: Differences, against: str) -> list[Varying]:
+    found = [
+        Varying(row.what, row.values, "seed" if is_seed(row.what, against) else "parameter")
+        for row in different.section("parameters").rows
+    ]
+    return found + [
+        Varying(row.what, row.values, "block") for row in different.section("blocks").rows
+    ]
+
+
+def is_seed(path: str, against: str = "") -> bool:
+    """Whether a parameter is one in which repeats differ, by its name; not what is asked for."""
+    return path != against and _SEED.fullmatch(path.rpartition(".")[2].strip('"')) is not None
+
+
+def _names(records: Sequence[Record], each_ones: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Measures by their names, then costs that any run had."""
+    paid = (*COSTS, WALL)
+    own = {name for record in records for name in record.measures}
+    known = {name for one in each_ones for name in one}
+    measured = sorted(known - (set(paid) - own), key=lambda name: (name == "iteration", name))
+    costs = [name for name in paid if name in known and name not in own]
+    return (*measured, *(name for name in costs if any(one.get(name) for one in each_ones)))
+
+
+def _spread(
+    name: str,
+    places: Sequence[int],
+    records: Sequence[Record],
+    each_ones: Sequence[Mapping[str, Any]],
+) -> Spread:
+    completed = [i for i in places if records[i].state == "completed"]
+    others = [i for i in places if records[i].state != "completed"]
+    numbers = [found for i in completed if (found := number(each_ones[i].get(name))) is not None]
+    early = [found for i in others if (found := number(each_ones[i].get(name))) is not None]
+    told = [each_ones[i][name] for i in places if each_ones[i].get(name) is not None]
+    is_text = bool(told) and not numbers and not early
+    return Spread(
+        n=len(numbers),
+        mean=mean(numbers),
+        deviation=deviation(numbers),
+        left_out=len(completed) - len(numbers),
+        text=("various" if differ(told) else words(told[0])) if is_text else "",
+        provisional=mean(early) if len(early) == 1 and not numbers else None,
+    )
+
+
+def mean(numbers: Sequence[float]) -> float | None:
+    """Exact, so that the order of the runs does not matter."""
+    return float(statistics.mean(numbers)) if numbers else None
+
+
+def deviation(numbers: Sequence[float]) -> float | None:
+    """The sample's standard deviation (n - 1); one run has none."""
+    if len(numbers) < 2:
+        return None
+    try:
+        return float(statistics.stdev(numbers))
+    except OverflowError:
+        return None
+
+
+def _mixed(records: Sequence[Record], different: Differences) -> tuple[str, ...]:
+    """In what regards repeats differ; only where all runs together do."""
+    if len(records) < 2 or not any(different.section(name).rows for name in _MIXED):
+        return ()
+    own = differences(records, texts=False)
+    return tuple(name for name in _MIXED if own.section(name).rows)
+
+
+def in_order(value: object) -> tuple[int, float, str]:
+    """To sort by: what is absent, numbers by their size, the rest by its text."""
+    if value is ABSENT:
+        return (0, 0.0, "")
+    found = number(value)
+    return (1, found, "") if found is not None else (2, 0.0, canonical(value))
+
+
+def side_by_side(records: Sequence[Record]) -> dict[str, tuple[Any, ...]]:
+    """Each figure of every run; `ABSENT` where a run has none."""
+    each_ones = [figures(record) for record in records]
+    return {
+        name: tuple(one.get(name, ABSENT) for one in each_ones)
+        for name in _names(records, each_ones)
+    }
+
+
+#: Of each loop each measured column: for every run its iterations' numbers and values.
+Curves = dict[str, dict[str, tuple[tuple[tuple[int, float], ...], ...]]]
+
+
+def curves(records: Sequence[Record]) -> Curves:
+    """The finite numbers that loops measured, iteration by iteration."""
+    found: Curves = {}
+    for loop in dict.fromkeys(loop for record in records for loop in record.iterations):
+        rows = [record.iterations.get(loop, {}) for record in records]
+        names = dict.fromkeys(
+            name
+            for run in rows
+            for row in run.values()
+            for name in row
+            if name not in (*FRAME, "iteration")
+        )
+        columns = {
+            name: tuple(
+                tuple(
+                    (i, value)
+                    for i in sorted(run)
+                    if (value := number(run[i].get(name))) is not None
+                )
+                for run in rows
+            )
+            for name in names
+        }
+        found[loop] = {name: column for name, column in columns.items() if any(column)}
+    return found
+
+
+def labels(records: Sequence[Record], varying: Iterable[Varying]) -> list[str]:
+    """A short name for each run: what varies, as far as it tells them apart; else its own name."""
+    settings, seeds = _parted(varying)
+    chosen = [each for each in settings if each.origin == "parameter"]
+    if len(chosen) > _LABEL or not chosen:
+        chosen = []
+        _choose(chosen, settings, len(records))
+    _choose(chosen, seeds, len(records))  # last: each run has its own, but they say nothing
+    columns = [
+        [f"{_short(each.name)}={text}" for text in apart_at_a_glance(_cells(each))]
+        for each in chosen
+    ]
+    texts = [", ".join(column[i] for column in columns) for i in range(len(records))]
+    texts = _apart(texts, lambda i: records[i].name)
+    return _apart(texts, lambda i: records[i].id[:8] or str(i + 1))
+
+
+def _cells(column: Varying) -> list[str]:
+    return [words(each, 120) for each in column.values]
+
+
+def _choose(chosen: list[Varying], left: list[Varying], count: int) -> None:
+    """Add what tells most runs apart, until nothing tells more of them."""
+    while left:
+        best = max(left, key=lambda one: _classes([*chosen, one], count))
+        if _classes([*chosen, best], count) == _classes(chosen, count):
+            return
+        chosen.append(best)
+        left.remove(best)
+
+
+def _parted(varying: Iterable[Varying]) -> tuple[list[Varying], list[Varying]]:
+    known = list(varying)
+    seeds = [each for each in known if each.origin == "seed"]
+    return [each for each in known if each.origin != "seed"], seeds
+
+
+def _classes(chosen: Sequence[Varying], count: int) -> int:
+    return len({tuple(canonical(each.values[i]) for each in chosen) for i in range(count)})
+
+
+def _short(name: str) -> str:
+    """`molecule.bond.length` is `length` in a label."""
+    return name.rpartition(".")[2]
+
+
+def _apart(texts: Sequence[str], more: Callable[[int], str]) -> list[str]:
+    """Those that are not the only one of their kind are told apart by something else beside."""
+    return [
+        ", ".join(filter(None, [text, more(i)])) if texts.count(text) > 1 or not text else text
+        for i, text in enumerate(texts)
+    ]

@@ -1,0 +1,261 @@
+"""A run's record, made from its events.
+
+    <campaign's folder>/runs/<run's id>/
+        events.jsonl     one line an event, appended by one process; further processes of the run
+                         (a resumed one, a pool's workers) append to events-2.jsonl, …
+        run.json         the same without the jobs, as it was when `updated`: for people
+        code.diff        what was changed and not committed, if anything
+
+The events, in their fields beside `time` (seconds since 1970) and `event`:
+
+    began        format, run, parameters, environment     once for each attempt of the run
+    code         code                                 the source that runs
+    campaign     name, id, identity, instance, folder, work_dir    an experiment that it works on
+    block        digest, kind, name, values           configuration that a call was given; no secret
+    job          key, kind, name, folder, scope, n, blocks         a call: this job is wanted
+    job-ended    key, attempt, and everything about it             an attempt of it has ended
+    loop         loop, folder, seed, stop, parameters, watched     a loop starts or goes on
+    iteration    loop, number, row                    of a loop
+    measures     values                               what the flow recorded of itself
+    ended        state, message                       how the run ended
+
+What a later version writes beside that is kept and not looked at. `run.schema.json` has it in full.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMAT = 1
+#: The folder of the runs, in a campaign's.
+RUNS = "runs"
+EVENTS = "events.jsonl"
+RUN = "run.json"
+DIFF = "code.diff"
+
+#: What a run, and a job, has cost; sums of what is known.
+COSTS = ("queue_seconds", "run_seconds", "node_hours", "core_hours", "gpu_hours", "qpu_seconds")
+
+
+@dataclass
+class Totals:
+    """What a run has done, counted as it goes.
+
+    Attributes:
+        jobs: how many have ended, by their state.
+        reused: how many of them an earlier run had done.
+        costs: of this run's own jobs, in all of their attempts, by the names of `COSTS`.
+        saved: what the reused ones had cost, which was not paid for again.
+        unknown: of how many own jobs a cost is not known.
+    """
+
+    jobs: Counter[str] = field(default_factory=Counter)
+    reused: int = 0
+    costs: dict[str, float] = field(default_factory=dict)
+    saved: dict[str, float] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def add(self, job: Mapping[str, Any]) -> None:
+        """A job's attempt has ended."""
+        self.jobs[str(job.get("state"))] += 1
+        reused = bool(job.get("collected"))
+        self.reused += reused
+        for name in COSTS:
+            if name not in job:
+                continue
+            if job[name] is None:
+                self.unknown[name] += not reused
+            else:
+                sums = self.saved if reused else self.costs
+                sums[name] = sums.get(name, 0.0) + float(job[name])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {
+            "jobs": dict(sorted(self.jobs.items())),
+            "reused": self.reused,
+            "costs": _rounded(self.costs),
+            "saved": _rounded(self.saved),
+            "unknown": {name: count for name, count in sorted(self.unknown.items()) if count},
+        }
+
+
+def _rounded(sums: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in sorted(sums.items())}
+
+
+@dataclass
+class Record:
+    """What the events say, so far.
+
+    Attributes:
+        folder: of the record.
+        run: id, name, kind ("flow" or "script"), flow, entrypoint, attempt …
+        parameters: of the flow; secrets are asterisks.
+        code: file, sha256, and of git: commit, branch, dirty, diff_sha256.
+        environment: host, user, pid, process, cwd, argv, python, platform, packages.
+        campaigns: by their folder.
+        blocks: what calls were given, by digest: kind, name, values.
+        jobs: the newest attempt of each, by key; left out where only the totals are wanted.
+        loops: seed, stop rule, parameters and watched column of each loop.
+        iterations: of each loop its rows, by number.
+        measures: the newest value of each; those of a loop's last row too, where the flow recorded
+            none of that name.
+        state: `running` until an end is known; then completed, failed, cancelled or crashed.
+        started, ended, updated: seconds since 1970; 0 for not known.
+    """
+
+    folder: str = ""
+    with_jobs: bool = True
+    run: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    loops: dict[str, dict[str, Any]] = field(default_factory=dict)
+    iterations: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    state: str = "running"
+    message: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+    updated: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return str(self.run.get("id", ""))
+
+    @property
+    def name(self) -> str:
+        return str(self.run.get("name", ""))
+
+    @property
+    def flow(self) -> str:
+        return str(self.run.get("flow", ""))
+
+    @property
+    def wall_seconds(self) -> float:
+        """From its beginning to its end, or to the last that is known of it."""
+        return max(0.0, (self.ended or self.updated) - self.started)
+
+    @property
+    def measures(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for rows in self.iterations.values():
+            if rows:
+                found |= rows[max(rows)]
+        return found | self.recorded
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take an event in; one that makes no sense is left out."""
+        take = getattr(self, f"_{str(event.get('event')).replace('-', '_')}", None)
+        if take is None:
+            return
+        try:
+            time = float(event["time"])
+            take(dict(event) | {"time": time})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return
+        self.updated = max(self.updated, time)
+
+    def _began(self, event: dict[str, Any]) -> None:
+        self.run = dict(event["run"])
+        self.parameters = dict(event["parameters"])
+        self.environment = dict(event["environment"])
+        self.code = dict(event.get("code") or self.code)
+        self.state, self.message, self.ended = "running", "", 0.0  # once more, if it had ended
+        self.started = self.started or event["time"]
+
+    def _code(self, event: dict[str, Any]) -> None:
+        self.code = dict(event["code"])
+
+    def _campaign(self, event: dict[str, Any]) -> None:
+        self.campaigns[str(event["folder"])] = _without_frame(event)
+
+    def _block(self, event: dict[str, Any]) -> None:
+        self.blocks[str(event["digest"])] = _without_frame(event)
+
+    def _job(self, event: dict[str, Any]) -> None:
+        if self.with_jobs:
+            job = self.jobs.setdefault(str(event["key"]), {"state": "wanted"})
+            job |= _without_frame(event) | {"wanted_at": event["time"]}
+
+    def _job_ended(self, event: dict[str, Any]) -> None:
+        self.totals.add(event)
+        if self.with_jobs:
+            job = self.jobs.setdefault(str(event["key"]), {})
+            job |= _without_frame(event) | {"ended_at": event["time"]}
+
+    def _loop(self, event: dict[str, Any]) -> None:
+        self.loops[str(event["loop"])] = _without_frame(event)
+
+    def _iteration(self, event: dict[str, Any]) -> None:
+        self.iterations.setdefault(str(event["loop"]), {})[int(event["number"])] = dict(
+            event["row"]
+        )
+
+    def _measures(self, event: dict[str, Any]) -> None:
+        self.recorded |= dict(event["values"])
+
+    def _ended(self, event: dict[str, Any]) -> None:
+        self.state, self.message = str(event["state"]), str(event.get("message", ""))
+        self.ended = event["time"]
+
+    def summary(self) -> dict[str, Any]:
+        """What a list of runs shows: JSON values, whose size does not grow with the jobs."""
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "name": self.name,
+            "kind": self.run.get("kind", ""),
+            "flow": self.flow,
+            "campaign": [each.get("name", "") for each in self.campaigns.values()][:1],
+            "folder": self.folder,
+            "host": self.environment.get("host", ""),
+            "pid": self.environment.get("pid", 0),
+            "process": self.environment.get("process", ""),
+            "state": self.state,
+            "started": self.started,
+            "ended": self.ended,
+            "updated": self.updated,
+            "parameters": self.parameters,
+            "measures": self.measures,
+            "totals": self.totals.as_dict() | {"wall_seconds": round(self.wall_seconds, 3)},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole record as JSON values, as `run.schema.json` describes them."""
+        whole = self.summary() | {
+            "message": self.message,
+            "run": self.run,
+            "code": self.code,
+            "environment": self.environment,
+            "campaigns": list(self.campaigns.values()),
+            "blocks": list(self.blocks.values()),
+            "loops": list(self.loops.values()),
+            "iterations": {
+                loop: [rows[number] for number in sorted(rows)]
+                for loop, rows in self.iterations.items()
+            },
+        }
+        return whole | ({"jobs": list(self.jobs.values())} if self.with_jobs else {})
+
+
+def _without_frame(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in ("event", "time")}
+
+
+def fold(
+    events: Iterable[Mapping[str, Any]], *, folder: str = "", with_jobs: bool = True
+) -> Record:
+    """A record from its events, in the order of their times."""
+    record = Record(folder=folder, with_jobs=with_jobs)
+    for event in events:
+        record.add(event)
+    return record

@@ -1,0 +1,407 @@
+"""The user's index of runs: where each record is, and what a list shows of it.
+
+    <data>/hpc-prefect/runs/<run's id>.json     a run's `Record.summary()`, as last written
+
+A file a run, replaced as a whole: any number of processes and hosts may write at once, on NFS too,
+and nobody waits for anybody. The index is made from the records and can be made anew from them
+(`scan`): nothing is lost with it, and a file that cannot be read is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_prefect.errors import HpcPrefectError, LedgerError, NotOurs, TransportError, UnknownRun
+from hpc_prefect.job.folder import is_root
+from hpc_prefect.records.fold import FORMAT, RUNS
+from hpc_prefect.records.read import DIED, RUNNING, is_record, read_run, standing
+from hpc_prefect.transports import own
+from hpc_prefect.transports.local import write_atomic
+
+logger = logging.getLogger("hpc_prefect.records")
+
+LATEST = "latest"
+#: Letters of an id that name a run, at least.
+SHORTEST = 4
+
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+_END = ".json"
+#: How many candidates an error lists.
+_CANDIDATES = 10
+
+
+def index_folder() -> Path:
+    """Where the index is: `$XDG_DATA_HOME/hpc-prefect/runs`, below `~/.local/share` by default."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(os.path.abspath(data)) / "hpc-prefect" / "runs"
+
+
+def put(summary: Mapping[str, Any]) -> None:
+    """Write a run's entry, in place of the one that is there.
+
+    Raises:
+        LedgerError: the id is none that a file can have.
+        NotOurs: the index's folder is another user's, or others may write in it.
+        TransportError: it cannot be written.
+    """
+    path = _path(str(summary.get("id", "")))
+    data = json.dumps(summary, default=str).encode() + b"\n"
+    try:
+        try:
+            write_atomic(path, data)
+        except FileNotFoundError:  # the first run of this user
+            _make_folder(path.parent)
+            write_atomic(path, data)
+    except own.NotOursError as error:
+        raise NotOurs(
+            f"{error.filename} is not safe to use: {error.strerror}. The list of runs is kept there"
+        ) from error
+    except OSError as error:
+        raise TransportError(
+            f"cannot write {path}, for the list of runs: {error.strerror or error}"
+        ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Only what is ours is made private: `~/.local/share` is the user's affair."""
+    os.close(own.make_folders(str(folder), len(folder.parts) - 2))
+
+
+def _path(ident: str) -> Path:
+    if not _ID.fullmatch(ident):
+        raise LedgerError(f"{ident!r} is no id of a run, so the list of runs cannot have it")
+    return index_folder() / f"{ident}{_END}"
+
+
+def entries() -> list[dict[str, Any]]:
+    """What is known of each run, in no order. What cannot be read is left out, and said once."""
+    found, faults = [], []
+    folder = index_folder()
+    for name in _files(folder):
+        try:
+            if (entry := _read(f"{folder}/{name}")) is not None:
+                found.append(entry)
+        except (OSError, ValueError, RecursionError) as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        logger.warning(
+            "%d of the entries in %s cannot be read and are left out (%s);"
+            " `hpc-prefect runs scan DIR` makes them anew",
+            len(faults), folder, faults[0],
+        )  # fmt: skip
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    # What begins with a point is being written.
+    return [name for name in names if name.endswith(_END) and not name.startswith(".")]
+
+
+def entry(ident: str) -> dict[str, Any] | None:
+    """What is known of one run, by its whole id; None when nothing is."""
+    try:
+        return _read(str(_path(ident)))
+    except (OSError, ValueError, RecursionError, LedgerError):
+        return None
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """One entry; None when it was removed meanwhile.
+
+    Raises:
+        ValueError: it is no entry of this version's.
+    """
+    data = _bytes(path)
+    if data is None:
+        return None
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("it is no entry")
+    if found.get("format") != FORMAT:
+        raise ValueError(f"it is of format {found.get('format')!r}, not {FORMAT}")
+    if faults := [name for name, kind in _KINDS.items() if not isinstance(found.get(name), kind)]:
+        raise ValueError(f"it makes no sense: {faults[0]} is {found.get(faults[0])!r}")
+    return found
+
+
+#: What everybody who reads an entry relies on.
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("id", "name", "flow", "folder", "state"), str),
+    **dict.fromkeys(("started", "ended", "updated"), int | float),
+    **dict.fromkeys(("parameters", "measures", "totals"), dict),
+}
+
+
+def _bytes(path: str) -> bytes | None:
+    for again in (True, False):
+        try:
+            with open(own.open_file(path), "rb", buffering=0) as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # NFS: the file was replaced between the look at its name and the read.
+            if error.errno != errno.ESTALE or not again:
+                raise
+    return None
+
+
+def current(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with the state that the run has now.
+
+    Of a run whose process has died the record itself is read, once: it may have ended, and been
+    killed before it could say so here.
+    """
+    if entry["state"] != RUNNING or standing(entry) == RUNNING:
+        return entry
+    try:
+        record = read_run(entry["folder"], with_jobs=False)
+    except HpcPrefectError:
+        return entry | {"state": DIED}
+    found = record.summary()
+    found["state"] = standing(found)
+    if found["id"] == entry["id"]:
+        with contextlib.suppress(HpcPrefectError):
+            put(found)
+    return found
+
+
+def is_gone(entry: Mapping[str, Any]) -> bool:
+    """Whether the folder of a run's record is there no more, as seen from this host."""
+    return not os.path.isdir(entry["folder"])
+
+
+def prune() -> int:
+    """Forget the runs whose folders are gone; how many there were."""
+    gone = [each for each in entries() if is_gone(each)]
+    for each in gone:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_path(each["id"]))
+    return len(gone)
+
+
+@dataclass
+class Scanned:
+    """What a scan has found.
+
+    Attributes:
+        found: records of runs.
+        new: of those, how many were not known.
+        skipped: how many could not be read, each of which was warned of.
+    """
+
+    found: int = 0
+    new: int = 0
+    skipped: int = 0
+
+
+def scan(folders: Iterable[str | os.PathLike[str]]) -> Scanned:
+    """Put all records of this user's below some folders into the index.
+
+    Symbolic links are not followed, but for the folders themselves; other hidden folders are not
+    entered. What cannot be read is skipped, with a warning.
+
+    Raises:
+        UnknownRun: one of the folders is not there.
+    """
+    done = Scanned()
+    paths = [os.path.abspath(os.path.expanduser(os.fspath(folder))) for folder in folders]
+    for path in paths:
+        if not os.path.isdir(path):
+            raise UnknownRun(f"there is no folder {path} to look for runs in")
+    for path in paths:
+        for folder in records_below(path):
+            _take_in(folder, done)
+    return done
+
+
+def _take_in(folder: str, done: Scanned) -> None:
+    summary = _summary(folder)
+    if summary is None:
+        done.skipped += 1
+        return
+    known = entry(summary["id"])
+    if known is None or not _is_kept(known, summary):
+        put(summary)
+    done.found += 1
+    done.new += known is None
+
+
+def _summary(folder: str) -> dict[str, Any] | None:
+    """What a record says; None, with a warning, where it cannot be read."""
+    try:
+        summary = read_run(folder, with_jobs=False).summary()
+        _path(summary["id"])
+        return summary
+    except HpcPrefectError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _is_kept(known: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether an entry stays: its run wrote meanwhile, or the record that was found is a copy."""
+    if known["folder"] == found["folder"]:
+        return bool(known["updated"] > found["updated"])
+    return known["updated"] >= found["updated"] and not is_gone(known)
+
+
+def records_below(folder: str) -> Iterator[str]:
+    """The folders of this user's records in a folder and in those below it."""
+    above, name = os.path.split(folder)
+    if is_record(folder):
+        yield folder
+    elif name == RUNS and is_root(os.path.basename(os.path.dirname(above))):
+        yield from _of_runs(folder)
+    elif is_root(os.path.basename(above)):  # a campaign's
+        yield from _of_runs(f"{folder}/{RUNS}")
+    else:
+        yield from _walk(folder)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """A level at a time is in memory: the folders that are still to be looked into."""
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if is_root(os.path.basename(path)):
+            for campaign in _folders_in(path):
+                yield from _of_runs(f"{path}/{campaign}/{RUNS}")
+        else:
+            below = [name for name in _folders_in(path) if name[0] != "." or is_root(name)]
+            waiting += [f"{path.rstrip('/')}/{name}" for name in reversed(below)]
+
+
+def _of_runs(folder: str) -> Iterator[str]:
+    if os.path.isdir(folder):
+        paths = [f"{folder}/{name}" for name in _folders_in(folder)]
+        yield from filter(is_record, paths)
+
+
+def _folders_in(path: str) -> list[str]:
+    """The names of the folders in one; in a root of another user's there are none for us."""
+    try:
+        if is_root(os.path.basename(path)) and not _is_own(path):
+            return []
+        with os.scandir(path) as found:
+            return sorted(each.name for each in found if each.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        logger.warning("%s was not looked into: %s", path, error.strerror or error)
+        return []
+
+
+def _is_own(path: str) -> bool:
+    found = os.lstat(path)
+    return found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode)
+
+
+def find_one(name: str, known: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The summary of the run that a person means.
+
+    Args:
+        name: an id, or its beginning of 4 letters or more that no other one has; the flow run's
+            name; `latest`; the folder of a record, or a folder below which the newest one is
+            taken, which is said.
+        known: the entries, when they were read already.
+
+    Raises:
+        UnknownRun: it means none, or several, which the message lists.
+    """
+    if not _is_path(name):
+        known = entries() if known is None else known
+        if name == LATEST and known:
+            return _newest(_present(known))
+        if meant := _named(name, known):
+            return _only(name, meant)
+    path = os.path.abspath(os.path.expanduser(name))
+    if name and os.path.isdir(path):
+        return _in_folder(path, known)
+    raise UnknownRun(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+    if name == LATEST:
+        return (
+            "no run is known, so there is no latest one; `hpc-prefect runs scan DIR` finds those"
+            " below a folder"
+        )
+    if _is_path(name):
+        return f"there is no folder {name}; `hpc-prefect runs` lists the runs that are known"
+    return (
+        f"no run {name!r} is known; `hpc-prefect runs` lists those that are, by their names and"
+        " ids, and `hpc-prefect runs scan DIR` finds those below a folder"
+    )
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name in (".", "..", "~")
+
+
+def _named(name: str, known: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    begin = name.lower()
+    meant = []
+    for each in known:
+        ident = each["id"].lower()
+        if ident == begin:
+            return [each]
+        if each["name"] == name or (len(begin) >= SHORTEST and ident.startswith(begin)):
+            meant.append(each)
+    return meant
+
+
+def _only(name: str, meant: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    meant = _present(meant)
+    if len(meant) == 1:
+        return meant[0]
+    newest = sorted(meant, key=_started, reverse=True)
+    lines = [f"\n  {each['id']}  {each['name']}  {each['folder']}" for each in newest]
+    more = f"\n  and {len(lines) - _CANDIDATES} more" if len(lines) > _CANDIDATES else ""
+    raise UnknownRun(
+        f"{name!r} may mean {len(meant)} runs, the newest first; say which by its id:"
+        f"{''.join(lines[:_CANDIDATES])}{more}"
+    )
+
+
+def _in_folder(path: str, known: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    if is_record(path):
+        return read_run(path, with_jobs=False).summary()
+    known = entries() if known is None else known
+    inside = [each for each in known if f"{each['folder']}/".startswith(f"{path.rstrip('/')}/")]
+    inside = [each for each in inside if not is_gone(each)]
+    inside = inside or list(filter(None, map(_summary, records_below(path))))
+    if not inside:
+        raise UnknownRun(f"no record of a run is in {path}, nor in the folders below it")
+    newest = _newest(inside)
+    if len(inside) > 1:
+        logger.warning(
+            "%d runs are in %s; the newest is taken: %s", len(inside), path, newest["id"]
+        )
+    return newest
+
+
+def _present(known: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Those whose folders are there; all of them, when no folder is."""
+    return [each for each in known if not is_gone(each)] or known
+
+
+def _newest(known: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return max(known, key=_started)
+
+
+def _started(entry: Mapping[str, Any]) -> tuple[float, str]:
+    return (entry["started"], entry["id"])

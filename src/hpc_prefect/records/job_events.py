@@ -1,0 +1,132 @@
+"""What a run's record says of a job that has ended, made from the job's own record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+#: Of a batch job's result.
+_RESULT = (
+    *("job_id", "attempt", "state", "host", "queue_seconds", "run_seconds", "resources_used"),
+    *("collected", "folder", "name", "key"),
+)
+#: Of a quantum job, as its service told it.
+_QUANTUM = ("device", "calibrated_at", "qpu_seconds", "qpu_seconds_are", "attempt", "tag")
+
+
+def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch job.
+
+    Args:
+        result: `JobResult.as_dict()`, as the call got it.
+        record: what record.json in the job's folder says; empty when it has none, as of a job that
+            was refused.
+    """
+    verdict = result.get("verdict") or {}
+    spec = record.get("job") or {}
+    asked, site = spec.get("resources") or {}, spec.get("site") or {}
+    nodes = int(asked.get("num_nodes") or result.get("num_nodes") or 0)
+    cores = nodes * int(asked.get("ranks_per_node") or 0) * int(asked.get("threads_per_rank") or 0)
+    gpus = nodes * int(asked.get("gpus_per_node") or 0)
+    hours = _hours(result.get("run_seconds"))
+    return {
+        "kind": "batch",
+        **{name: result.get(name) for name in _RESULT},
+        "reason": verdict.get("reason"),
+        "summary": verdict.get("summary"),
+        "exit_code": verdict.get("exit_code"),
+        "signal": verdict.get("signal"),
+        "node_hours": _times(nodes, hours),
+        "core_hours": _times(cores, hours),
+        **({"gpu_hours": _times(gpus, hours)} if gpus else {}),
+        "asked": {
+            "nodes": nodes,
+            "ranks_per_node": asked.get("ranks_per_node"),
+            "threads_per_rank": asked.get("threads_per_rank"),
+            "cores": cores,
+            "gpus": gpus,
+            "memory_per_node": asked.get("memory_per_node"),
+            "walltime": asked.get("walltime"),
+        },
+        "scheduler": site.get("scheduler"),
+        "queue": site.get("queue"),
+        "modules": [*(site.get("modules") or ()), *_executable_modules(spec)],
+        "command": spec.get("command_name"),
+        "arguments": spec.get("arguments"),
+        "script_sha256": record.get("script_sha256"),
+        "executable": record.get("program") or _executable_path(spec),
+        "images": record.get("images") or [],
+        "inputs": {
+            path: {"sha256": digest} for path, digest in (record.get("inputs_sha256") or {}).items()
+        },
+        "work_dir": spec.get("work_dir"),
+        "expected_outputs": spec.get("expected_outputs") or [],
+        "made_by": (record.get("flow_run") or {}).get("id"),
+    }
+
+
+def _executable_modules(spec: Mapping[str, Any]) -> list[str]:
+    return list((spec.get("executable") or {}).get("modules") or ())
+
+
+def _executable_path(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {"path": (spec.get("executable") or {}).get("path", "")}
+
+
+def _hours(seconds: object) -> float | None:
+    return float(seconds) / 3600 if isinstance(seconds, int | float) else None
+
+
+def _times(count: int, hours: float | None) -> float | None:
+    return None if hours is None or not count else count * hours
+
+
+def quantum_job(
+    record: Mapping[str, Any], *, kind: str, folder: str, key: str, name: str, asked_after: float
+) -> dict[str, Any]:
+    """A sampling or an estimation, on a quantum computer or simulated.
+
+    Args:
+        record: what its record (sampling.json) says.
+        asked_after: seconds since 1970 at which the call was made: what finished before it was
+            done by an earlier run.
+    """
+    job = record.get("job") or {}
+    options = record.get("options") or {}
+    finished = _seconds_of(record.get("finished_at"))
+    bought = "qpu_seconds" in job
+    return {
+        "kind": kind,
+        "key": key,
+        "name": name,
+        "folder": folder,
+        "job_id": job.get("id", ""),
+        "state": "succeeded" if record.get("state") == "finished" else "failed",
+        "collected": 0 < finished < asked_after,
+        **{each: job[each] for each in _QUANTUM if each in job},
+        **({} if bought else {"run_seconds": record.get("seconds")}),
+        "backend": record.get("backend") or {},
+        "shots": record.get("shots"),
+        "options": options,
+        "seed": options.get("seed"),
+        "digest": record.get("digest"),
+        "circuits": job.get("transpiled") or record.get("pubs") or [],
+        "result_sha256": (record.get("result") or {}).get("sha256"),
+        "versions": record.get("versions") or {},
+    }
+
+
+def _seconds_of(iso: object) -> float:
+    try:
+        return datetime.fromisoformat(str(iso)).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def output_paths(job: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a batch job was to write, each with where it is."""
+    folder = str(job.get("work_dir") or "")
+    paths = job.get("expected_outputs") or ()
+    return {str(path): os.path.join(folder, os.path.expanduser(str(path))) for path in paths}

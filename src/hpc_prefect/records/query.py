@@ -1,0 +1,346 @@
+"""Runs by what they were given and what came of it: conditions, order and columns. Pure.
+
+A name is looked for in a run's parameters, then in its measures, in what it has cost, in its other
+totals, and last in what a list has of every run (`fold.Record.summary`). A point leads into a
+mapping: `molecule.basis`, `measures.energy`, `totals.saved.qpu_seconds`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from hpc_prefect.errors import InvalidQuery
+
+#: A run's summary.
+Run = Mapping[str, Any]
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+#: What `value` says of a name that a run does not have; `None` is a value.
+MISSING = _Missing()
+
+
+def value(run: Run, name: str) -> Any:
+    """What a run has of that name; `MISSING` when it has nothing."""
+    totals = _mapping(run.get("totals"))
+    for place in (run.get("parameters"), run.get("measures"), totals.get("costs"), totals, run):
+        found = _inside(_mapping(place), name)
+        if found is not MISSING:
+            return campaign_of(run) if place is run and name == "campaign" else found
+    return MISSING
+
+
+def campaign_of(run: Run) -> str:
+    """The name of the experiment that a run works on; empty when it works on none."""
+    names = run.get("campaign") or ""
+    return str(names[0] if isinstance(names, list) else names)
+
+
+def _mapping(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
+
+
+def _inside(place: Mapping[str, Any], name: str) -> Any:
+    """A name's value; a key may have points itself."""
+    if name in place:
+        return place[name]
+    head, point, rest = name.partition(".")
+    while point:
+        if isinstance(below := place.get(head), Mapping):
+            found = _inside(below, rest)
+            if found is not MISSING:
+                return found
+        more, point, rest = rest.partition(".")
+        head = f"{head}.{more}"
+    return MISSING
+
+
+# Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """What a value is compared with.
+
+    Attributes:
+        text: as written, without quotes.
+        value: the number, where it can be one.
+    """
+
+    text: str
+    number: float | None = None
+
+    def equals(self, found: Any) -> bool:
+        if self.number is not None and _is_number(found):
+            return bool(found == self.number)
+        return as_text(found) == self.text
+
+    def orders(self, found: Any) -> bool:
+        """Whether one of the two can be called the larger one."""
+        if self.number is not None:
+            return _is_number(found) and not math.isnan(found)
+        return isinstance(found, str)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One `--where`; it does not hold of a run that has no such name."""
+
+    name: str
+    sign: str
+    literal: Literal
+
+    def holds(self, run: Run) -> bool:
+        found = value(run, self.name)
+        if found is MISSING:
+            return False
+        if self.sign in ("=", "=="):
+            return self.literal.equals(found)
+        if self.sign == "!=":
+            return not self.literal.equals(found)
+        if not self.literal.orders(found):
+            return False
+        wanted = self.literal.text if self.literal.number is None else self.literal.number
+        return _ORDERS[self.sign](found, wanted)
+
+
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_CONDITION = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(==|!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
+_GRAMMAR = (
+    "it is a name, then one of == != < <= > >= (= is ==), then a number, a word, or a text in"
+    ' quotes, such as shots>1000, basis=="cc-pvdz" or molecule.charge!=0. Of several conditions'
+    " each is a --where of its own, and all are to hold"
+)
+
+
+def condition(text: str) -> Condition:
+    """Read a condition.
+
+    Raises:
+        InvalidQuery: it is none; the message says what is.
+    """
+    match = _CONDITION.fullmatch(text)
+    literal = _literal(match[3]) if match else None
+    if match is None or literal is None:
+        raise InvalidQuery(f"the condition {text!r} cannot be read: {_GRAMMAR}")
+    return Condition(match[1], match[2], literal)
+
+
+def _literal(text: str) -> Literal | None:
+    if quoted := _QUOTED.fullmatch(text):
+        return None if quoted[1] in quoted[2] else Literal(quoted[2])
+    if not text or re.search(r"""[<>=!"'\s]""", text):
+        return None
+    return Literal(text, _number(text))
+
+
+def _number(text: str) -> float | None:
+    if not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return int(text)  # whole: a float would make two long seeds one
+    except ValueError:
+        return float(text)
+
+
+def _is_number(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
+
+
+def as_text(found: Any) -> str:
+    """A value as one would write it: a text as it is, everything else as JSON."""
+    return found if isinstance(found, str) else _encode(found)
+
+
+#: Made once: `json.dumps` with options makes one for each call.
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+# Names
+
+
+def check(names: Iterable[str], runs: Sequence[Run]) -> None:
+    """See that at least one run has each of the names; of no runs nothing is asked.
+
+    Raises:
+        InvalidQuery: none has one of them; the message suggests what is near.
+    """
+    for name in names if runs else ():
+        if all(value(run, name) is MISSING for run in runs):
+            raise InvalidQuery(_no_such(name, runs))
+
+
+def _no_such(name: str, runs: Sequence[Run]) -> str:
+    known = known_names(runs)
+    # The end alone of `molecule.basis` is what one writes.
+    lower = {each.rpartition(".")[2].lower(): each for each in known}
+    lower |= {each.lower(): each for each in known}
+    near = [lower[each] for each in get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+    said = f"none of the {len(runs)} known runs has {name!r}, "
+    if near:
+        return f"{said}did you mean {' or '.join(near)}?"
+    given = [name for run in runs for name in (*run["parameters"], *run["measures"])]
+    frequent = [name for name, _ in Counter(given).most_common(12)]
+    return f"{said}neither as a parameter nor as a measure; they have {', '.join(frequent)} …"
+
+
+def known_names(runs: Iterable[Run]) -> list[str]:
+    """Everything that one can ask of at least one of the runs, sorted."""
+    names: set[str] = set()
+    for run in runs:
+        totals = _mapping(run.get("totals"))
+        for place in (run.get("parameters"), run.get("measures"), totals):
+            names.update(name for name, _ in _flat(_mapping(place), whole=True))
+        names.update(_mapping(totals.get("costs")))
+        names.update(name for name, found in run.items() if not isinstance(found, Mapping))
+    return sorted(names)
+
+
+# Order
+
+
+def ordered(runs: Iterable[Run], name: str, *, descending: bool = False) -> list[Run]:
+    """The runs by a name's value: numbers, then texts, then the rest; those without it last."""
+    have, have_not = [], []
+    for run in runs:
+        key = _sort_key(value(run, name))
+        if key is None:
+            have_not.append(run)
+        else:
+            have.append((key, run))
+    have.sort(key=lambda pair: pair[0], reverse=descending)
+    return [*(run for _, run in have), *have_not]
+
+
+def _sort_key(found: Any) -> tuple[int, float, str] | None:
+    if found is MISSING or found is None:
+        return None
+    if isinstance(found, int | float):
+        return None if math.isnan(found) else (0, found, "")
+    return (1 if isinstance(found, str) else 2, 0, as_text(found))
+
+
+# Columns
+
+
+def flat(run: Run) -> dict[str, Any]:
+    """A run as one row: what a list has of it, then `jobs.…`, `costs.…`, `saved.…`,
+    `parameters.…` and `measures.…`.
+    """
+    totals = _mapping(run.get("totals"))
+    row = {name: run.get(name) for name in _FIELDS}
+    row |= {"campaign": campaign_of(run), "wall_seconds": totals.get("wall_seconds")}
+    row |= {"reused": totals.get("reused")}
+    for part in ("jobs", "costs", "saved"):
+        row |= dict(_flat(_mapping(totals.get(part)), f"{part}."))
+    for part in ("parameters", "measures"):
+        row |= dict(_flat(_mapping(run.get(part)), f"{part}."))
+    return row
+
+
+_FIELDS = (
+    *("id", "name", "kind", "flow", "campaign", "state", "started", "ended", "updated"),
+    *("host", "folder"),
+)
+
+
+def _flat(
+    place: Mapping[str, Any], above: str = "", *, whole: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """The values in a mapping and in those in it, by their dotted names.
+
+    Args:
+        whole: with the mappings themselves, too.
+    """
+    for name, found in place.items():
+        deeper = isinstance(found, Mapping) and bool(found)
+        if whole or not deeper:
+            yield f"{above}{name}", found
+        if deeper:
+            yield from _flat(found, f"{above}{name}.", whole=whole)
+
+
+def varying(runs: Sequence[Run], most: int) -> list[str]:
+    """The parameters that tell these runs apart, those of most runs first."""
+    counts: Counter[str] = Counter()
+    kinds: dict[str, set[Any]] = {}
+    for run in runs:
+        for name, found in _flat(_mapping(run.get("parameters"))):
+            counts[name] += 1
+            plain = isinstance(found, str | int | float)  # most are, and JSON takes its time
+            kinds.setdefault(name, set()).add(found if plain else as_text(found))
+    # A run without the name has a value of its own.
+    differ = [name for name, n in counts.most_common() if len(kinds[name]) + (n < len(runs)) > 1]
+    return differ[:most]
+
+
+def measured(runs: Sequence[Run], most: int) -> list[str]:
+    """The measures that most of these runs have, but for those that every loop has."""
+    counts: Counter[str] = Counter()
+    for run in runs:
+        counts.update(name for name, _ in _flat(_mapping(run.get("measures"))))
+    names = [name for name, n in counts.most_common() if 2 * n > len(runs)]
+    return [name for name in names if name not in OF_LOOPS][:most]
+
+
+#: What each row of a loop has, and no list needs.
+OF_LOOPS = ("iteration", "change", "seconds", "time")
+
+
+# Times
+
+
+_AGE = re.compile(r"(\d+(?:\.\d*)?)\s*([smhdw])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def moment(when: str | float | datetime, now: float, *, end: bool = False) -> float:
+    """A time in seconds since 1970.
+
+    Args:
+        when: that already; a datetime (local, unless it has a zone); an ISO date or time; or how
+            long ago: `30m`, `12h`, `3d`, `2w`.
+        end: a date means the end of that day instead of its beginning.
+
+    Raises:
+        InvalidQuery: it is none of these.
+    """
+    try:
+        if isinstance(when, datetime):
+            return when.timestamp()
+        if not isinstance(when, str):
+            return float(when)
+        if age := _AGE.fullmatch(when.strip()):
+            return now - float(age[1]) * _SECONDS[age[2]]
+        date = datetime.fromisoformat(when.strip())
+        if end and len(when.strip()) <= len("2025-01-31"):
+            date += timedelta(days=1)
+        return date.timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise InvalidQuery(
+            f"the time {when!r} cannot be read: it is a date (2025-01-31), a date with a time"
+            " (2025-01-31T12:00), or how long ago (30m, 12h, 3d, 2w)"
+        ) from None

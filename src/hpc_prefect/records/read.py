@@ -1,0 +1,148 @@
+"""A run's record from its folder, and whether the run still goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from heapq import merge
+from typing import Any
+
+from hpc_prefect.errors import LedgerError
+from hpc_prefect.job.folder import read_entries
+from hpc_prefect.local_batch import process
+from hpc_prefect.records.fold import EVENTS, FORMAT, RUN, Record, fold
+from hpc_prefect.transports.local import LocalTransport, reader
+
+RUNNING, DIED = "running", "died"
+#: What `standing` can say.
+STATES = (RUNNING, "completed", "failed", "cancelled", "crashed", DIED)
+
+_EVENTS = re.compile(r"events(?:-(\d+))?\.jsonl")
+#: Bytes that are read of a file at a time: a record of many jobs is larger than the rest of us.
+_PIECE = 1 << 20
+#: Seconds by which a clock may have been set meanwhile.
+_CLOCK = 60.0
+
+
+def is_record(folder: str) -> bool:
+    """Whether a folder is that of a run's record, by what is in it."""
+    return os.path.isfile(f"{folder}/{EVENTS}")
+
+
+def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Record:
+    """The record in a folder. What is torn or foreign in its events is left out.
+
+    Args:
+        with_jobs: False when the totals will do, which takes memory for one event at a time.
+
+    Raises:
+        LedgerError: there is no record, or a later version has written it.
+        NotOurs: it is not what its owner alone can have written.
+    """
+    path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
+    transport = reader(path)
+    files = _event_files(transport, path)
+    if not files:
+        raise LedgerError(
+            f"{path} has no record of a run: there is no {EVENTS} in it. `hpc-prefect runs` lists"
+            " those that are known, and `hpc-prefect runs scan DIR` finds those below a folder"
+        )
+    _check_format(path, _as_object(transport.read(f"{path}/{RUN}")))
+    events = merge(*(_events(transport, path, name) for name in files), key=_time)
+    record = fold(events, folder=path, with_jobs=with_jobs)
+    if not record.id:
+        raise LedgerError(
+            f"the events in {path} do not tell whose they are: the first line of {EVENTS} is"
+            " damaged, or was not written yet. Nothing was changed"
+        )
+    return record
+
+
+def _event_files(transport: LocalTransport, folder: str) -> list[str]:
+    """The files of the processes that wrote events, in the order in which they began."""
+    found = [match for name in transport.list(folder) if (match := _EVENTS.fullmatch(name))]
+    return [match[0] for match in sorted(found, key=lambda match: int(match[1] or 1))]
+
+
+def _events(transport: LocalTransport, folder: str, name: str) -> Iterator[dict[str, Any]]:
+    for event in _entries(transport, f"{folder}/{name}"):
+        if event.get("event") == "began":
+            _check_format(folder, event)
+        if isinstance(event.get("time"), int | float):
+            yield event
+
+
+def _time(event: Mapping[str, Any]) -> float:
+    return event["time"]  # type: ignore[no-any-return]
+
+
+def _entries(transport: LocalTransport, path: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a file's terminated lines, a piece of it at a time."""
+    offset, rest = 0, b""
+    while piece := transport.read(path, offset, _PIECE):
+        offset += len(piece)
+        lines, end, rest = (rest + piece).rpartition(b"\n")
+        yield from read_entries(lines + end)
+
+
+def _as_object(data: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(data or b"{}")
+    except (ValueError, RecursionError):  # torn: the events have it all
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_format(folder: str, found: Mapping[str, Any]) -> None:
+    version = found.get("format", FORMAT)
+    if version != FORMAT:
+        raise LedgerError(
+            f"the record in {folder} is of format {version!r}, and this version of hpc-prefect"
+            f" reads format {FORMAT}: use the version that wrote it, or a later one"
+        )
+
+
+def standing(run: Record | Mapping[str, Any]) -> str:
+    """The state of a run, which its record alone does not tell: a process that was killed could
+    not write that it had ended.
+
+    A run of another host counts as running, whatever it is: from here that cannot be told. Since
+    when nothing was heard of it is its `updated`.
+
+    Args:
+        run: a record, or its summary.
+    """
+    summary = run.summary() if isinstance(run, Record) else run
+    state = str(summary.get("state", ""))
+    return DIED if state == RUNNING and _has_died(summary) else state
+
+
+def _has_died(summary: Mapping[str, Any]) -> bool:
+    if summary.get("host") != socket.gethostname():
+        return False
+    updated = float(summary.get("updated") or 0)
+    try:
+        who = str(summary.get("process") or "")
+        if not who:
+            return _is_another(int(summary.get("pid") or 0), updated)
+        if process.is_of_this_boot(who):
+            return process.dead(who)
+        # An earlier boot of this host; unless another machine has the same name.
+        return updated < time.time() - process.seconds_since_boot()
+    except (OSError, ValueError, IndexError):  # no /proc that tells, or no process that was written
+        return False
+
+
+def _is_another(pid: int, updated: float) -> bool:
+    """Whether nobody has this pid, or one who began after the last that was heard of its holder."""
+    if not pid or not process.sees_itself():
+        return False
+    found = process.stat(pid)
+    if found is None or not found.living:
+        return True
+    age = process.seconds_since_boot() - found.start / os.sysconf("SC_CLK_TCK")
+    return time.time() - age > updated + _CLOCK

@@ -1,0 +1,268 @@
+"""The runs of this user, in any folder: what ran, with which parameters, and what came of it.
+
+from hpc_prefect import runs
+
+runs.find(flow="sqd-loop", where=["shots>1000"], sort="energy")
+runs.get("latest")
+runs.to_frame()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any
+
+from hpc_prefect.errors import ConfigurationError, InvalidQuery
+from hpc_prefect.records import index, query
+from hpc_prefect.records.fold import Record
+from hpc_prefect.records.read import STATES, read_run
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run, as a list shows it.
+
+    Attributes:
+        id: of the flow run; of a script one that was drawn.
+        name: of the flow run.
+        flow: its flow's name.
+        campaign: the experiment that it works on; empty for none.
+        state: running, completed, failed, cancelled, crashed; or died: its process, of this host,
+            has ended without a word.
+        started: seconds since 1970.
+        ended: the same; None while no end is known.
+        updated: when something was last heard of it, in seconds since 1970.
+        host: where its process runs, or ran.
+        parameters: of the flow; secrets are asterisks.
+        measures: the newest value of each measure, those of a loop's last iteration among them.
+        totals: `jobs` by their state, `reused` of them; `costs` and what was `saved` by reusing:
+            node_hours, core_hours, gpu_hours, and queue_seconds, run_seconds, qpu_seconds;
+            `unknown`: of how many jobs a cost is not known; `wall_seconds` of the run.
+        folder: of its record.
+    """
+
+    id: str
+    name: str
+    flow: str
+    campaign: str
+    state: str
+    started: float
+    ended: float | None
+    updated: float
+    host: str
+    parameters: Mapping[str, Any]
+    measures: Mapping[str, Any]
+    totals: Mapping[str, Any]
+    folder: str
+    _whole: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> RunSummary:
+        """From an entry of the index, or from `Record.summary()`."""
+        same = ("id", "name", "flow", "state", "started", "updated", "folder")
+        return cls(
+            **{name: summary[name] for name in (*same, "parameters", "measures", "totals")},
+            campaign=query.campaign_of(summary),
+            ended=summary["ended"] or None,
+            host=str(summary.get("host", "")),
+            _whole=summary,
+        )
+
+    def value(self, name: str, default: Any = None) -> Any:
+        """A parameter, measure, cost or anything else of it by the name that `where` takes."""
+        found = query.value(self._whole, name)
+        return default if found is query.MISSING else found
+
+    def record(self) -> Record:
+        """Everything about it, with its jobs.
+
+        Raises:
+            LedgerError: its record is gone, or cannot be read.
+        """
+        return read_run(self.folder)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON values; times in seconds since 1970, 0 for not known."""
+        return dict(self._whole)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was found.
+
+    Attributes:
+        runs: those that are wanted, in order.
+        gone: how many more there would be, had their folders not been removed.
+        ids: of all runs that are known.
+    """
+
+    runs: list[RunSummary]
+    gone: int
+    ids: list[str]
+
+
+def find(
+    *,
+    flow: str | None = None,
+    campaign: str | None = None,
+    state: str | Iterable[str] | None = None,
+    since: str | float | datetime | None = None,
+    until: str | float | datetime | None = None,
+    where: str | Iterable[str] = (),
+    sort: str | None = None,
+    limit: int | None = None,
+) -> list[RunSummary]:
+    """This user's runs, the newest last. Runs whose folders were removed are not among them.
+
+    Args:
+        flow: the flow's name; `*` and `?` stand for any letters, and for one.
+        campaign: the experiment's name; the same.
+        state: one, or several: running, completed, failed, cancelled, crashed, died.
+        since: those that began then or later: a date or time (ISO, local), how long ago (`12h`,
+            `3d`, `2w`), a datetime, or seconds since 1970.
+        until: those that began until then; a date's day is included.
+        where: conditions that all must hold, such as `"shots>1000"` or `'basis == "sto-3g"'`. A
+            name is looked for in the parameters (a point leads into a mapping), then in the
+            measures, the costs and the other fields of `RunSummary`. A run without the name is not
+            found.
+        sort: by such a name, the smallest first, runs without it last; with `-` before it the
+            largest first.
+        limit: at most so many: the first ones by `sort`, without it the newest.
+
+    Raises:
+        InvalidQuery: a condition, state or time cannot be read, or no run has a name that is asked
+            for.
+    """
+    return select(
+        flow=flow, campaign=campaign, state=state, since=since, until=until, where=where,
+        sort=sort, limit=limit,
+    ).runs  # fmt: skip
+
+
+def select(
+    *,
+    flow: str | None = None,
+    campaign: str | None = None,
+    state: str | Iterable[str] | None = None,
+    since: str | float | datetime | None = None,
+    until: str | float | datetime | None = None,
+    where: str | Iterable[str] = (),
+    sort: str | None = None,
+    limit: int | None = None,
+    names: Iterable[str] = (),
+) -> Selection:
+    """As `find`, with what else a list says.
+
+    Args:
+        names: of columns; at least one run must have each.
+    """
+    now = time.time()
+    conditions = [query.condition(text) for text in ([where] if isinstance(where, str) else where)]
+    states = _states(state)
+    begin = None if since is None else query.moment(since, now)
+    end = None if until is None else query.moment(until, now, end=True)
+    known = [index.current(entry) for entry in index.entries()]
+    order = sort.removeprefix("-") if sort else "started"
+    query.check([*(each.name for each in conditions), order, *names], known)
+    wanted = [
+        run
+        for run in known
+        if _is_like(run["flow"], flow)
+        and _is_like(query.campaign_of(run), campaign)
+        and (not states or run["state"] in states)
+        and (begin is None or run["started"] >= begin)
+        and (end is None or run["started"] <= end)
+        and all(each.holds(run) for each in conditions)
+    ]
+    # By their beginnings first: runs that are the same by `sort` stay so.
+    in_order: list[query.Run] = sorted(
+        wanted, key=lambda run: (run["started"], run["id"]), reverse=not sort
+    )
+    if sort:
+        in_order = query.ordered(in_order, order, descending=sort.startswith("-"))
+    shown, gone = _present(in_order, limit)
+    runs = [RunSummary.of(run) for run in shown]
+    ids = [str(run["id"]) for run in known]
+    return Selection(runs if sort else runs[::-1], gone, ids)
+
+
+def _present(runs: Iterable[query.Run], limit: int | None) -> tuple[list[query.Run], int]:
+    """The first ones whose folders are there, and how many others were met.
+
+    No folder is looked at that need not be: they are on file systems that may take their time.
+    """
+    shown: list[query.Run] = []
+    gone = 0
+    for run in runs:
+        if limit is not None and len(shown) >= limit:
+            break
+        if index.is_gone(run):
+            gone += 1
+        else:
+            shown.append(run)
+    return shown, gone
+
+
+def _is_like(name: str, pattern: str | None) -> bool:
+    return pattern is None or name == pattern or fnmatchcase(name, pattern)
+
+
+def _states(state: str | Iterable[str] | None) -> set[str]:
+    wanted = {state} if isinstance(state, str) else set(state or ())
+    if unknown := sorted(wanted - set(STATES)):
+        raise InvalidQuery(
+            f"there is no state {unknown[0]!r} of a run; there are {', '.join(STATES)}"
+        )
+    return wanted
+
+
+def get(name: str) -> Record:
+    """Everything about one run, read from its record.
+
+    Args:
+        name: its id, or the beginning of it; the flow run's name; the folder of its record, or a
+            folder below which the newest run is meant; `latest`.
+
+    Raises:
+        UnknownRun: it means none, or several, which the message lists.
+        LedgerError: its record is gone, or cannot be read.
+    """
+    return read_run(index.find_one(name)["folder"])
+
+
+def to_frame(runs: Sequence[RunSummary] | None = None) -> Any:
+    """The runs as a `pandas.DataFrame`, a row for each, by their ids.
+
+    Its columns are `name`, `kind`, `flow`, `campaign`, `state`, `started`, `ended` and `updated`
+    (times with a zone), `host`, `folder`, `wall_seconds`, `reused`, then `jobs.<state>`,
+    `costs.<name>` and `saved.<name>` (hours and seconds, as their names say),
+    `parameters.<name>` and `measures.<name>`, with further points for what is in mappings. What a
+    run does not have is missing (NaN).
+
+    Args:
+        runs: all that `find()` finds, when not given.
+
+    Raises:
+        ConfigurationError: pandas is not installed.
+    """
+    try:
+        pandas = import_module("pandas")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "a table of runs needs pandas, which is not installed here; run: pip install pandas."
+            " Without it, `hpc-prefect runs --csv` writes the same table"
+        ) from error
+    rows = [query.flat(run.as_dict()) for run in (find() if runs is None else runs)]
+    frame = pandas.DataFrame(rows, columns=None if rows else list(query.flat({})))
+    for name in ("started", "ended", "updated"):
+        known = frame[name].where(frame[name] != 0)
+        frame[name] = pandas.to_datetime(known, unit="s", utc=True)
+    return frame.set_index("id")
+
+
+__all__ = ["RunSummary", "find", "get", "to_frame"]

@@ -1,0 +1,254 @@
+"""The record that a run writes of itself: what is in it, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from pydantic import SecretStr
+
+from hpc_prefect import HPCProfileBlock, StopRule, campaign, converge, record_measures, resume
+from hpc_prefect.errors import JobFailed
+from hpc_prefect.records import index
+from hpc_prefect.records.fold import Record
+from hpc_prefect.records.read import read_run, standing
+
+from .jobs import HERE, job, runs
+from .seen import until
+
+pytestmark = pytest.mark.usefixtures("blocks")
+
+JOBS = Path(__file__).with_name("jobs.py")
+
+
+def records(work_dir: Path) -> list[Record]:
+    folders = sorted(work_dir.glob(".hpc-prefect/*/runs/*"))
+    found = [read_run(folder) for folder in folders if (folder / "events.jsonl").exists()]
+    return sorted(found, key=lambda record: record.started)
+
+
+def record_of(work_dir: Path) -> Record:
+    """The only run's record, once the run has ended in it: it is written by a thread."""
+    until(lambda: [each for each in records(work_dir) if each.state != "running"])
+    (found,) = records(work_dir)
+    return found
+
+
+async def test_a_run_is_recorded_with_its_parameters_code_blocks_jobs_and_costs(
+    tmp_path: Path,
+) -> None:
+    @flow
+    async def experiment(work_dir: str, shots: int, api_token: str, key: SecretStr) -> None:
+        record_measures(early=1)
+        await job(work_dir, "a", expected_outputs=["runs"])
+        await job(work_dir, "b")
+        record_measures(energy=-1.5, label="x")
+
+    await experiment(str(tmp_path), 100, "hidden-4711", SecretStr("hidden-4712"))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    assert (record.flow, record.run["kind"], record.state) == ("experiment", "flow", "completed")
+    assert record.parameters["shots"] == 100
+    assert record.measures == {"early": 1, "energy": -1.5, "label": "x"}
+    assert record.code["file"] == __file__
+    assert len(record.code["sha256"]) == 64
+    assert record.environment["packages"]["prefect"]
+    names = {(block["kind"], block["name"]) for block in record.blocks.values()}
+    assert names == {("command", "cmd-sh"), ("execution-profile", "exec-sh"), ("hpc-profile", HERE)}
+    a, b = sorted(record.jobs.values(), key=lambda each: str(each["name"]))
+    assert (a["name"], b["name"]) == ("a", "b")
+    assert {a["state"], b["state"]} == {"succeeded"}
+    assert a["executable"]["path"] == "/bin/sh"
+    assert len(a["executable"]["sha256"]) == 64
+    assert a["outputs"]["runs"]["size"] > 0
+    assert set(a["blocks"]) == record.blocks.keys()
+    assert record.totals.jobs == {"succeeded": 2}
+    assert record.totals.costs["node_hours"] > 0
+    everything = b"".join(file.read_bytes() for file in Path(record.folder).iterdir())
+    everything += json.dumps(index.entry(record.id)).encode()
+    for secret in (b"hidden-4711", b"hidden-4712", b"secret-value-4711"):
+        assert secret not in everything
+
+
+async def test_the_list_of_runs_has_it_as_it_ended(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        await job(work_dir, "a")
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    until(lambda: (index.entry(record.id) or {}).get("state") == "completed")
+    entry = index.entry(record.id)
+    assert entry is not None
+    assert entry["folder"] == record.folder
+    assert json.loads((Path(record.folder) / "run.json").read_text())["totals"] == entry["totals"]
+
+
+async def test_a_failed_job_and_the_end_of_its_run_are_told(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        await job(work_dir, "a", "exit 3")
+
+    with pytest.raises(JobFailed):
+        await experiment(str(tmp_path))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    assert record.state == "failed"
+    (failed,) = record.jobs.values()
+    assert (failed["state"], failed["exit_code"], failed["attempt"]) == ("failed", 3, 1)
+
+
+async def test_what_an_earlier_run_did_is_told_as_saved(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str, labels: list[str]) -> None:
+        with campaign("sweep"):
+            for label in labels:
+                await job(work_dir, label)
+
+    await experiment(str(tmp_path), ["a"])  # type: ignore[arg-type]
+    await experiment(str(tmp_path), ["a", "b"])  # type: ignore[arg-type]
+    until(lambda: [each.state for each in records(tmp_path)] == ["completed"] * 2)
+    first, second = records(tmp_path)
+    assert (first.totals.reused, second.totals.reused) == (0, 1)
+    assert second.totals.saved == pytest.approx(
+        {name: first.totals.costs[name] for name in second.totals.saved}
+    )
+    made_by = {str(each["name"]): each["made_by"] for each in second.jobs.values()}
+    assert made_by == {"a": first.id, "b": second.id}
+
+
+async def test_a_loop_has_its_rows_and_seed(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        await converge(
+            lambda state, _: state / 2,
+            8.0,
+            measure=lambda state: {"energy": state},
+            stop=StopRule(max_iterations=3, value="energy"),
+            work_dir=work_dir,
+            seed=7,
+        )
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    rows = record.iterations["converge"]
+    assert [rows[number]["energy"] for number in (1, 2, 3)] == [4.0, 2.0, 1.0]
+    assert record.measures["energy"] == 1.0
+    assert record.loops["converge"]["seed"] == 7
+
+
+def test_a_killed_run_is_readable_up_to_its_last_step(tmp_path: Path) -> None:
+    script = "import asyncio, sys; from jobs import loop; asyncio.run(loop(sys.argv[1], 3))"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True
+    )
+    try:
+        until(lambda: (tmp_path / "runs").exists() and "wait" in (tmp_path / "runs").read_text())
+        until(lambda: _count(tmp_path, "succeeded") == 3)
+    finally:
+        killed.kill()
+        killed.wait()
+    (record,) = records(tmp_path)
+    assert (record.state, standing(record)) == ("running", "died")
+    (tmp_path / "go").touch()
+
+
+def _count(work_dir: Path, state: str) -> int:
+    found = records(work_dir) if list(work_dir.glob(".hpc-prefect/*/runs/*/events.jsonl")) else []
+    return sum(each.totals.jobs[state] for each in found)
+
+
+async def test_a_retried_run_is_one_record_that_ends_as_its_last_attempt(tmp_path: Path) -> None:
+    @flow(retries=1)
+    async def experiment(work_dir: str) -> None:
+        if not runs(tmp_path):
+            (tmp_path / "fail-b").touch()
+        await job(work_dir, "a")
+        await job(work_dir, "b")
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    until(lambda: [each.state for each in records(tmp_path)] == ["completed"])
+    (record,) = records(tmp_path)
+    assert record.run["attempt"] == 2
+    assert (record.totals.jobs, record.totals.reused) == ({"succeeded": 3, "failed": 1}, 1)
+    newest = {str(each["name"]): (each["state"], each["attempt"]) for each in record.jobs.values()}
+    assert newest == {"a": ("succeeded", 1), "b": ("succeeded", 2)}
+
+
+def test_who_goes_on_with_a_run_of_another_process_goes_on_with_its_record(tmp_path: Path) -> None:
+    script = "import asyncio, sys; from jobs import alone; asyncio.run(alone(sys.argv[1]))"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True
+    )
+    until(lambda: runs(tmp_path))
+    killed.kill()
+    killed.wait()
+    (before,) = records(tmp_path)
+    (tmp_path / "go").touch()
+    resume(before.id, entrypoint=f"{JOBS}:alone")
+    record = record_of(tmp_path)
+    assert (record.id, record.state) == (before.id, "completed")
+    assert record.environment["pid"] == os.getpid()
+    assert record.totals.jobs == {"succeeded": 1}
+    assert sorted(file.name for file in Path(record.folder).glob("events*")) == [
+        "events-2.jsonl",
+        "events.jsonl",
+    ]
+
+
+async def test_a_result_of_a_program_that_was_built_anew_is_told_or_made_again(
+    blocks: None, spool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "program"
+
+    def build(version: int) -> None:
+        program.write_text(f"#!/bin/sh\necho {version} >> runs\n")
+        program.chmod(0o755)
+
+    async def profile(rebuilt: str) -> str:
+        here = HPCProfileBlock(
+            scheduler="local",
+            executables={"sh": str(program)},
+            local={"slots": 12, "spool": str(spool)},
+            rebuilt_program=rebuilt,
+        )
+        await here.asave(name := f"{HERE}-{rebuilt}", overwrite=True)
+        return name
+
+    @flow
+    async def experiment(work_dir: str, name: str) -> None:
+        with campaign(name):
+            await job(work_dir, "a", hpc_profile_block_name=name)
+
+    for rebuilt in ("warn", "rerun"):
+        work, name = tmp_path / rebuilt, await profile(rebuilt)
+        build(1)
+        await experiment(str(work), name)  # type: ignore[arg-type]
+        caplog.clear()
+        await experiment(str(work), name)  # type: ignore[arg-type]
+        assert "was built anew" not in caplog.text
+        build(2)
+        await experiment(str(work), name)  # type: ignore[arg-type]
+        assert ("was built anew" in caplog.text) == (rebuilt == "warn")
+        assert runs(work) == {"warn": ["1"], "rerun": ["1", "2"]}[rebuilt]
+
+
+async def test_a_record_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        with campaign("blocked"):
+            await job(work_dir, "a")
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    shutil.rmtree(Path(record.folder).parent)
+    Path(record.folder).parent.write_text("in the way")
+    state = await experiment(str(tmp_path), return_state=True)  # type: ignore[call-overload]
+    assert state.is_completed()
+    assert "has no record" in caplog.text
