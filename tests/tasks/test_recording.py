@@ -19,6 +19,7 @@ from hpc_prefect.records import index
 from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import read_run, standing
 
+from ..records.schema import faults
 from .jobs import HERE, job, runs
 from .seen import until
 
@@ -37,6 +38,7 @@ def record_of(work_dir: Path) -> Record:
     """The only run's record, once the run has ended in it: it is written by a thread."""
     until(lambda: [each for each in records(work_dir) if each.state != "running"])
     (found,) = records(work_dir)
+    assert faults(found.as_dict()) == []
     return found
 
 
@@ -252,3 +254,9 @@ async def test_a_record_that_cannot_be_written_stops_nothing(
     state = await experiment(str(tmp_path), return_state=True)  # type: ignore[call-overload]
     assert state.is_completed()
     assert "has no record" in caplog.text
+
+
+def test_the_schema_refuses_what_is_no_record() -> None:
+    record = Record(run={"id": "a"}).as_dict()
+    assert any("'attempt' is a required property" in each for each in faults(record))
+    assert any("'ended'" in each for each in faults(record | {"state": "ended"}))

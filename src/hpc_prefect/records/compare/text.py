@@ -167,14 +167,21 @@ def _figures(comparison: Comparison, measures: Sequence[str]) -> Part:
     rows = []
     for name in _wanted(tuple(comparison.figures), measures):
         values = comparison.figures[name]
-        row = [name, *map(words, values)]
+        row = [name, *(_figure(name, value) for value in values)]
         if repeats:
-            row.append(_spread(comparison.sweep.settings[0].measures.get(name, Spread())))
+            spread = comparison.sweep.settings[0].measures.get(name, Spread())
+            row.append("-" if spread.n < 2 and not spread.text else _spread(spread))
         elif two:
             row.append(_step(values[0], values[1]))
         rows.append(tuple(map(printable, row)))
     notes = _mixed_notes(comparison) if repeats else []
     return Part("measures, costs and times", tuple(heads), rows, notes)
+
+
+def _figure(name: str, value: object) -> str:
+    """A measure with all its digits; of a cost those that mean something."""
+    cost = name in (*COSTS, "wall_seconds") and isinstance(value, float)
+    return f"{value:.4g}" if cost else words(value)
 
 
 def _step(first: object, second: object) -> str:
