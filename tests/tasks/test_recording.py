@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prefect import flow
 from pydantic import SecretStr
@@ -237,6 +238,21 @@ async def test_a_result_of_a_program_that_was_built_anew_is_told_or_made_again(
         await experiment(str(work), name)  # type: ignore[arg-type]
         assert ("was built anew" in caplog.text) == (rebuilt == "warn")
         assert runs(work) == {"warn": ["1"], "rerun": ["1", "2"]}[rebuilt]
+
+
+async def test_a_parameter_that_cannot_be_shown_stops_nothing(tmp_path: Path) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError("odd")
+
+    @flow(validate_parameters=False)
+    async def experiment(work_dir: str, odd: object) -> None:
+        record_measures(spectrum=np.arange(3.0), last=np.float64(1.5))
+        with campaign("odd"):
+            await job(work_dir, "a")
+
+    state = await experiment(str(tmp_path), Odd(), return_state=True)  # type: ignore[call-overload]
+    assert state.is_completed()
 
 
 async def test_a_record_that_cannot_be_written_stops_nothing(

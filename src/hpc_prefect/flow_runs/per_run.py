@@ -38,6 +38,10 @@ class PerRun(Generic[T]):
                 self._values[run_id] = self._make()
             return self._values[run_id]
 
+    def known(self, run_id: str) -> T | None:
+        """The run's value, if it was asked for before."""
+        return self._values.get(run_id)
+
     def drop(self, run_id: str) -> None:
         """The run has ended."""
         with _lock:

@@ -20,7 +20,6 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 
-from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
@@ -95,20 +94,22 @@ def _recording() -> _Recording:
 
 def open_record(campaign: Campaign, work_dir: str) -> None:
     """A campaign was opened: the run's record begins, or has it too. Blocks; never raises."""
-    mine = _recording()
     try:
-        with mine.lock:
-            if mine.writer is None:
-                mine.writer = RunWriter(_folder_of(campaign))
-            writer, early, mine.early = mine.writer, mine.early, {}
-            begins = _attempt() != mine.began and flow_process() == 0
-            if begins:
-                mine.began = _attempt()
-            new = campaign.folder not in mine.campaigns
-            mine.campaigns.add(campaign.folder)
-    except (HpcPrefectError, OSError) as error:
-        logger.warning("this run has no record: %s", error)
-        return
+        _open_record(_recording(), campaign, work_dir)
+    except Exception as error:  # noqa: BLE001 - also of a parameter that cannot be shown
+        logger.warning("this run has no record, or not all of one: %s", error)
+
+
+def _open_record(mine: _Recording, campaign: Campaign, work_dir: str) -> None:
+    with mine.lock:
+        if mine.writer is None:
+            mine.writer = RunWriter(_folder_of(campaign))
+        writer, early, mine.early = mine.writer, mine.early, {}
+        begins = _attempt() != mine.began and flow_process() == 0
+        if begins:
+            mine.began = _attempt()
+        new = campaign.folder not in mine.campaigns
+        mine.campaigns.add(campaign.folder)
     if begins:
         _begin(writer, root_flow())
     if new:
@@ -188,11 +189,12 @@ def _file_of(flow: Any) -> str:
 
 def _run_ended(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
     """A hook of the flow: how its run ended."""
-    run_id = str(flow_run.id)
+    mine = _recordings.known(str(flow_run.id))
+    if mine is None:  # the process that serves the flow, and did not run it
+        return
     known = watch().find(flow_run.id)
-    cancelled = known is not None and known.cancelled
-    name = "cancelled" if cancelled or state.is_cancelled() else state.type.value.lower()
-    _recordings.of(run_id).end(name, first_line(state.message))
+    cancelled = (known is not None and known.cancelled) or "CANCEL" in state.type.value
+    mine.end("cancelled" if cancelled else state.type.value.lower(), first_line(state.message))
 
 
 def first_line(message: str | None) -> str:
@@ -201,8 +203,8 @@ def first_line(message: str | None) -> str:
 
 def _process_ends() -> None:
     """A script that ran to its last line has completed; a run without an end was broken off."""
-    script = _recordings.of("")
-    script.end("completed" if came_to_its_end() else "crashed", "")
+    if (script := _recordings.known("")) is not None:
+        script.end("completed" if came_to_its_end() else "crashed")
     for each in _recordings.values():
         each.close()
 
@@ -259,9 +261,7 @@ def record_measures(**values: Any) -> None:
     and truth values are kept as they are, also NumPy's; what is long is cut. What is recorded
     before the run's first job or sampling waits for that: the record lies in its work_dir.
     """
-    kept = {
-        name: plain(getattr(value, "item", lambda v=value: v)()) for name, value in values.items()
-    }
+    kept = {name: plain(value) for name, value in values.items()}
     mine = _recording()
     if mine.writer is None:
         mine.early |= kept

@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 HIDDEN = "**********"
@@ -57,7 +58,7 @@ def _composed(value: object, deep: int) -> Any:
     if isinstance(value, set | frozenset):
         value = sorted(value, key=repr)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        items = [plain(item, deep) for item in value[:MOST_ITEMS]]
+        items = [plain(item, deep) for item in islice(value, MOST_ITEMS)]
         return items + _rest(len(value))
     return _cut(str(value) if type(value).__str__ is not object.__str__ else repr(value))
 
@@ -66,7 +67,7 @@ def plain_mapping(values: Mapping[Any, Any], deep: int = 0) -> dict[str, Any]:
     """A mapping; what its names say to be secret is hidden."""
     kept = {
         str(name): HIDDEN if is_secret_name(name) and value else plain(value, deep)
-        for name, value in list(values.items())[:MOST_ITEMS]
+        for name, value in islice(values.items(), MOST_ITEMS)
     }
     if len(values) > MOST_ITEMS:
         kept["…"] = f"{len(values) - MOST_ITEMS} more"

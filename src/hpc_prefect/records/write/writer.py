@@ -13,7 +13,7 @@ from typing import Any
 
 from hpc_prefect.job.folder import journal_line, read_entries
 from hpc_prefect.records import index
-from hpc_prefect.records.fold import DIFF, EVENTS, RUN, Record
+from hpc_prefect.records.fold import EVENTS, RUN, Record
 from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.records")
@@ -40,7 +40,6 @@ class RunWriter:
         self._path = self._draw_file()
         self._waiting: deque[tuple[float, Callable[[], Iterable[Event]]]] = deque()
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
         self._under_way = False
         self._renew_at = float("-inf")
         self._complained = False
@@ -81,14 +80,6 @@ class RunWriter:
         """Write a file beside the record. Blocks."""
         self._transport.write_atomic(f"{self.folder}/{name}", data)
 
-    def finish(self, seconds: float) -> None:
-        """Wait until all is written, at most so long."""
-        deadline = time.monotonic() + seconds
-        while self._under_way and time.monotonic() < deadline:
-            if self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                self._writing.release()
-            time.sleep(0.001)
-
     def _draw_file(self) -> str:
         """A file of this process's own; what others have written so far counts for the totals."""
         number = 1
@@ -102,18 +93,17 @@ class RunWriter:
             number += 1
 
     def _work(self) -> None:
-        with self._writing:
-            while True:
-                with self._lock:
-                    batch = list(self._waiting)
-                    self._waiting.clear()
-                    if not batch:
-                        self._under_way = False
-                        return
-                try:
-                    self._write(batch)
-                except Exception as error:  # noqa: BLE001 - the run itself does not need it
-                    self._complain(error)
+        while True:
+            with self._lock:
+                batch = list(self._waiting)
+                self._waiting.clear()
+                if not batch:
+                    self._under_way = False
+                    return
+            try:
+                self._write(batch)
+            except Exception as error:  # noqa: BLE001 - the run itself does not need it
+                self._complain(error)
 
     def _write(self, batch: list[tuple[float, Callable[[], Iterable[Event]]]]) -> None:
         lines = []
@@ -144,6 +134,3 @@ class RunWriter:
         level = logging.DEBUG if self._complained else logging.WARNING
         self._complained = True
         logger.log(level, "the record of this run (%s) misses something: %s", self.folder, error)
-
-
-__all__ = ["DIFF", "Event", "RunWriter"]

@@ -1,0 +1,95 @@
+"""Values of a run as its record keeps them: without secrets or bulk, and whatever they are."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
+
+from hpc_prefect.records.write.plain import HIDDEN, plain, plain_arguments, plain_mapping
+
+
+class Account(BaseModel):
+    name: str
+    key: SecretStr
+    refresh_token: str
+
+
+@dataclass
+class Point:
+    x: float
+    password: str
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (np.float64(1.5), 1.5),
+        (np.int64(3), 3),
+        (np.array(2.5), 2.5),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (float("nan"), "nan"),
+        (Decimal("1.10"), "1.10"),
+        (Path("/w/x"), "/w/x"),
+        ({3, 1, 2}, [1, 2, 3]),
+        (deque([1, 2]), [1, 2]),
+        (range(3), [0, 1, 2]),
+        (Account(name="n", key=SecretStr("s"), refresh_token="t"),
+         {"name": "n", "key": HIDDEN, "refresh_token": HIDDEN}),
+        (Point(1.0, "p"), {"x": 1.0, "password": HIDDEN}),
+    ],
+)  # fmt: skip
+def test_values_are_kept_as_what_they_mean(value: object, kept: object) -> None:
+    assert plain(value) == kept
+
+
+def test_what_is_large_is_told_by_its_digest_or_cut() -> None:
+    one, other = np.zeros(10_000), np.ones(10_000)
+    assert plain(one)["shape"] == [10_000]
+    assert plain(one)["sha256"] != plain(other)["sha256"]
+    assert len(plain("x" * 10**6)) < 3000
+    assert len(plain(list(range(10**5)))) == 201
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "api_token", "IBM_QUANTUM_TOKEN", "api-key", "apikey", "password", "client_secret",
+     "credentials", "hub.token"],
+)  # fmt: skip
+def test_what_is_named_as_a_secret_is_hidden(name: str) -> None:
+    assert plain_mapping({name: "x", "of": {name: ["x"]}}) == {name: HIDDEN, "of": {name: HIDDEN}}
+
+
+@pytest.mark.parametrize(
+    "name", ["tokens_per_shot", "key", "keyword", "shots", "monkey", "secretary"]
+)
+def test_what_only_sounds_like_one_is_kept(name: str) -> None:
+    assert plain_mapping({name: "x"}) == {name: "x"}
+
+
+def test_secrets_on_the_command_line_are_hidden() -> None:
+    words = ["--token", "abc", "--api-key=def", "--shots", "100", "--password", "--verbose"]
+    hidden = ["--token", HIDDEN, f"--api-key={HIDDEN}", "--shots", "100", "--password", "--verbose"]
+    assert plain_arguments(words) == hidden
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(anything)
+def test_everything_becomes_json_that_is_the_same_when_it_is_read(value: Any) -> None:
+    kept = plain(value)
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
