@@ -108,6 +108,8 @@ def test_runs_are_listed_with_what_tells_them_apart(command: Command) -> None:
         (["--where", "shots>100", "--where", "energy<=-1.5"], "2"),
         (["list", "--where", "molecule.basis=='sto-3g'"], "012"),
         (["--where", "shots>100", "list"], "12"),
+        (["--where", "started>=2023-11-15T00:00+00:00"], "2"),
+        (["--where", "ended<3d"], "012"),
         (["--state", "failed"], "1"),
         (["--state", "failed,completed", "--state", "died"], "012"),
         (["--flow", "sqd-*"], "012"),
@@ -138,6 +140,8 @@ def test_runs_are_filtered_and_sorted(words: list[str], found: str, command: Com
     [
         (["--where", "shots"], "cannot be read: it is a name"),
         (["--where", "shotz>1"], "did you mean shots"),
+        (["--where", "shots>many"], "'many' is no number, and shots is one"),
+        (["--where", "started>soon"], "'soon' is no time; it is a date"),
         (["--sort", "enrgy"], "did you mean energy"),
         (["--columns", "bases"], "did you mean molecule.basis"),
         (["--since", "soon"], "it is a date"),
@@ -231,6 +235,81 @@ def test_text_of_others_does_nothing_to_a_terminal(command: Command, tmp_path: P
     for words in ([], ["show", "abcd-1", "--blocks"], ["--columns", bad]):
         status, out, _ = command(*words)
         assert (status, "\x1b" in out) == (0, False)
+
+
+def strange(tmp_path: Path, *more: dict[str, Any], **facts: Any) -> Path:
+    """The record of a run of which little makes sense, in the list; its folder."""
+    folder = given.record(tmp_path, [given.began("abcd-1", **facts), *more])
+    index.put(read_run(folder).summary())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--json"], ["--csv"], ["--sort", "n"], ["--where", "n>1"], ["--columns", "name,n,wall"],
+     ["--csv", "--columns", "name,started"], ["show", "abcd-1"], ["show", "abcd-1", "--json"]],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"pid": [1]},
+        {"packages": [1], "argv": 5, "python": {}, "platform": [1]},
+        {"packages": "x", "argv": "ls", "process": 7, "user": None},
+    ],
+    ids=",".join,
+)
+def test_a_record_that_makes_no_sense_is_listed_and_shown(
+    environment: dict[str, Any], words: list[str], command: Command, tmp_path: Path
+) -> None:
+    huge = {"n": 10**400, "x": float("inf"), "deep": {"a": [float("nan")]}, "started": 1e300}
+    costs = dict.fromkeys(("run_seconds", "queue_seconds", "node_hours", "qpu_seconds"), 1e999)
+    job = {"key": "k", "state": ["x"], "ended_at": "x", "host": 10**400}
+    strange(
+        tmp_path,
+        given.event(given.BEGAN, "job", scope=5, wanted_at="x", **job, **costs),
+        given.event(given.BEGAN, "job-ended", node_hours=10**400, **job),
+        given.event(given.BEGAN, "iteration", loop="l", number=1, row=huge),
+        given.event(given.BEGAN, "block", digest="d", kind=5, values=[1]),
+        environment=environment | {"host": socket.gethostname()}, code={"commit": 5, "branch": {}},
+        name="\ud800x", parameters=huge, flow=[1],
+    )  # fmt: skip
+    status, out, _ = command(*words)
+    assert status == 0
+    assert out.encode()
+    if "--json" in words:
+        json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_what_cannot_be_shown_keeps_nothing_else_from_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = given.run(tmp_path, ident="abcd-1", parameters={"shots": 5})
+    monkeypatch.setattr(runs_words, "_totals", lambda record: 1 / 0)
+    out = command("show", str(folder))[1]
+    assert "shots  5" in out
+    assert "totals: they make no sense; see --json" in out
+
+
+def test_a_cell_that_makes_no_sense_is_a_question_mark(command: Command, three: list[Path]) -> None:
+    entry = index.entry("00001111-aaaa") or {}
+    index.put(entry | {"totals": {"jobs": {"ok": [1], "succeeded": "x"}, "costs": 5}})
+    status, out, _ = command("--columns", "run,jobs,node-hours,wall")
+    assert (status, len(out.splitlines())) == (0, 4)
+    assert out.splitlines()[1].split() == ["run-0", "?", "?", "-"]
+
+
+def test_a_number_that_json_does_not_have_is_null(command: Command, tmp_path: Path) -> None:
+    strange(tmp_path, given.event(given.BEGAN, "measures", values={"e": float("nan"), "f": 1}))
+    assert json.loads(command("--json")[1])[0]["measures"] == {"e": None, "f": 1}
+    assert json.loads(command("show", "abcd-1", "--json")[1])["measures"] == {"e": None, "f": 1}
+
+
+def test_csv_does_nothing_to_a_terminal(command: Command, tmp_path: Path) -> None:
+    strange(tmp_path, name="\x1b[2J\x9b\r\ud800é", parameters={"a\x07": "two\nlines\tx"})
+    (row,) = csv.DictReader(io.StringIO(command("--csv")[1]))
+    assert row["name"] == r"\x1b[2J\x9b\r\ud800é"
+    assert row[r"parameters.a\x07"] == "two\nlines\tx"
 
 
 # One run
@@ -330,6 +409,9 @@ def test_without_pandas_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
     [
         (0, "0.0s"),
         (3.21, "3.2s"),
+        (float("inf"), "?"),
+        (float("nan"), "?"),
+        (10**400, "?"),
         (725, "12m05s"),
         (11520, "3h12m"),
         (183600, "2d03h"),

@@ -377,6 +377,125 @@ def test_results_have_the_runs_state_and_that_of_jobs_with_reasons_and_attempts(
     }
 
 
+def outputs(digest: str, **facts):
+    return {"out.npz": {"path": "/x/out.npz", "size": 3, "sha256": digest * 64, **facts}}
+
+
+def test_outputs_are_compared_and_results_are_the_same_only_where_these_are():
+    one, two = (run(jobs=[batch_job(outputs=outputs(each))]) for each in "ab")
+    quantum = [run(jobs=[sampler_job(result_sha256=each * 64)]) for each in "ab"]
+
+    same, other = differences([one, one]), differences([one, two])
+
+    assert {"outputs", "results"} <= {*same.same}
+    assert rows(other, "outputs") == {"output out.npz": ("a" * 64, "b" * 64)}
+    assert "results" not in {*other.same, *other.likely}
+    assert rows(differences(quantum), "outputs") == {"result_sha256": ("a" * 64, "b" * 64)}
+
+
+def test_without_digests_nothing_is_said_to_be_plainly_the_same():
+    bare = run(jobs=[batch_job(executable={"path": "/x"}, inputs={"a": {"path": "a"}})])
+    sampled = run(
+        code={"commit": None},
+        jobs=[batch_job(outputs=outputs("a", sampled=True), images=[{"path": "i", "sha256": "1",
+              "sampled": True}])],
+    )  # fmt: skip
+
+    assert differences([bare, bare]).likely == {
+        "executables": "no digest", "inputs": "no digest", "results": "not every output is known",
+    }  # fmt: skip
+    assert differences([sampled, sampled]).likely == {
+        "code": "the flow's file alone", "executables": "digests of samples",
+        "outputs": "digests of samples", "results": "digests of samples",
+    }  # fmt: skip
+    assert "\nthe same as far as is known: executables (no digest)" in report(compare([bare, bare]))
+
+
+def test_jobs_of_one_name_are_matched_by_what_they_were_given_then_by_their_numbers():
+    def side(*arguments):
+        return run(jobs=[batch_job(i, scope=[], n=i, arguments=[each])
+                         for i, each in enumerate(arguments)])  # fmt: skip
+
+    assert "arguments" in differences([side("1", "2"), side("2", "1")]).same
+    found = differences([side("1", "2"), side("1", "2"), side("3", "2")])
+    assert rows(found, "arguments") == {"argument 1": ("1", "1", "3")}
+    assert not found.section("jobs").rows
+
+
+def test_two_loops_of_one_name_may_come_in_any_order():
+    def side(*order):
+        return run(jobs=[batch_job(i, scope=[f"loop-0123abc{i}"]) for i in order])
+
+    assert "arguments" in differences([side(1, 2), side(2, 1)]).same
+
+
+def test_a_cut_value_is_compared_with_its_digest():
+    rest = [f"… 9 letters more, SHA-256 {each * 64}" for each in "ab"]
+    sides = [run(parameters={"a": "x" * 2000 + each, "b": [1, each]}) for each in rest]
+
+    assert [*rows(differences(sides), "parameters")] == ["a", "b"]
+    assert len({words(side.parameters["a"]) for side in sides}) == 2
+
+
+# --- what nobody should have written
+
+
+def nested(levels: int, inside):
+    for _ in range(levels):
+        inside = {"a": [inside]}
+    return inside
+
+
+@pytest.mark.parametrize(
+    "value", [nested(300, 1), nested(450, {}), 10**400, float("nan"), "9" * 5000]
+)
+@pytest.mark.parametrize("where", ["parameters", "measures"])
+def test_no_value_ends_a_comparison(where, value):
+    sides = [run(**{where: {"x": value, "y": i}}) for i in range(4)]
+
+    for some in (sides, sides[:2]):
+        found = compare(some)
+        assert report(found)
+        assert markdown(found)
+        assert json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_what_is_nested_too_deep_is_said_to_be_compared_in_part():
+    found = differences([run(parameters=nested(300, i)) for i in (1, 2)])
+
+    assert found.likely["parameters"] == "nested too deep"
+    assert found.section("parameters").notes == (
+        "parameters are nested too deep to be compared as a whole",
+    )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"scope": 5}, {"n": "x"}, {"inputs": 5}, {"outputs": [5]}, {"executable": 5},
+        {"images": {"a": 5}}, {"arguments": "x"}, {"options": 5}, {"circuits": 5},
+        {"folder": ["x"]}, {"name": "9" * 5000}, {"asked": nested(300, 1)},
+        {"options": nested(300, 1)},
+    ],
+)  # fmt: skip
+def test_a_job_of_any_shape_is_compared(facts):
+    sides = [run(jobs=[batch_job(), {**batch_job(2), **facts, "state": each}]) for each in "ab"]
+
+    assert "state" in rows(differences(sides), "results")
+    assert report(compare(sides))
+
+
+def test_a_section_that_cannot_be_compared_says_so_and_is_not_the_same():
+    sides = [run(), run()]
+    sides[1].code = 5
+
+    found = differences(sides)
+
+    assert "code" not in found.same
+    assert found.section("code").notes[0].startswith("code could not be compared: ")
+    assert "versions" in found.same
+
+
 # --- scripts
 
 
@@ -435,7 +554,7 @@ def test_few_runs_begin_with_what_differs_and_what_is_the_same_is_one_line():
     shown = report(compare([one, two]))
 
     assert shown.index("parameters") < shown.index("the same: ") < shown.index("measures")
-    assert "the same: flow, code, versions, host, results\n" in shown
+    assert "the same: flow, code, versions, host\n" in shown
     assert "energy        -1.5         -1.25     +0.25" in shown
 
 
@@ -465,6 +584,25 @@ def test_text_of_others_does_nothing_to_a_terminal_and_nothing_to_markdown():
 
     assert "\x1b" not in report(compare(sides))
     assert "\\<b\\>\\|x" in markdown(compare(sides))
+
+
+def test_names_flows_states_and_loops_do_nothing_to_a_terminal_either():
+    evil = "\x1b[2J\x1b]0;pwn\x07"
+    sides = [run(f"{evil}{i}", id=evil, flow=evil, state=f"x{evil}", measures={evil: i},
+                 iterations={evil: [{evil: i}, {evil: 2}]}) for i in range(4)]  # fmt: skip
+
+    for some in (sides, sides[:2]):
+        shown = report(compare(some)) + markdown(compare(some))
+        assert all(each.isprintable() or each == "\n" for each in shown)
+
+
+def test_two_loops_of_one_name_have_curves_of_their_own():
+    loops = {"scf": [{"e": 1}, {"e": 2}], "scf (2)": [{"e": 5}, {"e": 6}]}
+
+    shown = report(compare([run(iterations=loops), run(iterations=loops)]))
+
+    assert "loop scf: e\n" in shown
+    assert "loop scf (2): e\n" in shown
 
 
 def test_a_diff_with_a_fence_in_it_does_not_end_markdowns(tmp_path):
@@ -524,7 +662,9 @@ def test_the_command_prints_json_and_refuses_what_is_not_there(tmp_path, capsys)
     runs = [written(tmp_path, name, bond) for name, bond in (("a", 0.7), ("b", 0.8))]
 
     assert command(*runs, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["figures"]["energy"] == [-0.7, -0.8]
+    told = capsys.readouterr().out
+    assert told.isascii()
+    assert json.loads(told)["figures"]["energy"] == [-0.7, -0.8]
     with pytest.raises(
         ConfigurationError, match="no run has a measure or cost 'enegry'; there are"
     ):

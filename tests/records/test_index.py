@@ -102,6 +102,33 @@ def test_an_entry_that_cannot_be_read_is_passed_over(
     assert "bad.json" in caplog.text
 
 
+def test_a_time_in_an_entry_that_can_be_none_counts_as_not_known(make: Make, data: Path) -> None:
+    make("abcd-1")
+    path = data / "hpc-prefect" / "runs" / "abcd-1.json"
+    strange = json.loads(path.read_text()) | {"started": float("nan"), "updated": float("inf")}
+    path.write_text(json.dumps(strange | {"ended": 10**400}))
+    (entry,) = index.entries()
+    assert [entry[name] for name in ("started", "ended", "updated")] == [0, 0, 0]
+
+
+def test_an_entry_that_fails_in_any_way_is_passed_over(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make("abcd-1")
+    make("abcd-2")
+    read = index._read
+
+    def fail(path: str) -> dict[str, Any] | None:
+        if path.endswith("abcd-1.json"):
+            raise MemoryError
+        return read(path)
+
+    monkeypatch.setattr(index, "_read", fail)
+    with caplog.at_level(logging.WARNING):
+        assert list(listed()) == ["abcd-2"]
+    assert "(abcd-1.json: MemoryError)" in caplog.text
+
+
 def test_what_is_being_written_is_not_read(make: Make, data: Path) -> None:
     make("abcd-1")
     (data / "hpc-prefect" / "runs" / ".abcd-2.json.1-2-3").write_text("{")
@@ -202,6 +229,31 @@ def test_a_scan_passes_over_what_it_cannot_read(
     assert str(bad) in caplog.text
 
 
+def test_a_record_that_fails_in_any_way_does_not_end_a_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = [given.run(tmp_path, ident=f"abcd-{n}") for n in range(3)]
+
+    def fail_to_read(folder: str, **how: Any) -> Any:
+        if folder == str(folders[0]):
+            raise MemoryError
+        return read_run(folder, **how)
+
+    def fail_to_put(summary: dict[str, Any]) -> None:
+        if summary["id"] == "abcd-1":
+            raise RecursionError("too deep")
+        put(summary)
+
+    monkeypatch.setattr(index, "read_run", fail_to_read)
+    monkeypatch.setattr(index, "put", fail_to_put)
+    with caplog.at_level(logging.WARNING):
+        done = scan([tmp_path])
+
+    assert (done.found, done.skipped, list(listed())) == (1, 2, ["abcd-2"])
+    assert f"the record in {folders[0]} cannot be read: MemoryError" in caplog.text
+    assert f"the record in {folders[1]} cannot be read: too deep" in caplog.text
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_scan_passes_over_a_folder_that_it_may_not_look_into(tmp_path: Path) -> None:
     given.run(tmp_path / "open", ident="abcd-1")
@@ -280,6 +332,15 @@ def test_a_name_of_several_runs_lists_them(name: str, make: Make) -> None:
     make("abcd-2", time=given.BEGAN + 60)
     with pytest.raises(UnknownRun, match=r"may mean 2 runs[^\n]*\n  abcd-2 .*\n  abcd-1 "):
         find_one(name)
+
+
+def test_names_of_others_do_nothing_to_a_terminal(make: Make) -> None:
+    for ident in ("abcd-1", "abcd-2"):
+        make(ident, name="\x1b[2J\nevil")
+    with pytest.raises(UnknownRun) as said:
+        find_one("abcd")
+    assert "\x1b" not in str(said.value)
+    assert "  ?[2J?evil  " in str(said.value)
 
 
 def test_of_several_runs_those_that_are_gone_are_not_meant(make: Make) -> None:

@@ -31,7 +31,8 @@ def run(**more: Any) -> dict[str, Any]:
 
 A = run(
     parameters={"shots": 1000, "molecule": {"basis": "sto-3g", "a.b": 7}, "fast": True,
-                "nothing": None, "list": [1, 2], "version": "1.0"},
+                "nothing": None, "list": [1, 2], "version": "1.0", "word": "None",
+                "huge": 10**400},
     measures={"energy": -109.25, "shots": 5, "spread": float("nan")},
 )  # fmt: skip
 
@@ -81,7 +82,13 @@ def test_a_name_is_looked_for_in_parameters_measures_costs_and_fields(
         "molecule.basis<z",
         "molecule.basis != cc-pvdz",
         "fast==true",
+        "fast==True",
+        "fast!=False",
         "nothing==null",
+        "nothing==None",
+        "word==None",
+        "huge>1",
+        "huge>1e308",
         "list=='[1, 2]'",
         "version==1.0",
         "name!=x",
@@ -103,6 +110,11 @@ def test_a_condition_holds(text: str) -> None:
         "shots>abc",
         "fast>0",
         "fast==1",
+        "fast!=True",
+        "fast=='True'",
+        "nothing!=None",
+        "word==null",
+        "huge<=1",
         "nothing<1",
         "list>1",
         "spread>0",
@@ -124,6 +136,52 @@ def test_a_condition_does_not_hold(text: str) -> None:
 def test_what_is_no_condition_is_told_what_one_is(text: str) -> None:
     with pytest.raises(InvalidQuery, match=r"cannot be read: it is a name, then one of == != <"):
         condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("started>2025-03-01", True),
+        ("started>=2025-03-01", True),
+        ("started<=2025-03-01", True),  # until its end, as --until
+        ("started<2025-03-01", False),
+        ("started<=2025-02-28", False),
+        ("started>'2025-03-01 11:00'", True),
+        ("started>2025-03-01T13:00", False),
+        ("started>12h", False),
+        ("started>2w", True),
+        ("ended<2025-03-02", False),  # it goes on
+        ("updated>1d", True),
+        ("started>1000", True),
+    ],
+)
+def test_times_are_compared_with_dates(text: str, holds: bool) -> None:
+    began = datetime(2025, 3, 1, 12).timestamp()  # noqa: DTZ001 - a person's own day
+    one = run(started=began, ended=0.0, updated=NOW)
+    found = condition(text, NOW)
+    assert found.holds(one) is holds
+    query.check_orders([found], [one])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("shots>abc", r"'shots>abc' holds of no run: 'abc' is no number, and shots is one"),
+        ("shots<='5'", "'5' is no number, unless without its quotes"),
+        ("energy<2025-01-01", "'2025-01-01' is no number"),
+        ("started>soon", "'soon' is no time; it is a date"),
+    ],
+)
+def test_numbers_are_not_compared_with_a_word(text: str, said: str) -> None:
+    known = [run(), A | {"started": 1.0}]
+    with pytest.raises(InvalidQuery, match=said):
+        query.check_orders([condition(text)], known)
+
+
+@pytest.mark.parametrize("text", ["shots>1", "shots!=abc", "molecule.basis>abc", "none>abc"])
+def test_other_conditions_may_hold(text: str) -> None:
+    query.check_orders([condition(text)], [A])
+    query.check_orders([condition("mixed>abc")], [run(parameters={"mixed": x}) for x in (1, "b")])
 
 
 @given(st.text(max_size=30))
@@ -193,6 +251,20 @@ def test_anything_can_be_sorted_by_and_what_is_missing_comes_last(
     assert numbers == sorted(numbers, reverse=descending)
     here = [each is not MISSING and each is not None for each in kept]
     assert here == sorted(here, reverse=True)
+
+
+def test_numbers_of_any_length_are_sorted() -> None:
+    values = [10**400, 1.5, float("inf"), -(10**400)]
+    runs = [run(parameters={"x": found}) for found in values]
+    found = [value(each, "x") for each in query.ordered(runs, "x")]
+    assert found == [-(10**400), 1.5, 10**400, float("inf")]
+
+
+def test_a_row_ends_somewhere() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    assert len(query.flat(run(parameters=deep))) == len(query.flat(run(parameters={"a": 1})))
 
 
 def test_runs_that_are_the_same_stay_in_their_order() -> None:

@@ -96,6 +96,50 @@ def test_a_line_may_be_longer_than_what_is_read_at_a_time(tmp_path: Path) -> Non
     assert read_run(folder).parameters == {"long": long}
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n{}\n"], ids=["torn", "whole", "not the last"])
+def test_a_line_that_is_too_long_is_passed_over_in_no_time(end: bytes, tmp_path: Path) -> None:
+    folder = given.run(tmp_path, ident="abcd-1", state="")
+    path = folder / "events-2.jsonl"
+    path.touch()
+    os.truncate(path, 200 << 20)
+    with path.open("ab") as file:
+        file.write(end + given.lines([given.ended(given.BEGAN + 5, "failed")]) * bool(end))
+    before = time.process_time()
+    assert read_run(folder).state == ("failed" if end else "running")
+    assert time.process_time() - before < 5
+
+
+def test_a_run_json_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    folder = given.run(tmp_path, ident="abcd-1")
+    (folder / RUN).touch()
+    os.truncate(folder / RUN, 60 << 30)
+    assert read_run(folder).id == "abcd-1"
+
+
+@pytest.mark.parametrize("when", ["1e999", "-1e999", "NaN", "1" + "0" * 400, "1e300", "-1", '"x"'])
+def test_an_event_at_no_time_is_left_out(when: str, tmp_path: Path) -> None:
+    folder = given.run(tmp_path, ident="abcd-1")
+    with (folder / EVENTS).open("a") as file:
+        file.write(f'{{"event": "ended", "time": {when}, "state": "failed"}}\n')
+    record = read_run(folder)
+    assert (record.state, record.updated) == ("completed", given.BEGAN + 10)
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "1" + "0" * 400])
+def test_an_event_with_an_absurd_number_keeps_no_other_from_being_read(
+    number: str, tmp_path: Path
+) -> None:
+    folder = given.run(tmp_path, ident="abcd-1", state="")
+    with (folder / EVENTS).open("a") as file:
+        for event in (
+            f'"iteration", "loop": "l", "number": {number}, "row": {{}}',
+            f'"job-ended", "key": "k", "state": "succeeded", "run_seconds": {number}',
+            '"ended", "state": "failed"',
+        ):
+            file.write(f'{{"time": {given.BEGAN + 5}, "event": {event}}}\n')
+    assert read_run(folder).summary()["state"] == "failed"
+
+
 def test_a_folder_without_a_record_is_said(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"has no record of a run.*runs scan"):
         read_run(tmp_path)
@@ -179,9 +223,15 @@ def test_of_a_run_elsewhere_nothing_is_concluded(environment: dict[str, Any]) ->
     assert standing(running(environment, updated=1000.0)) == "running"
 
 
-def test_a_process_that_makes_no_sense_proves_nothing() -> None:
-    here = {"host": socket.gethostname(), "pid": "many"}
-    assert standing(running(here)) == "running"
+@pytest.mark.parametrize("pid", ["many", [1], {}, True, -1, 10**400, float("inf")])
+def test_a_process_that_makes_no_sense_proves_nothing(pid: Any) -> None:
+    here = {"host": socket.gethostname(), "pid": pid}
+    assert standing(running(here)) in ("running", "died")
+    assert standing(running(here) | {"updated": 10**400}) in ("running", "died")
+
+
+def test_a_process_of_which_a_part_is_missing_proves_nothing() -> None:
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
     boot = process.boot_id()
     assert standing(running(here | {"process": boot})) == "running"
 

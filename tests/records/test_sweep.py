@@ -14,7 +14,7 @@ from hpc_prefect.records.compare import compare, sweep
 from hpc_prefect.records.compare.sweep import is_seed
 from hpc_prefect.records.compare.text import report, rounded
 
-from .built import batch_job, block, run
+from .built import batch_job, block, run, sampler_job
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -102,7 +102,7 @@ def test_runs_that_have_not_completed_are_in_no_mean():
 
 def test_runs_that_differ_in_a_seed_alone_are_repeats():
     runs = [
-        run(f"{bond}-{seed}", parameters={"bond": bond, "aer": {"seed_simulator": seed}})
+        run(f"{bond}-{seed}", parameters={"bond": bond, "aer": {"random_state": seed}})
         for bond, seed in product((0.7, 0.8), (1, 2, 3))
     ]
 
@@ -110,7 +110,7 @@ def test_runs_that_differ_in_a_seed_alone_are_repeats():
 
     assert [one.values for one in found.settings] == [(0.7,), (0.8,)]
     assert [len(one.runs) for one in found.settings] == [3, 3]
-    assert found.seeds == ("aer.seed_simulator",)
+    assert found.seeds == ("aer.random_state",)
 
 
 def test_a_seed_that_is_asked_for_is_a_parameter():
@@ -120,13 +120,27 @@ def test_a_seed_that_is_asked_for_is_a_parameter():
     assert [one.values for one in sweep(runs, against="seed").settings] == [(1,), (2,)]
 
 
-@pytest.mark.parametrize("name", ["seed", "a.seed", "seeds", "seed_2", "rng-seed", "random_state"])
+@pytest.mark.parametrize(
+    "name", ["seed", "a.seed", "seeds", "sampler_seed", "rng-seed", "random_state"]
+)
 def test_seeds_are_known_by_their_names(name):
     assert is_seed(name)
     assert not is_seed(name, against=name)
 
 
-@pytest.mark.parametrize("name", ["seeding", "linseed", "seed.count", "basis"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seeding",
+        "linseed",
+        "seed.count",
+        "basis",
+        "n_seeds",
+        "num_seed",
+        "seed_determinants",
+        "a.n_seed",
+    ],
+)
 def test_other_names_are_no_seeds(name):
     assert not is_seed(name)
 
@@ -149,6 +163,57 @@ def test_repeats_with_another_executable_or_code_are_said_to_be_mixed():
     assert only(sweep(runs)).mixed == ("executables",)
     assert only(sweep([run(), run(code={"sha256": "b" * 64})])).mixed == ("code",)
     assert only(sweep([run(), run()])).mixed == ()
+
+
+@pytest.mark.parametrize(
+    ("regard", "job", "other"),
+    [
+        ("quantum options", sampler_job(), sampler_job(shots=10)),
+        ("quantum options", sampler_job(), sampler_job(options={"twirling": {"enable": False}})),
+        ("devices", sampler_job(), sampler_job(device="ibm_fez")),
+        ("arguments", batch_job(), batch_job(arguments=["--in", "2.npz"])),
+        ("inputs", batch_job(), batch_job(inputs={"in.npz": {"sha256": "0" * 64}})),
+    ],
+)
+def test_repeats_whose_jobs_were_given_something_else_are_said_to_be_mixed(regard, job, other):
+    assert only(sweep([run("a", jobs=[job]), run("b", jobs=[other])])).mixed == (regard,)
+
+
+def test_repeats_with_other_scripts_are_mixed_but_not_where_their_seeds_alone_differ(tmp_path):
+    def side(name, text):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "program.sh").write_text(text)
+        arguments = text.split()[1:]
+        return run(name, jobs=[batch_job(folder=str(tmp_path / name), arguments=arguments)])
+
+    one, two = side("a", "evaluate --seed 1"), side("b", "evaluate --seed 22")
+    other = side("c", "evaluate --seeds 3 --seed 1")
+
+    assert only(sweep([one, two])).mixed == ()
+    assert only(sweep([one, other])).mixed == ("scripts", "arguments")
+    assert "* these runs differ in scripts, arguments too" in report(compare([one, other]))
+
+
+def test_repeats_whose_parameters_are_not_compared_as_a_whole_are_mixed():
+    deep = 1
+    for _ in range(100):
+        deep = [deep]
+
+    found = only(sweep([run(parameters={"a": deep}), run(parameters={"a": deep})]))
+
+    assert found.mixed == ("parameters, maybe (nested too deep)",)
+
+
+def test_a_cost_of_which_a_part_is_unknown_is_marked_and_in_no_mean():
+    partly = run("a", jobs=[batch_job(1), batch_job(2, node_hours=None)])
+    whole = [run(name, jobs=[batch_job(1)]) for name in "bc"]
+
+    assert only(sweep([partly, *whole])).measures["node_hours"].n == 2
+    assert compare([partly, *whole]).as_dict()["known_in_part"] == {"node_hours": [0]}
+    shown = report(compare([partly, whole[0]]))
+    (line,) = [line for line in shown.splitlines() if line.startswith("node_hours")]
+    assert line.split() == ["node_hours", "0.5+", "0.5", "-"]
+    assert "a cost with + is a part of what was spent: in no mean" in shown
 
 
 def test_costs_are_beside_measures_and_a_measure_of_that_name_wins():

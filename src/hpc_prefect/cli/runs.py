@@ -56,7 +56,8 @@ def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
     option("--until", otherwise=None, text="only runs that began until then", metavar="TIME")
     option("--where", otherwise=[], metavar="CONDITION", action="append",
            text="only runs with such a parameter, measure or cost: 'shots>1000', "
-           "'basis==\"sto-3g\"', 'node_hours<=2' (of several all are to hold)")  # fmt: skip
+           "'basis==\"sto-3g\"', 'node_hours<=2', 'ended>3d' (of several all are "
+           "to hold)")  # fmt: skip
     option("--sort", otherwise=None, metavar="NAME",
            text="by a parameter, measure, cost or anything else that --where takes")  # fmt: skip
     option("--reverse", "-r", otherwise=False, text="the other way round", action="store_true")
@@ -128,7 +129,7 @@ def _list(arguments: argparse.Namespace) -> int:
     columns, beside = _columns(arguments.columns)
     found = _selected(arguments, [name for name in columns if name not in words.HEADS])
     if arguments.json:
-        print(json.dumps([run.as_dict() for run in found.runs], indent=1))
+        print(_json([run.as_dict() for run in found.runs]))
     elif arguments.csv:
         words.write_csv(found.runs, columns if not beside else [], sys.stdout)
     elif found.runs:
@@ -136,6 +137,14 @@ def _list(arguments: argparse.Namespace) -> int:
         print(words.table(found.runs, found.ids, columns, beside=beside, width=width))
     _say_what_is_missing(found)
     return 0
+
+
+def _json(found: object) -> str:
+    plain = json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN is no JSON
+    try:
+        return json.dumps(plain, indent=1)
+    except RecursionError:  # without indent it goes deeper
+        return json.dumps(plain)
 
 
 def _columns(given: list[str] | None) -> tuple[list[str], bool]:
@@ -187,7 +196,7 @@ def _show(arguments: argparse.Namespace) -> int:
     record = runs.get(arguments.which)
     state = standing(record)
     if arguments.json:
-        print(json.dumps(record.as_dict() | {"state": state}, indent=1))
+        print(_json(record.as_dict() | {"state": state}))
     else:
         print(words.details(record, state, blocks=arguments.blocks))
     return 0

@@ -77,12 +77,13 @@ def _compared(arguments: argparse.Namespace) -> int:
     from hpc_prefect.records.compare import compare
     from hpc_prefect.records.compare.diffs import LINES
     from hpc_prefect.records.compare.text import report
+    from hpc_prefect.records.compare.values import json_value
 
     runs = [_run(name) for name in (arguments.first, *arguments.others)]
     comparison = compare(runs, against=arguments.against, lines=None if arguments.full else LINES)
     _check(comparison, arguments.measure)
     if arguments.json:
-        print(json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False))
+        print(json.dumps(json_value(comparison.as_dict()), indent=1, allow_nan=False))
     else:
         width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
         print(report(comparison, measures=arguments.measure, width=width))
@@ -100,13 +101,14 @@ def _run(name: str) -> Record:
 
 def _check(comparison: Comparison, measures: list[str]) -> None:
     from hpc_prefect.errors import ConfigurationError
+    from hpc_prefect.records.compare.values import printable
 
     known = dict.fromkeys(
         [*comparison.figures, *(n for c in comparison.curves.values() for n in c)]
     )
     if unknown := [name for name in measures if name not in known]:
         raise ConfigurationError(
-            f"no run has a measure or cost {unknown[0]!r}; there are {', '.join(known)}"
+            f"no run has a measure or cost {unknown[0]!r}; there are {printable(', '.join(known))}"
         )
 
 

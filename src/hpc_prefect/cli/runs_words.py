@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any, TextIO
 
 from hpc_prefect.records import query
 from hpc_prefect.records.fold import DIFF, Record
+from hpc_prefect.records.query import printable
 from hpc_prefect.records.read import RUNNING
 from hpc_prefect.records.runs import RunSummary
 
@@ -23,6 +26,8 @@ _MOST = 4
 _LESS = ("HEARD", "QPU S", "NODE-HOURS", "FLOW", "WALL", "JOBS")
 #: Of one run: its newest jobs, and the first and last rows of a loop.
 _JOBS, _FIRST, _LAST = 20, 1, 4
+#: Hours, or seconds, that nothing takes: a record may have any number.
+_ABSURD = 1e15
 
 #: Columns by the names that `--columns` takes, and the value that CSV has for each.
 HEADS = {
@@ -84,8 +89,16 @@ def _cells(
     name: str, runs: Iterable[RunSummary], short: Mapping[str, str], most: int = 0
 ) -> list[str]:
     if name in ("id", "node-hours", "qpu-s", *_WORDS):
-        return [_word(name, run, short) for run in runs]
+        return [_tried(partial(_word, name, run, short)) for run in runs]
     return [_cell(run.value(name), most) for run in runs]
+
+
+def _tried(make: Callable[[], str], otherwise: str = "?") -> str:
+    """Words for what may make no sense: the rest is shown all the same."""
+    try:
+        return make()
+    except Exception:  # noqa: BLE001 - anything may be in a record
+        return otherwise
 
 
 def _word(name: str, run: RunSummary, short: Mapping[str, str]) -> str:
@@ -217,15 +230,24 @@ def write_csv(runs: Sequence[RunSummary], names: Sequence[str], target: TextIO) 
         rows = [query.flat(run.as_dict()) for run in runs]
         fields = {name: name for row in rows or [query.flat({})] for name in row}
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(fields)
+    writer.writerow(map(_escaped, fields))
     for row in rows:
-        writer.writerow([_plain(fields[name], row.get(name)) for name in fields])
+        writer.writerow([_escaped(_plain(fields[name], row.get(name))) for name in fields])
 
 
 def _plain(name: str, found: Any) -> str:
     if name in ("started", "ended", "updated") and isinstance(found, int | float):
-        return datetime.fromtimestamp(found, UTC).isoformat(timespec="seconds") if found else ""
+        with contextlib.suppress(OverflowError, ValueError, OSError):  # a parameter of that name
+            return datetime.fromtimestamp(found, UTC).isoformat(timespec="seconds") if found else ""
     return "" if found is None else query.as_text(found)
+
+
+#: What may do something to a terminal, and what UTF-8 does not have. Lines and tabs may stay.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 # One run
@@ -238,16 +260,19 @@ def details(record: Record, state: str, *, blocks: bool = False) -> str:
         state: as `standing` tells it.
         blocks: with the content of the blocks.
     """
-    parts = [
-        _facts(record, state),
-        _section("parameters", _flat(record.parameters)),
-        _section("measures", _flat(_measures(record))),
-        *(_loop(name, rows) for name, rows in record.iterations.items()),
-        _jobs(list(record.jobs.values())),
-        _section("totals", _totals(record)),
-        _blocks(record, whole=blocks),
+    parts: dict[str, Callable[[], str]] = {
+        "facts": lambda: _facts(record, state),
+        "parameters": lambda: _section("parameters", _flat(record.parameters)),
+        "measures": lambda: _section("measures", _flat(_measures(record))),
+        "iterations": lambda: _loops(record),
+        "jobs": lambda: _jobs(list(record.jobs.values())),
+        "totals": lambda: _section("totals", _totals(record)),
+        "blocks": lambda: _blocks(record, whole=blocks),
+    }
+    shown = [
+        _tried(make, f"{head}: they make no sense; see --json") for head, make in parts.items()
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in shown if part)
 
 
 def _measures(record: Record) -> dict[str, Any]:
@@ -261,7 +286,8 @@ def _facts(record: Record, state: str) -> str:
     ended = f"{state}: {record.message}" if record.message else state
     where = [environment.get("user"), environment.get("host")]
     python = [f"Python {environment['python']}"] if environment.get("python") else []
-    packages = environment.get("packages") or {}
+    packages = found if isinstance(found := environment.get("packages"), Mapping) else {}
+    argv = found if isinstance(found := environment.get("argv"), list) else []
     python += [f"{name} {version}" for name, version in packages.items() if name in _TOLD]
     facts = {
         "state": ended,
@@ -277,7 +303,7 @@ def _facts(record: Record, state: str) -> str:
         "where": "@".join(str(each) for each in where if each),
         "pid": environment.get("pid"),
         "folder": environment.get("cwd"),
-        "command": " ".join(map(str, environment.get("argv") or ())),
+        "command": " ".join(map(str, argv)),
         "with": ", ".join([*python, str(environment.get("platform") or "")]).rstrip(", "),
         "packages": f"{len(packages)}, all in --json" if packages else "",
         **_campaigns(record),
@@ -325,20 +351,17 @@ def _section(head: str, lines: Iterable[str]) -> str:
     return "\n".join([f"{head}:", *found]) if found else ""
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def _flat(values: Mapping[str, Any]) -> Iterator[str]:
     """`molecule.basis  sto-3g`, a line for each value."""
-    told = dict(_values(values, above))
+    told = dict(query.leaves(values))
     width = max(map(len, told), default=0)
     for name, found in told.items():
         yield f"{printable(name):<{width}}  {_cell(found, 200) if found is not None else 'null'}"
 
 
-def _values(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
-    for name, found in values.items():
-        if isinstance(found, Mapping) and found:
-            yield from _values(found, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", found
+def _loops(record: Record) -> str:
+    parts = [_loop(name, rows) for name, rows in record.iterations.items()]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _loop(name: str, rows: Mapping[int, Mapping[str, Any]]) -> str:
@@ -391,7 +414,9 @@ def _text(found: object) -> str:
 
 
 def _brief(found: object) -> str:
-    return f"{found:.4g}" if isinstance(found, int | float) else "-"
+    if not isinstance(found, int | float):
+        return "-"
+    return f"{found:.4g}" if abs(found) < _ABSURD else "?"
 
 
 def _reason(job: Mapping[str, Any]) -> str:
@@ -453,6 +478,8 @@ def duration(seconds: object, otherwise: str = "-") -> str:
     """`3.2s`, `12m05s`, `3h12m`, `2d03h`."""
     if not isinstance(seconds, int | float):
         return otherwise
+    if not abs(seconds) < _ABSURD:  # NaN, too
+        return "?"
     if seconds < 60:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
@@ -461,13 +488,6 @@ def duration(seconds: object, otherwise: str = "-") -> str:
         return f"{minutes}m{rest:02}s"
     days, hours_left = divmod(hours, 24)
     return f"{days}d{hours_left:02}h" if days else f"{hours}h{minutes_left:02}m"
-
-
-def printable(text: str) -> str:
-    """Text of others in one line that cannot do anything to a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 __all__ = ["details", "lay_out", "table", "write_csv"]

@@ -170,7 +170,13 @@ class LoopReporter:
         from hpc_prefect.flow_runs.recording import note_event
 
         for row in rows:
-            note_event("iteration", loop=self.name, number=row["iteration"], row=dict(row))
+            note_event(
+                "iteration",
+                loop=self.name,
+                folder=str(self.book.folder),
+                number=row["iteration"],
+                row=dict(row),
+            )
 
     async def _compare(self, at: Checkpoint) -> None:
         changes = await self.source.changes(at)

@@ -34,7 +34,7 @@ from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.records.fold import DIFF, FORMAT, RUNS
 from hpc_prefect.records.write.code import code_facts, environment_facts
-from hpc_prefect.records.write.plain import plain, plain_arguments, plain_mapping
+from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 from hpc_prefect.records.write.writer import Event, RunWriter, logger
 from hpc_prefect.transports.local import LocalTransport
 
@@ -105,13 +105,11 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str) -> None:
         if mine.writer is None:
             mine.writer = RunWriter(_folder_of(campaign))
         writer, early, mine.early = mine.writer, mine.early, {}
-        begins = _attempt() != mine.began and flow_process() == 0
-        if begins:
+        if _attempt() != mine.began and flow_process() == 0:
+            _begin(writer, root_flow())
             mine.began = _attempt()
         new = campaign.folder not in mine.campaigns
         mine.campaigns.add(campaign.folder)
-    if begins:
-        _begin(writer, root_flow())
     if new:
         facts = {name: getattr(campaign, name) for name in Campaign.__slots__}
         writer.note("campaign", work_dir=work_dir, **facts)
@@ -203,6 +201,7 @@ def first_line(message: str | None) -> str:
 
 def _process_ends() -> None:
     """A script that ran to its last line has completed; a run without an end was broken off."""
+    RunWriter.threads_end()
     if (script := _recordings.known("")) is not None:
         script.end("completed" if came_to_its_end() else "crashed")
     for each in _recordings.values():
@@ -240,7 +239,7 @@ def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
         digests.append(known[1])
         if known[1] not in mine.told:
             mine.told.add(known[1])
-            values = _own(fields)
+            values = plain_mapping(_own(fields))
             note_event("block", digest=known[1], kind=kind, name=values.pop("name"), values=values)
     while len(mine.digests) > _MOST_DIGESTS:
         mine.digests.pop(next(iter(mine.digests)), None)
@@ -261,7 +260,7 @@ def record_measures(**values: Any) -> None:
     and truth values are kept as they are, also NumPy's; what is long is cut. What is recorded
     before the run's first job or sampling waits for that: the record lies in its work_dir.
     """
-    kept = {name: plain(value) for name, value in values.items()}
+    kept = plain_mapping(values)
     mine = _recording()
     if mine.writer is None:
         mine.early |= kept

@@ -15,7 +15,7 @@ The events, in their fields beside `time` (seconds since 1970) and `event`:
     job          key, kind, name, folder, scope, n, blocks         a call: this job is wanted
     job-ended    key, attempt, and everything about it             an attempt of it has ended
     loop         loop, folder, seed, stop, parameters, watched     a loop starts or goes on
-    iteration    loop, number, row                    of a loop
+    iteration    loop, folder, number, row            of a loop
     measures     values                               what the flow recorded of itself
     ended        state, message                       how the run ended
 
@@ -36,6 +36,8 @@ EVENTS = "events.jsonl"
 RUN = "run.json"
 DIFF = "code.diff"
 
+#: Seconds since 1970 that no clock has.
+_LATEST = 1e11
 #: What a run, and a job, has cost; sums of what is known.
 COSTS = ("queue_seconds", "run_seconds", "node_hours", "core_hours", "gpu_hours", "qpu_seconds")
 
@@ -58,19 +60,21 @@ class Totals:
     saved: dict[str, float] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
 
-    def add(self, job: Mapping[str, Any]) -> None:
-        """A job's attempt has ended."""
+    def add(self, job: Mapping[str, Any], *, reused: bool) -> None:
+        """A job's attempt has ended.
+
+        Raises:
+            ValueError, TypeError: a cost is no number that could be; nothing was added.
+        """
+        costs = {name: _cost(job[name]) for name in COSTS if name in job}
         self.jobs[str(job.get("state"))] += 1
-        reused = bool(job.get("collected"))
         self.reused += reused
-        for name in COSTS:
-            if name not in job:
-                continue
-            if job[name] is None:
+        sums = self.saved if reused else self.costs
+        for name, cost in costs.items():
+            if cost is None:
                 self.unknown[name] += not reused
             else:
-                sums = self.saved if reused else self.costs
-                sums[name] = sums.get(name, 0.0) + float(job[name])
+                sums[name] = sums.get(name, 0.0) + cost
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
@@ -81,6 +85,15 @@ class Totals:
             "saved": _rounded(self.saved),
             "unknown": {name: count for name, count in sorted(self.unknown.items()) if count},
         }
+
+
+def _cost(value: Any) -> float | None:
+    if value is None:
+        return None
+    cost = float(value)
+    if not 0 <= cost < 1e15:
+        raise ValueError(f"a cost of {cost}")
+    return cost
 
 
 def _rounded(sums: Mapping[str, float]) -> dict[str, float]:
@@ -126,6 +139,10 @@ class Record:
     started: float = 0.0
     ended: float = 0.0
     updated: float = 0.0
+    _began_at: float = 0.0
+    _counted: set[tuple[object, ...]] = field(default_factory=set)
+    _labels: dict[str, str] = field(default_factory=dict)
+    _wrote: dict[str, None] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -147,9 +164,9 @@ class Record:
     @property
     def measures(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for rows in self.iterations.values():
-            if rows:
-                found |= rows[max(rows)]
+        for loop in self._wrote:  # the one that wrote last wins
+            rows = self.iterations[loop]
+            found |= rows[max(rows)]
         return found | self.recorded
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -159,8 +176,10 @@ class Record:
             return
         try:
             time = float(event["time"])
+            if not 0 <= time < _LATEST:
+                return
             take(dict(event) | {"time": time})
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except Exception:  # noqa: BLE001 - anybody may have written anything there
             return
         self.updated = max(self.updated, time)
 
@@ -169,8 +188,10 @@ class Record:
         self.parameters = dict(event["parameters"])
         self.environment = dict(event["environment"])
         self.code = dict(event.get("code") or self.code)
-        self.state, self.message, self.ended = "running", "", 0.0  # once more, if it had ended
-        self.started = self.started or event["time"]
+        self._began_at = max(self._began_at, event["time"])
+        if event["time"] >= self.ended:  # once more, if it had ended
+            self.state, self.message, self.ended = "running", "", 0.0
+        self.started = min(self.started or event["time"], event["time"])
 
     def _code(self, event: dict[str, Any]) -> None:
         self.code = dict(event["code"])
@@ -187,23 +208,47 @@ class Record:
             job |= _without_frame(event) | {"wanted_at": event["time"]}
 
     def _job_ended(self, event: dict[str, Any]) -> None:
-        self.totals.add(event)
+        # Of a retry, and of whoever asks again, it is told again.
+        which = (str(event["key"]), str(event.get("attempt")), str(event.get("job_id")))
+        if which in self._counted:
+            return
+        event["collected"] = reused = self._is_reused(event)
+        self.totals.add(event, reused=reused)
+        self._counted.add(which)
         if self.with_jobs:
             job = self.jobs.setdefault(str(event["key"]), {})
             job |= _without_frame(event) | {"ended_at": event["time"]}
 
+    def _is_reused(self, job: Mapping[str, Any]) -> bool:
+        """Whether an earlier run did it: this run's own, found again after a kill, is its own."""
+        if not job.get("collected") or job.get("made_by") == self.id:
+            return False
+        return not float(job.get("finished_at") or 0.0) >= self.started > 0.0
+
     def _loop(self, event: dict[str, Any]) -> None:
-        self.loops[str(event["loop"])] = _without_frame(event)
+        self.loops[self._label(event)] = _without_frame(event)
+
+    def _label(self, event: Mapping[str, Any]) -> str:
+        """A loop's name; of a second loop of that name with its number."""
+        folder, name = str(event.get("folder")), str(event["loop"])
+        if (known := self._labels.get(f"{name} {folder}")) is not None:
+            return known
+        alike = sum(each.partition(" ")[0] == name for each in self._labels)
+        label = self._labels[f"{name} {folder}"] = f"{name} ({alike + 1})" if alike else name
+        return label
 
     def _iteration(self, event: dict[str, Any]) -> None:
-        self.iterations.setdefault(str(event["loop"]), {})[int(event["number"])] = dict(
-            event["row"]
-        )
+        loop, number, row = self._label(event), int(event["number"]), dict(event["row"])
+        self.iterations.setdefault(loop, {})[number] = row
+        self._wrote.pop(loop, None)
+        self._wrote[loop] = None
 
     def _measures(self, event: dict[str, Any]) -> None:
         self.recorded |= dict(event["values"])
 
     def _ended(self, event: dict[str, Any]) -> None:
+        if event["time"] < self._began_at:  # of an attempt before
+            return
         self.state, self.message = str(event["state"]), str(event.get("message", ""))
         self.ended = event["time"]
 

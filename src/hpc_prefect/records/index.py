@@ -24,7 +24,8 @@ from typing import Any
 from hpc_prefect.errors import HpcPrefectError, LedgerError, NotOurs, TransportError, UnknownRun
 from hpc_prefect.job.folder import is_root
 from hpc_prefect.records.fold import FORMAT, RUNS
-from hpc_prefect.records.read import DIED, RUNNING, is_record, read_run, standing
+from hpc_prefect.records.query import printable
+from hpc_prefect.records.read import DIED, RUNNING, is_record, is_time, read_run, standing
 from hpc_prefect.transports import own
 from hpc_prefect.transports.local import write_atomic
 
@@ -91,8 +92,8 @@ def entries() -> list[dict[str, Any]]:
         try:
             if (entry := _read(f"{folder}/{name}")) is not None:
                 found.append(entry)
-        except (OSError, ValueError, RecursionError) as error:
-            faults.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - it does not keep the others from being read
+            faults.append(printable(f"{name}: {str(error) or type(error).__name__}"))
     if faults:
         logger.warning(
             "%d of the entries in %s cannot be read and are left out (%s);"
@@ -115,7 +116,7 @@ def entry(ident: str) -> dict[str, Any] | None:
     """What is known of one run, by its whole id; None when nothing is."""
     try:
         return _read(str(_path(ident)))
-    except (OSError, ValueError, RecursionError, LedgerError):
+    except Exception:  # noqa: BLE001 - as in `entries`, which says it
         return None
 
 
@@ -135,13 +136,14 @@ def _read(path: str) -> dict[str, Any] | None:
         raise ValueError(f"it is of format {found.get('format')!r}, not {FORMAT}")
     if faults := [name for name, kind in _KINDS.items() if not isinstance(found.get(name), kind)]:
         raise ValueError(f"it makes no sense: {faults[0]} is {found.get(faults[0])!r}")
-    return found
+    return found | {name: 0.0 for name in _TIMES if not is_time(found[name])}
 
 
+_TIMES = ("started", "ended", "updated")
 #: What everybody who reads an entry relies on.
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("id", "name", "flow", "folder", "state"), str),
-    **dict.fromkeys(("started", "ended", "updated"), int | float),
+    **dict.fromkeys(_TIMES, int | float),
     **dict.fromkeys(("parameters", "measures", "totals"), dict),
 }
 
@@ -169,13 +171,12 @@ def current(entry: dict[str, Any]) -> dict[str, Any]:
     if entry["state"] != RUNNING or standing(entry) == RUNNING:
         return entry
     try:
-        record = read_run(entry["folder"], with_jobs=False)
-    except HpcPrefectError:
+        found = read_run(entry["folder"], with_jobs=False).summary()
+    except Exception:  # noqa: BLE001 - whatever is in there, the other runs are listed
         return entry | {"state": DIED}
-    found = record.summary()
     found["state"] = standing(found)
     if found["id"] == entry["id"]:
-        with contextlib.suppress(HpcPrefectError):
+        with contextlib.suppress(Exception):
             put(found)
     return found
 
@@ -235,8 +236,15 @@ def _take_in(folder: str, done: Scanned) -> None:
         done.skipped += 1
         return
     known = entry(summary["id"])
-    if known is None or not _is_kept(known, summary):
-        put(summary)
+    try:
+        if known is None or not _is_kept(known, summary):
+            put(summary)
+    except HpcPrefectError:  # no record could be put there
+        raise
+    except Exception as error:  # noqa: BLE001 - the others are taken in all the same
+        _warn(folder, error)
+        done.skipped += 1
+        return
     done.found += 1
     done.new += known is None
 
@@ -247,9 +255,16 @@ def _summary(folder: str) -> dict[str, Any] | None:
         summary = read_run(folder, with_jobs=False).summary()
         _path(summary["id"])
         return summary
-    except HpcPrefectError as error:
-        logger.warning("%s", error)
+    except Exception as error:  # noqa: BLE001 - one record does not keep the others from being read
+        _warn(folder, error)
         return None
+
+
+def _warn(folder: str, error: Exception) -> None:
+    said = str(error)
+    if not isinstance(error, HpcPrefectError):
+        said = f"the record in {folder} cannot be read: {said or type(error).__name__}"
+    logger.warning("%s", printable(said))
 
 
 def _is_kept(known: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
@@ -301,7 +316,7 @@ def _folders_in(path: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        logger.warning("%s was not looked into: %s", path, error.strerror or error)
+        logger.warning("%s was not looked into: %s", printable(path), error.strerror or error)
         return []
 
 
@@ -341,7 +356,10 @@ def _unknown(name: str) -> str:
             " below a folder"
         )
     if _is_path(name):
-        return f"there is no folder {name}; `hpc-prefect runs` lists the runs that are known"
+        return (
+            f"there is no folder {printable(name)}; `hpc-prefect runs` lists the runs that are"
+            " known"
+        )
     return (
         f"no run {name!r} is known; `hpc-prefect runs` lists those that are, by their names and"
         " ids, and `hpc-prefect runs scan DIR` finds those below a folder"
@@ -369,7 +387,8 @@ def _only(name: str, meant: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(meant) == 1:
         return meant[0]
     newest = sorted(meant, key=_started, reverse=True)
-    lines = [f"\n  {each['id']}  {each['name']}  {each['folder']}" for each in newest]
+    said = [f"{each['id']}  {each['name']}  {each['folder']}" for each in newest]
+    lines = [f"\n  {printable(each)}" for each in said]
     more = f"\n  and {len(lines) - _CANDIDATES} more" if len(lines) > _CANDIDATES else ""
     raise UnknownRun(
         f"{name!r} may mean {len(meant)} runs, the newest first; say which by its id:"
@@ -385,12 +404,13 @@ def _in_folder(path: str, known: Sequence[dict[str, Any]] | None) -> dict[str, A
     inside = [each for each in inside if not is_gone(each)]
     inside = inside or list(filter(None, map(_summary, records_below(path))))
     if not inside:
-        raise UnknownRun(f"no record of a run is in {path}, nor in the folders below it")
+        raise UnknownRun(f"no record of a run is in {printable(path)}, nor in the folders below it")
     newest = _newest(inside)
     if len(inside) > 1:
         logger.warning(
-            "%d runs are in %s; the newest is taken: %s", len(inside), path, newest["id"]
-        )
+            "%d runs are in %s; the newest is taken: %s",
+            len(inside), printable(path), printable(newest["id"]),
+        )  # fmt: skip
     return newest
 
 

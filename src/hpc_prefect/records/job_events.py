@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from hpc_prefect.records.write.plain import plain_arguments
+
 #: Of a batch job's result.
 _RESULT = (
     *("job_id", "attempt", "state", "host", "queue_seconds", "run_seconds", "resources_used"),
@@ -54,7 +56,7 @@ def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
         "queue": site.get("queue"),
         "modules": [*(site.get("modules") or ()), *_executable_modules(spec)],
         "command": spec.get("command_name"),
-        "arguments": spec.get("arguments"),
+        "arguments": plain_arguments(spec.get("arguments") or ()),
         "script_sha256": record.get("script_sha256"),
         "executable": record.get("program") or _executable_path(spec),
         "images": record.get("images") or [],
@@ -105,6 +107,7 @@ def quantum_job(
         "job_id": job.get("id", ""),
         "state": "succeeded" if record.get("state") == "finished" else "failed",
         "collected": 0 < finished < asked_after,
+        "finished_at": finished,
         **{each: job[each] for each in _QUANTUM if each in job},
         **({} if bought else {"run_seconds": record.get("seconds")}),
         "backend": record.get("backend") or {},

@@ -7,8 +7,8 @@ mapping: `molecule.basis`, `measures.energy`, `totals.saved.qpu_seconds`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import operator
 import re
 from collections import Counter
@@ -80,31 +80,40 @@ class Literal:
 
     Attributes:
         text: as written, without quotes.
-        value: the number, where it can be one.
+        number: the number, where it can be one.
+        constant: how JSON writes it, where Python writes it so: `true` of `True`.
     """
 
     text: str
     number: float | None = None
+    constant: str = ""
 
     def equals(self, found: Any) -> bool:
         if self.number is not None and _is_number(found):
             return bool(found == self.number)
+        if self.constant and not isinstance(found, str) and as_text(found) == self.constant:
+            return True
         return as_text(found) == self.text
 
     def orders(self, found: Any) -> bool:
         """Whether one of the two can be called the larger one."""
         if self.number is not None:
-            return _is_number(found) and not math.isnan(found)
+            return _is_number(found) and not _is_nan(found)
         return isinstance(found, str)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One `--where`; it does not hold of a run that has no such name."""
+    """One `--where`; it does not hold of a run that has no such name.
+
+    Attributes:
+        moment: what a time is compared with, by order; None where it is not with a time.
+    """
 
     name: str
     sign: str
     literal: Literal
+    moment: float | None = None
 
     def holds(self, run: Run) -> bool:
         found = value(run, self.name)
@@ -114,6 +123,8 @@ class Condition:
             return self.literal.equals(found)
         if self.sign == "!=":
             return not self.literal.equals(found)
+        if self.moment is not None and _is_number(found):
+            return bool(found) and _ORDERS[self.sign](found, self.moment)  # 0 is not known
         if not self.literal.orders(found):
             return False
         wanted = self.literal.text if self.literal.number is None else self.literal.number
@@ -136,8 +147,16 @@ _GRAMMAR = (
 )
 
 
-def condition(text: str) -> Condition:
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+#: Fields that are compared with times as `moment` reads them.
+_TIMES = ("started", "ended", "updated")
+
+
+def condition(text: str, now: float = 0.0) -> Condition:
     """Read a condition.
+
+    Args:
+        now: from which is counted how long ago a time is.
 
     Raises:
         InvalidQuery: it is none; the message says what is.
@@ -146,7 +165,11 @@ def condition(text: str) -> Condition:
     literal = _literal(match[3]) if match else None
     if match is None or literal is None:
         raise InvalidQuery(f"the condition {text!r} cannot be read: {_GRAMMAR}")
-    return Condition(match[1], match[2], literal)
+    name, sign, when = match[1], match[2], None
+    if name in _TIMES and sign in _ORDERS and literal.number is None:
+        with contextlib.suppress(InvalidQuery):  # `check_orders` says it
+            when = moment(literal.text, now, end=sign == "<=")
+    return Condition(name, sign, literal, when)
 
 
 def _literal(text: str) -> Literal | None:
@@ -154,7 +177,7 @@ def _literal(text: str) -> Literal | None:
         return None if quoted[1] in quoted[2] else Literal(quoted[2])
     if not text or re.search(r"""[<>=!"'\s]""", text):
         return None
-    return Literal(text, _number(text))
+    return Literal(text, _number(text), _CONSTANTS.get(text, ""))
 
 
 def _number(text: str) -> float | None:
@@ -170,9 +193,44 @@ def _is_number(found: object) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool)
 
 
+def _is_nan(found: float) -> bool:
+    return found != found  # `math.isnan` takes no number of 400 digits
+
+
+def check_orders(conditions: Iterable[Condition], runs: Sequence[Run]) -> None:
+    """See that no condition asks whether numbers are more or less than a word.
+
+    Raises:
+        InvalidQuery: one does; it would hold of no run.
+    """
+    for each in conditions:
+        if each.sign not in _ORDERS or each.literal.number is not None or each.moment is not None:
+            continue
+        values = [value(run, each.name) for run in runs]
+        values = [found for found in values if found is not MISSING and found is not None]
+        if values and all(map(_is_number, values)):
+            raise InvalidQuery(_no_order(each))
+
+
+def _no_order(wrong: Condition) -> str:
+    text = wrong.literal.text
+    said = f"the condition {wrong.name + wrong.sign + text!r} holds of no run: {text!r} is"
+    if wrong.name in _TIMES:
+        return f"{said} no time; {_TIMES_ARE}"
+    more = ", unless without its quotes" if _number(text) is not None else ""
+    return f"{said} no number{more}, and {printable(wrong.name)} is one in all known runs"
+
+
 def as_text(found: Any) -> str:
     """A value as one would write it: a text as it is, everything else as JSON."""
     return found if isinstance(found, str) else _encode(found)
+
+
+def printable(text: str) -> str:
+    """Text of others in one line that cannot do anything to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 #: Made once: `json.dumps` with options makes one for each call.
@@ -201,10 +259,11 @@ def _no_such(name: str, runs: Sequence[Run]) -> str:
     near = [lower[each] for each in get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     said = f"none of the {len(runs)} known runs has {name!r}, "
     if near:
-        return f"{said}did you mean {' or '.join(near)}?"
+        return f"{said}did you mean {printable(' or '.join(near))}?"
     given = [name for run in runs for name in (*run["parameters"], *run["measures"])]
     frequent = [name for name, _ in Counter(given).most_common(12)]
-    return f"{said}neither as a parameter nor as a measure; they have {', '.join(frequent)} …"
+    have = printable(", ".join(frequent))
+    return f"{said}neither as a parameter nor as a measure; they have {have} …"
 
 
 def known_names(runs: Iterable[Run]) -> list[str]:
@@ -213,7 +272,7 @@ def known_names(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         totals = _mapping(run.get("totals"))
         for place in (run.get("parameters"), run.get("measures"), totals):
-            names.update(name for name, _ in _flat(_mapping(place), whole=True))
+            names.update(name for name, _ in leaves(_mapping(place), whole=True))
         names.update(_mapping(totals.get("costs")))
         names.update(name for name, found in run.items() if not isinstance(found, Mapping))
     return sorted(names)
@@ -239,7 +298,7 @@ def _sort_key(found: Any) -> tuple[int, float, str] | None:
     if found is MISSING or found is None:
         return None
     if isinstance(found, int | float):
-        return None if math.isnan(found) else (0, found, "")
+        return None if _is_nan(found) else (0, found, "")
     return (1 if isinstance(found, str) else 2, 0, as_text(found))
 
 
@@ -255,9 +314,9 @@ def flat(run: Run) -> dict[str, Any]:
     row |= {"campaign": campaign_of(run), "wall_seconds": totals.get("wall_seconds")}
     row |= {"reused": totals.get("reused")}
     for part in ("jobs", "costs", "saved"):
-        row |= dict(_flat(_mapping(totals.get(part)), f"{part}."))
+        row |= dict(leaves(_mapping(totals.get(part)), f"{part}."))
     for part in ("parameters", "measures"):
-        row |= dict(_flat(_mapping(run.get(part)), f"{part}."))
+        row |= dict(leaves(_mapping(run.get(part)), f"{part}."))
     return row
 
 
@@ -267,8 +326,12 @@ _FIELDS = (
 )
 
 
-def _flat(
-    place: Mapping[str, Any], above: str = "", *, whole: bool = False
+#: Mappings in mappings that are looked into.
+_DEEPEST = 50
+
+
+def leaves(
+    place: Mapping[str, Any], above: str = "", *, whole: bool = False, levels: int = _DEEPEST
 ) -> Iterator[tuple[str, Any]]:
     """The values in a mapping and in those in it, by their dotted names.
 
@@ -276,11 +339,11 @@ def _flat(
         whole: with the mappings themselves, too.
     """
     for name, found in place.items():
-        deeper = isinstance(found, Mapping) and bool(found)
+        deeper = isinstance(found, Mapping) and bool(found) and levels > 0
         if whole or not deeper:
             yield f"{above}{name}", found
         if deeper:
-            yield from _flat(found, f"{above}{name}.", whole=whole)
+            yield from leaves(found, f"{above}{name}.", whole=whole, levels=levels - 1)
 
 
 def varying(runs: Sequence[Run], most: int) -> list[str]:
@@ -288,7 +351,7 @@ def varying(runs: Sequence[Run], most: int) -> list[str]:
     counts: Counter[str] = Counter()
     kinds: dict[str, set[Any]] = {}
     for run in runs:
-        for name, found in _flat(_mapping(run.get("parameters"))):
+        for name, found in leaves(_mapping(run.get("parameters"))):
             counts[name] += 1
             plain = isinstance(found, str | int | float)  # most are, and JSON takes its time
             kinds.setdefault(name, set()).add(found if plain else as_text(found))
@@ -301,7 +364,7 @@ def measured(runs: Sequence[Run], most: int) -> list[str]:
     """The measures that most of these runs have, but for those that every loop has."""
     counts: Counter[str] = Counter()
     for run in runs:
-        counts.update(name for name, _ in _flat(_mapping(run.get("measures"))))
+        counts.update(name for name, _ in leaves(_mapping(run.get("measures"))))
     names = [name for name, n in counts.most_common() if 2 * n > len(runs)]
     return [name for name in names if name not in OF_LOOPS][:most]
 
@@ -340,7 +403,10 @@ def moment(when: str | float | datetime, now: float, *, end: bool = False) -> fl
             date += timedelta(days=1)
         return date.timestamp()
     except (ValueError, OverflowError, OSError):
-        raise InvalidQuery(
-            f"the time {when!r} cannot be read: it is a date (2025-01-31), a date with a time"
-            " (2025-01-31T12:00), or how long ago (30m, 12h, 3d, 2w)"
-        ) from None
+        raise InvalidQuery(f"the time {when!r} cannot be read: {_TIMES_ARE}") from None
+
+
+_TIMES_ARE = (
+    "it is a date (2025-01-31), a date with a time (2025-01-31T12:00), or how long ago (30m, 12h,"
+    " 3d, 2w)"
+)

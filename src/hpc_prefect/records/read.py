@@ -24,6 +24,10 @@ STATES = (RUNNING, "completed", "failed", "cancelled", "crashed", DIED)
 _EVENTS = re.compile(r"events(?:-(\d+))?\.jsonl")
 #: Bytes that are read of a file at a time: a record of many jobs is larger than the rest of us.
 _PIECE = 1 << 20
+#: Bytes of a line, and of a whole run.json, that are not believed: a hole in a file is as long.
+_LONGEST, _LARGEST = 16 << 20, 64 << 20
+#: Seconds since 1970 that no clock has.
+_LATEST = 1e11
 #: Seconds by which a clock may have been set meanwhile.
 _CLOCK = 60.0
 
@@ -51,7 +55,7 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
             f"{path} has no record of a run: there is no {EVENTS} in it. `hpc-prefect runs` lists"
             " those that are known, and `hpc-prefect runs scan DIR` finds those below a folder"
         )
-    _check_format(path, _as_object(transport.read(f"{path}/{RUN}")))
+    _check_format(path, _as_object(transport.read(f"{path}/{RUN}", 0, _LARGEST + 1)))
     events = merge(*(_events(transport, path, name) for name in files), key=_time)
     record = fold(events, folder=path, with_jobs=with_jobs)
     if not record.id:
@@ -72,8 +76,13 @@ def _events(transport: LocalTransport, folder: str, name: str) -> Iterator[dict[
     for event in _entries(transport, f"{folder}/{name}"):
         if event.get("event") == "began":
             _check_format(folder, event)
-        if isinstance(event.get("time"), int | float):
+        if is_time(event.get("time")):
             yield event
+
+
+def is_time(found: object) -> bool:
+    """Whether a value can be seconds since 1970."""
+    return isinstance(found, int | float) and 0 <= found < _LATEST
 
 
 def _time(event: Mapping[str, Any]) -> float:
@@ -81,15 +90,27 @@ def _time(event: Mapping[str, Any]) -> float:
 
 
 def _entries(transport: LocalTransport, path: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a file's terminated lines, a piece of it at a time."""
-    offset, rest = 0, b""
+    """The JSON objects in a file's terminated lines, a piece of it at a time.
+
+    Of a line that is too long nothing is kept while its end is looked for.
+    """
+    offset, size = 0, 0
+    begun: list[bytes] = []  # the pieces of a line whose end was not met yet, and their size
     while piece := transport.read(path, offset, _PIECE):
         offset += len(piece)
-        lines, end, rest = (rest + piece).rpartition(b"\n")
-        yield from read_entries(lines + end)
+        lines, end, rest = piece.rpartition(b"\n")
+        if end:
+            if size > _LONGEST:
+                lines = lines.partition(b"\n")[2]
+            yield from read_entries(b"".join([*begun, lines, end]))
+            begun, size = [], 0
+        size += len(rest)
+        begun = [*begun, rest] if size <= _LONGEST else []
 
 
 def _as_object(data: bytes | None) -> dict[str, Any]:
+    if data and len(data) > _LARGEST:
+        return {}
     try:
         found = json.loads(data or b"{}")
     except (ValueError, RecursionError):  # torn: the events have it all
@@ -124,8 +145,8 @@ def standing(run: Record | Mapping[str, Any]) -> str:
 def _has_died(summary: Mapping[str, Any]) -> bool:
     if summary.get("host") != socket.gethostname():
         return False
-    updated = float(summary.get("updated") or 0)
     try:
+        updated = float(summary.get("updated") or 0)
         who = str(summary.get("process") or "")
         if not who:
             return _is_another(int(summary.get("pid") or 0), updated)
@@ -133,7 +154,7 @@ def _has_died(summary: Mapping[str, Any]) -> bool:
             return process.dead(who)
         # An earlier boot of this host; unless another machine has the same name.
         return updated < time.time() - process.seconds_since_boot()
-    except (OSError, ValueError, IndexError):  # no /proc that tells, or no process that was written
+    except Exception:  # noqa: BLE001 - no /proc that tells, or no process that was written
         return False
 
 

@@ -129,14 +129,14 @@ def find(
         where: conditions that all must hold, such as `"shots>1000"` or `'basis == "sto-3g"'`. A
             name is looked for in the parameters (a point leads into a mapping), then in the
             measures, the costs and the other fields of `RunSummary`. A run without the name is not
-            found.
+            found. `started`, `ended` and `updated` are compared with times as `since` takes them.
         sort: by such a name, the smallest first, runs without it last; with `-` before it the
             largest first.
         limit: at most so many: the first ones by `sort`, without it the newest.
 
     Raises:
         InvalidQuery: a condition, state or time cannot be read, or no run has a name that is asked
-            for.
+            for, or numbers are to be more or less than a word.
     """
     return select(
         flow=flow, campaign=campaign, state=state, since=since, until=until, where=where,
@@ -162,13 +162,15 @@ def select(
         names: of columns; at least one run must have each.
     """
     now = time.time()
-    conditions = [query.condition(text) for text in ([where] if isinstance(where, str) else where)]
+    texts = [where] if isinstance(where, str) else where
+    conditions = [query.condition(text, now) for text in texts]
     states = _states(state)
     begin = None if since is None else query.moment(since, now)
     end = None if until is None else query.moment(until, now, end=True)
     known = [index.current(entry) for entry in index.entries()]
     order = sort.removeprefix("-") if sort else "started"
     query.check([*(each.name for each in conditions), order, *names], known)
+    query.check_orders(conditions, known)
     wanted = [
         run
         for run in known
@@ -261,7 +263,7 @@ def to_frame(runs: Sequence[RunSummary] | None = None) -> Any:
     frame = pandas.DataFrame(rows, columns=None if rows else list(query.flat({})))
     for name in ("started", "ended", "updated"):
         known = frame[name].where(frame[name] != 0)
-        frame[name] = pandas.to_datetime(known, unit="s", utc=True)
+        frame[name] = pandas.to_datetime(known, unit="s", utc=True, errors="coerce")
     return frame.set_index("id")
 
 

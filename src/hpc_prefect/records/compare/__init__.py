@@ -31,7 +31,7 @@ from hpc_prefect.records.compare.sweep import (
     side_by_side,
     sweep,
 )
-from hpc_prefect.records.compare.values import ABSENT, json_value
+from hpc_prefect.records.compare.values import ABSENT, AtLeast, json_value
 from hpc_prefect.records.fold import Record
 
 __all__ = [
@@ -73,7 +73,10 @@ class Comparison:
     labels: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; lists of values have one for each run, in the order of `runs`."""
+        """JSON values; lists of values have one for each run, in the order of `runs`.
+
+        `known_in_part` has of costs the places of the runs that have spent more than is known.
+        """
         return {
             "runs": [
                 {
@@ -88,7 +91,13 @@ class Comparison:
             ],
             "differences": [section.as_dict() for section in self.differences.sections],
             "same": list(self.differences.same),
+            "same_as_far_as_known": dict(self.differences.likely),
             "figures": {name: json_value(values) for name, values in self.figures.items()},
+            "known_in_part": {
+                name: places
+                for name, values in self.figures.items()
+                if (places := [i for i, each in enumerate(values) if isinstance(each, AtLeast)])
+            },
             "curves": {
                 loop: {name: json_value(runs) for name, runs in measures.items()}
                 for loop, measures in self.curves.items()

@@ -9,7 +9,8 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from hpc_prefect.records.compare.diffs import (
@@ -25,6 +26,7 @@ from hpc_prefect.records.compare.values import (
     canonical,
     differ,
     flat,
+    is_too_deep,
     json_value,
     natural,
     varied,
@@ -88,10 +90,17 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Sections that differ, and the names of those that are the same in all runs."""
+    """Sections that differ, and the names of those that do not.
+
+    Attributes:
+        sections: that differ, or have something to say.
+        same: those that are the same in all runs.
+        likely: those that are the same as far as is known, each with what is not.
+    """
 
     sections: tuple[Section, ...] = ()
     same: tuple[str, ...] = ()
+    likely: dict[str, str] = field(default_factory=dict)
 
     def section(self, name: str) -> Section:
         """The section of that name; one without rows where nothing differs in it."""
@@ -111,8 +120,13 @@ _JOB_SECTIONS: dict[str, tuple[str, ...]] = {
     "circuits": ("circuits",),
     # Of everything that was asked: it tells angles apart, where depths are the same.
     "quantum requests": ("digest",),
+    "outputs": ("outputs", "result_sha256"),
     "results": ("state", "reason", "attempt"),
 }
+#: The fields that are files: as long as no digest tells their content, they are not known.
+_FILES_OF = {"executables": ("executable", "images"), "inputs": ("inputs",),
+             "outputs": ("outputs",)}  # fmt: skip
+_NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too deep"
 #: More files of one kind than so many are one row.
 _FILES = 4
 _HOST = ("host", "user", "platform", "cwd", "argv")
@@ -120,8 +134,12 @@ _HOST = ("host", "user", "platform", "cwd", "argv")
 _SCOPE_DIGEST = re.compile(r"-[0-9a-f]{8}(?=$|-\d+$)")
 
 
+#: Whether any run tells something of a section, the section, and what of it is not known.
+_Found = tuple[bool, Section, str]
+
+
 def differences(
-    records: Sequence[Record], *, texts: bool = True, lines: int | None = LINES
+    records: Sequence[Record], *, texts: bool = True, lines: int | None = LINES, seeds: bool = True
 ) -> Differences:
     """Compare runs in every regard.
 
@@ -129,40 +147,58 @@ def differences(
         records: with their jobs; a record without them is compared without.
         texts: compare code and scripts as texts too, for which files are read and git is asked.
         lines: of each diff; None for all.
+        seeds: False for repeats: scripts are compared without seeds, and code by its digests.
     """
     jobs = _matched(records)
-    found: list[tuple[bool, Section]] = [
-        _of("flow", map(_flow, records)),
-        _of("parameters", (record.parameters for record in records)),
-        _blocks(records),
-        _code(records, texts, lines),
-        _of("versions", map(_versions, records)),
-        _of("host", map(_host, records)),
-        _jobs(records, jobs),
-    ]
     common = {name: each for name, each in jobs.items() if _count(each) > 1}
+    sections: dict[str, Callable[[], _Found]] = {
+        "flow": lambda: _of("flow", map(_flow, records)),
+        "parameters": lambda: _of("parameters", (record.parameters for record in records)),
+        "blocks": lambda: _blocks(records),
+        "code": lambda: _code(records, texts and seeds, lines),
+        "versions": lambda: _of("versions", map(_versions, records)),
+        "host": lambda: _of("host", map(_host, records)),
+        "jobs": lambda: _jobs(records, jobs),
+    }
     if texts:
-        found.append(_scripts(records, common, lines))
+        sections["scripts"] = lambda: _scripts(records, common, lines, seeds)
     for name, fields in _JOB_SECTIONS.items():
-        known, section = _job_section(name, fields, records, common)
-        if name == "results":
-            known, section = True, _with_run_states(section, records)
-        found.append((known, section))
+        sections[name] = partial(_job_section, name, fields, records, common)
+    found = {name: _tried(name, section) for name, section in sections.items()}
+    found["results"] = _results(found["results"], found["outputs"], records, jobs)
+    alike = [each for each in found.values() if each[0] and not each[1].rows]
     return Differences(
-        sections=tuple(each for _, each in found if each.rows or each.notes),
-        same=tuple(each.name for known, each in found if known and not each.rows),
+        sections=tuple(each for _, each, _ in found.values() if each.rows or each.notes),
+        same=tuple(each.name for _, each, doubt in alike if not doubt),
+        likely={each.name: doubt for _, each, doubt in alike if doubt},
     )
+
+
+def _tried(name: str, section: Callable[[], _Found]) -> _Found:
+    try:
+        return section()
+    except Exception as error:  # noqa: BLE001 - anybody may have written anything there
+        told = f"{name} could not be compared: {type(error).__name__}: {error}"
+        return False, Section(name, notes=(told,)), ""
 
 
 def _count(values: Iterable[object]) -> int:
     return sum(each is not None for each in values)
 
 
-def _of(name: str, sides: Iterable[Mapping[str, Any]]) -> tuple[bool, Section]:
-    """A section of what differs in mappings; and whether any run tells something of it."""
+def _of(name: str, sides: Iterable[Mapping[str, Any]]) -> _Found:
+    """A section of what differs in mappings."""
     each = list(sides)
     rows = tuple(Contrast(path, values) for path, values in varied(each).items())
-    return any(each), Section(name, rows)
+    return any(each), *_with_depth(Section(name, rows), each)
+
+
+def _with_depth(section: Section, values: Iterable[object]) -> tuple[Section, str]:
+    """With a note where there is more in values than was compared."""
+    if not any(map(is_too_deep, values)):
+        return section, ""
+    note = f"{section.name} are nested too deep to be compared as a whole"
+    return replace(section, notes=(*section.notes, note)), _DEEP
 
 
 def _picked(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -177,35 +213,56 @@ def _flow(record: Record) -> dict[str, Any]:
 
 def _versions(record: Record) -> dict[str, Any]:
     found = _picked(record.environment, ("python",))
-    return found | dict(record.environment.get("packages") or {})
+    packages = record.environment.get("packages")
+    return found | (dict(packages) if isinstance(packages, Mapping) else {})
 
 
 def _host(record: Record) -> dict[str, Any]:
     return _picked(record.environment, _HOST)
 
 
-def _code(records: Sequence[Record], texts: bool, lines: int | None) -> tuple[bool, Section]:
+def _code(records: Sequence[Record], texts: bool, lines: int | None) -> _Found:
     told = ("file", "sha256", "commit", "branch", "dirty", "diff_sha256", "remote")
-    known, section = _of("code", (_picked(record.code, told) for record in records))
+    known, section, doubt = _of("code", (_picked(record.code, told) for record in records))
+    doubt = doubt or next(filter(None, map(_code_doubt, records)), "")
     if not texts or not section.rows:
-        return known, section
+        return known, section, doubt
     diffs, notes = code_diffs(records, lines)
     changed = {row.what for row in section.rows}
     if "sha256" not in changed and all(record.code.get("sha256") for record in records):
         notes.insert(0, "the flow's own file is the same in all of them")
-    return known, Section("code", section.rows, tuple(diffs), tuple(notes))
+    return known, Section("code", section.rows, tuple(diffs), tuple(notes)), ""
 
 
-def _with_run_states(section: Section, records: Sequence[Record]) -> Section:
+def _code_doubt(record: Record) -> str:
+    code = record.code
+    if not code.get("sha256"):
+        return _NO_DIGEST
+    if not code.get("commit"):
+        return "the flow's file alone"
+    return "" if code.get("diff_sha256") or not code.get("dirty") else "changes not committed"
+
+
+def _results(found: _Found, outputs: _Found, records: Sequence[Record], jobs: Jobs) -> _Found:
+    """States of runs and jobs: the same are results only where outputs and measures are, too."""
     sides = [{"run": {"state": each.state, "message": each.message}} for each in records]
     rows = tuple(Contrast(path, values) for path, values in varied(sides).items())
-    return Section(section.name, rows + section.rows)
+    section = replace(found[1], rows=rows + found[1].rows)
+    measures = [each.measures for each in records]
+    known = not (section.notes or outputs[1].rows or outputs[1].notes or varied(measures))
+    told = all(job and _tells_outputs(job) for row in jobs.values() for job in row)
+    deep = _DEEP if any(map(is_too_deep, measures)) else ""
+    return known, section, deep or outputs[2] or ("" if told else "not every output is known")
+
+
+def _tells_outputs(job: Mapping[str, Any]) -> bool:
+    return bool(job.get("outputs") or job.get("result_sha256"))
 
 
 # --- blocks
 
 
-def _blocks(records: Sequence[Record]) -> tuple[bool, Section]:
+def _blocks(records: Sequence[Record]) -> _Found:
     """By kind and name. A kind of which each run has just one is compared whatever its name is."""
     sides = [_named_blocks(record) for record in records]
     alone = {
@@ -223,7 +280,10 @@ def _blocks(records: Sequence[Record]) -> tuple[bool, Section]:
     rows: list[Contrast] = []
     for (kind, name), group in sorted(groups.items()):
         rows += _block_rows(f"{kind} {name}".strip(), group)
-    return bool(groups), Section("blocks", tuple(rows))
+    section, doubt = _with_depth(
+        Section("blocks", tuple(rows)), (values for side in sides for values in side.values())
+    )
+    return bool(groups), section, doubt
 
 
 def _named_blocks(record: Record) -> dict[tuple[str, str], dict[str, Any]]:
@@ -256,29 +316,80 @@ def _block_rows(title: str, group: Sequence[dict[str, Any] | None]) -> list[Cont
 # --- jobs
 
 
-def _matched(records: Sequence[Record]) -> dict[str, list[dict[str, Any] | None]]:
-    """The jobs of all runs by kind, scope, name and number; None where a run has none."""
-    found: dict[str, list[dict[str, Any] | None]] = {}
+_Row = list[dict[str, Any] | None]
+
+
+def _matched(records: Sequence[Record]) -> dict[str, _Row]:
+    """The jobs of all runs by kind, scope and name; None where a run has none."""
+    alike: dict[str, list[list[dict[str, Any]]]] = {}
     for place, record in enumerate(records):
-        again: Counter[str] = Counter()
         for job in record.jobs.values():
-            label = job_label(job)
-            again[label] += 1  # two loops of one name, apart only by their digests
-            label += f" ({again[label]})" if again[label] > 1 else ""
-            found.setdefault(label, [None] * len(records))[place] = job
+            alike.setdefault(_stem(job), [[] for _ in records])[place].append(job)
+    found: dict[str, _Row] = {}
+    again: Counter[str] = Counter()  # two loops of one name, apart only by their digests
+    for sides in alike.values():
+        for row in _rows(records, sides):
+            label = min((job_label(job) for job in row if job is not None), key=natural)
+            again[label] += 1
+            found[f"{label} ({again[label]})" if again[label] > 1 else label] = row
     return {label: found[label] for label in sorted(found, key=natural)}
+
+
+def _rows(records: Sequence[Record], sides: Sequence[Sequence[dict[str, Any]]]) -> list[_Row]:
+    """Jobs of one name and scope: those of the same content are one, then those of one number."""
+    numbers = {_number(job) for side in sides for job in side}
+    if len(numbers) == 1 and all(len(side) < 2 for side in sides):  # most are so
+        return [[side[0] if side else None for side in sides]]
+    equal: dict[tuple[str, int], _Row] = {}
+    for place, side in enumerate(sides):
+        again: Counter[str] = Counter()
+        for job in sorted(side, key=_number):
+            content = _content(records[place], job)
+            again[content] += 1
+            equal.setdefault((content, again[content]), [None] * len(sides))[place] = job
+    rows = [row for row in equal.values() if _count(row) > 1]
+    by_number: dict[int, list[_Row]] = defaultdict(list)
+    for row in rows:
+        for number in {_number(job) for job in row if job is not None}:
+            by_number[number].append(row)
+    for single in (row for row in equal.values() if _count(row) == 1):
+        place, job = next((i, job) for i, job in enumerate(single) if job is not None)
+        free = next((row for row in by_number[_number(job)] if row[place] is None), None)
+        if free is not None:
+            free[place] = job
+        else:
+            rows.append(single)
+            by_number[_number(job)].append(single)
+    # By their numbers, whatever the runs' order is.
+    return sorted(rows, key=lambda row: min(_number(job) for job in row if job is not None))
+
+
+def _content(record: Record, job: Mapping[str, Any]) -> str:
+    """What a job was given, in which it is told from another one of its name."""
+    given = [name for name in ("arguments", "inputs") if job.get(name) is not None]
+    return canonical([_leaves(name, record, job) for name in given])
+
+
+def _number(job: Mapping[str, Any]) -> int:
+    number = job.get("n")
+    return number if isinstance(number, int) else 0
+
+
+def _stem(job: Mapping[str, Any]) -> str:
+    return job_label({**job, "n": 0})
 
 
 def job_label(job: Mapping[str, Any]) -> str:
     """`loop/iter-3/evaluate`: where a job stands in its run, the same in every run."""
-    scope = [_SCOPE_DIGEST.sub("", str(each)) for each in job.get("scope") or ()]
-    number = job.get("n")
+    given = job.get("scope")
+    places = given if isinstance(given, list | tuple) else ()
+    scope = [_SCOPE_DIGEST.sub("", str(each)) for each in places]
     label = "/".join([*scope, str(job.get("name") or job.get("kind") or "job")])
-    label += f"#{number}" if isinstance(number, int) and number else ""
+    label += f"#{_number(job)}" if _number(job) else ""
     return label if job.get("kind", "batch") == "batch" else f"{label} ({job['kind']})"
 
 
-def _jobs(records: Sequence[Record], jobs: Jobs) -> tuple[bool, Section]:
+def _jobs(records: Sequence[Record], jobs: Jobs) -> _Found:
     """How many there are, and those that are not in every run."""
     counts = [Counter(str(job.get("kind", "batch")) for job in each.jobs.values())
               for each in records]  # fmt: skip
@@ -289,23 +400,24 @@ def _jobs(records: Sequence[Record], jobs: Jobs) -> tuple[bool, Section]:
                       for i in range(len(records)))  # fmt: skip
         example = next(iter(partly))
         rows.append(Contrast("not in every run", alone, len(partly), 1, example))
-    return bool(jobs), Section("jobs", tuple(rows))
+    return bool(jobs), Section("jobs", tuple(rows)), ""
 
 
-def _scripts(records: Sequence[Record], jobs: Jobs, lines: int | None) -> tuple[bool, Section]:
+def _scripts(records: Sequence[Record], jobs: Jobs, lines: int | None, seeds: bool) -> _Found:
     batch = {
         name: each
         for name, each in jobs.items()
         if any(job and job.get("kind", "batch") == "batch" for job in each)
     }
-    found = script_diffs(records, batch, lines)
+    found = script_diffs(records, batch, lines, seeds=seeds)
     notes = []
     if found.compared and found.unread:
         notes.append(f"of {len(batch)} jobs the scripts of {found.compared} were compared")
     elif found.unread:
         notes.append(f"the scripts of {found.unread} jobs are not at hand, and not compared")
     rows = (_script_row(found),) if found.differing else ()
-    return found.compared > 0, Section("scripts", rows, found.diffs, tuple(notes))
+    doubt = "not all are at hand" if found.unread else ""
+    return found.compared > 0, Section("scripts", rows, found.diffs, tuple(notes)), doubt
 
 
 def _script_row(found: Scripts) -> Contrast:
@@ -317,11 +429,9 @@ def _script_row(found: Scripts) -> Contrast:
 _Leaves = dict[str, dict[str, tuple[Any, ...]]]
 
 
-def _job_section(
-    name: str, fields: Sequence[str], records: Sequence[Record], jobs: Jobs
-) -> tuple[bool, Section]:
+def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jobs: Jobs) -> _Found:
     """What differs in some fields of jobs that two runs or more have, alike ones in one row."""
-    known = False
+    known, doubt = False, ""
     rows: list[Contrast] = []
     for one in fields:
         leaves: _Leaves = defaultdict(dict)
@@ -330,18 +440,50 @@ def _job_section(
             held = [job is not None and job.get(one) is not None for job in row]
             if sum(held) < 2:
                 continue
-            known = True
+            known = (
+                known or one not in ("inputs", "outputs") or any(job and job[one] for job in row)
+            )
+            if one in _FILES_OF.get(name, ()):
+                doubt = doubt or next(
+                    filter(None, (_doubt(job[one]) for job in row if job and job.get(one))), ""
+                )
             if _plainly_same(one, row):
                 continue
             for path, values in _varied_leaves(one, records, row, held).items():
                 leaves[path][label] = values
-        rows += _grouped(_few_files(leaves) if one == "inputs" else leaves)
-    return known, Section(name, tuple(rows))
+            if any(is_too_deep(job.get(one)) for job in row if job):
+                doubt = _DEEP
+        rows += _grouped(_few_files(leaves, one) if one in ("inputs", "outputs") else leaves)
+    if name == "executables" and not all(job.get("executable") for job in _batch_jobs(jobs)):
+        doubt = doubt or _NO_DIGEST
+    notes = (f"{name} are nested too deep to be compared as a whole",) if doubt == _DEEP else ()
+    return known, Section(name, tuple(rows), notes=notes), doubt
+
+
+def _batch_jobs(jobs: Jobs) -> Iterable[Mapping[str, Any]]:
+    there = (job for row in jobs.values() for job in row if job)
+    return (job for job in there if job.get("kind", "batch") == "batch")
+
+
+def _doubt(files: Any) -> str:
+    """Why files that look the same may differ all the same; empty when their digests tell."""
+    if isinstance(files, list):
+        return next(filter(None, map(_doubt, files)), "")
+    if not isinstance(files, Mapping):
+        return _NO_DIGEST
+    if files and all(isinstance(each, Mapping) for each in files.values()):
+        return next(filter(None, map(_doubt, files.values())), "")  # by their paths
+    if not files.get("sha256"):
+        return _NO_DIGEST
+    return _SAMPLED if files.get("sampled") else ""
 
 
 def _plainly_same(field_name: str, row: Sequence[Mapping[str, Any] | None]) -> bool:
     """The common case, quickly."""
-    texts = {repr(job[field_name]) for job in row if job and field_name in job}
+    try:
+        texts = {repr(job[field_name]) for job in row if job and field_name in job}
+    except RecursionError:
+        return False
     return len(texts) == 1
 
 
@@ -366,10 +508,10 @@ def _leaves(name: str, record: Record, job: Mapping[str, Any]) -> dict[str, Any]
         return flat(_file(value), "executable.")
     if name == "images" and isinstance(value, list):
         return flat({str(i): _file(each) for i, each in enumerate(value)}, "images.")
-    if name == "inputs" and isinstance(value, Mapping):
+    if name in ("inputs", "outputs") and isinstance(value, Mapping):
         own = _own_paths(record, job)
         files = {own(str(path)): _file(each) for path, each in value.items()}
-        return {f"input {path}": each.get("sha256", each) for path, each in files.items()}
+        return {f"{name[:-1]} {path}": each.get("sha256", each) for path, each in files.items()}
     if name == "arguments" and isinstance(value, list):
         own = _own_paths(record, job)
         return {f"argument {i + 1}": own(str(each)) for i, each in enumerate(value)}
@@ -405,7 +547,7 @@ def _own_paths(record: Record, job: Mapping[str, Any]) -> Callable[[str], str]:
     return shortened
 
 
-def _few_files(leaves: _Leaves) -> _Leaves:
+def _few_files(leaves: _Leaves, name: str) -> _Leaves:
     """One row for many files: the first of each job stands for them."""
     if len(leaves) <= _FILES:
         return leaves
@@ -413,7 +555,7 @@ def _few_files(leaves: _Leaves) -> _Leaves:
     for by_job in leaves.values():
         for label, values in by_job.items():
             merged.setdefault(label, values)
-    return {f"{len(leaves)} input files": merged}
+    return {f"{len(leaves)} {name[:-1]} files": merged}
 
 
 def _grouped(leaves: _Leaves) -> list[Contrast]:

@@ -24,6 +24,10 @@ _PATIENCE = 10.0
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 #: What a job's script alone knows: drawn anew for each submission.
 _WORD = re.compile(r"\b[0-9a-f]{32}\b")
+#: `--seed 7`, `seed=7`, `random_state: 7`
+_SEEDED = re.compile(
+    r"((?:\b|_)(?:seed|random[_-]state)['\"]?(?:\s*[=:]\s*|\s+)['\"]?)\d+\b", re.IGNORECASE
+)
 
 #: A job in each of the runs; None where a run has none.
 Jobs = Mapping[str, Sequence[Mapping[str, Any] | None]]
@@ -155,6 +159,11 @@ def _git(folder: str, *arguments: str) -> str | None:
 # --- scripts
 
 
+def without_seeds(text: str) -> str:
+    """Text without the numbers that it says to be seeds."""
+    return _SEEDED.sub(r"\1<seed>", text)
+
+
 @dataclass(frozen=True, slots=True)
 class Scripts:
     """How the scripts of jobs differ.
@@ -176,11 +185,13 @@ class Scripts:
     diffs: tuple[TextDiff, ...] = ()
 
 
-def script_diffs(records: Sequence[Record], jobs: Jobs, most: int | None) -> Scripts:
+def script_diffs(
+    records: Sequence[Record], jobs: Jobs, most: int | None, *, seeds: bool = True
+) -> Scripts:
     """Compare what jobs ran as scripts, by the texts in their folders.
 
     The digests of the records do not tell it: each script has a word in it that was drawn for it,
-    and its folder. Those are taken out before texts are compared.
+    and its folder. Those are taken out before texts are compared; without `seeds` seeds are, too.
     """
     texts: dict[str, list[tuple[str, str] | None]] = {}
     budget = SCRIPTS
@@ -189,7 +200,8 @@ def script_diffs(records: Sequence[Record], jobs: Jobs, most: int | None) -> Scr
         if budget < 0 and texts:
             break
         texts[name] = [
-            _texts(job) if job else None for record, job in zip(records, jobs[name], strict=True)
+            _texts(job, seeds) if job else None
+            for record, job in zip(records, jobs[name], strict=True)
         ]
     read = {name: each for name, each in texts.items() if sum(map(bool, each)) > 1}
     differing = sorted((name for name in read if len({*read[name]} - {None}) > 1), key=natural)
@@ -217,7 +229,7 @@ def _one_of_each_name_first(jobs: Jobs) -> list[str]:
     return sorted(turns, key=lambda name: turns[name])
 
 
-def _texts(job: Mapping[str, Any]) -> tuple[str, str] | None:
+def _texts(job: Mapping[str, Any], seeds: bool) -> tuple[str, str] | None:
     """What the job does, and what the scheduler was given, without what is its own alone."""
     folder = str(job.get("folder") or "")
     outer, inner = _read(f"{folder}/{names.SCRIPT}"), _read(f"{folder}/{names.PROGRAM}")
@@ -226,6 +238,8 @@ def _texts(job: Mapping[str, Any]) -> tuple[str, str] | None:
     own = {folder: "<job>", str(job.get("work_dir") or ""): "<work_dir>"}
     key = str(job.get("key") or "")
     own |= {key: "<key>"} if len(key) > 7 else {}
+    if not seeds:
+        inner = without_seeds(inner or "")
     inner, outer = inner or "", _WORD.sub("<word>", outer or "")
     for text, placeholder in sorted(own.items(), key=lambda each: -len(each[0])):
         if len(text) > 1:

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -378,7 +379,7 @@ def _values_of(comparison: Comparison, name: str) -> tuple[Any, ...]:
     known = [column.name for column in comparison.sweep.varying] + list(comparison.figures)
     raise ConfigurationError(
         f"there is no parameter and no measure {name!r} in these runs; what varies and what was"
-        f" measured: {', '.join(known)}"
+        f" measured: {printable(', '.join(known))}"
     )
 
 
@@ -391,13 +392,13 @@ def _sweep_panels(comparison: Comparison, measures: Sequence[str], below: str) -
     """The flow's own measures that vary; what the runs took where there is none."""
     for name in measures:
         if not _numbers(comparison, name):
+            able = filter(partial(_numbers, comparison), comparison.figures)
             raise ConfigurationError(
-                f"no run has a number as its {name!r}; there are"
-                f" {', '.join(each for each in comparison.figures if _numbers(comparison, each))}"
+                f"no run has a number as its {name!r}; there are {printable(', '.join(able))}"
             )
     if measures:
         return list(measures)
-    able = [
+    drawable = [
         name
         for name in comparison.figures
         if name != below
@@ -407,10 +408,10 @@ def _sweep_panels(comparison: Comparison, measures: Sequence[str], below: str) -
     paid = (*COSTS, "wall_seconds")
     varying = [
         name
-        for name in able
+        for name in drawable
         if name not in (*paid, ITERATION) and len(set(_numbers(comparison, name))) > 1
     ]
-    rest = [name for name in able if name not in paid] or able
+    rest = [name for name in drawable if name not in paid] or drawable
     if not rest:
         raise ConfigurationError("there is nothing to plot: no run has measured a number")
     return varying[:PANELS] or rest[:1]
@@ -425,12 +426,16 @@ def _series(comparison: Comparison, below: str) -> tuple[dict[str, list[Setting]
     """
     columns = [(i, column) for i, column in shown_columns(comparison.sweep) if column.name != below]
     found: dict[str, list[Setting]] = {}
+    known: dict[tuple[str, ...], str] = {}
     for setting in comparison.sweep.settings:
         label = ", ".join(
             f"{column.name.rpartition('.')[2]}={words(setting.values[i], 24)}"
             for i, column in columns
         )
-        found.setdefault(label, []).append(setting)
+        key = tuple(canonical(setting.values[i]) for i, _ in columns)
+        if key not in known:  # what differs where it is cut has another label
+            known[key] = f"{label} ({len(known) + 1})" if label in found else label
+        found.setdefault(known[key], []).append(setting)
     others = ", ".join(column.name for _, column in columns[:3])
     few = len(found) <= COLOURS and len(found) < max(2, len(comparison.sweep.settings))
     return (found if few else {"": list(comparison.sweep.settings)}), others

@@ -6,18 +6,22 @@ setting are repeats, and have a mean and a spread. One run has no spread, and no
 
 from __future__ import annotations
 
-import re
+import copy
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hpc_prefect.records.compare.differences import Differences, differences
+from hpc_prefect.records.compare.diffs import without_seeds
 from hpc_prefect.records.compare.values import (
     ABSENT,
+    AtLeast,
     apart_at_a_glance,
     canonical,
     differ,
+    flat,
+    is_seed,
     json_value,
     number,
     words,
@@ -32,10 +36,11 @@ WALL = "wall_seconds"
 
 #: So many parameters are all in a run's label; of more only those that tell runs apart.
 _LABEL = 3
-#: The last part of the path of a parameter in which repeats of one setting differ.
-_SEED = re.compile(r"(?:.*[_-])?(?:seeds?|random_state)(?:[_-].*|\d*)", re.IGNORECASE)
 #: What must not differ between repeats, though it is no parameter.
-_MIXED = ("flow", "code", "versions", "scripts", "executables", "devices")
+_MIXED = (
+    *("flow", "code", "versions", "scripts", "executables", "inputs", "arguments"),
+    *("devices", "quantum options"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,8 @@ class Sweep:
                     "unfinished": list(setting.unfinished),
                     "mixed": list(setting.mixed),
                     "measures": {
-                        name: spread.as_dict() for name, spread in setting.measures.items()
+                        name: json_value(spread.as_dict())
+                        for name, spread in setting.measures.items()
                     },
                 }
                 for setting in self.settings
@@ -161,11 +167,17 @@ class Sweep:
 
 
 def figures(record: Record) -> dict[str, Any]:
-    """What a run has measured, then what it has cost and taken. A measure's own name wins."""
-    measured = {name: value for name, value in record.measures.items()
+    """What a run has measured, then what it has cost and taken. A measure's own name wins.
+
+    A cost of which a part alone is known is `AtLeast` that.
+    """
+    measured = {str(name): value for name, value in record.measures.items()
                 if name in record.recorded or name not in FRAME}  # fmt: skip
-    costs = {
-        name: float(record.totals.costs[name]) for name in COSTS if name in record.totals.costs
+    known, unknown = record.totals.costs, record.totals.unknown
+    costs: dict[str, float] = {
+        name: AtLeast(known.get(name, 0.0)) if unknown.get(name) else float(known[name])
+        for name in COSTS
+        if name in known or unknown.get(name)
     }
     return measured | {
         name: value
@@ -183,7 +195,7 @@ def sweep(
         different: what `differences(records)` said, if that was asked already.
         against: a seed that is wanted as a parameter.
     """
-    different = different or differences(records, texts=False)
+    different = different or differences(records)
     varying = _varying(different, against)
     columns = [each for each in varying if each.origin != "seed"]
     each_ones = [figures(record) for record in records]
@@ -216,15 +228,10 @@ def _varying(different: Differences, against: str) -> list[Varying]:
     ]
 
 
-def is_seed(path: str, against: str = "") -> bool:
-    """Whether a parameter is one in which repeats differ, by its name; not what is asked for."""
-    return path != against and _SEED.fullmatch(path.rpartition(".")[2].strip('"')) is not None
-
-
 def _names(records: Sequence[Record], each_ones: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Measures by their names, then costs that any run had."""
     paid = (*COSTS, WALL)
-    own = {name for record in records for name in record.measures}
+    own = {str(name) for record in records for name in record.measures}
     known = {name for one in each_ones for name in one}
     measured = sorted(known - (set(paid) - own), key=lambda name: (name == "iteration", name))
     costs = [name for name in paid if name in known and name not in own]
@@ -270,10 +277,29 @@ def deviation(numbers: Sequence[float]) -> float | None:
 
 def _mixed(records: Sequence[Record], different: Differences) -> tuple[str, ...]:
     """In what regards repeats differ; only where all runs together do."""
-    if len(records) < 2 or not any(different.section(name).rows for name in _MIXED):
+    chosen = ("parameters", "blocks")
+    suspect = any(different.section(name).rows for name in _MIXED)
+    if len(records) < 2 or not (suspect or any(name in different.likely for name in chosen)):
         return ()
-    own = differences(records, texts=False)
-    return tuple(name for name in _MIXED if own.section(name).rows)
+    # Scripts are read only where some are known to differ.
+    texts = bool(different.section("scripts").rows)
+    own = differences(list(map(_without_seeds, records)), texts=texts, seeds=False)
+    maybe = [f"{name}, maybe ({own.likely[name]})" for name in chosen if name in own.likely]
+    return (*(name for name in _MIXED if own.section(name).rows), *maybe)
+
+
+def _without_seeds(record: Record) -> Record:
+    """A record without the seeds that jobs were given: in these repeats differ."""
+    found = copy.copy(record)
+    found.jobs = {key: dict(job) for key, job in record.jobs.items()}
+    for job in found.jobs.values():
+        if isinstance(job.get("arguments"), list):
+            job["arguments"] = [without_seeds(" ".join(map(str, job["arguments"])))]
+        if isinstance(job.get("options"), dict):
+            job["options"] = {
+                path: value for path, value in flat(job["options"]).items() if not is_seed(path)
+            }
+    return found
 
 
 def in_order(value: object) -> tuple[int, float, str]:
@@ -301,7 +327,14 @@ def curves(records: Sequence[Record]) -> Curves:
     """The finite numbers that loops measured, iteration by iteration."""
     found: Curves = {}
     for loop in dict.fromkeys(loop for record in records for loop in record.iterations):
-        rows = [record.iterations.get(loop, {}) for record in records]
+        rows = [
+            {
+                i: {str(name): value for name, value in row.items()}
+                for i, row in record.iterations.get(loop, {}).items()
+                if number(i) is not None
+            }
+            for record in records
+        ]
         names = dict.fromkeys(
             name
             for run in rows

@@ -24,6 +24,7 @@ from hpc_prefect.records.compare.sweep import (
 )
 from hpc_prefect.records.compare.values import (
     ABSENT,
+    AtLeast,
     canonical,
     differ,
     number,
@@ -79,7 +80,18 @@ def _parts(comparison: Comparison, measures: Sequence[str], width: int) -> list[
             _figures(comparison, measures),
             *_curves(comparison, measures),
         ]
-    return [part for part in found if part.rows or part.lines or part.verbatim]
+    return [_harmless(part) for part in found if part.rows or part.lines or part.verbatim]
+
+
+def _harmless(part: Part) -> Part:
+    """Whatever it is made of: names, states and values are what others wrote."""
+    return Part(
+        title=printable(part.title),
+        head=tuple(map(printable, part.head)),
+        rows=[tuple(map(printable, row)) for row in part.rows],
+        lines=list(map(printable, part.lines)),
+        verbatim=list(map(printable, part.verbatim)),
+    )
 
 
 def names(records: Sequence[Record]) -> list[str]:
@@ -122,7 +134,8 @@ def _sections(comparison: Comparison) -> list[Part]:
         else:
             beside += notes
     if not any(section.rows for section in comparison.differences.sections):
-        parts.append(Part(lines=["nothing differs"]))
+        known = not (comparison.differences.likely or beside)
+        parts.append(Part(lines=["nothing differs" + ("" if known else ", as far as is known")]))
     return [*parts, _same(comparison, beside)]
 
 
@@ -155,7 +168,10 @@ def _tabs(line: str) -> str:
 
 def _same(comparison: Comparison, beside: Sequence[str] = ()) -> Part:
     same = ", ".join(comparison.differences.same)
-    return Part(lines=[*([f"the same: {same}"] if same else []), *beside])
+    likely = ", ".join(f"{name} ({why})" for name, why in comparison.differences.likely.items())
+    lines = [f"the same: {same}"] if same else []
+    lines += [f"the same as far as is known: {likely}"] if likely else []
+    return Part(lines=[*lines, *beside])
 
 
 def _figures(comparison: Comparison, measures: Sequence[str]) -> Part:
@@ -170,18 +186,27 @@ def _figures(comparison: Comparison, measures: Sequence[str]) -> Part:
         row = [name, *(_figure(name, value) for value in values)]
         if repeats:
             spread = comparison.sweep.settings[0].measures.get(name, Spread())
-            row.append("-" if spread.n < 2 and not spread.text else _spread(spread))
+            partly = any(isinstance(each, AtLeast) for each in values)
+            has_none = spread.n < 2 and (partly or not spread.text)
+            row.append("-" if has_none else _spread(spread))
         elif two:
             row.append(_step(values[0], values[1]))
         rows.append(tuple(map(printable, row)))
-    notes = _mixed_notes(comparison) if repeats else []
+    notes = (_mixed_notes(comparison) if repeats else []) + _part_notes(comparison)
     return Part("measures, costs and times", tuple(heads), rows, notes)
 
 
 def _figure(name: str, value: object) -> str:
     """A measure with all its digits; of a cost those that mean something."""
-    cost = name in (*COSTS, "wall_seconds") and isinstance(value, float)
-    return f"{value:.4g}" if cost else words(value)
+    if name in (*COSTS, WALL) and isinstance(value, float) and not isinstance(value, AtLeast):
+        return f"{value:.4g}"
+    return words(value)
+
+
+def _part_notes(comparison: Comparison) -> list[str]:
+    if any(isinstance(each, AtLeast) for row in comparison.figures.values() for each in row):
+        return ["a cost with + is a part of what was spent: in no mean"]
+    return []
 
 
 def _step(first: object, second: object) -> str:
@@ -297,8 +322,8 @@ def _spread(spread: Spread) -> str:
 
 def rounded(value: float, error: float) -> str:
     """`-1.1373 ± 0.0012`: as many digits as the error allows, two of its own."""
-    if not error:
-        return f"{value:.10g} ± 0"
+    if not error or not math.isfinite(error):
+        return f"{value:.10g} ± {error:.2g}"
     decimals = 1 - math.floor(math.log10(error))
     if not 0 <= decimals <= 12 or abs(value) >= 1e7:
         return f"{value:.6g} ± {error:.2g}"
@@ -343,7 +368,7 @@ def _sweep_notes(comparison: Comparison, left: Sequence[str]) -> list[str]:
         notes.append(f"{are} missing or no finite number: in no mean")
     if left:
         notes.append(f"no room for {', '.join(map(printable, left))}: --measure shows one")
-    return notes + _mixed_notes(comparison)
+    return notes + _part_notes(comparison) + _mixed_notes(comparison)
 
 
 def _mixed_notes(comparison: Comparison) -> list[str]:

@@ -19,10 +19,21 @@ class _Absent:
         return "ABSENT"
 
 
+class AtLeast(float):
+    """A cost of which a part alone is known: no number to compute with."""
+
+
 ABSENT: Final = _Absent()
+#: Levels of nested values that are compared; what stands for those below them.
+DEEPEST = 40
+TOO_DEEP = "... nested too deep to be compared"
 #: Letters of a cell, and of a digest in it.
 CELL, SHORT_DIGEST = 60, 12
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+#: The last part of the path of a parameter in which repeats of one setting differ.
+_SEED = re.compile(
+    r"(?!n_|num_)(?:(?:.*_)?seed|seeds|random_state|seed_simulator|seed_transpiler)", re.IGNORECASE
+)
 
 
 def canonical(value: object) -> str:
@@ -32,15 +43,30 @@ def canonical(value: object) -> str:
     return json.dumps(_whole(value), sort_keys=True, default=str)
 
 
-def _whole(value: object) -> object:
+def _whole(value: object, levels: int = DEEPEST) -> object:
     """Without the difference of 2.0 and 2, which a command line and a flow write as they like."""
+    if isinstance(value, AtLeast):
+        return f"{float(value)}+"
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
+    if isinstance(value, Mapping | list | tuple) and not levels:
+        return TOO_DEEP
     if isinstance(value, Mapping):
-        return {str(name): _whole(each) for name, each in value.items()}
+        return {str(name): _whole(each, levels - 1) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(each) for each in value]
+        return [_whole(each, levels - 1) for each in value]
     return value
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether there is more in a value than is compared."""
+    return TOO_DEEP in canonical(value)
+
+
+def is_seed(path: str, against: str = "") -> bool:
+    """Whether a parameter is one in which repeats differ, by its name; not what is asked for."""
+    last = path.rpartition(".")[2].strip('"').replace("-", "_")
+    return path != against and _SEED.fullmatch(last) is not None
 
 
 def differ(values: Sequence[object]) -> bool:
@@ -48,7 +74,7 @@ def differ(values: Sequence[object]) -> bool:
     return len({canonical(each) for each in values}) > 1
 
 
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], above: str = "", levels: int = DEEPEST) -> dict[str, Any]:
     """Every value by its dotted path: {"a": {"b": 1}} has `a.b`. Lists are values.
 
     A name with a dot in it stands in quotation marks, so that two paths are never one.
@@ -56,8 +82,8 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
         path = above + (json.dumps(str(name)) if "." in str(name) else str(name))
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{path}.")
+        if isinstance(value, Mapping) and value and levels:
+            found |= flat(value, f"{path}.", levels - 1)
         else:
             found[path] = value
     return found
@@ -75,8 +101,8 @@ def varied(sides: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
 
 
 def number(value: object) -> float | None:
-    """A finite number; None for anything else, `True` and NaN among it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A finite number; None for anything else: `True`, NaN, what is known in part."""
+    if isinstance(value, bool | AtLeast) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
@@ -97,10 +123,12 @@ def words(value: object, most: int = CELL) -> str:
     if isinstance(value, str):
         shown = value[:SHORT_DIGEST] if _DIGEST.fullmatch(value) else printable(value)
         shown = shown or '""'
+    elif isinstance(value, AtLeast):
+        shown = f"{value:.4g}+"
     elif isinstance(value, float):
         shown = f"{value:.10g}"
     else:
-        shown = printable(json.dumps(value, ensure_ascii=False, default=str))
+        shown = printable(json.dumps(json_value(value), ensure_ascii=False))
     if len(shown) <= most:
         return shown
     # What tells paths and long lists apart is more often at their ends.
@@ -134,23 +162,27 @@ def _shared(paths: Sequence[Sequence[str]]) -> int:
     return count
 
 
-def json_value(value: object) -> Any:
+def json_value(value: object, levels: int = 2 * DEEPEST) -> Any:
     """A value that every reader of JSON accepts: NaN and infinity as text, absence as null."""
     if value is ABSENT:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, Mapping | list | tuple) and not levels:
+        return TOO_DEEP
     if isinstance(value, Mapping):
-        return {str(name): json_value(each) for name, each in value.items()}
+        return {str(name): json_value(each, levels - 1) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
+        return [json_value(each, levels - 1) for each in value]
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
     """A key to sort by: iter-2 is before iter-10."""
     return [
-        (0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part)
+        (0, len(part.lstrip("0")), part.lstrip("0"))  # no limit of digits, as int() has
+        if part.isdecimal() and part.isascii()
+        else (1, 0, part)
         for part in re.split(r"(\d+)", text)
         if part
     ]

@@ -3,107 +3,190 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
+from hpc_prefect.job.identity import exact_digest
+
 HIDDEN = "**********"
-#: Letters of a text, and items of a list or mapping, that a record keeps.
-MOST_LETTERS, MOST_ITEMS, DEEPEST = 2000, 200, 8
+#: Letters of a text, and items of a list or mapping, that a record keeps of each.
+MOST_LETTERS, MOST_ITEMS, DEEPEST = 2000, 200, 20
+#: Values that it keeps of one, with all that is in it.
+MOST_VALUES = 2000
 #: Bytes of an array that is kept as it is; of a larger one its shape and digest tell it.
 SMALL_ARRAY = 2048
 
 _SECRET = re.compile(
-    r"(^|[^a-z])(api_?key|token|passw(or)?d|secret|credentials?)s?$", re.IGNORECASE
+    r"(token|passwd|password|passphrase|secret|credential|apikey|accesskey|privatekey)s?$"
 )
-_OPTION = re.compile(r"^-{1,2}([A-Za-z][\w-]*)(=(.*))?$", re.DOTALL)
+_ASSIGNED = re.compile(r"([-+]*)([A-Za-z][\w.\-]*)(?:=(.*))?", re.DOTALL)
+#: What says in its text all that it is.
+_TOLD_BY_TEXT = (
+    *(PurePath, decimal.Decimal, fractions.Fraction, uuid.UUID, complex),
+    *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
+)
 
 
 def is_secret_name(name: object) -> bool:
-    """Whether a name says that its value is a secret."""
-    return isinstance(name, str) and _SECRET.search(name.replace("-", "_")) is not None
+    """Whether a name says that its value is a secret, however it is written."""
+    if not isinstance(name, str):
+        return False
+    return _SECRET.search(re.sub(r"[^a-z0-9]", "", name.lower())) is not None
 
 
-def plain(value: object, deep: int = 0) -> Any:
-    """A value as a record keeps it: what is long is cut, and says so; a secret is asterisks."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, str):
-        return _cut(str(value))
-    if hasattr(value, "get_secret_value"):
-        return HIDDEN
-    if deep >= DEEPEST:
-        return _cut(repr(value))
-    return _composed(value, deep + 1)
+def plain(value: object) -> Any:
+    """A value as a record keeps it. Never raises.
+
+    A secret is asterisks. What is long is cut, and then told by its length and SHA-256; what has no
+    content that could be told, such as a function, by its name.
+    """
+    try:
+        return _Plain().of(value, ())
+    except Exception:  # noqa: BLE001 - whatever an object of the user's does when it is looked at
+        return f"<{type(value).__qualname__}, which cannot be shown>"
 
 
-def _composed(value: object, deep: int) -> Any:
-    if isinstance(value, Mapping):
-        return plain_mapping(value, deep)
-    if hasattr(value, "model_dump"):  # a pydantic model
-        fields = getattr(type(value), "model_fields", ())
-        return plain_mapping({name: getattr(value, name) for name in fields}, deep)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [each.name for each in dataclasses.fields(value)]
-        return plain_mapping({name: getattr(value, name) for name in names}, deep)
-    if hasattr(value, "dtype") and hasattr(value, "tobytes"):
-        return _array(value, deep)
-    if isinstance(value, set | frozenset):
-        value = sorted(value, key=repr)
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        items = [plain(item, deep) for item in islice(value, MOST_ITEMS)]
-        return items + _rest(len(value))
-    return _cut(str(value) if type(value).__str__ is not object.__str__ else repr(value))
-
-
-def plain_mapping(values: Mapping[Any, Any], deep: int = 0) -> dict[str, Any]:
-    """A mapping; what its names say to be secret is hidden."""
-    kept = {
-        str(name): HIDDEN if is_secret_name(name) and value else plain(value, deep)
-        for name, value in islice(values.items(), MOST_ITEMS)
+def plain_mapping(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """A mapping, each value for itself; what its names say to be secret is hidden."""
+    return {
+        str(name): HIDDEN if is_secret_name(name) and value is not None else plain(value)
+        for name, value in values.items()
     }
-    if len(values) > MOST_ITEMS:
-        kept["…"] = f"{len(values) - MOST_ITEMS} more"
-    return kept
 
 
-def _array(value: Any, deep: int) -> Any:
-    if not getattr(value, "shape", ()):
-        return plain(value.item() if hasattr(value, "item") else str(value), deep)
-    if value.nbytes <= SMALL_ARRAY and value.dtype.kind in "biuf":
-        return plain(value.tolist(), deep)
-    digest = hashlib.sha256(value.tobytes()).hexdigest()
-    return {"array": str(value.dtype), "shape": list(value.shape), "sha256": digest}
+class _Plain:
+    """One value with all that is in it."""
+
+    def __init__(self) -> None:
+        self._left = MOST_VALUES
+
+    def of(self, value: object, around: tuple[int, ...]) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            return "…"
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, enum.Enum):
+            return f"{type(value).__qualname__}.{value.name}"
+        if isinstance(value, int):
+            return _number(int(value))
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else str(float(value))
+        if isinstance(value, str):
+            return _cut(str(value))
+        if hasattr(value, "get_secret_value"):
+            return HIDDEN
+        if isinstance(value, _TOLD_BY_TEXT):
+            return _cut(str(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+        if id(value) in around or len(around) >= DEEPEST:
+            return f"… not kept: {type(value).__qualname__}"
+        return self._composed(value, (*around, id(value)))
+
+    def _composed(self, value: Any, around: tuple[int, ...]) -> Any:
+        if isinstance(value, Mapping):
+            return self._mapping(value, around)
+        if (fields := _fields(value)) is not None:
+            return self._mapping(fields, around)
+        if hasattr(value, "dtype") and hasattr(value, "tobytes"):
+            return self._array(value, around)
+        if isinstance(value, set | frozenset):
+            return self._items(sorted(value, key=repr), value, around)
+        if isinstance(value, Sequence):
+            return self._items(value, value, around)
+        name = getattr(value, "__qualname__", None) or type(value).__qualname__
+        module = getattr(value, "__module__", None) or type(value).__module__
+        return f"<{module}.{name}>"
+
+    def _mapping(self, values: Mapping[Any, Any], around: tuple[int, ...]) -> dict[str, Any]:
+        kept = {}
+        for name, value in islice(values.items(), MOST_ITEMS):
+            if self._left < 0:
+                break
+            secret = is_secret_name(name) and value is not None
+            kept[str(name)] = HIDDEN if secret else self.of(value, around)
+        if len(values) > MOST_ITEMS:
+            told = _told(values) if self._left >= 0 else ""
+            kept["…"] = f"{len(values) - MOST_ITEMS} more{told}"
+        return kept
+
+    def _items(self, items: Iterable[Any], value: Any, around: tuple[int, ...]) -> list[Any]:
+        kept = []
+        for item in islice(items, MOST_ITEMS):
+            if self._left < 0:
+                break
+            kept.append(self.of(item, around))
+        more = len(value) - len(kept)
+        # Of a part of something that is too large altogether nobody computes a digest.
+        told = _told(value) if self._left >= 0 else ""
+        return kept + ([f"… {more} more{told}"] if more > 0 else [])
+
+    def _array(self, value: Any, around: tuple[int, ...]) -> Any:
+        if value.dtype.kind == "f" and not value.shape:
+            return self.of(float(value), around)
+        if value.dtype.kind in "biufU" and value.nbytes <= SMALL_ARRAY:
+            return self.of(value.tolist(), around)
+        digest = hashlib.sha256(value.tobytes()).hexdigest() if value.dtype.kind != "O" else ""
+        return {"array": str(value.dtype), "shape": list(value.shape), "sha256": digest}
 
 
-def _rest(length: int) -> list[str]:
-    return [f"… {length - MOST_ITEMS} more"] if length > MOST_ITEMS else []
+def _fields(value: Any) -> Mapping[str, Any] | None:
+    """The fields of a model, a dataclass or a named tuple; None of anything else."""
+    if isinstance(value, type):
+        return None
+    if hasattr(value, "model_dump"):  # pydantic's
+        return {name: getattr(value, name) for name in getattr(type(value), "model_fields", ())}
+    if dataclasses.is_dataclass(value):
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=False))
+    return None
+
+
+def _number(value: int) -> int | str:
+    """JSON's readers, and Python's own texts, take no number of thousands of digits."""
+    return value if abs(value) < 1 << 1000 else _cut(hex(value))
+
+
+def _told(value: object) -> str:
+    try:
+        return f", SHA-256 {exact_digest(value)}"
+    except (TypeError, ValueError, RecursionError):  # it has no canonical form
+        return ""
 
 
 def _cut(text: str) -> str:
     if len(text) <= MOST_LETTERS:
         return text
-    return f"{text[:MOST_LETTERS]}… {len(text) - MOST_LETTERS} letters more"
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{text[:MOST_LETTERS]}… {len(text) - MOST_LETTERS} letters more, SHA-256 {digest}"
 
 
-def plain_arguments(argv: Sequence[str]) -> list[str]:
+def plain_arguments(argv: Sequence[object]) -> list[str]:
     """A command line without the values of options whose names say that they are secrets."""
     kept, hide = [], False
-    for word in argv[:MOST_ITEMS]:
-        option = _OPTION.match(word)
-        secret = option is not None and is_secret_name(option[1])
-        if hide and option is None:
+    for word in map(str, argv[:MOST_ITEMS]):
+        found = _ASSIGNED.fullmatch(word)
+        secret = found is not None and is_secret_name(found[2])
+        if hide and not word.startswith("--"):
             kept.append(HIDDEN)
-        elif secret and option is not None and option[2]:
+            hide = False
+            continue
+        if secret and found is not None and found[3]:
             kept.append(f"{word.partition('=')[0]}={HIDDEN}")
         else:
             kept.append(_cut(word))
-        hide = secret and option is not None and not option[2]
-    return kept + _rest(len(argv))
+        hide = secret and found is not None and found[3] is None and bool(found[1])
+    more = len(argv) - MOST_ITEMS
+    return kept + ([f"… {more} more{_told(list(map(str, argv)))}"] if more > 0 else [])

@@ -22,6 +22,10 @@ logger = logging.getLogger("hpc_prefect.records")
 Event = tuple[str, dict[str, Any]]
 #: Seconds between two renewals of run.json and the index, and how much of the time they may take.
 _EVERY, _SHARE = 5.0, 0.02
+#: Seconds after which a write that failed is tried again; later with the next event.
+_PAUSES = (0.1, 0.5, 0.0)
+#: Bytes that are kept to be tried again.
+_MOST_UNWRITTEN = 64 << 20
 
 
 class RunWriter:
@@ -31,18 +35,28 @@ class RunWriter:
     process that ends is held up by what is still to be written, and no longer.
     """
 
-    def __init__(self, folder: str) -> None:
+    _inline = False
+
+    def __init__(self, folder: str, transport: LocalTransport | None = None) -> None:
         """Begin, or go on with, the record in this folder. Blocks."""
         self.folder = folder
         self.record = Record(folder=folder, with_jobs=False)
-        self._transport = LocalTransport()
+        self._transport = transport or LocalTransport()
         self._transport.make_folder(folder)
+        self._read_to: dict[str, int] = {}
         self._path = self._draw_file()
         self._waiting: deque[tuple[float, Callable[[], Iterable[Event]]]] = deque()
         self._lock = threading.Lock()
         self._under_way = False
         self._renew_at = float("-inf")
         self._complained = False
+        self._unwritten = b""
+        self._failed = False
+
+    @classmethod
+    def threads_end(cls) -> None:
+        """The interpreter is ending, and waits for no thread: from now on callers write."""
+        cls._inline = True
 
     def note(self, event: str, **facts: Any) -> None:
         """Have an event written. Never raises."""
@@ -55,12 +69,12 @@ class RunWriter:
             if self._under_way:
                 return
             self._under_way = True
+        if self._inline:
+            self._work()
+            return
         # Not a daemon: a short script would end before it. In nobody's context: the run may end.
         thread = threading.Thread(target=self._work, name="hpc-prefect-record")
-        try:
-            contextvars.Context().run(thread.start)
-        except RuntimeError:  # the interpreter is ending and starts none
-            self._work()
+        contextvars.Context().run(thread.start)
 
     def aside(self, make: Callable[[], Iterable[Event]]) -> None:
         """The same for what may take seconds, such as git: other events do not wait for it."""
@@ -81,16 +95,26 @@ class RunWriter:
         self._transport.write_atomic(f"{self.folder}/{name}", data)
 
     def _draw_file(self) -> str:
-        """A file of this process's own; what others have written so far counts for the totals."""
+        """A file of this process's own."""
         number = 1
         while True:
             name = EVENTS if number == 1 else f"events-{number}.jsonl"
             path = f"{self.folder}/{name}"
             if self._transport.create(path, b""):
                 return path
-            for event in read_entries(self._transport.read(path)):
-                self.record.add(event)
             number += 1
+
+    def _read_others(self) -> None:
+        """What the run's other processes have written since counts for the totals."""
+        for name in self._transport.list(self.folder):
+            path = f"{self.folder}/{name}"
+            if path == self._path or not (name.startswith("events") and name.endswith(".jsonl")):
+                continue
+            at = self._read_to.get(path, 0)
+            lines, end, _ = (self._transport.read(path, at) or b"").rpartition(b"\n")
+            self._read_to[path] = at + len(lines + end)
+            for event in read_entries(lines + end):
+                self.record.add(event)
 
     def _work(self) -> None:
         while True:
@@ -100,23 +124,37 @@ class RunWriter:
                 if not batch:
                     self._under_way = False
                     return
-            try:
-                self._write(batch)
-            except Exception as error:  # noqa: BLE001 - the run itself does not need it
-                self._complain(error)
+            lines = [line for at, make in batch for line in self._lines(at, make)]
+            for pause in _PAUSES:
+                try:
+                    self._write(b"".join(lines))
+                    break
+                except Exception as error:  # noqa: BLE001 - the run itself does not need it
+                    self._complain(error)
+                    lines = []  # they are among what is still to be written
+                    time.sleep(pause)
 
-    def _write(self, batch: list[tuple[float, Callable[[], Iterable[Event]]]]) -> None:
-        lines = []
-        for at, make in batch:
+    def _lines(self, at: float, make: Callable[[], Iterable[Event]]) -> list[bytes]:
+        try:
+            return [journal_line(at, name, **facts) for name, facts in make()]
+        except Exception as error:  # noqa: BLE001 - the other events are written all the same
+            self._complain(error)
+            return []
+
+    def _write(self, lines: bytes) -> None:
+        data = self._unwritten = self._unwritten + lines
+        if len(data) > _MOST_UNWRITTEN:
+            self._unwritten = b""
+        if data:
             try:
-                for name, facts in make():
-                    lines.append(journal_line(at, name, **facts))
-            except Exception as error:  # noqa: BLE001 - the other events are written all the same
-                self._complain(error)
-        data = b"".join(lines)
-        self._transport.append(self._path, data)
-        for event in read_entries(data):
-            self.record.add(event)
+                # What was written before a failure may end in the middle of a line.
+                self._transport.append(self._path, b"\n" * self._failed + data)
+            except Exception:
+                self._failed = True
+                raise
+            self._unwritten, self._failed = b"", False
+            for event in read_entries(data):
+                self.record.add(event)
         self._renew()
 
     def _renew(self) -> None:
@@ -124,6 +162,8 @@ class RunWriter:
         started = time.monotonic()
         if started < self._renew_at and self.record.state == "running":
             return
+        self._renew_at = started + _EVERY  # also when it fails
+        self._read_others()
         whole = json.dumps(self.record.as_dict(), indent=1, default=str).encode() + b"\n"
         self._transport.write_atomic(f"{self.folder}/{RUN}", whole)
         index.put(self.record.summary())

@@ -1,0 +1,96 @@
+"""A record from its events: what is counted, once, whoever tells it and however often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc_prefect.records.fold import Record, fold
+
+RUN = {"id": "r1", "name": "n", "kind": "flow", "flow": "f", "attempt": 1}
+
+
+def began(time: float, **run: Any) -> dict[str, Any]:
+    known = {"run": RUN | run, "parameters": {}, "environment": {}}
+    return {"event": "began", "time": time, **known}
+
+
+def done(time: float, key: str = "a", **facts: Any) -> dict[str, Any]:
+    job = {"kind": "batch", "state": "succeeded", "attempt": 1, "job_id": f"{key}-id"}
+    return {"event": "job-ended", "time": time, "key": key, **job, **facts}
+
+
+def test_what_is_told_twice_is_counted_once() -> None:
+    record = fold([began(1), done(2, qpu_seconds=7), done(3, qpu_seconds=7)])
+    assert (record.totals.costs, record.totals.jobs) == ({"qpu_seconds": 7.0}, {"succeeded": 1})
+
+
+def test_each_attempt_counts() -> None:
+    first = done(2, state="failed", node_hours=1)
+    record = fold([began(1), first, done(3, attempt=2, job_id="b", node_hours=2)])
+    assert record.totals.costs == {"node_hours": 3.0}
+    assert record.jobs["a"]["state"] == "succeeded"
+
+
+def test_a_runs_own_job_that_it_finds_again_is_not_called_reused() -> None:
+    record = fold([began(1), done(2, collected=True, made_by="r1", node_hours=1)])
+    assert (record.totals.costs, record.totals.saved) == ({"node_hours": 1.0}, {})
+    assert record.jobs["a"]["collected"] is False
+    sampled = fold([began(10), done(20, collected=True, finished_at=15.0, qpu_seconds=2)])
+    assert sampled.totals.costs == {"qpu_seconds": 2.0}
+
+
+def test_another_runs_job_is_saved_and_not_paid() -> None:
+    record = fold([began(10), done(20, collected=True, made_by="r0", node_hours=1)])
+    assert (record.totals.costs, record.totals.saved) == ({}, {"node_hours": 1.0})
+    sampled = fold([began(10), done(20, collected=True, finished_at=5.0, qpu_seconds=2)])
+    assert (sampled.totals.reused, sampled.totals.saved) == (1, {"qpu_seconds": 2.0})
+
+
+def row(time: float, folder: str, number: int, energy: float) -> dict[str, Any]:
+    facts = {"number": number, "row": {"iteration": number, "energy": energy}}
+    return {"event": "iteration", "time": time, "loop": "scf", "folder": folder, **facts}
+
+
+def test_two_loops_of_one_name_are_two_and_the_last_one_gives_the_measures() -> None:
+    first = [row(n, "/w/1", n, -1 - n / 10) for n in range(1, 11)]
+    second = [row(10 + n, "/w/2", n, -9.0) for n in range(1, 6)]
+    record = fold([began(0), *first, *second])
+    assert {loop: len(rows) for loop, rows in record.iterations.items()} == {
+        "scf": 10,
+        "scf (2)": 5,
+    }
+    assert record.measures == {"iteration": 5, "energy": -9.0}
+
+
+def test_an_end_is_of_its_attempt() -> None:
+    end = {"event": "ended", "time": 5, "state": "failed", "message": ""}
+    assert fold([began(1), end]).state == "failed"
+    assert fold([began(1), end, began(6, attempt=2)]).state == "running"
+    assert fold([end, began(1)]).state == "failed"  # of two files, the second read first
+
+
+def test_a_job_that_makes_no_sense_is_left_out_whole() -> None:
+    for cost in ("x", float("nan"), float("inf"), -1, 10**400, []):
+        record = fold([began(1), done(2, queue_seconds=3, node_hours=cost), done(3, "b")])
+        assert (record.totals.jobs, record.totals.costs) == ({"succeeded": 1}, {})
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+KINDS = ("began", "code", "campaign", "block", "job", "job-ended", "loop", "iteration", "measures")
+FIELDS = ("time", "run", "parameters", "environment", "key", "loop", "number", "row", "values")
+
+
+@given(st.lists(st.tuples(st.sampled_from((*KINDS, "ended", "x")),
+                          st.dictionaries(st.sampled_from(FIELDS), anything))))  # fmt: skip
+def test_no_event_is_an_error(events: list[tuple[str, dict[str, Any]]]) -> None:
+    record = Record()
+    for kind, fields in events:
+        record.add({"event": kind, "time": 1.0, **fields})
+    record.summary()
