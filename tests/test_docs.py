@@ -218,7 +218,10 @@ def test_the_table_of_reasons_is_that_of_the_code() -> None:
         assert table == wanted
 
 
-def test_the_code_of_the_page_on_runs_works() -> None:
+def test_the_code_of_the_page_on_runs_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # no other test's runs
     namespace: dict[str, Any] = {}
     for program in code(RECORDS, "python"):
         exec(program, namespace)
