@@ -78,6 +78,14 @@ def test_a_job_that_makes_no_sense_is_left_out_whole() -> None:
         assert (record.totals.jobs, record.totals.costs) == ({"succeeded": 1}, {})
 
 
+def test_an_event_of_another_name_does_nothing() -> None:
+    record = fold([began(1), done(2)])
+    before = record.as_dict()
+    for name in ("_init__", "counted", "label", "is-reused", "x", None, ["began"]):
+        record.add({"event": name, "time": 3.0, "loop": "scf"})
+    assert record.as_dict() == before
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

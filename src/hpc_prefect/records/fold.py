@@ -36,6 +36,10 @@ EVENTS = "events.jsonl"
 RUN = "run.json"
 DIFF = "code.diff"
 
+_EVENTS = (
+    *("began", "code", "campaign", "block", "job", "job-ended"),
+    *("loop", "iteration", "measures", "ended"),
+)
 #: Seconds since 1970 that no clock has.
 _LATEST = 1e11
 #: What a run, and a job, has cost; sums of what is known.
@@ -171,9 +175,9 @@ class Record:
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take an event in; one that makes no sense is left out."""
-        take = getattr(self, f"_{str(event.get('event')).replace('-', '_')}", None)
-        if take is None:
+        if event.get("event") not in _EVENTS:
             return
+        take = getattr(self, f"_{event['event'].replace('-', '_')}")
         try:
             time = float(event["time"])
             if not 0 <= time < _LATEST:
