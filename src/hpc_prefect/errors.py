@@ -64,21 +64,43 @@ class IncompatibleVersions(ConfigurationError):
     """Installed packages cannot work together."""
 
 
-class CannotResume(HpcPrefectError):
+class _Refused(HpcPrefectError):
+    """What was asked for is not done; nothing was changed.
+
+    Attributes:
+        problems: each reason as one sentence, all that were found.
+    """
+
+    verb = ""
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{subject} cannot be {self.verb}:{lines}")
+
+    def __reduce__(self) -> tuple[type[_Refused], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.subject, self.problems)
+
+
+class CannotResume(_Refused):
     """A flow run cannot be gone on with; nothing was changed.
 
     Attributes:
         problems: each reason as one sentence, all that were found.
     """
 
-    def __init__(self, subject: str, problems: Sequence[str]) -> None:
-        self.subject = subject
-        self.problems = tuple(problems)
-        lines = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"{subject} cannot be resumed:{lines}")
+    verb = "resumed"
 
-    def __reduce__(self) -> tuple[type[CannotResume], tuple[str, tuple[str, ...]]]:
-        return type(self), (self.subject, self.problems)
+
+class CannotReproduce(_Refused):
+    """A run cannot be run again as it was; nothing was changed.
+
+    Attributes:
+        problems: each reason as one sentence, all that were found.
+    """
+
+    verb = "reproduced"
 
 
 class ServerError(HpcPrefectError):

@@ -182,7 +182,7 @@ async def test_the_runs_record_has_the_sampling_its_block_variable_and_seed(
     assert (job["shots"], job["seed"], job["backend"]["name"]) == (100, 11, "aer")
     assert (again["collected"], again["result_sha256"]) == (True, job["result_sha256"])
     told = {(each["kind"], each["name"]) for each in first.blocks.values()}
-    assert told == {("quantum-backend", block), ("variable", variable)}
+    assert told == {("quantum-backend", block), ("sampler-variable", variable)}
 
 
 async def ended_records(work_dir, count):

@@ -383,14 +383,14 @@ def outputs(digest: str, **facts):
 
 def test_outputs_are_compared_and_results_are_the_same_only_where_these_are():
     one, two = (run(jobs=[batch_job(outputs=outputs(each))]) for each in "ab")
-    quantum = [run(jobs=[sampler_job(result_sha256=each * 64)]) for each in "ab"]
+    quantum = [run(jobs=[sampler_job(data_sha256=each * 64)]) for each in "ab"]
 
     same, other = differences([one, one]), differences([one, two])
 
     assert {"outputs", "results"} <= {*same.same}
     assert rows(other, "outputs") == {"output out.npz": ("a" * 64, "b" * 64)}
     assert "results" not in {*other.same, *other.likely}
-    assert rows(differences(quantum), "outputs") == {"result_sha256": ("a" * 64, "b" * 64)}
+    assert rows(differences(quantum), "outputs") == {"data_sha256": ("a" * 64, "b" * 64)}
 
 
 def test_without_digests_nothing_is_said_to_be_plainly_the_same():

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 
 from hpc_prefect.batch.program import content_of, program_facts
 from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
+from hpc_prefect.blocks.from_record import described
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.flow_runs.campaigns import (
@@ -130,12 +131,11 @@ class _Loaded:
 
 async def _load(block_names: BlockNames, subject: str) -> _Loaded:
     blocks = await load_blocks(block_names, subject=subject)
-    # As JSON mode dumps them: secrets come out as asterisks.
-    described = {
-        kind: {"name": name, **block.model_dump(mode="json", exclude={"block_type_slug"})}
+    told = {
+        kind: described(name, block)
         for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
     }
-    return _Loaded(blocks, described)
+    return _Loaded(blocks, told)
 
 
 _cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}

@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
+from hpc_prefect.blocks.from_record import from_record, recorded_fields
 from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.errors import InvalidJob
 
@@ -80,6 +81,8 @@ async def load_hpc_profile(name: str, client: PrefectClient | None = None) -> HP
 async def _one(kind: type[B], name: str, client: PrefectClient) -> B | list[str]:
     """The block, or what is wrong."""
     what = kind.get_block_type_name().removeprefix("HPC-Prefect ")
+    if (fields := recorded_fields(kind, name)) is not None:
+        return await from_record(kind, name, fields, client)
     loading: Awaitable[B] = kind.aload(name, client=client)
     try:
         return await loading

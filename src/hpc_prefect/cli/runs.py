@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hpc_prefect.cli.runs_compare import add_compare
+from hpc_prefect.cli.runs_reproduce import add_reproduce
 from hpc_prefect.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _RUN = "id or its beginning, flow run's name, folder, or latest"
 def add(verbs: Verbs) -> None:
     runs = verbs.add_parser(
         "runs",
-        help="list, show and compare runs of flows: parameters, measures, jobs and costs",
+        help="list, show, compare and reproduce runs of flows: parameters, measures, jobs, costs",
         usage="hpc-prefect runs [OPTION ...] [ACTION ...]",
         description="List your runs, in all folders, the newest last. Nothing but their records is "
         "read, so no Prefect server is needed. A + behind a cost: of some jobs it is not known. "
@@ -36,6 +37,7 @@ def add(verbs: Verbs) -> None:
     _add_show(actions)
     _add_scan(actions)
     add_compare(actions)
+    add_reproduce(actions)
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:

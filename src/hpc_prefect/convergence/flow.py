@@ -103,18 +103,24 @@ async def converge(
     book = Checkpoints(place.folder, log)
     reporter = LoopReporter(
         name=name, book=book, source=source, log=log, png=folder / f"{name}.png",
-        plot=plot or Plot(), on_iteration=on_iteration, seed=seed, has_predicate=until is not None,
+        plot=plot or Plot(), on_iteration=on_iteration, has_predicate=until is not None,
+        seed=seed, scope=place.scope, n=place.n,
     )  # fmt: skip
-    start = _Start(name, seed, initial_state, source, book)
+    start = _Start(name, seed, place, initial_state, source, book)
     body = Body(step=step, measure=measure, name=name, until=until)
     # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
-    with scope(f"{name}-{place.key}"):
+    with scope(_scope_of(name, place)):
         result = await run_loop(
             book, body, start, watcher=reporter, enter=scope, before=raise_if_cancelled
         )
     if raise_if_not_converged:
         result.raise_if_not_converged()
     return replace(result, plot=reporter.drawn)
+
+
+def _scope_of(name: str, place: CallIdentity) -> str:
+    """The same in every campaign, so that the jobs of two runs can be compared."""
+    return f"{name}-{place.digest[:16]}" + (f"-{place.n}" if place.n else "")
 
 
 async def _located(
@@ -139,13 +145,15 @@ class _Start(Generic[State]):
 
     name: str
     seed: int | None
+    place: CallIdentity
     state: State
     source: Source
     book: Checkpoints
 
     async def __call__(self) -> Checkpoint:
         rule, parameters = await self.source.read()
-        generator, entropy = _generator(self.seed)
+        seed = self._drawn_before() if self.seed is None else self.seed
+        generator, entropy = _generator(seed)
         record = {
             "name": self.name,
             "seed": self.seed,
@@ -156,6 +164,15 @@ class _Start(Generic[State]):
         }
         await asyncio.to_thread(self.book.note, "loop.json", json.dumps(record, indent=2) + "\n")
         return Checkpoint(state=self.state, rng=generator, rule=rule, parameters=parameters)
+
+    def _drawn_before(self) -> int | None:
+        """What the run that is reproduced here drew."""
+        from hpc_prefect.flow_runs.reproduction import recorded
+
+        reproduced = recorded()
+        if reproduced is None:
+            return None
+        return reproduced.entropy(self.name, self.place.scope, self.place.n)
 
 
 def _whole(seed: int | None) -> int | None:

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,8 @@ class Source:
         if self.stop is not None:
             return self.stop, {}
         name = str(self.variable_name)
+        if (then := _then(name)) is not None:
+            return parse_algorithm(dict(then), f"Variable {name!r} as it was")
         return parse_algorithm(await _variable(name), f"Variable {name!r}")
 
     async def changes(self, at: Checkpoint) -> str:
@@ -64,6 +66,20 @@ class Source:
         if self.stop is None and parameters != at.parameters:
             return f"{where} has other parameters now"
         return f"{where} {rule.describe()} now" if rule != at.rule else ""
+
+
+def _then(variable_name: str) -> Mapping[str, Any] | None:
+    """What a loop of the run that is reproduced here took from this Variable."""
+    from hpc_prefect.flow_runs.reproduction import recorded
+
+    reproduced = recorded()
+    return None if reproduced is None else reproduced.block("loop-variable", variable_name)
+
+
+def _entropy(generator: Any) -> str:
+    """What the loop's generator was made from; empty where it does not tell."""
+    sequence = getattr(getattr(generator, "bit_generator", None), "seed_seq", None)
+    return "" if sequence is None else str(sequence.entropy)
 
 
 async def _variable(name: str) -> object:
@@ -99,6 +115,8 @@ class LoopReporter:
     plot: Plot
     on_iteration: Callable[[Row], object] | None
     seed: int | None = None
+    scope: tuple[str, ...] = ()
+    n: int = 0
     has_predicate: bool = False
     drawn: Path | None = None  # the PNG, once there is one of this loop
     _shown: int = 0  # rows in the newest plot
@@ -152,17 +170,23 @@ class LoopReporter:
             await self._show(history, rule, None)
 
     def _record_loop(self, at: Checkpoint) -> None:
-        from hpc_prefect.flow_runs.recording import note_event
+        from hpc_prefect.flow_runs.recording import note_blocks, note_event
         from hpc_prefect.records.write.plain import plain_mapping
 
+        if name := self.source.variable_name:
+            told = {"name": name, "stop": at.rule.as_dict(), **at.parameters}
+            note_blocks({"loop-variable": told})
         note_event(
             "loop",
             loop=self.name,
             folder=str(self.book.folder),
+            scope=list(self.scope),
+            n=self.n,
             seed=self.seed,
+            entropy=_entropy(at.rng),
             stop=at.rule.as_dict(),
             variable=self.source.variable_name,
-            parameters=plain_mapping(at.parameters),
+            parameters=plain_mapping(at.parameters, whole=True),
             watched=at.rule.value,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import json
 import os
 import sys
 import threading
@@ -23,7 +24,8 @@ from prefect.context import FlowRunContext
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
-from hpc_prefect.flow_runs.run_labels import entrypoint_of, known_trace
+from hpc_prefect.flow_runs.reproduction import recorded
+from hpc_prefect.flow_runs.run_labels import entrypoint_of, known_trace, lost_parameters
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.script import came_to_its_end
 from hpc_prefect.flow_runs.session import is_interactive
@@ -32,7 +34,7 @@ from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job.identity import digest
 from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.campaign_parts import folders_of
-from hpc_prefect.records.fold import DIFF, FORMAT, RUNS
+from hpc_prefect.records.fold import DIFF, FORMAT, PARAMETERS, RUNS
 from hpc_prefect.records.write.code import code_facts, environment_facts
 from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 from hpc_prefect.records.write.writer import Event, RunWriter, logger
@@ -92,15 +94,19 @@ def _recording() -> _Recording:
     return found
 
 
-def open_record(campaign: Campaign, work_dir: str) -> None:
-    """A campaign was opened: the run's record begins, or has it too. Blocks; never raises."""
+def open_record(campaign: Campaign, work_dir: str, *, chosen_outside: bool) -> None:
+    """A campaign was opened: the run's record begins, or has it too. Blocks; never raises.
+
+    Args:
+        chosen_outside: the campaign was named around the flow, and not in it.
+    """
     try:
-        _open_record(_recording(), campaign, work_dir)
+        _open_record(_recording(), campaign, work_dir, chosen_outside)
     except Exception as error:  # noqa: BLE001 - also of a parameter that cannot be shown
         logger.warning("this run has no record, or not all of one: %s", error)
 
 
-def _open_record(mine: _Recording, campaign: Campaign, work_dir: str) -> None:
+def _open_record(mine: _Recording, campaign: Campaign, work_dir: str, chosen_outside: bool) -> None:
     with mine.lock:
         if mine.writer is None:
             mine.writer = RunWriter(_folder_of(campaign))
@@ -112,7 +118,7 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str) -> None:
         mine.campaigns.add(campaign.folder)
     if new:
         facts = {name: getattr(campaign, name) for name in Campaign.__slots__}
-        writer.note("campaign", work_dir=work_dir, **facts)
+        writer.note("campaign", work_dir=work_dir, chosen_outside=chosen_outside, **facts)
     if early:
         writer.note("measures", values=early)
 
@@ -138,6 +144,9 @@ def _folder_of(campaign: Campaign) -> str:
 
 def _begin(writer: RunWriter, root: FlowRunContext | None) -> None:
     run, parameters, file = _run_facts(root)
+    given, inexact = _given_again(root)
+    if reproduced := recorded():
+        run["reproduces"] = reproduced.run_id
 
     def code() -> Iterable[Event]:
         facts, changes = code_facts(file)
@@ -145,7 +154,9 @@ def _begin(writer: RunWriter, root: FlowRunContext | None) -> None:
             writer.keep(DIFF, changes)
         yield "code", {"code": facts}
 
-    told = {"format": FORMAT, "run": run, "parameters": parameters}
+    if any(parameters.get(name) != value for name, value in given.items()):
+        writer.keep(PARAMETERS, json.dumps(given, indent=1).encode() + b"\n")
+    told = {"format": FORMAT, "run": run, "parameters": parameters, "inexact": inexact}
     writer.note("began", **told, environment=environment_facts())
     if file:
         writer.aside(code)
@@ -176,6 +187,21 @@ def _run_facts(root: FlowRunContext | None) -> tuple[dict[str, Any], dict[str, A
         "tags": list(flow_run.tags or ()),
     }
     return facts, plain_mapping(parameters_of(root)), _file_of(flow)
+
+
+def _given_again(root: FlowRunContext | None) -> tuple[dict[str, Any], list[str]]:
+    """The parameters as JSON values that make a run of the same ones; and the names of the others.
+
+    Others are secrets, and what the flow would not make again from JSON.
+    """
+    if root is None or root.flow_run is None:
+        return {}, []
+    lost, given = lost_parameters(root), root.flow_run.parameters or {}
+    shown = plain_mapping(given, whole=True)
+    exact = {
+        name: value for name, value in given.items() if name not in lost and shown[name] == value
+    }
+    return exact, [name for name in parameters_of(root) if name not in exact]
 
 
 def _file_of(flow: Any) -> str:
@@ -239,11 +265,18 @@ def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
         digests.append(known[1])
         if known[1] not in mine.told:
             mine.told.add(known[1])
-            values = plain_mapping(_own(fields))
-            note_event("block", digest=known[1], kind=kind, name=values.pop("name"), values=values)
+            name, values = fields["name"], recorded_form(fields)
+            note_event("block", digest=known[1], kind=kind, name=name, values=values)
     while len(mine.digests) > _MOST_DIGESTS:
         mine.digests.pop(next(iter(mine.digests)), None)
     return digests
+
+
+def recorded_form(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record has of a block: its fields, whole."""
+    values = plain_mapping(_own(described), whole=True)
+    del values["name"]
+    return values
 
 
 def _own(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ It is kept as labels of the flow run, which anybody can read in Prefect's UI and
     hpc-prefect.entrypoint     `FILE:FLOW` or `MODULE:FLOW`
     hpc-prefect.name           the campaign's name, if it was chosen around the flow
     hpc-prefect.lost           parameters that Prefect does not hold as they were given
+    hpc-prefect.reproduces     the folder of the record of the run that it reproduces
 
 A text that is no line of printable characters, as a name or path may be, is written as JSON.
 
@@ -40,6 +41,7 @@ from prefect.settings import get_current_settings
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.flow_runs import prefect_internals as internals
 from hpc_prefect.flow_runs.per_run import PerRun
+from hpc_prefect.flow_runs.reproduction import recorded
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.job.folder import read_entries
 from hpc_prefect.job.identity import digest, exact_digest
@@ -69,6 +71,7 @@ class Trace:
     entrypoint: str = ""
     name: str = ""
     lost: tuple[str, ...] = ()
+    reproduces: str = ""
 
 
 def read_trace(flow_run: FlowRun) -> Trace:
@@ -105,6 +108,7 @@ def _trace(labels: Mapping[str, object]) -> Trace:
         entrypoint=text("entrypoint"),
         name=text("name"),
         lost=tuple(json.loads(text("lost") or "[]")),
+        reproduces=text("reproduces"),
     )
 
 
@@ -292,7 +296,8 @@ def _circumstances(root: FlowRunContext, chosen_outside: str) -> dict[str, str]:
         "cwd": os.getcwd(),
         "entrypoint": entrypoint_of(root.flow),
         "name": chosen_outside,
-        "lost": json.dumps(lost_parameters(root)) if lost_parameters(root) else "",
+        "lost": json.dumps(lost) if (lost := lost_parameters(root)) else "",
+        "reproduces": reproduced.folder if (reproduced := recorded()) else "",
     }
     return {f"{_PREFIX}{key}": text for key, text in labels.items() if text}
 

@@ -6,13 +6,10 @@ from their folders, and the loop goes on at its iteration.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import socket
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +25,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.flow_engine import run_flow
-from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.results import ResultStore
 from prefect.states import Crashed, Pending
 
@@ -39,9 +34,12 @@ from hpc_prefect.flow_runs.cache_policy import PREFIX
 from hpc_prefect.flow_runs.campaigns import campaign
 from hpc_prefect.flow_runs.campaigns.opening import completed_by
 from hpc_prefect.flow_runs.cancellation import forget
+from hpc_prefect.flow_runs.reproduction import reproducing
 from hpc_prefect.flow_runs.run_labels import Trace, campaign_folders, read_trace
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.campaign_parts import folders_of
+from hpc_prefect.lifecycle import start
+from hpc_prefect.lifecycle.start import entrypoint_problems, load_flow, started_from
 from hpc_prefect.quantum import task as quantum_task
 from hpc_prefect.quantum import transpilation
 from hpc_prefect.transports.local import LocalTransport
@@ -99,7 +97,7 @@ def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> P
         run = _find(client, flow_run)
         trace = read_trace(run)
         chosen = entrypoint or trace.entrypoint
-        problems = [*_problems(client, run, trace, dead=dead), *_entrypoint_problems(chosen)]
+        problems = [*_problems(client, run, trace, dead=dead), *entrypoint_problems(chosen)]
         if problems:
             raise CannotResume(f"flow run {run.name} ({run.id})", problems)
         tasks = list(_finished_tasks(client, run.id))
@@ -149,8 +147,10 @@ def resume(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) ->
 def carry_out(planned: Plan) -> Any:
     """Do what `plan` found."""
     run, trace = planned.flow_run, planned.trace
-    with _started_from(trace.cwd, planned.entrypoint):
-        flow = _load(planned)
+    with started_from(trace.cwd, planned.entrypoint):
+        flow = load_flow(planned.entrypoint)
+        if isinstance(flow, str):
+            raise CannotResume(f"flow run {run.name} ({run.id})", [flow])
         forget(run.id)
         with get_client(sync_client=True) as client:
             if run.state is None or not run.state.is_final():
@@ -159,9 +159,9 @@ def carry_out(planned: Plan) -> Any:
             # Not Scheduled: whoever serves its deployment would start it too.
             client.set_flow_run_state(run.id, Pending(message="Resumed."), force=True)
             run = client.read_flow_run(run.id)
-        with campaign(trace.name) if trace.name else nullcontext():
-            outcome = run_flow(flow, flow_run=run, parameters=run.parameters)
-            return asyncio.run(outcome) if flow.isasync else outcome  # type: ignore[arg-type]
+        named = campaign(trace.name) if trace.name else nullcontext()
+        with named, reproducing(trace.reproduces):
+            return start.run(flow, run, run.parameters)
 
 
 def _find(client: SyncPrefectClient, flow_run: str | UUID) -> FlowRun:
@@ -232,22 +232,6 @@ def _holders(trace: Trace) -> list[str]:
     return holders
 
 
-def _entrypoint_problems(entrypoint: str) -> Iterator[str]:
-    file, separator, name = entrypoint.rpartition(":")
-    if not separator:
-        yield "where its flow was defined is not known; give it as --entrypoint FILE:FLOW"
-    elif "ipykernel" in file or file.startswith(("<", "__main__")):
-        yield (
-            "it was started in a notebook or an interactive session; run the cell again:"
-            " that continues the campaign"
-        )
-    elif "<locals>" in name:
-        yield f"its flow {name} was defined inside a function, where it cannot be found again"
-    elif file.endswith(".py") and not Path(file).is_file():
-        there = "" if Path(file).parent.is_dir() else f" on {socket.gethostname()}"
-        yield f"its flow's file {file} is not there{there}; give it as --entrypoint FILE:FLOW"
-
-
 def _finished_tasks(client: SyncPrefectClient, run_id: UUID) -> Iterator[TaskRun]:
     """The users' own finished tasks of a flow run; of ours the records decide what runs again."""
     ours = {
@@ -286,29 +270,3 @@ def _storage_name(task_run: TaskRun) -> str:
     """Under which name Prefect stored a task run's result; empty when it did not."""
     key = getattr(task_run.state.data if task_run.state else None, "storage_key", None)
     return Path(key).name if key else ""
-
-
-def _load(planned: Plan) -> Flow[..., Any]:
-    run = planned.flow_run
-    try:
-        return load_flow_from_entrypoint(planned.entrypoint, use_placeholder_flow=False)
-    except Exception as error:
-        raise CannotResume(
-            f"flow run {run.name} ({run.id})",
-            [f"its flow {planned.entrypoint} could not be loaded: {error!r}"],
-        ) from error
-
-
-@contextmanager
-def _started_from(cwd: str, entrypoint: str) -> Iterator[None]:
-    """As the script was started: in its working directory, its own folder on the search path."""
-    before, path = os.getcwd(), list(sys.path)
-    folder = os.path.dirname(entrypoint.rpartition(":")[0])
-    try:
-        if cwd and os.path.isdir(cwd):
-            os.chdir(cwd)
-        sys.path[:0] = [each for each in (folder, os.getcwd()) if each and each not in path]
-        yield
-    finally:
-        os.chdir(before)
-        sys.path[:] = path

@@ -13,8 +13,10 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
+from hpc_prefect.blocks.from_record import described, from_record, recorded_fields
 from hpc_prefect.blocks.load import stored_names
 from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.flow_runs.reproduction import recorded
 from hpc_prefect.quantum.backends import Backend, build
 from hpc_prefect.quantum.block import QuantumBackendBlock
 from hpc_prefect.quantum.credentials import IBMQuantumCredentials
@@ -25,7 +27,6 @@ from hpc_prefect.quantum.options import (
     options_of_variable,
     parse_options,
 )
-from hpc_prefect.records.write.plain import plain
 
 B = TypeVar("B", bound=Block)
 
@@ -76,51 +77,51 @@ async def _resolve(
         [*below, *layers, ("options", options or {})], _OPTIONS[kind]
     )
     problems += wrong_options
-    backend = None
+    backend, told = None, _described_variable(kind, variable_name, layers)
     if block is not None:
-        backend, wrong_backend = await _backend(block, client)
+        told["quantum-backend"] = described(block_name, block)
+        credentials, wrong_backend = await _credentials(block, client)
+        if credentials is not None:
+            told["ibm-credentials"] = described(block.credentials_block_name, credentials)
+        wrong_backend = [*block.problems(), *wrong_backend]
+        if not wrong_backend:
+            backend, wrong_backend = await _backend(block, credentials)
         problems += [f"Quantum Backend block {block_name!r}, {each}" for each in wrong_backend]
-    told = _described(block_name, block, variable_name, layers)
     return Resolved(backend, None if wrong_variable else chosen, problems, told)
 
 
-def _described(
-    block_name: str,
-    block: QuantumBackendBlock | None,
-    variable_name: str | None,
-    layers: list[tuple[str, object]],
+def _described_variable(
+    kind: str, name: str | None, layers: list[tuple[str, object]]
 ) -> dict[str, dict[str, Any]]:
-    """Block and Variable as the run's record has them; secrets come out as asterisks."""
-    told: dict[str, dict[str, Any]] = {}
-    if block is not None:
-        fields = block.model_dump(mode="json", exclude={"block_type_slug"})
-        told["quantum-backend"] = {"name": block_name, **fields}
-    if variable_name is not None and layers:
-        told["variable"] = {"name": variable_name, "options": plain(layers[0][1])}
-    return told
+    """The Variable as the run's record has it."""
+    return {f"{kind}-variable": {"name": name, "options": layers[0][1]}} if name and layers else {}
 
 
 def _layer(block: QuantumBackendBlock) -> object:
     return block.option_layer()
 
 
-async def _backend(
+async def _credentials(
     block: QuantumBackendBlock, client: PrefectClient
+) -> tuple[IBMQuantumCredentials | None, list[str]]:
+    """Those that a block of IBM's devices names, and what is wrong with them."""
+    name = block.credentials_block_name
+    if block.kind != "ibm" or not name:
+        return None, []
+    found, wrong = await _load_block(IBMQuantumCredentials, "IBM credentials", name, client)
+    problems = [f"credentials_block_name: {each}" for each in wrong]
+    if found is not None and not found.account().token:
+        problems.append(
+            f"credentials_block_name: the IBM credentials block {name!r} has no token; put the"
+            " API key into it"
+        )
+    return found, problems
+
+
+async def _backend(
+    block: QuantumBackendBlock, credentials: IBMQuantumCredentials | None
 ) -> tuple[Backend | None, list[str]]:
-    problems = block.problems()
-    account = None
-    if block.kind == "ibm" and block.credentials_block_name:
-        name = block.credentials_block_name
-        found, wrong = await _load_block(IBMQuantumCredentials, "IBM credentials", name, client)
-        problems += [f"credentials_block_name: {each}" for each in wrong]
-        account = None if found is None else found.account()
-        if account is not None and not account.token:
-            problems.append(
-                f"credentials_block_name: the IBM credentials block {name!r} has no token; put the"
-                " API key into it"
-            )
-    if problems:
-        return None, problems
+    account = None if credentials is None else credentials.account()
     try:
         return await asyncio.to_thread(build, block.spec(), account), []
     except ConfigurationError as error:
@@ -131,6 +132,9 @@ async def _load_block(
     kind: type[B], what: str, name: str, client: PrefectClient
 ) -> tuple[B | None, list[str]]:
     """The block, or what is wrong with it."""
+    if (fields := recorded_fields(kind, name)) is not None:
+        found = await from_record(kind, name, fields, client)
+        return (None, found) if isinstance(found, list) else (found, [])
     try:
         # Prefect's decorator hides that this is a coroutine.
         loading: Awaitable[B] = kind.aload(name, client=client)
@@ -153,6 +157,8 @@ async def _load_variable(
     """The Variable as a layer of options, or what is wrong with it."""
     if name is None:
         return [], []
+    if (reproduced := recorded()) and (told := reproduced.block(f"{kind}-variable", name)):
+        return [(f"Variable {name!r} as it was", dict(told["options"]))], []
     variable = await client.read_variable_by_name(name)
     if variable is not None:
         return [(f"Variable {name!r}", options_of_variable(variable.value, kind))], []

@@ -1,8 +1,8 @@
 """The record of one sampling or estimation: two files in a folder of its own.
 
     sampling.json   what was asked, by which versions, when; and, when it is finished, the checksum
-                    of the result. Written before the sampling ("asked") and after it ("finished").
-                    An estimation's is estimation.json.
+                    of the result and of its data alone. Written before the sampling ("asked")
+                    and after it ("finished"). An estimation's is estimation.json.
     result.npz      NumPy's archive without pickles: one array for each register of each PUB, and
                     `layout`, JSON text in UTF-8 that says how they belong together.
 
@@ -57,7 +57,11 @@ def write_finished(
         "format": FORMAT,
         "state": "finished",
         **asked,
-        "result": {"file": RESULT, "sha256": hashlib.sha256(packed).hexdigest()},
+        "result": {
+            "file": RESULT,
+            "sha256": hashlib.sha256(packed).hexdigest(),
+            "data_sha256": data_digest(result),
+        },
     }
     _write_json(folder / RECORDS[kind], finished, durable=True)
 
@@ -89,6 +93,18 @@ def read_finished(folder: Path, digest: str, kind: str = "sampler") -> Primitive
     if hashlib.sha256(packed).hexdigest() != wanted:
         raise LedgerError(f"{folder / RESULT} is not what {name} vouches for")
     return unpack(packed)
+
+
+def data_digest(result: PrimitiveResult) -> str:
+    """The SHA-256 of what was measured, without the metadata: those tell when, and how long."""
+    digest = hashlib.sha256()
+    for pub in result:
+        for name, value in pub.data.items():
+            bits = value.num_bits if isinstance(value, BitArray) else None
+            array = value.array if isinstance(value, BitArray) else np.asarray(value)
+            head = [name, bits, list(pub.data.shape), array.dtype.str, list(array.shape)]
+            digest.update(json.dumps(head).encode() + b"\n" + array.tobytes())
+    return digest.hexdigest()
 
 
 def pack(result: PrimitiveResult) -> bytes:

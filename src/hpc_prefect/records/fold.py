@@ -5,16 +5,19 @@
                          (a resumed one, a pool's workers) append to events-2.jsonl, …
         run.json         the same without the jobs, as it was when `updated`: for people
         code.diff        what was changed and not committed, if anything
+        parameters.json  the parameters as they were given, when the record shows them cut
 
 The events, in their fields beside `time` (seconds since 1970) and `event`:
 
-    began        format, run, parameters, environment     once for each attempt of the run
+    began        format, run, parameters, inexact, environment     once for each attempt of the run
     code         code                                 the source that runs
-    campaign     name, id, identity, instance, folder, work_dir    an experiment that it works on
+    campaign     name, id, identity, instance, folder, work_dir, chosen_outside    an experiment
+                                                          that it works on
     block        digest, kind, name, values           configuration that a call was given; no secret
     job          key, kind, name, folder, scope, n, blocks         a call: this job is wanted
     job-ended    key, attempt, and everything about it             an attempt of it has ended
-    loop         loop, folder, seed, stop, parameters, watched     a loop starts or goes on
+    loop         loop, folder, scope, n, seed, entropy, stop, variable, parameters, watched
+                                                          a loop starts or goes on
     iteration    loop, folder, number, row            of a loop
     measures     values                               what the flow recorded of itself
     ended        state, message                       how the run ended
@@ -35,6 +38,7 @@ RUNS = "runs"
 EVENTS = "events.jsonl"
 RUN = "run.json"
 DIFF = "code.diff"
+PARAMETERS = "parameters.json"
 
 _EVENTS = (
     *("began", "code", "campaign", "block", "job", "job-ended"),
@@ -42,6 +46,8 @@ _EVENTS = (
 )
 #: Seconds since 1970 that no clock has.
 _LATEST = 1e11
+#: Of a loop's row, what a clock said.
+CLOCK = ("seconds", "time")
 #: What a run, and a job, has cost; sums of what is known.
 COSTS = ("queue_seconds", "run_seconds", "node_hours", "core_hours", "gpu_hours", "qpu_seconds")
 
@@ -112,6 +118,7 @@ class Record:
         folder: of the record.
         run: id, name, kind ("flow" or "script"), flow, entrypoint, attempt …
         parameters: of the flow; secrets are asterisks.
+        inexact: the names of those that the record does not hold as they were given.
         code: file, sha256, and of git: commit, branch, dirty, diff_sha256.
         environment: host, user, pid, process, cwd, argv, python, platform, packages.
         campaigns: by their folder.
@@ -129,6 +136,7 @@ class Record:
     with_jobs: bool = True
     run: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
+    inexact: list[str] = field(default_factory=list)
     code: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -190,6 +198,7 @@ class Record:
     def _began(self, event: dict[str, Any]) -> None:
         self.run = dict(event["run"])
         self.parameters = dict(event["parameters"])
+        self.inexact = list(event.get("inexact") or ())
         self.environment = dict(event["environment"])
         self.code = dict(event.get("code") or self.code)
         self._began_at = max(self._began_at, event["time"])
@@ -283,6 +292,7 @@ class Record:
         whole = self.summary() | {
             "message": self.message,
             "run": self.run,
+            "inexact": self.inexact,
             "code": self.code,
             "environment": self.environment,
             "campaigns": list(self.campaigns.values()),

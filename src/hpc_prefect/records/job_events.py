@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,14 @@ _RESULT = (
 )
 #: Of a quantum job, as its service told it.
 _QUANTUM = ("device", "calibrated_at", "qpu_seconds", "qpu_seconds_are", "attempt", "tag")
+#: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
+_SCOPE_DIGEST = re.compile(r"-[0-9a-f]{8,64}(?=$|-\d+$)")
+
+
+def place_names(scope: object) -> tuple[str, ...]:
+    """The names around a call, the same in every run that makes it."""
+    names = scope if isinstance(scope, list | tuple) else ()
+    return tuple(_SCOPE_DIGEST.sub("", str(each)) for each in names)
 
 
 def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +126,7 @@ def quantum_job(
         "digest": record.get("digest"),
         "circuits": job.get("transpiled") or record.get("pubs") or [],
         "result_sha256": (record.get("result") or {}).get("sha256"),
+        "data_sha256": (record.get("result") or {}).get("data_sha256"),
         "versions": record.get("versions") or {},
     }
 

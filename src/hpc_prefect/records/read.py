@@ -14,7 +14,7 @@ from typing import Any
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.job.folder import read_entries
 from hpc_prefect.local_batch import process
-from hpc_prefect.records.fold import EVENTS, FORMAT, RUN, Record, fold
+from hpc_prefect.records.fold import EVENTS, FORMAT, PARAMETERS, RUN, Record, fold
 from hpc_prefect.transports.local import LocalTransport, reader
 
 RUNNING, DIED = "running", "died"
@@ -64,6 +64,15 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
             " damaged, or was not written yet. Nothing was changed"
         )
     return record
+
+
+def given_parameters(record: Record) -> dict[str, Any]:
+    """A run's parameters whole, as its flow can be given them again, but for `inexact` ones."""
+    path = f"{record.folder}/{PARAMETERS}"
+    whole = _as_object(reader(record.folder).read(path, 0, _LARGEST + 1))
+    return whole or {
+        name: value for name, value in record.parameters.items() if name not in record.inexact
+    }
 
 
 def _event_files(transport: LocalTransport, folder: str) -> list[str]:

@@ -28,6 +28,7 @@ from hpc_prefect.flow_runs.campaigns.experiments import (
 )
 from hpc_prefect.flow_runs.campaigns.old_folders import refuse_older
 from hpc_prefect.flow_runs.recording import open_record
+from hpc_prefect.flow_runs.reproduction import recorded
 from hpc_prefect.flow_runs.run_labels import known_trace, leave_trace
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
@@ -106,7 +107,7 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
         unmark(transport, each)
     _miss_hook_once()
     see_to_its_end()
-    open_record(found, work_dir)
+    open_record(found, work_dir, chosen_outside=bool(choice.name) and choice.outside)
     return Opened(found, claimant)
 
 
@@ -150,6 +151,8 @@ def _experiment(choice: CampaignChoice) -> _Experiment:
     else:
         name, kind = name_of(root_flow()), "flow" if current_run() else "script"
         exact = [kind, name, told_by_parameters().digest]
+    if (reproduced := recorded()) is not None:  # which is to find nothing of that run's
+        exact += ["reproduces", reproduced.run_id]
     return _Experiment(name, folder_name(name, *exact), digest(exact))
 
 

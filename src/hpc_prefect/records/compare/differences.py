@@ -31,7 +31,8 @@ from hpc_prefect.records.compare.values import (
     natural,
     varied,
 )
-from hpc_prefect.records.fold import Record
+from hpc_prefect.records.fold import CLOCK, Record
+from hpc_prefect.records.job_events import place_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ _JOB_SECTIONS: dict[str, tuple[str, ...]] = {
     "circuits": ("circuits",),
     # Of everything that was asked: it tells angles apart, where depths are the same.
     "quantum requests": ("digest",),
-    "outputs": ("outputs", "result_sha256"),
+    "outputs": ("outputs", "data_sha256"),
     "results": ("state", "reason", "attempt"),
 }
 #: The fields that are files: as long as no digest tells their content, they are not known.
@@ -130,8 +131,6 @@ _NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too dee
 #: More files of one kind than so many are one row.
 _FILES = 4
 _HOST = ("host", "user", "platform", "cwd", "argv")
-#: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
-_SCOPE_DIGEST = re.compile(r"-[0-9a-f]{8}(?=$|-\d+$)")
 
 
 #: Whether any run tells something of a section, the section, and what of it is not known.
@@ -248,15 +247,19 @@ def _results(found: _Found, outputs: _Found, records: Sequence[Record], jobs: Jo
     sides = [{"run": {"state": each.state, "message": each.message}} for each in records]
     rows = tuple(Contrast(path, values) for path, values in varied(sides).items())
     section = replace(found[1], rows=rows + found[1].rows)
-    measures = [each.measures for each in records]
+    measures = [_without_clock(each.measures) for each in records]
     known = not (section.notes or outputs[1].rows or outputs[1].notes or varied(measures))
     told = all(job and _tells_outputs(job) for row in jobs.values() for job in row)
     deep = _DEEP if any(map(is_too_deep, measures)) else ""
     return known, section, deep or outputs[2] or ("" if told else "not every output is known")
 
 
+def _without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in CLOCK}
+
+
 def _tells_outputs(job: Mapping[str, Any]) -> bool:
-    return bool(job.get("outputs") or job.get("result_sha256"))
+    return bool(job.get("outputs") or job.get("data_sha256"))
 
 
 # --- blocks
@@ -381,10 +384,9 @@ def _stem(job: Mapping[str, Any]) -> str:
 
 def job_label(job: Mapping[str, Any]) -> str:
     """`loop/iter-3/evaluate`: where a job stands in its run, the same in every run."""
-    given = job.get("scope")
-    places = given if isinstance(given, list | tuple) else ()
-    scope = [_SCOPE_DIGEST.sub("", str(each)) for each in places]
-    label = "/".join([*scope, str(job.get("name") or job.get("kind") or "job")])
+    label = "/".join(
+        [*place_names(job.get("scope")), str(job.get("name") or job.get("kind") or "job")]
+    )
     label += f"#{_number(job)}" if _number(job) else ""
     return label if job.get("kind", "batch") == "batch" else f"{label} ({job['kind']})"
 

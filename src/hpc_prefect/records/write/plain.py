@@ -10,6 +10,7 @@ import fractions
 import hashlib
 import math
 import re
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -44,6 +45,12 @@ def is_secret_name(name: object) -> bool:
     return _SECRET.search(re.sub(r"[^a-z0-9]", "", name.lower())) is not None
 
 
+def _is_secret(name: object, value: object) -> bool:
+    """Whether something is to be hidden: nothing, as it is written, is no secret."""
+    empty = value is None or (isinstance(value, str | Mapping | list | tuple) and not value)
+    return is_secret_name(name) and not empty
+
+
 def plain(value: object) -> Any:
     """A value as a record keeps it. Never raises.
 
@@ -56,19 +63,33 @@ def plain(value: object) -> Any:
         return f"<{type(value).__qualname__}, which cannot be shown>"
 
 
-def plain_mapping(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """A mapping, each value for itself; what its names say to be secret is hidden."""
+def plain_mapping(values: Mapping[Any, Any], *, whole: bool = False) -> dict[str, Any]:
+    """A mapping, each value for itself; what its names say to be secret is hidden.
+
+    Args:
+        whole: nothing is cut: for what a reproduction of the run has to be given again.
+    """
+    shown = _shown_whole if whole else plain
     return {
-        str(name): HIDDEN if is_secret_name(name) and value is not None else plain(value)
+        str(name): HIDDEN if _is_secret(name, value) else shown(value)
         for name, value in values.items()
     }
+
+
+def _shown_whole(value: object) -> Any:
+    try:
+        return _Plain(whole=True).of(value, ())
+    except Exception:  # noqa: BLE001 - as in `plain`
+        return plain(value)
 
 
 class _Plain:
     """One value with all that is in it."""
 
-    def __init__(self) -> None:
-        self._left = MOST_VALUES
+    def __init__(self, *, whole: bool = False) -> None:
+        self._left: float = math.inf if whole else MOST_VALUES
+        self._items_kept = sys.maxsize if whole else MOST_ITEMS
+        self._letters_kept = sys.maxsize if whole else MOST_LETTERS
 
     def of(self, value: object, around: tuple[int, ...]) -> Any:
         self._left -= 1
@@ -83,16 +104,19 @@ class _Plain:
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else str(float(value))
         if isinstance(value, str):
-            return _cut(str(value))
+            return self._text(str(value))
         if hasattr(value, "get_secret_value"):
             return HIDDEN
         if isinstance(value, _TOLD_BY_TEXT):
-            return _cut(str(value))
+            return self._text(str(value))
         if isinstance(value, bytes | bytearray | memoryview):
             return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
         if id(value) in around or len(around) >= DEEPEST:
             return f"… not kept: {type(value).__qualname__}"
         return self._composed(value, (*around, id(value)))
+
+    def _text(self, text: str) -> str:
+        return text if len(text) <= self._letters_kept else _cut(text)
 
     def _composed(self, value: Any, around: tuple[int, ...]) -> Any:
         if isinstance(value, Mapping):
@@ -111,19 +135,18 @@ class _Plain:
 
     def _mapping(self, values: Mapping[Any, Any], around: tuple[int, ...]) -> dict[str, Any]:
         kept = {}
-        for name, value in islice(values.items(), MOST_ITEMS):
+        for name, value in islice(values.items(), self._items_kept):
             if self._left < 0:
                 break
-            secret = is_secret_name(name) and value is not None
-            kept[str(name)] = HIDDEN if secret else self.of(value, around)
-        if len(values) > MOST_ITEMS:
+            kept[str(name)] = HIDDEN if _is_secret(name, value) else self.of(value, around)
+        if len(values) > self._items_kept:
             told = _told(values) if self._left >= 0 else ""
-            kept["…"] = f"{len(values) - MOST_ITEMS} more{told}"
+            kept["…"] = f"{len(values) - self._items_kept} more{told}"
         return kept
 
     def _items(self, items: Iterable[Any], value: Any, around: tuple[int, ...]) -> list[Any]:
         kept = []
-        for item in islice(items, MOST_ITEMS):
+        for item in islice(items, self._items_kept):
             if self._left < 0:
                 break
             kept.append(self.of(item, around))

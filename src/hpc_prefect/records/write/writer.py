@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakSet
 
 from hpc_prefect.job.folder import journal_line, read_entries
 from hpc_prefect.records import index
@@ -26,6 +27,16 @@ _EVERY, _SHARE = 5.0, 0.02
 _PAUSES = (0.1, 0.5, 0.0)
 #: Bytes that are kept to be tried again.
 _MOST_UNWRITTEN = 64 << 20
+
+
+_threads: WeakSet[threading.Thread] = WeakSet()
+
+
+def _start(work: Callable[[], None], name: str) -> None:
+    """Not as a daemon: a short script would end before it. In nobody's context: the run may end."""
+    thread = threading.Thread(target=work, name=name)
+    contextvars.Context().run(thread.start)
+    _threads.add(thread)
 
 
 class RunWriter:
@@ -58,6 +69,13 @@ class RunWriter:
         """The interpreter is ending, and waits for no thread: from now on callers write."""
         cls._inline = True
 
+    @classmethod
+    def settle(cls) -> None:
+        """Wait until this process has written what it noted until now. Blocks."""
+        while alive := [each for each in _threads if each.is_alive()]:
+            for thread in alive:
+                thread.join()
+
     def note(self, event: str, **facts: Any) -> None:
         """Have an event written. Never raises."""
         self.later(lambda: [(event, facts)])
@@ -72,9 +90,7 @@ class RunWriter:
         if self._inline:
             self._work()
             return
-        # Not a daemon: a short script would end before it. In nobody's context: the run may end.
-        thread = threading.Thread(target=self._work, name="hpc-prefect-record")
-        contextvars.Context().run(thread.start)
+        _start(self._work, "hpc-prefect-record")
 
     def aside(self, make: Callable[[], Iterable[Event]]) -> None:
         """The same for what may take seconds, such as git: other events do not wait for it."""
@@ -87,8 +103,7 @@ class RunWriter:
             else:
                 self.later(lambda: events)
 
-        thread = threading.Thread(target=look, name="hpc-prefect-record-aside")
-        contextvars.Context().run(thread.start)
+        _start(look, "hpc-prefect-record-aside")
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a file beside the record. Blocks."""

@@ -1,0 +1,226 @@
+"""A recorded run, run again: as a new flow run, with the configuration that the record has.
+
+Parameters, blocks, Variables and seeds are the recorded ones; what is stored is neither used nor
+changed, but for secrets, which no record holds. Nothing of the first run is handed out: all of its
+jobs and samplings are run, and paid for, once more. The new run has a record of its own, which is
+compared with the first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.states import Pending
+
+from hpc_prefect.errors import CannotReproduce
+from hpc_prefect.flow_runs.campaigns import campaign
+from hpc_prefect.flow_runs.reproduction import of_record, reproducing
+from hpc_prefect.lifecycle import start, then_and_now
+from hpc_prefect.records import index
+from hpc_prefect.records.compare.results import SameResults, same_results
+from hpc_prefect.records.compare.values import words
+from hpc_prefect.records.fold import COSTS, Record
+from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standing
+from hpc_prefect.records.write.plain import HIDDEN
+from hpc_prefect.records.write.writer import RunWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a reproduction is going to do.
+
+    Attributes:
+        record: of the run that is reproduced.
+        entrypoint: of its flow.
+        cwd: the directory in which it will run.
+        parameters: that its flow will be given.
+        changed: the names of those that the caller chose.
+    """
+
+    record: Record
+    entrypoint: str
+    cwd: str
+    parameters: Mapping[str, Any]
+    changed: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words, for a person. Reads files, and asks git and Prefect."""
+        record = self.record
+        yield f"run {record.name} ({record.id}) of {self.entrypoint}, which is {standing(record)}"
+        yield f"  in {self.cwd}, with {_in_words(self.parameters) or 'no parameters'}"
+        if self.changed:
+            yield f"  not as recorded: {', '.join(self.changed)}"
+        for line in then_and_now.lines(record):
+            yield f"  {line}"
+        if cost := _in_words({name: record.totals.costs.get(name) or None for name in COSTS}):
+            yield f"  it cost {cost}"
+        folders = {str(each.get("work_dir") or "") for each in record.campaigns.values()} - {""}
+        if folders and not self.changed:
+            yield (
+                "  its jobs write where those of the first run wrote: in"
+                f" {', '.join(sorted(folders))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """A run that was run again.
+
+    Attributes:
+        first: its record.
+        second: the new run's; None when that ended before its first job or sampling.
+        flow_run_id: of the new run.
+        results: of both, side by side; None without a second record.
+        value: what the flow returned.
+        error: what it raised instead.
+    """
+
+    first: Record
+    second: Record | None
+    flow_run_id: str
+    results: SameResults | None
+    value: Any = None
+    error: Exception | None = None
+
+
+def plan(
+    run: str,
+    *,
+    entrypoint: str = "",
+    parameters: Mapping[str, Any] | None = None,
+    cwd: str = "",
+) -> Plan:
+    """Look whether and how a recorded run can be run again, and change nothing.
+
+    Args:
+        run: its id or the beginning of it, its name, the folder of its record, or `latest`.
+        entrypoint: `FILE:FLOW` or `MODULE:FLOW`, in place of where it was started from.
+        parameters: in place of recorded ones, or of those that the record could not hold.
+        cwd: the directory to run in, in place of the first run's.
+
+    Raises:
+        CannotReproduce: it cannot be, and why.
+        UnknownRun: it means none, or several.
+        LedgerError: its record cannot be read.
+    """
+    record = read_run(index.find_one(run)["folder"])
+    given, chosen = dict(given_parameters(record)), dict(parameters or {})
+    where = os.path.abspath(os.path.expanduser(cwd)) if cwd else str(record.environment.get("cwd"))
+    entry = entrypoint or str(record.run.get("entrypoint") or "")
+    if problems := [*_problems(record, entry, where), *_parameter_problems(record, chosen)]:
+        raise CannotReproduce(f"run {record.name} ({record.id})", problems)
+    return Plan(
+        record=record,
+        entrypoint=entry,
+        cwd=where,
+        parameters=given | chosen,
+        changed=tuple(sorted(chosen)),
+    )
+
+
+def reproduce(
+    run: str,
+    *,
+    entrypoint: str = "",
+    parameters: Mapping[str, Any] | None = None,
+    cwd: str = "",
+) -> Reproduction:
+    """Run a recorded run again, and compare the two. Call it from a plain script.
+
+    Args:
+        As `plan`.
+
+    Raises:
+        As `plan`; what the flow raises is in the result.
+    """
+    return carry_out(plan(run, entrypoint=entrypoint, parameters=parameters, cwd=cwd))
+
+
+def carry_out(planned: Plan) -> Reproduction:
+    """Do what `plan` found."""
+    first = planned.record
+    value, failed = None, None
+    with start.started_from(planned.cwd, planned.entrypoint):
+        flow = start.load_flow(planned.entrypoint)
+        if isinstance(flow, str):
+            raise CannotReproduce(f"run {first.name} ({first.id})", [flow])
+        with get_client(sync_client=True) as client:
+            flow_run = client.create_flow_run(
+                flow,
+                name=f"{first.name}-again",
+                parameters=dict(planned.parameters),
+                # Not Scheduled: whoever serves its deployment would start it too.
+                state=Pending(message=f"Reproduces flow run {first.id}."),
+            )
+        named = _campaign_around(first)
+        with campaign(named) if named else nullcontext(), reproducing(first.folder):
+            try:
+                value = start.run(flow, flow_run, planned.parameters)
+            except Exception as error:  # noqa: BLE001 - of the flow, whatever it is
+                failed = error
+    RunWriter.settle()
+    second = _record_of(str(flow_run.id))
+    results = None if second is None else same_results(first, second)
+    return Reproduction(
+        first=first,
+        second=second,
+        flow_run_id=str(flow_run.id),
+        results=results,
+        value=value,
+        error=failed,
+    )
+
+
+def _record_of(flow_run_id: str) -> Record | None:
+    known = index.entry(flow_run_id)
+    return None if known is None else read_run(known["folder"])
+
+
+def _campaign_around(record: Record) -> str:
+    """The name of the campaign that was chosen around the flow, if one was."""
+    return next(
+        (str(each["name"]) for each in record.campaigns.values() if each.get("chosen_outside")), ""
+    )
+
+
+def _problems(record: Record, entrypoint: str, cwd: str) -> Iterator[str]:
+    if record.run.get("kind") != "flow":
+        words_of_it = " ".join(map(str, record.environment.get("argv") or ()))
+        yield (
+            "it was a script, not a flow, so that nothing tells what to call again; run"
+            f" `{words_of_it}` in {cwd}, and compare the two with `hpc-prefect runs compare`"
+        )
+        return
+    if standing(record) == RUNNING:
+        yield "it still runs, as far as is known"
+    if not os.path.isdir(cwd):
+        yield (
+            f"its working directory {cwd} is not there on {socket.gethostname()}; give another one"
+            " as --cwd DIR"
+        )
+    yield from start.entrypoint_problems(entrypoint)
+    for (kind, name), values in of_record(record).blocks.items():
+        if kind.endswith("-variable") and HIDDEN in repr(values):
+            yield f"Variable {name!r} had a secret in it, which no record holds"
+
+
+def _parameter_problems(record: Record, chosen: Mapping[str, Any]) -> Iterator[str]:
+    if unknown := [name for name in chosen if name not in record.parameters]:
+        known = ", ".join(record.parameters) or "none"
+        yield f"it had no parameter {', '.join(map(repr, unknown))}; it had {known}"
+    if lost := [name for name in record.inexact if name not in chosen]:
+        yield (
+            f"the record does not hold its parameter {', '.join(map(repr, lost))} as it was given"
+            " (a secret, or what JSON cannot hold); give it with --param NAME=VALUE"
+        )
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    told = {name: value for name, value in values.items() if value is not None}
+    return ", ".join(f"{name}={words(value)}" for name, value in told.items())

@@ -1,0 +1,62 @@
+"""A flow of another process: found again, and run as it was started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+
+def entrypoint_problems(entrypoint: str) -> Iterator[str]:
+    """Why the flow at an entrypoint cannot be found."""
+    file, separator, name = entrypoint.rpartition(":")
+    if not separator:
+        yield "where its flow was defined is not known; give it as --entrypoint FILE:FLOW"
+    elif "ipykernel" in file or file.startswith(("<", "__main__")):
+        yield (
+            "it was started in a notebook or an interactive session, in which nobody else can find"
+            " its flow; run the cell again"
+        )
+    elif "<locals>" in name:
+        yield f"its flow {name} was defined inside a function, where it cannot be found again"
+    elif file.endswith(".py") and not Path(file).is_file():
+        there = "" if Path(file).parent.is_dir() else f" on {socket.gethostname()}"
+        yield f"its flow's file {file} is not there{there}; give it as --entrypoint FILE:FLOW"
+
+
+@contextmanager
+def started_from(cwd: str, entrypoint: str) -> Iterator[None]:
+    """As the script was started: in its working directory, its own folder on the search path."""
+    before, path = os.getcwd(), list(sys.path)
+    folder = os.path.dirname(entrypoint.rpartition(":")[0])
+    try:
+        if cwd and os.path.isdir(cwd):
+            os.chdir(cwd)
+        sys.path[:0] = [each for each in (folder, os.getcwd()) if each and each not in path]
+        yield
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+
+
+def load_flow(entrypoint: str) -> Flow[..., Any] | str:
+    """The flow, or why it could not be loaded."""
+    try:
+        return load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    except Exception as error:  # noqa: BLE001 - the user's module may raise anything
+        return f"its flow {entrypoint} could not be loaded: {error!r}"
+
+
+def run(flow: Flow[..., Any], flow_run: FlowRun, parameters: Mapping[str, Any]) -> Any:
+    """Run a flow as this flow run; what it returns. Call it where no event loop runs."""
+    outcome = run_flow(flow, flow_run=flow_run, parameters=dict(parameters))
+    return asyncio.run(outcome) if flow.isasync else outcome  # type: ignore[arg-type]

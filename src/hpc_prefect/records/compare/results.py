@@ -1,0 +1,124 @@
+"""Whether one run came to the results of another one, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_prefect.records.compare.differences import differences
+from hpc_prefect.records.compare.values import ABSENT, canonical, words
+from hpc_prefect.records.fold import CLOCK, Record
+
+#: Differences of one kind that are told one by one.
+_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SameResults:
+    """The results of two runs, side by side.
+
+    Attributes:
+        same: what is the same to the last bit, in words.
+        different: what is not, in words; empty: nothing that is known.
+        unknown: what cannot be told.
+    """
+
+    same: tuple[str, ...]
+    different: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {name: list(getattr(self, name)) for name in ("same", "different", "unknown")}
+
+
+def same_results(then: Record, now: Record) -> SameResults:
+    """Compare iterations, measures, and what jobs left; not what a clock said."""
+    same: list[str] = []
+    different: list[str] = []
+    if then.state != now.state:
+        different.append(f"it {then.state} then, and {now.state} now")
+    for loop in dict.fromkeys([*then.iterations, *now.iterations]):
+        rows = [_rows(each.iterations.get(loop, {})) for each in (then, now)]
+        found = list(_first(_changes(*rows), "more values"))
+        different += [f"loop {loop}: {each}" for each in found]
+        if not found:
+            same.append(f"the {_count(len(rows[0]), 'iteration')} of loop {loop}")
+    measures = list(_first(_differing(then.recorded, now.recorded), "more measures"))
+    different += measures
+    if then.recorded and not measures:
+        same.append(f"the measures {', '.join(sorted(then.recorded))}")
+    return _with_jobs(then, now, same, different)
+
+
+def _with_jobs(then: Record, now: Record, same: list[str], different: list[str]) -> SameResults:
+    found = differences([then, now], texts=False)
+    for name in ("jobs", "outputs"):
+        section = found.section(name)
+        different += [
+            f"{row.what}: {_two(*row.values)}"
+            + (f", in {_count(row.jobs, 'job')}" * bool(row.jobs))
+            for row in section.rows[:_TOLD]
+        ]
+        if len(section.rows) > _TOLD:
+            different.append(f"{len(section.rows) - _TOLD} more of the {name}")
+    with_digests = [job for job in now.jobs.values() if job.get("outputs") or _digest_of(job)]
+    unknown = []
+    if "outputs" in found.same and with_digests:
+        same.append(f"what {_count(len(with_digests), 'job')} left")
+    elif "outputs" in found.likely:
+        unknown.append(f"outputs: {found.likely['outputs']}")
+    if rest := len(now.jobs) - len(with_digests):
+        unknown.append(f"{_count(rest, 'job')} named no outputs, so that only their ends are known")
+    return SameResults(tuple(same), tuple(different), tuple(unknown))
+
+
+def _in_jobs(number: int) -> str:
+    return f", in {_count(number, 'job')}" if number else ""
+
+
+def _digest_of(job: Mapping[str, Any]) -> object:
+    return job.get("data_sha256")
+
+
+def _rows(rows: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {
+        number: {name: value for name, value in row.items() if name not in CLOCK}
+        for number, row in rows.items()
+    }
+
+
+def _changes(
+    then: Mapping[int, Mapping[str, Any]], now: Mapping[int, Mapping[str, Any]]
+) -> Iterator[str]:
+    if len(then) != len(now):
+        yield f"{_count(len(then), 'iteration')} then, {len(now)} now"
+    for number in sorted(set(then) & set(now)):
+        for change in _differing(then[number], now[number]):
+            yield f"{change}, in iteration {number}"
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in dict.fromkeys([*then, *now]):
+        one, other = then.get(name, ABSENT), now.get(name, ABSENT)
+        if canonical(one) != canonical(other):
+            yield f"{name}: {_two(one, other)}"
+
+
+def _two(then: object, now: object) -> str:
+    one, other = words(then), words(now)
+    if one == other:  # in digits that are not shown
+        one, other = repr(then), repr(now)
+    return f"{one} then, {other} now"
+
+
+def _first(found: Iterator[str], more: str) -> Iterator[str]:
+    every = list(found)
+    yield from every[:_TOLD]
+    if len(every) > _TOLD:
+        yield f"{len(every) - _TOLD} {more}"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
