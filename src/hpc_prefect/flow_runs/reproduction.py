@@ -24,7 +24,7 @@ _folder: ContextVar[str] = ContextVar("hpc_prefect_reproduces", default="")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedConfiguration:
     """What a run was given, as its record has it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Recorded:
         return int(drawn) if drawn.isdecimal() else None
 
 
-def recorded() -> Recorded | None:
+def recorded() -> RecordedConfiguration | None:
     """The run that is reproduced here; None, as a rule.
 
     Raises:
@@ -84,13 +84,13 @@ send_along("reproduces", lambda: _chosen() or None)
 
 
 @lru_cache(maxsize=4)
-def _read(folder: str) -> Recorded:
+def _read(folder: str) -> RecordedConfiguration:
     return of_record(read_run(folder, with_jobs=False))
 
 
-def of_record(record: Record) -> Recorded:
+def of_record(record: Record) -> RecordedConfiguration:
     """What the run was given. Pure."""
-    return Recorded(
+    return RecordedConfiguration(
         run_id=record.id,
         folder=record.folder,
         blocks={(each["kind"], each["name"]): each["values"] for each in record.blocks.values()},

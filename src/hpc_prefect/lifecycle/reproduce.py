@@ -32,7 +32,7 @@ from hpc_prefect.records.write.writer import RunWriter
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ReproductionPlan:
     """What a reproduction is going to do.
 
     Attributes:
@@ -95,7 +95,7 @@ def plan(
     entrypoint: str = "",
     parameters: Mapping[str, Any] | None = None,
     cwd: str = "",
-) -> Plan:
+) -> ReproductionPlan:
     """Look whether and how a recorded run can be run again, and change nothing.
 
     Args:
@@ -115,7 +115,7 @@ def plan(
     entry = entrypoint or str(record.run.get("entrypoint") or "")
     if problems := [*_problems(record, entry, where), *_parameter_problems(record, chosen)]:
         raise CannotReproduce(f"run {record.name} ({record.id})", problems)
-    return Plan(
+    return ReproductionPlan(
         record=record,
         entrypoint=entry,
         cwd=where,
@@ -142,7 +142,7 @@ def reproduce(
     return carry_out(plan(run, entrypoint=entrypoint, parameters=parameters, cwd=cwd))
 
 
-def carry_out(planned: Plan) -> Reproduction:
+def carry_out(planned: ReproductionPlan) -> Reproduction:
     """Do what `plan` found."""
     first = planned.record
     value, failed = None, None

@@ -49,7 +49,7 @@ _PAGE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ResumePlan:
     """What a resume is going to do.
 
     Attributes:
@@ -82,7 +82,7 @@ class Plan:
             yield f"  task {name}: {count} finished, but run again: {why}"
 
 
-def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> Plan:
+def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> ResumePlan:
     """Look whether and how a flow run can be resumed, and change nothing.
 
     Args:
@@ -114,7 +114,7 @@ def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> P
             kept[name] += 1
             if not _storage_name(task_run).startswith(PREFIX):
                 by_source.add(name)
-    return Plan(
+    return ResumePlan(
         flow_run=run,
         trace=trace,
         entrypoint=chosen,
@@ -144,7 +144,7 @@ def resume(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) ->
     return carry_out(plan(flow_run, entrypoint=entrypoint, dead=dead))
 
 
-def carry_out(planned: Plan) -> Any:
+def carry_out(planned: ResumePlan) -> Any:
     """Do what `plan` found."""
     run, trace = planned.flow_run, planned.trace
     with started_from(trace.cwd, planned.entrypoint):
