@@ -50,7 +50,7 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_with_the_same_bits(
 
 
 def reproduced(work_dir: Path, again: Path, server: Server) -> str:
-    """What `hpc-prefect runs reproduce` says of the run in a folder, when it runs in another one."""
+    """What `hpc-prefect runs reproduce` says of the run in a folder; it works in another one."""
     command = Path(sys.executable).with_name("hpc-prefect")
     done = subprocess.run(
         [command, "runs", "reproduce", str(work_dir), "--param", f"work_dir={again}"],
