@@ -33,6 +33,7 @@ from hpc_prefect.job.identity import digest
 from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.records.fold import DIFF, FORMAT, RUNS
+from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.code import code_facts, environment_facts
 from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 from hpc_prefect.records.write.writer import Event, RunWriter, logger
@@ -41,6 +42,8 @@ from hpc_prefect.transports.local import LocalTransport
 #: The id of what this process does outside of any flow.
 _SCRIPT = str(uuid.uuid4())
 _MOST_DIGESTS = 100
+#: Seconds for which a campaign's first call waits for the record to begin.
+_AT_FIRST = 2.0
 
 
 @dataclass
@@ -69,15 +72,19 @@ class _Recording:
         """Tell how the run ended, unless it was told."""
         if self.writer is not None and self.began and self.pid == os.getpid():
             self.writer.note("ended", state=state, message=message)
+            self.writer.close()
             self.began = 0
 
     def close(self) -> None:
         """Nothing holds the run any more: it was cancelled, or its process was told to end."""
+        if self.writer is None or self.pid != os.getpid():
+            return
         known = watch().find(uuid.UUID(self.run_id)) if self.run_id else None
         if known is not None and known.cancelled:
             self.end("cancelled", "the flow run was cancelled")
         else:
             self.end("crashed", "Prefect told no end of it")
+        self.writer.close()
 
 
 _recordings: PerRun[_Recording] = PerRun(_Recording, _Recording.close)
@@ -115,6 +122,8 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str) -> None:
         writer.note("campaign", work_dir=work_dir, **facts)
     if early:
         writer.note("measures", values=early)
+    if new:  # before a job of it is submitted: whoever is killed after that leaves a record
+        writer.settle(_AT_FIRST)
 
 
 def _attempt() -> int:
@@ -201,11 +210,11 @@ def first_line(message: str | None) -> str:
 
 def _process_ends() -> None:
     """A script that ran to its last line has completed; a run without an end was broken off."""
-    RunWriter.threads_end()
     if (script := _recordings.known("")) is not None:
         script.end("completed" if came_to_its_end() else "crashed")
     for each in _recordings.values():
         each.close()
+    leaving.leave_all()
 
 
 # --- what calls tell
