@@ -26,6 +26,7 @@ from hpc_prefect.flow_runs.campaigns import (
     locate,
 )
 from hpc_prefect.flow_runs.campaigns.opening import is_over
+from hpc_prefect.flow_runs.recording import recorded_run
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest
@@ -271,6 +272,7 @@ def _provenance(
         "scope": list(place.scope),
         "n": place.n,
         "digest": place.digest,
+        "run": recorded_run(),
         "flow_run": None if run is None else {"id": str(run.id), "name": run.name},
         "parameters": None if run is None else run.parameters,
         "blocks": blocks,

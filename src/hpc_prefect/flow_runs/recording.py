@@ -6,9 +6,11 @@ of the run comes later, in another process too, goes on with it.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import inspect
 import os
+import re
 import sys
 import threading
 import uuid
@@ -20,6 +22,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 
+from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
@@ -29,6 +32,7 @@ from hpc_prefect.flow_runs.script import came_to_its_end
 from hpc_prefect.flow_runs.session import is_interactive
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import digest
 from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.campaign_parts import folders_of
@@ -134,7 +138,7 @@ def _attempt() -> int:
 def _folder_of(campaign: Campaign) -> str:
     """Where this run's record is, or will be."""
     transport, root = LocalTransport(), root_flow()
-    run_id = current_run() or _SCRIPT
+    run_id = recorded_run()
     here = f"{campaign.folder}/{RUNS}/{run_id}"
     if root is None or root.flow_run is None:
         return here
@@ -227,11 +231,31 @@ def note_event(event: str, **facts: Any) -> None:
         writer.note(event, **facts)
 
 
-def note_later(make: Callable[[], Iterable[Event]]) -> None:
-    """The same for facts that are still to be looked for, by the thread that writes."""
+def noting() -> Callable[[Callable[[], Iterable[Event]]], None]:
+    """Have events written into the record of the run around, later and from any thread.
+
+    What is returned takes what makes the events, which the thread that writes calls. It never
+    raises and never waits; without a record it does nothing.
+    """
     writer = _recording().writer
-    if writer is not None:
-        writer.later(make)
+    return (lambda make: None) if writer is None else writer.later
+
+
+def recorded_run() -> str:
+    """The id of the run in whose record is told what is done here."""
+    return current_run() or _SCRIPT
+
+
+def end_by(error: BaseException) -> dict[str, Any]:
+    """The end of a call that came to no job, by what it raised."""
+    if isinstance(error, FlowRunCancelled | asyncio.CancelledError | KeyboardInterrupt):
+        return {"state": "cancelled", "reason": Reason.CANCELLED.value, "summary": _text_of(error)}
+    code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    return {"state": "failed", "reason": code, "summary": _text_of(error)}
+
+
+def _text_of(error: BaseException) -> str:
+    return first_line(str(error) or type(error).__name__)
 
 
 def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
