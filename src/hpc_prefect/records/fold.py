@@ -64,26 +64,26 @@ class Totals:
     saved: dict[str, float] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
 
-    def add(self, job: Mapping[str, Any], *, reused: bool) -> None:
-        """A job's attempt has ended.
+    def add(self, job: Mapping[str, Any], *, reused: bool, times: int = 1) -> None:
+        """A job's attempt has ended; `times` is -1 to take back what was added.
 
         Raises:
             ValueError, TypeError: a cost is no number that could be; nothing was added.
         """
         costs = {name: _cost(job[name]) for name in COSTS if name in job}
-        self.jobs[str(job.get("state"))] += 1
-        self.reused += reused
+        self.jobs[str(job.get("state"))] += times
+        self.reused += reused * times
         sums = self.saved if reused else self.costs
         for name, cost in costs.items():
             if cost is None:
-                self.unknown[name] += not reused
+                self.unknown[name] += times * (not reused)
             else:
-                sums[name] = sums.get(name, 0.0) + cost
+                sums[name] = sums.get(name, 0.0) + times * cost
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
         return {
-            "jobs": dict(sorted(self.jobs.items())),
+            "jobs": {state: count for state, count in sorted(self.jobs.items()) if count},
             "reused": self.reused,
             "costs": _rounded(self.costs),
             "saved": _rounded(self.saved),
@@ -123,6 +123,10 @@ class Record:
             none of that name.
         state: `running` until an end is known; then completed, failed, cancelled or crashed.
         started, ended, updated: seconds since 1970; 0 for not known.
+        counted: the ends of jobs for good that `totals` has, by key, attempt and id; whether an
+            earlier run did it.
+        open: keys of the jobs that are wanted, and of which no end is known.
+        succeeded: keys of those that have.
     """
 
     folder: str = ""
@@ -143,8 +147,11 @@ class Record:
     started: float = 0.0
     ended: float = 0.0
     updated: float = 0.0
+    counted: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+    succeeded: set[str] = field(default_factory=set)
     _began_at: float = 0.0
-    _counted: set[tuple[object, ...]] = field(default_factory=set)
+    _lost: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     _labels: dict[str, str] = field(default_factory=dict)
     _wrote: dict[str, None] = field(default_factory=dict)
 
@@ -207,21 +214,49 @@ class Record:
         self.blocks[str(event["digest"])] = _without_frame(event)
 
     def _job(self, event: dict[str, Any]) -> None:
+        key = str(event["key"])
+        if key not in self.succeeded:  # of what has, the result is handed out again
+            self.open.add(key)
         if self.with_jobs:
-            job = self.jobs.setdefault(str(event["key"]), {"state": "wanted"})
+            job = self.jobs.setdefault(key, {})
             job |= _without_frame(event) | {"wanted_at": event["time"]}
+            job |= {"state": "wanted"} if key in self.open else {}
 
     def _job_ended(self, event: dict[str, Any]) -> None:
-        # Of a retry, and of whoever asks again, it is told again.
-        which = (str(event["key"]), str(event.get("attempt")), str(event.get("job_id")))
-        if which in self._counted:
-            return
-        event["collected"] = reused = self._is_reused(event)
-        self.totals.add(event, reused=reused)
-        self._counted.add(which)
+        key, state = str(event["key"]), str(event["state"])
+        which = (key, str(event.get("attempt")), str(event.get("job_id")))
+        again = which in self.counted
+        event["collected"] = self._count(which, event)
+        self.open.discard(key)
+        if state == "succeeded":
+            self.succeeded.add(key)
         if self.with_jobs:
-            job = self.jobs.setdefault(str(event["key"]), {})
-            job |= _without_frame(event) | {"ended_at": event["time"]}
+            job = self.jobs.setdefault(key, {})
+            if again:
+                job["state"] = state
+            elif event["time"] >= job.get("ended_at", 0.0):  # an attempt before may be told later
+                job |= _without_frame(event) | {"ended_at": event["time"]}
+
+    def _count(self, which: tuple[str, str, str], event: dict[str, Any]) -> bool:
+        """Count an end once, however often it is told: of a retry, and of whoever asks again.
+
+        Of what was lost, and is found, the end counts that it then has.
+
+        Returns:
+            Whether an earlier run did it.
+        """
+        if which in self.counted:
+            return self.counted[which]
+        lost = self._lost.pop(which, None)
+        if lost is not None:
+            self.totals.add(lost, reused=lost["collected"], times=-1)
+        reused = self._is_reused(event)
+        self.totals.add(event, reused=reused)
+        if event["state"] == "lost":
+            self._lost[which] = event
+        else:
+            self.counted[which] = reused
+        return reused
 
     def _is_reused(self, job: Mapping[str, Any]) -> bool:
         """Whether an earlier run did it: this run's own, found again after a kill, is its own."""

@@ -100,6 +100,11 @@ def quantum_ends(
         yield ended | {"collected": ended["collected"] or settled_at < asked_after}
 
 
+def made_by(folder: str, kind: str, transport: Transport) -> str:
+    """The id of the run that asked for a sampling or an estimation; empty where it is not told."""
+    return str(_json(transport, f"{folder}/{RECORDS[kind]}").get("made_by") or "")
+
+
 def is_open(work: QuantumWork, transport: Transport | None = None) -> bool:
     """Whether a job of it was posted, or may have been, and nobody has seen its end."""
     last: QuantumAttempt | None = Journal(Path(work.folder), transport or LocalTransport()).last()

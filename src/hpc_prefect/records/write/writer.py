@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hpc_prefect.job.folder import journal_line, read_entries
-from hpc_prefect.records import index
+from hpc_prefect.records import index_files
 from hpc_prefect.records.fold import EVENTS, RUN, Record
 from hpc_prefect.records.write import leaving
 from hpc_prefect.transports.local import LocalTransport
@@ -236,7 +236,7 @@ class RunWriter:
         self._read_others()
         whole = json.dumps(self.record.as_dict(), indent=1, default=str).encode() + b"\n"
         self._transport.write_atomic(f"{self.folder}/{RUN}", whole)
-        index.put(self.record.summary())
+        index_files.put(self.record.summary())
         now = time.monotonic()
         self._renew_at = now + max(_EVERY, (now - started) / _SHARE)
 
