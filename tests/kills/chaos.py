@@ -88,7 +88,8 @@ class Group:
         killed = 0
         said: dict[str, Any] = {}
         for _ in range(MOST_LIVES):
-            life = self.driver.begin(self.folder, self.jobs)
+            lag = round(self.dice.uniform(0.0, 1.0), 2)
+            life = self.driver.begin(self.folder, self.jobs, lag=lag)
             late = killed < kills and not life.wait(3.0 * self.dice.random() ** 2)
             if late and life.kill(commands=self.dice.random() < 0.5):
                 killed += 1

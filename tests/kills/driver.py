@@ -11,7 +11,8 @@ pid, then its end. What it has to say itself, results or an error, is in FOLDER/
 
 A trap is the fault of a transport (see `faults.py`), or one of: {"state": text, "nth": n} kills the
 process at the nth state with that text, {"file": path} when the file is there, {"result": true}
-when it has all results and has not handed them over.
+when it has all results and has not handed them over. Beside these, {"lag": seconds}: so late is
+written what the record is told after its beginning.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from hpc_prefect.records.job_folders import batch_end
 from hpc_prefect.records.write.code import environment_facts
 from hpc_prefect.records.write.writer import RunWriter
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.transports.local import LocalTransport
 
 RUN = "run-of-all-lives"
 
@@ -103,14 +105,14 @@ async def live(
     scheduler: Any = scheduler_for(place["scheduler"])
     scheduler.patience = dataclasses.replace(scheduler.patience, **place["patience"])
     scheduler.hurry = place["hurry"]
-    own = {name: trap.pop(name) for name in ("state", "file", "result") if name in trap}
+    own = {name: trap.pop(name) for name in ("state", "file", "result", "lag") if name in trap}
     told = Told(own.get("state", ""), trap.get("nth", 1))
     transport = Faulty(**trap)
     threads = (ThreadPoolExecutor(4), ThreadPoolExecutor(4))
     connection = Connection(scheduler, transport, place["options"], *threads)
     if "file" in own:
         threading.Thread(target=_die_with, args=[Path(own["file"])], daemon=True).start()
-    writer, run = await asyncio.to_thread(begin_record, folder), Entry()
+    writer, run = await asyncio.to_thread(begin_record, folder, own.get("lag", 0.0)), Entry()
 
     async def one(wanted: JobRequest) -> JobResult:
         writer.note("job", **batch_wanted(wanted))
@@ -133,15 +135,26 @@ async def live(
     return results
 
 
-def begin_record(folder: str) -> RunWriter:
+class Lagging(LocalTransport):
+    """The file server of a record, which is slow from some moment on."""
+
+    lag = 0.0
+
+    def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        time.sleep(self.lag)
+        super().append(path, data, durable=durable)
+
+
+def begin_record(folder: str, lag: float) -> RunWriter:
     """The record of this life's run, begun as `flow_runs.recording` does it."""
     campaign = f"{folder}/{names.ROOT}/campaign"
     os.environ["XDG_DATA_HOME"] = f"{folder}/data"
-    writer = RunWriter(f"{campaign}/{RUNS}/{RUN}")
+    writer = RunWriter(f"{campaign}/{RUNS}/{RUN}", server := Lagging())
     who = {"id": RUN, "name": "kills", "kind": "flow", "flow": "kills", "attempt": 1}
     writer.note("began", format=1, run=who, parameters={}, environment=environment_facts())
     writer.note("campaign", folder=campaign, work_dir=folder, name="campaign")
     assert writer.settle(60.0)
+    server.lag = lag
     return writer
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from places import Place
 
+from hpc_prefect.errors import LedgerError
 from hpc_prefect.records.read import read_run
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -181,9 +182,10 @@ def wrong(folder: Path, labels: list[str], said: dict[str, Any]) -> list[str]:
 def of_record(folder: Path) -> list[str]:
     """What its record lacks of the results that were handed over so far: a sentence each."""
     path = folder / ".hpc-prefect" / "campaign" / "runs" / "run-of-all-lives"
-    if not (path / "events.jsonl").exists():  # killed before it began; so did no job
-        return ["there is no record"] * bool(runs(folder))
-    record, handed = read_run(path), folder / "handed"
+    try:
+        record, handed = read_run(path), folder / "handed"
+    except LedgerError as error:  # killed before it began; so no job did
+        return [f"there is no record: {error}"] * bool(runs(folder))
     lines = handed.read_text().split("\n")[:-1] if handed.exists() else []
     told = {f"{key} {job['state']}" for key, job in record.jobs.items()}
     return [f"the record lacks {line}" for line in lines if line not in told]

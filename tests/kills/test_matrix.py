@@ -25,6 +25,7 @@ BOUNDARIES: dict[str, dict[str, Any]] = {
     "after the exit record": {"step": "exit", "when": "after"},
     "after the verdict": {"step": "verdict", "when": "after"},
     "before the result is handed over": {"result": True},
+    "before the record has any of it": {"result": True, "lag": 600.0},
 }
 #: The reply to a submission is lost, and the process dies, or does not, when that is dealt with.
 LOST = {
