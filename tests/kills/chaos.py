@@ -4,8 +4,9 @@
 
 Groups of ten jobs, of which two are the same in all, are driven by processes that are killed with
 SIGKILL at random instants, half of them with the commands they are running, and started again
-until all is done; after each kill the run's record is read. Meanwhile the rehearsed schedulers have weather: replies get lost, jobs show
-late, later than they are looked for, and questions fail. The programs count their own runs.
+until all is done. After each kill the record of their run is read. Meanwhile the rehearsed
+schedulers have weather: replies get lost, jobs show late, later than they are looked for, and
+questions fail. The programs count their own runs.
 
 What happens depends on the machine too: a seed gives the same kills, not the same run.
 """

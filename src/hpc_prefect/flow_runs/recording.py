@@ -69,6 +69,7 @@ class _Recording:
     told: set[str] = field(default_factory=set)
     digests: dict[int, tuple[object, str]] = field(default_factory=dict)
     campaigns: set[str] = field(default_factory=set)
+    experiments: set[tuple[str, str, int]] = field(default_factory=set)
     began: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -120,13 +121,18 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str) -> None:
             _begin(writer, root_flow())
             mine.began = _attempt()
         new = campaign.folder not in mine.campaigns
+        experiment = (campaign.name, campaign.identity, campaign.instance)
+        new_experiment = experiment not in mine.experiments
+        mine.experiments.add(experiment)
         mine.campaigns.add(campaign.folder)
     if new:
         facts = {name: getattr(campaign, name) for name in Campaign.__slots__}
         writer.note("campaign", work_dir=work_dir, **facts)
     if early:
         writer.note("measures", values=early)
-    if new:  # before a job of it is submitted: whoever is killed after that leaves a record
+    # Before a job of it is submitted: whoever is killed after that leaves a record that knows
+    # where its jobs are. The folders of one campaign know each other.
+    if new_experiment:
         writer.settle(_AT_FIRST)
 
 

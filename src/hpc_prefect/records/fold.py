@@ -3,7 +3,7 @@
     <campaign's folder>/runs/<run's id>/
         events.jsonl     one line an event, appended by one process; further processes of the run
                          (a resumed one, a pool's workers) append to events-2.jsonl, …
-        run.json         the same without the jobs, as it was when `updated`: for people
+        run.json         the same without jobs and generators, as it was when `updated`: for people
         code.diff        what was changed and not committed, if anything
 
 The events, in their fields beside `time` (seconds since 1970) and `event`:
@@ -16,6 +16,7 @@ The events, in their fields beside `time` (seconds since 1970) and `event`:
     job-ended    key, attempt, and everything about it             an attempt of it has ended
     loop         loop, folder, seed, stop, parameters, watched     a loop starts or goes on
     iteration    loop, folder, number, row            of a loop
+    generators   loop, folder, number, states         of random numbers, after that iteration
     measures     values                               what the flow recorded of itself
     ended        state, message                       how the run ended
 
@@ -38,7 +39,7 @@ DIFF = "code.diff"
 
 _EVENTS = (
     *("began", "code", "campaign", "block", "job", "job-ended"),
-    *("loop", "iteration", "measures", "ended"),
+    *("loop", "iteration", "generators", "measures", "ended"),
 )
 #: Seconds since 1970 that no clock has.
 _LATEST = 1e11
@@ -119,6 +120,8 @@ class Record:
         jobs: the newest attempt of each, by key; left out where only the totals are wanted.
         loops: seed, stop rule, parameters and watched column of each loop.
         iterations: of each loop its rows, by number.
+        generators: of each loop the states of its random number generators after each iteration,
+            by number; 0 is before the first one.
         measures: the newest value of each; those of a loop's last row too, where the flow recorded
             none of that name.
         state: `running` until an end is known; then completed, failed, cancelled or crashed.
@@ -140,6 +143,7 @@ class Record:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     loops: dict[str, dict[str, Any]] = field(default_factory=dict)
     iterations: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    generators: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     recorded: dict[str, Any] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     state: str = "running"
@@ -282,6 +286,10 @@ class Record:
         self._wrote.pop(loop, None)
         self._wrote[loop] = None
 
+    def _generators(self, event: dict[str, Any]) -> None:
+        states = {int(event["number"]): dict(event["states"])}
+        self.generators.setdefault(self._label(event), {}).update(states)
+
     def _measures(self, event: dict[str, Any]) -> None:
         self.recorded |= dict(event["values"])
 
@@ -328,7 +336,13 @@ class Record:
                 for loop, rows in self.iterations.items()
             },
         }
-        return whole | ({"jobs": list(self.jobs.values())} if self.with_jobs else {})
+        if not self.with_jobs:
+            return whole
+        generators = {
+            loop: [{"iteration": number} | states[number] for number in sorted(states)]
+            for loop, states in self.generators.items()
+        }
+        return whole | {"generators": generators, "jobs": list(self.jobs.values())}
 
 
 def _without_frame(event: Mapping[str, Any]) -> dict[str, Any]:

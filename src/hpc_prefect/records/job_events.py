@@ -70,18 +70,25 @@ def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
         },
         "scheduler": site.get("scheduler"),
         "queue": site.get("queue"),
+        "loaded_modules": record.get("loaded_modules") or [],
         "modules": [*(site.get("modules") or ()), *_executable_modules(spec)],
         "command": spec.get("command_name"),
         "arguments": plain_arguments(spec.get("arguments") or ()),
         "script_sha256": record.get("script_sha256"),
         "executable": record.get("program") or _executable_path(spec),
         "images": record.get("images") or [],
-        "inputs": {
-            path: {"sha256": digest} for path, digest in (record.get("inputs_sha256") or {}).items()
-        },
+        "inputs": _inputs(record),
         "work_dir": spec.get("work_dir"),
         "expected_outputs": spec.get("expected_outputs") or [],
         "made_by": record.get("run") or (record.get("flow_run") or {}).get("id"),
+    }
+
+
+def _inputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    sizes = record.get("inputs_size") or {}
+    return {
+        path: ({"size": sizes[path]} if path in sizes else {}) | {"sha256": digest}
+        for path, digest in (record.get("inputs_sha256") or {}).items()
     }
 
 
