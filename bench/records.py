@@ -53,7 +53,8 @@ def report_cost() -> None:
         profile = ExecutionProfileBlock(profile_name="true", command_name="true")
         profile.save("exec", _sync=True)
         local = {"slots": os.cpu_count() or 1, "spool": str(HOME / "spool")}
-        HPCProfileBlock(executables={"true": "/bin/true"}, local=local).save("hpc", _sync=True)
+        here = {"scheduler": "local", "executables": {"true": "/bin/true"}, "local": local}
+        HPCProfileBlock(**here).save("hpc", _sync=True)
 
         async def jobs(turn: str, *, apart: bool) -> float:
             """CPU seconds of so many jobs at once."""
