@@ -236,8 +236,8 @@ class Record:
             self.succeeded.add(key)
         if self.with_jobs:
             job = self.jobs.setdefault(key, {})
-            if again:
-                job["state"] = state
+            if again:  # only what had been lost is found, not the other way round
+                job |= {"state": state} if state != "lost" else {}
             elif event["time"] >= job.get("ended_at", 0.0):  # an attempt before may be told later
                 job |= _without_frame(event) | {"ended_at": event["time"]}
 
