@@ -203,9 +203,9 @@ async def test_a_lost_post_that_is_listed_late_is_found_now_or_by_the_next_run(
     service.clear()
     result = await once(tmp_path, block)
     assert sum(result[0].data.meas.get_counts().values()) == 100
+    # The first job was done before it could be cancelled, or was cancelled and another one bought.
     intents = [event["tag"] for event in events(tmp_path) if event["event"] == "intent"]
-    of_both = [job for job in service.counters()["jobs"] if intents[0] in job["tags"]]
-    assert len(of_both) == 2 - (intents[0] == intents[-1])
+    assert len(jobs(service, tmp_path)) == len(intents) <= 2
 
 
 async def test_a_duplicate_that_ran_has_its_cost_in_the_budget(service, block, tmp_path):

@@ -26,6 +26,8 @@ Event = tuple[str, dict[str, Any]]
 _EVERY, _SHARE = 5.0, 0.02
 #: Seconds after which a write that failed is tried again; later with the next event.
 _PAUSES = (0.1, 0.5, 0.0)
+#: Seconds in which more may come, to be written at once: a write costs as much as an event.
+_GATHER = 0.05
 #: Bytes that are kept to be tried again.
 _MOST_UNWRITTEN = 64 << 20
 #: Seconds for which a process that ends waits for a file server that takes nothing.
@@ -60,6 +62,7 @@ class RunWriter:
         self._at_work = False  # the thread is there
         self._under_way = False  # it has taken something that is not written yet
         self._aside = 0
+        self._awaited = 0  # somebody waits until all is written
         self._closed = False
         self._moved_at = 0.0
         self._renew_at = float("-inf")
@@ -123,7 +126,12 @@ class RunWriter:
     def settle(self, seconds: float) -> bool:
         """Wait until what was noted is written, for so many seconds; whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._has_work(), seconds)
+            self._awaited += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._has_work(), seconds)
+            finally:
+                self._awaited -= 1
 
     def _has_work(self) -> bool:
         return self._at_work and (self._under_way or bool(self._waiting))
@@ -190,6 +198,7 @@ class RunWriter:
             self._under_way = False
             self._moved()
             self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._closed or self._awaited, _GATHER)
             batch = list(self._waiting)
             self._waiting.clear()
             self._at_work = self._under_way = bool(batch)
