@@ -38,6 +38,9 @@ class Silent:
     async def row(self, history, rule, reason):
         self.rows.append(len(history))
 
+    async def kept(self, at):
+        pass
+
     async def broken(self, history, rule):
         self.broke.append(len(history))
 

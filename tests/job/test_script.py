@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from hpc_prefect.job.folder import read_starts
 from hpc_prefect.job.script import quote, secrets_text
 from hpc_prefect.job.spec import Resources
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.transports.local import LocalTransport
 
 from .bench import OUTER, PREAMBLE, Bench, read_exits
 
@@ -331,6 +334,41 @@ def test_a_missing_executable_is_recorded_where_there_are_no_modules_at_all(benc
     bench.write("no-such-program", site_setup=("set -eu",))
     assert bench.run() == 127
     assert (bench.exit.code, bench.exit.phase, bench.exit.detail) == (127, "missing", "")
+
+
+@pytest.mark.parametrize("set_up", ["", "set -euC; ", "printf() { exit 9; }; test() { exit 9; }; "])
+def test_the_loaded_modules_are_kept_byte_for_byte(bench: Bench, set_up: str) -> None:
+    loaded = b"gcc/12.1:mpi/4 '\"$(exit 8)`\\n%s\xff\n:last"
+    quoted = os.fsdecode(loaded).replace("'", "'\\''")
+    bench.write("/bin/echo", "hello", site_setup=(f"{set_up}LOADEDMODULES='{quoted}'",))
+    assert bench.run() == 0
+    assert bench.read("modules") == loaded
+    assert bench.run("1.host") == 0
+    assert bench.read("modules") == loaded
+    assert JobFolder(LocalTransport(), str(bench.folder)).loaded_modules()[0] == "gcc/12.1"
+
+
+def test_where_there_are_no_modules_no_file_is_made(bench: Bench) -> None:
+    bench.write("/bin/echo", "hello", site_setup=("set -u",))
+    assert bench.run() == 0
+    assert not (bench.folder / "modules").exists()
+
+
+@pytest.mark.parametrize("there", ["link", "fifo", "folder", "nowhere"])
+def test_what_is_in_the_place_of_the_modules_file_is_left_alone(bench: Bench, there: str) -> None:
+    file, other = bench.folder / "modules", bench.work_dir / "other"
+    other.write_text("precious")
+    make: dict[str, Callable[[], object]] = {
+        "link": lambda: file.symlink_to(other),
+        "nowhere": lambda: file.symlink_to(bench.work_dir / "new"),
+        "fifo": lambda: os.mkfifo(file),
+        "folder": file.mkdir,
+    }
+    make[there]()
+    bench.write("/bin/echo", "hello", site_setup=("set -e", "LOADEDMODULES=gcc"))
+    assert (bench.run(), bench.read()) == (0, b"hello\n")
+    assert (other.read_text(), (bench.work_dir / "new").exists()) == ("precious", False)
+    assert JobFolder(LocalTransport(), str(bench.folder)).loaded_modules() == []
 
 
 def test_a_signal_to_the_script_alone_is_noted_and_the_program_ends_with_its_own_code(

@@ -4,8 +4,9 @@
 
 Groups of ten jobs, of which two are the same in all, are driven by processes that are killed with
 SIGKILL at random instants, half of them with the commands they are running, and started again
-until all is done. Meanwhile the rehearsed schedulers have weather: replies get lost, jobs show
-late, later than they are looked for, and questions fail. The programs count their own runs.
+until all is done. After each kill the record of their run is read. Meanwhile the rehearsed
+schedulers have weather: replies get lost, jobs show late, later than they are looked for, and
+questions fail. The programs count their own runs.
 
 What happens depends on the machine too: a seed gives the same kills, not the same run.
 """
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import places
-from lives import TEN, Driver, jobs_of, program, runs
+from lives import TEN, Driver, jobs_of, of_record, of_whole_record, program, runs
 
 #: In force for a moment, one after another.
 WEATHER = (
@@ -43,13 +44,19 @@ MOST_LIVES = 60
 
 @dataclass
 class Figures:
-    """What came of it. `twofold`: errors that named two jobs of one attempt."""
+    """What came of it.
+
+    Attributes:
+        twofold: errors that named two jobs of one attempt.
+        untold: results that a run's record lacked after a kill, or at its end.
+    """
 
     jobs: int = 0
     kills: int = 0
     lost: int = 0
     twice: int = 0
     wrong: int = 0
+    untold: int = 0
     errors: int = 0
     twofold: int = 0
     notes: list[str] = field(default_factory=list)
@@ -57,12 +64,13 @@ class Figures:
 
     @property
     def good(self) -> bool:
-        return not (self.lost or self.twice or self.wrong)
+        return not (self.lost or self.twice or self.wrong or self.untold)
 
     def line(self, seed: int, seconds: float) -> str:
         return (
             f"CHAOS seed={seed} jobs={self.jobs} kills={self.kills} lost={self.lost}"
-            f" twice={self.twice} wrong={self.wrong} errors={self.errors} twofold={self.twofold}"
+            f" twice={self.twice} wrong={self.wrong} untold={self.untold}"
+            f" errors={self.errors} twofold={self.twofold}"
             f" seconds={seconds:.0f}"
         )
 
@@ -81,12 +89,16 @@ class Group:
         killed = 0
         said: dict[str, Any] = {}
         for _ in range(MOST_LIVES):
-            life = self.driver.begin(self.folder, self.jobs)
+            lag = round(self.dice.uniform(0.0, 1.0), 2)
+            life = self.driver.begin(self.folder, self.jobs, lag=lag)
             late = killed < kills and not life.wait(3.0 * self.dice.random() ** 2)
             if late and life.kill(commands=self.dice.random() < 0.5):
                 killed += 1
+                missing = of_record(self.folder)
                 with self.figures.lock:
                     self.figures.kills += 1
+                    self.figures.untold += len(missing)
+                    self.figures.notes += [f"{self.folder}: {each}" for each in missing]
                 continue
             life.wait()
             said = life.said
@@ -116,7 +128,10 @@ class Group:
             text = Path(result["stdout_path"]).read_text()
             if (result["state"], text) != ("succeeded", f"result of {label}\n"):
                 wrong.append(f"{result['folder']}: {result['verdict']}, {text!r}")
+        missing = of_whole_record(self.folder, TEN)
         with self.figures.lock:
+            self.figures.untold += len(missing)
+            self.figures.notes += [f"{self.folder}: {each}" for each in missing]
             self.figures.jobs += len(TEN)
             self.figures.twice += (ran - expected).total()
             self.figures.lost += (expected - ran).total()

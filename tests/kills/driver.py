@@ -2,13 +2,17 @@
 
     python driver.py PLACE            PLACE: JSON, as `Place.told` gives it
 
+All lives of one folder are one run, which goes on: they write one record of it, and the keys of the
+results that they have in hand into FOLDER/handed.
+
 Each line of its input is a life, {"life": n, "folder": path, "jobs": [...], "trap": {...}}: a
 process is forked for it, so that one costs next to nothing. It is told of in lines of JSON: its
 pid, then its end. What it has to say itself, results or an error, is in FOLDER/life-<n>.json.
 
 A trap is the fault of a transport (see `faults.py`), or one of: {"state": text, "nth": n} kills the
 process at the nth state with that text, {"file": path} when the file is there, {"result": true}
-when it has all results and has not handed them over.
+when it has all results and has not handed them over. Beside these, {"lag": seconds}: so late is
+written what the record is told after its beginning.
 """
 
 from __future__ import annotations
@@ -33,12 +37,20 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.identity import digest, job_key
+from hpc_prefect.job.identity import digest, job_key, spread
 from hpc_prefect.job.numbers import Entry
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.records.fold import RUNS
+from hpc_prefect.records.job_events import batch_wanted
+from hpc_prefect.records.job_folders import batch_end
+from hpc_prefect.records.write.code import environment_facts
+from hpc_prefect.records.write.writer import RunWriter
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.transports.local import LocalTransport
+
+RUN = "run-of-all-lives"
 
 
 class Told:
@@ -74,12 +86,13 @@ def request(
         resources=Resources(walltime=600),
         work_dir=folder,
     )
-    base = f"{folder}/{names.ROOT}/campaign/{key[:2]}/{key}"
+    base = f"{folder}/{names.ROOT}/campaign/{spread(key)}/{key}"
     return JobRequest(
         spec=spec,
         base=base,
         key=key,
-        claimant=this_process(),
+        claimant=this_process(RUN),
+        provenance={"run": RUN},
         poll_interval=place["poll_interval"],
         listener=told,
     )
@@ -92,23 +105,64 @@ async def live(
     scheduler: Any = scheduler_for(place["scheduler"])
     scheduler.patience = dataclasses.replace(scheduler.patience, **place["patience"])
     scheduler.hurry = place["hurry"]
-    own = {name: trap.pop(name) for name in ("state", "file", "result") if name in trap}
+    own = {name: trap.pop(name) for name in ("state", "file", "result", "lag") if name in trap}
     told = Told(own.get("state", ""), trap.get("nth", 1))
     transport = Faulty(**trap)
     threads = (ThreadPoolExecutor(4), ThreadPoolExecutor(4))
     connection = Connection(scheduler, transport, place["options"], *threads)
     if "file" in own:
         threading.Thread(target=_die_with, args=[Path(own["file"])], daemon=True).start()
-    run = Entry()
+    writer, run = await asyncio.to_thread(begin_record, folder, own.get("lag", 0.0)), Entry()
+
+    async def one(wanted: JobRequest) -> JobResult:
+        writer.note("job", **batch_wanted(wanted))
+        result = await JobRun(wanted, connection).carry_out()
+        hand_over(folder, result)
+        writer.later(lambda: [("job-ended", batch_end(result))])
+        return result
+
     runs = []
     for job in jobs:
         what = digest([job["program"], job["label"]])
         key = job_key("campaign", (), what, run.draw(((), what)))
-        runs.append(JobRun(request(place, folder, job, key, told), connection).carry_out())
+        runs.append(one(request(place, folder, job, key, told)))
     results = await asyncio.gather(*runs)
     if "result" in own:
         die()
+    writer.note("ended", state="completed", message="")
+    writer.close()
+    assert await asyncio.to_thread(writer.settle, 60.0)
     return results
+
+
+class Lagging(LocalTransport):
+    """The file server of a record, which is slow from some moment on."""
+
+    lag = 0.0
+
+    def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        time.sleep(self.lag)
+        super().append(path, data, durable=durable)
+
+
+def begin_record(folder: str, lag: float) -> RunWriter:
+    """The record of this life's run, begun as `flow_runs.recording` does it."""
+    campaign = f"{folder}/{names.ROOT}/campaign"
+    os.environ["XDG_DATA_HOME"] = f"{folder}/data"
+    writer = RunWriter(f"{campaign}/{RUNS}/{RUN}", server := Lagging())
+    who = {"id": RUN, "name": "kills", "kind": "flow", "flow": "kills", "attempt": 1}
+    writer.note("began", format=1, run=who, parameters={}, environment=environment_facts())
+    writer.note("campaign", folder=campaign, work_dir=folder, name="campaign")
+    assert writer.settle(60.0)
+    server.lag = lag
+    return writer
+
+
+def hand_over(folder: str, result: JobResult) -> None:
+    """One write at the end of a file: whoever dies after it had the result."""
+    file = os.open(f"{folder}/handed", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(file, f"{result.key} {result.state}\n".encode())
+    os.close(file)
 
 
 def _die_with(file: Path) -> None:

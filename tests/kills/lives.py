@@ -16,6 +16,9 @@ from typing import Any
 
 from places import Place
 
+from hpc_prefect.errors import LedgerError
+from hpc_prefect.records.read import read_run
+
 DRIVER = Path(__file__).with_name("driver.py")
 PATIENCE = 150.0
 
@@ -160,7 +163,7 @@ def wrong(folder: Path, labels: list[str], said: dict[str, Any]) -> list[str]:
     """What is not as it must be after the last life: a sentence each."""
     if "results" not in said:
         return [f"no results: {said}"]
-    found = []
+    found = of_whole_record(folder, labels)
     if runs(folder) != Counter(labels):
         found.append(f"the programs ran so often: {dict(runs(folder))}")
     results = said["results"]
@@ -170,6 +173,34 @@ def wrong(folder: Path, labels: list[str], said: dict[str, Any]) -> list[str]:
             found.append(f"{label}: {result['state']} in {result['folder']}, {text!r}")
     if len({result["folder"] for result in results}) != len(labels):
         found.append("two jobs have one result")
+    return found
+
+
+# --- their run's record
+
+
+def of_record(folder: Path) -> list[str]:
+    """What its record lacks of the results that were handed over so far: a sentence each."""
+    path = folder / ".hpc-prefect" / "campaign" / "runs" / "run-of-all-lives"
+    try:
+        record, handed = read_run(path), folder / "handed"
+    except LedgerError as error:  # killed before it began; so no job did
+        return [f"there is no record: {error}"] * bool(runs(folder))
+    lines = handed.read_text().split("\n")[:-1] if handed.exists() else []
+    told = {f"{key} {job['state']}" for key, job in record.jobs.items()}
+    return [f"the record lacks {line}" for line in lines if line not in told]
+
+
+def of_whole_record(folder: Path, labels: list[str]) -> list[str]:
+    """What is not in it as the programs counted it, when all has ended."""
+    (path,) = (folder / ".hpc-prefect" / "campaign" / "runs").iterdir()
+    record = read_run(path)
+    found = of_record(folder)
+    counted = (record.state, record.totals.jobs["succeeded"], record.totals.reused)
+    if counted != ("completed", len(labels), 0):
+        found.append(f"its state, jobs and reused ones are {counted}")
+    if record.open or {job["state"] for job in record.jobs.values()} != {"succeeded"}:
+        found.append(f"jobs without an end, or another one: {record.jobs}")
     return found
 
 

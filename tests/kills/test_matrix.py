@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lives import TEN, Driver, Life, jobs_of, program, wrong
+from lives import TEN, Driver, Life, jobs_of, of_record, program, wrong
 
 #: How the process dies, as `driver.py` has it. `gate`: what of a job waits until it is dead.
 BOUNDARIES: dict[str, dict[str, Any]] = {
@@ -25,6 +25,7 @@ BOUNDARIES: dict[str, dict[str, Any]] = {
     "after the exit record": {"step": "exit", "when": "after"},
     "after the verdict": {"step": "verdict", "when": "after"},
     "before the result is handed over": {"result": True},
+    "before the record has any of it": {"result": True, "lag": 600.0},
 }
 #: The reply to a submission is lost, and the process dies, or does not, when that is dealt with.
 LOST = {
@@ -61,6 +62,7 @@ def kill_and_finish(
     go.touch()
     met = first.killed or trap.keys() == {"lose"}
     missed = [] if met else [f"the trap was not met: {list(first.said)}"]
+    missed += of_record(folder)
     return missed + finish(driver, folder, jobs, labels)
 
 

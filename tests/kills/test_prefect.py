@@ -17,6 +17,7 @@ import pytest
 from lives import program, runs, until
 
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.records.read import read_run
 from hpc_prefect.server import stop_server
 
 FLOW = Path(__file__).with_name("flow.py")
@@ -89,7 +90,18 @@ def wrong(folder: Path, out: str, err: str) -> list[str]:
         found.append(f"its results: {out[-500:]} {err[-2000:]}")
     if runs(folder) != Counter(LABELS):
         found.append(f"the programs ran so often: {dict(runs(folder))}")
-    return found
+    return found + wrong_in_records(folder)
+
+
+def wrong_in_records(folder: Path) -> list[str]:
+    """What is not as the programs counted it in the records of the runs, the killed one's too."""
+    records = [read_run(path) for path in folder.glob(".hpc-prefect/*/runs/*")]
+    last = max(records, key=lambda record: record.started)
+    jobs = last.totals.jobs["succeeded"]
+    own = [record.totals.jobs["succeeded"] - record.totals.reused for record in records]
+    if (last.state, jobs, sum(own)) == ("completed", len(LABELS), len(LABELS)):
+        return []
+    return [f"the last record: {last.state}, {jobs} jobs; own ones of all records: {own}"]
 
 
 def cells(

@@ -102,3 +102,38 @@ def test_no_event_is_an_error(events: list[tuple[str, dict[str, Any]]]) -> None:
     for kind, fields in events:
         record.add({"event": kind, "time": 1.0, **fields})
     record.summary()
+
+
+def ended(time: float, state: str, attempt: int = 1, **more: Any) -> dict[str, Any]:
+    facts = {"key": "k", "attempt": attempt, "job_id": str(attempt), "state": state} | more
+    return {"time": time, "event": "job-ended", **facts}
+
+
+def test_a_job_that_was_lost_and_is_found_counts_as_it_then_ended() -> None:
+    lost, found = ended(2, "lost", run_seconds=None), ended(3, "succeeded", run_seconds=5.0)
+    record = fold([lost, lost, found, found, lost])
+    assert record.totals.as_dict()["jobs"] == {"succeeded": 1}
+    assert record.totals.as_dict()["costs"] == {"run_seconds": 5.0}
+    assert record.totals.as_dict()["unknown"] == {}
+    assert record.jobs["k"]["state"] == "succeeded"
+
+
+def test_a_job_is_open_from_when_it_is_wanted_to_its_end_and_again_after_a_failure() -> None:
+    wanted = {"event": "job", "key": "k"}
+    events = [
+        wanted | {"time": 1},
+        ended(2, "failed"),
+        wanted | {"time": 3},
+        ended(4, "succeeded", 2),
+        wanted | {"time": 5},
+    ]
+    seen = [fold(events[:count]) for count in range(1, 6)]
+    assert [bool(each.open) for each in seen] == [True, False, True, False, False]
+    states = [each.jobs["k"]["state"] for each in seen]
+    assert states == ["wanted", "failed", "wanted", "succeeded", "succeeded"]
+
+
+def test_an_attempt_that_is_told_late_is_counted_and_is_not_the_newest() -> None:
+    record = fold([ended(5, "succeeded", 2), ended(3, "failed", 1)])
+    assert record.totals.jobs == {"succeeded": 1, "failed": 1}
+    assert (record.jobs["k"]["state"], record.jobs["k"]["attempt"]) == ("succeeded", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -162,3 +163,18 @@ anything = st.recursive(
 def test_everything_becomes_json_that_is_the_same_when_it_is_read(value: Any) -> None:
     kept = plain(value)
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+
+
+def test_what_is_cut_because_there_is_too_much_in_it_is_told_apart_by_its_digest() -> None:
+    def grid(last: float) -> list[dict[str, float]]:
+        return [{f"x{number}": number + last for number in range(100)} for _ in range(50)]
+
+    assert plain(grid(0.0)) == plain(grid(0.0))
+    assert plain(grid(0.0))[-1] != plain(grid(0.5))[-1]
+    assert "SHA-256" in plain({"grid": grid(0.0)})["…"]
+
+
+@pytest.mark.parametrize("hide", [SecretStr, lambda text: {"api_token": text}])
+def test_a_secret_is_in_no_digest_of_what_is_cut(hide: Callable[[str], object]) -> None:
+    assert plain([hide("one")] * 300) == plain([hide("two")] * 300)
+    assert plain([hide("one"), *range(300)])[-1] != plain([hide("one"), *range(301)])[-1]

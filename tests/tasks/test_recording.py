@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,13 +16,14 @@ from prefect import flow
 from pydantic import SecretStr
 
 from hpc_prefect import HPCProfileBlock, StopRule, campaign, converge, record_measures, resume
-from hpc_prefect.errors import JobFailed
+from hpc_prefect.errors import JobFailed, LedgerError
 from hpc_prefect.records import index
 from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import read_run, standing
+from hpc_prefect.records.write.generators import generator_states
 
 from ..records.schema import faults
-from .jobs import HERE, job, runs
+from .jobs import HERE, LONG, job, runs
 from .seen import until
 
 pytestmark = pytest.mark.usefixtures("blocks")
@@ -49,7 +51,8 @@ async def test_a_run_is_recorded_with_its_parameters_code_blocks_jobs_and_costs(
     @flow
     async def experiment(work_dir: str, shots: int, api_token: str, key: SecretStr) -> None:
         record_measures(early=1)
-        await job(work_dir, "a", expected_outputs=["runs"])
+        Path(work_dir, "in.txt").write_text("input")
+        await job(work_dir, "a", inputs=["in.txt"], expected_outputs=["runs"])
         await job(work_dir, "b")
         record_measures(energy=-1.5, label="x")
 
@@ -69,6 +72,8 @@ async def test_a_run_is_recorded_with_its_parameters_code_blocks_jobs_and_costs(
     assert a["executable"]["path"] == "/bin/sh"
     assert len(a["executable"]["sha256"]) == 64
     assert a["outputs"]["runs"]["size"] > 0
+    assert a["inputs"]["in.txt"]["size"] == len("input")
+    assert a["loaded_modules"] == []
     assert set(a["blocks"]) == record.blocks.keys()
     assert record.totals.jobs == {"succeeded": 2}
     assert record.totals.costs["node_hours"] > 0
@@ -128,7 +133,7 @@ async def test_a_loop_has_its_rows_and_seed(tmp_path: Path) -> None:
     @flow
     async def experiment(work_dir: str) -> None:
         await converge(
-            lambda state, _: state / 2,
+            lambda state, at: state / 2 + 0.0 * at.rng.random(),
             8.0,
             measure=lambda state: {"energy": state},
             stop=StopRule(max_iterations=3, value="energy"),
@@ -142,6 +147,10 @@ async def test_a_loop_has_its_rows_and_seed(tmp_path: Path) -> None:
     assert [rows[number]["energy"] for number in (1, 2, 3)] == [4.0, 2.0, 1.0]
     assert record.measures["energy"] == 1.0
     assert record.loops["converge"]["seed"] == 7
+    states = record.generators["converge"]
+    assert len({json.dumps(each) for each in states.values()}) == 4
+    assert sorted(states) == [0, 1, 2, 3]
+    assert states[0]["rng"] == generator_states({"rng": np.random.default_rng(7)})["rng"]
 
 
 def test_a_killed_run_is_readable_up_to_its_last_step(tmp_path: Path) -> None:
@@ -157,6 +166,20 @@ def test_a_killed_run_is_readable_up_to_its_last_step(tmp_path: Path) -> None:
         killed.wait()
     (record,) = records(tmp_path)
     assert (record.state, standing(record)) == ("running", "died")
+    # A record is completed from the folders when it is read, and nothing is written for that.
+    (waiting,) = [each for each in record.jobs.values() if each["state"] == "wanted"]
+    assert (waiting["name"], waiting["last_seen"]) == ("wait", "unknown")
+    events = Path(record.folder, "events.jsonl")
+    lines = events.read_text().splitlines(keepends=True)
+    jobs = [line for line in lines if '"event":"job' in line]
+    events.write_text("".join(line for line in lines if line not in jobs))
+    (again,) = records(tmp_path)
+    assert (again.totals.as_dict()["costs"], again.totals.jobs) == (
+        record.totals.as_dict()["costs"],
+        record.totals.jobs,
+    )
+    assert {each["state"] for each in again.jobs.values()} == {"succeeded", "wanted"}
+    assert not [line for line in events.read_text().splitlines() if '"event":"job' in line]
     (tmp_path / "go").touch()
 
 
@@ -277,3 +300,39 @@ def test_the_schema_refuses_what_is_no_record() -> None:
     record = Record(run={"id": "a"}).as_dict()
     assert any("'attempt' is a required property" in each for each in faults(record))
     assert any("'ended'" in each for each in faults(record | {"state": "ended"}))
+
+
+async def test_a_job_that_is_cancelled_while_it_runs_has_its_end_and_cost(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        waiting = asyncio.create_task(job(work_dir, "long", LONG))
+        await asyncio.to_thread(until, lambda: runs(tmp_path))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    (cancelled,) = record.jobs.values()
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "cancelled")
+    assert record.totals.jobs == {"cancelled": 1}
+    assert record.totals.costs["node_hours"] > 0
+
+
+async def test_a_call_that_fails_without_a_job_is_the_end_of_it(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        with campaign("changed"):
+            await job(work_dir, "a", expected_outputs=["runs"])
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    with (tmp_path / "runs").open("a") as output:
+        output.write("changed\n")
+    with pytest.raises(LedgerError):
+        await experiment(str(tmp_path))  # type: ignore[arg-type]
+    until(lambda: [each.state for each in records(tmp_path)] == ["completed", "failed"])
+    record = records(tmp_path)[-1]
+    (failed,) = record.jobs.values()
+    assert (failed["state"], failed["reason"]) == ("failed", "ledger_error")
+    assert "has changed since" in failed["summary"]
+    assert faults(record.as_dict()) == []

@@ -27,6 +27,7 @@ from hpc_prefect.flow_runs.campaigns import (
     locate,
 )
 from hpc_prefect.flow_runs.campaigns.opening import is_over
+from hpc_prefect.flow_runs.recording import recorded_run
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import digest
@@ -74,7 +75,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
     except OSError as error:
         problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
         raise InvalidJob(call.subject, [problem]) from error
-    inputs = await asyncio.to_thread(_input_digests, spec) if spec.inputs else {}
+    inputs, sizes = await asyncio.to_thread(_inputs, spec) if spec.inputs else ({}, {})
     program = await asyncio.to_thread(program_facts, spec)
     work: list[Any] = [spec.identity(), inputs]
     if loaded.blocks.hpc.rebuilt_program == "rerun":
@@ -92,7 +93,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         queue_full_wait=_wait_seconds(loaded.blocks.hpc.queue_full_wait),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
-        provenance=_provenance(place, loaded.described, inputs) | program,
+        provenance=_provenance(place, loaded.described, inputs) | {"inputs_size": sizes} | program,
         is_over=is_over,
     )
     return Job(spec, request, loaded.blocks.hpc.on_sigterm, terms.retries)
@@ -252,13 +253,14 @@ def _executable_problems(executable: Executable) -> list[str]:
     return []
 
 
-def _input_digests(spec: JobSpec) -> dict[str, str]:
-    """sha256 of each input file's content."""
-    found = {}
+def _inputs(spec: JobSpec) -> tuple[dict[str, str], dict[str, int]]:
+    """The SHA-256 and the size in bytes of each input file's content."""
+    digests, sizes = {}, {}
     for given in spec.inputs:
         with open(os.path.join(spec.work_dir, os.path.expanduser(given)), "rb") as file:
-            found[given] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            digests[given] = hashlib.file_digest(file, "sha256").hexdigest()
+            sizes[given] = file.tell()
+    return digests, sizes
 
 
 def _provenance(
@@ -271,6 +273,7 @@ def _provenance(
         "scope": list(place.scope),
         "n": place.n,
         "digest": place.digest,
+        "run": recorded_run(),
         "flow_run": None if run is None else {"id": str(run.id), "name": run.name},
         "parameters": None if run is None else run.parameters,
         "blocks": blocks,

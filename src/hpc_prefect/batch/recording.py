@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from typing import Any
+from concurrent.futures import Future
+from functools import partial
 
+from hpc_prefect.errors import JobHeld
 from hpc_prefect.executor.request import JobRequest
-from hpc_prefect.flow_runs.recording import note_blocks, note_event, note_later
-from hpc_prefect.job import folder as names
+from hpc_prefect.flow_runs.recording import end_by, note_blocks, note_event, noting
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.ledger.job_folder import JobFolder
-from hpc_prefect.records.job_events import batch_job, output_paths
-from hpc_prefect.records.write.digests import file_facts
+from hpc_prefect.records.job_events import batch_wanted
+from hpc_prefect.records.job_folders import batch_end, may_run
 from hpc_prefect.records.write.writer import Event
-from hpc_prefect.transports.local import LocalTransport
 
-#: Bytes up to which an output is read whole, so that a job costs a millisecond of digests at most.
-WHOLE_OUTPUT = 1 << 20
 #: How a record calls the blocks, by how a call names them.
 _KINDS = {"command": "command", "execution": "execution-profile", "hpc": "hpc-profile"}
 
 
 def note_wanted(request: JobRequest) -> None:
     """A call wants this job."""
-    made = request.provenance
-    blocks = made.get("blocks") or {}
-    note_event(
-        "job",
-        key=request.key,
-        kind="batch",
-        name=request.spec.name,
-        folder=request.base,
-        scope=made.get("scope") or [],
-        n=made.get("n"),
-        blocks=note_blocks({_KINDS[kind]: block for kind, block in blocks.items()}),
-    )
+    blocks = request.provenance.get("blocks") or {}
+    given = note_blocks({_KINDS[kind]: block for kind, block in blocks.items()})
+    note_event("job", **batch_wanted(request, given))
 
 
-def note_ended(result: JobResult) -> None:
-    """An attempt of it has ended."""
-
-    def facts() -> Iterable[Event]:
-        job = batch_job(result.as_dict(), record_of(result))
-        outputs = {
-            name: file_facts(path, whole_up_to=WHOLE_OUTPUT)
-            for name, path in output_paths(job).items()
-            if result.succeeded
-        }
-        yield "job-ended", job | {"outputs": outputs}
-
-    note_later(facts)
+def note_end_of(work: Future[JobResult], request: JobRequest) -> None:
+    """Have the end of an attempt told whenever it comes: who waits for it may be gone by then."""
+    later = noting()
+    work.add_done_callback(lambda done: later(partial(_end, done, request)))
 
 
-def record_of(result: JobResult) -> dict[str, Any]:
-    """The job's own record; empty when it has none, or none that can be read."""
-    folder = JobFolder(LocalTransport(), result.folder)
-    try:
-        record = json.loads(folder.transport.read(folder.file(names.RECORD)) or b"{}")
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+def _end(done: Future[JobResult], request: JobRequest) -> Iterable[Event]:
+    if done.cancelled():
+        return
+    error = done.exception()
+    if error is None:
+        yield "job-ended", batch_end(done.result())
+    elif isinstance(error, JobHeld) or not may_run(request):  # not ours, or there is none
+        yield "job-ended", _named(request) | end_by(error)
+
+
+def note_never_begun(request: JobRequest, error: BaseException) -> None:
+    """The call ended before its job was handed over."""
+    note_event("job-ended", **_named(request), **end_by(error))
+
+
+def _named(request: JobRequest) -> dict[str, object]:
+    wanted = batch_wanted(request)
+    return {name: wanted[name] for name in ("key", "kind", "name", "folder")}

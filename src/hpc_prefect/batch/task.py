@@ -18,7 +18,7 @@ from prefect.states import Failed
 
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.program import rebuilt_since, warning_of
-from hpc_prefect.batch.recording import note_ended, note_wanted, record_of
+from hpc_prefect.batch.recording import note_end_of, note_never_begun, note_wanted
 from hpc_prefect.batch.report import show_result
 from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import BlockNames, Call
@@ -45,6 +45,7 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.records.job_folders import record_of
 from hpc_prefect.transports.local import LocalTransport
 
 LEFT = "this process was told to end; the job is left running"
@@ -147,18 +148,20 @@ class _Opaque:
     Attributes:
         again: whether the last attempt failed and another one is worth its cost.
         failed: the error of the last attempt, after which there is no other one.
+        handed_over: whether the executor has it.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.again = False
         self.failed: JobFailed | None = None
+        self.handed_over = False
         timeout = job.request.timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def request(self, listener: Listener) -> JobRequest:
         """The job to hand over now: a timeout counts from the first attempt on."""
-        self.again = False
+        self.again, self.handed_over = False, True
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         return replace(self.job.request, listener=listener, timeout=left)
 
@@ -178,11 +181,11 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
         return cancelled_state()
     job = hidden.job
     listener = RunLog(job.spec.name, get_run_logger())
-    handle = executor().start(hidden.request(listener))
+    handle = executor().start(request := hidden.request(listener))
+    note_end_of(handle.result, request)
     with noticing_sigterm(), cancellable(handle) as call:
         try:
             result: JobResult = await call.outcome()
-            note_ended(result)
             if result.collected:
                 await _tell_rebuilt(result, job.request, listener)
         except RunCancelled:
@@ -212,7 +215,7 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
 
 async def _tell_rebuilt(result: JobResult, request: JobRequest, listener: RunLog) -> None:
     """Warn of a result that another program made."""
-    record = await asyncio.to_thread(record_of, result)
+    record = await asyncio.to_thread(record_of, result.folder)
     if difference := rebuilt_since(record, request.provenance):
         listener.state(warning_of(result, difference), warning=True)
 
@@ -240,13 +243,21 @@ def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
 
 async def _outcome(job: Job) -> JobResult:
     hidden = _Opaque(job)
-    with _no_warning_outside_of_flows():
-        result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
+    try:
+        with _no_warning_outside_of_flows():
+            result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
+    except BaseException as error:
+        if not hidden.handed_over:
+            note_never_begun(job.request, error)
+        raise
     if hidden.failed is not None:
         raise hidden.failed
     if isinstance(result, State):
+        cancelled = FlowRunCancelled(result.message)
+        if not hidden.handed_over:
+            note_never_begun(job.request, cancelled)
         await raise_if_cancelled()
-        raise FlowRunCancelled(result.message)
+        raise cancelled
     await show_result(result)
     return result
 

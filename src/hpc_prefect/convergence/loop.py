@@ -118,6 +118,9 @@ class Watcher(Protocol):
     async def begin(self, at: Checkpoint, *, resumed: bool) -> None:
         """The loop starts, or goes on from `at` (which may be finished)."""
 
+    async def kept(self, at: Checkpoint) -> None:
+        """A checkpoint is safe: the first one, or that of an iteration."""
+
     async def row(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
         """An iteration ended and its checkpoint is safe."""
 
@@ -167,6 +170,7 @@ async def run_loop(
         # Saved before the first iteration: that one too is repeated with the same random numbers.
         at = await asyncio.to_thread(book.save, await begin())
     await watcher.begin(at, resumed=resumed_at is not None)
+    await watcher.kept(at)
     origin = clock() - at.elapsed
     while at.reason is None:
         await before()
@@ -188,6 +192,7 @@ async def run_loop(
             reason=reason,
         )
         at = await asyncio.to_thread(book.save, done)
+        await watcher.kept(at)
         await watcher.row(at.history, at.rule, at.reason)
     return Convergence(
         state=at.state,

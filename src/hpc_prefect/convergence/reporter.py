@@ -148,6 +148,20 @@ class LoopReporter:
         await self._guarded("iterations.jsonl", self._note(at.history))
         await self._show(at.history, at.rule, at.reason)
 
+    async def kept(self, at: Checkpoint) -> None:
+        from hpc_prefect.flow_runs.recording import note_event
+        from hpc_prefect.records.write.generators import generator_states
+
+        note_event(
+            "generators",
+            loop=self.name,
+            folder=str(self.book.folder),
+            number=len(at.history),
+            states=generator_states(
+                {"rng": at.rng, "state": at.state, "parameters": at.parameters}
+            ),
+        )
+
     async def row(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
         self._record(history[-1:])
         self.log.info("%s %s", self.name, line(history[-1]))

@@ -99,6 +99,7 @@ def _record(attempt: Attempt, result: JobResult) -> dict[str, Any]:
         "job": request.spec.as_dict(),
         "key": request.key,
         "script_sha256": hashlib.sha256(script).hexdigest(),
+        "loaded_modules": attempt.folder.loaded_modules(),
         "claimant": request.claimant.describe(),
         "versions": versions(),
         **request.provenance,

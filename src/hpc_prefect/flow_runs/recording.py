@@ -6,10 +6,12 @@ of the run comes later, in another process too, goes on with it.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import inspect
 import json
 import os
+import re
 import sys
 import threading
 import uuid
@@ -21,6 +23,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 
+from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
@@ -31,10 +34,12 @@ from hpc_prefect.flow_runs.script import came_to_its_end
 from hpc_prefect.flow_runs.session import is_interactive
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import digest
 from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.records.fold import DIFF, FORMAT, PARAMETERS, RUNS
+from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.code import code_facts, environment_facts
 from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 from hpc_prefect.records.write.writer import Event, RunWriter, logger
@@ -43,6 +48,8 @@ from hpc_prefect.transports.local import LocalTransport
 #: The id of what this process does outside of any flow.
 _SCRIPT = str(uuid.uuid4())
 _MOST_DIGESTS = 100
+#: Seconds for which a campaign's first call waits for the record to begin.
+_AT_FIRST = 2.0
 
 
 @dataclass
@@ -64,6 +71,7 @@ class _Recording:
     told: set[str] = field(default_factory=set)
     digests: dict[int, tuple[object, str]] = field(default_factory=dict)
     campaigns: set[str] = field(default_factory=set)
+    experiments: set[tuple[str, str, int]] = field(default_factory=set)
     began: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,15 +79,19 @@ class _Recording:
         """Tell how the run ended, unless it was told."""
         if self.writer is not None and self.began and self.pid == os.getpid():
             self.writer.note("ended", state=state, message=message)
+            self.writer.close()
             self.began = 0
 
     def close(self) -> None:
         """Nothing holds the run any more: it was cancelled, or its process was told to end."""
+        if self.writer is None or self.pid != os.getpid():
+            return
         known = watch().find(uuid.UUID(self.run_id)) if self.run_id else None
         if known is not None and known.cancelled:
             self.end("cancelled", "the flow run was cancelled")
         else:
             self.end("crashed", "Prefect told no end of it")
+        self.writer.close()
 
 
 _recordings: PerRun[_Recording] = PerRun(_Recording, _Recording.close)
@@ -115,12 +127,19 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str, chosen_out
             _begin(writer, root_flow())
             mine.began = _attempt()
         new = campaign.folder not in mine.campaigns
+        experiment = (campaign.name, campaign.identity, campaign.instance)
+        new_experiment = experiment not in mine.experiments
+        mine.experiments.add(experiment)
         mine.campaigns.add(campaign.folder)
     if new:
         facts = {name: getattr(campaign, name) for name in Campaign.__slots__}
         writer.note("campaign", work_dir=work_dir, chosen_outside=chosen_outside, **facts)
     if early:
         writer.note("measures", values=early)
+    # Before a job of it is submitted: whoever is killed after that leaves a record that knows
+    # where its jobs are. The folders of one campaign know each other.
+    if new_experiment:
+        writer.settle(_AT_FIRST)
 
 
 def _attempt() -> int:
@@ -131,7 +150,7 @@ def _attempt() -> int:
 def _folder_of(campaign: Campaign) -> str:
     """Where this run's record is, or will be."""
     transport, root = LocalTransport(), root_flow()
-    run_id = current_run() or _SCRIPT
+    run_id = recorded_run()
     here = f"{campaign.folder}/{RUNS}/{run_id}"
     if root is None or root.flow_run is None:
         return here
@@ -227,11 +246,11 @@ def first_line(message: str | None) -> str:
 
 def _process_ends() -> None:
     """A script that ran to its last line has completed; a run without an end was broken off."""
-    RunWriter.threads_end()
     if (script := _recordings.known("")) is not None:
         script.end("completed" if came_to_its_end() else "crashed")
     for each in _recordings.values():
         each.close()
+    leaving.leave_all()
 
 
 # --- what calls tell
@@ -244,11 +263,31 @@ def note_event(event: str, **facts: Any) -> None:
         writer.note(event, **facts)
 
 
-def note_later(make: Callable[[], Iterable[Event]]) -> None:
-    """The same for facts that are still to be looked for, by the thread that writes."""
+def noting() -> Callable[[Callable[[], Iterable[Event]]], None]:
+    """Have events written into the record of the run around, later and from any thread.
+
+    What is returned takes what makes the events, which the thread that writes calls. It never
+    raises and never waits; without a record it does nothing.
+    """
     writer = _recording().writer
-    if writer is not None:
-        writer.later(make)
+    return (lambda make: None) if writer is None else writer.later
+
+
+def recorded_run() -> str:
+    """The id of the run in whose record is told what is done here."""
+    return current_run() or _SCRIPT
+
+
+def end_by(error: BaseException) -> dict[str, Any]:
+    """The end of a call that came to no job, by what it raised."""
+    if isinstance(error, FlowRunCancelled | asyncio.CancelledError | KeyboardInterrupt):
+        return {"state": "cancelled", "reason": Reason.CANCELLED.value, "summary": _text_of(error)}
+    code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    return {"state": "failed", "reason": code, "summary": _text_of(error)}
+
+
+def _text_of(error: BaseException) -> str:
+    return first_line(str(error) or type(error).__name__)
 
 
 def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -4,6 +4,8 @@
         script.sh        what the scheduler was given: guard, records, signals
         program.sh       what that runs: profile, set-up, environment, program, tear-down
         phase            how far program.sh came, for script.sh alone
+        modules          what was loaded when the program began, as $LOADEDMODULES has it; none
+                         where there are no modules
         journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
                          job (names of secrets, never their values) and where it comes from
         cancel           requests for the job's end from outside of its claimant's process, a JSON
@@ -40,6 +42,7 @@ ROOT = ".hpc-prefect"
 SCRIPT = "script.sh"
 PROGRAM = "program.sh"
 PHASE = "phase"
+MODULES = "modules"
 JOURNAL = "journal.jsonl"
 CANCEL = "cancel"
 CLAIM = "claim-"

@@ -401,6 +401,7 @@ if ! \\builtin type -P -- {quote(program)} >/dev/null; then
   {plain} && \\builtin printf 'missing %s\\n' "${{LOADEDMODULES:-}}" >> {phase}
   \\exit {MISSING_CODE}
 fi
+{_MODULES}
 {plain} && \\builtin printf 'program\\n' >> {phase} || \\exit
 {_USERS}
 
@@ -411,6 +412,17 @@ fi
 {f"({chr(10)}{teardown})" if teardown else ""}
 \\builtin set +e
 \\builtin exit "$1\""""
+
+
+#: A file, because it holds any text byte for byte; without modules there is none. A start before
+#: this one may have put anything in its place, and nothing of it may end the job.
+_MODULES = f"""\
+case ${{LOADEDMODULES-}} in '') ;; *)
+  {{ \\builtin test ! -L {_HERE}/{names.MODULES} && {{ \\builtin test -f {_HERE}/{names.MODULES} ||
+    \\builtin test ! -e {_HERE}/{names.MODULES}; }} &&
+    \\builtin printf '%s' "$LOADEDMODULES" >| {_HERE}/{names.MODULES}; }} 2>/dev/null ||
+    \\builtin : ;;
+esac"""
 
 
 def secrets_text(secrets: dict[str, str]) -> str:

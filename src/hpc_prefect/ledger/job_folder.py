@@ -143,6 +143,11 @@ class JobFolder:
         data = self._written_by_others(names.DUPLICATES, 0, MOST)
         return sorted(set(data.decode(errors="replace").split()))
 
+    def loaded_modules(self) -> list[str]:
+        """The modules that were loaded when the program began, in their order."""
+        said = self._written_by_others(names.MODULES, 0, MOST).decode(errors="surrogateescape")
+        return [module for module in said.split(":") if module]
+
     def tail(self, name: str, size: int = 4096) -> str:
         """The last bytes of a file as text, from the start of a line on."""
         status = self.transport.status(self.file(name))

@@ -27,8 +27,8 @@ from hpc_prefect.records.compare.results import SameResults, same_results
 from hpc_prefect.records.compare.values import words
 from hpc_prefect.records.fold import COSTS, Record
 from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standing
+from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.plain import HIDDEN
-from hpc_prefect.records.write.writer import RunWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def carry_out(planned: ReproductionPlan) -> Reproduction:
                 value = start.run(flow, flow_run, planned.parameters)
             except Exception as error:  # noqa: BLE001 - of the flow, whatever it is
                 failed = error
-    RunWriter.settle()
+    leaving.leave_all()
     second = _record_of(str(flow_run.id))
     results = None if second is None else same_results(first, second)
     return Reproduction(

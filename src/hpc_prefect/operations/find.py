@@ -14,7 +14,8 @@ from hpc_prefect.operations.snapshot import JobSnapshot, name_of_campaign, read_
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport, reader
 
-_ATTEMPT = re.compile(r".+-\d+", re.DOTALL)
+#: The names of the folders of batch jobs' attempts.
+ATTEMPT = re.compile(r".+-\d+", re.DOTALL)
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 
 
@@ -97,7 +98,7 @@ def _name(transport: Transport, path: str) -> str | None:
 
 def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:
     """The paths of the job folders in a `work_dir`, or in what is below it."""
-    return call_folders(folder, _ATTEMPT, transport)
+    return call_folders(folder, ATTEMPT, transport)
 
 
 def call_folders(
@@ -139,7 +140,7 @@ def _of_root(root: str, pattern: re.Pattern[str], transport: Transport) -> list[
 
 def is_job_folder(path: str) -> bool:
     """Whether a path is `…/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>`."""
-    return _is_folder_of(path, _ATTEMPT)
+    return _is_folder_of(path, ATTEMPT)
 
 
 def _is_folder_of(path: str, pattern: re.Pattern[str]) -> bool:

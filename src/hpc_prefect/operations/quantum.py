@@ -40,7 +40,8 @@ from hpc_prefect.operations.status import (
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport, reader
 
-_KEY = re.compile(r"[^-]+")
+#: The names of the folders of samplings and estimations.
+KEY = re.compile(r"[^-]+")
 _STATES = {"DONE": "succeeded", "CANCELLED": "cancelled", "REFUSED": NOT_SUBMITTED}
 
 
@@ -128,7 +129,7 @@ def list_quantum_jobs(
     paths = [
         path
         for each in (folder, *more)
-        for path in call_folders(each, _KEY, transport)
+        for path in call_folders(each, KEY, transport)
         if os.path.lexists(f"{path}/{JOURNAL}")
     ]
     jobs = [read_quantum_job(path, transport) for path in dict.fromkeys(paths)]

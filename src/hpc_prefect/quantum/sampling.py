@@ -205,16 +205,21 @@ def read_earlier(request: Request, folder: Path, log: Log = _log) -> PrimitiveRe
     return earlier
 
 
-def sample_once(request: Request, folder: Path, *, log: Log = _log) -> PrimitiveResult:
+def sample_once(
+    request: Request, folder: Path, *, made_by: str = "", log: Log = _log
+) -> PrimitiveResult:
     """The result of the sampling in `folder`: of the earlier run that finished it, or a new one.
 
     Both are the same to the last bit: a new result is returned as it was recorded, with metadata
     as JSON has it. Blocks while the backend samples.
+
+    Args:
+        made_by: the id of the run that asks, for the record.
     """
     earlier = read_earlier(request, folder, log)
     if earlier is not None:
         return earlier
-    asked = describe(request) | {"asked_at": _now()}
+    asked = describe(request) | {"made_by": made_by, "asked_at": _now()}
     write_asked(folder, asked, request.kind)
     start = time.perf_counter()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -23,6 +24,7 @@ from hpc_prefect.flow_runs.campaigns import (
 )
 from hpc_prefect.flow_runs.campaigns.end import note_unfinished
 from hpc_prefect.flow_runs.cancellation import raise_if_cancelled
+from hpc_prefect.flow_runs.recording import recorded_run
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
@@ -32,6 +34,7 @@ from hpc_prefect.quantum.cancellation import attended
 from hpc_prefect.quantum.purchase.look import place_of
 from hpc_prefect.quantum.recording import note_wanted, recorded
 from hpc_prefect.quantum.resolve import Resolved, resolve
+from hpc_prefect.records.job_folders import QuantumWork
 
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
@@ -176,14 +179,14 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
     from hpc_prefect.quantum.result_file import read_finished
 
     await raise_if_cancelled()
-    finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
-    if finished is not None:
-        return finished
-    resolved: Resolved = await resolve(job.kind, job.backend, None, None)
-    if resolved.backend is None or resolved.problems:
-        raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
-    work = partial(_collect, job, resolved.backend, on_cancel)
-    with recorded(job.kind, job.backend, Path(job.folder)):
+    with recorded(QuantumWork(job.kind, job.folder, Path(job.folder).name, job.backend)):
+        finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
+        if finished is not None:
+            return finished
+        resolved: Resolved = await resolve(job.kind, job.backend, None, None)
+        if resolved.backend is None or resolved.problems:
+            raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
+        work = partial(_collect, job, resolved.backend, on_cancel)
         return await _noting(job.folder, _fetch_task(job.backend, work))
 
 
@@ -274,9 +277,14 @@ async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
 
 async def _carry_out(call: _Call, found: _Found) -> PrimitiveResult:
     work, name = partial(_result, call, found), _named(call, found)
-    note_wanted(call.kind, name, found.place, found.described)
-    with recorded(call.kind, name, found.place.folder):
+    with _recorded(call, name, found):
         return await _noting(found.place.folder, _task_of(call.kind)(name, work))
+
+
+def _recorded(call: _Call, name: str, found: _Found) -> AbstractContextManager[None]:
+    wanted = QuantumWork(call.kind, str(found.place.folder), found.place.key, name)
+    note_wanted(wanted, found.place, found.described)
+    return recorded(wanted)
 
 
 def _named(call: _Call, found: _Found) -> str:
@@ -288,8 +296,8 @@ def _named(call: _Call, found: _Found) -> str:
 async def _submit(call: _Call, found: _Found) -> QuantumJob:
     request, place = found.request, found.place
     work, name = partial(_job_id, call, found), _named(call, found)
-    note_wanted(call.kind, name, place, found.described)
-    job_id = await _noting(place.folder, _submit_task(name, work))
+    with _recorded(call, name, found):  # a simulator has done it then
+        job_id = await _noting(place.folder, _submit_task(name, work))
     return QuantumJob(
         kind=call.kind,
         backend=call.backend,
@@ -305,7 +313,9 @@ async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
 
     request, place = found.request, found.place
     if request.backend.simulates:
-        return await asyncio.to_thread(sample_once, request, place.folder, log=log)
+        return await asyncio.to_thread(
+            sample_once, request, place.folder, made_by=recorded_run(), log=log
+        )
     earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
     if earlier is not None:
         return earlier
@@ -319,7 +329,7 @@ async def _job_id(call: _Call, found: _Found, log: Any) -> str:
 
     request, place = found.request, found.place
     if request.backend.simulates:
-        await asyncio.to_thread(sample_once, request, place.folder, log=log)
+        await asyncio.to_thread(sample_once, request, place.folder, made_by=recorded_run(), log=log)
         return ""
     from hpc_prefect.quantum.purchase.run import submit
 
@@ -345,6 +355,7 @@ def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
         service=request.backend.service,
         log=log,
         block=call.backend,
+        made_by=recorded_run(),
         request=request,
         place=place,
         transpile=transpile,

@@ -3,7 +3,7 @@
     <campaign's folder>/runs/<run's id>/
         events.jsonl     one line an event, appended by one process; further processes of the run
                          (a resumed one, a pool's workers) append to events-2.jsonl, …
-        run.json         the same without the jobs, as it was when `updated`: for people
+        run.json         the same without jobs and generators, as it was when `updated`: for people
         code.diff        what was changed and not committed, if anything
         parameters.json  the parameters as they were given, when the record shows them cut
 
@@ -19,6 +19,7 @@ The events, in their fields beside `time` (seconds since 1970) and `event`:
     loop         loop, folder, scope, n, seed, entropy, stop, variable, parameters, watched
                                                           a loop starts or goes on
     iteration    loop, folder, number, row            of a loop
+    generators   loop, folder, number, states         of random numbers, after that iteration
     measures     values                               what the flow recorded of itself
     ended        state, message                       how the run ended
 
@@ -42,7 +43,7 @@ PARAMETERS = "parameters.json"
 
 _EVENTS = (
     *("began", "code", "campaign", "block", "job", "job-ended"),
-    *("loop", "iteration", "measures", "ended"),
+    *("loop", "iteration", "generators", "measures", "ended"),
 )
 #: Seconds since 1970 that no clock has.
 _LATEST = 1e11
@@ -70,26 +71,26 @@ class Totals:
     saved: dict[str, float] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
 
-    def add(self, job: Mapping[str, Any], *, reused: bool) -> None:
-        """A job's attempt has ended.
+    def add(self, job: Mapping[str, Any], *, reused: bool, times: int = 1) -> None:
+        """A job's attempt has ended; `times` is -1 to take back what was added.
 
         Raises:
             ValueError, TypeError: a cost is no number that could be; nothing was added.
         """
         costs = {name: _cost(job[name]) for name in COSTS if name in job}
-        self.jobs[str(job.get("state"))] += 1
-        self.reused += reused
+        self.jobs[str(job.get("state"))] += times
+        self.reused += reused * times
         sums = self.saved if reused else self.costs
         for name, cost in costs.items():
             if cost is None:
-                self.unknown[name] += not reused
+                self.unknown[name] += times * (not reused)
             else:
-                sums[name] = sums.get(name, 0.0) + cost
+                sums[name] = sums.get(name, 0.0) + times * cost
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
         return {
-            "jobs": dict(sorted(self.jobs.items())),
+            "jobs": {state: count for state, count in sorted(self.jobs.items()) if count},
             "reused": self.reused,
             "costs": _rounded(self.costs),
             "saved": _rounded(self.saved),
@@ -126,10 +127,16 @@ class Record:
         jobs: the newest attempt of each, by key; left out where only the totals are wanted.
         loops: seed, stop rule, parameters and watched column of each loop.
         iterations: of each loop its rows, by number.
+        generators: of each loop the states of its random number generators after each iteration,
+            by number; 0 is before the first one.
         measures: the newest value of each; those of a loop's last row too, where the flow recorded
             none of that name.
         state: `running` until an end is known; then completed, failed, cancelled or crashed.
         started, ended, updated: seconds since 1970; 0 for not known.
+        counted: the ends of jobs for good that `totals` has, by key, attempt and id; whether an
+            earlier run did it.
+        open: keys of the jobs that are wanted, and of which no end is known.
+        succeeded: keys of those that have.
     """
 
     folder: str = ""
@@ -144,6 +151,7 @@ class Record:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     loops: dict[str, dict[str, Any]] = field(default_factory=dict)
     iterations: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    generators: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     recorded: dict[str, Any] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     state: str = "running"
@@ -151,8 +159,11 @@ class Record:
     started: float = 0.0
     ended: float = 0.0
     updated: float = 0.0
+    counted: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+    succeeded: set[str] = field(default_factory=set)
     _began_at: float = 0.0
-    _counted: set[tuple[object, ...]] = field(default_factory=set)
+    _lost: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     _labels: dict[str, str] = field(default_factory=dict)
     _wrote: dict[str, None] = field(default_factory=dict)
 
@@ -216,21 +227,49 @@ class Record:
         self.blocks[str(event["digest"])] = _without_frame(event)
 
     def _job(self, event: dict[str, Any]) -> None:
+        key = str(event["key"])
+        if key not in self.succeeded:  # of what has, the result is handed out again
+            self.open.add(key)
         if self.with_jobs:
-            job = self.jobs.setdefault(str(event["key"]), {"state": "wanted"})
+            job = self.jobs.setdefault(key, {})
             job |= _without_frame(event) | {"wanted_at": event["time"]}
+            job |= {"state": "wanted"} if key in self.open else {}
 
     def _job_ended(self, event: dict[str, Any]) -> None:
-        # Of a retry, and of whoever asks again, it is told again.
-        which = (str(event["key"]), str(event.get("attempt")), str(event.get("job_id")))
-        if which in self._counted:
-            return
-        event["collected"] = reused = self._is_reused(event)
-        self.totals.add(event, reused=reused)
-        self._counted.add(which)
+        key, state = str(event["key"]), str(event["state"])
+        which = (key, str(event.get("attempt")), str(event.get("job_id")))
+        again = which in self.counted
+        event["collected"] = self._count(which, event)
+        self.open.discard(key)
+        if state == "succeeded":
+            self.succeeded.add(key)
         if self.with_jobs:
-            job = self.jobs.setdefault(str(event["key"]), {})
-            job |= _without_frame(event) | {"ended_at": event["time"]}
+            job = self.jobs.setdefault(key, {})
+            if again:  # only what had been lost is found, not the other way round
+                job |= {"state": state} if state != "lost" else {}
+            elif event["time"] >= job.get("ended_at", 0.0):  # an attempt before may be told later
+                job |= _without_frame(event) | {"ended_at": event["time"]}
+
+    def _count(self, which: tuple[str, str, str], event: dict[str, Any]) -> bool:
+        """Count an end once, however often it is told: of a retry, and of whoever asks again.
+
+        Of what was lost, and is found, the end counts that it then has.
+
+        Returns:
+            Whether an earlier run did it.
+        """
+        if which in self.counted:
+            return self.counted[which]
+        lost = self._lost.pop(which, None)
+        if lost is not None:
+            self.totals.add(lost, reused=lost["collected"], times=-1)
+        reused = self._is_reused(event)
+        self.totals.add(event, reused=reused)
+        if event["state"] == "lost":
+            self._lost[which] = event
+        else:
+            self.counted[which] = reused
+        return reused
 
     def _is_reused(self, job: Mapping[str, Any]) -> bool:
         """Whether an earlier run did it: this run's own, found again after a kill, is its own."""
@@ -255,6 +294,10 @@ class Record:
         self.iterations.setdefault(loop, {})[number] = row
         self._wrote.pop(loop, None)
         self._wrote[loop] = None
+
+    def _generators(self, event: dict[str, Any]) -> None:
+        states = {int(event["number"]): dict(event["states"])}
+        self.generators.setdefault(self._label(event), {}).update(states)
 
     def _measures(self, event: dict[str, Any]) -> None:
         self.recorded |= dict(event["values"])
@@ -303,7 +346,13 @@ class Record:
                 for loop, rows in self.iterations.items()
             },
         }
-        return whole | ({"jobs": list(self.jobs.values())} if self.with_jobs else {})
+        if not self.with_jobs:
+            return whole
+        generators = {
+            loop: [{"iteration": number} | states[number] for number in sorted(states)]
+            for loop, states in self.generators.items()
+        }
+        return whole | {"generators": generators, "jobs": list(self.jobs.values())}
 
 
 def _without_frame(event: Mapping[str, Any]) -> dict[str, Any]:

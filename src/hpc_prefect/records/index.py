@@ -14,20 +14,19 @@ import errno
 import json
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.errors import HpcPrefectError, LedgerError, NotOurs, TransportError, UnknownRun
+from hpc_prefect.errors import HpcPrefectError, UnknownRun
 from hpc_prefect.job.folder import is_root
 from hpc_prefect.records.fold import FORMAT, RUNS
+from hpc_prefect.records.index_files import END, entry_path, index_folder, put
 from hpc_prefect.records.query import printable
 from hpc_prefect.records.read import DIED, RUNNING, is_record, is_time, read_run, standing
 from hpc_prefect.transports import own
-from hpc_prefect.transports.local import write_atomic
 
 logger = logging.getLogger("hpc_prefect.records")
 
@@ -35,53 +34,8 @@ LATEST = "latest"
 #: Letters of an id that name a run, at least.
 SHORTEST = 4
 
-_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
-_END = ".json"
 #: How many candidates an error lists.
 _CANDIDATES = 10
-
-
-def index_folder() -> Path:
-    """Where the index is: `$XDG_DATA_HOME/hpc-prefect/runs`, below `~/.local/share` by default."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(os.path.abspath(data)) / "hpc-prefect" / "runs"
-
-
-def put(summary: Mapping[str, Any]) -> None:
-    """Write a run's entry, in place of the one that is there.
-
-    Raises:
-        LedgerError: the id is none that a file can have.
-        NotOurs: the index's folder is another user's, or others may write in it.
-        TransportError: it cannot be written.
-    """
-    path = _path(str(summary.get("id", "")))
-    data = json.dumps(summary, default=str).encode() + b"\n"
-    try:
-        try:
-            write_atomic(path, data)
-        except FileNotFoundError:  # the first run of this user
-            _make_folder(path.parent)
-            write_atomic(path, data)
-    except own.NotOursError as error:
-        raise NotOurs(
-            f"{error.filename} is not safe to use: {error.strerror}. The list of runs is kept there"
-        ) from error
-    except OSError as error:
-        raise TransportError(
-            f"cannot write {path}, for the list of runs: {error.strerror or error}"
-        ) from error
-
-
-def _make_folder(folder: Path) -> None:
-    """Only what is ours is made private: `~/.local/share` is the user's affair."""
-    os.close(own.make_folders(str(folder), len(folder.parts) - 2))
-
-
-def _path(ident: str) -> Path:
-    if not _ID.fullmatch(ident):
-        raise LedgerError(f"{ident!r} is no id of a run, so the list of runs cannot have it")
-    return index_folder() / f"{ident}{_END}"
 
 
 def entries() -> list[dict[str, Any]]:
@@ -109,13 +63,13 @@ def _files(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     # What begins with a point is being written.
-    return [name for name in names if name.endswith(_END) and not name.startswith(".")]
+    return [name for name in names if name.endswith(END) and not name.startswith(".")]
 
 
 def entry(ident: str) -> dict[str, Any] | None:
     """What is known of one run, by its whole id; None when nothing is."""
     try:
-        return _read(str(_path(ident)))
+        return _read(str(entry_path(ident)))
     except Exception:  # noqa: BLE001 - as in `entries`, which says it
         return None
 
@@ -191,7 +145,7 @@ def prune() -> int:
     gone = [each for each in entries() if is_gone(each)]
     for each in gone:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(_path(each["id"]))
+            os.unlink(entry_path(each["id"]))
     return len(gone)
 
 
@@ -253,7 +207,7 @@ def _summary(folder: str) -> dict[str, Any] | None:
     """What a record says; None, with a warning, where it cannot be read."""
     try:
         summary = read_run(folder, with_jobs=False).summary()
-        _path(summary["id"])
+        entry_path(summary["id"])
         return summary
     except Exception as error:  # noqa: BLE001 - one record does not keep the others from being read
         _warn(folder, error)

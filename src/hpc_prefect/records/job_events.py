@@ -1,13 +1,15 @@
-"""What a run's record says of a job that has ended, made from the job's own record."""
+"""What a run's record says of a job, made from what its call and its own record say."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.records.write.plain import plain_arguments
 
 #: Of a batch job's result.
@@ -25,6 +27,20 @@ def place_names(scope: object) -> tuple[str, ...]:
     """The names around a call, the same in every run that makes it."""
     names = scope if isinstance(scope, list | tuple) else ()
     return tuple(_SCOPE_DIGEST.sub("", str(each)) for each in names)
+
+
+def batch_wanted(request: JobRequest, blocks: Sequence[str] = ()) -> dict[str, Any]:
+    """A call that wants a batch job; `blocks` are the digests of what it was given."""
+    made = request.provenance
+    return {
+        "key": request.key,
+        "kind": "batch",
+        "name": request.spec.name,
+        "folder": request.base,
+        "scope": made.get("scope") or [],
+        "n": made.get("n"),
+        "blocks": list(blocks),
+    }
 
 
 def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,18 +79,25 @@ def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
         },
         "scheduler": site.get("scheduler"),
         "queue": site.get("queue"),
+        "loaded_modules": record.get("loaded_modules") or [],
         "modules": [*(site.get("modules") or ()), *_executable_modules(spec)],
         "command": spec.get("command_name"),
         "arguments": plain_arguments(spec.get("arguments") or ()),
         "script_sha256": record.get("script_sha256"),
         "executable": record.get("program") or _executable_path(spec),
         "images": record.get("images") or [],
-        "inputs": {
-            path: {"sha256": digest} for path, digest in (record.get("inputs_sha256") or {}).items()
-        },
+        "inputs": _inputs(record),
         "work_dir": spec.get("work_dir"),
         "expected_outputs": spec.get("expected_outputs") or [],
-        "made_by": (record.get("flow_run") or {}).get("id"),
+        "made_by": record.get("run") or (record.get("flow_run") or {}).get("id"),
+    }
+
+
+def _inputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    sizes = record.get("inputs_size") or {}
+    return {
+        path: ({"size": sizes[path]} if path in sizes else {}) | {"sha256": digest}
+        for path, digest in (record.get("inputs_sha256") or {}).items()
     }
 
 
@@ -128,6 +151,41 @@ def quantum_job(
         "result_sha256": (record.get("result") or {}).get("sha256"),
         "data_sha256": (record.get("result") or {}).get("data_sha256"),
         "versions": record.get("versions") or {},
+        "made_by": record.get("made_by"),
+    }
+
+
+def failed_quantum_job(
+    attempt: QuantumAttempt, *, kind: str, folder: str, key: str, name: str
+) -> dict[str, Any]:
+    """A job of a service that left no result here, and may have cost something all the same.
+
+    One that was done, but whose result is still at the service, has succeeded.
+    """
+    intent, ended = attempt.intent, attempt.ended
+    status = str(ended.get("status", ""))
+    actual = ended.get("qpu_seconds")
+    cost = {"qpu_seconds": actual, "qpu_seconds_are": "actual"} if attempt.job_id else {}
+    summary = ended.get("reason") or ""
+    return {
+        "kind": kind,
+        "key": key,
+        "name": name,
+        "folder": folder,
+        "attempt": attempt.number,
+        "job_id": attempt.job_id,
+        "tag": attempt.tag,
+        "state": {"DONE": "succeeded", "CANCELLED": "cancelled"}.get(status, "failed"),
+        "reason": status.lower() or None,
+        "summary": "its result is still at the service" if status == "DONE" else summary,
+        "collected": False,
+        "finished_at": float(ended.get("time") or 0.0),
+        "device": attempt.device,
+        "calibrated_at": intent.get("calibrated_at"),
+        **cost,
+        "shots": intent.get("shots"),
+        "digest": intent.get("digest"),
+        "circuits": intent.get("transpiled") or [],
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.job.folder import read_entries
 from hpc_prefect.local_batch import process
+from hpc_prefect.records.complete import complete
 from hpc_prefect.records.fold import EVENTS, FORMAT, PARAMETERS, RUN, Record, fold
 from hpc_prefect.transports.local import LocalTransport, reader
 
@@ -40,6 +41,8 @@ def is_record(folder: str) -> bool:
 def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Record:
     """The record in a folder. What is torn or foreign in its events is left out.
 
+    Of a run that has not told its end the folders of its jobs are looked into: see `complete`.
+
     Args:
         with_jobs: False when the totals will do, which takes memory for one event at a time.
 
@@ -63,6 +66,7 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
             f"the events in {path} do not tell whose they are: the first line of {EVENTS} is"
             " damaged, or was not written yet. Nothing was changed"
         )
+    complete(record)
     return record
 
 

@@ -67,9 +67,15 @@ class Errand:
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase(Errand):
-    """One job to be bought, in its place of the experiment; `block` names its backend."""
+    """One job to be bought, in its place of the experiment.
+
+    Attributes:
+        block: names its backend.
+        made_by: the id of the run in whose record it is told.
+    """
 
     block: str
+    made_by: str = ""
     request: Request
     place: CallIdentity
     transpile: Callable[[Request, Any], Awaitable[Transpiled]]
@@ -90,7 +96,7 @@ class Purchase(Errand):
         from hpc_prefect.quantum.result_file import write_asked
         from hpc_prefect.quantum.sampling import describe
 
-        write_asked(self.folder, describe(self.request), self.kind)
+        write_asked(self.folder, describe(self.request) | {"made_by": self.made_by}, self.kind)
 
 
 def claimed(errand: Errand) -> claims.Claim:

@@ -17,13 +17,15 @@ from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
-from hpc_prefect.job.identity import exact_digest
+from hpc_prefect.job.identity import digest
 
 HIDDEN = "**********"
 #: Letters of a text, and items of a list or mapping, that a record keeps of each.
 MOST_LETTERS, MOST_ITEMS, DEEPEST = 2000, 200, 20
 #: Values that it keeps of one, with all that is in it.
 MOST_VALUES = 2000
+#: Values in a digest of what is cut: more take seconds, and a list may hold itself many times over.
+MOST_DIGESTED = 1_000_000
 #: Bytes of an array that is kept as it is; of a larger one its shape and digest tell it.
 SMALL_ARRAY = 2048
 
@@ -58,7 +60,9 @@ def plain(value: object) -> Any:
     content that could be told, such as a function, by its name.
     """
     try:
-        return _Plain().of(value, ())
+        looking = _Plain()
+        kept = looking.of(value, ())
+        return looking.whole(kept, value)
     except Exception:  # noqa: BLE001 - whatever an object of the user's does when it is looked at
         return f"<{type(value).__qualname__}, which cannot be shown>"
 
@@ -118,6 +122,15 @@ class _Plain:
     def _text(self, text: str) -> str:
         return text if len(text) <= self._letters_kept else _cut(text)
 
+    def whole(self, kept: Any, value: object) -> Any:
+        """What is kept of the outermost value, with its digest where something inside is cut."""
+        if self._left >= 0 or not (told := _told(value)):
+            return kept
+        words = f"more than {MOST_VALUES} values in all{told}"
+        if isinstance(kept, dict):
+            return kept | {"…": f"{kept['…']}; {words}" if "…" in kept else words}
+        return [*kept, f"… {words}"] if isinstance(kept, list) else kept
+
     def _composed(self, value: Any, around: tuple[int, ...]) -> Any:
         if isinstance(value, Mapping):
             return self._mapping(value, around)
@@ -140,7 +153,7 @@ class _Plain:
                 break
             kept[str(name)] = HIDDEN if _is_secret(name, value) else self.of(value, around)
         if len(values) > self._items_kept:
-            told = _told(values) if self._left >= 0 else ""
+            told = _told(values) if self._left >= 0 else ""  # else the outermost has one
             kept["…"] = f"{len(values) - self._items_kept} more{told}"
         return kept
 
@@ -151,7 +164,7 @@ class _Plain:
                 break
             kept.append(self.of(item, around))
         more = len(value) - len(kept)
-        # Of a part of something that is too large altogether nobody computes a digest.
+        # Of a part of something that is too large altogether only the outermost has a digest.
         told = _told(value) if self._left >= 0 else ""
         return kept + ([f"… {more} more{told}"] if more > 0 else [])
 
@@ -183,10 +196,39 @@ def _number(value: int) -> int | str:
 
 
 def _told(value: object) -> str:
+    """The digest of a whole value, of which no secret is a part."""
     try:
-        return f", SHA-256 {exact_digest(value)}"
-    except (TypeError, ValueError, RecursionError):  # it has no canonical form
+        return f", SHA-256 {digest(_Hiding().of(value))}"
+    except (TypeError, ValueError, RecursionError):  # it has no canonical form, or is endless
         return ""
+
+
+class _Hiding:
+    """One value with asterisks for what its names say to be secret."""
+
+    def __init__(self) -> None:
+        self._left = MOST_DIGESTED
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, str | bytes | float | int | None):
+            return value
+        if isinstance(value, Mapping):
+            self._count(value)
+            return {
+                name: HIDDEN if _is_secret(name, each) else self.of(each)
+                for name, each in value.items()
+            }
+        if type(value) in (list, tuple):
+            self._count(value)
+            return type(value)(map(self.of, value))
+        if (fields := _fields(value)) is not None:
+            return [type(value).__qualname__, self.of(dict(fields))]
+        return value
+
+    def _count(self, value: Any) -> None:
+        self._left -= len(value)
+        if self._left < 0:
+            raise ValueError("too much to digest")
 
 
 def _cut(text: str) -> str:

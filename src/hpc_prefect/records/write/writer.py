@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakSet
 
 from hpc_prefect.job.folder import journal_line, read_entries
-from hpc_prefect.records import index
+from hpc_prefect.records import index_files
 from hpc_prefect.records.fold import EVENTS, RUN, Record
+from hpc_prefect.records.write import leaving
 from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.records")
@@ -25,56 +26,49 @@ Event = tuple[str, dict[str, Any]]
 _EVERY, _SHARE = 5.0, 0.02
 #: Seconds after which a write that failed is tried again; later with the next event.
 _PAUSES = (0.1, 0.5, 0.0)
+#: Seconds in which more may come, to be written at once: a write costs as much as an event.
+_GATHER = 0.05
 #: Bytes that are kept to be tried again.
 _MOST_UNWRITTEN = 64 << 20
-
-
-_threads: WeakSet[threading.Thread] = WeakSet()
-
-
-def _start(work: Callable[[], None], name: str) -> None:
-    """Not as a daemon: a short script would end before it. In nobody's context: the run may end."""
-    thread = threading.Thread(target=work, name=name)
-    contextvars.Context().run(thread.start)
-    _threads.add(thread)
+#: Seconds for which a process that ends waits for a file server that takes nothing.
+PATIENCE = 30.0
 
 
 class RunWriter:
     """Appends events to a record. Nobody waits for the file server; trouble is logged once.
 
-    What is noted is written by a thread that lasts for as long as there is something to write: a
-    process that ends is held up by what is still to be written, and no longer.
+    What is noted is written by a thread of its own. A process that ends waits for it for as long as
+    something is being written, and no longer: see `leaving`.
     """
 
-    _inline = False
+    def __init__(
+        self, folder: str, transport: LocalTransport | None = None, *, patience: float = PATIENCE
+    ) -> None:
+        """Begin, or go on with, the record in this folder. Blocks.
 
-    def __init__(self, folder: str, transport: LocalTransport | None = None) -> None:
-        """Begin, or go on with, the record in this folder. Blocks."""
+        Args:
+            patience: seconds; see `PATIENCE`.
+        """
         self.folder = folder
         self.record = Record(folder=folder, with_jobs=False)
+        self.pid = os.getpid()
         self._transport = transport or LocalTransport()
         self._transport.make_folder(folder)
         self._read_to: dict[str, int] = {}
         self._path = self._draw_file()
         self._waiting: deque[tuple[float, Callable[[], Iterable[Event]]]] = deque()
-        self._lock = threading.Lock()
-        self._under_way = False
+        self._changed = threading.Condition()
+        self._patience = patience
+        self._at_work = False  # the thread is there
+        self._under_way = False  # it has taken something that is not written yet
+        self._aside = 0
+        self._awaited = 0  # somebody waits until all is written
+        self._closed = False
+        self._moved_at = 0.0
         self._renew_at = float("-inf")
         self._complained = False
         self._unwritten = b""
         self._failed = False
-
-    @classmethod
-    def threads_end(cls) -> None:
-        """The interpreter is ending, and waits for no thread: from now on callers write."""
-        cls._inline = True
-
-    @classmethod
-    def settle(cls) -> None:
-        """Wait until this process has written what it noted until now. Blocks."""
-        while alive := [each for each in _threads if each.is_alive()]:
-            for thread in alive:
-                thread.join()
 
     def note(self, event: str, **facts: Any) -> None:
         """Have an event written. Never raises."""
@@ -82,15 +76,23 @@ class RunWriter:
 
     def later(self, make: Callable[[], Iterable[Event]]) -> None:
         """Have events written whose facts are looked for by the writing thread."""
-        with self._lock:
+        with self._changed:
             self._waiting.append((time.time(), make))
-            if self._under_way:
+            self._changed.notify_all()
+            if self._at_work:
                 return
-            self._under_way = True
-        if self._inline:
-            self._work()
-            return
-        _start(self._work, "hpc-prefect-record")
+            self._at_work = True
+        self._start(self._work, "hpc-prefect-record")
+
+    def _start(self, work: Callable[[], None], name: str) -> None:
+        # A daemon, because a file server may never answer. In nobody's context: the run may end.
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        try:
+            contextvars.Context().run(thread.start)
+        except RuntimeError as error:  # the interpreter ends, and takes no further thread
+            self._complain(error)
+        else:
+            leaving.wait_for(self)
 
     def aside(self, make: Callable[[], Iterable[Event]]) -> None:
         """The same for what may take seconds, such as git: other events do not wait for it."""
@@ -102,12 +104,59 @@ class RunWriter:
                 self._complain(error)
             else:
                 self.later(lambda: events)
+            finally:
+                with self._changed:
+                    self._aside -= 1
+                    self._changed.notify_all()
 
-        _start(look, "hpc-prefect-record-aside")
+        with self._changed:
+            self._aside += 1
+        self._start(look, "hpc-prefect-record-aside")
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a file beside the record. Blocks."""
         self._transport.write_atomic(f"{self.folder}/{name}", data)
+
+    def close(self) -> None:
+        """Nothing more is expected: the thread ends when all is written."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until what was noted is written, for so many seconds; whether it is."""
+        with self._changed:
+            self._awaited += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._has_work(), seconds)
+            finally:
+                self._awaited -= 1
+
+    def _has_work(self) -> bool:
+        return self._at_work and (self._under_way or bool(self._waiting))
+
+    def leave(self) -> None:
+        """The process ends: wait for as long as something moves. Called again, it goes at once
+        where a file server took nothing in all of its patience.
+        """
+        with self._changed:
+            self._moved_at = time.monotonic()
+            while self._has_work() or self._aside:
+                left = self._moved_at + self._patience - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            else:
+                return
+            silent, self._patience = self._patience, 0.0
+        if silent:
+            logger.warning(
+                "the record of this run (%s) misses its end: nothing could be written there for"
+                " %g s, and this process does not wait for it any longer. The folders of the jobs"
+                " have what they did, and the record is completed from them when it is read",
+                self.folder, silent,
+            )  # fmt: skip
 
     def _draw_file(self) -> str:
         """A file of this process's own."""
@@ -132,13 +181,7 @@ class RunWriter:
                 self.record.add(event)
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                batch = list(self._waiting)
-                self._waiting.clear()
-                if not batch:
-                    self._under_way = False
-                    return
+        while batch := self._taken():
             lines = [line for at, make in batch for line in self._lines(at, make)]
             for pause in _PAUSES:
                 try:
@@ -149,12 +192,32 @@ class RunWriter:
                     lines = []  # they are among what is still to be written
                     time.sleep(pause)
 
+    def _taken(self) -> list[tuple[float, Callable[[], Iterable[Event]]]]:
+        """What is to be written now, waiting for it; nothing when the thread is to end."""
+        with self._changed:
+            self._under_way = False
+            self._moved()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._closed or self._awaited, _GATHER)
+            batch = list(self._waiting)
+            self._waiting.clear()
+            self._at_work = self._under_way = bool(batch)
+            return batch
+
+    def _moved(self) -> None:
+        """Something was done, so that a process that ends goes on waiting."""
+        with self._changed:
+            self._moved_at = time.monotonic()
+            self._changed.notify_all()
+
     def _lines(self, at: float, make: Callable[[], Iterable[Event]]) -> list[bytes]:
         try:
             return [journal_line(at, name, **facts) for name, facts in make()]
         except Exception as error:  # noqa: BLE001 - the other events are written all the same
             self._complain(error)
             return []
+        finally:
+            self._moved_at = time.monotonic()
 
     def _write(self, lines: bytes) -> None:
         data = self._unwritten = self._unwritten + lines
@@ -168,6 +231,7 @@ class RunWriter:
                 self._failed = True
                 raise
             self._unwritten, self._failed = b"", False
+            self._moved_at = time.monotonic()
             for event in read_entries(data):
                 self.record.add(event)
         self._renew()
@@ -181,7 +245,7 @@ class RunWriter:
         self._read_others()
         whole = json.dumps(self.record.as_dict(), indent=1, default=str).encode() + b"\n"
         self._transport.write_atomic(f"{self.folder}/{RUN}", whole)
-        index.put(self.record.summary())
+        index_files.put(self.record.summary())
         now = time.monotonic()
         self._renew_at = now + max(_EVERY, (now - started) / _SHARE)
 

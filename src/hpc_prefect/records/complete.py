@@ -1,0 +1,181 @@
+"""A record completed from the folders of its jobs: a process that was killed could not write all.
+
+Nothing is written: the record that is in memory is made whole. What its events tell is not told
+again. The folders know more than a killed process had written: each job's end, and of those
+without one what was last seen of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.identity import spread
+from hpc_prefect.ledger.campaign_parts import folders_of
+from hpc_prefect.ledger.claim import Claimant
+from hpc_prefect.ledger.quantum_journal import JOURNAL, RECORDS
+from hpc_prefect.operations.find import ATTEMPT, call_folders, is_job_folder
+from hpc_prefect.operations.quantum import KEY, read_quantum_job
+from hpc_prefect.operations.snapshot import NO_SENSE, JobSnapshot, read_job
+from hpc_prefect.records.fold import RUNS, Record
+from hpc_prefect.records.job_events import batch_job
+from hpc_prefect.records.job_folders import QuantumWork, made_by, quantum_ends, record_of
+from hpc_prefect.transports.local import reader
+
+logger = logging.getLogger("hpc_prefect.records")
+
+#: Seconds by which a file server's clock may differ from that of the run's host, at most.
+_CLOCKS = 3600.0
+
+
+def complete(record: Record) -> None:
+    """Add what the folders of a run's jobs know and its events do not tell. Never raises.
+
+    Of a run that has ended by itself only the jobs without an end are looked for.
+    """
+    if record.state != "running" and not record.open:
+        return
+    try:
+        _Completion(record).carry_out()
+    except NO_SENSE as error:
+        logger.warning(
+            "what the folders of the jobs of %s know is not in its record: %s",
+            *(record.folder, str(error) or repr(error)),
+        )
+
+
+class _Completion:
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.transport = reader(record.folder)
+        self.told = {(key, attempt) for key, attempt, _ in record.counted}
+        self.ended = {key for key, _, _ in record.counted}
+
+    def carry_out(self) -> None:
+        folders = list(self._campaigns())
+        for path in self._paths(folders, quantum=False):
+            key, _, attempt = os.path.basename(path).rpartition("-")
+            if (key, attempt) not in self.told and self._may_be_mine(f"{path}/{names.JOURNAL}"):
+                self._batch(read_job(path, self.transport, campaign_name=""))
+        for path in self._paths(folders, quantum=True):
+            for kind, name in RECORDS.items():
+                if self._may_be_mine(f"{path}/{name}"):
+                    self._quantum(path, kind)
+
+    def _campaigns(self) -> Iterator[str]:
+        """The folders of its campaigns, each once; its own where it lies now."""
+        own, _, above = self.record.folder.rpartition(f"/{RUNS}/")
+        first = [own] if above else []
+        known: dict[str, None] = {}
+        for folder in [*first, *self.record.campaigns]:
+            if folder not in known and os.path.isdir(folder):
+                known |= dict.fromkeys(folders_of(self.transport, folder))
+        yield from known
+
+    def _paths(self, folders: Iterable[str], *, quantum: bool) -> Iterator[str]:
+        """The folders of calls, in their order: all of them, or of those that have no end."""
+        for folder in folders:
+            if self.record.state == "running":
+                pattern = KEY if quantum else ATTEMPT
+                found = call_folders(folder, pattern, self.transport)
+            else:
+                found = [path for key in self.record.open for path in self._of(folder, key)]
+            wanted = [path for path in found if is_job_folder(path) is not quantum]
+            yield from sorted(wanted, key=_in_order)
+
+    def _of(self, folder: str, key: str) -> list[str]:
+        """What is there of one call."""
+        above = f"{folder}/{spread(key)}"
+        found = self.transport.list(above)
+        return [f"{above}/{name}" for name in found if name == key or name.startswith(f"{key}-")]
+
+    def _may_be_mine(self, path: str) -> bool:
+        """Whether a file was written since the run began: a look at its time alone."""
+        status = self.transport.status(path)
+        return status is not None and status.modified >= self.record.started - _CLOCKS
+
+    # --- a batch job
+
+    def _batch(self, job: JobSnapshot) -> None:
+        if job.problem or not self._is_mine(job.key, job.claims.values()):
+            return
+        self._want(job.key, "batch", job.folder.path.rpartition("-")[0], job)
+        if job.result is not None and self._last_by_me(job):
+            facts = {"job": job.intent.get("job") or {}, **job.provenance}
+            found = record_of(job.folder.path, self.transport) or facts
+            result = job.result.as_dict() | {"folder": job.folder.path}
+            self._end(batch_job(result, found), job.status.known_at)
+        self._seen(job.key, job.status.state, job.status.known_at, job.job_id)
+
+    def _is_mine(self, key: str, by: Iterable[Claimant]) -> bool:
+        return key in self.record.open or any(map(self._am, by))
+
+    def _last_by_me(self, job: JobSnapshot) -> bool:
+        """Whether it was this run that brought it to its end: another one has it in its own record.
+
+        A command that attached to it has none.
+        """
+        by = [each for each in job.claims.values() if each.flow_run or self._am(each)]
+        return bool(by) and self._am(by[-1])
+
+    def _am(self, claimant: Claimant) -> bool:
+        if claimant.flow_run or self.record.run.get("kind") == "flow":
+            return claimant.flow_run == self.record.id
+        process = self.record.environment.get("process")
+        return bool(process) and process in (claimant.process, claimant.worker_of)
+
+    # --- a sampling or an estimation
+
+    def _quantum(self, path: str, kind: str) -> None:
+        key = os.path.basename(path)
+        bought = os.path.lexists(f"{path}/{JOURNAL}")
+        job = read_quantum_job(path, self.transport) if bought else None
+        if job is not None and job.problem:
+            return
+        asked_by_me = made_by(path, kind, self.transport) == self.record.id
+        if not (asked_by_me or self._is_mine(key, job.claims.values() if job else ())):
+            return
+        self._want(key, kind, path, job)
+        known = self.record.jobs.get(key, {})
+        work = QuantumWork(kind, path, key, str(known.get("name") or ""))
+        by_me = asked_by_me if job is None else self._last_by_me(job)
+        for end in quantum_ends(work, self.record.started, self.transport):
+            at = float(end.get("finished_at") or self.record.updated)
+            if by_me:
+                self._end(end, at)
+            else:
+                self._seen(key, str(end["state"]), at)
+        if job is not None:
+            self._seen(key, job.status.state, job.status.known_at, job.job_id)
+
+    # --- what is added
+
+    def _want(self, key: str, kind: str, folder: str, job: JobSnapshot | None) -> None:
+        if key in self.record.open or key in self.ended:
+            return
+        made = job.provenance if job else {}
+        facts: dict[str, Any] = {
+            "key": key, "kind": kind, "name": job.name if job else "", "folder": folder,
+            "scope": made.get("scope") or [], "n": made.get("n") or 0, "blocks": [],
+        }  # fmt: skip
+        at = job.created_at if job else self.record.updated
+        self.record.add({"event": "job", "time": at, **facts})
+
+    def _end(self, end: dict[str, Any], at: float) -> None:
+        self.record.add({"event": "job-ended", "time": at, **end, "from_folder": True})
+
+    def _seen(self, key: str, state: str, at: float, job_id: str = "") -> None:
+        """What is known of a job whose end this run has not seen."""
+        known = self.record.jobs.get(key)
+        if known is not None and key in self.record.open:
+            known |= {"last_seen": str(state), "last_seen_at": at}
+            known |= {"job_id": job_id} if job_id else {}
+
+
+def _in_order(path: str) -> tuple[str, int]:
+    """Attempts of one job in the order of their numbers."""
+    key, _, attempt = path.rpartition("-")
+    return (key, int(attempt)) if attempt.isdecimal() else (path, 0)

@@ -1,0 +1,111 @@
+"""What a run's record says of jobs that have ended, as their folders tell it. Reads files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpc_prefect.errors import HpcPrefectError
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.ledger.quantum_journal import RECORDS, Journal, QuantumAttempt
+from hpc_prefect.operations.snapshot import read_job
+from hpc_prefect.records.job_events import batch_job, failed_quantum_job, output_paths, quantum_job
+from hpc_prefect.records.write.digests import file_facts
+from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.local import LocalTransport
+
+#: Bytes up to which an output is read whole, so that a job costs a millisecond of digests at most.
+WHOLE_OUTPUT = 1 << 20
+
+
+def record_of(folder: str, transport: Transport | None = None) -> dict[str, Any]:
+    """A batch job's own record; empty when it has none, or none that can be read."""
+    return _json(transport or LocalTransport(), f"{folder}/{names.RECORD}")
+
+
+def _json(transport: Transport, path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(transport.read(path) or b"{}")
+    except (ValueError, RecursionError, HpcPrefectError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def batch_end(result: JobResult) -> dict[str, Any]:
+    """An attempt of a batch job that ended just now, with the digests of what it wrote."""
+    job = batch_job(result.as_dict(), record_of(result.folder))
+    outputs = {
+        name: file_facts(path, whole_up_to=WHOLE_OUTPUT)
+        for name, path in output_paths(job).items()
+        if result.succeeded
+    }
+    return job | {"outputs": outputs}
+
+
+def may_run(request: JobRequest) -> bool:
+    """Whether a job of this call was handed over, or may have been, and nobody has seen its end."""
+    above, _, key = request.base.rpartition("/")
+    tails = [name.removeprefix(f"{key}-") for name in _listed(above) if name.startswith(f"{key}-")]
+    numbers = [int(tail) for tail in tails if tail.isdecimal()]
+    if not numbers:
+        return False
+    job = read_job(f"{request.base}-{max(numbers)}")
+    return bool(job.problem) or (job.ledger.intended and not job.is_over)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+class QuantumWork(NamedTuple):
+    """A sampling or an estimation: kind, folder, key and name as a record's job has them."""
+
+    kind: str
+    folder: str
+    key: str
+    name: str
+
+
+def quantum_ends(
+    work: QuantumWork, asked_after: float, transport: Transport | None = None
+) -> Iterator[dict[str, Any]]:
+    """The ends of its jobs since a call was made; one without a job of a service is its end too.
+
+    Args:
+        asked_after: seconds since 1970 at which the call was made: of what ended before, only the
+            result is told.
+    """
+    transport = transport or LocalTransport()
+    record = _json(transport, f"{work.folder}/{RECORDS[work.kind]}")
+    attempts = Journal(Path(work.folder), transport).attempts()
+    finished = record.get("state") == "finished"
+    job_id = str((record.get("job") or {}).get("id", "")) if finished else ""
+    settled_at = float("inf")
+    for attempt in attempts:
+        ended_at = float(attempt.ended.get("time") or 0.0)
+        if attempt.ended and attempt.job_id == job_id:
+            settled_at = ended_at
+        elif attempt.ended and ended_at >= asked_after:
+            yield failed_quantum_job(attempt, **work._asdict())
+    if finished:
+        ended = quantum_job(record, **work._asdict(), asked_after=asked_after)
+        yield ended | {"collected": ended["collected"] or settled_at < asked_after}
+
+
+def made_by(folder: str, kind: str, transport: Transport) -> str:
+    """The id of the run that asked for a sampling or an estimation; empty where it is not told."""
+    return str(_json(transport, f"{folder}/{RECORDS[kind]}").get("made_by") or "")
+
+
+def is_open(work: QuantumWork, transport: Transport | None = None) -> bool:
+    """Whether a job of it was posted, or may have been, and nobody has seen its end."""
+    last: QuantumAttempt | None = Journal(Path(work.folder), transport or LocalTransport()).last()
+    return last is not None and not last.ended
