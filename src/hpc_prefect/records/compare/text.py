@@ -444,7 +444,9 @@ def _plain(part: Part, width: int) -> str:
 def _marked(part: Part) -> str:
     found = [f"### {escaped(part.title)}"] if part.title else []
     if part.head:
-        found.append(table(list(map(escaped, part.head)), [[*map(escaped, row)] for row in part.rows]))
+        found.append(
+            table(list(map(escaped, part.head)), [[*map(escaped, row)] for row in part.rows])
+        )
     found += [escaped(line) for line in part.lines]
     found += [fenced(part.verbatim, "diff")] if part.verbatim else []
     return "\n\n".join(found)
