@@ -41,12 +41,17 @@ def rows_on_disk(work_dir: Path) -> list[dict[str, Any]]:
 
 
 async def artifacts_of(server: Server, flow_run_id: Any) -> dict[str, Any]:
+    """The artifacts of a run that has ended, once all of them are sent."""
     async with httpx.AsyncClient() as client:  # Prefect's own client sends a null that is refused
-        answer = await client.post(
-            f"{server.url}/artifacts/filter",
-            json={"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "limit": 100},
-        )
-    found = answer.raise_for_status().json()
+        while True:
+            answer = await client.post(
+                f"{server.url}/artifacts/filter",
+                json={"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "limit": 100},
+            )
+            found = answer.raise_for_status().json()
+            if any((each["description"] or "").startswith("completed") for each in found):
+                break
+            await asyncio.sleep(0.05)
     assert len({artifact["key"] for artifact in found}) == len(found), "one artifact of each key"
     return {artifact["key"]: artifact for artifact in found}
 
@@ -110,7 +115,8 @@ async def test_that_a_loop_has_not_converged_is_said_everywhere(tmp_path, prefec
     said = "NOT converged (max_iterations)"
     assert (result.converged, result.verdict) == (False, said)
     assert f"loop 'converge' after 2 iterations: {said}" in caplog.text
-    for artifact in artifacts.values():
+    for which in ("iterations", "plot"):
+        artifact = artifacts[f"converge-{which}"]
         assert f"converge: iteration 2, {said}. It ends when" in artifact["description"]
     assert artifacts["converge-plot"]["data"].startswith(f"## converge: iteration 2, {said}")
     with pytest.raises(NotConverged, match=r"2 iterations: NOT converged \(max_iterations\)"):

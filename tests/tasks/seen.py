@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,33 @@ def artifacts(run_id: UUID | str) -> list[Artifact]:
     with get_client(sync_client=True) as client:
         found = client.request("POST", "/artifacts/filter", json=wanted).json()
     return [Artifact.model_validate(each) for each in found]
+
+
+def artifacts_with(run_id: UUID | str, *about: str) -> list[Artifact]:
+    """The same, once there is one about each of these: they are sent in the background."""
+
+    def found() -> list[Artifact]:
+        there = artifacts(run_id)
+        told = [str(each.description) for each in there]
+        return there if all(any(t.startswith(a) for t in told) for a in about) else []
+
+    return until(found)
+
+
+def nothing_is_written() -> bool:
+    """Whether the threads that write records and send artifacts have nothing to do."""
+    mine = ("hpc-prefect-record", "hpc-prefect-record-aside", "hpc-prefect-artifacts")
+    return not any(thread.name in mine for thread in threading.enumerate())
+
+
+def table_on(page: Artifact, title: str) -> list[dict[str, str]]:
+    """The rows of a table in Markdown, below the heading that begins so."""
+    section = str(page.data).partition(f"### {title}")[2].partition("\n### ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    head, _, *rows = [
+        [cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")] for line in lines
+    ]
+    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 def _run(run_id: UUID | str) -> FlowRunFilter:
