@@ -18,6 +18,8 @@ from hpc_prefect.convergence import Plot, StopRule, converge
 from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.server import Server
 
+from ..background import settle
+
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 RULE = StopRule(value="energy", tolerance=0.01, max_iterations=20)
@@ -42,16 +44,13 @@ def rows_on_disk(work_dir: Path) -> list[dict[str, Any]]:
 
 async def artifacts_of(server: Server, flow_run_id: Any) -> dict[str, Any]:
     """The artifacts of a run that has ended, once all of them are sent."""
+    await asyncio.to_thread(settle)
     async with httpx.AsyncClient() as client:  # Prefect's own client sends a null that is refused
-        while True:
-            answer = await client.post(
-                f"{server.url}/artifacts/filter",
-                json={"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "limit": 100},
-            )
-            found = answer.raise_for_status().json()
-            if any((each["description"] or "").startswith("completed") for each in found):
-                break
-            await asyncio.sleep(0.05)
+        answer = await client.post(
+            f"{server.url}/artifacts/filter",
+            json={"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "limit": 100},
+        )
+    found = answer.raise_for_status().json()
     assert len({artifact["key"] for artifact in found}) == len(found), "one artifact of each key"
     return {artifact["key"]: artifact for artifact in found}
 

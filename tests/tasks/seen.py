@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,12 +124,6 @@ def artifacts_with(run_id: UUID | str, *about: str) -> list[Artifact]:
         return there if all(any(t.startswith(a) for t in told) for a in about) else []
 
     return until(found)
-
-
-def nothing_is_written() -> bool:
-    """Whether the threads that write records and send artifacts have nothing to do."""
-    mine = ("hpc-prefect-record", "hpc-prefect-record-aside", "hpc-prefect-artifacts")
-    return not any(thread.name in mine for thread in threading.enumerate())
 
 
 def table_on(page: Artifact, title: str) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from hpc_prefect import JobFailed, JobResult, Reason
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
 
+from ..background import settle
 from . import jobs
 from .jobs import job, job_sync
 from .seen import (
@@ -28,7 +29,6 @@ from .seen import (
     artifacts_with,
     flow_run,
     logs,
-    nothing_is_written,
     table_on,
     task_runs,
     until,
@@ -453,7 +453,7 @@ async def test_the_setting_turns_all_artifacts_off(
 
     with pytest.raises(JobFailed):
         await failing()
-    await asyncio.to_thread(until, nothing_is_written)
+    await asyncio.to_thread(settle)
     assert [each.key for each in artifacts(run) if each.key] == []
 
 

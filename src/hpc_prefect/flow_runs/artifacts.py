@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from uuid import UUID
 
 from httpx import TransportError
@@ -30,8 +30,6 @@ logger = logging.getLogger("hpc_prefect.artifacts")
 
 #: Seconds between two renewals of an artifact: each costs 8–15 ms of CPU.
 EVERY = 10.0
-#: Seconds that a Prefect server has for one artifact; as long may a process's end take.
-PATIENCE = 20.0
 
 
 class Content(NamedTuple):
@@ -85,7 +83,14 @@ def link_to(key: str) -> str:
 
 
 class LiveArtifact:
-    """One artifact. The newest content counts; what came between two renewals is never sent."""
+    """One artifact. The newest content counts; what came between two renewals is never sent.
+
+    Attributes:
+        patience: seconds that a Prefect server has for one artifact; as long may the end of a
+            process be held up.
+    """
+
+    patience: ClassVar[float] = 20.0
 
     def __init__(
         self,
@@ -128,7 +133,7 @@ class LiveArtifact:
         _sender.add(self)
 
     def send(self) -> bool:
-        """Make or renew it. Blocks for `PATIENCE` at most; trouble is logged once.
+        """Make or renew it. Blocks for `patience` at most; trouble is logged once.
 
         Returns:
             False when the server does not answer.
@@ -150,7 +155,7 @@ class LiveArtifact:
     async def _send(self, content: Content) -> None:
         # Requests by hand: the client's own methods emit events, for which an ending process has no
         # thread any more, and one of them sends nulls, which are refused.
-        async with asyncio.timeout(PATIENCE), get_client() as client:
+        async with asyncio.timeout(self.patience), get_client() as client:
             if self._id is None and self._may_exist:
                 self._id = await self._find(client)
             shown = {"data": content.data, "description": content.about}
