@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
+    from hpc_prefect.flow_runs import runs
     from hpc_prefect.flow_runs.cache_policy import ONCE
     from hpc_prefect.flow_runs.campaigns import campaign
     from hpc_prefect.flow_runs.recording import record_measures
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hpc_prefect.lifecycle.hooks import cancel_jobs
     from hpc_prefect.lifecycle.resume import resume
     from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
-    from hpc_prefect.records import runs
 
 _HOME = {
     "CommandBlock": "blocks",
@@ -49,7 +49,7 @@ _HOME = {
     "sample_sync": "quantum",
     "record_measures": "flow_runs.recording",
     "resume": "lifecycle.resume",
-    "runs": "records.runs",
+    "runs": "flow_runs.runs",
     "run_job_from_blocks": "batch.task",
     "run_job_from_blocks_sync": "batch.task",
 }

@@ -18,6 +18,8 @@ from hpc_prefect.convergence import Plot, StopRule, converge
 from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.server import Server
 
+from ..background import settle
+
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 RULE = StopRule(value="energy", tolerance=0.01, max_iterations=20)
@@ -41,6 +43,8 @@ def rows_on_disk(work_dir: Path) -> list[dict[str, Any]]:
 
 
 async def artifacts_of(server: Server, flow_run_id: Any) -> dict[str, Any]:
+    """The artifacts of a run that has ended, once all of them are sent."""
+    await asyncio.to_thread(settle)
     async with httpx.AsyncClient() as client:  # Prefect's own client sends a null that is refused
         answer = await client.post(
             f"{server.url}/artifacts/filter",
@@ -110,7 +114,8 @@ async def test_that_a_loop_has_not_converged_is_said_everywhere(tmp_path, prefec
     said = "NOT converged (max_iterations)"
     assert (result.converged, result.verdict) == (False, said)
     assert f"loop 'converge' after 2 iterations: {said}" in caplog.text
-    for artifact in artifacts.values():
+    for which in ("iterations", "plot"):
+        artifact = artifacts[f"converge-{which}"]
         assert f"converge: iteration 2, {said}. It ends when" in artifact["description"]
     assert artifacts["converge-plot"]["data"].startswith(f"## converge: iteration 2, {said}")
     with pytest.raises(NotConverged, match=r"2 iterations: NOT converged \(max_iterations\)"):

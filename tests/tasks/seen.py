@@ -115,6 +115,27 @@ def artifacts(run_id: UUID | str) -> list[Artifact]:
     return [Artifact.model_validate(each) for each in found]
 
 
+def artifacts_with(run_id: UUID | str, *about: str) -> list[Artifact]:
+    """The same, once there is one about each of these: they are sent in the background."""
+
+    def found() -> list[Artifact]:
+        there = artifacts(run_id)
+        told = [str(each.description) for each in there]
+        return there if all(any(t.startswith(a) for t in told) for a in about) else []
+
+    return until(found)
+
+
+def table_on(page: Artifact, title: str) -> list[dict[str, str]]:
+    """The rows of a table in Markdown, below the heading that begins so."""
+    section = str(page.data).partition(f"### {title}")[2].partition("\n### ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    head, _, *rows = [
+        [cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")] for line in lines
+    ]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def _run(run_id: UUID | str) -> FlowRunFilter:
     return FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(run_id))]))
 

@@ -21,9 +21,18 @@ from hpc_prefect import JobFailed, JobResult, Reason
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.settings import HPCPrefectSettings
 
+from ..background import settle
 from . import jobs
 from .jobs import job, job_sync
-from .seen import artifacts, flow_run, logs, task_runs, until
+from .seen import (
+    artifacts,
+    artifacts_with,
+    flow_run,
+    logs,
+    table_on,
+    task_runs,
+    until,
+)
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -190,7 +199,7 @@ async def _watch_a_chatty_job(folder: Path) -> Shown:
     )
     return Shown(
         folder, run, (await running)[1], meanwhile, command_lines, afterwards, tasks,
-        artifacts(run),
+        await asyncio.to_thread(artifacts_with, run, "completed"),
     )  # fmt: skip
 
 
@@ -263,15 +272,15 @@ def test_the_jobs_id_is_logged_before_the_job_has_ended(shown: Shown) -> None:
     assert told[0].startswith(("chatty: submitted as", "chatty: running as", "chatty: queued as"))
 
 
-def test_the_run_has_a_table_of_its_jobs(shown: Shown) -> None:
-    (table,) = [each for each in shown.artifacts if each.key == "hpc-jobs"]
-    (row,) = json.loads(str(table.data))
+def test_the_run_has_one_page_that_tells_of_its_jobs(shown: Shown) -> None:
+    (page,) = [each for each in shown.artifacts if each.key == "run-chatty"]
+    (row,) = table_on(page, "Jobs")
     assert row["job"] == "chatty"
     assert row["id"] == shown.result.job_id
-    assert (row["result"], row["exit code"], row["attempt"]) == ("succeeded", 0, 1)
-    assert str(table.description).startswith("1 job: 1 succeeded; ")
-    assert str(table.description).endswith(" node-hours in this run")
-    assert row["folder"] == shown.result.folder
+    assert (row["result"], row["exit code"], row["attempt"]) == ("succeeded", "0", "1")
+    assert str(page.description).startswith("completed; 1 job: 1 succeeded; ")
+    assert shown.result.folder.endswith(row["folder"])
+    assert f"hpc-prefect runs show {shown.run}" in str(page.data)
 
 
 # --- where a result comes from
@@ -359,7 +368,8 @@ def failed(blocks: None, tmp_path_factory: pytest.TempPathFactory) -> Failed:
 
     with pytest.raises(JobFailed) as caught:
         asyncio.run(failing())
-    return Failed(run, caught.value, task_runs(run, count=2), artifacts(run))
+    shown = artifacts_with(run, "failed; ", "bad: program failed")
+    return Failed(run, caught.value, task_runs(run, count=2), shown)
 
 
 def test_a_failed_jobs_error_names_id_reason_remedy_and_the_end_of_stderr(failed: Failed) -> None:
@@ -405,7 +415,7 @@ def test_a_failed_jobs_task_run_says_so_in_short_lines_that_lead_on(failed: Fail
     assert len(told) <= 2  # Prefect's own two records
     assert all(failed.error.result.folder in each for each in told)
     (page,) = [each for each in failed.artifacts if (each.key or "").startswith("failed-")]
-    assert all(f"/artifacts/artifact/{page.id}" in each for each in told)
+    assert all(f"/artifacts/key/{page.key}" in each for each in told)
     assert not any("Traceback" in each or "what to do" in each for each in told)
 
 
@@ -415,13 +425,14 @@ def test_a_failed_job_has_a_page_of_its_own(failed: Failed) -> None:
     assert str(failed.error) in str(page.data)
 
 
-def test_the_last_table_has_all_jobs_of_a_failed_run_and_what_failed_first(failed: Failed) -> None:
-    newest = next(each for each in failed.artifacts if each.key == "hpc-jobs")
-    rows = json.loads(str(newest.data))
-    assert [(row["job"], row["result"], row["exit code"] > 0) for row in rows] == [
-        ("bad", "program failed", True),
-        ("good", "succeeded", False),
+def test_the_last_page_has_all_jobs_of_a_failed_run_and_what_failed_first(failed: Failed) -> None:
+    (page,) = [each for each in failed.artifacts if each.key == "run-failing"]
+    rows = table_on(page, "Jobs")
+    assert [(row["job"], row["result"], row["exit code"]) for row in rows] == [
+        ("bad", "program failed", "3"),
+        ("good", "succeeded", "0"),
     ]
+    assert f"hpc-prefect resume {failed.run}" in str(page.data)
 
 
 # --- further promises
@@ -442,7 +453,8 @@ async def test_the_setting_turns_all_artifacts_off(
 
     with pytest.raises(JobFailed):
         await failing()
-    assert [each for each in artifacts(run) if (each.key or "").startswith("hpc-")] == []
+    await asyncio.to_thread(settle)
+    assert [each.key for each in artifacts(run) if each.key] == []
 
 
 async def test_the_work_dir_is_made_and_is_where_the_program_runs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hpc_prefect import InvalidJob, JobFailed, Reason, RetryPolicy
 from hpc_prefect.flow_runs.scopes import root_flow
 
 from .jobs import job, runs
-from .seen import artifacts, ended, logs, process, task_runs, until
+from .seen import artifacts_with, ended, logs, process, table_on, task_runs, until
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -60,15 +60,15 @@ def _with_end(run_id: str) -> list[Any]:
     return found if any("attempt 2" in each.message for each in found) else []
 
 
-async def test_each_attempt_is_in_the_table_and_a_failed_one_has_a_page(tmp_path: Path) -> None:
+async def test_each_attempt_is_on_the_page_and_a_failed_one_has_its_own(tmp_path: Path) -> None:
     run_id, _ = await one(str(tmp_path), retries=1, **LITTLE_TIME)
-    pages = artifacts(run_id)
-    rows = json.loads(str(next(each for each in pages if each.key == "hpc-jobs").data))
-    assert [(row["attempt"], row["result"]) for row in rows] == [
-        (1, "walltime exceeded"),
-        (2, "succeeded"),
+    pages = artifacts_with(run_id, "completed", "slow: ")
+    (page,) = [each for each in pages if (each.key or "").startswith("run-")]
+    assert [(row["attempt"], row["result"]) for row in table_on(page, "Jobs")] == [
+        ("1", "walltime exceeded"),
+        ("2", "succeeded"),
     ]
-    assert sum(each.type == "markdown" for each in pages) == 1
+    assert sum((each.key or "").startswith("failed-") for each in pages) == 1
 
 
 async def test_a_program_error_is_not_repeated(tmp_path: Path) -> None:

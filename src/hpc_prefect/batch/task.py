@@ -19,7 +19,7 @@ from prefect.states import Failed
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.program import rebuilt_since, warning_of
 from hpc_prefect.batch.recording import note_end_of, note_never_begun, note_wanted
-from hpc_prefect.batch.report import show_result
+from hpc_prefect.batch.report import show_failed
 from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
@@ -202,7 +202,7 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     if result.succeeded:
         return result
     failed = await _failed_attempt(hidden, result)
-    page = await show_result(result, str(failed))
+    page = show_failed(result, str(failed))
     if hidden.again:
         raise failed  # so that Prefect makes the next attempt
     # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
@@ -258,7 +258,6 @@ async def _outcome(job: Job) -> JobResult:
             note_never_begun(job.request, cancelled)
         await raise_if_cancelled()
         raise cancelled
-    await show_result(result)
     return result
 
 

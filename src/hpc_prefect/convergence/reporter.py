@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,12 +22,10 @@ from hpc_prefect.job.identity import slug
 from hpc_prefect.transports.local import write_atomic
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from hpc_prefect.flow_runs.artifacts import LiveArtifact
 
-    from prefect.artifacts import Artifact
-
-#: A Prefect server that does not answer costs the loop so many seconds a time, not more.
-_ARTIFACT_SECONDS = 20.0
+#: Seconds between two renewals of a loop's artifacts, which an iteration may be shorter than.
+_EVERY = 2.0
 
 
 def run_log() -> Log:
@@ -103,8 +102,8 @@ async def _variable(name: str) -> object:
 class LoopReporter:
     """Shows the loop: log lines, rows on disk, plot and artifacts. Nothing here stops the loop.
 
-    Drawing and publishing take at most about a quarter of the time: quick iterations share one
-    plot. The last one is always shown.
+    Drawing takes at most about a quarter of the time: quick iterations share one plot. The last one
+    is always shown.
     """
 
     name: str
@@ -122,7 +121,7 @@ class LoopReporter:
     _shown: int = 0  # rows in the newest plot
     _not_before: float = 0.0
     _can_draw: bool = True
-    _artifacts: dict[str, UUID] = field(default_factory=dict)
+    _artifacts: dict[str, LiveArtifact] = field(default_factory=dict)
 
     async def begin(self, at: Checkpoint, *, resumed: bool) -> None:
         done = len(at.history)
@@ -146,7 +145,7 @@ class LoopReporter:
         self._record(at.history)
         await self._guarded("the comparison of the stop rule", self._compare(at))
         await self._guarded("iterations.jsonl", self._note(at.history))
-        await self._show(at.history, at.rule, at.reason)
+        await self._show(at.history, at.rule, at.reason, last=True)
 
     async def kept(self, at: Checkpoint) -> None:
         from hpc_prefect.flow_runs.recording import note_event
@@ -173,7 +172,7 @@ class LoopReporter:
             level = logging.WARNING if "NOT" in said else logging.INFO
             self.log.log(level, "loop %r after %d iterations: %s", self.name, len(history), said)
         if reason is not None or time.monotonic() >= self._not_before:
-            await self._show(history, rule, reason)
+            await self._show(history, rule, reason, last=reason is not None)
         if self.on_iteration is not None:
             told = self.on_iteration(history[-1])
             if inspect.isawaitable(told):
@@ -181,7 +180,7 @@ class LoopReporter:
 
     async def broken(self, history: tuple[Row, ...], rule: StopRule) -> None:
         if len(history) > self._shown:
-            await self._show(history, rule, None)
+            await self._show(history, rule, None, last=True)
 
     def _record_loop(self, at: Checkpoint) -> None:
         from hpc_prefect.flow_runs.recording import note_blocks, note_event
@@ -235,15 +234,25 @@ class LoopReporter:
     async def _note(self, history: tuple[Row, ...]) -> None:
         await asyncio.to_thread(self.book.note, "iterations.jsonl", jsonl(history))
 
-    async def _show(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
+    async def _show(
+        self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None, *, last: bool
+    ) -> None:
         if not history:
             return
+        from hpc_prefect.flow_runs.artifacts import Content
+
         started = time.monotonic()
         self._shown = len(history)
         title = f"{self.name}: iteration {len(history)}, {self._verdict(rule, reason)}"
         about = f"{title}. It {self._describe(rule)}"
-        await self._guarded("the table artifact", self._publish_table(history, about))
-        await self._guarded("the plot", self._publish_plot(history, rule, title, about))
+        await self._guarded("the plot", self._draw(history, rule, title))
+        png = self.drawn
+        shown = {
+            "iterations": lambda: Content(json.dumps(table(history)), about),
+            "plot": lambda: Content(chart(history, rule, self.plot, title, png), about),
+        }
+        for which, make in shown.items():
+            self._artifact(which).show(make, now=last)
         now = time.monotonic()
         self._not_before = now + max(1.0, 3 * (now - started))
 
@@ -253,57 +262,28 @@ class LoopReporter:
         except Exception as error:  # noqa: BLE001 - a picture is not worth a loop
             self.log.warning("%s of loop %r failed: %s", what, self.name, error or repr(error))
 
-    async def _publish_table(self, history: tuple[Row, ...], about: str) -> None:
-        if not _in_a_run():
-            return
-        from prefect.artifacts import TableArtifact
-
-        artifact = TableArtifact(
-            key=f"{slug(self.name)}-iterations", table=table(history), description=about
-        )
-        await self._publish(artifact)
-
-    async def _publish_plot(
-        self, history: tuple[Row, ...], rule: StopRule, title: str, about: str
-    ) -> None:
-        """The PNG on disk, and the same as text for Prefect, which serves no files."""
+    async def _draw(self, history: tuple[Row, ...], rule: StopRule, title: str) -> None:
+        """The PNG on disk: Prefect, which serves no files, shows the same as text."""
         if told := missing("the plot of the loop", "matplotlib"):
             if self._can_draw:
                 self.log.info("%s", told)
             self._can_draw = False
-        else:
-            picture = await asyncio.to_thread(draw, history, rule, self.plot, title)
-            await asyncio.to_thread(write_atomic, self.png, picture, mode=0o644)
-            self.drawn = self.png
-        if _in_a_run():
-            from prefect.artifacts import MarkdownArtifact
+            return
+        picture = await asyncio.to_thread(draw, history, rule, self.plot, title)
+        await asyncio.to_thread(write_atomic, self.png, picture, mode=0o644)
+        self.drawn = self.png
 
-            text = chart(history, rule, self.plot, title, self.drawn)
-            key = f"{slug(self.name)}-plot"
-            await self._publish(MarkdownArtifact(key=key, markdown=text, description=about))
+    def _artifact(self, which: str) -> LiveArtifact:
+        from hpc_prefect.flow_runs.artifacts import LiveArtifact, home_of_place
+
+        if which not in self._artifacts:
+            kind = "table" if which == "iterations" else "markdown"
+            key = f"{slug(self.name)}-{which}"
+            self._artifacts[which] = LiveArtifact(key, home_of_place(), kind=kind, every=_EVERY)
+        return self._artifacts[which]
 
     def _verdict(self, rule: StopRule, reason: Reason | None) -> str:
         return verdict(rule, reason, has_predicate=self.has_predicate)
 
     def _describe(self, rule: StopRule) -> str:
         return rule.describe() + (" or when `until` says so" if self.has_predicate else "")
-
-    async def _publish(self, artifact: Artifact) -> None:
-        """Create the artifact, and from then on update that one: a loop leaves one of each."""
-        from prefect.client.orchestration import get_client
-        from prefect.client.schemas.actions import ArtifactUpdate
-
-        key = str(artifact.key)
-        async with asyncio.timeout(_ARTIFACT_SECONDS), get_client() as client:
-            known = self._artifacts.get(key)
-            if known is None:
-                self._artifacts[key] = (await artifact.acreate(client)).id
-            else:
-                data, about = await artifact.aformat(), artifact.description
-                await client.update_artifact(known, ArtifactUpdate(data=data, description=about))
-
-
-def _in_a_run() -> bool:
-    from prefect.context import FlowRunContext, TaskRunContext
-
-    return bool(FlowRunContext.get() or TaskRunContext.get())

@@ -29,6 +29,7 @@ from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.reproduction import recorded
 from hpc_prefect.flow_runs.run_labels import entrypoint_of, known_trace, lost_parameters
+from hpc_prefect.flow_runs.run_page import RunPage
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.script import came_to_its_end
 from hpc_prefect.flow_runs.session import is_interactive
@@ -62,6 +63,7 @@ class _Recording:
         told: digests of the blocks that the record has.
         digests: of the newest descriptions of blocks, by the object: a flow's calls share them.
         began: the attempt of the run that this process has told of; 0: the run is another one's.
+        page: the run's artifact, in the process that began the run.
     """
 
     run_id: str = ""
@@ -73,6 +75,7 @@ class _Recording:
     campaigns: set[str] = field(default_factory=set)
     experiments: set[tuple[str, str, int]] = field(default_factory=set)
     began: int = 0
+    page: RunPage | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def end(self, state: str, message: str = "") -> None:
@@ -124,6 +127,7 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str, chosen_out
             mine.writer = RunWriter(_folder_of(campaign))
         writer, early, mine.early = mine.writer, mine.early, {}
         if _attempt() != mine.began and flow_process() == 0:
+            mine.page = mine.page or RunPage.of(writer, root_flow())
             _begin(writer, root_flow())
             mine.began = _attempt()
         new = campaign.folder not in mine.campaigns
@@ -316,6 +320,13 @@ def recorded_form(described: Mapping[str, Any]) -> dict[str, Any]:
     values = plain_mapping(_own(described), whole=True)
     del values["name"]
     return values
+
+
+def note_on_page(run_id: str, name: str, sentence: str) -> None:
+    """Have a sentence shown on the run's page; the newest of a name counts."""
+    mine = _recordings.known(run_id)
+    if mine is not None and mine.page is not None:
+        mine.page.note(name, sentence)
 
 
 def _own(fields: Mapping[str, Any]) -> dict[str, Any]:

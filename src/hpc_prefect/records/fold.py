@@ -263,7 +263,7 @@ class Record:
         lost = self._lost.pop(which, None)
         if lost is not None:
             self.totals.add(lost, reused=lost["collected"], times=-1)
-        reused = self._is_reused(event)
+        reused = self.is_reused(event)
         self.totals.add(event, reused=reused)
         if event["state"] == "lost":
             self._lost[which] = event
@@ -271,7 +271,7 @@ class Record:
             self.counted[which] = reused
         return reused
 
-    def _is_reused(self, job: Mapping[str, Any]) -> bool:
+    def is_reused(self, job: Mapping[str, Any]) -> bool:
         """Whether an earlier run did it: this run's own, found again after a kill, is its own."""
         if not job.get("collected") or job.get("made_by") == self.id:
             return False

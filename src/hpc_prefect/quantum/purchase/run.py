@@ -67,12 +67,12 @@ async def _collected(errand: Errand, attempt: QuantumAttempt) -> PrimitiveResult
     try:
         look = await wait.ended(errand, attempt, page.seen)
     except Exception as error:
-        await page.failed(error)
+        page.failed(error)
         raise
     result = await wait.result_of(errand, attempt)
     kept = await asyncio.to_thread(_keep, errand, attempt, look, result)
     await wait.note_done(errand, attempt, look)
-    await page.done(look, kept)
+    page.done(look, kept)
     return kept
 
 

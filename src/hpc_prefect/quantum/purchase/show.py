@@ -2,84 +2,54 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-
-from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.flow_runs.artifacts import Content, LiveArtifact, home_of_run
 from hpc_prefect.quantum.purchase.look import describe, place_of, seconds_of
 from hpc_prefect.quantum.purchase.retry import first_line
-from hpc_prefect.settings import HPCPrefectSettings
+from hpc_prefect.records.markdown import escaped
 
 if TYPE_CHECKING:
     from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.purchase.errand import Errand
     from hpc_prefect.quantum.service import Look
 
-#: Seconds between two renewals while the job waits; an artifact costs 8–15 ms of CPU.
+#: Seconds between two renewals while the job waits.
 REFRESH_EVERY = 15.0
 #: Bars of the plot, and the letters of the longest.
 BARS, WIDTH = 12, 30
 
 
 class Page:
-    """The job's artifact, renewed in place. Trouble with it is logged and changes nothing."""
+    """The job's artifact."""
 
     def __init__(self, errand: Errand, attempt: QuantumAttempt) -> None:
-        self._errand = errand
-        self._attempt = attempt
-        flow = root_flow()
-        run = None if flow is None else flow.flow_run
-        self._run_id: UUID | None = None if run is None else run.id
-        self._wanted = run is not None and HPCPrefectSettings().artifacts
-        self._id: UUID | None = None
-        self._shown_at, self._status = float("-inf"), ""
+        self._kind, self._attempt = errand.kind, attempt
+        where = place_of(attempt.intent.get("scope") or ())
+        self._about = f"Quantum job {attempt.job_id} on {attempt.device}"
+        self._about += f", {where}" if where else ""
+        key = f"quantum-job-{attempt.tag.removeprefix('hp-')[:20]}"
+        self._artifact = LiveArtifact(key, home_of_run(), every=REFRESH_EVERY)
+        self._status = ""
 
-    async def seen(self, look: Look) -> None:
+    def seen(self, look: Look) -> None:
         """Show a job that waits or runs: at each change of state, else now and then."""
-        now = time.monotonic()
-        due = look.status != self._status or now - self._shown_at >= REFRESH_EVERY
-        if due and not look.ended:
-            self._status, self._shown_at = look.status, now
-            await self._show(look, "")
+        if not look.ended:
+            self._show(lambda: page(self._attempt, look), now=look.status != self._status)
+            self._status = look.status
 
-    async def done(self, look: Look, result: Any) -> None:
+    def done(self, look: Look, result: Any) -> None:
         """Show what came out."""
-        await self._show(look, outcome(self._errand.kind, result))
+        self._show(lambda: page(self._attempt, look) + outcome(self._kind, result), now=True)
 
-    async def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Show why there is no result."""
-        await self._send(f"## Quantum job {self._attempt.job_id}\n\n{first_line(error)}\n")
+        text = f"## Quantum job {self._attempt.job_id}\n\n{escaped(first_line(error))}\n"
+        self._show(lambda: text, now=True)
 
-    async def _show(self, look: Look, below: str) -> None:
-        await self._send(page(self._attempt, look) + below)
-
-    async def _send(self, text: str) -> None:
-        if not self._wanted:
-            return
-        where = place_of(self._attempt.intent.get("scope") or ())
-        about = f"Quantum job {self._attempt.job_id} on {self._attempt.device}"
-        about += f", {where}" if where else ""
-        try:
-            async with get_client() as client:
-                if self._id is not None:
-                    renewed = ArtifactUpdate(data=text, description=about)
-                    await client.update_artifact(self._id, renewed)
-                    return
-                made = ArtifactCreate(
-                    type="markdown",
-                    key=f"quantum-job-{self._attempt.tag.removeprefix('hp-')[:20]}",
-                    description=about,
-                    data=text,
-                    flow_run_id=self._run_id,
-                )
-                self._id = (await client.create_artifact(made)).id
-        except Exception as error:  # noqa: BLE001 - a missing picture must not fail a job
-            self._errand.log.warning("showing the job as an artifact: %s", first_line(error))
+    def _show(self, make: Callable[[], str], *, now: bool) -> None:
+        self._artifact.show(lambda: Content(make(), self._about), now=now)
 
 
 def page(attempt: QuantumAttempt, look: Look) -> str:

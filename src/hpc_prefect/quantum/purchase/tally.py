@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
 from prefect.logging.loggers import flow_run_logger
 
 from hpc_prefect.flow_runs.hooks import hook_once
+from hpc_prefect.flow_runs.recording import note_on_page
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.quantum.purchase.budget import Budget
-from hpc_prefect.quantum.purchase.retry import first_line
-from hpc_prefect.settings import HPCPrefectSettings
 
 if TYPE_CHECKING:
     from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.service import Look
-
-logger = logging.getLogger("hpc_prefect.quantum")
 
 
 @dataclass
@@ -35,7 +29,6 @@ class Tally:
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    devices: dict[str, str] = field(default_factory=dict)
     estimated: set[str] = field(default_factory=set)
     campaigns: set[Path] = field(default_factory=set)
 
@@ -44,7 +37,6 @@ class Tally:
         actual = look.facts.get("qpu_seconds")
         estimate = float(attempt.intent.get("estimated_seconds") or 0.0)
         self.seconds[attempt.job_id] = estimate if actual is None else float(actual)
-        self.devices[attempt.job_id] = attempt.device
         self.estimated.discard(attempt.job_id)
         if actual is None:
             self.estimated.add(attempt.job_id)
@@ -59,16 +51,6 @@ class Tally:
             f"{_number(sum(self.seconds.values()))} QPU seconds in {jobs}{some};"
             f" {_number(experiment)} in the experiment, all of its runs together"
         )
-
-    def page(self) -> str:
-        """The jobs as a table in Markdown."""
-        rows = [
-            f"| `{job}` | {self.devices[job]} | {_number(seconds)}"
-            f"{' (estimated)' if job in self.estimated else ''} |"
-            for job, seconds in self.seconds.items()
-        ]
-        head = f"## {self.words()}\n\n| job | device | QPU seconds |\n|---|---|---:|\n"
-        return head + "\n".join(rows) + "\n"
 
 
 def _number(seconds: float) -> str:
@@ -93,17 +75,4 @@ def _tell(flow: Any, flow_run: Any, state: object) -> None:
         return
     words = tally.words()
     flow_run_logger(flow_run, flow).info("this run has used %s", words)
-    if not HPCPrefectSettings().artifacts:
-        return
-    made = ArtifactCreate(
-        type="markdown",
-        key="quantum-usage",
-        description=words,
-        data=tally.page(),
-        flow_run_id=flow_run.id,
-    )
-    try:
-        with get_client(sync_client=True) as client:
-            client.create_artifact(made)
-    except Exception as error:  # noqa: BLE001 - the run is over; the log has the sum
-        logger.warning("showing what the run has used: %s", first_line(error))
+    note_on_page(str(flow_run.id), "quantum", f"This run has used {words}.")

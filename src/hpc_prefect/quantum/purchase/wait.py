@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from hpc_prefect.quantum.purchase.look import (
 from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.quantum.service import Look
 
-Seen = Callable[[Look], Awaitable[None]]
+Seen = Callable[[Look], None]
 
 
 async def ended(errand: Errand, attempt: QuantumAttempt, seen: Seen) -> Look:
@@ -41,7 +41,7 @@ async def ended(errand: Errand, attempt: QuantumAttempt, seen: Seen) -> Look:
         if look.status != told:
             errand.log.info("%s", describe(attempt, look))
             told = look.status
-        await seen(look)
+        seen(look)
         if look.ended:
             return await _judged(errand, attempt, look)
         await _check_price(errand, attempt, look)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.records.compare.differences import (
     Contrast,
@@ -33,6 +33,9 @@ from hpc_prefect.records.compare.sweep import (
 )
 from hpc_prefect.records.compare.values import ABSENT, AtLeast, json_value
 from hpc_prefect.records.fold import Record
+
+if TYPE_CHECKING:
+    from hpc_prefect.records.compare.plots import Form
 
 __all__ = [
     "ABSENT",
@@ -71,6 +74,40 @@ class Comparison:
     figures: dict[str, tuple[Any, ...]]
     curves: Curves
     labels: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The runs' names; with the beginning of the id where two have the same."""
+        from hpc_prefect.records.compare.text import names
+
+        return names(self.records)
+
+    def text(self, *, measures: Sequence[str] = ()) -> str:
+        """For people; only these measures, unless there are none."""
+        from hpc_prefect.records.compare.text import report
+
+        return report(self, measures=measures)
+
+    def markdown(self, *, measures: Sequence[str] = ()) -> str:
+        """The same in Markdown."""
+        from hpc_prefect.records.compare.text import markdown
+
+        return markdown(self, measures=measures)
+
+    def plot(self, *, form: Form = "png", measures: Sequence[str] = (), against: str = "") -> bytes:
+        """A picture: convergence curves of few runs; of many a measure against what varies.
+
+        Args:
+            form: of the file: `png` or `svg`.
+            measures: a panel each.
+            against: the parameter or measure on the axis below; `iteration` for the curves.
+
+        Raises:
+            ConfigurationError: matplotlib is not installed, or there is no such thing to draw.
+        """
+        from hpc_prefect.records.compare.plots import picture
+
+        return picture(self, form=form, measures=measures, against=against)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; lists of values have one for each run, in the order of `runs`.

@@ -32,6 +32,7 @@ from hpc_prefect.records.compare.values import (
     words,
 )
 from hpc_prefect.records.fold import COSTS, Record
+from hpc_prefect.records.markdown import escaped, fenced, table
 
 if TYPE_CHECKING:
     from hpc_prefect.records.compare import Comparison
@@ -441,26 +442,11 @@ def _plain(part: Part, width: int) -> str:
 
 
 def _marked(part: Part) -> str:
-    found = [f"### {_escaped(part.title)}"] if part.title else []
+    found = [f"### {escaped(part.title)}"] if part.title else []
     if part.head:
-        table = [part.head, ("---",) * len(part.head)]
-        cells = [*table[:1], *part.rows]
-        lines = ["| " + " | ".join(map(_escaped, row)) + " |" for row in cells]
-        found.append("\n".join([lines[0], "|" + "---|" * len(part.head), *lines[1:]]))
-    found += [_escaped(line) for line in part.lines]
-    if part.verbatim:
-        # Longer than any fence that the text has.
-        fence = "`" * max(3, 1 + max(_backticks(line) for line in part.verbatim))
-        found.append("\n".join([f"{fence}diff", *part.verbatim, fence]))
+        found.append(
+            table(list(map(escaped, part.head)), [[*map(escaped, row)] for row in part.rows])
+        )
+    found += [escaped(line) for line in part.lines]
+    found += [fenced(part.verbatim, "diff")] if part.verbatim else []
     return "\n\n".join(found)
-
-
-def _backticks(line: str) -> int:
-    return max(
-        (len(run) for run in "".join(c if c == "`" else " " for c in line).split()), default=0
-    )
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown takes as it is."""
-    return "".join(f"\\{each}" if each in "\\`*_[]<>|#" else each for each in text)

@@ -9,8 +9,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from hpc_prefect.job.folder import journal_line, read_entries
 from hpc_prefect.records import index_files
@@ -34,6 +34,16 @@ _MOST_UNWRITTEN = 64 << 20
 PATIENCE = 30.0
 
 
+class Follower(Protocol):
+    """Who shows the record while it grows."""
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """The record has taken this event in. Called with the writer's lock `folding` held."""
+
+    def written(self) -> None:
+        """What was waiting is written."""
+
+
 class RunWriter:
     """Appends events to a record. Nobody waits for the file server; trouble is logged once.
 
@@ -52,6 +62,8 @@ class RunWriter:
         self.folder = folder
         self.record = Record(folder=folder, with_jobs=False)
         self.pid = os.getpid()
+        self.folding = threading.Lock()  # held while the record changes
+        self._follower: Follower | None = None
         self._transport = transport or LocalTransport()
         self._transport.make_folder(folder)
         self._read_to: dict[str, int] = {}
@@ -69,6 +81,20 @@ class RunWriter:
         self._complained = False
         self._unwritten = b""
         self._failed = False
+
+    def follow(self, follower: Follower) -> None:
+        """Have somebody told of what is taken in from now on."""
+        self._follower = follower
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no other process had begun this record."""
+        return self._path.endswith(f"/{EVENTS}")
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other processes have written to this record."""
+        return bool(self._read_to)
 
     def note(self, event: str, **facts: Any) -> None:
         """Have an event written. Never raises."""
@@ -168,8 +194,16 @@ class RunWriter:
                 return path
             number += 1
 
-    def _read_others(self) -> None:
-        """What the run's other processes have written since counts for the totals."""
+    def _take(self, event: Mapping[str, Any]) -> None:
+        self.record.add(event)
+        if self._follower is not None:
+            try:
+                self._follower.add(event)
+            except Exception as error:  # noqa: BLE001 - anybody may have written anything there
+                self._complain(error)
+
+    def read_others(self) -> None:
+        """What the run's other processes have written since counts too. The lock is held."""
         for name in self._transport.list(self.folder):
             path = f"{self.folder}/{name}"
             if path == self._path or not (name.startswith("events") and name.endswith(".jsonl")):
@@ -178,7 +212,7 @@ class RunWriter:
             lines, end, _ = (self._transport.read(path, at) or b"").rpartition(b"\n")
             self._read_to[path] = at + len(lines + end)
             for event in read_entries(lines + end):
-                self.record.add(event)
+                self._take(event)
 
     def _work(self) -> None:
         while batch := self._taken():
@@ -232,9 +266,12 @@ class RunWriter:
                 raise
             self._unwritten, self._failed = b"", False
             self._moved_at = time.monotonic()
-            for event in read_entries(data):
-                self.record.add(event)
+            with self.folding:
+                for event in read_entries(data):
+                    self._take(event)
         self._renew()
+        if self._follower is not None:
+            self._follower.written()
 
     def _renew(self) -> None:
         """run.json and the index: now and then, and at the end."""
@@ -242,7 +279,8 @@ class RunWriter:
         if started < self._renew_at and self.record.state == "running":
             return
         self._renew_at = started + _EVERY  # also when it fails
-        self._read_others()
+        with self.folding:
+            self.read_others()
         whole = json.dumps(self.record.as_dict(), indent=1, default=str).encode() + b"\n"
         self._transport.write_atomic(f"{self.folder}/{RUN}", whole)
         index_files.put(self.record.summary())
