@@ -216,14 +216,14 @@ class Record:
         which = (str(event["key"]), str(event.get("attempt")), str(event.get("job_id")))
         if which in self._counted:
             return
-        event["collected"] = reused = self._is_reused(event)
+        event["collected"] = reused = self.is_reused(event)
         self.totals.add(event, reused=reused)
         self._counted.add(which)
         if self.with_jobs:
             job = self.jobs.setdefault(str(event["key"]), {})
             job |= _without_frame(event) | {"ended_at": event["time"]}
 
-    def _is_reused(self, job: Mapping[str, Any]) -> bool:
+    def is_reused(self, job: Mapping[str, Any]) -> bool:
         """Whether an earlier run did it: this run's own, found again after a kill, is its own."""
         if not job.get("collected") or job.get("made_by") == self.id:
             return False
