@@ -307,4 +307,30 @@ def export_crate(
     )
 
 
-__all__ = ["RunSummary", "export_crate", "find", "get", "to_frame"]
+def export_mlflow(name: str, *, to: str | os.PathLike[str] = "", experiment: str = "") -> str:
+    """Write a run into MLflow: parameters, measures, costs, tags, record; the id that it has there.
+
+    The values of each iteration of a loop have its number as their step. Exported again, the same
+    run of MLflow is brought up to date: it has the run's id as the tag `hpc_prefect.run_id`.
+
+    Args:
+        name: as `get` takes it.
+        to: a folder, or what MLflow calls a tracking URI (`http://…`); without it
+            MLFLOW_TRACKING_URI counts.
+        experiment: the one of MLflow that it shall be in; without it the flow's name.
+
+    Raises:
+        UnknownRun, LedgerError: as `get`.
+        ConfigurationError: mlflow is not installed, or nobody says where it tracks.
+        TransportError: MLflow did not take all of it.
+    """
+    if absent := missing("MLflow", "mlflow"):
+        raise ConfigurationError(absent)
+    from hpc_prefect.records.export.mlflow import write_run
+
+    return write_run(
+        index.find_one(name)["folder"], to=os.fspath(to), experiment=experiment.strip()
+    )
+
+
+__all__ = ["RunSummary", "export_crate", "export_mlflow", "find", "get", "to_frame"]

@@ -22,7 +22,7 @@ from typing import Any
 
 from hpc_prefect.records.export.attempts import attempts
 from hpc_prefect.records.export.crate_jobs import JobEntities
-from hpc_prefect.records.export.files import BATCH_FILES, JobFiles, lines, quantum_files
+from hpc_prefect.records.export.files import JobFiles, lines
 from hpc_prefect.records.export.graph import (
     ACTIVE,
     COMPLETED,
@@ -34,9 +34,9 @@ from hpc_prefect.records.export.graph import (
     local_id,
     values_of,
 )
+from hpc_prefect.records.export.job_secrets import secrets_of
 from hpc_prefect.records.export.moments import moment
 from hpc_prefect.records.export.readme import readme
-from hpc_prefect.records.export.redaction import Secrets
 from hpc_prefect.records.export.target import Target, new_target
 from hpc_prefect.records.fold import DIFF, RUN, Record
 from hpc_prefect.records.read import RUNNING, event_files, read_events, read_run, standing
@@ -65,8 +65,8 @@ class _Crate:
         self._record = record
         self._target = target
         self._graph = Graph()
-        self._secrets = Secrets()
         self._files = JobFiles(record.folder)
+        self._secrets = secrets_of(record, self._files)
         self._state = standing(record)
         self._parts: list[Ref] = []
         environment = record.environment
@@ -81,7 +81,6 @@ class _Crate:
         )  # fmt: skip
 
     def write(self, licence: str) -> None:
-        self._learn_secrets()
         records = self._add_record()
         source = self._add_source()
         for job in attempts(read_events(self._record.folder), self._record):
@@ -96,17 +95,6 @@ class _Crate:
         self._add_file("README.md", data, "the run in short", encoding="text/markdown", about=about)
         self._describe(licence, has_jobs, [run, *self._jobs.actions])
         self._target.add(self._graph.file_name, self._graph.chunks(self._secrets))
-
-    def _learn_secrets(self) -> None:
-        """Look for them in all jobs, before anything is written."""
-        for events in attempts(read_events(self._record.folder), self._record):
-            for attempt in events:
-                if not (folder := self._files.folder(attempt)):
-                    continue
-                kind = attempt.get("kind")
-                names = BATCH_FILES if kind == "batch" else quantum_files(str(kind))
-                for name in list(names)[:2]:
-                    self._secrets.learn_json(self._files.read_record(f"{folder}/{name}"))
 
     # --- the run's own files
 
@@ -138,15 +126,11 @@ class _Crate:
                 self._add_file(f"record/{name}", hidden, about, encoding="application/jsonl")
             )
         if text := self._files.read_record(f"{folder}/{DIFF}"):
-            kept = self._without_literals(text)
+            kept = self._secrets.source_data(text)
             about = "what was changed in git and not committed when the run began"
             about += _changed(text, kept)
             self._add_file(f"record/{DIFF}", iter([kept]), about, encoding="text/x-diff")
         return added
-
-    def _without_literals(self, text: bytes) -> bytes:
-        source = text.decode(errors="surrogateescape")
-        return self._secrets.source(source).encode(errors="surrogateescape")
 
     # --- the workflow
 
@@ -164,7 +148,7 @@ class _Crate:
         except OSError:
             data, gone = b"", True
         if digest and hashlib.sha256(data).hexdigest() == digest and len(data) <= _LARGEST_SOURCE:
-            kept = self._without_literals(data)
+            kept = self._secrets.source_data(data)
             about = f"the flow's source, as it ran ({known}){_changed(data, kept)}"
             return f"workflow/{os.path.basename(path)}", kept, about
         why = "could not be read any more" if gone else "was another one already"

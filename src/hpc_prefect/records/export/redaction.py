@@ -2,8 +2,8 @@
 
 A run's record has none. A job's own folder has what blocks hold in plain fields: an environment
 variable `MY_TOKEN`, an option `--password=x`, a set-up line `export API_KEY=x`. Such values are
-collected from all jobs first, then hidden wherever they stand in what is written: a program may have
-printed what it was given.
+collected from all jobs first, then hidden wherever they stand in what is written: a program may
+have printed what it was given.
 """
 
 from __future__ import annotations
@@ -78,6 +78,10 @@ class Secrets:
     def source(self, text: str) -> str:
         """A program's text without them, and without literals that are called a secret."""
         return _LITERAL.sub(_hidden, self._without_values(text))
+
+    def source_data(self, data: bytes) -> bytes:
+        """The same of a file."""
+        return _encoded(self.source(data.decode(errors="surrogateescape")))
 
     def _without_values(self, text: str) -> str:
         pattern = self._compile()
