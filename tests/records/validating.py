@@ -1,9 +1,11 @@
 """Asks roc-validator about crates. Runs in its environment, which is not ours; see engines.py.
 
-    python validating.py CONTEXT CACHE CRATE [CRATE …]
+    python validating.py PROFILE CONTEXT CACHE CRATE [CRATE …]
 
-It prints JSON: for each crate, by severity, what does not hold. Nothing is fetched: the two contexts
-that a crate names are put into the validator's HTTP cache first, and it is offline.
+It prints JSON: for each crate by severity what does not hold of the profile, and of those that it
+extends: Provenance Run Crate extends Workflow Run Crate, Process Run Crate, Workflow RO-Crate and
+RO-Crate 1.1. Nothing is fetched: the
+two contexts that a crate names are put into the validator's HTTP cache first, and it is offline.
 """
 
 from __future__ import annotations
@@ -36,16 +38,13 @@ TERMS = (
     *("sourceParameter", "targetParameter", "md5", "sha1", "sha256", "sha512", "environment"),
     *("registry", "tag", "containerImage", "resourceUsage"),
 )
-PROFILES = (
-    *("ro-crate-1.1", "process-run-crate", "workflow-run-crate", "provenance-run-crate"),
-)
 
 
-def main(context: str, cache: str, crates: list[str]) -> None:
+def main(profile: str, context: str, cache: str, crates: list[str]) -> None:
     later = json.loads(Path(context).read_text())["@context"]
     terms = {term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in TERMS}
     _seed(cache, {RO_CRATE: later | OF_1_1, WORKFLOW_RUN: terms})
-    print(json.dumps({crate: _faults(crate, cache) for crate in crates}))
+    print(json.dumps({crate: _faults(profile, crate, cache) for crate in crates}))
 
 
 def _seed(cache: str, contexts: dict[str, dict[str, Any]]) -> None:
@@ -64,30 +63,22 @@ def _seed(cache: str, contexts: dict[str, dict[str, Any]]) -> None:
     session.close()
 
 
-def _faults(crate: str, cache: str) -> dict[str, dict[str, list[str]]]:
-    found: dict[str, dict[str, list[str]]] = {}
-    for profile in PROFILES:
-        result = services.validate(
-            ValidationSettings(
-                rocrate_uri=crate,
-                profile_identifier=profile,
-                requirement_severity=Severity.RECOMMENDED,
-                cache_path=Path(cache),
-                offline=True,
-            )
+def _faults(profile: str, crate: str, cache: str) -> dict[str, list[str]]:
+    result = services.validate(
+        ValidationSettings(
+            rocrate_uri=crate,
+            profile_identifier=profile,
+            requirement_severity=Severity.RECOMMENDED,
+            cache_path=Path(cache),
+            offline=True,
         )
-        found[profile] = {
-            severity.name: sorted(
-                {
-                    f"{each.check.identifier} {each.message} ({each.violatingEntity})"
-                    for each in result.get_issues(severity)
-                    if each.severity is severity
-                }
-            )
-            for severity in (Severity.REQUIRED, Severity.RECOMMENDED)
-        }
-    return found
+    )
+    found: dict[str, set[str]] = {"REQUIRED": set(), "RECOMMENDED": set()}
+    for issue in result.get_issues(Severity.RECOMMENDED):
+        text = f"{issue.check.identifier} {issue.message} ({issue.violatingEntity})"
+        found[issue.severity.name].add(text)
+    return {severity: sorted(texts) for severity, texts in found.items()}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])

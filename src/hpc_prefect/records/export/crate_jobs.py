@@ -183,6 +183,7 @@ class JobEntities:
         id = as_id(f"{name}/")
         if id in self._graph:  # of another attempt that is told with the same folder
             return {"@id": id}, []
+        self._target.add_folder(name)
         batch = attempt.get("kind") == "batch"
         own = BATCH_FILES if batch else quantum_files(str(attempt.get("kind")))
         parts = [self._own_file(f"{folder}/{each}", f"{name}/{each}", own[each]) for each in own]

@@ -7,14 +7,12 @@ that and adds what is new.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -24,18 +22,15 @@ from hpc_prefect.errors import ConfigurationError, TransportError
 from hpc_prefect.records.export.files import JobFiles
 from hpc_prefect.records.export.job_secrets import secrets_of
 from hpc_prefect.records.export.redaction import Secrets
+from hpc_prefect.records.export.tracked import RUN_ID, Point, parameters, points, tags
 from hpc_prefect.records.fold import DIFF, RUN, Record
 from hpc_prefect.records.read import read_run, standing
 
 T = TypeVar("T")
 
-RUN_ID = "hpc_prefect.run_id"
 _STATUS = {"completed": "FINISHED", "cancelled": "KILLED", "running": "RUNNING"}
 #: MLflow refuses a request with more than 1000 values, 100 parameters, or 100 tags.
 _MOST_METRICS, _MOST_OTHERS = 1000, 100
-#: Letters of a parameter's value that MLflow takes, and of a tag's.
-_LONGEST_PARAMETER, _LONGEST_TAG = 6000, 5000
-_FOREIGN = re.compile(r"[^\w\-. :/]")
 #: As MLflow understands them, where the user has not said otherwise: a folder as a store has to be
 #: allowed in later versions; a server that is not there is told of within a minute.
 _SETTINGS = {
@@ -45,15 +40,6 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
-
-
-class Point(NamedTuple):
-    """A value of a measure: its step, and when it was (milliseconds since 1970)."""
-
-    name: str
-    value: float
-    step: int
-    time: int
 
 
 def write_run(folder: str, *, to: str, experiment: str) -> str:
@@ -97,17 +83,17 @@ def _written(client: MlflowClient, record: Record, experiment: str) -> str:
     state = standing(record)
     files = JobFiles(record.folder)
     secrets = secrets_of(record, files)
-    tags = {name: secrets.text(value) for name, value in _tags(record, state).items()}
+    told = {name: secrets.text(value) for name, value in tags(record, state).items()}
     known = client.search_runs([number], filter_string=f"tags.`{RUN_ID}` = '{record.id}'")
     if known:
         run = known[0]
     else:
         begin = round(record.started * 1000)
-        run = client.create_run(number, start_time=begin, tags=tags, run_name=record.name or None)
+        run = client.create_run(number, start_time=begin, tags=told, run_name=record.name or None)
     id: str = run.info.run_id
-    parameters = {name: secrets.text(value) for name, value in _parameters(record.parameters)}
-    _add_parameters(client, id, parameters, run.data.params)
-    for chunk in _batches(list(tags.items()), _MOST_OTHERS):
+    given = {name: secrets.text(value) for name, value in parameters(record.parameters)}
+    _add_parameters(client, id, given, run.data.params)
+    for chunk in _batches(list(told.items()), _MOST_OTHERS):
         client.log_batch(id, tags=[RunTag(*each) for each in chunk])
     _add_points(client, id, points(record), known=bool(known))
     _add_files(client, id, record, files, secrets)
@@ -125,34 +111,6 @@ def _batches(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
         yield items[begin : begin + most]
 
 
-def _tags(record: Record, state: str) -> dict[str, str]:
-    code, environment = record.code, record.environment
-    tags = {
-        RUN_ID: record.id,
-        "hpc_prefect.state": state,
-        "hpc_prefect.message": record.message,
-        "hpc_prefect.flow": record.flow,
-        "hpc_prefect.campaign": ", ".join(
-            str(each.get("name", "")) for each in record.campaigns.values()
-        ),
-        "hpc_prefect.host": environment.get("host"),
-        "hpc_prefect.record": record.folder,
-        "hpc_prefect.code_sha256": code.get("sha256"),
-        "hpc_prefect.code_changed": code.get("dirty"),
-        "hpc_prefect.jobs": ", ".join(
-            f"{count} {each}" for each, count in sorted(record.totals.jobs.items())
-        ),
-        "mlflow.user": environment.get("user"),
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": code.get("file"),
-        "mlflow.source.git.commit": code.get("commit"),
-        "mlflow.source.git.branch": code.get("branch"),
-    }
-    return {
-        name: str(value)[:_LONGEST_TAG] for name, value in tags.items() if value not in (None, "")
-    }
-
-
 def _add_parameters(
     client: MlflowClient, id: str, wanted: Mapping[str, str], known: Mapping[str, str]
 ) -> None:
@@ -165,59 +123,6 @@ def _add_parameters(
     new = [Param(name, value) for name, value in wanted.items() if name not in known]
     for chunk in _batches(new, _MOST_OTHERS):
         client.log_batch(id, params=chunk)
-
-
-def _parameters(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Each value; what is in a mapping by its path, with points."""
-    for name, value in values.items():
-        path = f"{above}{name}"
-        if isinstance(value, Mapping) and value:
-            yield from _parameters(value, f"{path}.")
-        else:
-            yield _key(path), str(value)[:_LONGEST_PARAMETER]
-
-
-def points(record: Record) -> list[Point]:
-    """The numbers of a run: of each loop's iterations, what the flow recorded, and the costs.
-
-    A measure of a loop has its column's name, with several loops `<loop>/<column>`; what the flow
-    recorded under a name that a loop has too is `recorded/<name>`.
-    """
-    end = round((record.ended or record.updated) * 1000)
-    found = []
-    for loop, rows in record.iterations.items():
-        beginning = f"{loop}/" if len(record.iterations) > 1 else ""
-        for number in sorted(rows):
-            row = rows[number]
-            at = _milliseconds(row.get("time"), end)
-            for name, value in row.items():
-                if name != "iteration" and _is_number(value):
-                    found.append(Point(_key(f"{beginning}{name}"), float(value), number, at))
-    loops = {point.name for point in found}
-    for name, value in record.recorded.items():
-        if _is_number(value):
-            key = _key(name)
-            taken = f"recorded/{key}" if key in loops else key
-            found.append(Point(taken, float(value), 0, end))
-    costs = record.totals.as_dict()["costs"] | {"wall_seconds": round(record.wall_seconds, 3)}
-    found += [Point(f"costs/{name}", float(value), 0, end) for name, value in costs.items()]
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _milliseconds(time: Any, otherwise: int) -> int:
-    with contextlib.suppress(ValueError, OverflowError):
-        return round(datetime.fromisoformat(str(time)).timestamp() * 1000)
-    return otherwise
-
-
-def _key(name: str) -> str:
-    """A name as MLflow takes it: letters, digits, and `-_. :/`, and no path above its place."""
-    parts = [part for part in _FOREIGN.sub("_", name).split("/") if part.strip(". ")]
-    return "/".join(parts)[:250] or "_"
 
 
 def _add_points(client: MlflowClient, id: str, found: list[Point], *, known: bool) -> None:

@@ -32,6 +32,9 @@ class Target(Protocol):
     def add(self, name: str, chunks: Iterable[bytes]) -> Copied:
         """Write a file; `name` is its path within the export."""
 
+    def add_folder(self, name: str) -> None:
+        """Have a folder, which may stay empty."""
+
 
 @contextlib.contextmanager
 def new_target(path: str | os.PathLike[str]) -> Iterator[Target]:
@@ -99,6 +102,9 @@ class _Directory:
         with open(path, "xb") as file:
             return _copied(chunks, file.write)
 
+    def add_folder(self, name: str) -> None:
+        (self._folder / name).mkdir(parents=True, exist_ok=True)
+
 
 class _Archive:
     def __init__(self, archive: zipfile.ZipFile) -> None:
@@ -110,6 +116,11 @@ class _Archive:
         entry.external_attr = 0o644 << 16
         with self._archive.open(entry, "w", force_zip64=True) as file:
             return _copied(chunks, file.write)
+
+    def add_folder(self, name: str) -> None:
+        entry = zipfile.ZipInfo(f"{name}/", time.localtime()[:6])
+        entry.external_attr = 0o40755 << 16 | 0x10
+        self._archive.writestr(entry, b"")
 
 
 class _Write(Protocol):
