@@ -28,6 +28,7 @@ from hpc_prefect.errors import ConfigurationError
 from ..engines import CrateValidator
 from ..records.crates import dangling, entities, files, listed, of_type
 from .jobs import HERE, job
+from .jobs import runs as jobs_that_ran
 from .seen import until
 from .test_recording import JOBS, record_of, records
 
@@ -131,10 +132,11 @@ async def test_a_crate_has_source_record_jobs_and_outputs_and_no_secret(
 async def test_a_failed_run_is_told_as_failed_with_each_attempt(
     tmp_path: Path, crate_validator: CrateValidator
 ) -> None:
-    @flow
+    @flow(retries=1)
     async def experiment(work_dir: str) -> None:
-        Path(work_dir, "fail-a").touch()
-        await job(work_dir, "a", retries=1)
+        if not jobs_that_ran(tmp_path):
+            (tmp_path / "fail-a").touch()
+        await job(work_dir, "a")
         await job(work_dir, "b", "echo so >&2; exit 3")
 
     state = await experiment(str(tmp_path), return_state=True)  # type: ignore[call-overload]
@@ -154,22 +156,11 @@ async def test_a_failed_run_is_told_as_failed_with_each_attempt(
     assert required(crate_validator, crate) == []
 
 
-def required(validator: CrateValidator, *crates: Path) -> list[str]:
+def required(validator: CrateValidator, *crates: Path, **how: str) -> list[str]:
     """What does not hold that must."""
-    found = validator.faults(*crates)
+    found = validator.faults(*crates, **how)
     assert found.keys() == set(crates)
-    return [
-        f"{crate.name}: {profile}: {fault}"
-        for crate, profiles in found.items()
-        for profile, faults in profiles.items()
-        for fault in faults["REQUIRED"]
-    ]
-
-
-def unfollowed(validator: CrateValidator, crate: Path) -> set[str]:
-    """What does not hold that is recommended: the identifiers of the checks."""
-    profiles = validator.faults(crate)[crate].values()
-    return {fault.split()[0] for faults in profiles for fault in faults["RECOMMENDED"]}
+    return [f"{crate.name}: {fault}" for crate in crates for fault in found[crate]["REQUIRED"]]
 
 
 #: Recommendations that nobody can follow for the user: an organisation as publisher, the author's
@@ -189,8 +180,10 @@ async def test_a_crate_of_batch_and_quantum_jobs_keeps_to_its_profiles(
     crate, zipped = tmp_path / "crate", tmp_path / "crate.zip"
     runs.export_crate(record_of(tmp_path).id, crate, licence="CC-BY-4.0")
     runs.export_crate(record_of(tmp_path).id, zipped)
-    assert required(crate_validator, crate, zipped) == []
-    assert unfollowed(crate_validator, crate) <= NOT_OURS
+    found = crate_validator.faults(crate, zipped)
+    for each in (crate, zipped):
+        assert found[each]["REQUIRED"] == []
+        assert {fault.split()[0] for fault in found[each]["RECOMMENDED"]} <= NOT_OURS
 
 
 async def quantum_run(work_dir: Path) -> None:
@@ -229,15 +222,15 @@ async def test_a_samplings_result_and_device_are_in_the_crate(tmp_path: Path) ->
     for each in samplings:
         name = f"jobs/{Path(each['folder']).name}/result.npz"
         assert hashlib.sha256(data[name]).hexdigest() == each["result_sha256"]
-        (action,) = [
-            one for one in of_type(crate, "CreateAction") if {"@id": name} in listed(one["result"])
-        ]
-        if "run " not in action["name"]:
-            assert found[action["instrument"]["@id"]]["name"] == "aer"
+        made = [a for a in of_type(crate, "CreateAction") if {"@id": name} in listed(a["result"])]
+        (action,) = [each for each in made if not each["name"].startswith("run ")]
+        assert found[action["instrument"]["@id"]]["name"] == "aer"
     assert dangling(crate) == set()
 
 
-async def test_a_run_without_jobs_is_a_workflow_run_crate(tmp_path: Path) -> None:
+async def test_a_run_without_jobs_is_a_workflow_run_crate(
+    tmp_path: Path, crate_validator: CrateValidator
+) -> None:
     @flow
     async def experiment(work_dir: str) -> None:
         await converge(
@@ -251,6 +244,7 @@ async def test_a_run_without_jobs_is_a_workflow_run_crate(tmp_path: Path) -> Non
     kept = {each["@id"] for each in entities(crate)["./"]["conformsTo"]}
     assert "https://w3id.org/ro/wfrun/workflow/0.5" in kept
     assert "https://w3id.org/ro/wfrun/provenance/0.5" not in kept
+    assert required(crate_validator, crate, profile="workflow-run-crate") == []
     assert dangling(crate) == set()
 
 
@@ -292,7 +286,8 @@ def test_what_was_not_finished_is_never_told_as_completed(tmp_path: Path) -> Non
         waiting = actions["wait, attempt 0"]
         assert waiting["actionStatus"] == ACTIVE
         assert "no end" in waiting["description"]
-        assert len([each for each in actions.values() if each["actionStatus"] == COMPLETED]) == 3
+        ended = [each["actionStatus"] for each in of_type(crate, "CreateAction")]
+        assert sorted(ended) == sorted([*[COMPLETED] * 3, ACTIVE, status])
         data = files(crate)
         assert [name for name in data if name.endswith("/script.sh")]
         events = [name for name in data if name.startswith("record/events")]

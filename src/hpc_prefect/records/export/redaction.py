@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from hpc_prefect.job.script import quote
@@ -20,9 +21,11 @@ from hpc_prefect.records.write.plain import HIDDEN, is_secret_name, plain_argume
 #: name stands beside it: it may mean anything anywhere else.
 _LEAST = 6
 #: Without one of these words nothing in a text is named as a secret (`plain.is_secret_name`).
-_HINT = re.compile(
-    rb"token|passw|passphrase|secret|credential|(?:api|access|private)[^a-z0-9]?key", re.IGNORECASE
-)
+_WORDS = "token|passw|passphrase|secret|credential|(?:api|access|private)[^a-z0-9]?key"
+_HINT = re.compile(_WORDS.encode(), re.IGNORECASE)
+_HINT_IN_TEXT = re.compile(_WORDS, re.IGNORECASE)
+#: The records of jobs have the same names, and blocks, again and again.
+_is_secret_name = lru_cache(maxsize=10_000)(is_secret_name)
 _VALUE = r"""'(?:[^']|'\\'')*'|"(?:[^"\\\n]|\\.)*"|[^\s;&|'"()]+"""
 #: NAME=value in a shell's text, and --name value.
 _ASSIGNED = re.compile(rf"(?P<name>[A-Za-z_][\w.\-]*)(?P<is>=)(?P<value>{_VALUE})")
@@ -71,7 +74,7 @@ class Secrets:
     def text(self, text: str) -> str:
         """A text without them: logs, scripts, messages."""
         text = self._without_values(text)
-        if _HINT.search(_encoded(text)):
+        if _HINT_IN_TEXT.search(text):
             text = _OPTION.sub(_hidden, _ASSIGNED.sub(_hidden, text))
         return text
 
@@ -103,7 +106,7 @@ class Secrets:
         if isinstance(value, dict):
             return {
                 self.text(name): HIDDEN
-                if named and each and is_secret_name(name)
+                if named and each and _is_secret_name(name)
                 else self.json(each, named=named)
                 for name, each in value.items()
             }
@@ -154,13 +157,13 @@ class Secrets:
 def _named(found: Any) -> Iterator[str]:
     """The values in JSON values that names say to be secret."""
     if isinstance(found, str):
-        for pattern in (_ASSIGNED, _OPTION) if _HINT.search(_encoded(found)) else ():
+        for pattern in (_ASSIGNED, _OPTION) if _HINT_IN_TEXT.search(found) else ():
             for match in pattern.finditer(found):
-                if is_secret_name(match["name"]):
+                if _is_secret_name(match["name"]):
                     yield match["value"].strip("'\"")
     elif isinstance(found, dict):
         for name, value in found.items():
-            if is_secret_name(name) and isinstance(value, str):
+            if _is_secret_name(name) and isinstance(value, str):
                 yield value
             yield from _named(value)
     elif isinstance(found, list):
@@ -175,6 +178,8 @@ def _as_arguments(items: list[Any]) -> dict[int, str]:
     """Which items of a command line are secrets, and what stands in their place."""
     if not items or not all(isinstance(each, str) for each in items):
         return {}
+    if not any(map(_HINT_IN_TEXT.search, items)):
+        return {}
     shown = plain_arguments(items)
     return {
         index: word
@@ -184,7 +189,7 @@ def _as_arguments(items: list[Any]) -> dict[int, str]:
 
 
 def _hidden(match: re.Match[str]) -> str:
-    if not is_secret_name(match["name"]) or HIDDEN in match["value"]:
+    if not _is_secret_name(match["name"]) or HIDDEN in match["value"]:
         return match[0]
     mark = match["value"][0] if match["value"][0] in "'\"" else ""
     return f"{match['name']}{match['is']}{mark}{HIDDEN}{mark}"
