@@ -164,8 +164,10 @@ def required(validator: CrateValidator, *crates: Path, **how: str) -> list[str]:
 
 
 #: Recommendations that nobody can follow for the user: an organisation as publisher, the author's
-#: organisation; and addresses on the web for programs, and for a source that is in the crate.
+#: organisation; and addresses on the web for programs and devices, and for a source that is in the
+#: crate.
 NOT_OURS = {
+    "process-run-crate-0.5_3.2",
     "ro-crate-1.1_22.3",
     "ro-crate-1.1_30.2",
     "ro-crate-1.1_30.3",

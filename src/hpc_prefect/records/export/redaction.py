@@ -21,9 +21,8 @@ from hpc_prefect.records.write.plain import HIDDEN, is_secret_name, plain_argume
 #: name stands beside it: it may mean anything anywhere else.
 _LEAST = 6
 #: Without one of these words nothing in a text is named as a secret (`plain.is_secret_name`).
-_WORDS = "token|passw|passphrase|secret|credential|(?:api|access|private)[^a-z0-9]?key"
-_HINT = re.compile(_WORDS.encode(), re.IGNORECASE)
-_HINT_IN_TEXT = re.compile(_WORDS, re.IGNORECASE)
+_WORDS = ("token", "passw", "passphrase", "secret", "credential")
+_KEYS = re.compile("(?:api|access|private)[^a-z0-9]?key")
 #: What every job's record has, and is none: to look into all of them would take ten times as long.
 _HARMLESS = re.compile(
     rb'"(?:secret_names|secret_environment|qrmi_api_keys)": ?(?:"\**"|\[[^\]]*\]|\{\})'
@@ -78,7 +77,7 @@ class Secrets:
     def text(self, text: str) -> str:
         """A text without them: logs, scripts, messages."""
         text = self._without_values(text)
-        if _HINT_IN_TEXT.search(text):
+        if _hints(text):
             text = _OPTION.sub(_hidden, _ASSIGNED.sub(_hidden, text))
         return text
 
@@ -159,13 +158,21 @@ class Secrets:
 
 
 def _may_name_any(data: bytes) -> bool:
-    return _HINT.search(_HARMLESS.sub(b"", data)) is not None
+    return _hints(data.decode("latin-1")) and _hints(_HARMLESS.sub(b"", data).decode("latin-1"))
+
+
+def _hints(text: str) -> bool:
+    """Whether something in a text may be called a secret. Words are found faster than patterns."""
+    small = text.lower()
+    return any(word in small for word in _WORDS) or (
+        "key" in small and _KEYS.search(small) is not None
+    )
 
 
 def _named(found: Any) -> Iterator[str]:
     """The values in JSON values that names say to be secret."""
     if isinstance(found, str):
-        for pattern in (_ASSIGNED, _OPTION) if _HINT_IN_TEXT.search(found) else ():
+        for pattern in (_ASSIGNED, _OPTION) if _hints(found) else ():
             for match in pattern.finditer(found):
                 if _is_secret_name(match["name"]):
                     yield match["value"].strip("'\"")
@@ -186,7 +193,7 @@ def _as_arguments(items: list[Any]) -> dict[int, str]:
     """Which items of a command line are secrets, and what stands in their place."""
     if not items or not all(isinstance(each, str) for each in items):
         return {}
-    if not any(map(_HINT_IN_TEXT.search, items)):
+    if not any(map(_hints, items)):
         return {}
     shown = plain_arguments(items)
     return {
