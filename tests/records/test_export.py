@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hpc_prefect.errors import ConfigurationError
@@ -16,13 +16,13 @@ from hpc_prefect.records.export.redaction import Secrets
 from hpc_prefect.records.export.target import new_target
 from hpc_prefect.records.write.plain import HIDDEN
 
+_VALUES = st.text(min_size=6, max_size=40)
 
-@given(
-    st.text(min_size=6, max_size=40).filter(lambda text: not text.strip("0123456789._+-eE ") == "")
-)
+
+@given(_VALUES.filter(lambda text: any(each not in "0123456789.,_+-eE" for each in text)))
 def test_a_value_that_is_called_a_secret_is_in_no_text(value: str) -> None:
-    if HIDDEN in value or value in "MY_TOKENenvironment":
-        return
+    assume(HIDDEN not in value)
+    assume(value not in HIDDEN)
     secrets = Secrets()
     secrets.learn({"environment": {"MY_TOKEN": value}})
     script = f"export MY_TOKEN={quote(value)}; echo".encode(errors="surrogateescape")
@@ -78,18 +78,27 @@ def test_a_name_in_an_export_is_below_it(path: str) -> None:
 
 @pytest.mark.parametrize("name", ["crate", "crate.zip"])
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RuntimeError), new_target(tmp_path / name) as target:
-        target.add("a/b", [b"x"])
-        raise RuntimeError
+    def fail() -> None:
+        with new_target(tmp_path / name) as target:
+            target.add("a/b", [b"x"])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["crate", "crate.zip"])
 def test_what_came_to_its_place_meanwhile_stays(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    with pytest.raises(ConfigurationError, match="is there already"), new_target(path) as target:
-        target.add("a", [b"x"])
-        path.write_text("another's")
+
+    def write() -> None:
+        with new_target(path) as target:
+            target.add("a", [b"x"])
+            path.write_text("another's")
+
+    with pytest.raises(ConfigurationError, match="is there already"):
+        write()
     assert path.read_text() == "another's"
     assert list(tmp_path.iterdir()) == [path]
 

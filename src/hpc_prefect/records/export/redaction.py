@@ -20,6 +20,7 @@ from hpc_prefect.records.write.plain import HIDDEN, is_secret_name, plain_argume
 #: Letters of a value that is looked for everywhere. A shorter one, or a number, is hidden where its
 #: name stands beside it: it may mean anything anywhere else.
 _LEAST = 6
+_NUMBER = re.compile(r"[-+]?[0-9.,_]+(?:[eE][-+]?[0-9]+)?")
 #: Without one of these words nothing in a text is named as a secret (`plain.is_secret_name`).
 _WORDS = ("token", "passw", "passphrase", "secret", "credential")
 _KEYS = re.compile("(?:api|access|private)[^a-z0-9]?key")
@@ -55,7 +56,7 @@ class Secrets:
         self._values.update(
             value
             for value in _named(found)
-            if len(value) >= _LEAST and not _is_number(value) and value != HIDDEN
+            if len(value) >= _LEAST and not _NUMBER.fullmatch(value) and value != HIDDEN
         )
         self._everywhere = None
 
@@ -218,14 +219,6 @@ def _forms(value: str) -> set[str]:
         json.dumps(value)[1:-1],
         json.dumps(value, ensure_ascii=False)[1:-1],
     }
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _encoded(text: str) -> bytes:
