@@ -77,6 +77,24 @@ def slurm_without_accounting() -> engines.SlurmCluster:
 
 
 @pytest.fixture(scope="session")
+def crate_validator() -> engines.CrateValidator:
+    """roc-validator, which says whether an RO-Crate keeps to its profiles."""
+    return engines.crate_validator(SHARED)
+
+
+@pytest.fixture(scope="session")
+def mlflow() -> Path:
+    """The Python of an environment with MLflow's client and this package."""
+    return engines.mlflow(SHARED)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Path:
+    """The Python of an environment that can run MLflow's server."""
+    return engines.mlflow_server(SHARED)
+
+
+@pytest.fixture(scope="session")
 def own_pids() -> tuple[str, ...]:
     """What begins a command in a PID namespace of its own."""
     return apart.own_pids()

@@ -1,15 +1,21 @@
-"""Real batch systems for tests: started once a session by whoever asks first, stopped at its end.
+"""Real batch systems and other people's programs for tests: made once a session by whoever asks
+first, stopped at its end.
 
 They run only where they are wanted: on CI, where one that does not start fails its tests, and
-where HPC_PREFECT_ENGINES names them. Anywhere else their tests are skipped.
+where HPC_PREFECT_ENGINES names them (slurm, roc-validator, mlflow, mlflow-server). Anywhere else
+their tests are skipped.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -96,6 +102,111 @@ def slurm_tool(*words: str | Path) -> str:
         timeout=PATIENCE_SECONDS,
         check=True,
     ).stdout
+
+
+#: Programs that cannot share an environment with us, because of the versions that they need.
+ROC_VALIDATOR = "roc-validator==0.13.0"
+MLFLOW_CLIENT = "mlflow-skinny==3.17.2"
+MLFLOW_SERVER = "mlflow==3.17.2"
+
+SOURCE = Path(__file__).parents[1] / "src"
+VALIDATING = Path(__file__).with_name("records") / "validating.py"
+
+
+@dataclass(frozen=True)
+class CrateValidator:
+    """roc-validator, in its own environment.
+
+    Attributes:
+        python: that environment's.
+        cache: of what it would fetch.
+    """
+
+    python: Path
+    cache: Path
+
+    def faults(
+        self, *crates: Path, profile: str = "provenance-run-crate"
+    ) -> dict[Path, dict[str, list[str]]]:
+        """What does not hold in crates, by severity: REQUIRED, RECOMMENDED."""
+        (package,) = find_spec("rocrate").submodule_search_locations  # type: ignore[union-attr]
+        context = Path(package) / "data" / "ro-crate.jsonld"
+        argv = [self.python, VALIDATING, profile, context, self.cache, *crates]
+        done = subprocess.run(
+            list(map(os.fspath, argv)), capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
+        assert done.returncode == 0, done.stderr
+        (line,) = [each for each in done.stdout.splitlines() if each.startswith("{")]
+        return {Path(crate): found for crate, found in json.loads(line).items()}
+
+
+def crate_validator(home: Path) -> CrateValidator:
+    """roc-validator; skips or fails the test that cannot have it."""
+    python = environment(home, "roc-validator", ROC_VALIDATOR)
+    return CrateValidator(python, home / f"contexts-{os.getpid()}")
+
+
+def mlflow(home: Path) -> Path:
+    """The Python of an environment that has MLflow's client, and us."""
+    return environment(home, "mlflow", MLFLOW_CLIENT, with_us=True)
+
+
+def mlflow_server(home: Path) -> Path:
+    """The Python of an environment with all of MLflow."""
+    return environment(home, "mlflow-server", MLFLOW_SERVER)
+
+
+def environment(home: Path, engine: str, requirement: str, *, with_us: bool = False) -> Path:
+    """The Python of a virtual environment of its own, made once a session.
+
+    Any number of processes may ask at once: one makes it, the others wait for that.
+
+    Args:
+        with_us: have it find this package's source.
+    """
+    if not wanted(engine):
+        pytest.skip(f"needs {requirement}: set HPC_PREFECT_ENGINES={engine}")
+    folder = home / f"venv-{engine}"
+    python, ready = folder / "bin" / "python", folder / "ready"
+    with _Lock(home / f"venv-{engine}.lock"):
+        if not ready.exists():
+            pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            for argv in ([sys.executable, "-m", "venv", "--clear", folder], [*pip, requirement]):
+                _make(engine, list(map(os.fspath, argv)))
+            (packages,) = folder.glob("lib/python3*/site-packages")
+            if with_us:
+                (packages / "_hpc_prefect.pth").write_text(f"{SOURCE}\n")
+            ready.touch()
+    return python
+
+
+class _Lock:
+    """Held by one process at a time; waiting for it has an end."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "w")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> None:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    pytest.fail(f"{self._file.name} was held for too long", pytrace=False)
+                time.sleep(0.5)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _make(engine: str, argv: list[str]) -> None:
+    try:
+        subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        said = str(error.stderr or error)[-2000:]
+        pytest.fail(f"{engine} could not be installed: {said}", pytrace=False)
 
 
 def wanted(engine: str) -> bool:

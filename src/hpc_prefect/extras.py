@@ -18,6 +18,8 @@ OPTIONAL = {
     "pyscf": ("pyscf", "sqd"),
     "qiskit_addon_sqd": ("qiskit-addon-sqd", "sqd"),
     "mpi4py": ("mpi4py", "sqd"),
+    "rocrate": ("rocrate", "crate"),
+    "mlflow": ("mlflow-skinny", "mlflow"),
 }
 
 

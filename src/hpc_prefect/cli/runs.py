@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hpc_prefect.cli.runs_compare import add_compare
+from hpc_prefect.cli.runs_export import add_export
 from hpc_prefect.cli.runs_reproduce import add_reproduce
 from hpc_prefect.cli.verbs import Verbs
 
@@ -38,6 +39,7 @@ def add(verbs: Verbs) -> None:
     _add_scan(actions)
     add_compare(actions)
     add_reproduce(actions)
+    add_export(actions)
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:

@@ -33,6 +33,7 @@ from hpc_prefect.transports.local import LocalTransport
 JOURNAL = "quantum.jsonl"
 #: The record beside it, by the kind of the work; `quantum.result_file` says what is in it.
 RECORDS = {"sampler": "sampling.json", "estimator": "estimation.json"}
+RESULT = "result.npz"
 
 
 @dataclass(frozen=True)

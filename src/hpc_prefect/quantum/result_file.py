@@ -24,10 +24,9 @@ import numpy as np
 from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult, SamplerPubResult
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.ledger.quantum_journal import RECORDS
+from hpc_prefect.ledger.quantum_journal import RECORDS, RESULT
 from hpc_prefect.transports.local import LocalTransport, read_private, write_atomic
 
-RESULT = "result.npz"
 FORMAT = 1
 
 

@@ -52,15 +52,14 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
     transport = reader(path)
-    files = _event_files(transport, path)
+    files = event_files(transport, path)
     if not files:
         raise LedgerError(
             f"{path} has no record of a run: there is no {EVENTS} in it. `hpc-prefect runs` lists"
             " those that are known, and `hpc-prefect runs scan DIR` finds those below a folder"
         )
     _check_format(path, _as_object(transport.read(f"{path}/{RUN}", 0, _LARGEST + 1)))
-    events = merge(*(_events(transport, path, name) for name in files), key=_time)
-    record = fold(events, folder=path, with_jobs=with_jobs)
+    record = fold(read_events(path), folder=path, with_jobs=with_jobs)
     if not record.id:
         raise LedgerError(
             f"the events in {path} do not tell whose they are: the first line of {EVENTS} is"
@@ -79,7 +78,18 @@ def given_parameters(record: Record) -> dict[str, Any]:
     }
 
 
-def _event_files(transport: LocalTransport, folder: str) -> list[str]:
+def read_events(folder: str) -> Iterator[dict[str, Any]]:
+    """The events of a record in the order of their times, one after the other.
+
+    Args:
+        folder: an absolute path.
+    """
+    transport = reader(folder)
+    files = event_files(transport, folder)
+    return merge(*(_events(transport, folder, name) for name in files), key=_time)
+
+
+def event_files(transport: LocalTransport, folder: str) -> list[str]:
     """The files of the processes that wrote events, in the order in which they began."""
     found = [match for name in transport.list(folder) if (match := _EVENTS.fullmatch(name))]
     return [match[0] for match in sorted(found, key=lambda match: int(match[1] or 1))]

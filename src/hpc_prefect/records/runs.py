@@ -9,6 +9,7 @@ runs.to_frame()
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,13 @@ from importlib import import_module
 from typing import Any
 
 from hpc_prefect.errors import ConfigurationError, InvalidQuery
+from hpc_prefect.extras import missing
 from hpc_prefect.records import index, query
 from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import STATES, read_run
+
+#: Bytes up to which an export has a file's content; of a larger one its digest.
+WHOLE_UP_TO = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -267,4 +272,65 @@ def to_frame(runs: Sequence[RunSummary] | None = None) -> Any:
     return frame.set_index("id")
 
 
-__all__ = ["RunSummary", "find", "get", "to_frame"]
+def export_crate(
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    whole_up_to: int = WHOLE_UP_TO,
+    licence: str = "",
+) -> None:
+    """Write a run as an RO-Crate, of the profile Provenance Run Crate.
+
+    Source, record, and of each job its scripts, records, logs and outputs, each described with
+    size and SHA-256. What names say to be a secret is asterisks in it. A run without jobs becomes
+    a Workflow Run Crate, because the other profile asks for tools.
+
+    Args:
+        name: as `get` takes it.
+        path: of a folder, or of a zip file if it ends with `.zip`; it appears whole, or not at all.
+        whole_up_to: outputs up to so many bytes are copied; of larger ones, and of those that are
+            not any more what the job had left, the recorded size and digest are told. Of a log that
+            is larger its last MiB.
+        licence: of all that is in it: an address, an SPDX identifier such as `CC-BY-4.0`, or words;
+            without it the crate says that none was named.
+
+    Raises:
+        UnknownRun, LedgerError: as `get`.
+        ConfigurationError: something is at the path already, or rocrate is not installed.
+    """
+    if absent := missing("an RO-Crate", "rocrate"):
+        raise ConfigurationError(absent)
+    from hpc_prefect.records.export.crate import write_crate
+
+    write_crate(
+        index.find_one(name)["folder"], path, whole_up_to=whole_up_to, licence=licence.strip()
+    )
+
+
+def export_mlflow(name: str, *, to: str | os.PathLike[str] = "", experiment: str = "") -> str:
+    """Write a run into MLflow: parameters, measures, costs, tags, record; the id that it has there.
+
+    The values of each iteration of a loop have its number as their step. Exported again, the same
+    run of MLflow is brought up to date: it has the run's id as the tag `hpc_prefect.run_id`.
+
+    Args:
+        name: as `get` takes it.
+        to: a folder, or what MLflow calls a tracking URI (`http://…`); without it
+            MLFLOW_TRACKING_URI counts.
+        experiment: the one of MLflow that it shall be in; without it the flow's name.
+
+    Raises:
+        UnknownRun, LedgerError: as `get`.
+        ConfigurationError: mlflow is not installed, or nobody says where it tracks.
+        TransportError: MLflow did not take all of it.
+    """
+    if absent := missing("MLflow", "mlflow"):
+        raise ConfigurationError(absent)
+    from hpc_prefect.records.export.mlflow import write_run
+
+    return write_run(
+        index.find_one(name)["folder"], to=os.fspath(to), experiment=experiment.strip()
+    )
+
+
+__all__ = ["RunSummary", "export_crate", "export_mlflow", "find", "get", "to_frame"]

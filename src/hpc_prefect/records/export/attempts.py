@@ -1,0 +1,40 @@
+"""The attempts of a run's jobs: a record has the newest of each, an export tells all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from hpc_prefect.records.fold import Record
+
+#: The state of a job of which no end was recorded.
+WANTED = "wanted"
+
+
+def attempts(events: Iterable[Mapping[str, Any]], record: Record) -> Iterator[list[dict[str, Any]]]:
+    """Each job's attempts, in the order in which the jobs were first wanted.
+
+    One without an end has the state `WANTED`, and the attempt number 0. `collected` is as in a
+    record: whether an earlier run did it.
+    """
+    wanted: dict[str, dict[str, Any]] = {}
+    ended: dict[str, dict[str, dict[str, Any]]] = {}
+    for event in events:
+        with suppress(KeyError, TypeError, ValueError):  # it makes no sense: as the record has it
+            if event.get("event") == "job":
+                wanted[str(event["key"])] = dict(event) | {"wanted_at": float(event["time"])}
+            elif event.get("event") == "job-ended":
+                facts = dict(event) | {"ended_at": float(event["time"])}
+                facts["collected"] = record.is_reused(facts)
+                ended.setdefault(str(event["key"]), {}).setdefault(_which(event), facts)
+    for key in {**wanted, **ended}:
+        called = wanted.pop(key, {})
+        done = ended.pop(key, {})
+        yield [called | facts for facts in done.values()] or [
+            called | {"state": WANTED, "attempt": 0}
+        ]
+
+
+def _which(event: Mapping[str, Any]) -> str:
+    return f"{event.get('attempt')} {event.get('job_id')}"

@@ -1,0 +1,24 @@
+"""The secrets in the folders of a run's jobs."""
+
+from __future__ import annotations
+
+from hpc_prefect.records.export.attempts import attempts
+from hpc_prefect.records.export.files import BATCH_FILES, JobFiles, quantum_files
+from hpc_prefect.records.export.redaction import Secrets
+from hpc_prefect.records.fold import Record
+from hpc_prefect.records.read import read_events
+
+
+def secrets_of(record: Record, files: JobFiles) -> Secrets:
+    """What all jobs were given under a secret's name, to be known before anything is written."""
+    secrets = Secrets()
+    for job in attempts(read_events(record.folder), record):
+        for attempt in job:
+            if not (folder := files.folder(attempt)):
+                continue
+            kind = str(attempt.get("kind"))
+            names = BATCH_FILES if kind == "batch" else quantum_files(kind)
+            for name in names:
+                if name.endswith((".json", ".jsonl")):
+                    secrets.learn_json(files.read_record(f"{folder}/{name}"))
+    return secrets
