@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_prefect.cli.runs_compare import add_compare
@@ -53,6 +53,7 @@ def one_row(found, section: str):
 # --- in general
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records)
 def test_a_run_does_not_differ_from_itself(record):
     found = differences([record, record])
@@ -61,6 +62,7 @@ def test_a_run_does_not_differ_from_itself(record):
     assert not compare([record, record]).sweep.varying
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(records, min_size=2, max_size=5), st.randoms())
 def test_the_order_of_the_runs_only_orders_the_values(runs, random):
     order = random.sample(range(len(runs)), len(runs))
@@ -75,6 +77,7 @@ def test_the_order_of_the_runs_only_orders_the_values(runs, random):
             assert list(map(canonical, as_there)) == list(map(canonical, other.values))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(records, min_size=2, max_size=4))
 def test_whatever_runs_have_is_shown_and_is_json_that_every_reader_accepts(runs):
     found = compare(runs)
@@ -89,6 +92,7 @@ def test_whatever_runs_have_is_shown_and_is_json_that_every_reader_accepts(runs)
     assert markdown(found)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values, values)
 def test_two_paths_are_never_one(one, two):
     assert len(flat({"a.b": one, "a": {"b": two}})) == len(flat({"x": one})) + len(flat({"x": two}))

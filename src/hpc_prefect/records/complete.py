@@ -162,10 +162,14 @@ class _Completion:
             "scope": made.get("scope") or [], "n": made.get("n") or 0, "blocks": [],
         }  # fmt: skip
         at = job.created_at if job else self.record.updated
-        self.record.add({"event": "job", "time": at, **facts})
+        self._add({"event": "job", "time": at, **facts})
 
     def _end(self, end: dict[str, Any], at: float) -> None:
-        self.record.add({"event": "job-ended", "time": at, **end, "from_folder": True})
+        self._add({"event": "job-ended", "time": at, **end, "from_folder": True})
+
+    def _add(self, event: dict[str, Any]) -> None:
+        self.record.add(event)
+        self.record.completed_by.append(event)
 
     def _seen(self, key: str, state: str, at: float, job_id: str = "") -> None:
         """What is known of a job whose end this run has not seen."""

@@ -133,6 +133,7 @@ class Record:
             none of that name.
         state: `running` until an end is known; then completed, failed, cancelled or crashed.
         started, ended, updated: seconds since 1970; 0 for not known.
+        completed_by: events that nobody had written, made of what is in the jobs' folders.
         counted: the ends of jobs for good that `totals` has, by key, attempt and id; whether an
             earlier run did it.
         open: keys of the jobs that are wanted, and of which no end is known.
@@ -159,6 +160,7 @@ class Record:
     started: float = 0.0
     ended: float = 0.0
     updated: float = 0.0
+    completed_by: list[dict[str, Any]] = field(default_factory=list)
     counted: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
     succeeded: set[str] = field(default_factory=set)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from hpc_prefect.records.fold import Record
+from hpc_prefect.records.read import read_events
 
 #: The state of a job of which no end was recorded.
 WANTED = "wanted"
 
 
-def attempts(events: Iterable[Mapping[str, Any]], record: Record) -> Iterator[list[dict[str, Any]]]:
+def attempts(record: Record) -> Iterator[list[dict[str, Any]]]:
     """Each job's attempts, in the order in which the jobs were first wanted.
+
+    Its events are read once more, and what they did not tell of is added.
 
     One without an end has the state `WANTED`, and the attempt number 0. `collected` is as in a
     record: whether an earlier run did it.
     """
     wanted: dict[str, dict[str, Any]] = {}
     ended: dict[str, dict[str, dict[str, Any]]] = {}
-    for event in events:
+    for event in chain(read_events(record.folder), record.completed_by):
         with suppress(KeyError, TypeError, ValueError):  # it makes no sense: as the record has it
             if event.get("event") == "job":
                 wanted[str(event["key"])] = dict(event) | {"wanted_at": float(event["time"])}

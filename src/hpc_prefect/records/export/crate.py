@@ -39,7 +39,7 @@ from hpc_prefect.records.export.moments import moment
 from hpc_prefect.records.export.readme import readme
 from hpc_prefect.records.export.target import Target, new_target
 from hpc_prefect.records.fold import DIFF, RUN, Record
-from hpc_prefect.records.read import RUNNING, event_files, read_events, read_run, standing
+from hpc_prefect.records.read import RUNNING, event_files, read_run, standing
 from hpc_prefect.transports.local import reader
 
 _STATUS = {"completed": COMPLETED, RUNNING: ACTIVE}
@@ -83,7 +83,7 @@ class _Crate:
     def write(self, licence: str) -> None:
         records = self._add_record()
         source = self._add_source()
-        for job in attempts(read_events(self._record.folder), self._record):
+        for job in attempts(self._record):
             self._jobs.add(job)
         run = self._add_run(records, self._add_workflow(source))
         has_jobs = bool(self._jobs.steps)

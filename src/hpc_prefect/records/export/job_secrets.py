@@ -6,13 +6,12 @@ from hpc_prefect.records.export.attempts import attempts
 from hpc_prefect.records.export.files import BATCH_FILES, JobFiles, quantum_files
 from hpc_prefect.records.export.redaction import Secrets
 from hpc_prefect.records.fold import Record
-from hpc_prefect.records.read import read_events
 
 
 def secrets_of(record: Record, files: JobFiles) -> Secrets:
     """What all jobs were given under a secret's name, to be known before anything is written."""
     secrets = Secrets()
-    for job in attempts(read_events(record.folder), record):
+    for job in attempts(record):
         for attempt in job:
             if not (folder := files.folder(attempt)):
                 continue

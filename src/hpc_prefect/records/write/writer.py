@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import json
 import logging
 import os
 import threading
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from hpc_prefect.job.folder import journal_line, read_entries
+from hpc_prefect.job.folder import journal_line, read_entries, record_text
 from hpc_prefect.records import index_files
 from hpc_prefect.records.fold import EVENTS, RUN, Record
 from hpc_prefect.records.write import leaving
@@ -23,7 +22,7 @@ logger = logging.getLogger("hpc_prefect.records")
 #: An event's name and what it says.
 Event = tuple[str, dict[str, Any]]
 #: Seconds between two renewals of run.json and the index, and how much of the time they may take.
-_EVERY, _SHARE = 5.0, 0.02
+_EVERY, _SHARE = 5.0, 0.01
 #: Seconds after which a write that failed is tried again; later with the next event.
 _PAUSES = (0.1, 0.5, 0.0)
 #: Seconds in which more may come, to be written at once: a write costs as much as an event.
@@ -281,7 +280,7 @@ class RunWriter:
         self._renew_at = started + _EVERY  # also when it fails
         with self.folding:
             self.read_others()
-        whole = json.dumps(self.record.as_dict(), indent=1, default=str).encode() + b"\n"
+        whole = record_text(self.record.as_dict())
         self._transport.write_atomic(f"{self.folder}/{RUN}", whole)
         index_files.put(self.record.summary())
         now = time.monotonic()
