@@ -32,7 +32,8 @@ from .jobs import runs as jobs_that_ran
 from .seen import until
 from .test_recording import JOBS, record_of, records
 
-pytestmark = pytest.mark.usefixtures("blocks")
+# The first one that asks for the validator waits for its installation.
+pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.timeout(900)]
 
 #: Made here and not written down: this file is the source that is in the crates.
 SECRETS = {name: f"hidden-{name}-{4700 + 11}" for name in
