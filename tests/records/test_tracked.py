@@ -85,6 +85,7 @@ def go_on(folder: Path) -> None:
         file.write(given.lines([given.ended(given.BEGAN + 3)]))
 
 
+@pytest.mark.timeout(900)  # it may wait for the installation
 def test_a_folder_of_mlflow_has_a_run_once_and_no_secret(
     mlflow: Path, run: Path, tmp_path: Path
 ) -> None:

@@ -32,7 +32,8 @@ from .jobs import runs as jobs_that_ran
 from .seen import until
 from .test_recording import JOBS, record_of, records
 
-pytestmark = pytest.mark.usefixtures("blocks")
+# The first one that asks for the validator waits for its installation.
+pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.timeout(900)]
 
 #: Made here and not written down: this file is the source that is in the crates.
 SECRETS = {name: f"hidden-{name}-{4700 + 11}" for name in
@@ -130,7 +131,7 @@ async def test_a_crate_has_source_record_jobs_and_outputs_and_no_secret(
 
 
 async def test_a_failed_run_is_told_as_failed_with_each_attempt(
-    tmp_path: Path, crate_validator: CrateValidator
+    tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     @flow(retries=1)
     async def experiment(work_dir: str) -> None:
@@ -153,7 +154,14 @@ async def test_a_failed_run_is_told_as_failed_with_each_attempt(
     assert "job b" in run["error"]
     called = {len(listed(each["object"])) for each in of_type(crate, "ControlAction")}
     assert called == {1, 2}
-    assert required(crate_validator, crate) == []
+    assert required(_validator(request), crate) == []
+
+
+def _validator(request: pytest.FixtureRequest) -> CrateValidator:
+    """Asked for when all else was found to be right: where it is not, the test is skipped there."""
+    found = request.getfixturevalue("crate_validator")
+    assert isinstance(found, CrateValidator)
+    return found
 
 
 def required(validator: CrateValidator, *crates: Path, **how: str) -> list[str]:
@@ -231,7 +239,7 @@ async def test_a_samplings_result_and_device_are_in_the_crate(tmp_path: Path) ->
 
 
 async def test_a_run_without_jobs_is_a_workflow_run_crate(
-    tmp_path: Path, crate_validator: CrateValidator
+    tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     @flow
     async def experiment(work_dir: str) -> None:
@@ -246,8 +254,8 @@ async def test_a_run_without_jobs_is_a_workflow_run_crate(
     kept = {each["@id"] for each in entities(crate)["./"]["conformsTo"]}
     assert "https://w3id.org/ro/wfrun/workflow/0.5" in kept
     assert "https://w3id.org/ro/wfrun/provenance/0.5" not in kept
-    assert required(crate_validator, crate, profile="workflow-run-crate") == []
     assert dangling(crate) == set()
+    assert required(_validator(request), crate, profile="workflow-run-crate") == []
 
 
 def test_a_run_that_goes_on_and_one_that_was_killed_are_told_as_such(

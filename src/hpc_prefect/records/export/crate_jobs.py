@@ -239,7 +239,7 @@ class JobEntities:
         taken: set[str] = set()
         for output, recorded in (attempt.get("outputs") or {}).items():
             path = self._files.find(str(recorded.get("path") or ""), str(attempt.get("folder")))
-            within = name_within(str(output))
+            within = name_within(self._secrets.text(str(output)))
             while within in taken or any(each.startswith(f"{within}/") for each in taken):
                 within += "-2"
             taken.add(within)
