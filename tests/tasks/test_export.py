@@ -306,6 +306,23 @@ def test_what_was_not_finished_is_never_told_as_completed(tmp_path: Path) -> Non
     assert "without a word" in run["error"]
 
 
+async def test_a_crate_has_the_ends_that_a_killed_process_had_not_written(tmp_path: Path) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        await job(work_dir, "a")
+
+    work = tmp_path / "work"
+    await experiment(str(work))  # type: ignore[arg-type]
+    folder = record_of(work).folder
+    lines = Path(folder, "events.jsonl").read_bytes().splitlines(keepends=True)
+    lost = [each for each in lines if b'"job-ended"' in each or b'"event": "ended"' in each]
+    assert len(lost) == 2
+    Path(folder, "events.jsonl").write_bytes(b"".join(each for each in lines if each not in lost))
+    runs.export_crate(folder, crate := tmp_path / "crate")
+    actions = {each["name"]: each for each in of_type(crate, "CreateAction")}
+    assert actions["a, attempt 1"]["actionStatus"] == COMPLETED
+
+
 async def test_a_file_that_changed_or_is_too_large_is_told_and_not_copied(tmp_path: Path) -> None:
     module = tmp_path / "experiment.py"
     module.write_text(
