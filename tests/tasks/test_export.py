@@ -315,7 +315,7 @@ async def test_a_crate_has_the_ends_that_a_killed_process_had_not_written(tmp_pa
     await experiment(str(work))  # type: ignore[arg-type]
     folder = record_of(work).folder
     lines = Path(folder, "events.jsonl").read_bytes().splitlines(keepends=True)
-    lost = [each for each in lines if b'"job-ended"' in each or b'"event": "ended"' in each]
+    lost = [each for each in lines if b'"job-ended"' in each or b'"event":"ended"' in each]
     assert len(lost) == 2
     Path(folder, "events.jsonl").write_bytes(b"".join(each for each in lines if each not in lost))
     runs.export_crate(folder, crate := tmp_path / "crate")
