@@ -124,7 +124,9 @@ def is_picture_of(heights: Sequence[float], values: Sequence[float]) -> bool:
 
 
 def words(svg: str) -> set[str]:
-    return {each for each in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if each[0].isalpha()}
+    return {
+        each for each in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if re.search("[a-z]", each)
+    }
 
 
 def committed(name: str, made: bytes) -> str:
@@ -157,6 +159,9 @@ def test_the_picture_of_a_sweep_shows_mean_and_spread_against_what_varies(
     kept = committed("sweep.svg", made)
     means = [setting.measures["error"].mean for setting in comparison.sweep.settings]
     assert all(setting.measures["error"].n == 3 for setting in comparison.sweep.settings)
+    errors = comparison.figures["error"]
+    dots = [errors[run] for setting in comparison.sweep.settings for run in setting.runs]
     for svg in (made.decode(), kept):
         assert {"9 runs of ising against shots", "error", "shots"} <= words(svg)
+        assert any(is_picture_of(each, dots) for each in drawn(svg)), drawn(svg)
         assert any(is_picture_of(each, means) for each in drawn(svg)), drawn(svg)

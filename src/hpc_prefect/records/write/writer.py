@@ -28,7 +28,7 @@ _PAUSES = (0.1, 0.5, 0.0)
 _MOST_UNWRITTEN = 64 << 20
 
 
-class Follower(Protocol):
+class RecordFollower(Protocol):
     """Who shows the record while it grows."""
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ class RunWriter:
         self.folder = folder
         self.record = Record(folder=folder, with_jobs=False)
         self.folding = threading.Lock()  # held while the record changes
-        self._follower: Follower | None = None
+        self._follower: RecordFollower | None = None
         self._transport = transport or LocalTransport()
         self._transport.make_folder(folder)
         self._read_to: dict[str, int] = {}
@@ -70,7 +70,7 @@ class RunWriter:
         """The interpreter is ending, and waits for no thread: from now on callers write."""
         cls._inline = True
 
-    def follow(self, follower: Follower) -> None:
+    def follow(self, follower: RecordFollower) -> None:
         """Have somebody told of what is taken in from now on."""
         self._follower = follower
 
