@@ -130,8 +130,8 @@ _NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too dee
 #: More files of one kind than so many are one row.
 _FILES = 4
 _HOST = ("host", "user", "platform", "cwd", "argv")
-#: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
-_SCOPE_DIGEST = re.compile(r"-[0-9a-f]{8}(?=$|-\d+$)")
+#: Behind the name of a campaign, a task or a loop (its key), in a scope: of its parameters, too.
+_SCOPE_DIGEST = re.compile(r"-([0-9a-f]{8}|[a-z2-7]{20})(?=$|-\d+$)")
 
 
 #: Whether any run tells something of a section, the section, and what of it is not known.
