@@ -18,5 +18,6 @@ class HPCPrefectSettings(PrefectBaseSettings):
 
     artifacts: bool = Field(
         default=True,
-        description="Whether a flow run gets a table of its jobs and a page for each failed one.",
+        description="Whether a flow run shows in Prefect what it does: its page, jobs that failed,"
+        " quantum jobs, loops, comparisons.",
     )

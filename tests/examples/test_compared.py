@@ -68,8 +68,12 @@ def test_two_runs_with_different_shots_differ_in_that_and_both_curves_are_shown(
 ) -> None:
     comparison = runs.compare(*recorded[:2])
     assert section(comparison, "parameters") == ["shots"]
+    # What follows from it, and nothing that it does not touch.
+    follows = {"quantum options", "circuits", "quantum requests", "outputs"}
     names = {each.name for each in comparison.differences.sections if each.rows}
-    assert names <= {"parameters", "calls", "jobs", "inputs"}, comparison.text()
+    assert names == {"parameters"} | follows, comparison.text()
+    same = {*comparison.differences.same, *comparison.differences.likely}
+    assert {"flow", "code", "blocks", "versions", "jobs", "devices", "seeds"} <= same
     few, many = comparison.curves["ising"]["energy"]
     assert [i for i, _ in few] == [i for i, _ in many] == list(range(1, 7))
     assert "loop ising: energy" in comparison.text()
@@ -124,7 +128,9 @@ def is_picture_of(heights: Sequence[float], values: Sequence[float]) -> bool:
 
 
 def words(svg: str) -> set[str]:
-    return {each for each in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if each[0].isalpha()}
+    return {
+        each for each in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if re.search("[a-z]", each)
+    }
 
 
 def committed(name: str, made: bytes) -> str:
@@ -157,6 +163,9 @@ def test_the_picture_of_a_sweep_shows_mean_and_spread_against_what_varies(
     kept = committed("sweep.svg", made)
     means = [setting.measures["error"].mean for setting in comparison.sweep.settings]
     assert all(setting.measures["error"].n == 3 for setting in comparison.sweep.settings)
+    errors = comparison.figures["error"]
+    dots = [errors[run] for setting in comparison.sweep.settings for run in setting.runs]
     for svg in (made.decode(), kept):
         assert {"9 runs of ising against shots", "error", "shots"} <= words(svg)
+        assert any(is_picture_of(each, dots) for each in drawn(svg)), drawn(svg)
         assert any(is_picture_of(each, means) for each in drawn(svg)), drawn(svg)

@@ -677,3 +677,13 @@ def test_the_command_prints_json_and_refuses_what_is_not_there(tmp_path, capsys)
         command(*runs, "--plot", "x.gif")
     with pytest.raises(SystemExit):
         command(runs[0])
+
+
+def test_jobs_of_a_loop_are_the_same_ones_in_runs_whose_loops_have_other_keys():
+    keys = ("0123456789abcdef", "fedcba9876543210-1")
+    found = compare([
+        run(name, jobs=[batch_job(scope=[f"converge-{key}", "iter-1"])])
+        for name, key in zip("ab", keys, strict=True)
+    ])  # fmt: skip
+
+    assert [row.what for each in found.differences.sections for row in each.rows] == []

@@ -33,7 +33,7 @@ _MOST_UNWRITTEN = 64 << 20
 PATIENCE = 30.0
 
 
-class Follower(Protocol):
+class RecordFollower(Protocol):
     """Who shows the record while it grows."""
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class RunWriter:
         self.record = Record(folder=folder, with_jobs=False)
         self.pid = os.getpid()
         self.folding = threading.Lock()  # held while the record changes
-        self._follower: Follower | None = None
+        self._follower: RecordFollower | None = None
         self._transport = transport or LocalTransport()
         self._transport.make_folder(folder)
         self._read_to: dict[str, int] = {}
@@ -81,7 +81,7 @@ class RunWriter:
         self._unwritten = b""
         self._failed = False
 
-    def follow(self, follower: Follower) -> None:
+    def follow(self, follower: RecordFollower) -> None:
         """Have somebody told of what is taken in from now on."""
         self._follower = follower
 
