@@ -24,6 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 
 from hpc_prefect.errors import FlowRunCancelled
+from hpc_prefect.flow_runs.given import changed_in_flow
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
@@ -177,9 +178,16 @@ def _begin(writer: RunWriter, root: FlowRunContext | None) -> None:
             writer.keep(DIFF, changes)
         yield "code", {"code": facts}
 
-    if any(parameters.get(name) != value for name, value in given.items()):
+    apart = [name for name, value in given.items() if parameters.get(name) != value]
+    if apart:
         writer.keep(PARAMETERS, json.dumps(given, indent=1).encode() + b"\n")
-    told = {"format": FORMAT, "run": run, "parameters": parameters, "inexact": inexact}
+    told = {
+        "format": FORMAT,
+        "run": run,
+        "parameters": parameters,
+        "inexact": inexact,
+        "apart": apart,
+    }
     writer.note("began", **told, environment=environment_facts())
     if file:
         writer.aside(code)
@@ -219,12 +227,29 @@ def _given_again(root: FlowRunContext | None) -> tuple[dict[str, Any], list[str]
     """
     if root is None or root.flow_run is None:
         return {}, []
-    lost, given = lost_parameters(root), root.flow_run.parameters or {}
-    shown = plain_mapping(given, whole=True)
+    given = _given(root)
+    lost, shown = lost_parameters(root, given), plain_mapping(given, whole=True)
     exact = {
         name: value for name, value in given.items() if name not in lost and shown[name] == value
     }
     return exact, [name for name in parameters_of(root) if name not in exact]
+
+
+def _given(root: FlowRunContext) -> dict[str, Any]:
+    """The parameters as Prefect stored them, and defaults, of which it stores none at times.
+
+    A default is known by its value alone, unless the flow's body may have changed that.
+    """
+    stored = dict((root.flow_run.parameters if root.flow_run else None) or {})
+    if root.flow is None:
+        return stored
+    changed = changed_in_flow(root)
+    defaults = {
+        name: value
+        for name, value in parameters_of(root).items()
+        if name not in stored and name not in changed
+    }
+    return stored | (root.flow.serialize_parameters(defaults) if defaults else {})
 
 
 def _file_of(flow: Any) -> str:

@@ -315,9 +315,10 @@ def entrypoint_of(flow: Any) -> str:
         return f"{module}:{name}"
 
 
-def lost_parameters(root: FlowRunContext) -> list[str]:
-    """Parameters that would be others when they are read back from Prefect."""
-    stored: Mapping[str, Any] = (root.flow_run.parameters if root.flow_run else None) or {}
+def lost_parameters(root: FlowRunContext, stored: Mapping[str, Any] | None = None) -> list[str]:
+    """Parameters that would be others when they are read back from what Prefect, or who, stored."""
+    if stored is None:
+        stored = (root.flow_run.parameters if root.flow_run else None) or {}
     given: Mapping[str, Any] = root.parameters or {}
     try:
         back = root.flow.validate_parameters(dict(stored)) if root.flow else {}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect.client.orchestration import get_client
+from prefect.flows import Flow
 from prefect.states import Pending
 
 from hpc_prefect.errors import CannotReproduce
@@ -25,7 +26,7 @@ from hpc_prefect.lifecycle import start, then_and_now
 from hpc_prefect.records import index
 from hpc_prefect.records.compare.results import SameResults, same_results
 from hpc_prefect.records.compare.values import words
-from hpc_prefect.records.fold import COSTS, Record
+from hpc_prefect.records.fold import COSTS, PARAMETERS, Record
 from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standing
 from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.plain import HIDDEN
@@ -112,8 +113,9 @@ def plan(
     record = read_run(index.find_one(run)["folder"])
     given, chosen = dict(given_parameters(record)), dict(parameters or {})
     where = os.path.abspath(os.path.expanduser(cwd)) if cwd else str(record.environment.get("cwd"))
-    entry = entrypoint or str(record.run.get("entrypoint") or "")
-    if problems := [*_problems(record, entry, where), *_parameter_problems(record, chosen)]:
+    entry = start.seen_from_here(entrypoint) or str(record.run.get("entrypoint") or "")
+    problems = [*_problems(record, entry, where), *_parameter_problems(record, given | chosen)]
+    if problems:
         raise CannotReproduce(f"run {record.name} ({record.id})", problems)
     return ReproductionPlan(
         record=record,
@@ -148,8 +150,9 @@ def carry_out(planned: ReproductionPlan) -> Reproduction:
     value, failed = None, None
     with start.started_from(planned.cwd, planned.entrypoint):
         flow = start.load_flow(planned.entrypoint)
-        if isinstance(flow, str):
-            raise CannotReproduce(f"run {first.name} ({first.id})", [flow])
+        if problems := _flow_problems(planned, flow):
+            raise CannotReproduce(f"run {first.name} ({first.id})", problems)
+        assert not isinstance(flow, str)
         with get_client(sync_client=True) as client:
             flow_run = client.create_flow_run(
                 flow,
@@ -210,14 +213,33 @@ def _problems(record: Record, entrypoint: str, cwd: str) -> Iterator[str]:
             yield f"Variable {name!r} had a secret in it, which no record holds"
 
 
-def _parameter_problems(record: Record, chosen: Mapping[str, Any]) -> Iterator[str]:
-    if unknown := [name for name in chosen if name not in record.parameters]:
+def _flow_problems(planned: ReproductionPlan, flow: Flow[..., Any] | str) -> list[str]:
+    if isinstance(flow, str):
+        return [flow]
+    problems = [start.misfits(flow, planned.parameters)]
+    recorded = planned.record.run
+    if planned.entrypoint == recorded.get("entrypoint") and flow.name != recorded.get("flow"):
+        problems.append(
+            f"it was flow {recorded.get('flow')!r}, and {planned.entrypoint} is flow"
+            f" {flow.name!r}, such as one that it was made of with other options; give the right"
+            " one as --entrypoint FILE:FLOW"
+        )
+    return [each for each in problems if each]
+
+
+def _parameter_problems(record: Record, having: Mapping[str, Any]) -> Iterator[str]:
+    if unknown := [name for name in having if name not in record.parameters]:
         known = ", ".join(record.parameters) or "none"
         yield f"it had no parameter {', '.join(map(repr, unknown))}; it had {known}"
-    if lost := [name for name in record.inexact if name not in chosen]:
+    if lost := [name for name in record.inexact if name not in having]:
         yield (
             f"the record does not hold its parameter {', '.join(map(repr, lost))} as it was given"
             " (a secret, or what JSON cannot hold); give it with --param NAME=VALUE"
+        )
+    if gone := [name for name in record.apart if name not in having]:
+        yield (
+            f"the file {record.folder}/{PARAMETERS}, which held its parameter"
+            f" {', '.join(map(repr, gone))}, is gone or damaged; give it with --param NAME=VALUE"
         )
 
 

@@ -39,7 +39,12 @@ from hpc_prefect.flow_runs.run_labels import Trace, campaign_folders, read_trace
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.lifecycle import start
-from hpc_prefect.lifecycle.start import entrypoint_problems, load_flow, started_from
+from hpc_prefect.lifecycle.start import (
+    entrypoint_problems,
+    load_flow,
+    seen_from_here,
+    started_from,
+)
 from hpc_prefect.quantum import task as quantum_task
 from hpc_prefect.quantum import transpilation
 from hpc_prefect.transports.local import LocalTransport
@@ -96,7 +101,7 @@ def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> R
     with get_client(sync_client=True) as client:
         run = _find(client, flow_run)
         trace = read_trace(run)
-        chosen = entrypoint or trace.entrypoint
+        chosen = seen_from_here(entrypoint) or trace.entrypoint
         problems = [*_problems(client, run, trace, dead=dead), *entrypoint_problems(chosen)]
         if problems:
             raise CannotResume(f"flow run {run.name} ({run.id})", problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameters_to_args_kwargs
 
 
 def entrypoint_problems(entrypoint: str) -> Iterator[str]:
@@ -31,6 +33,14 @@ def entrypoint_problems(entrypoint: str) -> Iterator[str]:
     elif file.endswith(".py") and not Path(file).is_file():
         there = "" if Path(file).parent.is_dir() else f" on {socket.gethostname()}"
         yield f"its flow's file {file} is not there{there}; give it as --entrypoint FILE:FLOW"
+
+
+def seen_from_here(entrypoint: str) -> str:
+    """An entrypoint that a user gave, for another working directory than the user's."""
+    file, separator, name = entrypoint.rpartition(":")
+    if not file.endswith(".py"):
+        return entrypoint
+    return f"{os.path.abspath(os.path.expanduser(file))}{separator}{name}"
 
 
 @contextmanager
@@ -54,6 +64,18 @@ def load_flow(entrypoint: str) -> Flow[..., Any] | str:
         return load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     except Exception as error:  # noqa: BLE001 - the user's module may raise anything
         return f"its flow {entrypoint} could not be loaded: {error!r}"
+
+
+def misfits(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> str:
+    """Why a flow does not take these parameters; empty when it does."""
+    try:
+        args, kwargs = parameters_to_args_kwargs(flow.fn, dict(parameters))
+        inspect.signature(flow.fn).bind(*args, **kwargs)
+        if flow.should_validate_parameters:
+            flow.validate_parameters(dict(parameters))
+    except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything
+        return f"its flow does not take these parameters: {error}"
+    return ""
 
 
 def run(flow: Flow[..., Any], flow_run: FlowRun, parameters: Mapping[str, Any]) -> Any:

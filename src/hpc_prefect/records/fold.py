@@ -9,7 +9,7 @@
 
 The events, in their fields beside `time` (seconds since 1970) and `event`:
 
-    began        format, run, parameters, inexact, environment     once for each attempt of the run
+    began        format, run, parameters, inexact, apart, environment     once for each attempt
     code         code                                 the source that runs
     campaign     name, id, identity, instance, folder, work_dir, chosen_outside    an experiment
                                                           that it works on
@@ -120,6 +120,7 @@ class Record:
         run: id, name, kind ("flow" or "script"), flow, entrypoint, attempt …
         parameters: of the flow; secrets are asterisks.
         inexact: the names of those that the record does not hold as they were given.
+        apart: the names of those that the record shows otherwise, and parameters.json has.
         code: file, sha256, and of git: commit, branch, dirty, diff_sha256.
         environment: host, user, pid, process, cwd, argv, python, platform, packages.
         campaigns: by their folder.
@@ -145,6 +146,7 @@ class Record:
     run: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     inexact: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
     code: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -212,6 +214,7 @@ class Record:
         self.run = dict(event["run"])
         self.parameters = dict(event["parameters"])
         self.inexact = list(event.get("inexact") or ())
+        self.apart = list(event.get("apart") or ())
         self.environment = dict(event["environment"])
         self.code = dict(event.get("code") or self.code)
         self._began_at = max(self._began_at, event["time"])
@@ -338,6 +341,7 @@ class Record:
             "message": self.message,
             "run": self.run,
             "inexact": self.inexact,
+            "apart": self.apart,
             "code": self.code,
             "environment": self.environment,
             "campaigns": list(self.campaigns.values()),

@@ -70,12 +70,18 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
 
 
 def given_parameters(record: Record) -> dict[str, Any]:
-    """A run's parameters whole, as its flow can be given them again, but for `inexact` ones."""
+    """A run's parameters whole, as its flow can be given them again, but for `inexact` ones.
+
+    One of `apart` is missing where the file that has it is gone, damaged, or too large to be read.
+    """
     path = f"{record.folder}/{PARAMETERS}"
     whole = _as_object(reader(record.folder).read(path, 0, _LARGEST + 1))
-    return whole or {
-        name: value for name, value in record.parameters.items() if name not in record.inexact
+    shown = {
+        name: value
+        for name, value in record.parameters.items()
+        if name not in record.inexact and name not in record.apart
     }
+    return shown | (whole if record.apart and whole else {})
 
 
 def read_events(folder: str) -> Iterator[dict[str, Any]]:

@@ -151,8 +151,9 @@ def _experiment(choice: CampaignChoice) -> _Experiment:
     else:
         name, kind = name_of(root_flow()), "flow" if current_run() else "script"
         exact = [kind, name, told_by_parameters().digest]
-    if (reproduced := recorded()) is not None:  # which is to find nothing of that run's
-        exact += ["reproduces", reproduced.run_id]
+    if (reproduced := recorded()) is not None:
+        # Which is to find nothing of that run's, nor of another reproduction's.
+        exact += ["reproduces", reproduced.run_id, current_run()]
     return _Experiment(name, folder_name(name, *exact), digest(exact))
 
 

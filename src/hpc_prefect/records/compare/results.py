@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hpc_prefect.records.compare.differences import differences
-from hpc_prefect.records.compare.values import ABSENT, canonical, words
+from hpc_prefect.records.compare.values import ABSENT, words
 from hpc_prefect.records.fold import CLOCK, Record
+from hpc_prefect.records.write.plain import tells_all
 
 #: Differences of one kind that are told one by one.
 _TOLD = 5
+_PARTLY = "the record holds them in part, or as asterisks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +40,39 @@ def same_results(then: Record, now: Record) -> SameResults:
     """Compare iterations, measures, and what jobs left; not what a clock said."""
     same: list[str] = []
     different: list[str] = []
+    unknown: list[str] = []
     if then.state != now.state:
         different.append(f"it {then.state} then, and {now.state} now")
     for loop in dict.fromkeys([*then.iterations, *now.iterations]):
         rows = [_rows(each.iterations.get(loop, {})) for each in (then, now)]
         found = list(_first(_changes(*rows), "more values"))
         different += [f"loop {loop}: {each}" for each in found]
+        partly = sorted(set().union(*map(_in_part, rows[0].values())))
         if not found:
-            same.append(f"the {_count(len(rows[0]), 'iteration')} of loop {loop}")
+            but = f" but for {', '.join(partly)}" if partly else ""
+            same.append(f"the {_count(len(rows[0]), 'iteration')} of loop {loop}{but}")
+        unknown += [f"loop {loop}: {', '.join(partly)}: {_PARTLY}"] if partly else []
     measures = list(_first(_differing(then.recorded, now.recorded), "more measures"))
     different += measures
-    if then.recorded and not measures:
-        same.append(f"the measures {', '.join(sorted(then.recorded))}")
-    return _with_jobs(then, now, same, different)
+    partly = sorted(_in_part(then.recorded))
+    unknown += [f"measures {', '.join(partly)}: {_PARTLY}"] if partly else []
+    if not measures and (whole := sorted(set(then.recorded) - set(partly))):
+        same.append(f"the measures {', '.join(whole)}")
+    jobs = _of_jobs(then, now)
+    return SameResults(
+        same=(*same, *jobs.same),
+        different=(*different, *jobs.different),
+        unknown=(*unknown, *jobs.unknown),
+    )
 
 
-def _with_jobs(then: Record, now: Record, same: list[str], different: list[str]) -> SameResults:
+def _in_part(values: Mapping[str, Any]) -> set[str]:
+    return {name for name, value in values.items() if not tells_all(value)}
+
+
+def _of_jobs(then: Record, now: Record) -> SameResults:
     found = differences([then, now], texts=False)
+    same, different, unknown = list[str](), list[str](), list[str]()
     for name in ("jobs", "outputs"):
         section = found.section(name)
         different += [
@@ -64,7 +83,6 @@ def _with_jobs(then: Record, now: Record, same: list[str], different: list[str])
         if len(section.rows) > _TOLD:
             different.append(f"{len(section.rows) - _TOLD} more of the {name}")
     with_digests = [job for job in now.jobs.values() if job.get("outputs") or _digest_of(job)]
-    unknown = []
     if "outputs" in found.same and with_digests:
         same.append(f"what {_count(len(with_digests), 'job')} left")
     elif "outputs" in found.likely:
@@ -72,10 +90,6 @@ def _with_jobs(then: Record, now: Record, same: list[str], different: list[str])
     if rest := len(now.jobs) - len(with_digests):
         unknown.append(f"{_count(rest, 'job')} named no outputs, so that only their ends are known")
     return SameResults(tuple(same), tuple(different), tuple(unknown))
-
-
-def _in_jobs(number: int) -> str:
-    return f", in {_count(number, 'job')}" if number else ""
 
 
 def _digest_of(job: Mapping[str, Any]) -> object:
@@ -102,8 +116,13 @@ def _changes(
 def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name in dict.fromkeys([*then, *now]):
         one, other = then.get(name, ABSENT), now.get(name, ABSENT)
-        if canonical(one) != canonical(other):
+        if _bits(one) != _bits(other):
             yield f"{name}: {_two(one, other)}"
+
+
+def _bits(value: object) -> str:
+    """The same text for the same bits: 0.0 and -0.0 are two numbers, as are 2 and 2.0."""
+    return "" if value is ABSENT else json.dumps(value, sort_keys=True, default=str)
 
 
 def _two(then: object, now: object) -> str:

@@ -20,6 +20,8 @@ from typing import Any
 from hpc_prefect.job.identity import digest
 
 HIDDEN = "**********"
+#: What stands before the digest of something that is cut.
+_DIGEST = ", SHA-256 "
 #: Letters of a text, and items of a list or mapping, that a record keeps of each.
 MOST_LETTERS, MOST_ITEMS, DEEPEST = 2000, 200, 20
 #: Values that it keeps of one, with all that is in it.
@@ -85,6 +87,17 @@ def _shown_whole(value: object) -> Any:
         return _Plain(whole=True).of(value, ())
     except Exception:  # noqa: BLE001 - as in `plain`
         return plain(value)
+
+
+def tells_all(shown: object) -> bool:
+    """Whether what `plain` made of a value tells it from all others, if only by a digest."""
+    if isinstance(shown, str):
+        hidden = shown == HIDDEN or (shown.startswith("<") and shown.endswith(">"))
+        return not hidden and (not shown.startswith("…") or _DIGEST in shown)
+    if isinstance(shown, Mapping):
+        told = _DIGEST in str(shown.get("…", _DIGEST)) and shown.get("sha256") != ""
+        return told and all(tells_all(each) for name, each in shown.items() if name != "…")
+    return not isinstance(shown, list) or all(map(tells_all, shown))
 
 
 class _Plain:
@@ -198,7 +211,7 @@ def _number(value: int) -> int | str:
 def _told(value: object) -> str:
     """The digest of a whole value, of which no secret is a part."""
     try:
-        return f", SHA-256 {digest(_Hiding().of(value))}"
+        return f"{_DIGEST}{digest(_Hiding().of(value))}"
     except (TypeError, ValueError, RecursionError):  # it has no canonical form, or is endless
         return ""
 
@@ -235,7 +248,7 @@ def _cut(text: str) -> str:
     if len(text) <= MOST_LETTERS:
         return text
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return f"{text[:MOST_LETTERS]}… {len(text) - MOST_LETTERS} letters more, SHA-256 {digest}"
+    return f"{text[:MOST_LETTERS]}… {len(text) - MOST_LETTERS} letters more{_DIGEST}{digest}"
 
 
 def plain_arguments(argv: Sequence[object]) -> list[str]:
