@@ -11,7 +11,14 @@ from hpc_prefect.errors import InvalidQuery
 from hpc_prefect.records.compare import Comparison
 from hpc_prefect.records.compare import compare as compared
 from hpc_prefect.records.fold import Record
-from hpc_prefect.records.runs import RunSummary, find, get, to_frame
+from hpc_prefect.records.runs import (
+    RunSummary,
+    export_crate,
+    export_mlflow,
+    find,
+    get,
+    to_frame,
+)
 
 
 def compare(*runs: str | RunSummary | Record, against: str = "") -> Comparison:
@@ -46,4 +53,4 @@ def _record(run: str | RunSummary | Record) -> Record:
     return get(run.folder if isinstance(run, RunSummary) else run)
 
 
-__all__ = ["RunSummary", "compare", "find", "get", "to_frame"]
+__all__ = ["RunSummary", "compare", "export_crate", "export_mlflow", "find", "get", "to_frame"]
