@@ -137,7 +137,6 @@ def _answering(url: str, process: subprocess.Popen[bytes]) -> Iterator[str]:
     yield url
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_server_of_mlflow_has_a_run_once(
     server: str, mlflow: Path, run: Path, tmp_path: Path
