@@ -152,7 +152,7 @@ def mlflow(home: Path) -> Path:
 
 
 def mlflow_server(home: Path) -> Path:
-    """The Python of an environment with all of MLflow: 850 MB, so only where it is asked for by name.
+    """The Python of an environment with all of MLflow: 850 MB, so only where it is named.
 
     A server is its client's affair; what we tell that client is tested everywhere.
     """
