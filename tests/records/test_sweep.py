@@ -110,7 +110,7 @@ def test_runs_that_differ_in_a_seed_alone_are_repeats():
 
     assert [one.values for one in found.settings] == [(0.7,), (0.8,)]
     assert [len(one.runs) for one in found.settings] == [3, 3]
-    assert found.seeds == ("aer.random_state",)
+    assert found.of_repeats == ("aer.random_state",)
 
 
 def test_a_seed_that_is_asked_for_is_a_parameter():
@@ -293,3 +293,24 @@ def test_labels_are_what_differs_and_names_only_where_that_does_not_tell_runs_ap
     assert compare(runs).labels == ("bond=1", "bond=2, b", "bond=2, c")
     assert compare([run("a"), run("b")]).labels == ("a", "b")
     assert len({*compare([run("a", id="1"), run("a", id="2")]).labels}) == 2
+
+
+def test_runs_that_differ_in_the_folder_of_their_jobs_alone_are_repeats_of_one_setting():
+    def at(i, shots, energy):
+        return run(
+            f"r{i}",
+            parameters={"work_dir": f"runs/{i}", "shots": shots, "other": f"/data/{i % 2}"},
+            environment={"cwd": "/home/ada"},
+            campaign={"folder": f"/home/ada/runs/{i}/c", "work_dir": f"/home/ada/runs/{i}/jobs"},
+            measures={"energy": energy},
+        )
+
+    found = compare([at(0, 100, -1.0), at(2, 100, -3.0), at(4, 200, -4.0), at(6, 200, -4.5)])
+
+    assert [each.name for each in found.sweep.columns] == ["shots"]
+    assert found.sweep.of_repeats == ("work_dir",)
+    assert [one.measures["energy"].n for one in found.sweep.settings] == [2, 2]
+    assert "runs that differ in work_dir alone are repeats of one setting" in report(found)
+    # What is a path, but no folder of the jobs, was chosen.
+    apart = compare([at(0, 100, -1.0), at(1, 100, -3.0), at(3, 200, -4.0), at(4, 200, -4.5)])
+    assert [each.name for each in apart.sweep.columns] == ["other", "shots"]

@@ -30,8 +30,8 @@ def add_compare(actions: Actions) -> None:
         help="what differs between runs, and what came of it",
         description="Compare runs: first what differs, then measures, convergence, costs and times"
         " side by side. More than three runs: a table of what varies against what was measured, in"
-        " which runs of one setting (parameters without seeds, and blocks) are one line, with mean"
-        " and standard deviation.",
+        " which runs of one setting (parameters without seeds and work_dirs, and blocks) are one"
+        " line, with mean and standard deviation.",
     )
     compare.add_argument("first", metavar="RUN", help=_RUN)
     compare.add_argument("others", metavar="RUN", nargs="+", help=argparse.SUPPRESS)

@@ -1,18 +1,20 @@
 """Many runs in one table: what varies against what was measured, repeats of a setting together.
 
-A setting is what a person chose: parameters without seeds, and the content of blocks. Runs of one
-setting are repeats, and have a mean and a spread. One run has no spread, and none is made up.
+A setting is what a person chose: parameters without seeds and work_dirs, and the content of blocks.
+Runs of one setting are repeats, and have a mean and a spread. One run has no spread, and none is
+made up.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_prefect.records.compare.differences import Differences, differences
+from hpc_prefect.records.compare.differences import Contrast, Differences, differences
 from hpc_prefect.records.compare.diffs import without_seeds
 from hpc_prefect.records.compare.values import (
     ABSENT,
@@ -50,7 +52,7 @@ class Varying:
     Attributes:
         name: the parameter's dotted path, or the block's field.
         values: one for each run; `ABSENT` where a run has none.
-        origin: `parameter`, `seed` or `block`.
+        origin: `parameter`, `seed`, `work_dir` (where the run's jobs ran) or `block`.
     """
 
     name: str
@@ -101,10 +103,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Runs with the same parameters (but for seeds) and blocks.
+    """Runs with the same parameters (but for seeds and work_dirs) and blocks.
 
     Attributes:
-        values: of what varies, seeds left out, in the order of `Sweep.columns`.
+        values: of what varies, in the order of `Sweep.columns`.
         runs: the places of its runs among those that were compared.
         unfinished: the states of those that have not completed; they are in no mean.
         measures: by their names.
@@ -136,11 +138,12 @@ class Sweep:
     @property
     def columns(self) -> tuple[Varying, ...]:
         """What tells settings apart."""
-        return tuple(each for each in self.varying if each.origin != "seed")
+        return tuple(_parted(self.varying)[0])
 
     @property
-    def seeds(self) -> tuple[str, ...]:
-        return tuple(each.name for each in self.varying if each.origin == "seed")
+    def of_repeats(self) -> tuple[str, ...]:
+        """The names of what varies, and tells no settings apart."""
+        return tuple(each.name for each in _parted(self.varying)[1])
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -196,8 +199,8 @@ def sweep(
         against: a seed that is wanted as a parameter.
     """
     different = different or differences(records)
-    varying = _varying(different, against)
-    columns = [each for each in varying if each.origin != "seed"]
+    varying = _varying(records, different, against)
+    columns, _ = _parted(varying)
     each_ones = [figures(record) for record in records]
     names = _names(records, each_ones)
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -218,14 +221,33 @@ def sweep(
     return Sweep(tuple(varying), names, tuple(settings))
 
 
-def _varying(different: Differences, against: str) -> list[Varying]:
+def _varying(records: Sequence[Record], different: Differences, against: str) -> list[Varying]:
     found = [
-        Varying(row.what, row.values, "seed" if is_seed(row.what, against) else "parameter")
+        Varying(row.what, row.values, "parameter" if row.what == against else _origin(row, records))
         for row in different.section("parameters").rows
     ]
     return found + [
         Varying(row.what, row.values, "block") for row in different.section("blocks").rows
     ]
+
+
+def _origin(row: Contrast, records: Sequence[Record]) -> str:
+    if is_seed(row.what):
+        return "seed"
+    places = all(
+        _is_place(value, record) for value, record in zip(row.values, records, strict=True)
+    )
+    return "work_dir" if places else "parameter"
+
+
+def _is_place(value: object, record: Record) -> bool:
+    """Whether it is the folder in which the run's jobs ran, or one around it."""
+    if not isinstance(value, str) or not value or not record.campaigns:
+        return False
+    start = str(record.environment.get("cwd") or os.sep)
+    path = os.path.normpath(os.path.join(start, os.path.expanduser(value)))
+    work_dirs = [str(each.get("work_dir") or "") for each in record.campaigns.values()]
+    return all(each == path or each.startswith(f"{path}{os.sep}") for each in work_dirs)
 
 
 def _names(records: Sequence[Record], each_ones: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -359,12 +381,12 @@ def curves(records: Sequence[Record]) -> Curves:
 
 def labels(records: Sequence[Record], varying: Iterable[Varying]) -> list[str]:
     """A short name for each run: what varies, as far as it tells them apart; else its own name."""
-    settings, seeds = _parted(varying)
+    settings, repeats = _parted(varying)
     chosen = [each for each in settings if each.origin == "parameter"]
     if len(chosen) > _LABEL or not chosen:
         chosen = []
         _choose(chosen, settings, len(records))
-    _choose(chosen, seeds, len(records))  # last: each run has its own, but they say nothing
+    _choose(chosen, repeats, len(records))  # last: each run has its own, but they say nothing
     columns = [
         [f"{_short(each.name)}={text}" for text in apart_at_a_glance(_cells(each))]
         for each in chosen
@@ -389,9 +411,10 @@ def _choose(chosen: list[Varying], left: list[Varying], count: int) -> None:
 
 
 def _parted(varying: Iterable[Varying]) -> tuple[list[Varying], list[Varying]]:
+    """What tells settings apart, and in what their repeats differ."""
     known = list(varying)
-    seeds = [each for each in known if each.origin == "seed"]
-    return [each for each in known if each.origin != "seed"], seeds
+    repeats = [each for each in known if each.origin in ("seed", "work_dir")]
+    return [each for each in known if each not in repeats], repeats
 
 
 def _classes(chosen: Sequence[Varying], count: int) -> int:

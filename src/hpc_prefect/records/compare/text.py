@@ -353,9 +353,9 @@ def _sweep_notes(comparison: Comparison, left: Sequence[str]) -> list[str]:
     notes = []
     if any(spread.deviation is not None for one in settings for spread in one.measures.values()):
         notes.append("mean ± standard deviation of the sample (number of runs)")
-    if comparison.sweep.seeds:
-        seeds = ", ".join(map(printable, comparison.sweep.seeds))
-        notes.append(f"runs that differ in {seeds} alone are repeats of one setting")
+    if comparison.sweep.of_repeats:
+        differ_in = ", ".join(map(printable, comparison.sweep.of_repeats))
+        notes.append(f"runs that differ in {differ_in} alone are repeats of one setting")
     if count := sum(len(setting.unfinished) for setting in settings):
         have = "1 run has" if count == 1 else f"{count} runs have"
         notes.append(f"{have} not completed: in no mean; a value in brackets is of such a one")
