@@ -336,3 +336,20 @@ async def test_a_call_that_fails_without_a_job_is_the_end_of_it(tmp_path: Path) 
     assert (failed["state"], failed["reason"]) == ("failed", "ledger_error")
     assert "has changed since" in failed["summary"]
     assert faults(record.as_dict()) == []
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_run_whose_calls_are_all_made_in_a_pools_processes_has_a_record(
+    how: str, tmp_path: Path
+) -> None:
+    (tmp_path / "go").touch()
+    file = JOBS.with_name("pooled.py")
+    with subprocess.Popen([sys.executable, str(file), how, str(tmp_path)]) as process:
+        assert process.wait(timeout=200) == 0
+    record = record_of(tmp_path)
+    assert (record.state, record.flow) == ("completed", "spawned" if how == "spawn" else "forked")
+    assert record.parameters == {"work_dir": str(tmp_path)}
+    assert (record.inexact, record.environment["pid"]) == ([], process.pid)
+    assert record.code["file"] == str(file)
+    assert record.totals.jobs == {"succeeded": 2}
+    assert (index.entry(record.id) or {})["state"] == "completed"

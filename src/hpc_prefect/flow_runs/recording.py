@@ -29,10 +29,16 @@ from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.reproduction import recorded
-from hpc_prefect.flow_runs.run_labels import entrypoint_of, known_trace, lost_parameters
+from hpc_prefect.flow_runs.run_labels import (
+    entrypoint_of,
+    known_trace,
+    lost_parameters,
+    read_trace,
+)
 from hpc_prefect.flow_runs.run_page import RunPage
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.script import came_to_its_end
+from hpc_prefect.flow_runs.sent import send_along, sent
 from hpc_prefect.flow_runs.session import is_interactive
 from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
@@ -42,7 +48,7 @@ from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.records.fold import DIFF, FORMAT, PARAMETERS, RUNS
 from hpc_prefect.records.write import leaving
-from hpc_prefect.records.write.code import code_facts, environment_facts
+from hpc_prefect.records.write.code import code_facts, environment_facts, process_facts
 from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 from hpc_prefect.records.write.writer import Event, RunWriter, logger
 from hpc_prefect.transports.local import LocalTransport
@@ -50,6 +56,8 @@ from hpc_prefect.transports.local import LocalTransport
 #: The id of what this process does outside of any flow.
 _SCRIPT = str(uuid.uuid4())
 _MOST_DIGESTS = 100
+_SENDER = "recorded-for"
+_ENDS = ("completion", "failure", "cancellation", "crashed")
 #: Seconds for which a campaign's first call waits for the record to begin.
 _AT_FIRST = 2.0
 
@@ -130,7 +138,10 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str, chosen_out
         if _attempt() != mine.began and flow_process() == 0:
             mine.page = mine.page or RunPage.of(writer, root_flow())
             _begin(writer, root_flow())
+            _see_to_the_end(root_flow())
             mine.began = _attempt()
+        elif (sender := _sender_of_this()) and not _has_begun(writer):
+            _begin(writer, root_flow(), sender)
         new = campaign.folder not in mine.campaigns
         experiment = (campaign.name, campaign.identity, campaign.instance)
         new_experiment = experiment not in mine.experiments
@@ -166,9 +177,62 @@ def _folder_of(campaign: Campaign) -> str:
     return here
 
 
-def _begin(writer: RunWriter, root: FlowRunContext | None) -> None:
+def _sender() -> dict[str, Any] | None:
+    """Where a task is sent to another process: who sends it, and what it alone knows of the run.
+
+    The flow itself may make no call: then that process begins the record, in the name of this one.
+    """
+    root = root_flow()
+    if (before := sent(_SENDER)) is not None or root is None or root.flow is None:
+        return before  # type: ignore[no-any-return]
+    facts = _senders.of(current_run())
+    if not facts:
+        _, inexact = _given_again(root)
+        facts |= {"process": process_facts(), "inexact": inexact}
+        hook_once(root.flow, _run_ended, *_ENDS)
+    return facts
+
+
+def _before_fork() -> None:
+    """A process that is forked in a flow has the memory of this one."""
+    try:
+        _sender()
+    except Exception as error:  # noqa: BLE001 - nobody's fork is to fail for a record
+        logger.warning("a record that a forked process begins will miss something: %s", error)
+
+
+def _sender_of_this() -> dict[str, Any]:
+    """What the flow's own process has told this one; nothing where this is it."""
+    told = sent(_SENDER) or (_senders.of(current_run()) if flow_process() else None)
+    return dict(told or {})
+
+
+_senders: PerRun[dict[str, Any]] = PerRun(dict)
+send_along(_SENDER, _sender)
+os.register_at_fork(before=_before_fork)
+
+
+def _has_begun(writer: RunWriter) -> bool:
+    """Whether another process of the run has told what the run is."""
+    with writer.folding:
+        writer.read_others()
+        return bool(writer.record.id)
+
+
+def _begin(
+    writer: RunWriter, root: FlowRunContext | None, sender: Mapping[str, Any] | None = None
+) -> None:
+    """Tell what the run is.
+
+    Args:
+        sender: of the flow's own process, in whose name this one does it.
+    """
     run, parameters, file = _run_facts(root)
-    given, inexact = _given_again(root)
+    if sender is None:
+        given, inexact = _given_again(root)
+    else:
+        inexact = list(sender["inexact"])
+        given = {name: each for name, each in parameters.items() if name not in inexact}
     if reproduced := recorded():
         run["reproduces"] = reproduced.run_id
 
@@ -188,11 +252,15 @@ def _begin(writer: RunWriter, root: FlowRunContext | None) -> None:
         "inexact": inexact,
         "apart": apart,
     }
-    writer.note("began", **told, environment=environment_facts())
+    process = {} if sender is None else sender["process"]
+    writer.note("began", **told, environment=environment_facts() | process)
     if file:
         writer.aside(code)
+
+
+def _see_to_the_end(root: FlowRunContext | None) -> None:
     if root is not None and root.flow is not None:
-        hook_once(root.flow, _run_ended, "completion", "failure", "cancellation", "crashed")
+        hook_once(root.flow, _run_ended, *_ENDS)
     atexit.unregister(_process_ends)
     atexit.register(_process_ends)
 
@@ -262,11 +330,23 @@ def _file_of(flow: Any) -> str:
 def _run_ended(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
     """A hook of the flow: how its run ended."""
     mine = _recordings.known(str(flow_run.id))
-    if mine is None:  # the process that serves the flow, and did not run it
-        return
     known = watch().find(flow_run.id)
     cancelled = (known is not None and known.cancelled) or "CANCEL" in state.type.value
-    mine.end("cancelled" if cancelled else state.type.value.lower(), first_line(state.message))
+    how = "cancelled" if cancelled else state.type.value.lower()
+    if mine is not None and mine.writer is not None:
+        mine.end(how, first_line(state.message))
+    elif _senders.known(str(flow_run.id)) and (folder := _written_by_others(flow_run)):
+        writer = RunWriter(folder)
+        if mine is not None and mine.early:
+            writer.note("measures", values=mine.early)
+        writer.note("ended", state=how, message=first_line(state.message))
+        writer.close()
+
+
+def _written_by_others(flow_run: FlowRun) -> str:
+    """The record that a pool's processes have begun, of a flow that made no call itself."""
+    found = (f"{folder}/{RUNS}/{flow_run.id}" for folder in read_trace(flow_run).folders)
+    return next(filter(os.path.isdir, found), "")
 
 
 def first_line(message: str | None) -> str:

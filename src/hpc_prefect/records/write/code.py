@@ -70,8 +70,8 @@ def _text(answer: bytes) -> str:
     return os.fsdecode(answer).strip()
 
 
-def environment_facts() -> dict[str, Any]:
-    """This process: where it runs, of whom, with which interpreter and packages."""
+def process_facts() -> dict[str, Any]:
+    """This process: where it runs, of whom, started how."""
     return {
         "host": socket.gethostname(),
         "user": _user(),
@@ -79,6 +79,12 @@ def environment_facts() -> dict[str, Any]:
         "process": process.identity(os.getpid()) or "",
         "cwd": _cwd(),
         "argv": plain_arguments(sys.argv),
+    }
+
+
+def environment_facts() -> dict[str, Any]:
+    """This process, with its interpreter and packages."""
+    return process_facts() | {
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
