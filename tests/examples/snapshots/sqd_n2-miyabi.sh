@@ -158,6 +158,12 @@ if ! \builtin type -P -- '/shared/me/diag' >/dev/null; then
   \builtin test -f /proc/self/fd/240/phase && \builtin printf 'missing %s\n' "${LOADEDMODULES:-}" >> /proc/self/fd/240/phase
   \exit 127
 fi
+case ${LOADEDMODULES-} in '') ;; *)
+  { \builtin test ! -L /proc/self/fd/240/modules && { \builtin test -f /proc/self/fd/240/modules ||
+    \builtin test ! -e /proc/self/fd/240/modules; } &&
+    \builtin printf '%s' "$LOADEDMODULES" >| /proc/self/fd/240/modules; } 2>/dev/null ||
+    \builtin : ;;
+esac
 \builtin test -f /proc/self/fd/240/phase && \builtin printf 'program\n' >> /proc/self/fd/240/phase || \exit
 case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 
