@@ -187,8 +187,9 @@ def of_record(folder: Path) -> list[str]:
     except LedgerError as error:  # killed before it began; so no job did
         return [f"there is no record: {error}"] * bool(runs(folder))
     lines = handed.read_text().split("\n")[:-1] if handed.exists() else []
-    told = {f"{key} {job['state']}" for key, job in record.jobs.items()}
-    return [f"the record lacks {line}" for line in lines if line not in told]
+    last = dict(line.split(" ", 1) for line in lines)  # what was lost may have been found since
+    told = {key: str(job["state"]) for key, job in record.jobs.items()}
+    return [f"the record lacks {key} {last[key]}" for key in last if told.get(key) != last[key]]
 
 
 def of_whole_record(folder: Path, labels: list[str]) -> list[str]:
