@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -72,6 +73,9 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         parameters=dict(arguments.param),
         cwd=arguments.cwd,
     )
+    environ = planned.environment(os.environ)
+    if environ != dict(os.environ):  # once more: libraries have read them by now
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
     print("\n".join(planned.lines()), file=sys.stderr, flush=True)
     if arguments.plan:
         return 0

@@ -29,6 +29,7 @@ from hpc_prefect.records.compare.values import words
 from hpc_prefect.records.fold import COSTS, PARAMETERS, Record
 from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standing
 from hpc_prefect.records.write import leaving
+from hpc_prefect.records.write.code import numeric_variables
 from hpc_prefect.records.write.plain import HIDDEN
 
 
@@ -49,6 +50,19 @@ class ReproductionPlan:
     cwd: str
     parameters: Mapping[str, Any]
     changed: tuple[str, ...]
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """An environment with the variables that decide about the last bits as they were.
+
+        Libraries read them when they are loaded, so a process has to be started with them.
+        """
+        then = self.record.environment.get("variables")
+        if not isinstance(then, Mapping):  # not recorded
+            return dict(environ)
+        others = numeric_variables(environ)
+        return {name: value for name, value in environ.items() if name not in others} | {
+            str(name): str(value) for name, value in then.items()
+        }
 
     def lines(self) -> Iterator[str]:
         """The plan in words, for a person. Reads files, and asks git and Prefect."""

@@ -92,6 +92,11 @@ def _versions(record: Record) -> Iterator[str]:
     changed = [f"{name} {words(a)} → {words(b)}" for name, (a, b) in varied(sides).items()]
     if changed:
         yield f"versions: {_named(changed)}"
+    known = isinstance(then.get("variables"), Mapping)
+    variables = varied([then["variables"], now["variables"]]) if known else {}
+    if variables:
+        told = [f"{name} {words(a)} → {words(b)}" for name, (a, b) in variables.items()]
+        yield f"environment variables: {_named(told)}; they decide about the last bits"
     if then.get("host") != now["host"]:
         yield f"host: it ran on {then.get('host')}, and this is {now['host']}"
 

@@ -130,7 +130,7 @@ _FILES_OF = {"executables": ("executable", "images"), "inputs": ("inputs",),
 _NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too deep"
 #: More files of one kind than so many are one row.
 _FILES = 4
-_HOST = ("host", "user", "platform", "cwd", "argv")
+_HOST = ("host", "user", "platform", "cwd", "argv", "variables")
 
 
 #: Whether any run tells something of a section, the section, and what of it is not known.

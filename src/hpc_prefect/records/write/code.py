@@ -6,18 +6,24 @@ import getpass
 import hashlib
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
 from hpc_prefect.local_batch import process
-from hpc_prefect.records.write.plain import plain_arguments
+from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 
 #: Bytes of uncommitted changes that are kept beside the record.
 MOST_DIFF = 1 << 20
+_NUMERIC = re.compile(
+    r"(OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|VECLIB|XLA|JAX|CUBLAS|NPY)_\w+"
+    r"|PYTHONHASHSEED"
+)
 #: Seconds that git may take in all.
 _PATIENCE = 10.0
 
@@ -82,12 +88,18 @@ def process_facts() -> dict[str, Any]:
     }
 
 
+def numeric_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that decide about the last bits: threads, libraries, hashing."""
+    return {name: value for name, value in sorted(environ.items()) if _NUMERIC.fullmatch(name)}
+
+
 def environment_facts() -> dict[str, Any]:
     """This process, with its interpreter and packages."""
     return process_facts() | {
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
+        "variables": plain_mapping(numeric_variables(os.environ)),
         "packages": packages(),
     }
 
