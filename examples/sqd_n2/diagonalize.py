@@ -14,9 +14,10 @@ ANSWER is an npz with
     occupancies         (batches, 2, norb)
     carryover           one-spin determinants of the best batch that occur in a configuration with
                         an amplitude above the threshold, heaviest first
-    ranks               (batches,), who solved it               seconds    (ranks,), solving time
+    ranks               (batches,), who solved it
 
-It appears whole or not at all. Any rank's failure ends all of them with a non-zero code.
+It appears whole or not at all, and has no times in it: the same question gives the same bytes.
+Any rank's failure ends all of them with a non-zero code.
 """
 
 from __future__ import annotations
@@ -136,12 +137,12 @@ def write(
         occupancies=np.array([each.occupancies for each in solutions]),
         carryover=solutions[best].carryover,
         ranks=np.array([each.rank for each in solutions]),
-        seconds=np.array(seconds),
     )
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     temporary.write_bytes(buffer.getvalue())
     temporary.replace(path)
     print(f"{len(batches)} batches on {len(seconds)} ranks, lowest energy {energies[best]:.9f} Ha")
+    print(f"the slowest rank took {max(seconds):.3f} s")
 
 
 def abort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
