@@ -17,7 +17,7 @@ from hpc_prefect.lifecycle import start
 from hpc_prefect.lifecycle.reproduce import plan, reproduce
 from hpc_prefect.records.compare.results import same_results
 from hpc_prefect.records.fold import PARAMETERS, Record
-from hpc_prefect.records.write.writer import RunWriter
+from hpc_prefect.records.write import leaving
 
 from .test_recording import record_of, records
 from .test_resume import command, runs
@@ -46,7 +46,7 @@ def first_run(file: Path, work_dir: Path, **parameters: Any) -> Record:
     flow = start.load_flow(f"{file}:experiment")
     assert not isinstance(flow, str), flow
     flow(work_dir=str(work_dir), **parameters)
-    RunWriter.settle()
+    leaving.leave_all()
     return record_of(work_dir)
 
 
@@ -131,7 +131,7 @@ def test_a_default_is_as_it_was_also_of_a_run_that_a_deployment_started(tmp_path
     with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(flow, parameters={"work_dir": str(work_dir)})
     assert run_flow(flow, flow_run=flow_run, parameters={"work_dir": str(work_dir)}) == 3
-    RunWriter.settle()
+    leaving.leave_all()
     first = record_of(work_dir)
     file.write_text(HEAD + body.replace("n: int = 3", "n: int = 4"))
     assert reproduce(first.id).value == 3
@@ -228,7 +228,7 @@ def experiment(work_dir: str, /, model: Inner, plain: Plain, *, colour: Colour =
     flow = start.load_flow(f"{flow_file(tmp_path, body)}:experiment")
     assert not isinstance(flow, str)
     then = flow(str(work_dir), **given)
-    RunWriter.settle()
+    leaving.leave_all()
     first = record_of(work_dir)
     assert first.inexact == []
     done = reproduce(first.id)
