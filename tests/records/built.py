@@ -88,3 +88,12 @@ def run(
         end = {"event": "ended", "state": state, "message": message}
         timed.append({"time": 1000.0 + seconds, **end})
     return fold(timed, folder=folder)
+
+
+def rows(found, section: str) -> dict[str, tuple]:
+    return {row.what: row.values for row in found.section(section).rows}
+
+
+def one_row(found, section: str):
+    (row,) = found.section(section).rows
+    return row

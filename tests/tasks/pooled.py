@@ -1,4 +1,4 @@
-"""A flow whose jobs are called by a pool's processes: python pooled.py spawn|fork WORK_DIR
+"""A flow whose jobs are called by a pool's processes: python pooled.py spawn|fork WORK_DIR [ANGLES]
 
 The job of the label `waits` ends when the file `go` is there.
 """
@@ -24,7 +24,7 @@ def step(work_dir: str, label: str) -> str:
 
 
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
-def spawned(work_dir: str) -> list[str]:
+def spawned(work_dir: str, angles: list[float] | None = None) -> list[str]:
     """The flow's own process calls no job: the campaign is opened by a worker."""
     first = step.submit(work_dir, "first").result()
     return [first, step.submit(work_dir, "waits").result()]
@@ -40,4 +40,5 @@ def forked(work_dir: str) -> list[str]:
 
 if __name__ == "__main__":
     which = {"spawn": spawned, "fork": forked}[sys.argv[1]]
-    print("STATES", *which(sys.argv[2]))
+    more = {"angles": [i / 7 for i in range(int(sys.argv[3]))]} if len(sys.argv) > 3 else {}
+    print("STATES", *which(sys.argv[2], **more))

@@ -19,7 +19,7 @@ from hpc_prefect import HPCProfileBlock, StopRule, campaign, converge, record_me
 from hpc_prefect.errors import JobFailed, LedgerError
 from hpc_prefect.records import index
 from hpc_prefect.records.fold import Record
-from hpc_prefect.records.read import read_run, standing
+from hpc_prefect.records.read import given_parameters, read_run, standing
 from hpc_prefect.records.write.generators import generator_states
 
 from ..records.schema import faults
@@ -348,8 +348,19 @@ def test_a_run_whose_calls_are_all_made_in_a_pools_processes_has_a_record(
         assert process.wait(timeout=200) == 0
     record = record_of(tmp_path)
     assert (record.state, record.flow) == ("completed", "spawned" if how == "spawn" else "forked")
-    assert record.parameters == {"work_dir": str(tmp_path)}
+    assert record.parameters["work_dir"] == str(tmp_path)
     assert (record.inexact, record.environment["pid"]) == ([], process.pid)
     assert record.code["file"] == str(file)
     assert record.totals.jobs == {"succeeded": 2}
     assert (index.entry(record.id) or {})["state"] == "completed"
+
+
+def test_long_parameters_are_whole_in_a_record_that_a_pools_process_has_begun(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "go").touch()
+    file = JOBS.with_name("pooled.py")
+    subprocess.run([sys.executable, str(file), "spawn", str(tmp_path), "300"], check=True)
+    record = record_of(tmp_path)
+    assert record.apart == ["angles"]
+    assert given_parameters(record)["angles"] == [i / 7 for i in range(300)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def first(stored: None, tmp_path: Path) -> First:
     shutil.copy(FLOW, file)
     done = subprocess.run(
         [sys.executable, str(file), str(work_dir), "0.5"],
+        env=os.environ | {"OMP_NUM_THREADS": "3"},
         text=True, stdout=-1, stderr=subprocess.STDOUT, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -106,6 +108,9 @@ def test_a_run_is_reproduced_to_the_last_bit_though_all_that_is_stored_has_chang
     assert again.run["reproduces"] == first.record.id
     assert again.name == f"{first.record.name}-again"
     assert again.totals.reused == 0
+    # Libraries read it when they are loaded: the command has started itself once more.
+    assert os.environ.get("OMP_NUM_THREADS") != "3"
+    assert again.environment["variables"]["OMP_NUM_THREADS"] == "3"
     assert {each["state"] for each in again.jobs.values()} == {"succeeded"}
     # Each program ran once for each run, with the environment of then and the secret of now.
     ran = (first.work_dir / "ran").read_text().split()
@@ -131,6 +136,9 @@ def test_a_plan_runs_nothing_and_a_parameter_can_be_another_one(first: First) ->
     assert done.returncode == 0, done.stdout
     assert "not as recorded: scale" in done.stdout
     assert "scale=2" in done.stdout
+    assert f"write where those of the first run wrote: in {first.work_dir}" in done.stdout
+    done = command("runs", "reproduce", first.record.id, "--param", "work_dir=x", "--plan")
+    assert "write where those of the first run wrote" not in done.stdout
     assert len(records(first.work_dir)) == 1
     # Three hundred angles, of which the record shows two hundred.
     assert plan(first.record.id).parameters["angles"] == [i / 7 for i in range(300)]

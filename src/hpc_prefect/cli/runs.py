@@ -6,19 +6,15 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.cli.runs_compare import add_compare
 from hpc_prefect.cli.runs_export import add_export
 from hpc_prefect.cli.runs_reproduce import add_reproduce
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import RUN, Verbs
 
 if TYPE_CHECKING:
     from hpc_prefect.records.runs import Selection
-
-    Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-_RUN = "id or its beginning, flow run's name, folder, or latest"
 
 
 def add(verbs: Verbs) -> None:
@@ -86,16 +82,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _add_list(actions: Actions) -> None:
+def _add_list(actions: Verbs) -> None:
     listing = actions.add_parser("list", help="list runs: what is done without an action")
     _add_options(listing, default=argparse.SUPPRESS)
     listing.set_defaults(run=_list)
 
 
-def _add_show(actions: Actions) -> None:
+def _add_show(actions: Verbs) -> None:
     text = "everything about one run"
     show = actions.add_parser("show", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    show.add_argument("which", metavar="RUN", help=_RUN)
+    show.add_argument("which", metavar="RUN", help=RUN)
     show.add_argument(
         "--blocks", action="store_true", help="with the content of the blocks that it used"
     )
@@ -106,7 +102,7 @@ def _add_show(actions: Actions) -> None:
     show.set_defaults(run=_show)
 
 
-def _add_scan(actions: Actions) -> None:
+def _add_scan(actions: Verbs) -> None:
     scan = actions.add_parser(
         "scan",
         help="find the runs below folders and put them into the list",

@@ -8,22 +8,20 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
+
+from hpc_prefect.cli.verbs import RUN, Verbs
 
 if TYPE_CHECKING:
     from hpc_prefect.records.compare import Comparison
     from hpc_prefect.records.compare.plots import Form
     from hpc_prefect.records.fold import Record
 
-    Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    Actions = argparse._SubParsersAction
 
 _FORMS = (".png", ".svg")
-_RUN = "id or its beginning, name, `latest`, or the record's folder"
 
 
-def add_compare(actions: Actions) -> None:
+def add_compare(actions: Verbs) -> None:
     """Add the action to those of `hpc-prefect runs`."""
     compare = actions.add_parser(
         "compare",
@@ -33,7 +31,7 @@ def add_compare(actions: Actions) -> None:
         " which runs of one setting (parameters without seeds and work_dirs, and blocks) are one"
         " line, with mean and standard deviation.",
     )
-    compare.add_argument("first", metavar="RUN", help=_RUN)
+    compare.add_argument("first", metavar="RUN", help=RUN)
     compare.add_argument("others", metavar="RUN", nargs="+", help=argparse.SUPPRESS)
     compare.add_argument("--json", action="store_true", help="everything, as JSON")
     compare.add_argument(

@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import TYPE_CHECKING, TypeAlias
 
-if TYPE_CHECKING:
-    Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    Actions = argparse._SubParsersAction
+from hpc_prefect.cli.verbs import RUN, Verbs
 
-_RUN = "id or its beginning, name, `latest`, or the record's folder"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def add_export(actions: Actions) -> None:
+def add_export(actions: Verbs) -> None:
     """Add the action to those of `hpc-prefect runs`."""
     export = actions.add_parser(
         "export",
@@ -26,7 +21,7 @@ def add_export(actions: Actions) -> None:
         " (parameters, measures of each iteration, record). What names say to be secrets is"
         " asterisks in it.",
     )
-    export.add_argument("which", metavar="RUN", help=_RUN)
+    export.add_argument("which", metavar="RUN", help=RUN)
     how = export.add_mutually_exclusive_group(required=True)
     how.add_argument(
         "--crate", metavar="DIR|FILE.zip", help="a folder, or a zip file, that is not there yet"

@@ -6,20 +6,22 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+from hpc_prefect.cli.verbs import RUN, Verbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hpc_prefect.lifecycle.reproduce import Reproduction
+    from hpc_prefect.lifecycle.reproduce import Reproduction, ReproductionPlan
     from hpc_prefect.records.compare.results import SameResults
 
-    Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    Actions = argparse._SubParsersAction
+
+#: Set in a process that was started once more with the variables of then.
+_AGAIN = "HPC_PREFECT_REPRODUCES_AGAIN"
 
 
-def add_reproduce(actions: Actions) -> None:
+def add_reproduce(actions: Verbs) -> None:
     """Add the action to those of `hpc-prefect runs`."""
     reproduce = actions.add_parser(
         "reproduce",
@@ -30,9 +32,7 @@ def add_reproduce(actions: Actions) -> None:
         " says what is not as it was: code, versions, blocks, programs, inputs. The exit status is"
         " 0 when the results are the same, 1 when they are not or the flow has failed.",
     )
-    reproduce.add_argument(
-        "which", metavar="RUN", help="id or its beginning, flow run's name, folder, or latest"
-    )
+    reproduce.add_argument("which", metavar="RUN", help=RUN)
     reproduce.add_argument(
         "--plan", action="store_true", help="only say what would be done, and run nothing"
     )
@@ -73,9 +73,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         parameters=dict(arguments.param),
         cwd=arguments.cwd,
     )
-    environ = planned.environment(os.environ)
-    if environ != dict(os.environ):  # once more: libraries have read them by now
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+    _start_as_then(planned)
     print("\n".join(planned.lines()), file=sys.stderr, flush=True)
     if arguments.plan:
         return 0
@@ -84,6 +82,17 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     if done.error is not None:
         raise done.error
     return 0 if done.results is not None and not done.results.different else 1
+
+
+def _start_as_then(planned: ReproductionPlan) -> None:
+    """Start this program once more, where libraries have read other variables by now.
+
+    Once: what sets them in every process, such as an import of Python's, is not to be fought.
+    """
+    again = os.environ.pop(_AGAIN, "")
+    environ = planned.environment(os.environ)
+    if not again and environ != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ | {_AGAIN: "1"})
 
 
 def _print(done: Reproduction, *, as_json: bool) -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 else:
     Verbs = argparse._SubParsersAction
 
+#: How a command's help says in which ways a run can be named.
+RUN = "id or its beginning, flow run's name, folder, or latest"
+
 
 def state_folder() -> Path:
     """Where this package keeps what belongs to the user, and to no experiment."""

@@ -108,7 +108,6 @@ async def converge(
     )  # fmt: skip
     start = _Start(name, seed, place, initial_state, source, book)
     body = Body(step=step, measure=measure, name=name, until=until)
-    # A scope of the loop's own: iteration 1 of two loops in one flow are two places.
     with scope(_scope_of(name, place)):
         result = await run_loop(
             book, body, start, watcher=reporter, enter=scope, before=raise_if_cancelled
@@ -119,7 +118,10 @@ async def converge(
 
 
 def _scope_of(name: str, place: CallIdentity) -> str:
-    """The same in every campaign, so that the jobs of two runs can be compared."""
+    """Of the loop's own: iteration 1 of two loops in one flow are two places.
+
+    The same in every campaign, so that the jobs of two runs can be compared.
+    """
     return f"{name}-{place.digest[:16]}" + (f"-{place.n}" if place.n else "")
 
 

@@ -228,11 +228,7 @@ def _begin(
         sender: of the flow's own process, in whose name this one does it.
     """
     run, parameters, file = _run_facts(root)
-    if sender is None:
-        given, inexact = _given_again(root)
-    else:
-        inexact = list(sender["inexact"])
-        given = {name: each for name, each in parameters.items() if name not in inexact}
+    given, inexact = _given_again(root) if sender is None else _given_by(sender, root, parameters)
     if reproduced := recorded():
         run["reproduces"] = reproduced.run_id
 
@@ -301,6 +297,15 @@ def _given_again(root: FlowRunContext | None) -> tuple[dict[str, Any], list[str]
         name: value for name, value in given.items() if name not in lost and shown[name] == value
     }
     return exact, [name for name in parameters_of(root) if name not in exact]
+
+
+def _given_by(
+    sender: Mapping[str, Any], root: FlowRunContext | None, shown: Iterable[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The same in another process, by what the flow's own could tell of it."""
+    stored = (root.flow_run.parameters if root is not None and root.flow_run else None) or {}
+    given = {name: value for name, value in stored.items() if name not in sender["inexact"]}
+    return given, [name for name in shown if name not in given]
 
 
 def _given(root: FlowRunContext) -> dict[str, Any]:

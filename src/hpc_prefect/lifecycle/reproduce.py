@@ -25,12 +25,16 @@ from hpc_prefect.flow_runs.reproduction import of_record, reproducing
 from hpc_prefect.lifecycle import start, then_and_now
 from hpc_prefect.records import index
 from hpc_prefect.records.compare.results import SameResults, same_results
+from hpc_prefect.records.compare.sweep import is_place
 from hpc_prefect.records.compare.values import words
-from hpc_prefect.records.fold import COSTS, PARAMETERS, Record
+from hpc_prefect.records.fold import PARAMETERS, Record
 from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standing
 from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.code import numeric_variables
 from hpc_prefect.records.write.plain import HIDDEN
+
+#: What somebody pays for.
+_PAID = ("node_hours", "gpu_hours", "qpu_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +77,20 @@ class ReproductionPlan:
             yield f"  not as recorded: {', '.join(self.changed)}"
         for line in then_and_now.lines(record):
             yield f"  {line}"
-        if cost := _in_words({name: record.totals.costs.get(name) or None for name in COSTS}):
+        if cost := _in_words({name: record.totals.costs.get(name) or None for name in _PAID}):
             yield f"  it cost {cost}"
         folders = {str(each.get("work_dir") or "") for each in record.campaigns.values()} - {""}
-        if folders and not self.changed:
+        if folders and not self._is_elsewhere():
             yield (
                 "  its jobs write where those of the first run wrote: in"
                 f" {', '.join(sorted(folders))}"
             )
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the caller chose another directory, or another folder for the jobs."""
+        then = self.record.parameters
+        moved = any(is_place(then.get(name), self.record) for name in self.changed)
+        return moved or self.cwd != self.record.environment.get("cwd")
 
 
 @dataclass(frozen=True, kw_only=True)

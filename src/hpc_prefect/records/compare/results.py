@@ -10,6 +10,7 @@ from typing import Any
 from hpc_prefect.records.compare.differences import differences
 from hpc_prefect.records.compare.values import ABSENT, words
 from hpc_prefect.records.fold import CLOCK, Record
+from hpc_prefect.records.read import standing
 from hpc_prefect.records.write.plain import tells_all
 
 #: Differences of one kind that are told one by one.
@@ -41,8 +42,8 @@ def same_results(then: Record, now: Record) -> SameResults:
     same: list[str] = []
     different: list[str] = []
     unknown: list[str] = []
-    if then.state != now.state:
-        different.append(f"it {then.state} then, and {now.state} now")
+    if (before := standing(then)) != (after := standing(now)):
+        different.append(f"the run is {before}, and its reproduction {after}")
     for loop in dict.fromkeys([*then.iterations, *now.iterations]):
         rows = [_rows(each.iterations.get(loop, {})) for each in (then, now)]
         found = list(_first(_changes(*rows), "more values"))

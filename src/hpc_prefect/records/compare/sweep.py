@@ -234,13 +234,11 @@ def _varying(records: Sequence[Record], different: Differences, against: str) ->
 def _origin(row: Contrast, records: Sequence[Record]) -> str:
     if is_seed(row.what):
         return "seed"
-    places = all(
-        _is_place(value, record) for value, record in zip(row.values, records, strict=True)
-    )
+    places = all(is_place(value, record) for value, record in zip(row.values, records, strict=True))
     return "work_dir" if places else "parameter"
 
 
-def _is_place(value: object, record: Record) -> bool:
+def is_place(value: object, record: Record) -> bool:
     """Whether it is the folder in which the run's jobs ran, or one around it."""
     if not isinstance(value, str) or not value or not record.campaigns:
         return False
