@@ -30,7 +30,10 @@ os.environ |= {
     "PREFECT_LOGGING_LEVEL": "INFO",
     # Records go to the server, as in every real run; the terminal is for the results.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # SQLite lets one write at a time: a busy server asks for patience.
+    "PREFECT_CLIENT_MAX_RETRIES": "6",
     "DO_NOT_TRACK": "1",
+    "XDG_DATA_HOME": str(HOME / "data"),  # the user's list of runs is not for these
 }
 
 
