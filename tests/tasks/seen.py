@@ -73,6 +73,12 @@ def ended(started: subprocess.Popen[str], code: int = 0) -> str:
     return out
 
 
+def states(said: str) -> list[str]:
+    """The states in the line of `jobs.py` and its like; Prefect's loggers may write after it."""
+    [line] = [line for line in said.splitlines() if line.startswith("STATES ")]
+    return line.split()[1:]
+
+
 # --- what Prefect's API holds
 
 

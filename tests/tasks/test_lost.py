@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .jobs import NAMES, runs
+from .seen import states
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -27,7 +28,7 @@ def said_by(what: str, work_dir: Path) -> str:
 def test_a_pools_tasks_are_in_the_scopes_from_which_they_were_submitted(tmp_path: Path) -> None:
     for _ in range(2):  # the flow completed, so the second is a new instance
         said = said_by("scopes", tmp_path)
-        assert said.splitlines()[-1] == "STATES succeeded succeeded succeeded succeeded", said
+        assert states(said) == ["succeeded"] * 4, said
     assert runs(tmp_path) == ["x"] * 8
 
 
@@ -35,7 +36,7 @@ def test_a_pools_tasks_are_in_the_scopes_from_which_they_were_submitted(tmp_path
 def test_identical_tasks_of_a_pool_are_as_many_jobs_and_found_again(tmp_path: Path) -> None:
     for _ in range(2):
         said = said_by("identical", tmp_path)
-        assert said.splitlines()[-1] == "STATES" + " succeeded" * 4, said
+        assert states(said) == ["succeeded"] * 4, said
         assert runs(tmp_path) == ["x"] * 4
 
 
@@ -44,7 +45,7 @@ def test_a_run_that_goes_on_in_another_process_finds_its_pools_jobs(tmp_path: Pa
     said_by("paused and resumed", tmp_path)
     assert runs(tmp_path) == ["x"] * 4
     said = said_by("paused and resumed", tmp_path)
-    assert said.splitlines()[-1] == "STATES" + " succeeded" * 4, said
+    assert states(said) == ["succeeded"] * 4, said
     assert runs(tmp_path) == ["x"] * 4
 
 
@@ -53,7 +54,7 @@ def test_a_run_that_goes_on_in_another_process_finds_its_pools_jobs(tmp_path: Pa
 def test_what_succeeded_in_a_named_campaign_is_found_again(what: str, tmp_path: Path) -> None:
     for _ in range(2):
         said = said_by(what, tmp_path)
-        assert said.splitlines()[-1] == "STATES succeeded", said
+        assert states(said) == ["succeeded"], said
     assert runs(tmp_path) == ["x"]
     [folder] = (tmp_path / ".hpc-prefect").iterdir()
     assert folder.name.startswith(what.removeprefix("named "))
@@ -81,7 +82,7 @@ def test_what_cannot_be_told_is_refused_with_what_to_do(
 @pytest.mark.parametrize("what", ["threads of a script", "threads after a flow"])
 def test_a_scripts_own_threads_are_in_its_experiment(what: str, tmp_path: Path) -> None:
     said = said_by(what, tmp_path)
-    assert said.splitlines()[-1] == "STATES succeeded", said
+    assert states(said) == ["succeeded"], said
 
 
 # --- notebooks
