@@ -36,6 +36,12 @@ def finish(demo: subprocess.Popen[str]) -> str:
     return out
 
 
+def result(out: str) -> str:
+    """The demo's RESULT line; a logger of Prefect's may write after it."""
+    [line] = [line for line in out.splitlines() if line.startswith("RESULT ")]
+    return line
+
+
 def until(condition: Callable[[], object], demo: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 600
     while not condition():

@@ -13,7 +13,7 @@ import pytest
 
 from hpc_prefect.server import Server
 
-from .demo_rig import finish, rows, samplings, start, starts, until
+from .demo_rig import finish, result, rows, samplings, start, starts, until
 
 
 @pytest.mark.slow
@@ -24,10 +24,10 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_with_the_same_bits(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    result = re.compile(r"^RESULT energy=(\S+) error_mha=(\S+) iterations=(\d+) converged=true$")
+    converged = re.compile(r"^RESULT energy=(\S+) error_mha=(\S+) iterations=(\d+) converged=true$")
 
     out = finish(start(whole, prefect_server))
-    expected = result.match(out.splitlines()[-1])
+    expected = converged.match(result(out))
     assert expected, out
     assert abs(float(expected[2])) <= 1.6
     assert (whole / "sqd-n2.png").read_bytes().startswith(b"\x89PNG")
@@ -43,7 +43,7 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_with_the_same_bits(
     out = finish(start(broken, prefect_server))
 
     assert "This run went on at iteration 3 of an earlier one." in out
-    assert out.splitlines()[-1] == expected[0]
+    assert result(out) == expected[0]
     assert len(starts(broken)) == 2 * int(expected[3])  # LUCJ and baseline, once an iteration
     assert len(samplings(broken)) == 2 * int(expected[3])
     assert sampled.items() <= samplings(broken).items()

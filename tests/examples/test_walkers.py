@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.server import Server
 
-from .demo_rig import SQD, finish, rows, samplings, start, starts, until
+from .demo_rig import SQD, finish, result, rows, samplings, start, starts, until
 
 # The example's files find each other as its own folder's modules, as when demo.py is started.
 sys.path.insert(0, str(SQD))
@@ -388,7 +388,7 @@ def test_a_failed_walker_loses_no_other_and_only_it_runs_again(
 
     out = finish(start(work_dir, own_server, "--optimize", example=example))
 
-    assert out.splitlines()[-1].startswith("RESULT energy=-109.0")
+    assert result(out).startswith("RESULT energy=-109.0")
     assert len(answers(work_dir)) == 8
     assert len(starts(work_dir)) == 9  # the eight, and the one that failed again
     assert samplings(work_dir) == sampled
@@ -426,7 +426,7 @@ def test_a_killed_optimization_goes_on_to_the_same_bits_and_repeats_nothing(
     out = finish(start(broken, own_server, "--optimize", example=example))
 
     assert "This run went on at iteration 2 of an earlier one." in out
-    assert out.splitlines()[-1] == expected.splitlines()[-1]
+    assert result(out) == result(expected)
     assert computed(broken) == computed(whole)
     # The names are digests of the questions: every walker's determinants were the same.
     assert answers(broken) == answers(whole)
