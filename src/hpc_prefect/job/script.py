@@ -54,12 +54,14 @@ class Preamble:
         restarts: shell text that gives how often the scheduler has started this job anew, by its
             own count; empty when it does not tell. A further start that it has not counted does
             not start the program.
+        index: in an array, shell text that gives the element's number, the first being 0.
         unset: variables of the scheduler that the program must not have, whoever set them.
     """
 
     directives: tuple[str, ...] = ()
     id_expression: str
     restarts: str = ""
+    index: str = ""
     unset: tuple[str, ...] = ()
 
 

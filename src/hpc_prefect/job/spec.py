@@ -96,6 +96,17 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
+    """That a job is an array: so many elements of one shape, numbered from 0, in one submission.
+
+    `at_once`: elements that may run at the same time; 0 for as many as there is room for.
+    """
+
+    size: int
+    at_once: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """One job, fully resolved. Frozen, made of JSON values, and the basis of the job's digest.
 
@@ -108,6 +119,7 @@ class JobSpec:
         work_dir: absolute; the program's working directory.
         inputs: declared input files, relative to `work_dir` or absolute.
         expected_outputs: files that a successful run leaves, relative to `work_dir` or absolute.
+        array: of an array, what it has of elements; `resources` are those of each element.
     """
 
     name: str
@@ -121,14 +133,17 @@ class JobSpec:
     secret_names: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     expected_outputs: tuple[str, ...] = ()
+    array: Array | None = None
 
     @property
     def may_requeue(self) -> bool:
         """Whether its scheduler may start it again by itself, under the same id.
 
-        Never with secrets: the script reads them once, so a second start would have none.
+        Never with secrets: the script reads them once, so a second start would have none. Nor an
+        array: what of it failed is submitted again as a smaller one.
         """
-        return self.site.options.get("requeue") == "yes" and not self.secret_names
+        wanted = self.site.options.get("requeue") == "yes"
+        return wanted and not self.secret_names and self.array is None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
@@ -145,6 +160,7 @@ class JobSpec:
             "executable": _made(Executable, values["executable"]),
             "site": _made(Site, values["site"]),
             "resources": _made(Resources, values["resources"]),
+            "array": _made(Array, values["array"]) if values.get("array") else None,
         }
         return _made(cls, values | parts)
 
@@ -159,6 +175,7 @@ class JobSpec:
         is in it as any environment of the profile is; of an API key only the variable's name is.
         """
         values = self.as_dict()
+        del values["array"]
         kept = ("scheduler", "modules", "setup", "environment")
         values["site"] = {name: values["site"][name] for name in kept}
         if qpus := self.site.options.get("qpu"):

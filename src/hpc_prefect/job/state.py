@@ -35,6 +35,8 @@ class Observation:
         queued_at, started_at, ended_at: seconds since 1970, 0 when not told.
         final: False while the scheduler may still tell more about how it ended.
         used: resources used, such as `max_rss` (bytes) and `cpu_seconds`.
+        left: of an array as a whole: the elements that the queue still has, waiting or running, as
+            pairs of numbers (first, last). Where it tells of those that wait only, of these.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Observation:
     ended_at: float = 0.0
     final: bool = True
     used: dict[str, float] = field(default_factory=dict)
+    left: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

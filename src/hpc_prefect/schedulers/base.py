@@ -76,6 +76,13 @@ class Told:
 class Scheduler(Protocol):
     """One scheduler's dialect.
 
+    An array (`spec.array`) is a job: `submit` gives its id as a whole, which `observe`, `find` and
+    `cancel` take as any id; seen as a whole it has ended when none of its elements is left. An
+    element has an id of its own (`element_id`), the one that its script sees
+    (`Preamble.id_expression`), which `observe` and `cancel` take too. Asked for the whole,
+    `observe` looks into the queue alone and does not list each element; asked for elements, it
+    looks for them as for other jobs, in queue and history.
+
     `submit`, `observe`, `find` and `cancel` are dialogues: they yield commands and are sent the
     replies. A question that failed gives `NoAnswer`, for all jobs or for one; a job that a useful
     answer does not list is simply absent from it. These two and the end of a job are three facts.
@@ -102,6 +109,12 @@ class Scheduler(Protocol):
 
         A job is what its profiles say, from whatever shell it is submitted.
         """
+
+    def array_limit(self, options: Mapping[str, object]) -> int:
+        """How many elements one array may have; 0 or 1 where there are none."""
+
+    def element_id(self, array_id: str, index: int) -> str:
+        """The id of an array's element."""
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         """Directives for the script, and how the script learns its id."""

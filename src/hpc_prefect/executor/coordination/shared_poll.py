@@ -182,5 +182,9 @@ def _decoded(one: Mapping[str, Any]) -> Observation | NoAnswer:
     if "state" not in one:
         return NoAnswer(**one)
     cause = one["cause"]
-    known = {"state": JobState(one["state"]), "cause": None if cause is None else Reason(cause)}
+    known = {
+        "state": JobState(one["state"]),
+        "cause": None if cause is None else Reason(cause),
+        "left": tuple((first, last) for first, last in one.get("left", ())),
+    }
     return Observation(**{**one, **known})

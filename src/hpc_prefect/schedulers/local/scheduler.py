@@ -78,6 +78,12 @@ class LocalScheduler:
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
         return []
 
+    def array_limit(self, options: Mapping[str, object]) -> int:
+        return 0
+
+    def element_id(self, array_id: str, index: int) -> str:
+        return f"{array_id}[{index}]"
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         return Preamble(id_expression='"$HPC_LOCAL_JOBID"', restarts="0")
 

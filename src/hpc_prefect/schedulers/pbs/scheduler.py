@@ -70,6 +70,12 @@ class PBSScheduler:
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
         return []
 
+    def array_limit(self, options: Mapping[str, object]) -> int:
+        return 0
+
+    def element_id(self, array_id: str, index: int) -> str:
+        return f"{array_id}[{index}]"
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
         return Preamble(directives=lines, id_expression='"$PBS_JOBID"')

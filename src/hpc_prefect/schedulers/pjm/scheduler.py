@@ -50,6 +50,12 @@ class PJMScheduler:
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
         return []
 
+    def array_limit(self, options: Mapping[str, object]) -> int:
+        return 0
+
+    def element_id(self, array_id: str, index: int) -> str:
+        return f"{array_id}[{index}]"
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))
         return Preamble(directives=lines, id_expression='"$PJM_JOBID"')

@@ -51,6 +51,12 @@ class SlurmScheduler:
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
         return sbatch.environment_problems(spec, environment)
 
+    def array_limit(self, options: Mapping[str, object]) -> int:
+        return 0
+
+    def element_id(self, array_id: str, index: int) -> str:
+        return f"{array_id}[{index}]"
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#SBATCH {option}" for option in sbatch.directives(spec))
         return Preamble(
