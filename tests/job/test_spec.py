@@ -209,6 +209,6 @@ def test_what_a_later_version_says_of_a_job_beside_what_we_know_is_left_out() ->
         resources=Resources(),
         work_dir="/w",
     )
-    values = spec.as_dict() | {"array": [1, 2]}
+    values = spec.as_dict() | {"heterogeneous": [1, 2]}
     values["resources"] = values["resources"] | {"licences": ["a"]}
     assert JobSpec.from_dict(values) == spec
