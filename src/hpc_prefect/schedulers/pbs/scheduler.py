@@ -76,6 +76,9 @@ class PBSScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
+    def array_of(self, job_id: str) -> str:
+        return job_id.partition("[")[0]
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
         return Preamble(directives=lines, id_expression='"$PBS_JOBID"')
