@@ -73,14 +73,10 @@ class ArrayMonitor:
         self._settle_if_done()
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many members wait, run and have ended."""
-        doubtful = sum(bool(each.evidence.starts) for each in self._doubtful.values())
-        return {
-            "waiting": len(self._waiting),
-            "running": len(self._running) + doubtful,
-            "ended": len(self._submission.ended),
-        }
+    def running(self) -> int:
+        """How many members run, as far as it is known."""
+        doubtful = sum(bool(each.evidence.starts) for each in [*self._doubtful.values()])
+        return len(self._running) + doubtful
 
     # --- what the connection's loop calls
 

@@ -6,12 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Protocol
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.arrays.monitor import ArrayMonitor
 from hpc_prefect.executor.arrays.opening import Opened, open_array
-from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.executor.arrays.submission import Submission, new_submission
 from hpc_prefect.executor.cancelling import cancel_remote
 from hpc_prefect.executor.connection import Connection
@@ -24,13 +23,6 @@ from hpc_prefect.job.spec import Resources
 
 #: How members end of which an end was asked for.
 _ENDED_BY_WISH = (Reason.CANCELLED, Reason.TIMED_OUT)
-
-
-class ArrayListener(Protocol):
-    """Who is told of the members, beside what a `Listener` is told. Must not block."""
-
-    def ended(self, results: Collection[JobResult]) -> None:
-        """These members have ended, with the results that they now have."""
 
 
 class ArrayRun:
@@ -58,6 +50,7 @@ class ArrayRun:
         opened = self._opened = await self._connection.in_thread(
             partial(open_array, self._request, self._connection)
         )
+        self._request.follower.begun(self.counts)
         self._take(opened.done)
         for submission in opened.under_way:
             self._tries.update(asked.member.key for asked in submission.asked)
@@ -72,6 +65,15 @@ class ArrayRun:
         finally:
             await self._follow_all()
         return tuple(self._results[key] for key in self._members)
+
+    def counts(self) -> Counts:
+        """How its members are; those that are between two submissions wait."""
+        monitors = [each.monitor for each in [*self._following.values()]]
+        running = sum(monitor.running for monitor in monitors if monitor is not None)
+        results = [*self._results.values()]
+        failed = sum(not result.succeeded for result in results)
+        waiting = max(0, len(self._members) - running - len(results))
+        return Counts(waiting, running, len(results), failed)
 
     def cancel(self, by: str) -> None:
         """Ask for the end of all members: `user` or `timeout`. The results tell how they ended."""
@@ -171,9 +173,8 @@ class ArrayRun:
     def _take(self, results: dict[str, JobResult]) -> None:
         known = {key: result for key, result in results.items() if key in self._members}
         self._results |= known
-        told = getattr(self._request.listener, "ended", None)
-        if told is not None and known:
-            told(list(known.values()))
+        if known:
+            self._request.follower.ended(list(known.values()))
 
 
 class _Following:
@@ -182,6 +183,7 @@ class _Following:
     Attributes:
         is_left_over: an earlier run has asked for its end, not this one.
         unconfirmed: its end was asked for, and nobody has seen it.
+        monitor: who watches it at this moment.
     """
 
     def __init__(
@@ -196,7 +198,7 @@ class _Following:
         self._cancelled_by = cancelled_by or submission.cancel
         self._cancelled = asyncio.Event()
         self._on_end = partial(on_end, submission)
-        self._monitor: ArrayMonitor | None = None
+        self.monitor: ArrayMonitor | None = None
         self._cancelling: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
         submission.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._heard, by)
@@ -208,8 +210,8 @@ class _Following:
             return
         self._cancelled_by = by
         self._cancelled.set()
-        if self._monitor is not None:
-            self._begin_cancelling(self._monitor)
+        if self.monitor is not None:
+            self._begin_cancelling(self.monitor)
 
     def _heard(self, by: str) -> None:
         if not self._cancelled_by:
@@ -261,7 +263,7 @@ class _Following:
     async def _monitored(self, *, ask: bool) -> None:
         connection = self.submission.connection
         monitor = ArrayMonitor(self.submission, lambda: self._cancelled_by, self._on_end, ask=ask)
-        self._monitor = monitor
+        self.monitor = monitor
         connection.watch(monitor)
         try:
             if self._cancelled_by:
@@ -269,7 +271,7 @@ class _Following:
             await monitor.verdict
             await connection.in_thread(monitor.write_ended)
         finally:
-            self._monitor = None
+            self.monitor = None
             connection.release(monitor)
 
     def _begin_cancelling(self, monitor: ArrayMonitor) -> None:
@@ -287,6 +289,7 @@ class _Following:
         others = {connection.scheduler.array_of(each) for each in left}
         for job_id in sorted(others - {submission.job_id}):
             await connection.cancel(job_id, submission.tag)
+        submission.request.follower.submission_ended(submission.whole())
 
 
 def _tell_submitted(submission: Submission) -> None:

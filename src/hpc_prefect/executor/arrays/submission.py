@@ -152,7 +152,7 @@ class Submission(Attempt):
         if not confirmed:
             self.folder.note("unconfirmed", durable=True)
             return []
-        result = self._result()
+        result = self.whole()
         self.folder.write_verdict(self.request.spec, self._record(result), {})
         return sorted(self.folder.turned_away(range(len(self.asked))))
 
@@ -163,8 +163,8 @@ class Submission(Attempt):
             reasons[word] = reasons.get(word, 0) + 1
         return record_of(self, result) | {"members": len(self.asked), "ends": reasons}
 
-    def _result(self) -> JobResult:
-        """The submission as a job."""
+    def whole(self) -> JobResult:
+        """The submission as a job; its run time is that of all of its members in sum."""
         results = [each.result for each in self.ended.values()]
         verdict = _verdict_of_all([result.verdict for result in results])
         whole = result_of(self, verdict, Evidence(job_id=self.job_id, walltime=0))
