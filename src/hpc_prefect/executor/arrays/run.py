@@ -96,8 +96,10 @@ class ArrayRun:
                     self._opened.number(),
                     part,
                     resources,
+                    self._opened.tries,
                 )
             )
+            self._opened.tries.update(member.key for member in part)
             self._tries.update(member.key for member in part)
             self._follow(submission)
 

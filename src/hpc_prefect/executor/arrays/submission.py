@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -107,7 +107,7 @@ class Submission(Attempt):
         attempt = self.member(index, evidence.job_id)
         member = self.asked[index].member
         result = result_of(attempt, verdict, evidence)
-        result = dataclasses.replace(result, key=member.key)
+        result = dataclasses.replace(result, key=member.key, attempt=self.asked[index].attempt)
         outputs = {}
         if verdict.succeeded and member.expected_outputs:
             outputs = attempt.folder.outputs(attempt.request.spec, attempt.outputs_before)
@@ -192,8 +192,12 @@ def new_submission(
     number: int,
     members: Sequence[MemberSpec],
     resources: Resources,
+    tries: Mapping[str, int],
 ) -> Submission:
     """A submission of these members that nobody has made yet.
+
+    Args:
+        tries: how many submissions had them before, by their keys.
 
     Raises:
         JobHeld: another living run has its folder.
@@ -209,7 +213,7 @@ def new_submission(
         number=number,
         folder=folder,
         claim=claim,
-        asked=[Asked(member, {}) for member in members],
+        asked=[Asked(member, tries.get(member.key, 0) + 1) for member in members],
         cancel_offset=folder.cancel_requests_size(),
     )
 
