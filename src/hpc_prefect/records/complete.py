@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hpc_prefect.job import folder as names
@@ -106,7 +107,7 @@ class _Completion:
         if job.result is not None and self._last_by_me(job):
             facts = {"job": job.intent.get("job") or {}, **job.provenance}
             found = record_of(job.folder.path, self.transport) or facts
-            result = job.result.as_dict() | {"folder": job.folder.path}
+            result = replace(job.result, folder=job.folder.path)
             self._end(batch_job(result, found), job.status.known_at)
         self._seen(job.key, job.status.state, job.status.known_at, job.job_id)
 

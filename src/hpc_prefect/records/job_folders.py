@@ -38,7 +38,7 @@ def _json(transport: Transport, path: str) -> dict[str, Any]:
 
 def batch_end(result: JobResult) -> dict[str, Any]:
     """An attempt of a batch job that ended just now, with the digests of what it wrote."""
-    job = batch_job(result.as_dict(), record_of(result.folder))
+    job = batch_job(result, record_of(result.folder))
     outputs = {
         name: file_facts(path, whole_up_to=WHOLE_OUTPUT)
         for name, path in output_paths(job).items()
