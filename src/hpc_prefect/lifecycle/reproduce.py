@@ -134,7 +134,7 @@ def plan(
         UnknownRun: it means none, or several.
         LedgerError: its record cannot be read.
     """
-    record = read_run(index.find_one(run)["folder"])
+    record = index.read_one(run)
     given, chosen = dict(given_parameters(record)), dict(parameters or {})
     where = os.path.abspath(os.path.expanduser(cwd)) if cwd else str(record.environment.get("cwd"))
     entry = start.seen_from_here(entrypoint) or str(record.run.get("entrypoint") or "")

@@ -37,8 +37,6 @@ def complete(record: Record) -> None:
 
     Of a run that has ended by itself only the jobs without an end are looked for.
     """
-    if record.state != "running" and not record.open:
-        return
     try:
         _Completion(record).carry_out()
     except NO_SENSE as error:

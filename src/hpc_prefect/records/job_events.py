@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.executor.request import JobRequest
-from hpc_prefect.job.result import JobResult
-from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.records.write.plain import plain_arguments
+
+if TYPE_CHECKING:  # whoever compares runs need not load what runs jobs
+    from hpc_prefect.executor.request import JobRequest
+    from hpc_prefect.job.result import JobResult
+    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 
 #: Of a batch job's result, and of its verdict.
 _RESULT = (
