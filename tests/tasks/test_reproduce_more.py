@@ -233,6 +233,30 @@ experiment = inner.with_options(name="tuned", retries=1)
     )
 
 
+def test_a_flow_with_other_options_under_its_own_name_runs_with_them_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = """
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner, ProcessPoolTaskRunner
+
+@flow(timeout_seconds=300, task_runner=ProcessPoolTaskRunner())
+def inner(work_dir: str) -> int:
+    job_sync(work_dir, "a")
+    if flow_run.run_count < 2:
+        raise RuntimeError("the first attempt fails")
+    return flow_run.run_count
+experiment = inner.with_options(retries=1, timeout_seconds=0, task_runner=ThreadPoolTaskRunner())
+"""
+    first = first_run(flow_file(tmp_path, body), tmp_path / "work")
+    with caplog.at_level("WARNING", logger="hpc_prefect.lifecycle"):
+        done = reproduce(first.id)
+    assert (done.error, done.value) == (None, 2)
+    assert "it ran with retries=1, and is defined with retries=0: it runs as it did" in caplog.text
+    assert "timeout_seconds=None, and is defined with timeout_seconds=300" in caplog.text
+    assert "task_runner=ProcessPoolTaskRunner, which counts" in caplog.text
+
+
 def test_parameters_of_many_kinds_are_given_again_as_they_were(tmp_path: Path) -> None:
     body = """
 import dataclasses, datetime, enum

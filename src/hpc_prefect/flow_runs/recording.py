@@ -24,6 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 
 from hpc_prefect.errors import FlowRunCancelled
+from hpc_prefect.flow_runs.flow_options import options_of
 from hpc_prefect.flow_runs.given import changed_in_flow
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
@@ -277,6 +278,7 @@ def _run_facts(root: FlowRunContext | None) -> tuple[dict[str, Any], dict[str, A
         "kind": "flow",
         "flow": flow.name if flow else flow_run.name,
         "entrypoint": entrypoint_of(flow),
+        "options": options_of(flow) if flow else {},
         "attempt": _attempt(),
         "deployment": str(flow_run.deployment_id) if flow_run.deployment_id else None,
         "tags": list(flow_run.tags or ()),

@@ -8,6 +8,7 @@ compared with the first.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from prefect.states import Pending
 
 from hpc_prefect.errors import CannotReproduce
 from hpc_prefect.flow_runs.campaigns import campaign
+from hpc_prefect.flow_runs.flow_options import with_recorded
 from hpc_prefect.flow_runs.reproduction import of_record, reproducing
 from hpc_prefect.lifecycle import start, then_and_now
 from hpc_prefect.records import index
@@ -32,6 +34,8 @@ from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standi
 from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.code import numeric_variables
 from hpc_prefect.records.write.plain import HIDDEN
+
+logger = logging.getLogger("hpc_prefect.lifecycle.reproduce")
 
 #: What somebody pays for.
 _PAID = ("node_hours", "gpu_hours", "qpu_seconds")
@@ -180,6 +184,10 @@ def carry_out(planned: ReproductionPlan) -> Reproduction:
         if problems := _flow_problems(planned, flow):
             raise CannotReproduce(f"run {first.name} ({first.id})", problems)
         assert not isinstance(flow, str)
+        options = first.run.get("options")  # none in a record of before
+        flow, told = with_recorded(flow, options if isinstance(options, Mapping) else {})
+        for each in told:
+            logger.warning("flow %s of run %s: %s", flow.name, first.id, each)
         with get_client(sync_client=True) as client:
             flow_run = client.create_flow_run(
                 flow,
