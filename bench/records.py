@@ -218,10 +218,10 @@ def report_sweep() -> None:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     seconds, cpu = took["all"]
-    met = "met" if seconds <= MOST_SWEEP else "missed"
+    met = "met" if cpu <= MOST_SWEEP else "missed"
     print(
-        f"a sweep of {SWEEP} runs of {SWEEP_JOBS} jobs, table and plot: {seconds:.2f} s, of which"
-        f" {cpu:.2f} s CPU; target {MOST_SWEEP:g} s {met}\n"
+        f"a sweep of {SWEEP} runs of {SWEEP_JOBS} jobs, table and plot: {cpu:.2f} s CPU,"
+        f" {seconds:.2f} s with whatever else runs here; target {MOST_SWEEP:g} s of CPU {met}\n"
         f"  the table alone {took['table'][1]:.2f} s CPU, to import matplotlib"
         f" {took['drawing'][1]:.2f} s"
     )
