@@ -43,6 +43,8 @@ class ArrayRun:
     async def carry_out(self) -> tuple[JobResult, ...]:
         """From the call to the results of all members, in their order.
 
+        With `attach_only`, of those that were submitted.
+
         Raises:
             JobHeld, LedgerError, TransportError, SchedulerError: a submission could not be followed
                 to its end; its members may be running, and another call finds them.
@@ -61,10 +63,11 @@ class ArrayRun:
             if key not in opened.done and key not in self._tries
         ]
         try:
-            await self._submit(missing, self._request.spec.resources)
+            if not self._request.attach_only:
+                await self._submit(missing, self._request.spec.resources)
         finally:
             await self._follow_all()
-        return tuple(self._results[key] for key in self._members)
+        return tuple(self._results[key] for key in self._members if key in self._results)
 
     def counts(self) -> Counts:
         """How its members are; those that are between two submissions wait."""
@@ -157,7 +160,7 @@ class ArrayRun:
         self, following: _Following, member: MemberSpec, verdict: Verdict
     ) -> Resources | None:
         """With which resources a member is submitted again; None if it is not."""
-        if verdict.succeeded or self._cancelled_by:
+        if verdict.succeeded or self._cancelled_by or self._request.attach_only:
             return None
         if following.is_left_over and verdict.reason in _ENDED_BY_WISH:
             return self._request.spec.resources  # an earlier run's wish; this one asks for it

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.attempt import Attempt
@@ -178,6 +179,9 @@ class Submission(Attempt):
         members = [each.member for each in self.asked]
         script = render_array(spec, self.folder.path, preamble, word, members, self.per_element)
         self.folder.prepare_array(script, self.request.secrets, self.asked)
+
+    def _intent_facts(self) -> dict[str, Any]:
+        return {"members": len(self.asked)}
 
     def _stamped(self, asked: Asked) -> Asked:
         if not asked.member.expected_outputs:
