@@ -166,6 +166,9 @@ class SlurmOptions(StrictModel):
     accounting: bool = True
     """Ask `sacct` about jobs that the queue no longer lists; false where a site has no accounting,
     to spare one command a question."""
+    max_array_size: int = Field(default=1001, ge=0)
+    """How many elements one array may have: the site's `MaxArraySize` (`scontrol show config`), or
+    less, such as what a QOS lets a user submit. 0: small jobs are submitted one by one."""
     directives: list[str] = Field(default_factory=list)
     """Further options, one each, such as `--licenses=fluent`."""
 
