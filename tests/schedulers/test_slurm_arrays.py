@@ -250,6 +250,8 @@ def test_jobs_arrays_and_elements_are_asked_about_in_one_question() -> None:
         "36_4": JobState.RUNNING,
     }
     assert len(commands) == 1
+    # On a real Slurm 22.05, named beside its array, an element hides the others that wait.
+    assert commands[0].endswith(" --jobs=7,36")
 
 
 def test_the_raw_id_of_an_element_is_no_job_of_ours() -> None:

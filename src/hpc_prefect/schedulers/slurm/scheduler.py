@@ -168,7 +168,13 @@ def _pattern(path: str) -> str:
 
 
 def _jobs(ids: Sequence[str]) -> str:
-    return "--jobs=" + ",".join(ids)
+    """The option that names jobs.
+
+    Of an array that is asked for as a whole all is listed; named beside it, elements would be all
+    that squeue shows of those that wait.
+    """
+    wholes = set(ids)
+    return "--jobs=" + ",".join(each for each in ids if array_of(each) not in wholes)
 
 
 def _has_ended(seen: Observation | None) -> bool:
