@@ -132,6 +132,8 @@ class LocalOptions(StrictModel):
     """Folder of the queue; empty: one per user. Profiles with the same folder share the slots."""
     kill_grace: float = Field(default=5.0, ge=0)
     """Seconds between SIGTERM and SIGKILL when a job is cancelled or over its limit."""
+    max_array_size: int = Field(default=10000, ge=0)
+    """How many elements one array may have; 0: small jobs are submitted one by one."""
 
 
 class SlurmOptions(StrictModel):
