@@ -68,7 +68,7 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class JobRow:
     """A row of an answer.
 
     Attributes:
@@ -89,9 +89,9 @@ class Row:
 class Listed:
     """The rows of an answer by the ids that can be asked for."""
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self._rows: dict[str, list[Row]] = {}
-        self._elements: dict[str, Row] = {}
+    def __init__(self, rows: Iterable[JobRow] = ()) -> None:
+        self._rows: dict[str, list[JobRow]] = {}
+        self._elements: dict[str, JobRow] = {}
         for row in rows:
             self._rows.setdefault(row.job, []).append(row)
             if row.is_one_element and row.which:
@@ -132,7 +132,7 @@ def _holds(ranges: Ranges | None, index: int) -> bool:
     return any(first <= index <= last for first, last in ranges or ())
 
 
-def _whole(job_id: str, rows: Sequence[Row]) -> Observation:
+def _whole(job_id: str, rows: Sequence[JobRow]) -> Observation:
     """A job, or all rows of an array as one."""
     if len(rows) == 1 and rows[0].which is None:
         return replace(rows[0].seen, id=job_id)

@@ -146,11 +146,10 @@ class SlurmScheduler:
             return listed
         seen = listed.of(jobs)
         there = [each for each in seen if seen[each].tag == jobs[each]]
-        active = [each for each in there if seen[each].state is not JobState.ENDED]
-        if not active:
+        if not there:
             return None
-        # What has ended meanwhile is passed over in silence.
-        reply = yield Command(("scancel", *at(options), *active))
+        # What has ended is passed over in silence.
+        reply = yield Command(("scancel", *at(options), *there))
         return None if reply.code == 0 else NoAnswer(reply.said)
 
     def read_output(self, text: str) -> Told | None:

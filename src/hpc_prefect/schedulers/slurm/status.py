@@ -16,7 +16,7 @@ from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation, signal_name
 from hpc_prefect.schedulers.base import NoAnswer
-from hpc_prefect.schedulers.slurm.arrays import Listed, Row, indices
+from hpc_prefect.schedulers.slurm.arrays import JobRow, Listed, indices
 
 #: "JOB STATE CODES" of squeue(1) and sacct(1), of Slurm 22.05 to 26.05. A word that is not here is
 #: UNKNOWN, never an end.
@@ -130,7 +130,7 @@ def ask_queue(
         if found is None and tasks != _NO_TASK:
             return NoAnswer(f"squeue lists of {row['ArrayJobID']} the elements {tasks!r}")
         array = row["ArrayJobID"] if _NUMBER.fullmatch(row["ArrayJobID"]) else row["JobID"]
-        rows.append(Row(array, found, _queued(row)))
+        rows.append(JobRow(array, found, _queued(row)))
     return Listed(rows)
 
 
@@ -177,11 +177,11 @@ def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Listed |
             steps.append(row)
         elif job := _PAST_JOB.fullmatch(row["JobID"]):
             index = int(job[2]) if job[2] else None
-            found.append(Row(job[1], None if index is None else ((index, index),), _past(row)))
+            found.append(JobRow(job[1], None if index is None else ((index, index),), _past(row)))
     return Listed(_with_last_steps(found, steps))
 
 
-def _with_last_steps(rows: list[Row], steps: list[dict[str, str]]) -> list[Row]:
+def _with_last_steps(rows: list[JobRow], steps: list[dict[str, str]]) -> list[JobRow]:
     """The kernel's limit holds each step of srun by itself, and the job of one that it killed may
     have failed with a plain exit code."""
     last_failed: dict[str, tuple[int, bool, str]] = {}
