@@ -190,7 +190,7 @@ def test_elements_are_cancelled_alone_with_all_that_they_started(engine):
     engine.mark("gate").touch()
     assert engine.ended(array)["end"] == "EXITED"
     assert ends(engine, array, 1, 2, 4) == ["EXITED"] * 3
-    assert lines(engine, "begun") == ["0", "1", "2", "4"]
+    assert sorted(lines(engine, "begun")) == ["0", "1", "2", "4"]  # their scripts run side by side
 
 
 def test_an_array_is_cancelled_with_all_its_elements(engine):
