@@ -109,7 +109,7 @@ def test_each_element_has_an_end_of_its_own(engine):
     text = """case $HPC_LOCAL_ARRAY_INDEX in
         1) exit 3 ;; 2) kill -9 $$ ;; 3) exec sleep 1000 ;; 4) echo said >&2 ;;
     esac"""
-    array = submit(engine, text, 5, slots=5, walltime=1)
+    array = submit(engine, text, 5, slots=5, walltime=4)
 
     assert engine.ended(array)["end"] == "EXITED"
 
