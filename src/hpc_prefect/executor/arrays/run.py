@@ -125,7 +125,12 @@ class ArrayRun:
         """Until no submission is left; what is worth another try is submitted again."""
         failed: list[Exception] = []
         while self._following:
-            done, _ = await asyncio.wait(self._following, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                done, _ = await asyncio.wait(self._following, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                for task in self._following:
+                    task.cancel()
+                raise
             for task in done:
                 following = self._following.pop(task)
                 try:
@@ -291,7 +296,7 @@ class _Following:
         left = await connection.in_thread(
             partial(submission.conclude, confirmed=not self.unconfirmed)
         )
-        others = {connection.scheduler.array_of(each) for each in left}
+        others = {submission.whole_id(each) for each in left}
         for job_id in sorted(others - {submission.job_id}):
             await connection.cancel(job_id, submission.tag)
         submission.request.follower.submission_ended(submission.whole())

@@ -68,8 +68,14 @@ class Submission(Attempt):
         shards = range(-(-len(self.asked) // SHARD))
         for index in sorted(self.folder.began(shards)):
             if (holder := self.folder.member(index).guard()) not in ("", CLOSED):
-                return self.connection.scheduler.array_of(holder)
+                return self.whole_id(holder)
         return ""
+
+    def whole_id(self, job_id: str) -> str:
+        """The id of a submission of these members, by that of one of its elements."""
+        if self.request.spec.array is None:
+            return job_id
+        return self.connection.scheduler.array_of(job_id)
 
     @cached_property
     def per_element(self) -> int:

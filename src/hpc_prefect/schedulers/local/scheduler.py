@@ -85,8 +85,8 @@ class LocalScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}_{index}"
 
-    def array_of(self, job_id: str) -> str:
-        return job_id.partition("[")[0]
+    def array_of(self, element_id: str) -> str:
+        return element_id.rpartition("_")[0]
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         index = '"$HPC_LOCAL_ARRAY_INDEX"' if spec.array else ""
