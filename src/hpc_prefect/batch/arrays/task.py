@@ -25,7 +25,7 @@ from hpc_prefect.batch.waiting import outcome_of
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.service import executor
-from hpc_prefect.flow_runs.campaigns.end import note_unfinished
+from hpc_prefect.flow_runs.campaigns.end import note_finished, note_unfinished
 from hpc_prefect.flow_runs.cancellation import (
     cancelled_state,
     raise_if_cancelled,
@@ -107,6 +107,8 @@ async def run_jobs_from_blocks(
         results = await _outcome(array)
         if results.failed:
             note_unfinished(place)
+        else:
+            note_finished(place)
         if on_failure == "raise":
             results.raise_for_failures()
     except BaseException:

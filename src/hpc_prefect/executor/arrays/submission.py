@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.attempt import Attempt
@@ -67,8 +68,14 @@ class Submission(Attempt):
         shards = range(-(-len(self.asked) // SHARD))
         for index in sorted(self.folder.began(shards)):
             if (holder := self.folder.member(index).guard()) not in ("", CLOSED):
-                return self.connection.scheduler.array_of(holder)
+                return self.whole_id(holder)
         return ""
+
+    def whole_id(self, job_id: str) -> str:
+        """The id of a submission of these members, by that of one of its elements."""
+        if self.request.spec.array is None:
+            return job_id
+        return self.connection.scheduler.array_of(job_id)
 
     @cached_property
     def per_element(self) -> int:
@@ -178,6 +185,9 @@ class Submission(Attempt):
         members = [each.member for each in self.asked]
         script = render_array(spec, self.folder.path, preamble, word, members, self.per_element)
         self.folder.prepare_array(script, self.request.secrets, self.asked)
+
+    def _intent_facts(self) -> dict[str, Any]:
+        return {"members": len(self.asked)}
 
     def _stamped(self, asked: Asked) -> Asked:
         if not asked.member.expected_outputs:

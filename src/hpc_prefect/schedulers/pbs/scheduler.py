@@ -76,8 +76,8 @@ class PBSScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
-    def array_of(self, job_id: str) -> str:
-        return job_id.partition("[")[0]
+    def array_of(self, element_id: str) -> str:
+        return element_id.partition("[")[0]
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
