@@ -204,6 +204,9 @@ class PBSOptions(StrictModel):
     """Ask about many jobs over one connection (`-E`); false where `qstat` does not know that."""
     status_options: list[str] = Field(default_factory=list)
     """Further options of `qstat`, such as `-ll` for a table that does not cut names."""
+    max_array_size: int = Field(default=10_000, ge=0)
+    """How many jobs one array may have, of those that are submitted together; 0: each is a job of
+    its own. The default is PBS's own; none are made where `status_dialect` is `table`."""
     directives: list[str] = Field(default_factory=list)
     """Further options, one each, such as `-k doe`."""
 
