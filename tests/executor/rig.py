@@ -16,16 +16,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
+from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.ledger.claim import Claimant, this_process
@@ -153,6 +156,24 @@ class Rig:
         given: dict[str, Any] = {"claimant": this_process(), "poll_interval": 0.5, **changes}
         base = f"{self.work}/{names.ROOT}/campaign/ab/{key}"
         return JobRequest(spec=spec, base=base, key=key, **given)
+
+    def array(self, spec: JobSpec, lines: Sequence[str], **changes: Any) -> ArrayRequest:
+        """An array whose members run these arguments of the spec's program; keys as they are."""
+        given: dict[str, Any] = {"claimant": this_process(), "poll_interval": 0.5, **changes}
+        members = tuple(
+            MemberSpec(key=line, name=line, arguments=tuple(line.split()), work_dir=spec.work_dir)
+            for line in lines
+        )
+        base = f"{self.work}/{names.ROOT}/campaign/ab/k"
+        given = {"members": members} | given
+        return ArrayRequest(spec=spec, base=base, key="k", **given)
+
+    async def run_array(
+        self, request: ArrayRequest, connection: Connection | None = None
+    ) -> dict[str, JobResult]:
+        """The members' results by their keys."""
+        results = await ArrayRun(request, connection or self.connection()).carry_out()
+        return {member.key: result for member, result in zip(request.members, results, strict=True)}
 
     def connection(
         self, scheduler: Any = None, transport: Any = None, peers: Any = None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor.connection import Connection
@@ -23,7 +23,7 @@ from hpc_prefect.job.identity import job_tag
 from hpc_prefect.job.outputs import Stamp, some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
-from hpc_prefect.job.script import render
+from hpc_prefect.job.script import Preamble, render
 from hpc_prefect.job.spec import JobSpec, Resources
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claim
@@ -32,6 +32,8 @@ from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
+
+R = TypeVar("R", bound=JobRequest)
 
 
 @dataclass(kw_only=True)
@@ -79,8 +81,7 @@ class Attempt:
         self.claim.check()
         ticket = self.folder.ticket(self.tag)
         word = secrets.token_hex(16)
-        script = render(spec, self.folder.path, scheduler.preamble(spec, ticket), word)
-        self.folder.prepare(script, self.request.secrets)
+        self._write_scripts(scheduler.preamble(spec, ticket), word)
         # Since it was first looked at, somebody who may write in the work_dir may have put another
         # folder in its place, and what is in it would be run as this user.
         self.folder.transport.check_folder(self.folder.path)
@@ -93,6 +94,10 @@ class Attempt:
             self.folder.note("refused", said=outcome.said)
             self.intended = in_doubt
         return outcome
+
+    def _write_scripts(self, preamble: Preamble, word: str) -> None:
+        script = render(self.request.spec, self.folder.path, preamble, word)
+        self.folder.prepare(script, self.request.secrets)
 
     def _note_intent(self, word: str) -> None:
         """With all that somebody else needs to take the job over without asking Prefect."""
@@ -111,6 +116,10 @@ class Attempt:
             poll_interval=request.poll_interval,
             provenance=request.provenance,
         )
+
+    def guard(self) -> str:
+        """The id under which its script has started; see `JobFolder.guard`."""
+        return self.folder.guard()
 
     def submitted(self, job_id: str, at: float) -> None:
         """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
@@ -173,14 +182,14 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             _must_be_submitted(folder, ledger)
         if earlier and earlier.succeeded and _outputs_there(folder, ledger, request.spec):
             return earlier
-        if _is_over(folder, ledger):
+        if is_over(folder, ledger):
             number += 1
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
         cancel_offset = folder.cancel_requests_size()
         ledger = folder.ledger()
-        if _is_over(folder, ledger):
+        if is_over(folder, ledger):
             continue  # its claimant settled it between our look and our claim
         attempt = Attempt(
             request=request,
@@ -191,14 +200,14 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
             cancel_offset=cancel_offset,
         )
         if ledger.intended:
-            _attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")
+            attach(attempt, ledger, predecessor.describe() if predecessor else "an earlier call")
         elif number > 1 and request.retry is not None:
             _raise_resources(attempt)
         return attempt
 
 
 def _must_be_submitted(folder: JobFolder, ledger: Ledger) -> None:
-    if not ledger.intended or _is_over(folder, ledger):
+    if not ledger.intended or is_over(folder, ledger):
         raise LedgerError(
             f"{folder.path}: this job was never submitted, so there is nothing to attach to; start"
             " its flow again to have it run"
@@ -211,7 +220,7 @@ def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:
     result = _result_of(folder, ledger)
     if result is None:
         return NextAttempt(None, "the last attempt has no verdict")
-    last = _resources(ledger, request.spec.resources)
+    last = resources_of(ledger, request.spec.resources)
     return next_attempt(request.retry or RetryPolicy(), request.spec, last, result.verdict)
 
 
@@ -221,15 +230,16 @@ def _raise_resources(attempt: Attempt) -> None:
     before = JobFolder(attempt.folder.transport, f"{request.base}-{attempt.number - 1}")
     step = what_next(request, before)
     if step.resources is not None and step.resources != request.spec.resources:
-        attempt.request = _with(request, step.resources)
+        attempt.request = with_resources(request, step.resources)
         attempt.raised = step.words
 
 
-def _with(request: JobRequest, resources: Resources) -> JobRequest:
+def with_resources(request: R, resources: Resources) -> R:
+    """The same request with other resources."""
     return replace(request, spec=replace(request.spec, resources=resources))
 
 
-def _resources(ledger: Ledger, asked: Resources) -> Resources:
+def resources_of(ledger: Ledger, asked: Resources) -> Resources:
     """What a journal's job was submitted with; only what a retry changes can differ."""
     had: dict[str, Any] = {
         name: value
@@ -239,11 +249,11 @@ def _resources(ledger: Ledger, asked: Resources) -> Resources:
     return replace(asked, **had)
 
 
-def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
+def attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     """Take up what an earlier claimant left."""
     attempt.folder.note("attached", by=attempt.request.claimant.describe(), from_=predecessor)
-    had = _resources(ledger, attempt.request.spec.resources)
-    attempt.request = _with(attempt.request, had)
+    had = resources_of(ledger, attempt.request.spec.resources)
+    attempt.request = with_resources(attempt.request, had)
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True
@@ -253,17 +263,22 @@ def _attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     attempt.taken_from = predecessor
 
 
-def _newest(transport: Transport, base: str) -> int:
+def numbers(transport: Transport, base: str) -> list[int]:
+    """Of the attempts of a job, or the submissions of an array, that have a folder; sorted."""
     parent, _, key = base.rpartition("/")
-    numbers = [
+    tails = [
         name.removeprefix(f"{key}-")
         for name in transport.list(parent)
         if name.startswith(f"{key}-")
     ]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+    return sorted(int(tail) for tail in tails if tail.isdecimal())
 
 
-def _is_over(folder: JobFolder, ledger: Ledger) -> bool:
+def _newest(transport: Transport, base: str) -> int:
+    return max(numbers(transport, base), default=0)
+
+
+def is_over(folder: JobFolder, ledger: Ledger) -> bool:
     """Whether nothing of this attempt can run any more, so that the next one may."""
     result = _result_of(folder, ledger)
     if result is not None:

@@ -34,7 +34,7 @@ async def finalize(
             asks again, and must not submit before.
     """
     connection = attempt.connection
-    result = _result(attempt, verdict, evidence)
+    result = result_of(attempt, verdict, evidence)
     left = await connection.in_thread(partial(_write, attempt, result, confirmed=confirmed))
     if verdict.reason in _MAY_STILL_BE_THERE:
         left.append(attempt.job_id)
@@ -50,7 +50,7 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
     if not confirmed:
         attempt.folder.note("unconfirmed", durable=True)
         return []
-    record = _record(attempt, result)
+    record = record_of(attempt, result)
     attempt.folder.write_verdict(attempt.request.spec, record, attempt.outputs_before)
     duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]
     if duplicates:
@@ -63,7 +63,8 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
     return duplicates
 
 
-def _result(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResult:
+def result_of(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResult:
+    """The result of an attempt with this verdict."""
     start, end, seen = evidence.start, evidence.exit, evidence.observation
     used = dict(seen.used) if seen else {}
     if end is not None:
@@ -89,7 +90,7 @@ def _result(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResult
     )
 
 
-def _record(attempt: Attempt, result: JobResult) -> dict[str, Any]:
+def record_of(attempt: Attempt, result: JobResult) -> dict[str, Any]:
     """The run record: everything that this result came from. Secrets are named, not told."""
     request = attempt.request
     script = attempt.folder.transport.read(attempt.folder.file(names.SCRIPT)) or b""

@@ -43,7 +43,7 @@ class JobMonitor:
         self._attempt = attempt
         self._output = output
         self._cancelled_by = cancelled_by
-        self._records = _Records(attempt.folder, attempt.words)
+        self._records = Records(attempt.folder, attempt.words)
         self._outputs = _Outputs(attempt, lambda: attempt.connection.hurry(self))
         self._seen: Observation | None = None
         self._began = self._answered_at = loop.time()
@@ -249,7 +249,7 @@ class _Outputs:
         return done.result()
 
 
-class _Records:
+class Records:
     """A job's start and exit records. Their files only grow, so only what is new is read.
 
     They are opened, not asked for their size: that is what makes NFS tell the present state, where

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 
-from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, SchedulerError, TransportError
+from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.attempt import Attempt, open_attempt
+from hpc_prefect.executor.cancelling import cancel_remote
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.finalize import finalize
 from hpc_prefect.executor.monitor import JobMonitor
@@ -17,8 +17,6 @@ from hpc_prefect.executor.submission import slot_of, submit, take_slot
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.state import Evidence
-
-logger = logging.getLogger("hpc_prefect.executor")
 
 #: After so many jobs that were forgotten before they started something is wrong at the site.
 _FORGOTTEN = 3
@@ -209,34 +207,8 @@ class JobRun:
         self._cancelling = asyncio.get_running_loop().create_task(self._cancel_remote(monitor))
 
     async def _cancel_remote(self, monitor: JobMonitor) -> None:
-        """Journal the wish, then ask the scheduler until it listens; the verdict follows."""
         assert self._attempt is not None
-        connection, by = self._connection, self._cancelled_by
-        try:
-            await connection.in_thread(partial(self._attempt.note_cancel, by))
-        except (JobHeld, LedgerError, NotOurs) as error:  # it is not ours to cancel any more
-            monitor.broken(error)
-            return
-        except TransportError as error:  # a full disk must not keep the job alive
-            logger.warning("cancelling %s: %s", monitor.job_id, error)
-        self._tell(f"cancelling {monitor.job_id} ({by})")
-        clock = asyncio.get_running_loop().time
-        patience = connection.scheduler.patience.confirm
-        deadline = clock() + patience
-        heard = False
-        while not monitor.verdict.done() and (left := deadline - clock()) > 0:
-            heard = heard or await connection.cancel(monitor.job_id, self._attempt.tag)
-            monitor.wants_answer = True
-            connection.hurry(monitor)
-            await asyncio.wait([monitor.verdict], timeout=left if heard else min(left, 2.0))
-        if not monitor.verdict.done():
-            self._unconfirmed = True
-            reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
-            summary = (
-                f"its cancellation was asked for, but {connection.scheduler.name} did not"
-                f" confirm it within {patience:g} s; it may still be there"
-            )
-            monitor.give_up(Verdict(reason=reason, summary=summary))
+        self._unconfirmed = not await cancel_remote(self._attempt, monitor, self._cancelled_by)
 
     def _tell(self, text: str, *, job_id: str = "") -> None:
         self._request.listener.state(text, job_id=job_id)

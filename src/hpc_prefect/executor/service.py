@@ -15,8 +15,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.coordination.host_coordination import peers_at
 from hpc_prefect.executor.request import JobRequest
@@ -29,20 +32,22 @@ from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.executor")
 
+T = TypeVar("T")
+
 #: Commands at once. A scheduler's commands mostly wait for its server; more would only press it.
 _WORKERS = 4
 
 
 @dataclass(frozen=True)
-class Handle:
+class Handle(Generic[T]):
     """A job that was handed over.
 
     Attributes:
-        result: the `JobResult`, whatever the verdict; an exception only when the job could not be
-            followed to its end.
+        result: the `JobResult`, whatever the verdict, of an array those of its members; an
+            exception only when it could not be followed to its end.
     """
 
-    result: Future[JobResult]
+    result: Future[T]
     _executor: Executor
     _folder: str
 
@@ -62,8 +67,8 @@ class Executor:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
         self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
         self._connections: dict[str, Connection] = {}
-        self._runs: dict[str, JobRun] = {}
-        self._tasks: dict[str, asyncio.Task[JobResult]] = {}
+        self._runs: dict[str, JobRun | ArrayRun] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._kept: list[Claim] = []
         thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
         thread.start()
@@ -90,18 +95,29 @@ class Executor:
                 logger.warning("renewing the claim on %s: %s", claim.folder, error)
         self.loop.call_later(TOUCH_EVERY, self._touch)
 
-    def start(self, request: JobRequest) -> Handle:
+    def start(self, request: JobRequest) -> Handle[JobResult]:
         """Hand over a job. A job that this process already runs is joined, not run again."""
+        return self._start(request)
+
+    def start_array(self, request: ArrayRequest) -> Handle[tuple[JobResult, ...]]:
+        """Hand over an array; the results are those of its members, in their order."""
+        return self._start(request)
+
+    def _start(self, request: JobRequest) -> Handle[Any]:
         # In no context: what begins here, such as the poller of all jobs, may outlive the caller's
         # run, and must neither use that run's clients nor keep it in memory.
         begin = partial(asyncio.run_coroutine_threadsafe, self._run(request), self.loop)
         future = contextvars.Context().run(begin)
         return Handle(future, self, request.base)
 
-    async def _run(self, request: JobRequest) -> JobResult:
+    async def _run(self, request: JobRequest) -> Any:
         task = self._tasks.get(request.base)
         if task is None:
-            run = JobRun(request, self._connection(request))
+            run: JobRun | ArrayRun
+            if isinstance(request, ArrayRequest):
+                run = ArrayRun(request, self._connection(request))
+            else:
+                run = JobRun(request, self._connection(request))
             task = self.loop.create_task(run.carry_out())
             self._runs[request.base], self._tasks[request.base] = run, task
             task.add_done_callback(lambda _: self._forget(request.base))

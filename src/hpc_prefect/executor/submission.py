@@ -183,7 +183,7 @@ async def _find(attempt: Attempt) -> Sought:
     answer = asyncio.ensure_future(connection.find(attempt.tag))
     try:
         while True:
-            guard = await connection.in_thread(attempt.folder.guard)
+            guard = await connection.in_thread(attempt.guard)
             if guard:  # its script has started, so it was submitted, whatever the scheduler says
                 return {guard: Observation(id=guard, state=JobState.UNKNOWN)}
             await asyncio.wait([answer], timeout=_LOOK_EVERY)
@@ -199,7 +199,7 @@ async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
     if len(answer) > 1:
         # One that started meanwhile is at the guard; without, those that ended have never run, such
         # as the ones that a person has cancelled because of the error below.
-        guard = await attempt.connection.in_thread(attempt.folder.guard)
+        guard = await attempt.connection.in_thread(attempt.guard)
         left = {guard} if guard else {i for i, s in answer.items() if s.state is not JobState.ENDED}
         answer = {i: seen for i, seen in answer.items() if i in left} if left else answer
     if len(answer) > 1:

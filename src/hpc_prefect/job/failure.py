@@ -33,6 +33,7 @@ class Reason(enum.StrEnum):
     HELD = "held", "held"  # no end: it waits for a person
     OUTPUT_LOST = "output_lost", "output lost"
     NEVER_STARTED = "never_started", "never started"
+    MEMBERS_FAILED = "members_failed", "members failed"  # of an array as a whole
     DUPLICATE = "duplicate", "second job of one attempt"
     LOST = "lost", "lost"
 
@@ -112,6 +113,10 @@ ADVICE: dict[Reason, Advice] = {
         "the scheduler forgot it while it waited; its start guard is closed, so it cannot run any"
         " more: it is submitted again, and if that happens three times, look at the scheduler",
         True,
+    ),
+    Reason.MEMBERS_FAILED: Advice(
+        "see of each member that failed why; when you start the flow again, they alone are"
+        " submitted again"
     ),
     Reason.DUPLICATE: Advice(
         "the scheduler holds two jobs of one attempt; the second did not start the program"

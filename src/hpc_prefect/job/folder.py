@@ -202,6 +202,7 @@ class Ledger:
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
         resources: what the newest intent asked for, as JSON values.
+        array: the newest intent's elements, as JSON values; empty for what is no array.
         words: digests of the words of all scripts that were handed over; see `read_exits`.
         outputs_before: what was in the place of each expected output when it was handed over.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
@@ -214,6 +215,7 @@ class Ledger:
     job_id: str = ""
     submitted_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
+    array: dict[str, Any] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
@@ -226,6 +228,7 @@ def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
     doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
     resources: Any = {}
+    array: Any = {}
     words: set[str] = set()
     result: dict[str, Any] = {}
     outputs: Any = {}
@@ -239,7 +242,8 @@ def read_journal(data: bytes | None) -> Ledger:
         if event in ("intent", "refused"):
             doubts += 1 if event == "intent" else -1
             job = entry.get("job")
-            resources = job.get("resources") if isinstance(job, dict) else resources
+            if isinstance(job, dict):
+                resources, array = job.get("resources"), job.get("array")
             words.add(str(entry.get("word_sha256")))
         elif event == "submitted" and isinstance(entry.get("id"), str):
             job_id, submitted_at = entry["id"], _number(entry.get("time"))
@@ -256,6 +260,7 @@ def read_journal(data: bytes | None) -> Ledger:
         job_id=job_id,
         submitted_at=submitted_at,
         resources=resources if isinstance(resources, dict) else {},
+        array=array if isinstance(array, dict) else {},
         words=frozenset(words),
         outputs_before=_each(before, read_stamp),
         cancel=cancel,

@@ -17,9 +17,11 @@ written as it stands. The order in which environments win is that of the lines b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpc_prefect.job import folder as names
+from hpc_prefect.job import members
 from hpc_prefect.job.spec import JobSpec, launch_line
 
 #: The exit code of a second job of one attempt that did not start the program. Told apart from a
@@ -66,11 +68,47 @@ class Preamble:
 
 
 @dataclass(frozen=True, slots=True)
+class _Files:
+    """Shell words for the files of one job, or of the member `$_hp_at` of an array."""
+
+    guard: str = names.GUARD
+    duplicates: str = names.DUPLICATES
+    phase: str = names.PHASE
+    start: str = names.START
+    exit: str = names.EXIT
+    stdout: str = names.STDOUT
+    stderr: str = names.STDERR
+
+
+_FILES = _Files()
+_MEMBERS_FILES = _Files(
+    *(f'"$_hp_at"{name}' for name in (names.GUARD, names.DUPLICATES, names.PHASE)),
+    *(f'"$_hp_at"{name}' for name in (members.RECORD, members.RECORD)),
+    *(f'"$_hp_at"{name}' for name in (names.STDOUT, names.STDERR)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """How many members an array has, and how many an element runs."""
+
+    count: int
+    per_element: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobScript:
     """The two texts: `outer` is given to the scheduler, `inner` lies in the job folder."""
 
     outer: str
     inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayScript(JobScript):
+    """The texts of an array; `shards` are the members', `members.SHARD` in each."""
+
+    shards: tuple[str, ...]
 
 
 def render(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> JobScript:
@@ -82,12 +120,38 @@ def render(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> JobScri
     return JobScript(_outer(spec, folder, preamble, word), _inner(spec, preamble.unset))
 
 
+def render_array(
+    spec: JobSpec,
+    folder: str,
+    preamble: Preamble,
+    word: str,
+    asked: Sequence[members.MemberSpec],
+    per_element: int = 1,
+) -> ArrayScript:
+    """The scripts of an array's submission, or of a single job that runs several members.
+
+    Args:
+        spec: what the members share.
+        asked: its members, element by element.
+        per_element: how many members an element runs, one after another.
+    """
+    outer = _outer(spec, folder, preamble, word, _Array(len(asked), per_element))
+    texts = tuple(
+        _members_text(spec, asked[first : first + members.SHARD], first)
+        for first in range(0, len(asked), members.SHARD)
+    )
+    return ArrayScript(outer, _inner(spec, preamble.unset, member=True), texts)
+
+
 # --- the outer script
 
 
-def _outer(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> str:
-    login = " -l" if spec.site.login_shell else ""
-    again = _again(spec, preamble, word)
+def _outer(
+    spec: JobSpec, folder: str, preamble: Preamble, word: str, array: _Array | None = None
+) -> str:
+    files = _FILES if array is None else _MEMBERS_FILES
+    again = _again(spec, preamble, word, files)
+    run = _run(spec, word, again=bool(again), member=array is not None)
     parts = [
         "#!/bin/bash -p",
         *preamble.directives,
@@ -96,21 +160,57 @@ def _outer(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> str:
         _clean_shell(folder),
         f"_hp_dir={quote(folder)}",
         f"_hp_id={preamble.id_expression}",
-        _FUNCTIONS,
+        _functions(files),
         again,
         f'cd -P -- "$_hp_dir" || _hp_refuse {FOLDER_CODE} "cannot be entered here"',
         f"{_is_own(folder)} ||",
         f'  _hp_refuse {FOLDER_CODE} "is not yours alone any more, or a folder above it is not"',
         f"exec {_FD}< .",
-        "_hp_guard || _hp_again" if again else "_hp_guard || :",
-        "_hp_begin",
-        # From here on nothing of ours decides until it ends, and its status is what it is. In POSIX
-        # mode bash would end at once where a function of the environment is named `exec`.
-        f"( unset POSIXLY_CORRECT; cd -- {quote(spec.work_dir)} &&",
-        f"  exec /bin/bash{login} {_HERE}/{names.PROGRAM} < /dev/null )",
-        f"_hp_end $? {word}",
+        run if array is None else _each_member(run, preamble, array),
     ]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _run(spec: JobSpec, word: str, *, again: bool, member: bool) -> str:
+    """From the start guard to the exit record."""
+    login = " -l" if spec.site.login_shell else ""
+    which = ' "$1"' if member else ""
+    return "\n".join(
+        (
+            "_hp_guard || _hp_again" if again else "_hp_guard || :",
+            "_hp_begin",
+            # From here on nothing of ours decides until it ends, and its status is what it is. In
+            # POSIX mode bash would end at once where a function of the environment is named `exec`.
+            f"( unset POSIXLY_CORRECT; cd -- {quote(spec.work_dir)} &&",
+            f"  exec /bin/bash{login} {_HERE}/{names.PROGRAM}{which} < /dev/null )",
+            f"_hp_end $? {word}",
+        )
+    )
+
+
+def _each_member(run: str, preamble: Preamble, array: _Array) -> str:
+    """What an element does: its members one after another, each in a shell of its own.
+
+    A signal reaches this shell too; it lets the member that runs come to its end, and begins none
+    after it. Members that were not begun have no record, and say so by that.
+    """
+    return f"""\
+_hp_member() {{
+_hp_at=m/$(($1 / {members.SHARD}))/$1.
+{run}
+}}
+_hp_worst=0 _hp_stop=
+trap _hp_stop=yes TERM INT HUP XCPU USR1 USR2
+_hp_element={preamble.index or 0}
+_hp_first=$((_hp_element * {array.per_element}))
+_hp_after=$((_hp_first + {array.per_element}))
+for ((_hp_i = _hp_first; _hp_i < _hp_after && _hp_i < {array.count}; _hp_i++)); do
+  [ -z "$_hp_stop" ] || break
+  ( _hp_member "$_hp_i" )
+  _hp_code=$?
+  [ "$_hp_code" -le "$_hp_worst" ] || _hp_worst=$_hp_code
+done
+exit "$_hp_worst\""""
 
 
 def _is_own(folder: str) -> str:
@@ -162,7 +262,8 @@ esac"""
 #:
 #: A program may have put anything in the place of a record: only a plain file is opened, because a
 #: FIFO would block. A line begins with a newline when the file has something, perhaps half a line.
-_FUNCTIONS = f"""\
+def _functions(files: _Files) -> str:
+    return f"""\
 unset FUNCNEST
 _hp_refuse() {{
   echo "hpc-prefect: $_hp_dir $2; the program was not started" >&2
@@ -179,15 +280,15 @@ _hp_guard() {{
   [ -n "$_hp_id" ] || _hp_refuse {FOLDER_CODE} "is that of a job whose id is not told"
   _hp_plain {names.PROGRAM} || _hp_refuse {FOLDER_CODE} "has no {names.PROGRAM} of yours"
   # In a folder of that name `ln` would make its link.
-  [ -L {names.GUARD} ] || [ ! -d {names.GUARD} ] ||
+  [ -L {files.guard} ] || [ ! -d {files.guard} ] ||
     _hp_refuse {FOLDER_CODE} "has a folder in the place of its start guard"
-  said=$(command -p ln -s -n -- "$_hp_id" {names.GUARD} 2>&1) && return
-  [ -L {names.GUARD} ] || _hp_refuse {FOLDER_CODE} "cannot be written here ($said)"
-  holder=$(command -p readlink -- {names.GUARD}) ||
+  said=$(command -p ln -s -n -- "$_hp_id" {files.guard} 2>&1) && return
+  [ -L {files.guard} ] || _hp_refuse {FOLDER_CODE} "cannot be written here ($said)"
+  holder=$(command -p readlink -- {files.guard}) ||
     _hp_refuse {FOLDER_CODE} "has a start guard that cannot be read here"
   [ "$holder" != "$_hp_id" ] || return
-  ! _hp_plain_or_none {names.DUPLICATES} ||
-    printf '%s\\n' "$_hp_id" >> {names.DUPLICATES}
+  ! _hp_plain_or_none {files.duplicates} ||
+    printf '%s\\n' "$_hp_id" >> {files.duplicates}
   _hp_refuse {GUARD_CODE} "is held by another job of this attempt"
 }}
 _hp_time() {{
@@ -221,17 +322,17 @@ _hp_begin() {{
   _hp_time
   _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
-  _hp_plain_or_none {names.STDOUT} && _hp_plain_or_none {names.STDERR} &&
-    _hp_plain_or_none {names.PHASE} && printf 'setup\\n' > {names.PHASE} &&
-    _hp_plain {names.START} && printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}}\\n' \\
-    "$_hp_token" "$_hp_id" "$host" "$boot" "\\"time\\":$_hp_now" >> {names.START} ||
+  _hp_plain_or_none {files.stdout} && _hp_plain_or_none {files.stderr} &&
+    _hp_plain_or_none {files.phase} && printf 'setup\\n' > {files.phase} &&
+    _hp_plain {files.start} && printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}}\\n' \\
+    "$_hp_token" "$_hp_id" "$host" "$boot" "\\"time\\":$_hp_now" >> {files.start} ||
     _hp_refuse {FOLDER_CODE} "cannot take a record"
 }}
 _hp_end() {{
   local code=$1 said= phase=untold told= usage= begin= record nl=$'\\n' set_up program
   trap '' TERM INT HUP XCPU USR1 USR2
   # Whole lines of these words in this order, or nothing: the program may have written as well.
-  ! _hp_plain {names.PHASE} || IFS= read -r -N 200000 said < {names.PHASE}
+  ! _hp_plain {files.phase} || IFS= read -r -N 200000 said < {files.phase}
   set_up=setup$nl program=setup${{nl}}program$nl
   case $said in
     "$set_up") phase=setup ;;
@@ -245,16 +346,16 @@ _hp_end() {{
       phase=program code=${{said#"$program"code }} code=${{code%"$nl"}} ;;
   esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
-  read -r usage < "/proc/$$/stat" 2>/dev/null
+  read -r usage < "/proc/$BASHPID/stat" 2>/dev/null
   usage=(${{usage##*) }})
   _hp_oom
   _hp_time
-  [ ! -s {names.EXIT} ] || begin='\\n'
+  [ ! -s {files.exit} ] || begin='\\n'
   record='{{"token":"%s","word":"%s","phase":"%s","signals":"%s","detail":"%s",'
   record+='"code":%d,"oom":%d,"cpu":%d,"time":%s}}\\n'
-  _hp_plain {names.EXIT} && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \\
+  _hp_plain {files.exit} && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \\
     "${{told//[!A-Za-z0-9.:_\\/+-]/}}" "$code" "$((_hp_ooms - _hp_oom_before))" \\
-    "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> {names.EXIT} ||
+    "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> {files.exit} ||
     exit $((code ? code : {FOLDER_CODE}))
   [ ! -e {names.SECRETS} ] || command -p rm -f -- {names.SECRETS}
   # Whoever looks at the scheduler alone must not take it for a success either.
@@ -263,7 +364,7 @@ _hp_end() {{
 }}"""
 
 
-def _again(spec: JobSpec, preamble: Preamble, word: str) -> str:
+def _again(spec: JobSpec, preamble: Preamble, word: str, files: _Files) -> str:
     """What a job does that has started before.
 
     A scheduler that was killed and has lost what it knew may start a job a second time under the
@@ -279,12 +380,12 @@ def _again(spec: JobSpec, preamble: Preamble, word: str) -> str:
     lines = [
         "_hp_again() {",
         "  local line starts=0 ended=",
-        f"  ! _hp_plain {names.START} || while IFS= read -r line; do",
+        f"  ! _hp_plain {files.start} || while IFS= read -r line; do",
         '    case $line in *"\\"id\\":\\"$_hp_id\\""*) starts=$((starts + 1)) ;; esac',
-        f"  done < {names.START}",
-        f"  ! _hp_plain {names.EXIT} || while IFS= read -r line; do",
+        f"  done < {files.start}",
+        f"  ! _hp_plain {files.exit} || while IFS= read -r line; do",
         f"    case $line in *{success}*) ended=yes ;; esac",
-        f"  done < {names.EXIT}",
+        f"  done < {files.exit}",
         f"  ! {counted} || return" if spec.may_requeue else "",
         '  if [ -n "$ended" ]; then',
         '    echo "hpc-prefect: the program has run to its end; it was not started again" >&2',
@@ -310,19 +411,20 @@ POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 _USERS = "case $POSIXLY_CORRECT in hp) \\unset POSIXLY_CORRECT ;; esac"
 
 
-def _inner(spec: JobSpec, unset: tuple[str, ...]) -> str:
+def _inner(spec: JobSpec, unset: tuple[str, ...], *, member: bool = False) -> str:
     enter = f"\\builtin cd -- {quote(spec.work_dir)} || \\exit"
     parts = [
         f"# What the job does; {names.SCRIPT} runs it with bash and notes how it ends.",
         _OURS,
         # The scheduler's signals are for the program, and what it does then is waited for.
         "\\trap : TERM INT HUP XCPU USR1 USR2",
+        f"readonly _HP_MEMBER=$1 _HP_AT={_HERE}/m/$(($1 / {members.SHARD}))/$1." if member else "",
         enter,  # a profile may have gone elsewhere
         _USERS,
         _setup(spec),
-        _environment(spec, unset),
+        _environment(spec, unset, keeps_secrets=member),
         enter,
-        _program(spec),
+        _members_program(spec) if member else _program(spec, _line(spec), f"{_HERE}/"),
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -340,7 +442,7 @@ def _setup(spec: JobSpec) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _environment(spec: JobSpec, unset: tuple[str, ...]) -> str:
+def _environment(spec: JobSpec, unset: tuple[str, ...], *, keeps_secrets: bool) -> str:
     exports = {"OMP_NUM_THREADS": str(spec.resources.threads_per_rank)}
     exports |= spec.site.environment | spec.executable.environment | spec.environment
     lines = [
@@ -356,9 +458,12 @@ def _environment(spec: JobSpec, unset: tuple[str, ...]) -> str:
         joined = quote(":".join(folders))
         lines.append(f'\\export {variable}={joined}"${{{variable}:+:${variable}}}"')
     if spec.secret_names:
-        lines.append(_SECRETS)
+        # The members of an array all read them; they are removed at its end.
+        lines.append(_SECRETS.replace(_REMOVED, "") if keeps_secrets else _SECRETS)
     return "\n".join(lines)
 
+
+_REMOVED = f"\\builtin command -p rm -f -- {_HERE}/{names.SECRETS}\n"
 
 #: What a set-up line may have begun to print would print the values, also further down. The text is
 #: kept in no variable, which set-up may have made readonly or another's name. `-p`: the job's own
@@ -373,30 +478,56 @@ esac
 case $1 in '') \\builtin printf '%s\\n' >&2 'hpc-prefect: the secrets of this job are not there'
   \\exit 1 ;;
 esac
-\\builtin command -p rm -f -- {_HERE}/{names.SECRETS}
-\\eval "$1" 2>/dev/null || {{
+{_REMOVED}\\eval "$1" 2>/dev/null || {{
   \\builtin printf '%s\\n' >&2 'hpc-prefect: a secret cannot be set; is its variable readonly?'
   \\exit 1
 }}
 \\set --"""
 
 
-def _program(spec: JobSpec) -> str:
+def _line(spec: JobSpec) -> str:
+    """The shell text that starts the program, which does not inherit the job folder."""
+    words = " ".join(quote(word) for word in (spec.executable.path, *spec.arguments))
+    line = f"( \\builtin exec -- {words} )"
+    if spec.resources.launch == "mpi":
+        line = launch_line(spec.site.launcher, spec.resources, words)
+        line = f"{{ \\builtin set -o pipefail || \\builtin exit\n{line}\n}}"
+    return f"{line} {_FD}<&-"
+
+
+def _members_program(spec: JobSpec) -> str:
+    """As a single job's, but for the line, which is read from the file of the member's hundred."""
+    path = f'"${{_HP_AT%/*}}"/{members.MEMBERS}'
+    return _program(spec, f"\\builtin . {path}", '"$_HP_AT"')
+
+
+def _members_text(spec: JobSpec, asked: Sequence[members.MemberSpec], first: int) -> str:
+    """What program.sh reads to run one of these members: its environment, folder and line."""
+    cases = []
+    for index, member in enumerate(asked, first):
+        lines = [
+            f"\\builtin export {key}={quote(each)}" for key, each in member.environment.items()
+        ]
+        if member.work_dir != spec.work_dir:
+            lines.append(f"\\builtin cd -- {quote(member.work_dir)} || \\builtin exit")
+        lines.append(_line(member.job(spec)))
+        cases.append(f"{index})\n" + "\n".join(lines) + " ;;\n")
+    return "case $_HP_MEMBER in\n" + "".join(cases) + "*) \\builtin exit 1 ;;\nesac\n"
+
+
+def _program(spec: JobSpec, line: str, at: str) -> str:
     """The program in the foreground, between two words of how far this script came.
+
+    `line` starts it; `at` is what the names of its files begin with.
 
     A single program is exec'd, so that a name such as `test` is the program on PATH and not the
     shell's own. A launcher's line is not in a shell of its own: where it ends this one, or replaces
     it, no code is told. The code is in no variable, which set-up may have made readonly or
     another's name.
     """
-    program, phase = spec.executable.path, f"{_HERE}/{names.PHASE}"
+    program, phase = spec.executable.path, f"{at}{names.PHASE}"
     plain = f"\\builtin test -f {phase}"  # a FIFO would block
-    words = " ".join(quote(word) for word in (program, *spec.arguments))
-    line = f"( \\builtin exec -- {words} )"
-    if spec.resources.launch == "mpi":
-        line = launch_line(spec.site.launcher, spec.resources, words)
-        line = f"{{ \\builtin set -o pipefail || \\builtin exit\n{line}\n}}"
-    streams = f">> {_HERE}/{names.STDOUT} 2>> {_HERE}/{names.STDERR} < /dev/null {_FD}<&-"
+    streams = f">> {at}{names.STDOUT} 2>> {at}{names.STDERR} < /dev/null"
     teardown = "".join(f"{text}\n" for text in spec.site.teardown)
     return f"""\
 if ! \\builtin type -P -- {quote(program)} >/dev/null; then

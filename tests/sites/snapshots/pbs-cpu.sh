@@ -97,7 +97,7 @@ _hp_end() {
       phase=program code=${said#"$program"code } code=${code%"$nl"} ;;
   esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
-  read -r usage < "/proc/$$/stat" 2>/dev/null
+  read -r usage < "/proc/$BASHPID/stat" 2>/dev/null
   usage=(${usage##*) })
   _hp_oom
   _hp_time
@@ -167,7 +167,7 @@ case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 # --- the program
 { \builtin set -o pipefail || \builtin exit
 mpiexec -n 8 '/shared/me/diag' '--tolerance' '0.0001'
-} >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null 240<&- \
+} 240<&- >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null \
   && \builtin set -- 0 || \builtin set -- "$?" || \builtin exit
 ! \builtin test -f /proc/self/fd/240/phase || \builtin printf 'code %d\n' "$1" >> /proc/self/fd/240/phase
 

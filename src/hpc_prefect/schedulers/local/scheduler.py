@@ -84,6 +84,9 @@ class LocalScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
+    def array_of(self, job_id: str) -> str:
+        return job_id.partition("[")[0]
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         return Preamble(id_expression='"$HPC_LOCAL_JOBID"', restarts="0")
 

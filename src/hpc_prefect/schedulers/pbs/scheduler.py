@@ -77,6 +77,9 @@ class PBSScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return arrays.element_id(array_id, index)
 
+    def array_of(self, job_id: str) -> str:
+        return job_id.partition("[")[0]
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
         plain = Preamble(directives=lines, id_expression='"$PBS_JOBID"')

@@ -56,6 +56,9 @@ class PJMScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
+    def array_of(self, job_id: str) -> str:
+        return job_id.partition("[")[0]
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))
         return Preamble(directives=lines, id_expression='"$PJM_JOBID"')

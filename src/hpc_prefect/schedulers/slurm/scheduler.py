@@ -57,6 +57,9 @@ class SlurmScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
+    def array_of(self, job_id: str) -> str:
+        return job_id.partition("[")[0]
+
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#SBATCH {option}" for option in sbatch.directives(spec))
         return Preamble(

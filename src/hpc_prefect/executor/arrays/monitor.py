@@ -1,0 +1,353 @@
+"""Watching a submission of an array up to the end of its last member.
+
+Most members tell of their start and end by their own files, which are looked for folder by folder.
+The scheduler is asked about the array as a whole. A member whose files and whose scheduler do not
+agree, or that did not end well, is looked at as a single job is (`JobMonitor`), by its own id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+
+from hpc_prefect.executor.arrays.submission import Submission
+from hpc_prefect.executor.monitor import JobMonitor, Records
+from hpc_prefect.executor.output import Output
+from hpc_prefect.executor.request import Silence
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.members import SHARD, Ended
+from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide
+from hpc_prefect.ledger.job_folder import CLOSED
+
+#: So much of one core is spent on looking at files, at most; and the pause after a look that cost
+#: nearly nothing, or very much, in seconds.
+_SHARE = 0.025
+_SOONEST, _LATEST = 0.1, 10.0
+#: Seconds between two writings of what has ended. What a crash loses of it is judged again.
+_WRITE_EVERY = 2.0
+#: So many members that have left the queue without a trace are asked about one by one; of more,
+#: only their start guards tell.
+_MOST_ASKED = 500
+
+
+class ArrayMonitor:
+    """A submission, up to the verdict of its last member; see `Polled` and `Watched`.
+
+    Attributes:
+        verdict: set when no member is left; how they ended is in `submission.ended`.
+    """
+
+    def __init__(
+        self,
+        submission: Submission,
+        cancelled_by: Callable[[], str],
+        on_end: Callable[[Collection[Ended]], object],
+        *,
+        ask: bool,
+    ) -> None:
+        """Begin now; `on_end` is told of members that have ended."""
+        loop = asyncio.get_running_loop()
+        self.job_id = submission.job_id
+        self.tag = submission.tag
+        self.poll_interval = submission.request.poll_interval
+        self.next_look = loop.time()
+        self.wants_answer = ask
+        self.verdict: asyncio.Future[Verdict] = loop.create_future()
+        self._submission = submission
+        self._cancelled_by = cancelled_by
+        self._on_end = on_end
+        every = range(len(submission.asked))
+        self._waiting = {index for index in every if index not in submission.ended}
+        self._running: dict[int, Records] = {}
+        self._doubtful: dict[int, JobMonitor] = {}
+        self._missed: set[int] = set()  # that the last answer should have listed, and did not
+        self._given_up: set[int] = set()
+        self._unwritten: list[Ended] = []
+        self._written_at = loop.time()
+        self._gone_since: float | None = None
+        self._closings: set[asyncio.Task[None]] = set()
+        self._shown: tuple[JobState, str] | None = None
+        self._settle_if_done()
+
+    @property
+    def running(self) -> int:
+        """How many members run, as far as it is known."""
+        doubtful = sum(bool(each.evidence.starts) for each in [*self._doubtful.values()])
+        return len(self._running) + doubtful
+
+    # --- what the connection's loop calls
+
+    def look(self, now: float) -> None:
+        """Look for members that have begun and ended."""
+        began = time.perf_counter()
+        waiting = self._waiting
+        for index in self._submission.folder.began({each // SHARD for each in waiting}) & waiting:
+            self._begun(index, self._records(index))
+        news = [self._seen(index, records) for index, records in [*self._running.items()]]
+        self._settle([each for each in news if each is not None])
+        if now - self._written_at >= _WRITE_EVERY:
+            self._write(now)
+        cost = time.perf_counter() - began
+        self.next_look = now + min(max(_SOONEST, cost / _SHARE), _LATEST)
+
+    def answered(self, now: float, seen: Observation | None) -> None:
+        """Take a useful answer about the array as a whole; None when it is not listed."""
+        self.wants_answer = False
+        if seen is not None and seen.tag and seen.tag != self.tag:
+            seen = None  # another array under a number that was used again
+        if seen is not None:
+            self._note(seen)
+        gone = seen is None or seen.state is JobState.ENDED
+        self._gone_since = (self._gone_since or now) if gone else None
+        self.look(now)
+        left = () if seen is None else seen.left
+        unlisted = self._unlisted([*self._waiting, *self._running], left, gone=gone)
+        for index in unlisted & self._waiting:
+            # Asked by its name: a folder on NFS may show late what is in it.
+            records = self._records(index)
+            if records.refresh(starts=True):
+                self._begun(index, records)
+        self._doubt(sorted(unlisted & self._missed))
+        self._missed = unlisted
+        if gone:
+            self._close_unstarted(now)
+
+    def heartbeat(self) -> None:
+        """Renew the claim; notice when somebody has taken over."""
+        self._submission.heartbeat()
+
+    def broken(self, error: BaseException) -> None:
+        """Watching it failed for good."""
+        self._stop()
+        if not self.verdict.done():
+            self.verdict.set_exception(error)
+
+    def give_up(self, verdict: Verdict) -> None:
+        """Conclude this of all that have not ended."""
+        left = {*self._waiting, *self._running, *self._doubtful}
+        ended = [self._submission.unended(index, verdict) for index in sorted(left)]
+        self._stop()
+        self._given_up |= left
+        self._settle(ended)
+
+    def write_ended(self) -> None:
+        """Have all that has ended in the folder, for good. Blocks."""
+        kept = [each for each in self._unwritten if each.index not in self._given_up]
+        self._submission.folder.note_ended(kept, durable=True)
+        self._unwritten = []
+
+    # --- members
+
+    def _records(self, index: int) -> Records:
+        return Records(self._submission.folder.member(index), self._submission.words)
+
+    def _begun(self, index: int, records: Records) -> None:
+        self._waiting.discard(index)
+        self._running[index] = records
+
+    def _seen(self, index: int, records: Records) -> Ended | None:
+        """A running member's end, if its record tells all of it; a member in doubt is asked about.
+
+        A guard without a start is one of a script that ended there, or that is about to write.
+        """
+        records.refresh(starts=not records.starts)
+        if not records.exits and not records.spoiled:
+            return None
+        evidence = self._evidence(index, records)
+        verdict = None
+        if evidence.exit is not None and not self._missing_outputs(index):
+            verdict = decide(evidence, self._patience)
+        if verdict is None:
+            self._doubt([index])
+            return None
+        return self._submission.end(index, verdict, evidence)
+
+    def _evidence(self, index: int, records: Records) -> Evidence:
+        spec = self._submission.request.spec
+        start = records.starts[-1] if records.starts else None
+        return Evidence(
+            job_id=start.id if start else self._submission.job_id_of(index),
+            walltime=spec.resources.walltime,
+            executable=spec.executable.path,
+            nodes=spec.resources.num_nodes,
+            starts=records.starts,
+            exits=records.exits,
+            spoiled=records.spoiled,
+            cancel=self._cancelled_by(),
+        )
+
+    def _missing_outputs(self, index: int) -> bool:
+        asked = self._submission.asked[index]
+        if not asked.member.expected_outputs:
+            return False
+        attempt = self._submission.member(index)
+        missing = attempt.folder.missing_at_a_glance(attempt.request.spec, asked.outputs_before)
+        return missing != ()
+
+    @property
+    def _patience(self) -> Patience:
+        return self._submission.connection.scheduler.patience
+
+    def _doubt(self, indices: Iterable[int]) -> None:
+        """Look at members as at single jobs."""
+        connection = self._submission.connection
+        for index in indices:
+            if index in self._waiting and len(self._doubtful) >= _MOST_ASKED:
+                continue  # nothing is lost: its guard will be closed, or it begins
+            self._waiting.discard(index)
+            self._running.pop(index, None)
+            attempt = self._submission.member(index, self._holder(index))
+            monitor = JobMonitor(
+                attempt, _Unshown(attempt.folder, Silence()), self._cancelled_by, ask=True
+            )
+            self._doubtful[index] = monitor
+            monitor.verdict.add_done_callback(partial(self._judged, index, monitor))
+            connection.watch(monitor)
+
+    def _holder(self, index: int) -> str:
+        """The id at a member's start guard, which may be that of another submission."""
+        guard = self._submission.folder.member(index).guard()
+        return "" if guard == CLOSED else guard
+
+    def _judged(self, index: int, monitor: JobMonitor, done: asyncio.Future[Verdict]) -> None:
+        if self._doubtful.get(index) is not monitor or done.cancelled():
+            return
+        if error := done.exception():
+            self.broken(error)
+            return
+        verdict = done.result()
+        evidence = monitor.final_look()
+        self._submission.connection.release(monitor)
+        if verdict.reason is Reason.LOST and not evidence.starts:
+            self._begin_closing([index], _NEVER_STARTED, verdict)
+            return
+        if not evidence.starts and (words := self._sibling_words(index, verdict)):
+            verdict = dataclasses.replace(verdict, reason=Reason.NEVER_STARTED, summary=words)
+        del self._doubtful[index]
+        self._settle([self._submission.end(index, verdict, evidence)])
+
+    def _sibling_words(self, index: int, verdict: Verdict) -> str:
+        """Why a member of an element was not begun, if another member of it was."""
+        element, size = self._submission.element(index), self._submission.per_element
+        siblings = range(element * size, element * size + size)
+        begun = any(each != index and each not in self._waiting for each in siblings)
+        if size == 1 or not begun or verdict.reason in (Reason.CANCELLED, Reason.TIMED_OUT):
+            return ""
+        return f"its element ended before it was begun ({verdict.reason}: {verdict.summary})"
+
+    # --- the array as a whole
+
+    def _unlisted(
+        self, indices: Collection[int], left: Collection[tuple[int, int]], *, gone: bool
+    ) -> set[int]:
+        """Those of which the queue does not say that they wait or run."""
+        if gone:
+            return set(indices)
+        listed = {each for first, last in left for each in range(first, last + 1)}
+        return {index for index in indices if self._submission.element(index) not in listed}
+
+    def _close_unstarted(self, now: float) -> None:
+        """Once the array has left the queue for long, or at our wish, what has not begun will not.
+
+        Some schedulers leave no trace of elements that are cancelled while they wait.
+        """
+        assert self._gone_since is not None
+        by = self._cancelled_by() or self._submission.cancel_request()
+        if not by and now - self._gone_since < self._patience.absent:
+            return
+        unstarted = [i for i, each in self._doubtful.items() if not each.evidence.starts]
+        left = [*self._waiting, *unstarted]
+        if not left or self._closings:
+            return
+        verdict = _NEVER_STARTED
+        if by:
+            reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
+            verdict = Verdict(reason=reason, summary="it was cancelled before it began")
+        self._begin_closing(left, verdict, None)
+
+    def _begin_closing(
+        self, indices: Collection[int], verdict: Verdict, otherwise: Verdict | None
+    ) -> None:
+        closing = self._closed(indices, verdict, otherwise)
+        task = asyncio.get_running_loop().create_task(closing)
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    async def _closed(
+        self, indices: Collection[int], verdict: Verdict, otherwise: Verdict | None
+    ) -> None:
+        """Close the guards of members; those that were free have never begun, and never will."""
+        try:
+            free = await self._submission.connection.in_thread(partial(self._close, indices))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the verdict is told
+            self.broken(error)
+            return
+        ended = []
+        for index in indices:
+            if index in self._submission.ended:
+                continue
+            if index in free:
+                self._forget(index)
+                ended.append(self._submission.unended(index, verdict))
+            elif otherwise is not None:
+                self._forget(index)
+                ended.append(self._submission.unended(index, otherwise))
+        self._settle(ended)
+
+    def _close(self, indices: Collection[int]) -> set[int]:
+        self._submission.claim.check()
+        folder = self._submission.folder
+        return {index for index in indices if folder.member(index).close_unstarted()}
+
+    def _note(self, seen: Observation) -> None:
+        if self._shown != (seen.state, seen.word):
+            self._submission.folder.note("observed", state=seen.state, word=seen.word)
+        self._shown = (seen.state, seen.word)
+
+    # --- ends
+
+    def _forget(self, index: int) -> None:
+        self._waiting.discard(index)
+        self._running.pop(index, None)
+        monitor = self._doubtful.pop(index, None)
+        if monitor is not None:
+            self._submission.connection.release(monitor)
+
+    def _settle(self, ended: Collection[Ended]) -> None:
+        if ended:
+            for each in ended:
+                self._forget(each.index)
+                self._submission.ended[each.index] = each
+            self._unwritten += ended
+            self._on_end(ended)
+        self._settle_if_done()
+
+    def _settle_if_done(self) -> None:
+        if not (self._waiting or self._running or self._doubtful or self.verdict.done()):
+            self.verdict.set_result(_ALL_ENDED)
+
+    def _write(self, now: float) -> None:
+        kept = [each for each in self._unwritten if each.index not in self._given_up]
+        self._submission.folder.note_ended(kept)
+        self._unwritten, self._written_at = [], now
+
+    def _stop(self) -> None:
+        for monitor in self._doubtful.values():
+            self._submission.connection.release(monitor)
+        self._doubtful, self._waiting, self._running = {}, set(), {}
+
+
+_NEVER_STARTED = Verdict(
+    reason=Reason.NEVER_STARTED,
+    summary="neither queue nor history lists it, and it has never been at its start guard",
+)
+_ALL_ENDED = Verdict(reason=Reason.SUCCEEDED, summary="all of its members have ended")
+
+
+class _Unshown(Output):
+    """A member's output stays in its files."""
+
+    def show(self, now: float, *, last: bool = False) -> None: ...

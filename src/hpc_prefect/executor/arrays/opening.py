@@ -1,0 +1,158 @@
+"""What earlier calls have submitted of an array, and what each member of it came to. Blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+
+from hpc_prefect.errors import LedgerError
+from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.arrays.submission import Submission
+from hpc_prefect.executor.attempt import attach, is_over, numbers
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.job.members import Ended
+from hpc_prefect.job.outputs import some
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import Array
+from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.array_folder import ArrayFolder
+from hpc_prefect.ledger.claim import Claim
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+
+@dataclass
+class Opened:
+    """An array as it was found.
+
+    Attributes:
+        claim: ours on the array; None before it is taken.
+        done: the results of members that have succeeded, by their keys.
+        under_way: submissions whose end is not known, which are ours now.
+        free: numbers of submissions that were never made.
+        next: the number after all of them.
+    """
+
+    claim: Claim | None = None
+    done: dict[str, JobResult] = field(default_factory=dict)
+    under_way: list[Submission] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+    next: int = 1
+
+    def number(self) -> int:
+        """The number of another submission."""
+        if self.free:
+            return self.free.pop(0)
+        self.next += 1
+        return self.next - 1
+
+
+def open_array(request: ArrayRequest, connection: Connection) -> Opened:
+    """Claim an array, and find what there is of it.
+
+    Raises:
+        JobHeld: another living run has it.
+        LedgerError: a folder makes no sense, or the outputs of a member were changed afterwards.
+    """
+    transport, opened = connection.transport, Opened()
+    first = f"{request.base}-1"
+    transport.make_folder(first)
+    # Whoever has the first one has the array.
+    opened.claim, _ = claims.take(transport, first, request.claimant, request.is_over)
+    for number in numbers(transport, request.base):
+        opened.next = number + 1
+        folder = ArrayFolder(transport, f"{request.base}-{number}")
+        ledger = folder.ledger()
+        if is_over(folder, ledger):
+            nobodys = Claim(transport, folder.path, 0, request.claimant)  # nothing is left to do
+            _collect(_submission(request, connection, number, folder, nobodys), opened)
+        elif ledger.intended:
+            opened.under_way.append(_taken_up(request, connection, number, folder))
+        else:
+            opened.free.append(number)
+    _check(opened, request)
+    return opened
+
+
+def _submission(
+    request: ArrayRequest, connection: Connection, number: int, folder: ArrayFolder, claim: Claim
+) -> Submission:
+    """A submission as its folder tells of it."""
+    ledger = folder.ledger()
+    array = Array(**ledger.array) if ledger.array else None
+    spec = dataclasses.replace(request.spec, array=array)
+    try:
+        asked = folder.asked()
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(
+            f"{folder.path}: the list of its members cannot be read ({error!r}); find out whether"
+            " its jobs still run, then move the folder away to have its members run again"
+        ) from error
+    return Submission(
+        request=dataclasses.replace(request, spec=spec),
+        connection=connection,
+        number=number,
+        folder=folder,
+        claim=claim,
+        asked=asked,
+        cancel_offset=folder.cancel_requests_size(),
+    )
+
+
+def _taken_up(
+    request: ArrayRequest, connection: Connection, number: int, folder: ArrayFolder
+) -> Submission:
+    claim, predecessor = claims.take(
+        connection.transport, folder.path, request.claimant, request.is_over
+    )
+    submission = _submission(request, connection, number, folder, claim)
+    described = predecessor.describe() if predecessor else "an earlier call"
+    attach(submission, folder.ledger(), described)
+    submission.read_ended()
+    return submission
+
+
+def _collect(submission: Submission, opened: Opened) -> None:
+    """Take the results of a submission that is over."""
+    ledger = submission.folder.ledger()
+    submission.job_id, submission.submitted_at = ledger.job_id, ledger.submitted_at
+    submission.read_ended()
+    for each in submission.ended.values():
+        if each.result.succeeded and _outputs_there(submission, each):
+            key = submission.asked[each.index].member.key
+            opened.done[key] = dataclasses.replace(each.result, collected=True)
+
+
+def _outputs_there(submission: Submission, ended: Ended) -> bool:
+    """Whether a member's files are still as it left them; False when one is gone."""
+    member = submission.asked[ended.index].member
+    if not member.expected_outputs:
+        return True
+    folder = submission.folder.member(ended.index)
+    job = member.job(submission.request.spec)
+    if lost := folder.lost_outputs(job, ended.outputs):
+        logger.warning("%s already ran, but %s is not there any more: it runs again",
+                       member.name, some(lost))  # fmt: skip
+        return False
+    if altered := folder.altered_outputs(job, ended.outputs):
+        raise LedgerError(
+            f"{member.name} already ran ({folder.path}), but {some(altered)} has changed since, so"
+            " its result cannot be trusted. Restore the file, or remove it to have it run again"
+        )
+    return True
+
+
+def _check(opened: Opened, request: ArrayRequest) -> None:
+    """A member under way twice would run twice: no folder of ours says so, a copied one may."""
+    seen: dict[str, int] = {}
+    for submission in opened.under_way:
+        for index, asked in enumerate(submission.asked):
+            key = asked.member.key
+            if index not in submission.ended and seen.setdefault(key, submission.number) != (
+                submission.number
+            ):
+                raise LedgerError(
+                    f"{request.base}-{seen[key]} and -{submission.number} both have"
+                    f" {asked.member.name} under way; move one of them away"
+                )

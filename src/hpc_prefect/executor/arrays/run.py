@@ -1,0 +1,305 @@
+"""From the call to the results: follow what is there of an array, submit what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+
+from hpc_prefect.errors import SchedulerError
+from hpc_prefect.executor.arrays.monitor import ArrayMonitor
+from hpc_prefect.executor.arrays.opening import Opened, open_array
+from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
+from hpc_prefect.executor.arrays.submission import Submission, new_submission
+from hpc_prefect.executor.cancelling import cancel_remote
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.submission import slot_of, submit, take_slot
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.members import Ended, MemberSpec
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.retry import RetryPolicy, next_attempt
+from hpc_prefect.job.spec import Resources
+
+#: How members end of which an end was asked for.
+_ENDED_BY_WISH = (Reason.CANCELLED, Reason.TIMED_OUT)
+
+
+class ArrayRun:
+    """An array under way, on the executor's event loop; what blocks runs in threads."""
+
+    def __init__(self, request: ArrayRequest, connection: Connection) -> None:
+        self._request = request
+        self._connection = connection
+        self._members = {member.key: member for member in request.members}
+        self._results: dict[str, JobResult] = {}
+        self._tries: Counter[str] = Counter()
+        self._following: dict[asyncio.Task[dict[int, Ended]], _Following] = {}
+        self._opened = Opened()
+        self._cancelled_by = ""
+        # One submission after another where only so many elements may run at once.
+        self._turn = asyncio.Semaphore(1 if request.at_once else 1_000_000)
+
+    async def carry_out(self) -> tuple[JobResult, ...]:
+        """From the call to the results of all members, in their order.
+
+        Raises:
+            JobHeld, LedgerError, TransportError, SchedulerError: a submission could not be followed
+                to its end; its members may be running, and another call finds them.
+        """
+        opened = self._opened = await self._connection.in_thread(
+            partial(open_array, self._request, self._connection)
+        )
+        self._request.follower.begun(self.counts)
+        self._take(opened.done)
+        for submission in opened.under_way:
+            self._tries.update(asked.member.key for asked in submission.asked)
+            self._follow(submission)
+        missing = [
+            member
+            for key, member in self._members.items()
+            if key not in opened.done and key not in self._tries
+        ]
+        try:
+            await self._submit(missing, self._request.spec.resources)
+        finally:
+            await self._follow_all()
+        return tuple(self._results[key] for key in self._members)
+
+    def counts(self) -> Counts:
+        """How its members are; those that are between two submissions wait."""
+        monitors = [each.monitor for each in [*self._following.values()]]
+        running = sum(monitor.running for monitor in monitors if monitor is not None)
+        results = [*self._results.values()]
+        failed = sum(not result.succeeded for result in results)
+        waiting = max(0, len(self._members) - running - len(results))
+        return Counts(waiting, running, len(results), failed)
+
+    def cancel(self, by: str) -> None:
+        """Ask for the end of all members: `user` or `timeout`. The results tell how they ended."""
+        if self._cancelled_by:
+            return
+        self._cancelled_by = by
+        for following in self._following.values():
+            following.cancel(by)
+
+    # --- submissions
+
+    async def _submit(self, members: Sequence[MemberSpec], resources: Resources) -> None:
+        """Submit members, in as few submissions as the scheduler allows."""
+        for part in _parts(members, self._most_members()):
+            submission = await self._connection.in_thread(
+                partial(
+                    new_submission,
+                    self._request,
+                    self._connection,
+                    self._opened.number(),
+                    part,
+                    resources,
+                )
+            )
+            self._tries.update(member.key for member in part)
+            self._follow(submission)
+
+    def _most_members(self) -> int:
+        options = self._request.spec.site.options
+        elements = max(1, self._connection.scheduler.array_limit(options))
+        return elements * self._request.per_element
+
+    def _follow(self, submission: Submission) -> None:
+        submission.array_claim = self._opened.claim
+        following = _Following(submission, self._cancelled_by, self._on_end)
+        task = asyncio.get_running_loop().create_task(self._in_turn(following))
+        self._following[task] = following
+
+    async def _in_turn(self, following: _Following) -> dict[int, Ended]:
+        async with self._turn:
+            return await following.to_end()
+
+    async def _follow_all(self) -> None:
+        """Until no submission is left; what is worth another try is submitted again."""
+        failed: list[Exception] = []
+        while self._following:
+            done, _ = await asyncio.wait(self._following, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                following = self._following.pop(task)
+                try:
+                    ended = task.result()
+                    if not failed:
+                        await self._after(following, ended)
+                except Exception as error:  # noqa: BLE001 - the others are followed to their ends
+                    failed.append(error)
+        if failed:
+            raise failed[0]
+
+    async def _after(self, following: _Following, ended: dict[int, Ended]) -> None:
+        """Keep the results of a submission, and submit again what is worth it."""
+        submission = following.submission
+        wanted: dict[Resources, list[MemberSpec]] = {}
+        for index, each in ended.items():
+            member = submission.asked[index].member
+            if member.key not in self._members:
+                continue  # of an earlier call, which this one does not ask for
+            if resources := self._again(following, member, each.result.verdict):
+                wanted.setdefault(resources, []).append(self._members[member.key])
+        if wanted and following.unconfirmed:
+            raise SchedulerError(
+                f"array {self._request.spec.name}: an earlier run asked for the end of"
+                f" {submission.job_id}, which {self._connection.scheduler.name} still does not"
+                " confirm. Nothing more was submitted; start again when it is gone"
+            )
+        for resources, members in wanted.items():
+            await self._submit(members, resources)
+
+    def _again(
+        self, following: _Following, member: MemberSpec, verdict: Verdict
+    ) -> Resources | None:
+        """With which resources a member is submitted again; None if it is not."""
+        if verdict.succeeded or self._cancelled_by:
+            return None
+        if following.is_left_over and verdict.reason in _ENDED_BY_WISH:
+            return self._request.spec.resources  # an earlier run's wish; this one asks for it
+        if self._tries[member.key] > self._request.retries or not self._request.retries:
+            return None
+        job = member.job(following.submission.request.spec)
+        policy = self._request.retry or RetryPolicy()
+        return next_attempt(policy, job, job.resources, verdict).resources
+
+    # --- results
+
+    def _on_end(self, submission: Submission, ended: Collection[Ended]) -> None:
+        self._take({submission.asked[each.index].member.key: each.result for each in ended})
+
+    def _take(self, results: dict[str, JobResult]) -> None:
+        known = {key: result for key, result in results.items() if key in self._members}
+        self._results |= known
+        if known:
+            self._request.follower.ended(list(known.values()))
+
+
+class _Following:
+    """One submission, from wherever it is to the end of its last member.
+
+    Attributes:
+        is_left_over: an earlier run has asked for its end, not this one.
+        unconfirmed: its end was asked for, and nobody has seen it.
+        monitor: who watches it at this moment.
+    """
+
+    def __init__(
+        self,
+        submission: Submission,
+        cancelled_by: str,
+        on_end: Callable[[Submission, Collection[Ended]], object],
+    ) -> None:
+        self.submission = submission
+        self.is_left_over = bool(submission.cancel) and not cancelled_by
+        self.unconfirmed = False
+        self._cancelled_by = cancelled_by or submission.cancel
+        self._cancelled = asyncio.Event()
+        self._on_end = partial(on_end, submission)
+        self.monitor: ArrayMonitor | None = None
+        self._cancelling: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        submission.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._heard, by)
+
+    def cancel(self, by: str) -> None:
+        """Ask for the end of all of its members."""
+        self.is_left_over = False
+        if self._cancelled_by:
+            return
+        self._cancelled_by = by
+        self._cancelled.set()
+        if self.monitor is not None:
+            self._begin_cancelling(self.monitor)
+
+    def _heard(self, by: str) -> None:
+        if not self._cancelled_by:
+            self.cancel(by)
+
+    async def to_end(self) -> dict[int, Ended]:
+        """Submit it, unless that was done; watch it; write down how its members ended."""
+        submission = self.submission
+        listener = submission.request.listener
+        if submission.job_id:
+            listener.state(
+                f"taken up again as {submission.job_id} from {submission.taken_from}",
+                job_id=submission.job_id,
+            )
+        slots = submission.connection.slots(submission.request.spec.site.queue)
+        has_slot = await take_slot(submission, self._cancelled)
+        try:
+            await self._bring_to_end()
+        finally:
+            if has_slot:
+                slots.give_back(slot_of(submission))
+        return submission.ended
+
+    async def _bring_to_end(self) -> None:
+        submission, connection = self.submission, self.submission.connection
+        verdict = None
+        if not submission.job_id:
+            verdict = await submit(submission, lambda: self._cancelled_by, self._cancelled)
+        if verdict is not None:
+            self._all_ended(verdict)
+        else:
+            _tell_submitted(submission)
+            await self._monitored(ask=bool(submission.taken_from))
+            while begun := await connection.in_thread(submission.close_failed):
+                # Begun by another submission of this one, after they were judged.
+                for index in begun:
+                    del submission.ended[index]
+                await self._monitored(ask=True)
+        await self._conclude()
+
+    def _all_ended(self, verdict: Verdict) -> None:
+        """The submission was not made."""
+        submission = self.submission
+        ended = [submission.unended(index, verdict) for index in range(len(submission.asked))]
+        submission.ended = {each.index: each for each in ended}
+        submission.folder.note_ended(ended)
+        self._on_end(ended)
+
+    async def _monitored(self, *, ask: bool) -> None:
+        connection = self.submission.connection
+        monitor = ArrayMonitor(self.submission, lambda: self._cancelled_by, self._on_end, ask=ask)
+        self.monitor = monitor
+        connection.watch(monitor)
+        try:
+            if self._cancelled_by:
+                self._begin_cancelling(monitor)
+            await monitor.verdict
+            await connection.in_thread(monitor.write_ended)
+        finally:
+            self.monitor = None
+            connection.release(monitor)
+
+    def _begin_cancelling(self, monitor: ArrayMonitor) -> None:
+        self._cancelling = asyncio.get_running_loop().create_task(self._cancel_remote(monitor))
+
+    async def _cancel_remote(self, monitor: ArrayMonitor) -> None:
+        confirmed = await cancel_remote(self.submission, monitor, self._cancelled_by)
+        self.unconfirmed = not confirmed
+
+    async def _conclude(self) -> None:
+        submission, connection = self.submission, self.submission.connection
+        left = await connection.in_thread(
+            partial(submission.conclude, confirmed=not self.unconfirmed)
+        )
+        others = {connection.scheduler.array_of(each) for each in left}
+        for job_id in sorted(others - {submission.job_id}):
+            await connection.cancel(job_id, submission.tag)
+        submission.request.follower.submission_ended(submission.whole())
+
+
+def _tell_submitted(submission: Submission) -> None:
+    count, array = len(submission.asked), submission.request.spec.array
+    many = f"{count} members" + (f" in {array.size} elements" if array else "")
+    if not submission.taken_from:
+        submission.request.listener.state(
+            f"submitted as {submission.job_id}: {many}", job_id=submission.job_id
+        )
+
+
+def _parts(members: Sequence[MemberSpec], most: int) -> Iterable[Sequence[MemberSpec]]:
+    return (members[first : first + most] for first in range(0, len(members), most))

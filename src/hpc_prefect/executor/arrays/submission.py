@@ -1,0 +1,243 @@
+"""One submission of an array: its folder, its members, and our claim on it. Everything blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.finalize import record_of, result_of
+from hpc_prefect.executor.request import JobRequest, Silence
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.members import SHARD, Asked, Ended, MemberSpec, read_ended
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.script import Preamble, render_array
+from hpc_prefect.job.spec import Array, JobSpec, Resources
+from hpc_prefect.job.state import Evidence
+from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.array_folder import ArrayFolder
+from hpc_prefect.ledger.claim import Claim
+from hpc_prefect.ledger.job_folder import CLOSED
+
+
+def shape(count: int, per_element: int, at_once: int) -> tuple[int, Array | None]:
+    """How many members an element runs, evenly; and the array, if that is more than one element."""
+    elements = -(-count // per_element)
+    even = -(-count // elements)
+    array = Array(size=elements, at_once=min(at_once, elements)) if elements > 1 else None
+    return even, array
+
+
+@dataclass(kw_only=True)
+class MemberAttempt(Attempt):
+    """A member as an attempt of a job, for its verdict. The claim is the array's."""
+
+    def heartbeat(self) -> None:
+        """The array's own is enough."""
+
+
+@dataclass(kw_only=True)
+class Submission(Attempt):
+    """A submission that we hold, with its members in their order.
+
+    Attributes:
+        asked: its members.
+        ended: those whose end is known, by their number in the submission.
+        array_claim: ours on the array, which is kept as long as a submission is under way.
+    """
+
+    request: ArrayRequest
+    folder: ArrayFolder
+    asked: Sequence[Asked]
+    ended: dict[int, Ended] = field(default_factory=dict)
+    array_claim: Claim | None = None
+
+    def heartbeat(self) -> None:
+        """As of an attempt, for the array too."""
+        super().heartbeat()
+        if self.array_claim is not None:
+            self.array_claim.touch()
+
+    def guard(self) -> str:
+        """The id of the array of which a member has begun; empty before any start."""
+        shards = range(-(-len(self.asked) // SHARD))
+        for index in sorted(self.folder.began(shards)):
+            if (holder := self.folder.member(index).guard()) not in ("", CLOSED):
+                return self.connection.scheduler.array_of(holder)
+        return ""
+
+    @cached_property
+    def per_element(self) -> int:
+        array = self.request.spec.array
+        return -(-len(self.asked) // (array.size if array else 1))
+
+    def element(self, index: int) -> int:
+        """The number of the element that runs a member."""
+        return index // self.per_element
+
+    def job_id_of(self, index: int) -> str:
+        """The id under which a member runs, as far as the submission's id tells."""
+        if self.request.spec.array is None or not self.job_id:
+            return self.job_id
+        return self.connection.scheduler.element_id(self.job_id, self.element(index))
+
+    def member(self, index: int, job_id: str = "") -> MemberAttempt:
+        """A member as a job; `job_id` if it is that of another submission than ours."""
+        asked = self.asked[index]
+        return MemberAttempt(
+            request=_of_member(self.request, asked.member.job(self.request.spec)),
+            connection=self.connection,
+            number=self.number,
+            folder=self.folder.member(index),
+            claim=self.claim,
+            job_id=job_id or self.job_id_of(index),
+            submitted_at=self.submitted_at,
+            intended=True,
+            words=self.words,
+            outputs_before=asked.outputs_before,
+            cancel_offset=self.cancel_offset,
+        )
+
+    def end(self, index: int, verdict: Verdict, evidence: Evidence) -> Ended:
+        """A member that has ended so."""
+        attempt = self.member(index, evidence.job_id)
+        member = self.asked[index].member
+        result = result_of(attempt, verdict, evidence)
+        result = dataclasses.replace(result, key=member.key)
+        outputs = {}
+        if verdict.succeeded and member.expected_outputs:
+            outputs = attempt.folder.outputs(attempt.request.spec, attempt.outputs_before)
+        return Ended(index, result, outputs)
+
+    def unended(self, index: int, verdict: Verdict) -> Ended:
+        """A member that ended so without a trace of its own."""
+        return self.end(index, verdict, Evidence(job_id=self.job_id_of(index), walltime=0))
+
+    def read_ended(self) -> None:
+        """Take over what an earlier claimant has written of its members' ends."""
+        open_ = Verdict(reason=Reason.LOST, summary="")
+        likes = {index: self.unended(index, open_).result for index in range(len(self.asked))}
+        for each in read_ended(self.folder.ended_text(), likes):
+            if each.result.verdict.reason is not Reason.LOST:
+                self.ended[each.index] = each
+
+    def close_failed(self) -> list[int]:
+        """Let no member that failed start any more; those that another job has started meanwhile.
+
+        A success is left: its script does not start the program again.
+        """
+        self.claim.check()
+        begun: list[int] = []
+        if not self.intended:
+            return begun  # it was never handed over, so nothing can start
+        for index, each in self.ended.items():
+            if each.result.succeeded or each.result.verdict.reason is Reason.LOST:
+                continue
+            holder = self.folder.member(index).close(each.result.job_id)
+            if holder not in (CLOSED, each.result.job_id):
+                begun.append(index)
+        return begun
+
+    def conclude(self, *, confirmed: bool) -> list[str]:
+        """Write what is to be kept; the ids of jobs that were submitted beside ours.
+
+        Args:
+            confirmed: False when an end was asked for and not seen. That is no end.
+        """
+        self.claim.check()
+        if not confirmed:
+            self.folder.note("unconfirmed", durable=True)
+            return []
+        result = self.whole()
+        self.folder.write_verdict(self.request.spec, self._record(result), {})
+        return sorted(self.folder.turned_away(range(len(self.asked))))
+
+    def _record(self, result: JobResult) -> dict[str, object]:
+        reasons: dict[str, int] = {}
+        for each in self.ended.values():
+            word = each.result.verdict.reason.value
+            reasons[word] = reasons.get(word, 0) + 1
+        return record_of(self, result) | {"members": len(self.asked), "ends": reasons}
+
+    def whole(self) -> JobResult:
+        """The submission as a job; its run time is that of all of its members in sum."""
+        results = [each.result for each in self.ended.values()]
+        verdict = _verdict_of_all([result.verdict for result in results])
+        whole = result_of(self, verdict, Evidence(job_id=self.job_id, walltime=0))
+        seconds = sum(result.run_seconds or 0.0 for result in results)
+        return dataclasses.replace(whole, run_seconds=seconds)
+
+    def _write_scripts(self, preamble: Preamble, word: str) -> None:
+        spec = self.request.spec
+        if not self.intended:  # else an earlier one is in doubt, whose job may have written already
+            self.asked = [self._stamped(each) for each in self.asked]
+        members = [each.member for each in self.asked]
+        script = render_array(spec, self.folder.path, preamble, word, members, self.per_element)
+        self.folder.prepare_array(script, self.request.secrets, self.asked)
+
+    def _stamped(self, asked: Asked) -> Asked:
+        if not asked.member.expected_outputs:
+            return asked
+        job = asked.member.job(self.request.spec)
+        return dataclasses.replace(asked, outputs_before=self.folder.stamps(job))
+
+
+def new_submission(
+    request: ArrayRequest,
+    connection: Connection,
+    number: int,
+    members: Sequence[MemberSpec],
+    resources: Resources,
+) -> Submission:
+    """A submission of these members that nobody has made yet.
+
+    Raises:
+        JobHeld: another living run has its folder.
+    """
+    folder = ArrayFolder(connection.transport, f"{request.base}-{number}")
+    connection.transport.make_folder(folder.path)
+    claim, _ = claims.take(connection.transport, folder.path, request.claimant, request.is_over)
+    _, array = shape(len(members), request.per_element, request.at_once)
+    spec = dataclasses.replace(request.spec, array=array, resources=resources)
+    return Submission(
+        request=dataclasses.replace(request, spec=spec),
+        connection=connection,
+        number=number,
+        folder=folder,
+        claim=claim,
+        asked=[Asked(member, {}) for member in members],
+        cancel_offset=folder.cancel_requests_size(),
+    )
+
+
+def _of_member(request: ArrayRequest, spec: JobSpec) -> JobRequest:
+    return JobRequest(
+        spec=spec,
+        base=request.base,
+        key=request.key,
+        claimant=request.claimant,
+        poll_interval=request.poll_interval,
+        listener=Silence(),
+    )
+
+
+def _verdict_of_all(verdicts: Collection[Verdict]) -> Verdict:
+    """One for the submission as a whole."""
+    failed = [verdict for verdict in verdicts if not verdict.succeeded]
+    if not failed:
+        summary = f"its {len(verdicts)} members succeeded"
+        return Verdict(reason=Reason.SUCCEEDED, summary=summary, exit_code=0)
+    lost = sum(verdict.reason is Reason.LOST for verdict in failed)
+    if lost:
+        return Verdict(
+            reason=Reason.LOST, summary=f"{lost} of its {len(verdicts)} members are lost"
+        )
+    kinds = {verdict.reason for verdict in failed}
+    if len(failed) == len(verdicts) and len(kinds) == 1:  # such as a submission that was refused
+        return failed[0]
+    summary = f"{len(failed)} of its {len(verdicts)} members failed"
+    return Verdict(reason=Reason.MEMBERS_FAILED, summary=summary)

@@ -1,0 +1,61 @@
+"""Ending a submitted job: the wish is journalled, the scheduler asked, and its word waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Protocol
+
+from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, TransportError
+from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.connection import Polled
+from hpc_prefect.job.failure import Reason, Verdict
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+
+class Watched(Polled, Protocol):
+    """A job, or an array, that is watched up to its verdict."""
+
+    @property
+    def verdict(self) -> asyncio.Future[Verdict]:
+        """Set once, when it is judged."""
+
+    def give_up(self, verdict: Verdict) -> None:
+        """Conclude this without further evidence."""
+
+
+async def cancel_remote(attempt: Attempt, watched: Watched, by: str) -> bool:
+    """Journal the wish, then ask the scheduler until it listens; the verdict follows.
+
+    Returns:
+        Whether its end was seen in time. If not, it has a verdict that says so.
+    """
+    connection = attempt.connection
+    try:
+        await connection.in_thread(partial(attempt.note_cancel, by))
+    except (JobHeld, LedgerError, NotOurs) as error:  # it is not ours to cancel any more
+        watched.broken(error)
+        return True
+    except TransportError as error:  # a full disk must not keep the job alive
+        logger.warning("cancelling %s: %s", watched.job_id, error)
+    attempt.request.listener.state(f"cancelling {watched.job_id} ({by})")
+    clock = asyncio.get_running_loop().time
+    patience = connection.scheduler.patience.confirm
+    deadline = clock() + patience
+    heard = False
+    while not watched.verdict.done() and (left := deadline - clock()) > 0:
+        heard = heard or await connection.cancel(watched.job_id, attempt.tag)
+        watched.wants_answer = True
+        connection.hurry(watched)
+        await asyncio.wait([watched.verdict], timeout=left if heard else min(left, 2.0))
+    if watched.verdict.done():
+        return True
+    reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
+    summary = (
+        f"its cancellation was asked for, but {connection.scheduler.name} did not"
+        f" confirm it within {patience:g} s; it may still be there"
+    )
+    watched.give_up(Verdict(reason=reason, summary=summary))
+    return False

@@ -1,0 +1,190 @@
+"""The members of an array: what each of them runs, and where its files are.
+
+An array is one submission of many members, which share all but what `MemberSpec` has. An element,
+which the scheduler starts as a whole, runs one member, or several one after another. In the array's
+job folder (see `hpc_prefect.job.folder`) there are in addition
+
+    asked.jsonl      its members in their order, a JSON line each: what was asked for
+    ended.jsonl      members that have ended, a JSON line each, in the order in which that was seen
+    m/<i // 100>/    members i … of one hundred; of each at most five files:
+        <i>.guard, <i>.phase, <i>.stdout, <i>.stderr     as in the folder of a single job
+        <i>.record   one JSON line for every start of the member, and one for every end
+        members      the shell text of these hundred: program.sh reads that of its own
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.outputs import Left, Stamp, read_left, read_stamp
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import JobSpec
+
+ASKED = "asked.jsonl"
+ENDED = "ended.jsonl"
+RECORD = "record"
+#: The shell text of one shard's members.
+MEMBERS = "members"
+#: Members whose files lie in one folder: few enough for a file system to list at once.
+SHARD = 100
+
+
+def shard(index: int) -> str:
+    """The folder of a member's files, below the array's."""
+    return f"m/{index // SHARD}"
+
+
+def prefix(index: int) -> str:
+    """What a member's files begin with, below the array's folder."""
+    return f"{shard(index)}/{index}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberSpec:
+    """What is a member's own of what the array runs.
+
+    Attributes:
+        key: identifies it in its array, in every run of the experiment.
+        name: what a person calls it: `scan[17]`.
+        arguments: all of the program's, byte for byte.
+        environment: in addition to the array's; wins over it.
+        work_dir: absolute.
+        inputs, expected_outputs: as in `JobSpec`.
+    """
+
+    key: str
+    name: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    work_dir: str
+    inputs: tuple[str, ...] = ()
+    expected_outputs: tuple[str, ...] = ()
+
+    def job(self, array: JobSpec) -> JobSpec:
+        """The member as a job by itself."""
+        return dataclasses.replace(
+            array,
+            name=self.name,
+            arguments=self.arguments,
+            environment=array.environment | self.environment,
+            work_dir=self.work_dir,
+            inputs=self.inputs,
+            expected_outputs=self.expected_outputs,
+            array=None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A member of a submission, and what was in the place of its outputs at the hand-over."""
+
+    member: MemberSpec
+    outputs_before: dict[str, Stamp | None]
+
+
+def asked_text(members: Sequence[Asked]) -> bytes:
+    """The content of asked.jsonl."""
+    return b"".join(_line(_asked(each)) for each in members)
+
+
+def _asked(asked: Asked) -> dict[str, Any]:
+    member = asked.member
+    values: dict[str, Any] = {"key": member.key, "name": member.name, "work_dir": member.work_dir}
+    values["arguments"] = member.arguments
+    for name in ("environment", "inputs", "expected_outputs"):
+        if value := getattr(member, name):
+            values[name] = value
+    return values | ({"before": asked.outputs_before} if asked.outputs_before else {})
+
+
+def read_asked(data: bytes | None) -> list[Asked]:
+    """The members of a submission.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no such file.
+    """
+    found = []
+    for entry in names.read_entries(data):
+        member = MemberSpec(
+            key=str(entry["key"]),
+            name=str(entry["name"]),
+            arguments=tuple(entry["arguments"]),
+            environment=dict(entry.get("environment", {})),
+            work_dir=str(entry["work_dir"]),
+            inputs=tuple(entry.get("inputs", ())),
+            expected_outputs=tuple(entry.get("expected_outputs", ())),
+        )
+        before = {name: read_stamp(each) for name, each in entry.get("before", {}).items()}
+        found.append(Asked(member, before))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A member that has ended, and the files that it left in each expected output."""
+
+    index: int
+    result: JobResult
+    outputs: dict[str, dict[str, Left]] = field(default_factory=dict)
+
+
+#: Of a result, what is the member's own; the rest is the same for all members of a submission.
+_OWN = ("job_id", "host", "queue_seconds", "run_seconds", "resources_used")
+
+
+def ended_line(ended: Ended) -> bytes:
+    """Its line of ended.jsonl."""
+    result, verdict = ended.result, ended.result.verdict
+    values: dict[str, Any] = {"i": ended.index, "reason": verdict.reason.value}
+    values["summary"] = verdict.summary
+    for name in ("said", "exit_code", "signal"):
+        if (value := getattr(verdict, name)) not in ("", None):
+            values[name] = value
+    for name in _OWN:
+        if (value := getattr(result, name)) not in ("", None, {}):
+            values[name] = value
+    return _line(values | ({"outputs": ended.outputs} if ended.outputs else {}))
+
+
+def read_ended(data: bytes | None, likes: Mapping[int, JobResult]) -> Iterator[Ended]:
+    """The members that have ended; the first verdict of a member stands, unless it was LOST.
+
+    What is torn or foreign is left out: such a member is judged anew, by its own records.
+
+    Args:
+        likes: a result of each member, for what is not the end's.
+    """
+    found: dict[int, Ended] = {}
+    for entry in names.read_entries(data):
+        try:
+            index = int(entry["i"])
+            verdict = Verdict(
+                reason=Reason(entry["reason"]),
+                summary=str(entry["summary"]),
+                said=str(entry.get("said", "")),
+                exit_code=entry.get("exit_code"),
+                signal=str(entry.get("signal", "")),
+            )
+            own = {name: entry[name] for name in _OWN if name in entry}
+            result = dataclasses.replace(likes[index], verdict=verdict, **own)
+            outputs = {name: read_left(each) for name, each in entry.get("outputs", {}).items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+        before = found.get(index)
+        if before is None or before.result.verdict.reason is Reason.LOST:
+            found[index] = Ended(index, result, outputs)
+    yield from found.values()
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    # ASCII: it also holds paths of bytes that are no text.
+    return _encode(values).encode() + b"\n"
