@@ -75,6 +75,9 @@ def test_an_array_is_accepted_under_the_id_of_the_whole() -> None:
     assert accepted == Accepted(WHOLE)
     assert PBS.element_id(WHOLE, 7) == "65[7].opbs"
     assert PBS.element_id("65[]", 7) == "65[7]"
+    for job_id in (WHOLE, "65[7].opbs"):
+        assert PBS.array_of(job_id) == WHOLE
+    assert PBS.array_of("65.opbs") == "65.opbs"
 
 
 def test_an_array_that_is_too_large_for_the_server_is_refused_with_what_to_set() -> None:

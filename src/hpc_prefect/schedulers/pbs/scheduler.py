@@ -78,7 +78,7 @@ class PBSScheduler:
         return arrays.element_id(array_id, index)
 
     def array_of(self, job_id: str) -> str:
-        return job_id.partition("[")[0]
+        return arrays.array_of(job_id)
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
