@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hpc_prefect.batch.arrays.member import Member
+    from hpc_prefect.batch.arrays.results import JobResults, JobsFailed
+    from hpc_prefect.batch.arrays.task import run_jobs_from_blocks, run_jobs_from_blocks_sync
     from hpc_prefect.batch.task import run_job_from_blocks, run_job_from_blocks_sync
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
@@ -50,6 +53,11 @@ _HOME = {
     "record_measures": "flow_runs.recording",
     "resume": "lifecycle.resume",
     "runs": "flow_runs.runs",
+    "JobResults": "batch.arrays.results",
+    "JobsFailed": "batch.arrays.results",
+    "Member": "batch.arrays.member",
+    "run_jobs_from_blocks": "batch.arrays.task",
+    "run_jobs_from_blocks_sync": "batch.arrays.task",
     "run_job_from_blocks": "batch.task",
     "run_job_from_blocks_sync": "batch.task",
 }
@@ -67,6 +75,9 @@ __all__ = [
     "Iteration",
     "JobFailed",
     "JobResult",
+    "JobResults",
+    "JobsFailed",
+    "Member",
     "Plot",
     "QuantumBackendBlock",
     "Reason",
@@ -81,6 +92,8 @@ __all__ = [
     "resume",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
+    "run_jobs_from_blocks",
+    "run_jobs_from_blocks_sync",
     "runs",
     "sample",
     "sample_sync",

@@ -89,7 +89,7 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
             "teardown": ("sync",), "environment": {"SITE": "1"},
             "cores_per_node": 4, "memory_per_node": 2**31, "gpus_per_node": 0,
             "max_walltime": 48 * 3600,
-            "options": {"slots": 8, "spool": "", "kill_grace": 5.0},
+            "options": {"slots": 8, "spool": "", "kill_grace": 5.0, "max_array_size": 10000},
         },
         "resources": {
             "resource_class": "cpu", "num_nodes": 2, "ranks_per_node": 2, "threads_per_rank": 2,
@@ -101,6 +101,7 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
         "secret_names": (),
         "inputs": ("a.npz",),
         "expected_outputs": ("b.npz",),
+        "array": None,
     }  # fmt: skip
 
 

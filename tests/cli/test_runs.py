@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -442,10 +442,25 @@ def test_a_wide_letter_takes_two_places() -> None:
     assert lines == ["A    B", "水   x", "abc  y"]
 
 
-def test_the_list_of_no_prefect_is_quick_to_import() -> None:
+def loaded_by(arguments: Sequence[str], *names: str) -> list[str]:
+    """Which of these modules a command has loaded in the end."""
     code = (
-        "import sys; from hpc_prefect.cli import main; main(['runs']);"
-        "print(*[name for name in ('prefect', 'rich', 'pandas') if name in sys.modules])"
+        "import sys; from hpc_prefect.cli import main\n"
+        f"assert main({list(arguments)!r}) == 0\n"
+        f"print(*[name for name in {names!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_the_list_of_no_prefect_is_quick_to_import() -> None:
+    assert loaded_by(["runs"], "prefect", "rich", "pandas", "asyncio") == []
+
+
+def test_a_comparison_with_its_plot_loads_no_more_than_it_needs(
+    three: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    command = ["runs", "compare", *map(str, three), "--plot", str(tmp_path / "plot.svg")]
+    not_needed = ("prefect", "pandas", "asyncio", "matplotlib.pyplot", "hpc_prefect.executor")
+    assert loaded_by(command, *not_needed, "matplotlib") == ["matplotlib"]

@@ -61,14 +61,19 @@ def answered(
 
 
 def on_slurm(
-    queue: str = "normal", project: str = "proj", accounting: bool = True, **answers: Reply
+    queue: str = "normal",
+    project: str = "proj",
+    accounting: bool = True,
+    max_array_size: int = 1001,
+    **answers: Reply,
 ) -> tuple[list[Finding], list[str]]:
-    options = SlurmOptions(accounting=accounting).model_dump()
+    options = SlurmOptions(accounting=accounting, max_array_size=max_array_size).model_dump()
     given = {name.replace("_", " "): reply for name, reply in answers.items()}
     usual = {
         "/bin/sh -c": THERE,
         "squeue --version": slurm("squeue_version"),
         "squeue --noheader --states=all --Format=": UNKNOWN_ID,
+        "scontrol show config": slurm("scontrol_config"),
         "sinfo": slurm("sinfo_partitions"),
         "sbatch": slurm("sbatch_test_only_ok"),
         "id -un": Reply(0, "hpcuser\n"),
@@ -175,6 +180,33 @@ def test_a_command_that_is_missing_is_named_and_nothing_else_is_asked() -> None:
     assert wrong(found) == ["commands"]
     assert of(found, "commands").seen == "'sinfo' is not on PATH"
     assert all(each.startswith("/bin/sh") for each in commands)
+
+
+@pytest.mark.parametrize(
+    ("size", "outcome", "seen"),
+    [
+        (1001, Outcome.OK, "of up to 1001 elements by the profile, 10001 by Slurm"),
+        (10001, Outcome.OK, "of up to 10001 elements by the profile, 10001 by Slurm"),
+        (10002, Outcome.WRONG, "of 10002 elements by the profile, of 10001 by Slurm"),
+        (0, Outcome.OK, "none, as the profile says: small jobs are submitted one by one"),
+    ],
+)
+def test_a_profile_with_larger_arrays_than_slurm_takes_is_told(
+    size: int, outcome: Outcome, seen: str
+) -> None:
+    found = of(on_slurm(max_array_size=size)[0], "arrays")
+
+    assert (found.outcome, found.seen) == (outcome, seen)
+    assert (found.remedy == "set slurm.max_array_size = 10001 in the HPC profile") is (
+        outcome is Outcome.WRONG
+    )
+
+
+def test_a_slurm_that_does_not_tell_how_large_arrays_may_be_is_no_mistake() -> None:
+    found, _ = on_slurm(scontrol=Reply(1, stderr="not for you"))
+
+    assert wrong(found) == []
+    assert of(found, "arrays").outcome is Outcome.UNKNOWN
 
 
 # --- PBS

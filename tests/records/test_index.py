@@ -369,6 +369,15 @@ def test_a_run_is_named_by_its_records_folder_known_or_not(tmp_path: Path) -> No
     assert find_one(str(folder))["id"] == "abcd-1"
 
 
+def test_several_are_read_whole_by_their_ids_names_and_folders(make: Make, tmp_path: Path) -> None:
+    make("abcd-1", jobs=[given.job("k", given.BEGAN)])
+    folder = given.run(tmp_path, ident="abcd-2", jobs=[given.job("l", given.BEGAN)])
+    found = index.read_each(["abcd-1", str(folder)])
+    assert [(each.id, list(each.jobs)) for each in found] == [("abcd-1", ["k"]), ("abcd-2", ["l"])]
+    with pytest.raises(UnknownRun, match="no run 'abcd-3'"):
+        index.read_each([str(folder), "abcd-3"])
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_of_a_folder_above_the_newest_is_taken_and_that_is_said(
     known: bool, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture

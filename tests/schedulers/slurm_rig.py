@@ -71,6 +71,7 @@ def spec(
     """A job of 2 nodes × 4 ranks × 8 threads; options, `site` and shape with changes."""
     shape = {"num_nodes": 2, "ranks_per_node": 4, "threads_per_rank": 8, "walltime": 5400}
     work_dir, names = changes.pop("work_dir", "/w"), changes.pop("secret_names", ())
+    array = changes.pop("array", None)
     return JobSpec(
         name="n",
         command_name="c",
@@ -79,6 +80,7 @@ def spec(
         resources=Resources(**shape | changes),
         work_dir=work_dir,
         secret_names=names,
+        array=array,
     )
 
 
@@ -92,7 +94,8 @@ ALONE = {"accounting": False}
 def row(**changes: str) -> str:
     """A row of the queue about a running job, with changes."""
     fields = {
-        "JobID": "7", "State": "RUNNING", "exit_code": "0", "SubmitTime": "100",
+        "JobID": "7", "ArrayJobID": changes.get("JobID", "7"), "ArrayTaskID": "N/A",
+        "State": "RUNNING", "exit_code": "0", "SubmitTime": "100",
         "StartTime": "110", "EndTime": "410", "BatchHost": "n1", "Reason": "None", "Name": "htag",
     }  # fmt: skip
     *plain, why, name = (fields | changes).values()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from hpc_prefect.job.spec import Array, Executable, JobSpec, Resources, Site
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Ticket, Unclear
@@ -208,6 +208,8 @@ def test_a_message_may_hold_any_character(text: str) -> None:
         Reply(0, line(submitted=10**400)),
         Reply(0, line(started={"at": 1})),
         Reply(0, line(state=[])),
+        Reply(0, line(left=[1])),
+        Reply(0, line(left=[["a", "b"]])),
         Reply(0, "[" * 100_000),
     ],
     ids=lambda reply: reply.said[-24:],
@@ -242,6 +244,45 @@ def test_a_job_is_found_by_its_tag() -> None:
     assert command.argv[-2:] == ("find", "htag")
     assert isinstance(answer, dict)
     assert answer["7.h"].tag == "htag"
+
+
+# --- arrays
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [(Array(size=7), ["7"]), (Array(size=7, at_once=2), ["7", "--at-once", "2"])],
+)
+def test_an_array_is_submitted_in_one_command(array: Array, words: list[str]) -> None:
+    spec = dataclasses.replace(SPEC, array=array)
+    _, (command,) = converse(LOCAL.submit(spec, TICKET), Reply(0, "7.h\n"))
+    given = command.argv[command.argv.index("--array") + 1 :]
+    assert list(given[: len(words)]) == words
+    assert ("--at-once" in command.argv) is (array.at_once > 0)
+
+
+def test_the_script_of_an_array_learns_its_number_too() -> None:
+    preamble = LOCAL.preamble(dataclasses.replace(SPEC, array=Array(size=2)), TICKET)
+    assert preamble.index == '"$HPC_LOCAL_ARRAY_INDEX"'
+    assert preamble.id_expression == '"$HPC_LOCAL_JOBID"'
+    assert LOCAL.preamble(SPEC, TICKET).index == ""
+    assert LOCAL.element_id("7.h", 3) == "7.h_3"
+
+
+def test_the_profile_says_how_large_an_array_may_be() -> None:
+    assert [LOCAL.array_limit(options) for options in ({}, {"max_array_size": 0})] == [10000, 0]
+
+
+def test_what_is_left_of_an_array_is_told() -> None:
+    seen = observed(state="RUNNING", started=101.0, left=[[0, 0], [3, 9]])
+    assert (seen.state, seen.left) == (JobState.RUNNING, ((0, 0), (3, 9)))
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_array_as_a_whole_is_cancelled_or_has_just_ended(end: str) -> None:
+    seen = observed(state="ENDED", end=end, ended=102.0, left=[])
+    cancelled = Reason.CANCELLED if end == "CANCELLED" else None
+    assert (seen.state, seen.cause, seen.left) == (JobState.ENDED, cancelled, ())
 
 
 # --- cancelling, and the register

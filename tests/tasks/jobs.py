@@ -16,10 +16,12 @@ from prefect.task_runners import ProcessPoolTaskRunner
 
 from hpc_prefect import (
     JobResult,
+    Member,
     RetryPolicy,
     campaign,
     run_job_from_blocks,
     run_job_from_blocks_sync,
+    run_jobs_from_blocks,
     scope,
 )
 
@@ -106,6 +108,16 @@ async def loop(work_dir: str, iterations: int) -> None:
             await job(work_dir, "same")
             if k == 2:
                 await job(work_dir, "wait", WAIT)
+
+
+@flow
+async def sweep(work_dir: str, count: int) -> list[str]:
+    """An array of members that wait."""
+    given = [Member(user_args=[WAIT, "sh", f"m{k}"]) for k in range(count)]
+    results = await run_jobs_from_blocks(
+        **NAMES, work_dir=work_dir, script_filename="scan", members=given
+    )
+    return [result.state for result in results]
 
 
 @flow
@@ -222,7 +234,7 @@ FLOWS: dict[str, Any] = {
         *(loop, alone, gathered, alone_sync, in_a_thread, stubborn),
         *(grouped, heedless),
         *(cancelled_by_sigterm, retried, three_of_two, failing, in_two),
-        in_a_pool,
+        *(in_a_pool, sweep),
     )
 }
 

@@ -183,6 +183,35 @@ def test_a_killed_run_is_readable_up_to_its_last_step(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
 
 
+async def test_a_record_that_is_completed_has_digests_of_outputs_that_are_as_they_were_left(
+    tmp_path: Path,
+) -> None:
+    @flow
+    async def experiment(work_dir: str) -> None:
+        for label in "abc":
+            script = f"echo {label} > {label}.txt; mkdir {label}; echo > {label}/in-it"
+            await job(work_dir, label, script, expected_outputs=[f"{label}.txt", label])
+
+    await experiment(str(tmp_path))  # type: ignore[arg-type]
+    record = record_of(tmp_path)
+    told = {str(each["name"]): each["outputs"] for each in record.jobs.values()}
+    events = Path(record.folder, "events.jsonl")
+    lines = events.read_text().splitlines(keepends=True)
+    events.write_text("".join(line for line in lines if '"event":"job-ended"' not in line))
+    (tmp_path / "b.txt").write_text("something else")
+    (tmp_path / "c.txt").unlink()
+    os.mkfifo(tmp_path / "c.txt")
+    (again,) = records(tmp_path)
+    completed = {str(each["name"]): each["outputs"] for each in again.jobs.values()}
+    assert all(each["from_folder"] for each in again.jobs.values())
+    assert "sha256" in told["a"]["a.txt"]
+    assert completed["a"] == told["a"]
+    assert [completed[name][f"{name}.txt"] for name in "bc"] == [
+        {"path": str(tmp_path / f"{name}.txt")} for name in "bc"
+    ]
+    assert faults(again.as_dict()) == []
+
+
 def _count(work_dir: Path, state: str) -> int:
     found = records(work_dir) if list(work_dir.glob(".hpc-prefect/*/runs/*/events.jsonl")) else []
     return sum(each.totals.jobs[state] for each in found)

@@ -13,6 +13,7 @@ from prefect.variables import Variable
 
 from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.errors import CannotReproduce
+from hpc_prefect.flow_runs.reproduction import of_record
 from hpc_prefect.lifecycle import start
 from hpc_prefect.lifecycle.reproduce import plan, reproduce
 from hpc_prefect.records.compare.results import same_results
@@ -106,6 +107,47 @@ def test_a_parameter_that_does_not_fit_is_refused_before_a_flow_run_is_made(tmp_
     assert "Traceback" not in done.stdout
 
 
+def test_a_parameter_that_the_flow_did_not_have_then_can_be_given(tmp_path: Path) -> None:
+    body = "\n@flow\ndef experiment(work_dir: str) -> None:\n    job_sync(work_dir, 'a')\n"
+    file = flow_file(tmp_path, body)
+    first = first_run(file, tmp_path / "work")
+    with pytest.raises(CannotReproduce, match=r"'m'.*the first run had work_dir"):
+        reproduce(first.id, parameters={"m": 1})
+    file.write_text(
+        HEAD + body.replace("work_dir: str", "work_dir: str, m: int") + "    return m\n"
+    )
+    before = flow_runs()
+    with pytest.raises(CannotReproduce, match=r"'m'.*--param"):
+        reproduce(first.id)
+    assert flow_runs() == before
+    assert "  it had no parameter 'm', which its flow has to take now" in [
+        *plan(first.id, parameters={"m": 7}).lines()
+    ]
+    done = reproduce(first.id, parameters={"m": 7})
+    assert (done.error, done.value) == (None, 7)
+
+
+def test_a_block_that_was_edited_and_restored_counts_as_it_was_last(tmp_path: Path) -> None:
+    body = """
+from hpc_prefect import CommandBlock, run_job_from_blocks_sync
+from tests.tasks.jobs import NAMES
+
+@flow
+def experiment(work_dir: str) -> None:
+    for number, flag in enumerate(("-u", "-e", "-u")):
+        edited = CommandBlock(command_name="sh", executable_key="sh", default_args=[flag])
+        edited.save("cmd-edited", overwrite=True, _sync=True)
+        run_job_from_blocks_sync(
+            **NAMES | {"command_block_name": "cmd-edited"},
+            work_dir=work_dir, script_filename=f"job-{number}", user_args=["-c", "exit 0"],
+        )
+"""
+    first = first_run(flow_file(tmp_path, body), tmp_path / "work")
+    counts = of_record(first).blocks["command", "cmd-edited"]
+    assert counts["default_args"] == ["-u"]
+    assert not [line for line in plan(first.id).lines() if "cmd-edited" in line]
+
+
 def test_parameters_that_are_lost_are_not_replaced_by_what_the_record_shows(tmp_path: Path) -> None:
     body = (
         "\n@flow\ndef experiment(work_dir: str, angles: list[int]) -> None:"
@@ -189,6 +231,30 @@ experiment = inner.with_options(name="tuned", retries=1)
     assert (
         reproduce(first.id, entrypoint=f"{tmp_path}/source/experiment.py:experiment").value is None
     )
+
+
+def test_a_flow_with_other_options_under_its_own_name_runs_with_them_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = """
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner, ProcessPoolTaskRunner
+
+@flow(timeout_seconds=300, task_runner=ProcessPoolTaskRunner())
+def inner(work_dir: str) -> int:
+    job_sync(work_dir, "a")
+    if flow_run.run_count < 2:
+        raise RuntimeError("the first attempt fails")
+    return flow_run.run_count
+experiment = inner.with_options(retries=1, timeout_seconds=0, task_runner=ThreadPoolTaskRunner())
+"""
+    first = first_run(flow_file(tmp_path, body), tmp_path / "work")
+    with caplog.at_level("WARNING", logger="hpc_prefect.lifecycle"):
+        done = reproduce(first.id)
+    assert (done.error, done.value) == (None, 2)
+    assert "it ran with retries=1, and is defined with retries=0: it runs as it did" in caplog.text
+    assert "timeout_seconds=None, and is defined with timeout_seconds=300" in caplog.text
+    assert "task_runner=ProcessPoolTaskRunner, which counts" in caplog.text
 
 
 def test_parameters_of_many_kinds_are_given_again_as_they_were(tmp_path: Path) -> None:

@@ -57,12 +57,12 @@ class JobTerms:
 
 async def prepare(call: Call, block_names: BlockNames, job_key: str | None, terms: JobTerms) -> Job:
     """Everything before the task run; every problem that can be found is found here, at once."""
-    problems = _terms_problems(terms)
+    problems = terms_problems(terms)
     loaded: _Loaded | None = None
     spec: JobSpec | None = None
     secrets: dict[str, str] = {}
     try:
-        loaded = await _blocks(block_names, call.subject)
+        loaded = await blocks_of_run(block_names, call.subject)
         spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
@@ -75,7 +75,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
     except OSError as error:
         problem = f"work_dir {call.work_dir} cannot be made: {error.strerror}"
         raise InvalidJob(call.subject, [problem]) from error
-    inputs, sizes = await asyncio.to_thread(_inputs, spec) if spec.inputs else ({}, {})
+    inputs, sizes = await asyncio.to_thread(inputs_of, spec) if spec.inputs else ({}, {})
     program = await asyncio.to_thread(program_facts, spec)
     work: list[Any] = [spec.identity(), inputs]
     if loaded.blocks.hpc.rebuilt_program == "rerun":
@@ -90,20 +90,22 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         claimant=place.claimant,
         poll_interval=loaded.blocks.hpc.poll_interval,
         max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
-        queue_full_wait=_wait_seconds(loaded.blocks.hpc.queue_full_wait),
+        queue_full_wait=wait_seconds(loaded.blocks.hpc.queue_full_wait),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
-        provenance=_provenance(place, loaded.described, inputs) | {"inputs_size": sizes} | program,
+        provenance=provenance_of(place, loaded.described, inputs)
+        | {"inputs_size": sizes}
+        | program,
         is_over=is_over,
     )
     return Job(spec, request, loaded.blocks.hpc.on_sigterm, terms.retries)
 
 
-def _wait_seconds(text: str) -> int:
+def wait_seconds(text: str) -> int:
     return parse_walltime(text) if text.strip() else 0
 
 
-def _terms_problems(terms: JobTerms) -> list[str]:
+def terms_problems(terms: JobTerms) -> list[str]:
     problems, timeout, retries = [], terms.timeout_seconds, terms.retries
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         problems.append(f"timeout_seconds is {timeout!r}; it must be more than 0, or None")
@@ -142,7 +144,7 @@ async def _load(block_names: BlockNames, subject: str) -> _Loaded:
 _cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
 
 
-async def _blocks(block_names: BlockNames, subject: str) -> _Loaded:
+async def blocks_of_run(block_names: BlockNames, subject: str) -> _Loaded:
     """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
     flow = root_flow()
     if flow is None or flow.flow_run is None:
@@ -166,10 +168,10 @@ def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
     """What this machine, its files and the flow's environment, says against the job."""
     problems = _work_dir_problems(call.work_dir)
     if not problems:
-        for given in _paths(call.inputs):
-            problems += _input_problems(call.work_dir, given)
-        for given in _paths(call.expected_outputs):
-            problems += _output_problems(call.work_dir, given)
+        for given in paths_in(call.inputs):
+            problems += input_problems(call.work_dir, given)
+        for given in paths_in(call.expected_outputs):
+            problems += output_problems(call.work_dir, given)
     if spec is not None:
         scheduler = scheduler_for(spec.site.scheduler)
         problems += scheduler.environment_problems(spec, os.environ)
@@ -177,14 +179,14 @@ def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
     return problems
 
 
-def _paths(given: object) -> list[str]:
+def paths_in(given: object) -> list[str]:
     """The paths in a list; what is none is told by `resolve`."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return []
     return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
 
 
-def _input_problems(work_dir: str, given: str) -> list[str]:
+def input_problems(work_dir: str, given: str) -> list[str]:
     path = os.path.join(work_dir, os.path.expanduser(given))
     if not os.path.isfile(path):
         return [f"input {given!r} is missing: there is no file {path}"]
@@ -193,7 +195,7 @@ def _input_problems(work_dir: str, given: str) -> list[str]:
     return []
 
 
-def _output_problems(work_dir: str, given: str) -> list[str]:
+def output_problems(work_dir: str, given: str) -> list[str]:
     """A place in which no program can leave a file, or in which it is not looked for."""
     path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
     inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
@@ -253,7 +255,7 @@ def _executable_problems(executable: Executable) -> list[str]:
     return []
 
 
-def _inputs(spec: JobSpec) -> tuple[dict[str, str], dict[str, int]]:
+def inputs_of(spec: JobSpec) -> tuple[dict[str, str], dict[str, int]]:
     """The SHA-256 and the size in bytes of each input file's content."""
     digests, sizes = {}, {}
     for given in spec.inputs:
@@ -263,7 +265,7 @@ def _inputs(spec: JobSpec) -> tuple[dict[str, str], dict[str, int]]:
     return digests, sizes
 
 
-def _provenance(
+def provenance_of(
     place: CallIdentity, blocks: dict[str, Any], inputs: dict[str, str]
 ) -> dict[str, Any]:
     flow = FlowRunContext.get()

@@ -21,6 +21,7 @@ from hpc_prefect.batch.program import rebuilt_since, warning_of
 from hpc_prefect.batch.recording import note_end_of, note_never_begun, note_wanted
 from hpc_prefect.batch.report import show_failed
 from hpc_prefect.batch.run_log import RunLog
+from hpc_prefect.batch.waiting import outcome_of
 from hpc_prefect.blocks import BlockNames, Call
 from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
 from hpc_prefect.executor.attempt import what_next
@@ -28,16 +29,11 @@ from hpc_prefect.executor.request import JobRequest, Listener
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns.end import note_unfinished
 from hpc_prefect.flow_runs.cancellation import (
-    LeftRunning,
-    RunCancelled,
-    cancellable,
     cancelled_state,
-    interrupted,
     raise_if_cancelled,
     run_is_cancelled,
 )
 from hpc_prefect.flow_runs.scopes import root_flow
-from hpc_prefect.flow_runs.signals import noticing_sigterm
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
 from hpc_prefect.job import folder as names
@@ -47,8 +43,6 @@ from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.records.job_folders import record_of
 from hpc_prefect.transports.local import LocalTransport
-
-LEFT = "this process was told to end; the job is left running"
 
 
 async def run_job_from_blocks(
@@ -183,22 +177,11 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     listener = RunLog(job.spec.name, get_run_logger())
     handle = executor().start(request := hidden.request(listener))
     note_end_of(handle.result, request)
-    with noticing_sigterm(), cancellable(handle) as call:
-        try:
-            result: JobResult = await call.outcome()
-            if result.collected:
-                await _tell_rebuilt(result, job.request, listener)
-        except RunCancelled:
-            return cancelled_state()
-        except LeftRunning:
-            listener.state(LEFT)
-            raise asyncio.CancelledError(LEFT) from None
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            if await interrupted(handle, job.on_sigterm):
-                listener.state(LEFT)
-            raise
-        finally:
-            listener.close()
+    result = await outcome_of(handle, listener, job.on_sigterm)
+    if isinstance(result, State):
+        return result
+    if result.collected:
+        await _tell_rebuilt(result, job.request, listener)
     if result.succeeded:
         return result
     failed = await _failed_attempt(hidden, result)
@@ -244,7 +227,7 @@ def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
 async def _outcome(job: Job) -> JobResult:
     hidden = _Opaque(job)
     try:
-        with _no_warning_outside_of_flows():
+        with no_warning_outside_of_flows():
             result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
     except BaseException as error:
         if not hidden.handed_over:
@@ -261,7 +244,7 @@ async def _outcome(job: Job) -> JobResult:
     return result
 
 
-def _no_warning_outside_of_flows() -> AbstractContextManager[object]:
+def no_warning_outside_of_flows() -> AbstractContextManager[object]:
     """Prefect keeps the logs of flow runs only, and elsewhere warns at each line that it does."""
     if root_flow() is not None:
         return nullcontext()
@@ -286,11 +269,15 @@ def describe(result: JobResult, next_words: str = "") -> str:
         parts.append(f"the scheduler said: {verdict.said}")
     parts.append(f"what to do: {verdict.remedy}")
     parts += [next_words] if next_words else []
-    folder = JobFolder(LocalTransport(), result.folder)
-    for name in (names.STDERR, names.SCHEDULER_ERR):
-        tail = folder.tail(name)
-        if tail:
+    for path in (result.stderr_path, f"{result.folder}/{names.SCHEDULER_ERR}"):
+        if tail := tail_of(path):
             lines = "\n".join(f"  {line}" for line in tail.splitlines()[-10:])
-            parts.append(f"the end of {folder.file(name)}:\n{lines}")
+            parts.append(f"the end of {path}:\n{lines}")
     parts.append(f"everything about it is in {result.folder}")
     return "\n".join(parts)
+
+
+def tail_of(path: str) -> str:
+    """The last lines of a file in a job's folder; empty where there are none."""
+    folder, _, name = path.rpartition("/")
+    return JobFolder(LocalTransport(), folder).tail(name)

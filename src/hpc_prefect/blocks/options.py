@@ -132,6 +132,8 @@ class LocalOptions(StrictModel):
     """Folder of the queue; empty: one per user. Profiles with the same folder share the slots."""
     kill_grace: float = Field(default=5.0, ge=0)
     """Seconds between SIGTERM and SIGKILL when a job is cancelled or over its limit."""
+    max_array_size: int = Field(default=10000, ge=0)
+    """How many elements one array may have; 0: small jobs are submitted one by one."""
 
 
 class SlurmOptions(StrictModel):
@@ -166,6 +168,9 @@ class SlurmOptions(StrictModel):
     accounting: bool = True
     """Ask `sacct` about jobs that the queue no longer lists; false where a site has no accounting,
     to spare one command a question."""
+    max_array_size: int = Field(default=1001, ge=0)
+    """How many elements one array may have: the site's `MaxArraySize` (`scontrol show config`), or
+    less, such as what a QOS lets a user submit. 0: small jobs are submitted one by one."""
     directives: list[str] = Field(default_factory=list)
     """Further options, one each, such as `--licenses=fluent`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -54,6 +53,8 @@ def _read(file: Path) -> tuple[Document, Made]:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
+    import asyncio
+
     from hpc_prefect.block_files import apply
 
     if arguments.dry_run:
@@ -69,6 +70,8 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
+    import asyncio
+
     from hpc_prefect.block_files import apply
 
     document, made = _read(arguments.file)
@@ -94,6 +97,8 @@ def _tell(change: BlockChange) -> None:
 
 
 def _list(_: argparse.Namespace) -> int:
+    import asyncio
+
     from hpc_prefect.block_files import apply
 
     for slug, name in asyncio.run(apply.list_blocks()):

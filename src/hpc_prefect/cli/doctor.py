@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -52,6 +51,8 @@ def _walltime(text: str) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import asyncio
+
     from hpc_prefect.blocks import load_hpc_profile
     from hpc_prefect.doctor import Terms, examine, failed, print_findings
     from hpc_prefect.executor.request import Silence

@@ -16,6 +16,7 @@ from hpc_prefect.cli.verbs import Verbs
 
 if TYPE_CHECKING:
     from hpc_prefect.operations import JobSnapshot
+    from hpc_prefect.operations.members import MemberState
 
     Actions: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
@@ -98,12 +99,14 @@ def _add_show(actions: Actions) -> None:
     show.add_argument("job", metavar="JOB", help=_JOB)
     show.add_argument("--ask", action="store_true", default=argparse.SUPPRESS, help="ask, too")
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    show.add_argument("--members", action="store_true", help="all members of an array, a line each")
     show.set_defaults(run=_show)
 
 
 def _add_logs(actions: Actions) -> None:
     logs = _action(actions, "logs", "print what a job wrote")
     logs.add_argument("job", metavar="JOB", help=_JOB)
+    logs.add_argument("--member", default="", metavar="N", help="of an array, member N: scan[N]")
     logs.add_argument("--follow", "-f", action="store_true", help="until the job has ended")
     logs.add_argument(
         "--stream", choices=("stdout", "stderr", "scheduler"),
@@ -123,6 +126,9 @@ def _add_cancel(actions: Actions) -> None:
         "--wait", type=float, default=20.0, metavar="SECONDS",
         help="wait for the ends for so long (default: %(default)g)",
     )  # fmt: skip
+    cancel.add_argument(
+        "--member", default="", metavar="N", help="of an array, member N alone: scan[N]"
+    )
     cancel.set_defaults(run=_cancel)
 
 
@@ -212,8 +218,29 @@ def _show(arguments: argparse.Namespace) -> int:
     job = _find(arguments.job, arguments)
     if arguments.ask:
         (job,) = ask([job])
+    if arguments.members:
+        return _show_members(job, as_json=arguments.json)
     print(json.dumps(details_as_dict(job), indent=1) if arguments.json else details(job))
     return 0
+
+
+def _show_members(job: JobSnapshot, *, as_json: bool) -> int:
+    from hpc_prefect.operations.format import member_table
+
+    members = _members(job)
+    shown = [each.as_dict() for each in members]
+    print(json.dumps(shown, indent=1) if as_json else member_table(members))
+    return 0
+
+
+def _members(job: JobSnapshot) -> list[MemberState]:
+    from hpc_prefect.errors import UnknownJob
+    from hpc_prefect.operations.find import candidate
+    from hpc_prefect.operations.members import read_members
+
+    if job.members is None:
+        raise UnknownJob(f"{candidate(job)} is no array, so it has no members")
+    return read_members(job.folder)
 
 
 def _find(reference: str, arguments: argparse.Namespace) -> JobSnapshot:
@@ -241,6 +268,8 @@ def _logs(arguments: argparse.Namespace) -> int:
             f"{candidate(job)} is a quantum job, which writes no output; what is known of it, and"
             f" its result when it is there, are in {job.folder.path}"
         )
+    if job.members is not None or arguments.member:
+        return _member_logs(job, arguments)
     holder = job.holder
     if arguments.follow and not has_ended(job) and not (holder and holder.alive):
         _say(
@@ -261,6 +290,25 @@ def _logs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _member_logs(job: JobSnapshot, arguments: argparse.Namespace) -> int:
+    """What a member of an array has written so far."""
+    from hpc_prefect.errors import UnknownJob
+    from hpc_prefect.operations.find import candidate
+    from hpc_prefect.operations.members import member_named
+
+    members = _members(job)
+    if not arguments.member:
+        raise UnknownJob(f"{candidate(job)} is an array: say whose output, with --member N")
+    member = member_named(members, arguments.member)
+    for stream, path in (("stdout", member.stdout), ("stderr", member.stderr)):
+        if arguments.stream in (None, stream):
+            apart = arguments.stream is None and stream == "stderr"
+            target = sys.stderr.buffer if apart else sys.stdout.buffer
+            target.write(job.folder.transport.read(path) or b"")
+            target.flush()
+    return 0
+
+
 def _cancel(arguments: argparse.Namespace) -> int:
     from hpc_prefect.operations import cancel_jobs, find_job
     from hpc_prefect.operations.find import candidate
@@ -269,6 +317,8 @@ def _cancel(arguments: argparse.Namespace) -> int:
     # All of them first: nothing is cancelled when one is not understood.
     meant = [find_job(each, arguments.work_dir, known) for each in arguments.jobs]
     jobs = list({job.folder.path: job for job in meant}.values())
+    if arguments.member:
+        return _cancel_member(jobs, arguments.member, arguments.wait)
     done = cancel_jobs([job for job in jobs if job.kind != QUANTUM], wait=arguments.wait)
     ends = [(one.confirmed, candidate(one.job), one.words) for one in done]
     ends += _cancel_quantum([job for job in jobs if job.kind == QUANTUM], arguments.wait)
@@ -281,6 +331,19 @@ def _cancel(arguments: argparse.Namespace) -> int:
             " is in their folders. Give the command again, or attach, to finish it"
         )
     return 1 if left else 0
+
+
+def _cancel_member(jobs: Sequence[JobSnapshot], number: str, wait: float) -> int:
+    from hpc_prefect.operations.cancel_member import cancel_member
+    from hpc_prefect.operations.members import member_named
+
+    if len(jobs) != 1:
+        _say("hpc-prefect: --member is for one array; name that alone")
+        return 2
+    member = member_named(_members(jobs[0]), number)
+    confirmed, words = cancel_member(jobs[0], member, wait=wait)
+    print(f"{'ended' if confirmed else 'UNCONFIRMED'}  {member.name}: {words}")
+    return 0 if confirmed else 1
 
 
 def _cancel_quantum(jobs: Sequence[JobSnapshot], wait: float) -> list[tuple[bool, str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -42,6 +41,8 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import asyncio
+
     from hpc_prefect.batch.preview import preview
     from hpc_prefect.blocks import BlockNames, Call
 

@@ -15,7 +15,6 @@ from hpc_prefect.cli.verbs import RUN, Verbs
 if TYPE_CHECKING:
     from hpc_prefect.records.compare import Comparison
     from hpc_prefect.records.compare.plots import Form
-    from hpc_prefect.records.fold import Record
 
 
 _FORMS = (".png", ".svg")
@@ -76,8 +75,9 @@ def _compared(arguments: argparse.Namespace) -> int:
     from hpc_prefect.records.compare.diffs import LINES
     from hpc_prefect.records.compare.text import report
     from hpc_prefect.records.compare.values import json_value
+    from hpc_prefect.records.index import read_each
 
-    runs = [_run(name) for name in (arguments.first, *arguments.others)]
+    runs = read_each([arguments.first, *arguments.others])
     comparison = compare(runs, against=arguments.against, lines=None if arguments.full else LINES)
     _check(comparison, arguments.measure)
     if arguments.json:
@@ -88,13 +88,6 @@ def _compared(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         _plot(comparison, arguments)
     return 0
-
-
-def _run(name: str) -> Record:
-    from hpc_prefect.records.index import find_one
-    from hpc_prefect.records.read import read_run
-
-    return read_run(find_one(name)["folder"])
 
 
 def _check(comparison: Comparison, measures: list[str]) -> None:

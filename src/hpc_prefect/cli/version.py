@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import platform
 from typing import NoReturn
 
@@ -15,8 +14,10 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(_: argparse.Namespace) -> int:
+    from importlib.metadata import version
+
     for name in ("hpc-prefect", "prefect"):
-        print(f"{name} {importlib.metadata.version(name)}")
+        print(f"{name} {version(name)}")
     print(f"python {platform.python_version()}")
     return 0
 

@@ -115,7 +115,12 @@ class Attempt:
             job=request.spec.as_dict(),
             poll_interval=request.poll_interval,
             provenance=request.provenance,
+            **self._intent_facts(),
         )
+
+    def _intent_facts(self) -> dict[str, Any]:
+        """What the intent of another kind of attempt has in addition."""
+        return {}
 
     def guard(self) -> str:
         """The id under which its script has started; see `JobFolder.guard`."""

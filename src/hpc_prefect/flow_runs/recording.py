@@ -24,6 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 
 from hpc_prefect.errors import FlowRunCancelled
+from hpc_prefect.flow_runs.flow_options import options_of
 from hpc_prefect.flow_runs.given import changed_in_flow
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.parameters import parameters_of
@@ -69,7 +70,7 @@ class _Recording:
     Attributes:
         writer: None until a campaign is opened.
         early: measures that were recorded before.
-        told: digests of the blocks that the record has.
+        told: of each block, by kind and name, the digest of what the record has as its newest.
         digests: of the newest descriptions of blocks, by the object: a flow's calls share them.
         began: the attempt of the run that this process has told of; 0: the run is another one's.
         page: the run's artifact, in the process that began the run.
@@ -79,7 +80,7 @@ class _Recording:
     pid: int = field(default_factory=os.getpid)
     writer: RunWriter | None = None
     early: dict[str, Any] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
+    told: dict[tuple[str, Any], str] = field(default_factory=dict)
     digests: dict[int, tuple[object, str]] = field(default_factory=dict)
     campaigns: set[str] = field(default_factory=set)
     experiments: set[tuple[str, str, int]] = field(default_factory=set)
@@ -277,6 +278,7 @@ def _run_facts(root: FlowRunContext | None) -> tuple[dict[str, Any], dict[str, A
         "kind": "flow",
         "flow": flow.name if flow else flow_run.name,
         "entrypoint": entrypoint_of(flow),
+        "options": options_of(flow) if flow else {},
         "attempt": _attempt(),
         "deployment": str(flow_run.deployment_id) if flow_run.deployment_id else None,
         "tags": list(flow_run.tags or ()),
@@ -405,7 +407,9 @@ def _text_of(error: BaseException) -> str:
 
 
 def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Have blocks and Variables written, once a run; their digests, for the jobs that use them.
+    """Have blocks and Variables written; their digests, for the jobs that use them.
+
+    Each is written once, and again when it has become what it was before a change.
 
     Args:
         described: by their kind, each with its `name` and its fields, secrets hidden.
@@ -416,9 +420,9 @@ def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if known is None or known[0] is not fields:
             known = mine.digests[id(fields)] = (fields, digest([kind, _own(fields)])[:16])
         digests.append(known[1])
-        if known[1] not in mine.told:
-            mine.told.add(known[1])
-            name, values = fields["name"], recorded_form(fields)
+        if mine.told.get((kind, name := fields["name"])) != known[1]:
+            mine.told[kind, name] = known[1]
+            values = recorded_form(fields)
             note_event("block", digest=known[1], kind=kind, name=name, values=values)
     while len(mine.digests) > _MOST_DIGESTS:
         mine.digests.pop(next(iter(mine.digests)), None)

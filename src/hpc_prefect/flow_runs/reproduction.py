@@ -93,7 +93,7 @@ def of_record(record: Record) -> RecordedConfiguration:
     return RecordedConfiguration(
         run_id=record.id,
         folder=record.folder,
-        blocks={(each["kind"], each["name"]): each["values"] for each in record.blocks.values()},
+        blocks={which: record.blocks[digest]["values"] for which, digest in record.newest.items()},
         loops={_place_of(each): each for each in record.loops.values()},
     )
 

@@ -274,9 +274,17 @@ def _each(value: object, read: Callable[[object], T]) -> dict[str, T]:
     return {name: read(each) for name, each in value.items()} if isinstance(value, dict) else {}
 
 
-def read_cancel_request(data: bytes | None) -> str:
-    """Who asked for the job's end, in the bytes of a file of requests; empty when nobody did."""
-    requests = [entry for entry in read_entries(data) if entry.get("event") == "cancel"]
+def read_cancel_request(data: bytes | None, member: int | None = None) -> str:
+    """Who asked for the job's end, in the bytes of a file of requests; empty when nobody did.
+
+    Args:
+        member: of an array, for whose end alone may have been asked too.
+    """
+    requests = [
+        entry
+        for entry in read_entries(data)
+        if entry.get("event") == "cancel" and entry.get("member") in (None, member)
+    ]
     return str(requests[0].get("by", "user")) if requests else ""
 
 

@@ -82,10 +82,16 @@ class MemberSpec:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A member of a submission, and what was in the place of its outputs at the hand-over."""
+    """A member of a submission.
+
+    Attributes:
+        attempt: 1 in the first submission that has it, one more in each further one.
+        outputs_before: what was in the place of its outputs at the hand-over.
+    """
 
     member: MemberSpec
-    outputs_before: dict[str, Stamp | None]
+    attempt: int = 1
+    outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
 
 
 def asked_text(members: Sequence[Asked]) -> bytes:
@@ -96,7 +102,7 @@ def asked_text(members: Sequence[Asked]) -> bytes:
 def _asked(asked: Asked) -> dict[str, Any]:
     member = asked.member
     values: dict[str, Any] = {"key": member.key, "name": member.name, "work_dir": member.work_dir}
-    values["arguments"] = member.arguments
+    values |= {"arguments": member.arguments, "attempt": asked.attempt}
     for name in ("environment", "inputs", "expected_outputs"):
         if value := getattr(member, name):
             values[name] = value
@@ -121,7 +127,7 @@ def read_asked(data: bytes | None) -> list[Asked]:
             expected_outputs=tuple(entry.get("expected_outputs", ())),
         )
         before = {name: read_stamp(each) for name, each in entry.get("before", {}).items()}
-        found.append(Asked(member, before))
+        found.append(Asked(member, int(entry["attempt"]), before))
     return found
 
 

@@ -69,7 +69,10 @@ class Preamble:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Shell words for the files of one job, or of the member `$_hp_at` of an array."""
+    """Shell words for the files of one job, or of the member `$_hp_at` of an array.
+
+    `clear_up`: what is done at its end.
+    """
 
     guard: str = names.GUARD
     duplicates: str = names.DUPLICATES
@@ -78,13 +81,19 @@ class _Files:
     exit: str = names.EXIT
     stdout: str = names.STDOUT
     stderr: str = names.STDERR
+    clear_up: str = f"[ ! -e {names.SECRETS} ] || command -p rm -f -- {names.SECRETS}"
 
 
 _FILES = _Files()
 _MEMBERS_FILES = _Files(
-    *(f'"$_hp_at"{name}' for name in (names.GUARD, names.DUPLICATES, names.PHASE)),
-    *(f'"$_hp_at"{name}' for name in (members.RECORD, members.RECORD)),
-    *(f'"$_hp_at"{name}' for name in (names.STDOUT, names.STDERR)),
+    guard=f'"$_hp_at"{names.GUARD}',
+    duplicates=f'"$_hp_at"{names.DUPLICATES}',
+    phase=f'"$_hp_at"{names.PHASE}',
+    start=f'"$_hp_at"{members.RECORD}',
+    exit=f'"$_hp_at"{members.RECORD}',
+    stdout=f'"$_hp_at"{names.STDOUT}',
+    stderr=f'"$_hp_at"{names.STDERR}',
+    clear_up=":",  # the members after this one need the secrets; who judges the last removes them
 )
 
 
@@ -357,7 +366,7 @@ _hp_end() {{
     "${{told//[!A-Za-z0-9.:_\\/+-]/}}" "$code" "$((_hp_ooms - _hp_oom_before))" \\
     "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> {files.exit} ||
     exit $((code ? code : {FOLDER_CODE}))
-  [ ! -e {names.SECRETS} ] || command -p rm -f -- {names.SECRETS}
+  {files.clear_up}
   # Whoever looks at the scheduler alone must not take it for a success either.
   [ "$phase" = program ] || exit $((code ? code : 1))
   exit "$code"

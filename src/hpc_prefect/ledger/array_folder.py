@@ -10,7 +10,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job import members as layout
 from hpc_prefect.job.members import Asked, Ended
 from hpc_prefect.job.script import ArrayScript
-from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.ledger.job_folder import MOST, JobFolder
 
 #: Of a member, in one file, because the two never stand for each other.
 _ONE_RECORD = (names.START, names.EXIT)
@@ -30,6 +30,10 @@ class MemberFolder(JobFolder):
             return f"{self.path}/{name}"
         own = layout.RECORD if name in _ONE_RECORD else name
         return f"{self.path}/{layout.prefix(self.index)}{own}"
+
+    def cancel_request(self, offset: int = 0) -> str:
+        data = self._written_by_others(names.CANCEL, offset, MOST)
+        return names.read_cancel_request(data, self.index)
 
     def note(
         self, event: str, *, durable: bool = False, at: float | None = None, **facts: Any

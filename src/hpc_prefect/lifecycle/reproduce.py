@@ -8,9 +8,10 @@ compared with the first.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from prefect.states import Pending
 
 from hpc_prefect.errors import CannotReproduce
 from hpc_prefect.flow_runs.campaigns import campaign
+from hpc_prefect.flow_runs.flow_options import with_recorded
 from hpc_prefect.flow_runs.reproduction import of_record, reproducing
 from hpc_prefect.lifecycle import start, then_and_now
 from hpc_prefect.records import index
@@ -32,6 +34,8 @@ from hpc_prefect.records.read import RUNNING, given_parameters, read_run, standi
 from hpc_prefect.records.write import leaving
 from hpc_prefect.records.write.code import numeric_variables
 from hpc_prefect.records.write.plain import HIDDEN
+
+logger = logging.getLogger("hpc_prefect.lifecycle.reproduce")
 
 #: What somebody pays for.
 _PAID = ("node_hours", "gpu_hours", "qpu_seconds")
@@ -75,6 +79,8 @@ class ReproductionPlan:
         yield f"  in {self.cwd}, with {_in_words(self.parameters) or 'no parameters'}"
         if self.changed:
             yield f"  not as recorded: {', '.join(self.changed)}"
+        if new := [name for name in self.changed if name not in record.parameters]:
+            yield f"  it had no parameter {_quoted(new)}, which its flow has to take now"
         for line in then_and_now.lines(record):
             yield f"  {line}"
         if cost := _in_words({name: record.totals.costs.get(name) or None for name in _PAID}):
@@ -126,7 +132,8 @@ def plan(
     Args:
         run: its id or the beginning of it, its name, the folder of its record, or `latest`.
         entrypoint: `FILE:FLOW` or `MODULE:FLOW`, in place of where it was started from.
-        parameters: in place of recorded ones, or of those that the record could not hold.
+        parameters: in place of recorded ones, of those that the record could not hold, and of those
+            that the flow takes now and did not then.
         cwd: the directory to run in, in place of the first run's.
 
     Raises:
@@ -134,7 +141,7 @@ def plan(
         UnknownRun: it means none, or several.
         LedgerError: its record cannot be read.
     """
-    record = read_run(index.find_one(run)["folder"])
+    record = index.read_one(run)
     given, chosen = dict(given_parameters(record)), dict(parameters or {})
     where = os.path.abspath(os.path.expanduser(cwd)) if cwd else str(record.environment.get("cwd"))
     entry = start.seen_from_here(entrypoint) or str(record.run.get("entrypoint") or "")
@@ -177,6 +184,10 @@ def carry_out(planned: ReproductionPlan) -> Reproduction:
         if problems := _flow_problems(planned, flow):
             raise CannotReproduce(f"run {first.name} ({first.id})", problems)
         assert not isinstance(flow, str)
+        options = first.run.get("options")  # none in a record of before
+        flow, told = with_recorded(flow, options if isinstance(options, Mapping) else {})
+        for each in told:
+            logger.warning("flow %s of run %s: %s", flow.name, first.id, each)
         with get_client(sync_client=True) as client:
             flow_run = client.create_flow_run(
                 flow,
@@ -240,7 +251,13 @@ def _problems(record: Record, entrypoint: str, cwd: str) -> Iterator[str]:
 def _flow_problems(planned: ReproductionPlan, flow: Flow[..., Any] | str) -> list[str]:
     if isinstance(flow, str):
         return [flow]
-    problems = [start.misfits(flow, planned.parameters)]
+    misfits = start.misfits(flow, planned.parameters)
+    had = ", ".join(planned.record.parameters) or "none"
+    problems = [
+        f"{misfits}; the first run had {had}. What is new is given with --param NAME=VALUE"
+        if misfits
+        else ""
+    ]
     recorded = planned.record.run
     if planned.entrypoint == recorded.get("entrypoint") and flow.name != recorded.get("flow"):
         problems.append(
@@ -252,19 +269,20 @@ def _flow_problems(planned: ReproductionPlan, flow: Flow[..., Any] | str) -> lis
 
 
 def _parameter_problems(record: Record, having: Mapping[str, Any]) -> Iterator[str]:
-    if unknown := [name for name in having if name not in record.parameters]:
-        known = ", ".join(record.parameters) or "none"
-        yield f"it had no parameter {', '.join(map(repr, unknown))}; it had {known}"
     if lost := [name for name in record.inexact if name not in having]:
         yield (
-            f"the record does not hold its parameter {', '.join(map(repr, lost))} as it was given"
+            f"the record does not hold its parameter {_quoted(lost)} as it was given"
             " (a secret, or what JSON cannot hold); give it with --param NAME=VALUE"
         )
     if gone := [name for name in record.apart if name not in having]:
         yield (
             f"the file {record.folder}/{PARAMETERS}, which held its parameter"
-            f" {', '.join(map(repr, gone))}, is gone or damaged; give it with --param NAME=VALUE"
+            f" {_quoted(gone)}, is gone or damaged; give it with --param NAME=VALUE"
         )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _in_words(values: Mapping[str, Any]) -> str:

@@ -8,12 +8,14 @@ import sys
 import time
 
 from . import process
-from .spool import WAKE, Spool, UnreadableError, dumps
-from .supervisor import Supervisor, hold_signals, stop_orphans
+from .elements import OVER
+from .records import dumps, element_id
+from .spool import WAKE, Spool, UnreadableError
+from .supervisor import JobSupervisor, Supervisor, hold_signals, stop_orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .spool import Record
+    from .records import Record
 
 _NAME_BYTES = 100
 
@@ -147,6 +149,9 @@ def _record(options: dict[str, str]) -> Record:
             raise UsageError(f"{name} must have 1 to {_NAME_BYTES} bytes")
     grace = _number(options, "--kill-grace", least=0)
     host = os.uname().nodename.split(".")[0]
+    array, at_once = _whole(options, "--array"), _whole(options, "--at-once")
+    if at_once is not None and array is None:
+        raise UsageError("--at-once is about the elements of an --array")
     return {
         "name": options["--name"],
         "queue": options["--queue"],
@@ -160,6 +165,7 @@ def _record(options: dict[str, str]) -> Record:
         "cwd": os.path.abspath(options["--cwd"]),
         "submitted": time.time(),
         "host": "".join(c if c.isascii() and c.isalnum() else "-" for c in host) or "localhost",
+        **({} if array is None else {"array": array, "at_once": at_once}),
     }
 
 
@@ -176,7 +182,11 @@ def _hand_over(spool: Spool, n: int, record: Record) -> str:
 
 def _supervise(spool: Spool, n: int, record: Record, ready: int) -> None:
     """The life of the detached process."""
-    supervisor = Supervisor(spool, n, record)
+    supervisor: Supervisor = JobSupervisor(spool, n, record)
+    if record.get("array"):
+        from .array import ArraySupervisor  # not for what other submissions cost
+
+        supervisor = ArraySupervisor(spool, n, record)
     try:
         try:
             supervisor.enter()
@@ -212,12 +222,18 @@ def jobs(options: dict[str, str], operands: list[str]) -> None:
     if not spool.exists():
         return
     if operands:
-        numbers = [n for word in operands if (n := _known(spool, word)) is not None]
+        asked = [found for word in operands if (found := _known(spool, word)) is not None]
     else:
         with spool.lock:
-            numbers = spool.active()
-    for n in numbers:
-        _show(spool, n)
+            asked = [(n, None) for n in spool.active()]
+    arrays: dict[int, _Array] = {}  # each is read once for all its elements
+    for n, index in asked:
+        if index is None:
+            _show(spool, n)
+        elif record := spool.read(n, "job"):
+            if n not in arrays:
+                arrays[n] = _Array(spool, n, record)
+            arrays[n].show(index)
 
 
 def find(options: dict[str, str], operands: list[str]) -> None:
@@ -233,29 +249,79 @@ def find(options: dict[str, str], operands: list[str]) -> None:
             _show(spool, n)
 
 
-def _known(spool: Spool, word: str) -> int | None:
-    """The number of the job with this id, if there is one."""
-    number, _, _ = word.partition(".")
-    if not (number.isascii() and number.isdecimal() and len(number) < 19):
+def _known(spool: Spool, word: str) -> tuple[int, int | None] | None:
+    """The number of the job with this id, if there is one, and that of an element of it."""
+    number, _, rest = word.partition(".")
+    if not _is_number(number):
         return None
     record = spool.read(int(number), "job")
-    return int(number) if record and record["id"] == word else None
+    if record is None:
+        return None
+    if record["id"] == word:
+        return int(number), None
+    _, _, index = rest.rpartition("_")
+    if not _is_number(index) or int(index) >= (record.get("array") or 0):
+        return None
+    return (int(number), int(index)) if word == element_id(record["id"], int(index)) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
+
+
+def _settle(spool: Spool, n: int, record: Record) -> None:
+    """See that the records of what has lost its supervisor are complete."""
+    if not spool.has(n, "end") and not process.alive(spool.supervisor(n)):
+        with spool.lock:
+            if spool.settle(n, record["queue"]):
+                spool.wake_next(record["queue"])
 
 
 def _show(spool: Spool, n: int) -> None:
     record = spool.read(n, "job")
     if record is None:  # forgotten meanwhile
         return
-    if not spool.has(n, "end") and not process.alive(spool.supervisor(n)):
-        with spool.lock:
-            if spool.settle(n, record["queue"]):
-                spool.wake_next(record["queue"])
+    _settle(spool, n, record)
     # In this order: what is over when it is asked for was started before.
     end = spool.read(n, "end")
+    if record.get("array"):
+        elements = spool.elements(n, record)
+        begun = elements.begun()
+        start = None if begun is None else {"started": begun}
+        reason = _reason(spool, n, record) if start is None and end is None else None
+        left = [] if end else elements.left()
+        print(dumps(_line(record, start, end, reason) | {"left": left}), end="")
+        return
     start = spool.read(n, "start")
-    state = "ENDED" if end else "RUNNING" if start else "QUEUED"
+    reason = _reason(spool, n, record) if not start and not end else None
+    print(dumps(_line(record, start, end, reason)), end="")
+
+
+class _Array:
+    """An array whose elements are shown."""
+
+    def __init__(self, spool: Spool, n: int, record: Record) -> None:
+        _settle(spool, n, record)
+        # In this order: when it had ended, all its elements had.
+        self._end = spool.read(n, "end")
+        self._elements = spool.elements(n, record)
+        self._record = record
+
+    def show(self, index: int) -> None:
+        state = self._elements.states[index]
+        start = self._elements.start(index)
+        # A power cut may have left the array's end alone.
+        end = (self._elements.end(index) if state == OVER else None) or self._end
+        if end:
+            start = {"started": end["started"]} if end.get("started") else None
+        reason = "its array has not come to it" if not start and not end else None
+        own = {**self._record, "id": element_id(self._record["id"], index)}
+        print(dumps(_line(own, start, end, reason)), end="")
+
+
+def _line(record: Record, start: Record | None, end: Record | None, reason: str | None) -> Record:
     line = {key: record[key] for key in ("id", "name", "queue")}
-    line["state"] = state
+    line["state"] = "ENDED" if end else "RUNNING" if start else "QUEUED"
     for key in ("end", "exit_code", "signal", "by", "message"):
         line[key] = end.get(key) if end else None
     line["submitted"] = record["submitted"]
@@ -263,8 +329,8 @@ def _show(spool: Spool, n: int) -> None:
     for key in ("ended", "max_rss", "cpu_seconds"):
         line[key] = end.get(key) if end else None
     line["host"] = record["host"]
-    line["reason"] = _reason(spool, n, record) if state == "QUEUED" else None
-    print(dumps(line), end="")
+    line["reason"] = reason
+    return line
 
 
 def _reason(spool: Spool, n: int, record: Record) -> str:
@@ -279,26 +345,34 @@ def cancel(options: dict[str, str], operands: list[str]) -> None:
     spool = Spool(options["--spool"])
     exists = spool.exists()
     for word in operands:
-        n = _known(spool, word) if exists else None
-        print(f"unknown {word}" if n is None else f"{_cancel(spool, n)} {word}", flush=True)
+        found = _known(spool, word) if exists else None
+        print(
+            f"unknown {word}" if found is None else f"{_cancel(spool, *found)} {word}", flush=True
+        )
 
 
-def _cancel(spool: Spool, n: int) -> str:
+def _cancel(spool: Spool, n: int, index: int | None) -> str:
     record = spool.read(n, "job")
     assert record is not None  # _known has just read it
     with spool.lock:
         if spool.settle(n, record["queue"]):
             spool.wake_next(record["queue"])
             return "already ended"
-        if not spool.has(n, "cancel"):
-            spool.write(n, "cancel", {"by": _caller(), "at": time.time()})
+        request = {"by": _caller(), "at": time.time()}
+        if index is None and not spool.has(n, "cancel"):
+            spool.write(n, "cancel", request)
+        if index is not None:
+            elements = spool.elements(n, record)
+            if elements.states[index] == OVER:
+                return "already ended"
+            elements.append("C", [(index, request)])
         supervisor = spool.supervisor(n) or ""
         woken = process.send(supervisor, WAKE)
     # One of another PID namespace looks for itself, within seconds.
     if not woken and process.dead(supervisor) and process.detach():
         try:
             hold_signals()
-            stop_orphans(spool, n, record)
+            stop_orphans(spool, n, record, index)
         finally:
             os._exit(0)
     return "cancelled"
@@ -319,7 +393,7 @@ _VERBS = {
     "submit": (
         submit,
         ("--spool", "--name", "--queue", "--slots", "--cpus", "--out", "--err", "--cwd"),
-        ("--walltime", "--memory", "--kill-grace"),
+        ("--walltime", "--memory", "--kill-grace", "--array", "--at-once"),
     ),
     "jobs": (jobs, ("--spool",), ()),
     "find": (find, ("--spool",), ()),

@@ -2,7 +2,8 @@
 
     python -I -S engine.py submit [--spool DIR] --name NAME --queue Q --slots N --cpus C
                                   [--walltime SECONDS] [--memory BYTES] --out PATH --err PATH
-                                  --cwd PATH [--kill-grace SECONDS] SCRIPT
+                                  --cwd PATH [--kill-grace SECONDS]
+                                  [--array SIZE [--at-once K]] SCRIPT
     python -I -S engine.py jobs   [--spool DIR] [ID ...]
     python -I -S engine.py find   [--spool DIR] NAME ...
     python -I -S engine.py cancel [--spool DIR] ID ...
@@ -10,10 +11,13 @@
 submit  copies the script, prints the job's id and returns at once. There is no daemon: a detached
         supervisor process waits for its turn (first come, first served in each queue; a job starts
         when its cpus fit into its slots), runs the script, enforces the limits, writes the records.
+        --array makes of it elements 0 to SIZE-1, ID_0, ID_1 …, each of them with --cpus and limits
+        of its own: HPC_LOCAL_ARRAY_INDEX is its number. At most K run at once. They share a place
+        in the queue and the two files of output, to which each of them appends.
 jobs    prints one JSON object a line for each known job; without ids, for all that have not ended.
 find    prints the same for every job with one of these names, ended ones included.
 cancel  prints "cancelled ID", "already ended ID" or "unknown ID" for each id. The job's processes
-        get SIGTERM and, after the grace, SIGKILL.
+        get SIGTERM and, after the grace, SIGKILL. An id is that of a job, an array or an element.
 
 --spool is the queue's folder, ~/.local/state/hpc-prefect/local/HOST when it is not given.
 

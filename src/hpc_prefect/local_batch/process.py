@@ -192,18 +192,22 @@ def tree(pid: int) -> list[str]:
     return [_written(one.pid, one.start) for one in _living_below(_table(), [pid])]
 
 
+def _has_all(environment: bytes, variables: dict[bytes, bytes]) -> bool:
+    whole = b"\0" + environment
+    return all(b"\0%s=%s\0" % item in whole for item in variables.items())
+
+
 def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
     """The living processes of a job without supervisor: those that were started with all these
     environment variables or in the session of its script, and what is below them.
     """
-    wanted = [b"\0" + name + b"=" + value + b"\0" for name, value in variables.items()]
     table = _table()
     roots = {}
     for one in table.values():
-        if one.living and one.name != SUPERVISOR and one.pid != os.getpid():
-            environment = b"\0" + (_read(f"/proc/{one.pid}/environ") or b"")
-            if all(text in environment for text in wanted):
-                roots[one.pid] = one
+        if not one.living or one.name == SUPERVISOR or one.pid == os.getpid():
+            continue
+        if _has_all(_read(f"/proc/{one.pid}/environ") or b"", variables):
+            roots[one.pid] = one
     if alive(script):
         # Only while its first process lives is the number of the session surely still the job's.
         session = pid_of(script)
@@ -212,9 +216,48 @@ def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
     return [_written(one.pid, one.start) for one in roots.values() if one.living]
 
 
-def memory(pid: int, limit: int) -> int:
+def has_adopted(scripts: Iterable[int]) -> bool:
+    """Whether this process has children beside these, living or not yet collected."""
+    me = os.getpid()
+    children = _read(f"/proc/{me}/task/{me}/children")
+    if children is None:  # CONFIG_PROC_CHILDREN is off
+        return True
+    return not set(map(int, children.split())).issubset(scripts)
+
+
+def families(
+    scripts: dict[int, tuple[int, dict[bytes, bytes]]], over: Iterable[int]
+) -> dict[int, list[str]]:
+    """The living processes of elements, of which the pids and the marks of the scripts are given.
+
+    A script itself, unless it is `over`; what this process has adopted of it, which is in its
+    session or has its marks; and what is below these.
+    """
+    table, me = _table(), os.getpid()
+    roots = {key: [] if key in over else [pid] for key, (pid, _) in scripts.items()}
+    of_session = {pid: key for key, (pid, _) in scripts.items()}
+    for one in table.values():
+        if one.parent != me or one.pid in of_session or one.name == SUPERVISOR or not one.living:
+            continue
+        if one.session in of_session:
+            roots[of_session[one.session]].append(one.pid)
+            continue
+        environment = _read(f"/proc/{one.pid}/environ") or b""
+        for key, (_, marks) in scripts.items():
+            if _has_all(environment, marks):
+                roots[key].append(one.pid)
+    found = {}
+    for key, own in roots.items():
+        heads = [table[each] for each in own if each in table and table[each].living]
+        every = {one.pid: one for one in (*heads, *_living_below(table, own))}
+        found[key] = [_written(one.pid, one.start) for one in every.values()]
+    return found
+
+
+def memory(pid: int, limit: int, *, itself: bool = False) -> int:
     """Bytes used by the descendants; shared pages count once if the plain sum is too much."""
     members, page = _children(pid), os.sysconf("SC_PAGE_SIZE")
+    members += [pid] if itself else []
     resident = {}
     for member in members:
         fields = (_read(f"/proc/{member}/statm") or b"0 0").split()

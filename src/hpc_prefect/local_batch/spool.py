@@ -8,8 +8,10 @@ The files are:
              alive                    locked while its supervisor or its script lives
              start.json  end.json     when it started and as which process; how it ended
              cancel.json              somebody wants it to end
+             elements                 of an array: what start, end and cancel are for its elements
     queues/<queue, hex>/<n>-<cpus>-<slots>-<W|R>     the jobs that wait or run, and nothing else:
-                                                     one listing says who is next
+                                                     one listing says who is next; an array can have
+                                                     both, what runs of it and its next element
 """
 
 from __future__ import annotations
@@ -19,22 +21,17 @@ import os
 import time
 
 from . import process
+from .elements import Elements
+from .records import dumps, element_id, ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Sequence
-    from json.encoder import encode_basestring_ascii as quote
-    from typing import Any
 
-    Record = dict[str, Any]
+    from .records import Record
 else:
     import _signal as signal
-
-    try:  # the `json` package would be a third of what a submission costs
-        from _json import encode_basestring_ascii as quote
-    except ImportError:
-        from json.encoder import encode_basestring_ascii as quote
 
 WAKE = signal.SIGUSR1
 KEEP_SECONDS = 7 * 86400
@@ -177,7 +174,7 @@ class Spool:
     def active(self) -> list[int]:
         """The jobs of all queues that wait or run."""
         folders = [os.path.join(self._queues, name) for name in os.listdir(self._queues)]
-        return sorted(entry.n for folder in folders for entry in _entries(folder))
+        return sorted({entry.n for folder in folders for entry in _entries(folder)})
 
     def may_start(self, queue: str, mine: QueueEntry) -> bool:
         """Whether it is this job's turn: nobody living waits before it, and there is room."""
@@ -195,14 +192,29 @@ class Spool:
         entry.running = True
         os.rename(os.path.join(folder, before), os.path.join(folder, entry.file))
 
-    def wake_next(self, queue: str) -> None:
-        """Tell the first that waits, if there is room for it; it decides for itself."""
+    def show(self, queue: str, n: int, *, uses: int, wants: int, slots: int) -> None:
+        """Have the queue tell of an array how many cpus it uses and its next element wants."""
+        wanted = {QueueEntry(n, uses, slots, running=True).file} if uses else set()
+        wanted |= {QueueEntry(n, wants, slots).file} if wants else set()
+        there = {entry.file for entry in self.entries(queue) if entry.n == n}
+        folder = self._queue(queue)
+        for name in wanted - there:
+            file = os.path.join(folder, name)
+            os.close(os.open(file, os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for name in there - wanted:
+            os.unlink(os.path.join(folder, name))
+
+    def wake_next(self, queue: str, *, but: int = 0) -> None:
+        """Tell the first that waits, if there is room for it; it decides for itself.
+
+        `but`: the one who says this, and need not be told.
+        """
         entries = self.entries(queue)
         used = sum(entry.cpus for entry in entries if entry.running)
         for entry in entries:
             if entry.running:
                 continue
-            if used + entry.cpus > entry.slots:
+            if used + entry.cpus > entry.slots or entry.n == but:
                 return
             if process.send(self.supervisor(entry.n) or "", WAKE):
                 return
@@ -216,25 +228,61 @@ class Spool:
         supervisor = self.supervisor(n)
         if self._lives(n, supervisor):
             return False
+        record = self.read(n, "job")
+        if record and record.get("array"):
+            return self._settle_array(n, record, supervisor)
         start = self.read(n, "start")
         if start and self._lives(n, start["process"]):
             return False
-        cancel = self.read(n, "cancel")
-        end = ending("NODE_FAIL", message="its supervisor was killed")
-        if start is None:
-            end["message"] += " before it started"
-        if _size(self.folder(n, "supervisor.log")):
-            end["message"] += "; supervisor.log in the job's folder of the spool says why"
-        if cancel:
-            end.update(end="CANCELLED", by=cancel["by"])
-        if not process.is_of_this_boot(supervisor):
-            end["message"] = "the machine was restarted while the job was in its queue or running"
-        elif start:
+        end = self._lost(n, supervisor, begun=start is not None)
+        if start and process.is_of_this_boot(supervisor):
             # Its slots are given to others now, so what it left behind must not go on.
-            for who in self.orphans(n, start):
+            for who in self._left_by(start["id"], start):
                 process.send(who, signal.SIGKILL)
         self.conclude(n, queue, end)
         return True
+
+    def _settle_array(self, n: int, record: Record, supervisor: str | None) -> bool:
+        """As `settle`, of an array without supervisor: what waits of it will never run."""
+        elements = self.elements(n, record)
+        living, lost = [], []
+        for index in elements.running():
+            start = elements.start(index) or {"process": "", "started": None}
+            if self._lives(n, start["process"]):
+                living.append(index)
+                continue
+            lost.append((index, self._lost(n, supervisor, begun=True, of=elements.cancel(index))))
+            if process.is_of_this_boot(supervisor):
+                for who in self._left_by(element_id(record["id"], index), start):
+                    process.send(who, signal.SIGKILL)
+        unbegun = self._lost(n, supervisor, begun=False)
+        for index in elements.waiting():
+            of = elements.cancel(index)
+            end = self._lost(n, supervisor, begun=False, of=of) if of else unbegun
+            lost.append((index, end))
+        elements.append("E", lost)
+        if living:
+            uses = len(living) * record["cpus"]
+            self.show(record["queue"], n, uses=uses, wants=0, slots=record["slots"])
+            return False
+        begun = elements.begun() is not None
+        self.conclude(n, record["queue"], self._lost(n, supervisor, begun=begun))
+        return True
+
+    def _lost(
+        self, n: int, supervisor: str | None, *, begun: bool, of: Record | None = None
+    ) -> Record:
+        """The end of what has no supervisor any more. `of`: a request to end this element."""
+        end = ending("NODE_FAIL", message="its supervisor was killed")
+        if not begun:
+            end["message"] += " before it started"
+        if _size(self.folder(n, "supervisor.log")):
+            end["message"] += "; supervisor.log in the job's folder of the spool says why"
+        if cancel := self.read(n, "cancel") or of:
+            end.update(end="CANCELLED", by=cancel["by"])
+        if not process.is_of_this_boot(supervisor):
+            end["message"] = "the machine was restarted while the job was in its queue or running"
+        return end
 
     def hold(self, n: int) -> int:
         """Lock the file that tells that somebody looks after the job; its descriptor.
@@ -261,9 +309,25 @@ class Spool:
             os.close(held)
         return False
 
-    def orphans(self, n: int, start: Record) -> list[str]:
-        """What is left of a job that has no supervisor any more."""
-        return process.marked(self.marks(start["id"]), start["process"])
+    def elements(self, n: int, record: Record) -> Elements:
+        """What is known of the elements of an array."""
+        return Elements(self.folder(n, "elements"), record["array"])
+
+    def orphans(self, n: int, record: Record, index: int | None = None) -> list[str]:
+        """What is left of a job, array or element that has no supervisor any more."""
+        if not record.get("array"):
+            return self._left_by(record["id"], self.read(n, "start") or {"process": ""})
+        elements = self.elements(n, record)
+        which = elements.running() if index is None else [index]
+        starts = [(each, elements.start(each) or {"process": ""}) for each in which]
+        return [
+            who
+            for each, start in starts
+            for who in self._left_by(element_id(record["id"], each), start)
+        ]
+
+    def _left_by(self, job_id: str, start: Record) -> list[str]:
+        return process.marked(self.marks(job_id), start["process"])
 
     def marks(self, job: str) -> dict[bytes, bytes]:
         """The environment variables that tell a process of this job of this spool."""
@@ -301,28 +365,6 @@ class Spool:
             os.rmdir(self.folder(n))
         except FileNotFoundError:  # another submit was at it too
             pass
-
-
-def ending(end: str, *, message: str = "", by: str | None = None) -> Record:
-    return {
-        "end": end,
-        "exit_code": None,
-        "signal": None,
-        "by": by,
-        "message": message,
-        "ended": time.time(),
-        "max_rss": None,
-        "cpu_seconds": None,
-    }
-
-
-def dumps(record: Record) -> str:
-    """A flat record as one line of JSON."""
-    fields = []
-    for key, value in record.items():
-        text = "null" if value is None else quote(value) if isinstance(value, str) else repr(value)
-        fields.append(f"{quote(key)}: {text}")
-    return "{" + ", ".join(fields) + "}\n"
 
 
 def _entries(folder: str) -> list[QueueEntry]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from hpc_prefect.errors import LedgerError, NotOurs
+from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.request import JobRequest, Listener, Silence
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.find import newest_attempt
-from hpc_prefect.operations.snapshot import JobSnapshot
+from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 
 
 def attach(job: JobSnapshot, listener: Listener | None = None) -> JobResult:
@@ -30,7 +34,23 @@ def attach(job: JobSnapshot, listener: Listener | None = None) -> JobResult:
     """
     if job.is_over and job.result is not None:
         return job.result
-    return executor().start(_request(job, listener or Silence())).result.result()
+    request = _request(job, listener or Silence())
+    if job.members is None:
+        return executor().start(request).result.result()
+    executor().start_array(_array(job, request)).result.result()
+    ended = read_job(job.folder.path, job.folder.transport).result
+    if ended is None:
+        raise LedgerError(f"{job.folder.path}: its end was asked for, and nobody has seen it")
+    return ended
+
+
+def _array(job: JobSnapshot, request: JobRequest) -> ArrayRequest:
+    """The array of this submission; all of its submissions are followed to their ends."""
+    folder = ArrayFolder(job.folder.transport, job.folder.path)
+    return ArrayRequest(
+        **{each.name: getattr(request, each.name) for each in fields(request)},
+        members=tuple(asked.member for asked in folder.asked()),
+    )
 
 
 def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
@@ -44,7 +64,7 @@ def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
             f"{job.folder.path}: this job was never submitted, so there is nothing to attach to;"
             " start its flow again to have it run"
         )
-    if (newest := newest_attempt(job)) > job.attempt:
+    if job.members is None and (newest := newest_attempt(job)) > job.attempt:
         raise LedgerError(
             f"{job.folder.path}: attempt {newest} of this job is there, so this one is over"
         )

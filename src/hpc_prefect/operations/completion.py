@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpc_prefect.job.identity import spread
+from hpc_prefect.job.members import ASKED
 from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.ledger.claim import Claimant
 from hpc_prefect.ledger.quantum_journal import RECORDS
@@ -29,6 +30,12 @@ def note_failed(transport: Transport, work: str, flow_run: str) -> None:
     transport.write_atomic(f"{campaign}/{FAILED}/{key}", flow_run.encode())
 
 
+def note_succeeded(transport: Transport, work: str) -> None:
+    """All that a call wanted has succeeded now, whatever an earlier run noted of it."""
+    campaign, _, key = work.rsplit("/", 2)
+    transport.remove(f"{campaign}/{FAILED}/{key}")
+
+
 def unfinished(transport: Transport, campaign: str, flow_run: str) -> Iterator[str]:
     """Keys of calls that a flow run made, in any of the campaign's folders, and that have not
     succeeded since.
@@ -44,6 +51,8 @@ def _has_succeeded(transport: Transport, campaign: str, key: str) -> bool:
     above = f"{campaign}/{spread(key)}"
     numbers = [name.removeprefix(f"{key}-") for name in transport.list(above)]
     newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if newest and transport.status(f"{above}/{key}-{newest}/{ASKED}") is not None:
+        return False  # an array: its newest submission tells of some members only
     if newest:
         result = read_job(f"{above}/{key}-{newest}", transport).result
         return result is not None and result.succeeded

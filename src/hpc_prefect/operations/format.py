@@ -13,6 +13,7 @@ from typing import Any
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.spec import JobSpec, write_memory, write_walltime
+from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.snapshot import Holder, JobSnapshot
 
 #: Columns that are left out first where a line would not fit.
@@ -21,6 +22,8 @@ _LESS = ("HOLDER", "STARTED", "AS OF", "WHERE", "ENDED", "FLOW RUN", "CAMPAIGN")
 _REASON, _NARROWEST = "REASON", 16
 #: Letters of a key that are shown at least.
 _SHORT = 7
+#: Members that failed that `details` shows.
+_FAILED = 20
 #: Bytes of stderr that `details` shows.
 _TAIL = 2048
 
@@ -64,6 +67,7 @@ def _columns(jobs: Sequence[JobSnapshot]) -> dict[str, list[str]]:
         "STARTED": [moment(job.started_at) for job in jobs],
         "ENDED": [moment(job.ended_at) for job in jobs],
         "WHERE": [job.where or "-" for job in jobs],
+        "MEMBERS": [job.members.words if job.members else "-" for job in jobs],
         "QPU S": ["-" if (cost := job.qpu_seconds) is None else f"{cost:g}" for job in jobs],
         "HOLDER": [_short_holder(job.holder) for job in jobs],
         _REASON: [job.status.reason for job in jobs],
@@ -147,6 +151,11 @@ def details(job: JobSnapshot) -> str:
     parts = [_facts(job)]
     if job.spec is not None:
         parts.append(_section("the job", _flat(job.spec.as_dict())))
+    if job.members is not None and job.members.failed:
+        failed = [each for each in read_members(job.folder) if each.state == "failed"]
+        lines = member_table(failed[:_FAILED]).splitlines()
+        more = [f"… and {len(failed) - _FAILED} more"] if len(failed) > _FAILED else []
+        parts.append(_section("members that failed", [*lines, *more]))
     parts.append(_section("events", (_event(entry) for entry in job.events)))
     claims = (f"{name}  {printable(one.describe())}" for name, one in job.claims.items())
     parts.append(_section("claims", claims))
@@ -183,12 +192,31 @@ def _facts(job: JobSnapshot) -> str:
         "holder": job.holder.describe() if job.holder else "nobody",
         "script": job.folder.file(names.SCRIPT) if job.spec else "",
         "folder": job.folder.path,
-        **{name.replace("_", " "): str(value) for name, value in job.facts().items() if value},
+        **_kinds_facts(job),
     }
     head = f"{job.name or 'a job'}  {job.key}-{job.attempt}"
     width = max(11, *(len(name) for name, value in facts.items() if value))
     lines = [f"  {name:<{width}} {printable(value)}" for name, value in facts.items() if value]
     return "\n".join([printable(head), *lines])
+
+
+def _kinds_facts(job: JobSnapshot) -> dict[str, str]:
+    """What only its kind of job has."""
+    if job.members is not None:
+        return {"members": job.members.words}
+    return {name.replace("_", " "): str(value) for name, value in job.facts().items() if value}
+
+
+def member_table(members: Sequence[MemberState]) -> str:
+    """A line for each member of an array."""
+    names_ = max((len(each.name) for each in members), default=0)
+    ids = max((len(each.job_id) for each in members), default=0)
+    return "\n".join(
+        printable(
+            f"{each.name:<{names_}}  {each.job_id:<{ids}}  {each.state:<9}  {each.reason}".rstrip()
+        )
+        for each in members
+    )
 
 
 def _profile(job: JobSnapshot) -> str:

@@ -15,9 +15,11 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Evidence, JobState, Observation
 from hpc_prefect.ledger import claim as claims
+from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.campaign_folder import read_campaign
 from hpc_prefect.ledger.claim import Claimant
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.operations.members import MemberCounts, count_members
 from hpc_prefect.operations.status import UNREADABLE, JobStatus, status_of, status_told, time_of
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
@@ -54,6 +56,7 @@ class JobSnapshot:
         result: of the verdict.
         events: the journal's entries and the requests to cancel, in their order.
         made_at: seconds since 1970 of the folder itself.
+        members: of an array's submission, how its members are.
         problem: why the folder cannot be read; empty when it can.
         user: whose job it is, in words; empty for this user's own.
     """
@@ -75,6 +78,7 @@ class JobSnapshot:
     holder: Holder | None = None
     events: tuple[dict[str, Any], ...] = ()
     made_at: float = 0.0
+    members: MemberCounts | None = None
     problem: str = ""
     user: str = ""
 
@@ -183,7 +187,7 @@ class JobSnapshot:
 
     def facts(self) -> dict[str, Any]:
         """What only this kind of job has; JSON values."""
-        return {}
+        return {} if self.members is None else {"members": self.members._asdict()}
 
     def belongs_to(self, campaign: str) -> bool:
         """Whether it is in a campaign, by its name or its folder's, in any of its instances."""
@@ -318,7 +322,20 @@ def _read(job: JobSnapshot) -> JobSnapshot:
         holder=holder_of(folder, everybody),
         events=entries,
     )
+    if "members" in intent:
+        known = _with_members(known)
     return replace(known, status=status_of(known, closed=guard == CLOSED))
+
+
+def _with_members(job: JobSnapshot) -> JobSnapshot:
+    """A submission of an array: its first member that began stands for its own start."""
+    folder = ArrayFolder(job.folder.transport, job.folder.path)
+    counts, first = count_members(folder)
+    start = None
+    if first is not None:
+        record = folder.transport.read(folder.member(first).file(names.START))
+        start = next(iter(names.read_starts(record)), None)
+    return replace(job, members=counts, start=start)
 
 
 def _in_order(

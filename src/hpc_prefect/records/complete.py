@@ -21,8 +21,12 @@ from hpc_prefect.operations.find import ATTEMPT, call_folders, is_job_folder
 from hpc_prefect.operations.quantum import KEY, read_quantum_job
 from hpc_prefect.operations.snapshot import NO_SENSE, JobSnapshot, read_job
 from hpc_prefect.records.fold import RUNS, Record
-from hpc_prefect.records.job_events import batch_job
-from hpc_prefect.records.job_folders import QuantumWork, made_by, quantum_ends, record_of
+from hpc_prefect.records.job_folders import (
+    QuantumWork,
+    batch_end_before,
+    made_by,
+    quantum_ends,
+)
 from hpc_prefect.transports.local import reader
 
 logger = logging.getLogger("hpc_prefect.records")
@@ -36,8 +40,6 @@ def complete(record: Record) -> None:
 
     Of a run that has ended by itself only the jobs without an end are looked for.
     """
-    if record.state != "running" and not record.open:
-        return
     try:
         _Completion(record).carry_out()
     except NO_SENSE as error:
@@ -104,10 +106,9 @@ class _Completion:
             return
         self._want(job.key, "batch", job.folder.path.rpartition("-")[0], job)
         if job.result is not None and self._last_by_me(job):
-            facts = {"job": job.intent.get("job") or {}, **job.provenance}
-            found = record_of(job.folder.path, self.transport) or facts
-            result = job.result.as_dict() | {"folder": job.folder.path}
-            self._end(batch_job(result, found), job.status.known_at)
+            digests = self.record.with_jobs
+            end = batch_end_before(job, job.result, self.transport, with_digests=digests)
+            self._end(end, job.status.known_at)
         self._seen(job.key, job.status.state, job.status.known_at, job.job_id)
 
     def _is_mine(self, key: str, by: Iterable[Claimant]) -> bool:

@@ -13,7 +13,8 @@ The events, in their fields beside `time` (seconds since 1970) and `event`:
     code         code                                 the source that runs
     campaign     name, id, identity, instance, folder, work_dir, chosen_outside    an experiment
                                                           that it works on
-    block        digest, kind, name, values           configuration that a call was given; no secret
+    block        digest, kind, name, values           configuration that a call was given, without
+                                                          secrets; again when it is so again
     job          key, kind, name, folder, scope, n, blocks         a call: this job is wanted
     job-ended    key, attempt, and everything about it             an attempt of it has ended
     loop         loop, folder, scope, n, seed, entropy, stop, variable, parameters, watched
@@ -125,6 +126,7 @@ class Record:
         environment: host, user, pid, process, cwd, argv, python, platform, packages.
         campaigns: by their folder.
         blocks: what calls were given, by digest: kind, name, values.
+        newest: of each of them, by kind and name, the digest of what was given last.
         jobs: the newest attempt of each, by key; left out where only the totals are wanted.
         loops: seed, stop rule, parameters and watched column of each loop.
         iterations: of each loop its rows, by number.
@@ -151,6 +153,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
     blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    newest: dict[tuple[str, str], str] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     loops: dict[str, dict[str, Any]] = field(default_factory=dict)
     iterations: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
@@ -229,7 +232,9 @@ class Record:
         self.campaigns[str(event["folder"])] = _without_frame(event)
 
     def _block(self, event: dict[str, Any]) -> None:
-        self.blocks[str(event["digest"])] = _without_frame(event)
+        digest = str(event["digest"])
+        self.blocks[digest] = _without_frame(event)
+        self.newest[str(event["kind"]), str(event["name"])] = digest
 
     def _job(self, event: dict[str, Any]) -> None:
         key = str(event["key"])

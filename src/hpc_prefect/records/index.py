@@ -22,7 +22,7 @@ from typing import Any
 
 from hpc_prefect.errors import HpcPrefectError, UnknownRun
 from hpc_prefect.job.folder import is_root
-from hpc_prefect.records.fold import FORMAT, RUNS
+from hpc_prefect.records.fold import FORMAT, RUNS, Record
 from hpc_prefect.records.index_files import END, entry_path, index_folder, put
 from hpc_prefect.records.query import printable
 from hpc_prefect.records.read import DIED, RUNNING, is_record, is_time, read_run, standing
@@ -301,6 +301,33 @@ def find_one(name: str, known: Sequence[dict[str, Any]] | None = None) -> dict[s
     if name and os.path.isdir(path):
         return _in_folder(path, known)
     raise UnknownRun(_unknown(name))
+
+
+def read_one(name: str, known: Sequence[dict[str, Any]] | None = None) -> Record:
+    """Everything about the run that a person means, with its jobs.
+
+    Args:
+        name: as `find_one` takes it.
+        known: the entries, when they were read already.
+
+    Raises:
+        UnknownRun: it means none, or several, which the message lists.
+        LedgerError: its record is gone, or cannot be read.
+    """
+    path = os.path.expanduser(name)
+    if _is_path(name) and is_record(path):  # for a summary alone it would be read once more
+        return read_run(path)
+    return read_run(find_one(name, known)["folder"])
+
+
+def read_each(names: Sequence[str]) -> list[Record]:
+    """The same of several, for which the list of runs is read once.
+
+    Raises:
+        UnknownRun, LedgerError: as `read_one`.
+    """
+    known = None if all(map(_is_path, names)) else entries()
+    return [read_one(name, known) for name in names]
 
 
 def _unknown(name: str) -> str:

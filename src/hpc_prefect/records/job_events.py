@@ -6,17 +6,21 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.executor.request import JobRequest
-from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.records.write.plain import plain_arguments
 
-#: Of a batch job's result.
+if TYPE_CHECKING:  # whoever compares runs need not load what runs jobs
+    from hpc_prefect.executor.request import JobRequest
+    from hpc_prefect.job.result import JobResult
+    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
+
+#: Of a batch job's result, and of its verdict.
 _RESULT = (
     *("job_id", "attempt", "state", "host", "queue_seconds", "run_seconds", "resources_used"),
     *("collected", "folder", "name", "key"),
 )
+_VERDICT = ("reason", "summary", "exit_code", "signal")
 #: Of a quantum job, as its service told it.
 _QUANTUM = ("device", "calibrated_at", "qpu_seconds", "qpu_seconds_are", "attempt", "tag")
 #: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
@@ -43,28 +47,24 @@ def batch_wanted(request: JobRequest, blocks: Sequence[str] = ()) -> dict[str, A
     }
 
 
-def batch_job(result: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:
     """A batch job.
 
     Args:
-        result: `JobResult.as_dict()`, as the call got it.
+        result: as the call got it.
         record: what record.json in the job's folder says; empty when it has none, as of a job that
             was refused.
     """
-    verdict = result.get("verdict") or {}
     spec = record.get("job") or {}
     asked, site = spec.get("resources") or {}, spec.get("site") or {}
-    nodes = int(asked.get("num_nodes") or result.get("num_nodes") or 0)
+    nodes = int(asked.get("num_nodes") or result.num_nodes or 0)
     cores = nodes * int(asked.get("ranks_per_node") or 0) * int(asked.get("threads_per_rank") or 0)
     gpus = nodes * int(asked.get("gpus_per_node") or 0)
-    hours = _hours(result.get("run_seconds"))
+    hours = _hours(result.run_seconds)
     return {
         "kind": "batch",
-        **{name: result.get(name) for name in _RESULT},
-        "reason": verdict.get("reason"),
-        "summary": verdict.get("summary"),
-        "exit_code": verdict.get("exit_code"),
-        "signal": verdict.get("signal"),
+        **{name: getattr(result, name) for name in _RESULT},
+        **{name: getattr(result.verdict, name) for name in _VERDICT},
         "node_hours": _times(nodes, hours),
         "core_hours": _times(cores, hours),
         **({"gpu_hours": _times(gpus, hours)} if gpus else {}),

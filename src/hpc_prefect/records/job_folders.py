@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
+from hpc_prefect.job.outputs import is_same
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.ledger.quantum_journal import RECORDS, Journal, QuantumAttempt
-from hpc_prefect.operations.snapshot import read_job
+from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 from hpc_prefect.records.job_events import batch_job, failed_quantum_job, output_paths, quantum_job
 from hpc_prefect.records.write.digests import file_facts
 from hpc_prefect.transports.base import Transport
@@ -38,13 +41,35 @@ def _json(transport: Transport, path: str) -> dict[str, Any]:
 
 def batch_end(result: JobResult) -> dict[str, Any]:
     """An attempt of a batch job that ended just now, with the digests of what it wrote."""
-    job = batch_job(result.as_dict(), record_of(result.folder))
-    outputs = {
-        name: file_facts(path, whole_up_to=WHOLE_OUTPUT)
-        for name, path in output_paths(job).items()
-        if result.succeeded
-    }
-    return job | {"outputs": outputs}
+    job = batch_job(result, record_of(result.folder))
+    paths = output_paths(job) if result.succeeded else {}
+    return job | {"outputs": {name: _output(path) for name, path in paths.items()}}
+
+
+def batch_end_before(
+    job: JobSnapshot, result: JobResult, transport: LocalTransport, *, with_digests: bool
+) -> dict[str, Any]:
+    """An attempt of a batch job that ended some time ago, as its folder tells it.
+
+    Args:
+        with_digests: of its outputs, of which those are read that are still as it left them.
+    """
+    facts = {"job": job.intent.get("job") or {}, **job.provenance}
+    found = record_of(job.folder.path, transport) or facts
+    told = batch_job(replace(result, folder=job.folder.path), found)
+    if not with_digests:
+        return told
+    outputs = {}
+    for name, path in output_paths(told).items() if result.succeeded else ():
+        left = job.ledger.outputs.get(name, {}).get("")  # none of a folder
+        now = transport.left_now(path, "")
+        same = left and now and is_same(left, now, partial(transport.digest, path, ""))
+        outputs[name] = _output(path) if same else {"path": path}
+    return told | {"outputs": outputs}
+
+
+def _output(path: str) -> dict[str, Any]:
+    return file_facts(path, whole_up_to=WHOLE_OUTPUT)
 
 
 def may_run(request: JobRequest) -> bool:

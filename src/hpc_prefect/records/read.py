@@ -14,7 +14,6 @@ from typing import Any
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.job.folder import read_entries
 from hpc_prefect.local_batch import process
-from hpc_prefect.records.complete import complete
 from hpc_prefect.records.fold import EVENTS, FORMAT, PARAMETERS, RUN, Record, fold
 from hpc_prefect.transports.local import LocalTransport, reader
 
@@ -65,7 +64,11 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
             f"the events in {path} do not tell whose they are: the first line of {EVENTS} is"
             " damaged, or was not written yet. Nothing was changed"
         )
-    complete(record)
+    if record.state == RUNNING or record.open:
+        # Late: it takes as long to load as all else here, and most runs have told everything.
+        from hpc_prefect.records.complete import complete
+
+        complete(record)
     return record
 
 

@@ -239,7 +239,7 @@ def get(name: str) -> Record:
         UnknownRun: it means none, or several, which the message lists.
         LedgerError: its record is gone, or cannot be read.
     """
-    return read_run(index.find_one(name)["folder"])
+    return index.read_one(name)
 
 
 def to_frame(runs: Sequence[RunSummary] | None = None) -> Any:

@@ -116,8 +116,8 @@ class Scheduler(Protocol):
     def element_id(self, array_id: str, index: int) -> str:
         """The id of an array's element."""
 
-    def array_of(self, job_id: str) -> str:
-        """The id of the array of which this is an element; the same id if it is none."""
+    def array_of(self, element_id: str) -> str:
+        """The id of the array of which this is an element."""
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         """Directives for the script, and how the script learns its id."""

@@ -110,6 +110,7 @@ class ArrayMonitor:
             records = self._records(index)
             if records.refresh(starts=True):
                 self._begun(index, records)
+        self._end_cancelled(unlisted & self._waiting)
         self._doubt(sorted(unlisted & self._missed))
         self._missed = unlisted
         if gone:
@@ -249,6 +250,13 @@ class ArrayMonitor:
         listed = {each for first, last in left for each in range(first, last + 1)}
         return {index for index in indices if self._submission.element(index) not in listed}
 
+    def _end_cancelled(self, unlisted: Collection[int]) -> None:
+        """Members that somebody cancelled one by one, and that have left the queue."""
+        for index in unlisted:
+            if by := self._submission.folder.member(index).cancel_request():
+                self._waiting.discard(index)
+                self._begin_closing([index], _cancelled(by), None)
+
     def _close_unstarted(self, now: float) -> None:
         """Once the array has left the queue for long, or at our wish, what has not begun will not.
 
@@ -264,8 +272,7 @@ class ArrayMonitor:
             return
         verdict = _NEVER_STARTED
         if by:
-            reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
-            verdict = Verdict(reason=reason, summary="it was cancelled before it began")
+            verdict = _cancelled(by)
         self._begin_closing(left, verdict, None)
 
     def _begin_closing(
@@ -344,6 +351,13 @@ _NEVER_STARTED = Verdict(
     reason=Reason.NEVER_STARTED,
     summary="neither queue nor history lists it, and it has never been at its start guard",
 )
+
+
+def _cancelled(by: str) -> Verdict:
+    reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
+    return Verdict(reason=reason, summary="it was cancelled before it began")
+
+
 _ALL_ENDED = Verdict(reason=Reason.SUCCEEDED, summary="all of its members have ended")
 
 

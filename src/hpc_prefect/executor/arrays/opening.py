@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hpc_prefect.errors import LedgerError
@@ -29,6 +30,7 @@ class Opened:
     Attributes:
         claim: ours on the array; None before it is taken.
         done: the results of members that have succeeded, by their keys.
+        tries: how many submissions have a member, by its key.
         under_way: submissions whose end is not known, which are ours now.
         free: numbers of submissions that were never made.
         next: the number after all of them.
@@ -36,6 +38,7 @@ class Opened:
 
     claim: Claim | None = None
     done: dict[str, JobResult] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
     under_way: list[Submission] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     next: int = 1
@@ -71,7 +74,7 @@ def open_array(request: ArrayRequest, connection: Connection) -> Opened:
             opened.under_way.append(_taken_up(request, connection, number, folder))
         else:
             opened.free.append(number)
-    _check(opened, request)
+    _count_under_way(opened, request)
     return opened
 
 
@@ -118,6 +121,7 @@ def _collect(submission: Submission, opened: Opened) -> None:
     ledger = submission.folder.ledger()
     submission.job_id, submission.submitted_at = ledger.job_id, ledger.submitted_at
     submission.read_ended()
+    opened.tries.update(asked.member.key for asked in submission.asked)
     for each in submission.ended.values():
         if each.result.succeeded and _outputs_there(submission, each):
             key = submission.asked[each.index].member.key
@@ -143,10 +147,15 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
     return True
 
 
-def _check(opened: Opened, request: ArrayRequest) -> None:
-    """A member under way twice would run twice: no folder of ours says so, a copied one may."""
+def _count_under_way(opened: Opened, request: ArrayRequest) -> None:
+    """Count the members of what is under way.
+
+    Raises:
+        LedgerError: one is under way twice, as in a folder that was copied.
+    """
     seen: dict[str, int] = {}
     for submission in opened.under_way:
+        opened.tries.update(asked.member.key for asked in submission.asked)
         for index, asked in enumerate(submission.asked):
             key = asked.member.key
             if index not in submission.ended and seen.setdefault(key, submission.number) != (

@@ -43,6 +43,8 @@ class ArrayRun:
     async def carry_out(self) -> tuple[JobResult, ...]:
         """From the call to the results of all members, in their order.
 
+        With `attach_only`, of those that were submitted.
+
         Raises:
             JobHeld, LedgerError, TransportError, SchedulerError: a submission could not be followed
                 to its end; its members may be running, and another call finds them.
@@ -61,10 +63,11 @@ class ArrayRun:
             if key not in opened.done and key not in self._tries
         ]
         try:
-            await self._submit(missing, self._request.spec.resources)
+            if not self._request.attach_only:
+                await self._submit(missing, self._request.spec.resources)
         finally:
             await self._follow_all()
-        return tuple(self._results[key] for key in self._members)
+        return tuple(self._results[key] for key in self._members if key in self._results)
 
     def counts(self) -> Counts:
         """How its members are; those that are between two submissions wait."""
@@ -96,8 +99,10 @@ class ArrayRun:
                     self._opened.number(),
                     part,
                     resources,
+                    self._opened.tries,
                 )
             )
+            self._opened.tries.update(member.key for member in part)
             self._tries.update(member.key for member in part)
             self._follow(submission)
 
@@ -120,7 +125,12 @@ class ArrayRun:
         """Until no submission is left; what is worth another try is submitted again."""
         failed: list[Exception] = []
         while self._following:
-            done, _ = await asyncio.wait(self._following, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                done, _ = await asyncio.wait(self._following, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                for task in self._following:
+                    task.cancel()
+                raise
             for task in done:
                 following = self._following.pop(task)
                 try:
@@ -155,7 +165,7 @@ class ArrayRun:
         self, following: _Following, member: MemberSpec, verdict: Verdict
     ) -> Resources | None:
         """With which resources a member is submitted again; None if it is not."""
-        if verdict.succeeded or self._cancelled_by:
+        if verdict.succeeded or self._cancelled_by or self._request.attach_only:
             return None
         if following.is_left_over and verdict.reason in _ENDED_BY_WISH:
             return self._request.spec.resources  # an earlier run's wish; this one asks for it
@@ -286,7 +296,7 @@ class _Following:
         left = await connection.in_thread(
             partial(submission.conclude, confirmed=not self.unconfirmed)
         )
-        others = {connection.scheduler.array_of(each) for each in left}
+        others = {submission.whole_id(each) for each in left}
         for job_id in sorted(others - {submission.job_id}):
             await connection.cancel(job_id, submission.tag)
         submission.request.follower.submission_ended(submission.whole())

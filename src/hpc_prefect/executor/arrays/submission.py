@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.attempt import Attempt
@@ -67,8 +68,14 @@ class Submission(Attempt):
         shards = range(-(-len(self.asked) // SHARD))
         for index in sorted(self.folder.began(shards)):
             if (holder := self.folder.member(index).guard()) not in ("", CLOSED):
-                return self.connection.scheduler.array_of(holder)
+                return self.whole_id(holder)
         return ""
+
+    def whole_id(self, job_id: str) -> str:
+        """The id of a submission of these members, by that of one of its elements."""
+        if self.request.spec.array is None:
+            return job_id
+        return self.connection.scheduler.array_of(job_id)
 
     @cached_property
     def per_element(self) -> int:
@@ -107,7 +114,7 @@ class Submission(Attempt):
         attempt = self.member(index, evidence.job_id)
         member = self.asked[index].member
         result = result_of(attempt, verdict, evidence)
-        result = dataclasses.replace(result, key=member.key)
+        result = dataclasses.replace(result, key=member.key, attempt=self.asked[index].attempt)
         outputs = {}
         if verdict.succeeded and member.expected_outputs:
             outputs = attempt.folder.outputs(attempt.request.spec, attempt.outputs_before)
@@ -179,6 +186,9 @@ class Submission(Attempt):
         script = render_array(spec, self.folder.path, preamble, word, members, self.per_element)
         self.folder.prepare_array(script, self.request.secrets, self.asked)
 
+    def _intent_facts(self) -> dict[str, Any]:
+        return {"members": len(self.asked)}
+
     def _stamped(self, asked: Asked) -> Asked:
         if not asked.member.expected_outputs:
             return asked
@@ -192,8 +202,12 @@ def new_submission(
     number: int,
     members: Sequence[MemberSpec],
     resources: Resources,
+    tries: Mapping[str, int],
 ) -> Submission:
     """A submission of these members that nobody has made yet.
+
+    Args:
+        tries: how many submissions had them before, by their keys.
 
     Raises:
         JobHeld: another living run has its folder.
@@ -209,7 +223,7 @@ def new_submission(
         number=number,
         folder=folder,
         claim=claim,
-        asked=[Asked(member, {}) for member in members],
+        asked=[Asked(member, tries.get(member.key, 0) + 1) for member in members],
         cancel_offset=folder.cancel_requests_size(),
     )
 

@@ -19,7 +19,12 @@ from hpc_prefect.flow_runs.watch import watch
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.ledger.campaign_parts import home_of
 from hpc_prefect.ledger.claim import Claimant, this_process
-from hpc_prefect.operations.completion import mark_completed, note_failed, unfinished
+from hpc_prefect.operations.completion import (
+    mark_completed,
+    note_failed,
+    note_succeeded,
+    unfinished,
+)
 from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
@@ -67,6 +72,18 @@ def _complete(run_id: str, attempt: int) -> None:
                 mark_completed(transport, home, by)
         except Exception as error:  # noqa: BLE001 - the run is over; the next one asks Prefect
             logger.warning("marking %s as completed: %s", folder, error)
+
+
+def note_finished(place: str) -> None:
+    """All members of an array have succeeded, also those that failed in an earlier run.
+
+    Args:
+        place: the call's folder.
+    """
+    try:
+        note_succeeded(LocalTransport(), place)
+    except HpcPrefectError as error:  # a run more, which collects what is there
+        logger.warning("%s: %s", place, error)
 
 
 def note_unfinished(place: os.PathLike[str] | str | None = None) -> None:

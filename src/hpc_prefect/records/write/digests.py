@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from typing import Any
 
@@ -27,9 +28,9 @@ def file_facts(path: str, *, whole_up_to: int = WHOLE, remember: bool = False) -
         remember: keep the digest for as long as the file stays the same: of programs.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             seen = os.fstat(file.fileno())
-            if not os.path.isfile(path):
+            if not stat.S_ISREG(seen.st_mode):
                 return {"path": path}
             key = (path, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
             digest = _known.get(key) if remember else None
@@ -42,6 +43,11 @@ def file_facts(path: str, *, whole_up_to: int = WHOLE, remember: bool = False) -
             _known[key] = digest
     found = {"path": path, "size": seen.st_size, "mtime": seen.st_mtime, "sha256": digest[0]}
     return found | ({"sampled": True} if digest[1] else {})
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe in the place of a file would wait for somebody who writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _digest(file: Any, size: int, whole_up_to: int) -> tuple[str, bool]:

@@ -25,8 +25,9 @@ Event = tuple[str, dict[str, Any]]
 _EVERY, _SHARE = 5.0, 0.01
 #: Seconds after which a write that failed is tried again; later with the next event.
 _PAUSES = (0.1, 0.5, 0.0)
-#: Seconds in which more may come, to be written at once: a write costs as much as an event.
-_GATHER = 0.05
+#: Seconds in which more may come, to be written at once: a write costs more than an event. It is
+#: also what a process that is killed loses at most of what only its record knows.
+_GATHER = 0.2
 #: Bytes that are kept to be tried again.
 _MOST_UNWRITTEN = 64 << 20
 #: Seconds for which a process that ends waits for a file server that takes nothing.
@@ -68,7 +69,12 @@ class RunWriter:
         self._read_to: dict[str, int] = {}
         self._path = self._draw_file()
         self._waiting: deque[tuple[float, Callable[[], Iterable[Event]]]] = deque()
-        self._changed = threading.Condition()
+        # Whoever waits is woken by what he waits for alone: the thread would else be so by each
+        # event that it gathers, which costs more than to write it.
+        lock = threading.RLock()
+        self._arrived = threading.Condition(lock)  # the thread, without work, waits for some
+        self._wanted = threading.Condition(lock)  # the thread, gathering, for somebody in a hurry
+        self._changed = threading.Condition(lock)  # others, for the thread
         self._patience = patience
         self._at_work = False  # the thread is there
         self._under_way = False  # it has taken something that is not written yet
@@ -103,7 +109,7 @@ class RunWriter:
         """Have events written whose facts are looked for by the writing thread."""
         with self._changed:
             self._waiting.append((time.time(), make))
-            self._changed.notify_all()
+            self._arrived.notify()
             if self._at_work:
                 return
             self._at_work = True
@@ -146,13 +152,14 @@ class RunWriter:
         """Nothing more is expected: the thread ends when all is written."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._arrived.notify()
+            self._wanted.notify()
 
     def settle(self, seconds: float) -> bool:
         """Wait until what was noted is written, for so many seconds; whether it is."""
         with self._changed:
             self._awaited += 1
-            self._changed.notify_all()
+            self._wanted.notify()
             try:
                 return self._changed.wait_for(lambda: not self._has_work(), seconds)
             finally:
@@ -167,6 +174,8 @@ class RunWriter:
         """
         with self._changed:
             self._moved_at = time.monotonic()
+            self._awaited += 1  # for good
+            self._wanted.notify()
             while self._has_work() or self._aside:
                 left = self._moved_at + self._patience - time.monotonic()
                 if left <= 0:
@@ -230,8 +239,8 @@ class RunWriter:
         with self._changed:
             self._under_way = False
             self._moved()
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            self._changed.wait_for(lambda: self._closed or self._awaited, _GATHER)
+            self._arrived.wait_for(lambda: self._waiting or self._closed)
+            self._wanted.wait_for(lambda: self._closed or self._awaited, _GATHER)
             batch = list(self._waiting)
             self._waiting.clear()
             self._at_work = self._under_way = bool(batch)

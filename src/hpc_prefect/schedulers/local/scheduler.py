@@ -79,16 +79,18 @@ class LocalScheduler:
         return []
 
     def array_limit(self, options: Mapping[str, object]) -> int:
-        return 0
+        limit = options.get("max_array_size", 10000)
+        return limit if isinstance(limit, int) else 0
 
     def element_id(self, array_id: str, index: int) -> str:
-        return f"{array_id}[{index}]"
+        return f"{array_id}_{index}"
 
-    def array_of(self, job_id: str) -> str:
-        return job_id.partition("[")[0]
+    def array_of(self, element_id: str) -> str:
+        return element_id.rpartition("_")[0]
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
-        return Preamble(id_expression='"$HPC_LOCAL_JOBID"', restarts="0")
+        index = '"$HPC_LOCAL_ARRAY_INDEX"' if spec.array else ""
+        return Preamble(id_expression='"$HPC_LOCAL_JOBID"', restarts="0", index=index)
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         resources_ = spec.resources
@@ -101,6 +103,7 @@ class LocalScheduler:
             *("--walltime", str(resources_.walltime)),
             *(("--memory", str(memory)) if memory else ()),
             *("--kill-grace", str(spec.site.options.get("kill_grace", 5.0))),
+            *_array(spec),
             *("--out", ticket.scheduler_out, "--err", ticket.scheduler_err),
             *("--cwd", spec.work_dir, ticket.script),
         )
@@ -141,6 +144,13 @@ def _cpus(spec: JobSpec) -> int:
     return spec.resources.num_nodes * spec.resources.cores_per_node
 
 
+def _array(spec: JobSpec) -> tuple[str, ...]:
+    if spec.array is None:
+        return ()
+    at_once = ("--at-once", str(spec.array.at_once)) if spec.array.at_once else ()
+    return ("--array", str(spec.array.size), *at_once)
+
+
 def _engine(verb: str, options: Mapping[str, object], *arguments: str) -> Command:
     # -I and -S: the engine needs nothing but the standard library, and starts in half the time.
     spool = ("--spool", str(options["spool"])) if options.get("spool") else ()
@@ -172,8 +182,7 @@ def _observation(entry: dict[str, Any]) -> Observation:
         id=str(entry["id"]),
         state=_STATES.get(entry["state"], JobState.UNKNOWN),
         word=str(end or entry["state"]),
-        # An end that this version does not know is no success.
-        cause=_CAUSES.get(end, Reason.PROGRAM_FAILED) if end else None,
+        cause=_cause(entry),
         tag=str(entry.get("name") or ""),
         exit_code=None if code is None else int(code),
         signal=str(entry.get("signal") or ""),
@@ -183,7 +192,18 @@ def _observation(entry: dict[str, Any]) -> Observation:
         started_at=float(entry.get("started") or 0),
         ended_at=float(entry.get("ended") or 0),
         used=used,
+        left=tuple((int(first), int(last)) for first, last in entry.get("left") or ()),
     )
+
+
+def _cause(entry: dict[str, Any]) -> Reason | None:
+    end = entry.get("end") or ""
+    if not end:
+        return None
+    if "left" in entry:  # an array as a whole fails in its elements only
+        return Reason.CANCELLED if end == "CANCELLED" else None
+    # An end that this version does not know is no success.
+    return _CAUSES.get(end, Reason.PROGRAM_FAILED)
 
 
 def _message(entry: dict[str, Any]) -> str:

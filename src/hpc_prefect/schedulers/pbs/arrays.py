@@ -43,8 +43,8 @@ def element_id(array_id: str, index: int) -> str:
     return f"{number}[{index}]{server}"
 
 
-def array_of(job_id: str) -> str:
-    return _SUBJOB.sub(lambda match: match[0].partition("[")[0] + "[]", job_id, count=1)
+def array_of(element_id: str) -> str:
+    return _SUBJOB.sub(lambda match: match[0].partition("[")[0] + "[]", element_id, count=1)
 
 
 def directives(array: Array) -> list[str]:

@@ -36,9 +36,9 @@ def is_element(job_id: str) -> bool:
     return _SUB_JOB.fullmatch(job_id) is not None
 
 
-def array_of(job_id: str) -> str:
-    match = _SUB_JOB.fullmatch(job_id)
-    return match[1] if match else job_id
+def array_of(element_id: str) -> str:
+    match = _SUB_JOB.fullmatch(element_id)
+    return match[1] if match else element_id
 
 
 def options(array: Array) -> tuple[str, ...]:

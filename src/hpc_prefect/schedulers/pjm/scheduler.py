@@ -57,8 +57,8 @@ class PJMScheduler:
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
-    def array_of(self, job_id: str) -> str:
-        return arrays.array_of(job_id)
+    def array_of(self, element_id: str) -> str:
+        return arrays.array_of(element_id)
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))

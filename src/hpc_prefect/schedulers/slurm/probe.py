@@ -1,4 +1,5 @@
-"""What Slurm tells before a job is submitted: `sinfo`, `squeue`, `sacct`, `sbatch --test-only`.
+"""What Slurm tells before a job is submitted: `sinfo`, `squeue`, `sacct`, `scontrol show config`,
+`sbatch --test-only`.
 
 Seen on Slurm 22.05, with accounting and without. `sbatch --test-only` has the controller judge a
 submission that it does not make: account, QOS, partition, constraint, and a site's own plug-in.
@@ -14,6 +15,7 @@ from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.base import NoAnswer, Scheduler
 from hpc_prefect.schedulers.finding import Finding, Outcome, ok, unknown, wrong
 from hpc_prefect.schedulers.probe import (
+    ARRAYS,
     HISTORY,
     PROJECT,
     QUEUE,
@@ -30,7 +32,8 @@ from hpc_prefect.schedulers.slurm import submit as sbatch
 from hpc_prefect.schedulers.slurm.status import at
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "sinfo")
-_AFTER_STATUS = (HISTORY, SEARCH, QUEUE, PROJECT, SUBMISSION)
+_AFTER_STATUS = (HISTORY, SEARCH, ARRAYS, QUEUE, PROJECT, SUBMISSION)
+_MAX_ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*([0-9]{1,9})\s*$", re.MULTILINE)
 _ACCOUNT = re.compile(r"Invalid account", re.IGNORECASE)
 _STATES = {
     "drain": "takes no jobs (drain)",
@@ -54,6 +57,7 @@ def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
         found += not_asked((SEARCH,), "the history comes first")
     else:
         found += yield from searched(scheduler, spec)
+    found.append((yield from _arrays(scheduler, spec)))
     queue = yield from _partition(spec)
     found.append(queue)
     if queue.outcome is Outcome.WRONG:
@@ -98,6 +102,23 @@ def _history(spec: JobSpec) -> Dialogue[Finding]:
         )
         return wrong(HISTORY, reply.said, remedy)
     return ok(HISTORY, "sacct answers")
+
+
+def _arrays(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
+    """Whether the site takes arrays as large as the profile says."""
+    ours = scheduler.array_limit(spec.site.options)
+    reply = yield Command(("scontrol", *at(spec.site.options), "show", "config"))
+    found = _MAX_ARRAY_SIZE.search(reply.stdout) if reply.code == 0 else None
+    if found is None:
+        remedy = "ask your site for MaxArraySize, and set slurm.max_array_size to it"
+        return unknown(ARRAYS, f"scontrol tells no MaxArraySize: {reply.said[:200]}", remedy)
+    theirs = int(found[1])
+    if ours > theirs:
+        remedy = f"set slurm.max_array_size = {theirs} in the HPC profile"
+        return wrong(ARRAYS, f"of {ours} elements by the profile, of {theirs} by Slurm", remedy)
+    if ours < 2:
+        return ok(ARRAYS, "none, as the profile says: small jobs are submitted one by one")
+    return ok(ARRAYS, f"of up to {ours} elements by the profile, {theirs} by Slurm")
 
 
 def _partition(spec: JobSpec) -> Dialogue[Finding]:

@@ -6,6 +6,10 @@ The queue (`squeue`) is asked first: it also lists jobs that ended within the la
 their exit status as it was. The history (`sacct`) is asked about what the queue no longer lists:
 it lags a second or two, subtracts 128 from exit codes of 128 and more, and may be missing. It is
 also asked about jobs that failed, because only it tells how their steps ended.
+
+An array as a whole is asked about in the queue, where what waits of it is one row. The history has
+two rows for each element, so it is asked about a whole only when the queue does not list it any
+more; what it says then is an end, after which nobody asks again.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ from hpc_prefect.job.dialogue import Command, Dialogue
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.job.state import Observation, Patience
+from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Submission, Ticket, Told, by_name
 from hpc_prefect.schedulers.slurm import submit as sbatch
-from hpc_prefect.schedulers.slurm.status import Rows, ask_history, ask_queue, at
+from hpc_prefect.schedulers.slurm.arrays import MAX_ARRAY_SIZE, array_of, element_id
+from hpc_prefect.schedulers.slurm.status import ask_history, ask_queue, at
 
 _OUTPUT = (
     (re.compile(r"DUE TO TIME LIMIT"), Reason.WALLTIME),
@@ -34,6 +39,8 @@ _OUTPUT = (
 )
 #: Only Slurm's own lines: a program may write what it likes.
 _OWN_LINE = re.compile(r"(slurmstepd|srun|slurmd)\S*: error: ")
+#: How far back the history is asked where it would not look by itself.
+_A_MONTH = "--starttime=now-30days"
 
 
 class SlurmScheduler:
@@ -52,20 +59,27 @@ class SlurmScheduler:
         return sbatch.environment_problems(spec, environment)
 
     def array_limit(self, options: Mapping[str, object]) -> int:
-        return 0
+        # It bounds the numbers, which begin with 0.
+        limit = options.get("max_array_size", MAX_ARRAY_SIZE)
+        return limit if isinstance(limit, int) else 0
 
     def element_id(self, array_id: str, index: int) -> str:
-        return f"{array_id}[{index}]"
+        return element_id(array_id, index)
 
-    def array_of(self, job_id: str) -> str:
-        return job_id.partition("[")[0]
+    def array_of(self, element_id: str) -> str:
+        return element_id.rpartition("_")[0]
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#SBATCH {option}" for option in sbatch.directives(spec))
+        id_expression, index = '"$SLURM_JOB_ID"', ""
+        if spec.array:
+            id_expression = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'
+            index = '"$SLURM_ARRAY_TASK_ID"'
         return Preamble(
             directives=lines,
-            id_expression='"$SLURM_JOB_ID"',
+            id_expression=id_expression,
             restarts='"${SLURM_RESTART_COUNT:-0}"',
+            index=index,
             unset=sbatch.UNSET,
         )
 
@@ -76,8 +90,9 @@ class SlurmScheduler:
                 f"--chdir={spec.work_dir}",
                 f"--output={_pattern(ticket.scheduler_out)}",
                 f"--error={_pattern(ticket.scheduler_err)}",
-                # A requeued job's evidence must not be that of its earlier run.
-                "--open-mode=truncate",
+                # A requeued job's evidence must not be that of its earlier run. The elements of an
+                # array are never requeued, and share the files.
+                f"--open-mode={'append' if spec.array else 'truncate'}",
                 ticket.script,
             ),
             # While the controller has no room, sbatch tries by itself for two minutes.
@@ -89,51 +104,56 @@ class SlurmScheduler:
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[Answer | NoAnswer]:
-        queued = yield from ask_queue(options, "--jobs=" + ",".join(ids))
-        if isinstance(queued, NoAnswer):
-            return queued
+        listed = yield from ask_queue(options, _jobs(ids))
+        if isinstance(listed, NoAnswer):
+            return listed
+        queued = listed.of(ids)
         answer: Answer = {**queued}
         left = [each for each in ids if each not in queued]
         failed = [each for each in ids if each in queued and _may_be_a_steps(queued[each])]
         if (left or failed) and options.get("accounting", True):
-            asked = "--jobs=" + ",".join(left + failed)
-            ended = yield from ask_history(options, asked)
-            if isinstance(ended, NoAnswer):
-                return answer | dict.fromkeys(left, ended)
-            if ended is None:
-                return answer
-            answer |= {each: ended[each] for each in left if each in ended}
-            answer |= {each: _with_steps(queued[each], ended) for each in failed}
-        return answer
+            history = yield from ask_history(options, _jobs(left + failed))
+            if isinstance(history, NoAnswer):
+                return answer | dict.fromkeys(left, history)
+            if history is not None:
+                past = history.of(left + failed)
+                answer |= {each: past[each] for each in left if _has_ended(past.get(each))}
+                answer |= {each: _with_steps(queued[each], past.get(each)) for each in failed}
+        gone = [each for each in left if each not in answer and array_of(each)]
+        return answer | (yield from _cancelled_unbegun(gone, options))
 
     def find(
         self, tags: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[Found | NoAnswer]:
-        queued = yield from ask_queue(options, "--name=" + ",".join(tags))
-        if isinstance(queued, NoAnswer):
-            return queued
-        found = by_name(tags, queued.values())
+        listed = yield from ask_queue(options, "--name=" + ",".join(tags))
+        if isinstance(listed, NoAnswer):
+            return listed
+        found = by_name(tags, listed.jobs())
         left = [tag for tag in tags if not found[tag]]
         if left and options.get("accounting", True):
             names = "--name=" + ",".join(left)
-            ended = yield from ask_history(options, names, "--starttime=now-30days")
-            if isinstance(ended, NoAnswer):
-                return found | dict.fromkeys(left, ended)
-            found |= by_name(left, (ended or {}).values())
+            history = yield from ask_history(options, names, _A_MONTH)
+            if isinstance(history, NoAnswer):
+                return found | dict.fromkeys(left, history)
+            found |= by_name(left, history.ended().jobs() if history else ())
         return found
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        failed = None
-        for job_id, tag in jobs.items():
-            # With the name, because a killed controller that forgets a job gives its id again: a
-            # job of another name is left alone, with exit status 0.
-            reply = yield Command(("scancel", *at(options), f"--name={tag}", job_id))
-            # What it says of a job that has ended or is not known. Without a name it is silent.
-            if reply.code != 0 and "Invalid job id specified" not in reply.stderr:
-                failed = NoAnswer(reply.said)
-        return failed
+        # By its name too, because a killed controller that forgets a job gives its id again. Not by
+        # scancel's own --name: about an element that waits, Slurm 22.05 ends with it all that wait
+        # of the array, and about a whole array it spares what begins at that moment.
+        listed = yield from ask_queue(options, _jobs(list(jobs)))
+        if isinstance(listed, NoAnswer):
+            return listed
+        seen = listed.of(jobs)
+        there = [each for each in seen if seen[each].tag == jobs[each]]
+        if not there:
+            return None
+        # What has ended is passed over in silence.
+        reply = yield Command(("scancel", *at(options), *there))
+        return None if reply.code == 0 else NoAnswer(reply.said)
 
     def read_output(self, text: str) -> Told | None:
         for line in reversed(text.splitlines()):
@@ -149,15 +169,59 @@ def _pattern(path: str) -> str:
     return path.replace("%", "%%")
 
 
+def _jobs(ids: Sequence[str]) -> str:
+    """The option that names jobs.
+
+    Of an array that is asked for as a whole all is listed; named beside it, elements would be all
+    that squeue shows of those that wait.
+    """
+    wholes = set(ids)
+    return "--jobs=" + ",".join(each for each in ids if array_of(each) not in wholes)
+
+
+def _has_ended(seen: Observation | None) -> bool:
+    return seen is not None and seen.state is JobState.ENDED
+
+
+def _cancelled_unbegun(
+    ids: Sequence[str], options: Mapping[str, object]
+) -> Dialogue[dict[str, Observation | NoAnswer]]:
+    """What the rest of an array tells of elements of it that are listed nowhere.
+
+    An element that has begun has a row. One without, of an array of which all that waited was
+    cancelled, was so too. Only rows about cancelled ones are asked for: there are few.
+    """
+    arrays = list(dict.fromkeys(map(array_of, ids)))
+    found: dict[str, Observation | NoAnswer] = {}
+    if not arrays:
+        return found
+    listed = yield from ask_queue(options, _jobs(arrays), states="CANCELLED")
+    if isinstance(listed, NoAnswer):
+        return dict.fromkeys(ids, listed)
+    rests = {each: listed.cancelled_rest(each) for each in arrays}
+    untold = [each for each in arrays if rests[each] is None]
+    if untold and options.get("accounting", True):
+        # With a start time Slurm would ask who was cancelled at that time.
+        form = ("--allocations", "--state=CANCELLED")
+        history = yield from ask_history(options, *form, _jobs(untold))
+        if isinstance(history, NoAnswer):
+            found |= {each: history for each in ids if array_of(each) in untold}
+        elif history is not None:
+            rests |= {each: history.cancelled_rest(each) for each in untold}
+    for each in ids:
+        if rest := rests[array_of(each)]:
+            found[each] = dataclasses.replace(rest, id=each, started_at=0.0)
+    return found
+
+
 def _may_be_a_steps(seen: Observation) -> bool:
     """Whether it failed with a code: that of a launcher, of which a step was killed, perhaps."""
     return seen.cause is Reason.PROGRAM_FAILED and bool(seen.exit_code)
 
 
-def _with_steps(seen: Observation, history: Rows) -> Observation:
+def _with_steps(seen: Observation, past: Observation | None) -> Observation:
     """What the queue says of a job that failed, with what only the history says of its steps."""
-    past = history.get(seen.id)
-    if past is None or past.tag != seen.tag:
+    if past is None or not _has_ended(past) or past.tag != seen.tag:
         return dataclasses.replace(seen, final=False)  # it lags behind the queue
     if past.cause is not Reason.OUT_OF_MEMORY:
         return seen

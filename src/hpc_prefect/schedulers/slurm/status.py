@@ -16,6 +16,7 @@ from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation, signal_name
 from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.schedulers.slurm.arrays import JobRow, Listed, indices
 
 #: "JOB STATE CODES" of squeue(1) and sacct(1), of Slurm 22.05 to 26.05. A word that is not here is
 #: UNKNOWN, never an end.
@@ -73,22 +74,28 @@ _NOT_LAUNCHED = 53
 
 #: Slurm's own words first; a reason and a name may hold anything.
 _QUEUE_FIELDS = (
-    *("JobID", "State", "exit_code", "SubmitTime", "StartTime", "EndTime", "BatchHost"),
+    *("JobID", "ArrayJobID", "ArrayTaskID"),
+    *("State", "exit_code", "SubmitTime", "StartTime", "EndTime", "BatchHost"),
     *("Reason", "Name"),
 )
 _QUEUE_ROW = re.compile(r"^(\d+)" + r"\|([^|\n]*)" * (len(_QUEUE_FIELDS) - 3) + r"\|", re.M | re.A)
+#: Where a row is about no element, or about more of them than it tells.
+_NO_TASK = "N/A"
 _HISTORY_FIELDS = (
     *("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason", "JobName"),
 )
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
+#: A job, an element of an array, or what waits of one or was cancelled while it waited: that list
+#: is cut, and may name elements that have begun since.
+_PAST_JOB = re.compile(r"([0-9]{1,18})(?:_([0-9]{1,7})|_\[.*\])?")
 #: A numbered step is one that srun started; `batch` and `extern` are Slurm's own.
-_STEP = re.compile(r"([0-9]{1,18})\.[0-9]+")
+_STEP = re.compile(r"([0-9]{1,18}(?:_[0-9]{1,7})?)\.[0-9]+")
 
 #: Times as seconds since 1970 instead of local times without a zone.
 _SECONDS = {"SLURM_TIME_FORMAT": "%s"}
-
-Rows = dict[str, Observation]
+#: squeue cuts the list of an array's waiting elements after 64 characters; 0: it does not.
+_UNCUT = {"SLURM_BITSTR_LEN": "0"}
 
 
 def at(options: Mapping[str, object]) -> tuple[str, ...]:
@@ -100,19 +107,31 @@ def at(options: Mapping[str, object]) -> tuple[str, ...]:
 # --- the queue
 
 
-def ask_queue(options: Mapping[str, object], which: str) -> Dialogue[Rows | NoAnswer]:
+def ask_queue(
+    options: Mapping[str, object], which: str, *, states: str = "all"
+) -> Dialogue[Listed | NoAnswer]:
     """What the queue says of jobs; of those that it does not list, nothing."""
     mark = _mark()
     ends = dict.fromkeys(("Reason", "Name"), mark)
     fields = ",".join(f"{name}:|{ends.get(name, '')}" for name in _QUEUE_FIELDS)
-    argv = ("squeue", *at(options), "--noheader", "--states=all", f"--Format={fields}", which)
-    reply = yield Command(argv, environment=_SECONDS)
+    form = ("--noheader", f"--states={states}", f"--Format={fields}")
+    reply = yield Command(
+        ("squeue", *at(options), *form, which), environment={**_SECONDS, **_UNCUT}
+    )
     # One unknown id is an error; two or more are left out in silence.
     if reply.code == 1 and "Invalid job id specified" in reply.stderr:
-        return {}
+        return Listed()
     if reply.code != 0:
         return NoAnswer(reply.said)
-    return {seen.id: seen for seen in map(_queued, _queue_rows(reply, mark))}
+    rows = []
+    for row in _queue_rows(reply, mark):
+        tasks = row["ArrayTaskID"]
+        found = None if tasks == _NO_TASK else indices(tasks)
+        if found is None and tasks != _NO_TASK:
+            return NoAnswer(f"squeue lists of {row['ArrayJobID']} the elements {tasks!r}")
+        array = row["ArrayJobID"] if _NUMBER.fullmatch(row["ArrayJobID"]) else row["JobID"]
+        rows.append(JobRow(array, found, _queued(row)))
+    return Listed(rows)
 
 
 def _mark() -> str:
@@ -139,12 +158,10 @@ def _queued(row: Mapping[str, str]) -> Observation:
 # --- the history
 
 
-def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Rows | NoAnswer | None]:
-    """The ends that the history knows; None when nobody keeps one.
+def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Listed | NoAnswer | None]:
+    """What the history says of jobs; None when nobody keeps one.
 
-    What it lists as waiting or running is left out: it lags behind the queue by a second or two.
-    The kernel's limit holds each step of srun by itself, and the job of one that it killed may have
-    failed with a plain exit code.
+    Only ends count: what it lists as waiting or running lags behind the queue by a second or two.
     """
     mark = f"|{_mark()}|"
     form = ("--noheader", "--parsable", f"--delimiter={mark}")
@@ -154,26 +171,32 @@ def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Rows | N
         return None
     if reply.code != 0:
         return NoAnswer(reply.said)
-    found: Rows = {}
-    last_failed: dict[str, tuple[int, bool, str]] = {}
+    found, steps = [], []
     for row in _history_rows(reply, mark):
-        if step := _STEP.fullmatch(row["JobID"]):
-            if row["State"] != "COMPLETED":
-                key = (_number(row["End"]), row["State"] == "OUT_OF_MEMORY", row["JobID"])
-                last_failed[step[1]] = max(key, last_failed.get(step[1], key))
-        elif _NUMBER.fullmatch(row["JobID"]):
-            seen = _past(row)
-            if seen.state is JobState.ENDED:
-                found[seen.id] = seen
-    for job_id, (_, out_of_memory, step_id) in last_failed.items():
-        whole = found.get(job_id)
-        if out_of_memory and whole is not None and whole.cause is Reason.PROGRAM_FAILED:
-            found[job_id] = dataclasses.replace(
-                whole,
-                cause=Reason.OUT_OF_MEMORY,
-                message=f"Slurm says OUT_OF_MEMORY of its step {step_id}",
-            )
-    return found
+        if _STEP.fullmatch(row["JobID"]):
+            steps.append(row)
+        elif job := _PAST_JOB.fullmatch(row["JobID"]):
+            index = int(job[2]) if job[2] else None
+            found.append(JobRow(job[1], None if index is None else ((index, index),), _past(row)))
+    return Listed(_with_last_steps(found, steps))
+
+
+def _with_last_steps(rows: list[JobRow], steps: list[dict[str, str]]) -> list[JobRow]:
+    """The kernel's limit holds each step of srun by itself, and the job of one that it killed may
+    have failed with a plain exit code."""
+    last_failed: dict[str, tuple[int, bool, str]] = {}
+    for step in steps:
+        if step["State"] != "COMPLETED":
+            key = (_number(step["End"]), step["State"] == "OUT_OF_MEMORY", step["JobID"])
+            job_id = step["JobID"].rpartition(".")[0]
+            last_failed[job_id] = max(key, last_failed.get(job_id, key))
+    for n, row in enumerate(rows):
+        _, out_of_memory, step_id = last_failed.get(row.seen.id, (0, False, ""))
+        if out_of_memory and row.seen.cause is Reason.PROGRAM_FAILED:
+            said = f"Slurm says OUT_OF_MEMORY of its step {step_id}"
+            seen = dataclasses.replace(row.seen, cause=Reason.OUT_OF_MEMORY, message=said)
+            rows[n] = dataclasses.replace(row, seen=seen)
+    return rows
 
 
 def _history_rows(reply: Reply, mark: str) -> Iterator[dict[str, str]]:

@@ -157,6 +157,9 @@ def directives(spec: JobSpec) -> list[str]:
     if options.get("qpu"):
         found.append(f"--qpu={','.join(options['qpu'])}")
     found.append("--requeue" if spec.may_requeue else "--no-requeue")
+    if spec.array:
+        at_once = f"%{spec.array.at_once}" if spec.array.at_once else ""
+        found.append(f"--array=0-{spec.array.size - 1}{at_once}")
     return [*found, *options.get("directives", ())]
 
 

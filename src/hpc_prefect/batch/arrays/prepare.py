@@ -1,0 +1,221 @@
+"""From a call to a valid array in its place of the experiment, or to every reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_prefect.batch.arrays.member import ReadMember, read_member
+from hpc_prefect.batch.prepare import (
+    JobTerms,
+    blocks_of_run,
+    file_problems,
+    input_problems,
+    output_problems,
+    provenance_of,
+    terms_problems,
+    wait_seconds,
+)
+from hpc_prefect.batch.program import content_of, program_facts
+from hpc_prefect.blocks import BlockNames, Call, resolve
+from hpc_prefect.errors import InvalidJob
+from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.flow_runs.campaigns import identity_problems, locate
+from hpc_prefect.flow_runs.campaigns.opening import is_over
+from hpc_prefect.job.identity import digest
+from hpc_prefect.job.members import MemberSpec
+from hpc_prefect.job.spec import JobSpec
+
+#: So many members are told with their problems.
+_TOLD = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayCall:
+    """What a caller gives beside the blocks' names; `members` are judged here.
+
+    Attributes:
+        shared: what a call of one job has, without what is the members' own.
+        pack: members that an element runs; `at_once`: elements at the same time, None for any
+            number.
+        array_key: identifies the array in place of what its members share.
+    """
+
+    shared: Call
+    members: Sequence[object]
+    pack: int
+    at_once: int | None
+    array_key: str | None
+
+
+@dataclass(frozen=True)
+class PreparedArray:
+    """A valid array in its place."""
+
+    request: ArrayRequest
+    on_sigterm: str
+
+
+async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerms) -> PreparedArray:
+    """Everything before the task run; every problem that can be found is found here, at once.
+
+    Raises:
+        InvalidJob: with all of them; of very many members, the first that have some.
+    """
+    shared = call.shared
+    problems = terms_problems(terms) + _call_problems(call)
+    loaded, spec = None, None
+    secrets: dict[str, str] = {}
+    try:
+        loaded = await blocks_of_run(block_names, shared.subject)
+        spec, secrets = resolve(*loaded.blocks, shared, machine_cores=os.cpu_count() or 1)
+    except InvalidJob as invalid:
+        problems = [*invalid.problems, *problems]
+    problems += file_problems(shared, spec)
+    default_args = spec.arguments if spec is not None else ()
+    read = await asyncio.to_thread(_read_members, call, default_args, problems)
+    problems += identity_problems(keyed=call.array_key is not None)
+    if problems or spec is None or loaded is None:
+        raise InvalidJob(shared.subject, problems)
+    digests = await asyncio.to_thread(_made_ready, shared, read)
+    program = await asyncio.to_thread(program_facts, spec)
+    hpc = loaded.blocks.hpc
+    what = _identity(call, spec, content_of(program) if hpc.rebuilt_program == "rerun" else None)
+    place = await locate(
+        work_dir=shared.work_dir, name="array", digest=what, keyed=call.array_key is not None
+    )
+    request = ArrayRequest(
+        spec=spec,
+        secrets=secrets,
+        base=str(place.folder),
+        key=place.key,
+        claimant=place.claimant,
+        poll_interval=hpc.poll_interval,
+        max_jobs_in_queue=hpc.max_jobs_in_queue,
+        queue_full_wait=wait_seconds(hpc.queue_full_wait),
+        retry=terms.policy if terms.retries else None,
+        timeout=terms.timeout_seconds,
+        provenance=provenance_of(place, loaded.described, {}) | program,
+        is_over=is_over,
+        members=_members(spec.name, read, digests),
+        per_element=call.pack,
+        at_once=call.at_once or 0,
+        retries=terms.retries,
+    )
+    return PreparedArray(request, hpc.on_sigterm)
+
+
+def _identity(call: ArrayCall, spec: JobSpec, content: object) -> str:
+    """Of what the members share; which members there are is no part of it.
+
+    So a sweep that has grown is the same array, and its new members alone are submitted.
+    """
+    if call.array_key is not None:
+        return digest(["array_key", call.array_key])
+    return digest(["array", spec.identity(), *([content] if content else [])])
+
+
+def _call_problems(call: ArrayCall) -> list[str]:
+    problems = []
+    for name, value, least in (("pack", call.pack, 1), ("at_once", call.at_once, 1)):
+        wanted = name == "at_once" and value is None
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if not (wanted or number):
+            problems.append(f"{name} is {value!r}; it must be a whole number, {least} or more")
+    if isinstance(call.members, str | bytes) or not isinstance(call.members, Sequence):
+        problems.append(f"members must be a list of Member, not {type(call.members).__name__}")
+    return problems
+
+
+def _read_members(
+    call: ArrayCall, default_args: tuple[str, ...], problems: list[str]
+) -> list[ReadMember]:
+    """The members; adds to `problems` what is wrong with them. Looks at their files."""
+    if isinstance(call.members, str | bytes) or not isinstance(call.members, Sequence):
+        return []
+    found, wrong = [], 0
+    work_dir = str(call.shared.work_dir)
+    keys = Counter(getattr(each, "job_key", None) for each in call.members)
+    for position, given in enumerate(call.members):
+        own: list[str] = []
+        member = read_member(given, default_args, work_dir, own)
+        if member is not None:
+            own += _file_problems(member)
+            if member.job_key is not None and keys[member.job_key] > 1:
+                own.append(f"job_key {member.job_key!r} is that of another member too")
+            found.append(member)
+        wrong += bool(own)
+        if own and wrong <= _TOLD:
+            problems += [f"members[{position}]: {text}" for text in own]
+    if wrong > _TOLD:
+        problems.append(f"… and {wrong - _TOLD} more members have problems")
+    return found
+
+
+def _file_problems(member: ReadMember) -> list[str]:
+    problems = []
+    for given in member.inputs:
+        problems += input_problems(member.work_dir, given)
+    for given in member.expected_outputs:
+        problems += output_problems(member.work_dir, given)
+    return problems
+
+
+def _made_ready(shared: Call, members: Sequence[ReadMember]) -> list[dict[str, str]]:
+    """Make the members' folders; the SHA-256 of each one's inputs, by their names.
+
+    Raises:
+        InvalidJob: a folder cannot be made.
+    """
+    for folder in dict.fromkeys([shared.work_dir, *(each.work_dir for each in members)]):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"work_dir {folder} cannot be made: {error.strerror}"
+            raise InvalidJob(shared.subject, [problem]) from error
+    known: dict[str, str] = {}  # many members read the same file
+    return [{name: _digest(member, name, known) for name in member.inputs} for member in members]
+
+
+def _digest(member: ReadMember, name: str, known: dict[str, str]) -> str:
+    path = os.path.join(member.work_dir, os.path.expanduser(name))
+    if path not in known:
+        with open(path, "rb") as file:
+            known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return known[path]
+
+
+def _members(
+    name: str, read: Sequence[ReadMember], digests: Sequence[Mapping[str, str]]
+) -> tuple[MemberSpec, ...]:
+    """The members with their keys: what each runs, and the how manieth it is of its likes."""
+    seen: Counter[str] = Counter()
+    found = []
+    for position, (member, inputs) in enumerate(zip(read, digests, strict=True)):
+        key = digest(_work(member, inputs))[:24]
+        seen[key] += 1
+        found.append(
+            MemberSpec(
+                key=key if seen[key] == 1 else f"{key}-{seen[key]}",
+                name=f"{name}[{position}]",
+                arguments=member.arguments,
+                environment=member.environment,
+                work_dir=member.work_dir,
+                inputs=member.inputs,
+                expected_outputs=member.expected_outputs,
+            )
+        )
+    return tuple(found)
+
+
+def _work(member: ReadMember, inputs: Mapping[str, str]) -> list[Any]:
+    if member.job_key is not None:
+        return ["job_key", member.job_key]
+    environment = dict(member.environment)
+    return [member.arguments, environment, member.work_dir, dict(inputs), member.expected_outputs]

@@ -1,0 +1,132 @@
+"""What many jobs come back with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any, overload
+
+from hpc_prefect.errors import ConfigurationError, HpcPrefectError
+from hpc_prefect.job.result import JobResult
+
+#: So many members that failed are described in an error's message.
+_DESCRIBED = 3
+
+
+class JobResults(Sequence[JobResult]):
+    """The results of `run_jobs_from_blocks`, in the order of its members.
+
+    Each is what `run_job_from_blocks` returns of one job, also of a member that failed.
+    """
+
+    def __init__(self, name: str, results: Sequence[JobResult]) -> None:
+        self.name = name
+        self._results = tuple(results)
+
+    @overload
+    def __getitem__(self, which: int) -> JobResult: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> JobResults: ...
+
+    def __getitem__(self, which: int | slice) -> JobResult | JobResults:
+        if isinstance(which, slice):
+            return JobResults(self.name, self._results[which])
+        return self._results[which]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[JobResult]:
+        return iter(self._results)
+
+    def __repr__(self) -> str:
+        return f"<{self.summary}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobResults) and self._results == other._results
+
+    def __hash__(self) -> int:
+        return hash(tuple(result.key for result in self._results))
+
+    @property
+    def failed(self) -> JobResults:
+        """Those that did not succeed."""
+        return JobResults(self.name, [each for each in self._results if not each.succeeded])
+
+    @property
+    def summary(self) -> str:
+        """`scan: 1000 jobs, 997 succeeded, 2 program failed, 1 walltime exceeded`."""
+        ends = Counter(str(result.verdict.reason) for result in self._results)
+        told = [f"{count} {reason}" for reason, count in ends.most_common()]
+        jobs = "1 job" if len(self) == 1 else f"{len(self)} jobs"
+        return f"{self.name}: {', '.join([jobs, *told])}"
+
+    @property
+    def node_hours(self) -> float:
+        """What they took of the machine, as far as it is known."""
+        return sum(result.node_hours or 0.0 for result in self._results)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame`, a row a job in their order.
+
+        Its columns are `name`, `state`, `reason`, `exit_code`, `signal`, `job_id`, `attempt`,
+        `collected`, `host`, `queue_seconds`, `run_seconds`, `node_hours`, and the paths of the
+        program's output, `stdout_path` and `stderr_path`.
+
+        Raises:
+            ConfigurationError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise ConfigurationError(
+                "a table of results needs pandas: pip install pandas"
+            ) from error
+        return pandas.DataFrame([_row(result) for result in self._results], columns=list(_COLUMNS))
+
+    def raise_for_failures(self) -> None:
+        """Raise `JobsFailed` if any did not succeed."""
+        if self.failed:
+            raise JobsFailed(_message(self), self)
+
+
+_COLUMNS = (
+    *("name", "state", "reason", "exit_code", "signal", "job_id", "attempt", "collected", "host"),
+    *("queue_seconds", "run_seconds", "node_hours", "stdout_path", "stderr_path"),
+)
+
+
+def _row(result: JobResult) -> dict[str, Any]:
+    values = {name: getattr(result, name, None) for name in _COLUMNS}
+    return values | {"reason": result.verdict.reason.value}
+
+
+class JobsFailed(HpcPrefectError):
+    """Some of many jobs did not succeed.
+
+    Attributes:
+        results: all of them, those that succeeded too; `results.failed` are the others.
+    """
+
+    def __init__(self, message: str, results: JobResults) -> None:
+        super().__init__(message)
+        self.results = results
+
+    def __reduce__(self) -> tuple[type[JobsFailed], tuple[str, JobResults]]:
+        return type(self), (str(self), self.results)
+
+
+def _message(results: JobResults) -> str:
+    from hpc_prefect.batch.task import describe
+
+    failed = results.failed
+    count = f"{len(failed)} of {len(results)} jobs of array {results.name} did not succeed"
+    ends = Counter(str(result.verdict.reason) for result in failed)
+    reasons = ", ".join(f"{number} {reason}" for reason, number in ends.most_common())
+    parts = [f"{count}: {reasons}", *(describe(result) for result in failed[:_DESCRIBED])]
+    if len(failed) > _DESCRIBED:
+        parts.append(f"… and {len(failed) - _DESCRIBED} more: see `results.failed` of this error")
+    parts.append("what succeeded is kept: when the flow is started again, the others alone run")
+    return "\n".join(parts)

@@ -1,0 +1,79 @@
+"""Cancelling one member of an array, by the array's folder alone."""
+
+from __future__ import annotations
+
+import time
+
+from hpc_prefect.errors import NotOurs, UnknownJob
+from hpc_prefect.job.state import JobState
+from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.operations.members import MemberState, read_members
+from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
+from hpc_prefect.operations.snapshot import JobSnapshot
+from hpc_prefect.schedulers.base import NoAnswer
+
+_ENDED = ("succeeded", "failed")
+#: Between two looks, from the first to the longest.
+_SOON, _LATER = 0.1, 5.0
+
+
+def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tuple[bool, str]:
+    """Write the request into the array's folder, ask the scheduler, and wait for the end.
+
+    Returns:
+        Whether nothing of it runs any more, and in words how that is known, or what is not.
+
+    Raises:
+        UnknownJob: it cannot be cancelled alone.
+        NotOurs: the array is somebody else's.
+    """
+    if job.user:
+        raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can cancel it")
+    if member.state in _ENDED:
+        return True, f"it had ended: {member.reason or member.state}"
+    _must_be_alone(job, member)
+    deadline = time.monotonic() + wait
+    job.folder.note_cancel_request(member=member.index, by="user", who=this_process().describe())
+    said = at_each_scheduler(lambda client, _: _end(client, job, member, deadline), [job])
+    return said[0][1] if said else (False, "its scheduler is not known to this version")
+
+
+def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
+    """An element that runs several members is one job to the scheduler."""
+    array = job.spec.array if job.spec is not None else None
+    count = job.members.all if job.members is not None else 1
+    if count > (array.size if array is not None else 1):
+        raise UnknownJob(
+            f"{member.name} shares its element of the array with other members, so it cannot be"
+            " cancelled alone; cancel the whole array"
+        )
+
+
+def _end(
+    client: SchedulerClient, job: JobSnapshot, member: MemberState, deadline: float
+) -> tuple[bool, str]:
+    assert job.spec is not None
+    name, job_id = client.scheduler.name, job.job_id
+    if job.spec.array is not None:
+        job_id = member.job_id or client.scheduler.element_id(job.job_id, member.index)
+    pause, words = max(_SOON, client.scheduler.hurry), ""
+    heard = False
+    while True:
+        if not heard:
+            refused = client.cancel({job_id: job.tag}, deadline)
+            heard = refused is None
+            words = "" if refused is None else f"{name} did not take it in ({refused.said})"
+        now = read_members(job.folder)[member.index]
+        if now.state in _ENDED:
+            return True, f"its process says: {now.reason or now.state}"
+        seen = client.observe([job_id], deadline)[job_id]
+        if isinstance(seen, NoAnswer):
+            words = words or f"{name} gave no answer ({seen.said})"
+        elif seen is None:
+            words = f"{name} lists {job_id} no longer, and its end was not seen"
+        elif seen.state is JobState.ENDED and heard:
+            return True, f"{name} says {seen.word}"
+        if time.monotonic() >= deadline:
+            return False, words or f"{name} has been asked, and its end was not seen"
+        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        pause = min(_LATER, 1.5 * pause)

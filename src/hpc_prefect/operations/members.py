@@ -1,0 +1,118 @@
+"""The members of an array's submission, as their files tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from hpc_prefect.errors import UnknownJob
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.members import SHARD
+from hpc_prefect.job.state import JobState
+from hpc_prefect.ledger.array_folder import ArrayFolder
+from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.operations.status import SUBMITTED
+
+
+class MemberCounts(NamedTuple):
+    """How many members a submission has, and of these how many began, succeeded and failed."""
+
+    all: int = 0
+    began: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+    @property
+    def words(self) -> str:
+        """`998 of 1000 ended, 2 failed`."""
+        ended = f"{self.succeeded + self.failed} of {self.all} ended"
+        return f"{ended}, {self.failed} failed" if self.failed else ended
+
+
+@dataclass(frozen=True, slots=True)
+class MemberState:
+    """A member: its number in the submission, its name, and how it is.
+
+    Attributes:
+        state: `submitted` (it has not begun), `running`, `ended` (without a verdict yet),
+            `succeeded` or `failed`; why it failed is the `reason`.
+        job_id: under which it runs, or ran; empty where that is not known.
+    """
+
+    index: int
+    name: str
+    state: str
+    reason: str
+    reason_code: str
+    job_id: str
+    stdout: str
+    stderr: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def count_members(folder: ArrayFolder) -> tuple[MemberCounts, int | None]:
+    """How a submission's members are, and one of those that began first; None: none has."""
+    asked = len(folder.asked())
+    began = folder.began(range(-(-asked // SHARD)))
+    ends = [str(entry.get("reason")) for entry in _ends(folder).values()]
+    succeeded = ends.count(Reason.SUCCEEDED.value)
+    counts = MemberCounts(asked, len(began), succeeded, len(ends) - succeeded)
+    return counts, min(began, default=None)
+
+
+def read_members(folder: JobFolder) -> list[MemberState]:
+    """All members of a submission, in their order.
+
+    Raises:
+        KeyError, TypeError, ValueError: their list cannot be read.
+    """
+    array = ArrayFolder(folder.transport, folder.path)
+    asked, ends = array.asked(), _ends(array)
+    began = array.began(range(-(-len(asked) // SHARD)))
+    return [
+        _member(array, index, each.member.name, ends.get(index), index in began)
+        for index, each in enumerate(asked)
+    ]
+
+
+def member_named(members: Sequence[MemberState], number: str) -> MemberState:
+    """The member that a person means by the number in its name: `17` for `scan[17]`.
+
+    Raises:
+        UnknownJob: there is none.
+    """
+    for member in members:
+        if member.name.endswith(f"[{number}]"):
+            return member
+    raise UnknownJob(
+        f"no member [{number}] is in this submission, which has {members[0].name} to"
+        f" {members[-1].name}"
+    )
+
+
+def _ends(folder: ArrayFolder) -> dict[int, dict[str, Any]]:
+    """The newest line of each member that has ended."""
+    lines = names.read_entries(folder.ended_text())
+    return {each["i"]: each for each in lines if isinstance(each.get("i"), int)}
+
+
+def _member(
+    array: ArrayFolder, index: int, name: str, end: dict[str, Any] | None, has_begun: bool
+) -> MemberState:
+    folder = array.member(index)
+    state, reason, code, job_id = str(SUBMITTED), "", "", ""
+    if end is not None:
+        code = str(end.get("reason", ""))
+        job_id = str(end.get("job_id", ""))
+        state = "succeeded" if code == Reason.SUCCEEDED.value else "failed"
+        reason = f"{code.replace('_', ' ')}: {end.get('summary', '')}" if state == "failed" else ""
+    elif has_begun:
+        guard = folder.guard()
+        state, job_id = str(JobState.RUNNING), "" if guard == CLOSED else guard
+    paths = [folder.file(stream) for stream in (names.STDOUT, names.STDERR)]
+    return MemberState(index, name, state, reason, code, job_id, *paths)
