@@ -6,7 +6,7 @@ JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}; one that
 of a member a line ("per_element", "elements": on a scheduler with arrays). TRAP: {} for none;
 {"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes something (a command
 or a write), {"at": step, "when": …} for the first of that name (an engine's verb, an event of the
-journal, "create" for the claim, "ended.jsonl" …); {"state": text} for the first state that holds the
+journal, "create" for the claim, "ended.jsonl" …); {"state": text} for the first state that has the
 text.
 """
 
@@ -111,9 +111,7 @@ async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) ->
 
     scheduler = Elements() if any(job.get("elements") for job in jobs) else None
     connection = rig.connection(scheduler, transport)
-    results = await asyncio.gather(
-        *(_run(rig, job, connection, Told(on_state)) for job in jobs)
-    )
+    results = await asyncio.gather(*(_run(rig, job, connection, Told(on_state)) for job in jobs))
     print(json.dumps({"results": results, "calls": transport.log}))
 
 
