@@ -56,6 +56,8 @@ class ArrayRun:
         self._take(opened.done)
         for submission in opened.under_way:
             self._tries.update(asked.member.key for asked in submission.asked)
+            # What an earlier claimant has judged is looked at no more.
+            self._on_end(submission, submission.ended.values())
             self._follow(submission)
         missing = [
             member
