@@ -112,9 +112,7 @@ async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) ->
     limits = [job["elements"] for job in jobs if "elements" in job]
     scheduler = Elements(limits[0]) if limits else None
     connection = rig.connection(scheduler, transport)
-    results = await asyncio.gather(
-        *(_run(rig, job, connection, Told(on_state)) for job in jobs)
-    )
+    results = await asyncio.gather(*(_run(rig, job, connection, Told(on_state)) for job in jobs))
     print(json.dumps({"results": results, "calls": transport.log}))
 
 
