@@ -14,15 +14,18 @@ from hpc_prefect.job import members as layout
 #: What fails does so always; so that kills fall into its life too, each takes a moment.
 PROGRAM = 'sleep 0.1; echo "out $1"; [ "$1" != bad ] || exit 3'
 WHEN = {"append": ("before", "torn", "after"), "run": ("before", "torn", "after")}
-SINGLE = {"lines": ["a", "bad", "c"]}
-PACKED = {"lines": ["a", "bad", "c"], "per_element": 2}
-ARRAY = {"lines": ["a", "b", "bad"], "elements": True}
-PACKED_ARRAY = {"lines": ["a", "b", "bad", "d"], "per_element": 2, "elements": True}
+#: "elements": how many an array may have, where that is not up to the laptop's own engine.
+SINGLE = {"lines": ["a", "bad", "c"], "elements": 0}
+PACKED = {"lines": ["a", "bad", "c"], "per_element": 2, "elements": 0}
+ARRAY = {"lines": ["a", "b", "bad"]}
+PACKED_ARRAY = {"lines": ["a", "b", "bad", "d"], "per_element": 2}
+OTHER_ARRAY = {"lines": ["a", "bad", "c"], "per_element": 2, "elements": 100}
 SHAPES = [
     pytest.param(SINGLE, id="single jobs"),
     pytest.param(PACKED, id="two in a job"),
     pytest.param(ARRAY, id="an array"),
     pytest.param(PACKED_ARRAY, id="two in an element"),
+    pytest.param(OTHER_ARRAY, id="an array of another scheduler"),
 ]
 
 
