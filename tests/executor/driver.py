@@ -2,15 +2,18 @@
 
     python driver.py FOLDER JOBS TRAP
 
-JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}. TRAP: {} for none;
+JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}; one that has "lines" is an array
+of a member a line ("per_element", "elements": on a scheduler with arrays). TRAP: {} for none;
 {"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes something (a command
 or a write), {"at": step, "when": …} for the first of that name (an engine's verb, an event of the
-journal, "create" for the claim …); {"state": text} for the first state that holds the text.
+journal, "create" for the claim, "ended.jsonl" …); {"state": text} for the first state that has the
+text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -19,11 +22,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from elements import Elements
 from rig import Rig, Told, die
 
+from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.job import folder as names
+from hpc_prefect.job import members
 from hpc_prefect.transports.local import LocalTransport
 
-_CHANGES = ("run", "make_folder", "write_atomic", "append", "create", "link", "remove")
+_CHANGES = ("run", "make_folder", "write_atomic", "append", "create", "link", "relink", "remove")
 
 
 class Trapped(LocalTransport):
@@ -66,9 +74,31 @@ class Trapped(LocalTransport):
 def _step(name: str, arguments: tuple[Any, ...]) -> str:
     if name == "run":
         return str(arguments[0].argv[4])
-    if name == "append" and arguments[1]:
-        return str(json.loads(arguments[1])["event"])
+    if name in ("append", "write_atomic") and arguments[1]:
+        path = Path(arguments[0])
+        if name == "append" and path.name in (names.JOURNAL, names.CANCEL):
+            return str(json.loads(arguments[1])["event"])
+        return path.name if path.name in (members.ASKED, members.ENDED) else name
     return name
+
+
+def _array(rig: Rig, job: dict[str, Any], listener: Told) -> ArrayRequest:
+    request = rig.array(
+        rig.spec(program=job["program"]),
+        job["lines"],
+        per_element=job.get("per_element", 1),
+        listener=listener,
+    )
+    base = f"{request.base.removesuffix('k')}{job['key']}"
+    return dataclasses.replace(request, base=base, key=job["key"])
+
+
+async def _run(rig: Rig, job: dict[str, Any], connection: Connection, listener: Told) -> Any:
+    if "lines" in job:
+        results = await rig.run_array(_array(rig, job, listener), connection)
+        return {key: result.as_dict() for key, result in results.items()}
+    spec = rig.spec(program=job["program"], arguments=tuple(job.get("arguments", ())))
+    return (await rig.run(rig.request(spec, job["key"], listener=listener), connection)).as_dict()
 
 
 async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) -> None:
@@ -79,17 +109,10 @@ async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) ->
         if trap.get("state", "\0") in text:
             die()
 
-    connection = rig.connection(transport=transport)
-    requests = [
-        rig.request(
-            rig.spec(program=job["program"], arguments=tuple(job.get("arguments", ()))),
-            job["key"],
-            listener=Told(on_state),
-        )
-        for job in jobs
-    ]
-    results = await asyncio.gather(*(rig.run(request, connection) for request in requests))
-    print(json.dumps({"results": [r.as_dict() for r in results], "calls": transport.log}))
+    scheduler = Elements() if any(job.get("elements") for job in jobs) else None
+    connection = rig.connection(scheduler, transport)
+    results = await asyncio.gather(*(_run(rig, job, connection, Told(on_state)) for job in jobs))
+    print(json.dumps({"results": results, "calls": transport.log}))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ MISSING_CODE = 127
 #: and below 256, because there may be no more.
 _FD = 240
 _HERE = f"/proc/self/fd/{_FD}"
+#: Put after a command, so that the program does not inherit the job folder.
+_CLOSED = f"{_FD}<&-"
 
 #: Where a preview has the word that is drawn when a job is handed over.
 NO_WORD = "drawn-when-the-job-is-handed-over"
@@ -433,7 +435,7 @@ def _inner(spec: JobSpec, unset: tuple[str, ...], *, member: bool = False) -> st
         _setup(spec),
         _environment(spec, unset, keeps_secrets=member),
         enter,
-        _members_program(spec) if member else _program(spec, _line(spec), f"{_HERE}/"),
+        _members_program(spec) if member else _single_program(spec),
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -495,13 +497,18 @@ esac
 
 
 def _line(spec: JobSpec) -> str:
-    """The shell text that starts the program, which does not inherit the job folder."""
+    """The shell text that starts the program."""
     words = " ".join(quote(word) for word in (spec.executable.path, *spec.arguments))
     line = f"( \\builtin exec -- {words} )"
     if spec.resources.launch == "mpi":
         line = launch_line(spec.site.launcher, spec.resources, words)
         line = f"{{ \\builtin set -o pipefail || \\builtin exit\n{line}\n}}"
-    return f"{line} {_FD}<&-"
+    return line
+
+
+def _single_program(spec: JobSpec) -> str:
+    # Closed last: what is before it opens files by way of the folder's descriptor.
+    return _program(spec, _line(spec), f"{_HERE}/", then=_CLOSED)
 
 
 def _members_program(spec: JobSpec) -> str:
@@ -519,15 +526,15 @@ def _members_text(spec: JobSpec, asked: Sequence[members.MemberSpec], first: int
         ]
         if member.work_dir != spec.work_dir:
             lines.append(f"\\builtin cd -- {quote(member.work_dir)} || \\builtin exit")
-        lines.append(_line(member.job(spec)))
+        lines.append(f"{_line(member.job(spec))} {_CLOSED}")
         cases.append(f"{index})\n" + "\n".join(lines) + " ;;\n")
     return "case $_HP_MEMBER in\n" + "".join(cases) + "*) \\builtin exit 1 ;;\nesac\n"
 
 
-def _program(spec: JobSpec, line: str, at: str) -> str:
+def _program(spec: JobSpec, line: str, at: str, then: str = "") -> str:
     """The program in the foreground, between two words of how far this script came.
 
-    `line` starts it; `at` is what the names of its files begin with.
+    `line` starts it; `at` is what the names of its files begin with; `then` follows its streams.
 
     A single program is exec'd, so that a name such as `test` is the program on PATH and not the
     shell's own. A launcher's line is not in a shell of its own: where it ends this one, or replaces
@@ -536,7 +543,7 @@ def _program(spec: JobSpec, line: str, at: str) -> str:
     """
     program, phase = spec.executable.path, f"{at}{names.PHASE}"
     plain = f"\\builtin test -f {phase}"  # a FIFO would block
-    streams = f">> {at}{names.STDOUT} 2>> {at}{names.STDERR} < /dev/null"
+    streams = f">> {at}{names.STDOUT} 2>> {at}{names.STDERR} < /dev/null {then}"
     teardown = "".join(f"{text}\n" for text in spec.site.teardown)
     return f"""\
 if ! \\builtin type -P -- {quote(program)} >/dev/null; then

@@ -24,7 +24,7 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 
 @dataclass
-class Opened:
+class OpenedArray:
     """An array as it was found.
 
     Attributes:
@@ -51,14 +51,14 @@ class Opened:
         return self.next - 1
 
 
-def open_array(request: ArrayRequest, connection: Connection) -> Opened:
+def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
     """Claim an array, and find what there is of it.
 
     Raises:
         JobHeld: another living run has it.
         LedgerError: a folder makes no sense, or the outputs of a member were changed afterwards.
     """
-    transport, opened = connection.transport, Opened()
+    transport, opened = connection.transport, OpenedArray()
     first = f"{request.base}-1"
     transport.make_folder(first)
     # Whoever has the first one has the array.
@@ -116,7 +116,7 @@ def _taken_up(
     return submission
 
 
-def _collect(submission: Submission, opened: Opened) -> None:
+def _collect(submission: Submission, opened: OpenedArray) -> None:
     """Take the results of a submission that is over."""
     ledger = submission.folder.ledger()
     submission.job_id, submission.submitted_at = ledger.job_id, ledger.submitted_at
@@ -147,7 +147,7 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
     return True
 
 
-def _count_under_way(opened: Opened, request: ArrayRequest) -> None:
+def _count_under_way(opened: OpenedArray, request: ArrayRequest) -> None:
     """Count the members of what is under way.
 
     Raises:

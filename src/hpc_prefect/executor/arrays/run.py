@@ -9,7 +9,7 @@ from functools import partial
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.arrays.monitor import ArrayMonitor
-from hpc_prefect.executor.arrays.opening import Opened, open_array
+from hpc_prefect.executor.arrays.opening import OpenedArray, open_array
 from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.executor.arrays.submission import Submission, new_submission
 from hpc_prefect.executor.cancelling import cancel_remote
@@ -35,7 +35,7 @@ class ArrayRun:
         self._results: dict[str, JobResult] = {}
         self._tries: Counter[str] = Counter()
         self._following: dict[asyncio.Task[dict[int, Ended]], _Following] = {}
-        self._opened = Opened()
+        self._opened = OpenedArray()
         self._cancelled_by = ""
         # One submission after another where only so many elements may run at once.
         self._turn = asyncio.Semaphore(1 if request.at_once else 1_000_000)

@@ -95,7 +95,7 @@ class Submission(Attempt):
     def member(self, index: int, job_id: str = "") -> MemberAttempt:
         """A member as a job; `job_id` if it is that of another submission than ours."""
         asked = self.asked[index]
-        return MemberAttempt(
+        attempt = MemberAttempt(
             request=_of_member(self.request, asked.member.job(self.request.spec)),
             connection=self.connection,
             number=self.number,
@@ -108,6 +108,8 @@ class Submission(Attempt):
             outputs_before=asked.outputs_before,
             cancel_offset=self.cancel_offset,
         )
+        attempt.tag = self.tag  # that of the whole; a digest that need not be made for each
+        return attempt
 
     def end(self, index: int, verdict: Verdict, evidence: Evidence) -> Ended:
         """A member that has ended so."""
