@@ -27,8 +27,10 @@ from hpc_prefect.schedulers.base import Accepted, NoAnswer, Scheduler, Ticket
 from hpc_prefect.schedulers.pbs.scheduler import PBSScheduler
 from hpc_prefect.schedulers.pjm.scheduler import PJMScheduler
 from hpc_prefect.transports.local import LocalTransport
+from hpc_rehearsal.pjm import install as pjm
 
 from .places import PBS, PJM, Place
+from .test_array_runs import ArrayRuns
 
 PATIENCE = 60.0
 TAG = "hq7k2m9x1abcdef"
@@ -292,30 +294,6 @@ def program(arrays: Arrays, text: str) -> str:
     return str(path)
 
 
-def run(arrays: Arrays, asked: ArrayRequest) -> dict[str, JobResult]:
-    async def all_of_it() -> tuple[JobResult, ...]:
-        return await asyncio.wait_for(ArrayRun(asked, arrays.connection()).carry_out(), 300)
-
-    results = asyncio.run(all_of_it())
-    return {member.key: each for member, each in zip(asked.members, results, strict=True)}
-
-
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("per_element", [1, 3])
-def test_the_executor_runs_each_member_once_and_knows_how_it_ended(
-    arrays: Arrays, per_element: int
-) -> None:
-    text = 'case $1 in 2) exit 5 ;; 4) kill -9 $$ ;; esac; echo "out $1"'
-    asked = request(arrays, program(arrays, text), 7, per_element=per_element)
-    results = run(arrays, asked)
-    assert arrays.runs() == [str(n) for n in range(7)]
-    codes = [results[f"m{n}"].exit_code for n in range(7)]
-    assert codes == [0, 0, 5, 0, 137, 0, 0]
-    assert Path(results["m3"].stdout_path).read_text() == "out 3\n"
-    again = run(arrays, asked)
-    assert [key for key, each in again.items() if not each.collected] == ["m2", "m4"]
-
-
 @pytest.mark.timeout(400)
 def test_an_element_that_somebody_else_cancels_takes_no_other_with_it(arrays: Arrays) -> None:
     asked = request(arrays, program(arrays, arrays.wait_for("go")), 3)
@@ -335,3 +313,23 @@ def test_an_element_that_somebody_else_cancels_takes_no_other_with_it(arrays: Ar
     assert [each.succeeded for each in results] == [True, False, True]
     assert results[1].verdict.reason is Reason.CANCELLED_ELSEWHERE
     assert len(arrays.runs()) == 3
+
+
+class TestPBS(ArrayRuns):
+    @pytest.fixture
+    def place(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+        place = PBS.at(tmp_path_factory.mktemp("pbs"), "pbs")
+        yield place
+        place.close()
+
+
+class TestPJM(ArrayRuns):
+    """Where two run at once because there are two nodes: PJM cannot be told so."""
+
+    @pytest.fixture
+    def place(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+        place = PJM.at(tmp_path_factory.mktemp("pjm"), "pjm")
+        commands, home = place.state.with_name("bin"), str(place.state.parent)
+        pjm.install(commands, place.state, nodes=2, rscgrps={"small": {}}, home=home)
+        yield place
+        place.close()
