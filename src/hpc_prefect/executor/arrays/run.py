@@ -306,7 +306,7 @@ class _Following:
 
     async def _cancel_remote(self, monitor: ArrayMonitor) -> None:
         submission, connection = self.submission, self.submission.connection
-        # What keeps us from looking for others keeps us from cancelling ours too, and is told there.
+        # What keeps us from looking for others keeps us from cancelling ours, and is told there.
         with contextlib.suppress(JobHeld, LedgerError, TransportError):
             for other in await connection.in_thread(submission.others_begun):
                 await connection.cancel(other, submission.tag)
