@@ -29,8 +29,8 @@ def test_an_array_and_its_subjobs_are_shown_as_recorded(pbs):
     """The scripts are not in the recording: these end as those did, when they are told to."""
     text = '#PBS -N arr\necho "idx=$PBS_ARRAY_INDEX id=$PBS_JOBID arr=$PBS_ARRAY_ID"\n'
     text += f"case $PBS_ARRAY_INDEX in 4) {waiting_for(pbs, 'last')} ;;\n"
-    text += f"3) {waiting_for(pbs, 'one')}; kill -9 $$ ;; *) {waiting_for(pbs, 'others')} ;; esac\n"
-    pbs.script(text + "[ $PBS_ARRAY_INDEX != 2 ] || exit 4", "arr.sh")
+    text += f"3) {waiting_for(pbs, 'one')}; kill -9 $$ ;; 2) {waiting_for(pbs, 'two')}; exit 4 ;;\n"
+    pbs.script(f"{text}*) {waiting_for(pbs, 'others')} ;; esac", "arr.sh")
     counted_from(pbs, 65)
 
     def replayed(*names):
@@ -42,7 +42,9 @@ def test_an_array_and_its_subjobs_are_shown_as_recorded(pbs):
     replayed("running_qstat_f_index_out_of_range", "running_qstat_f_number_only")
     pbs.mark("one").touch()  # the last one gets its node, as in the recording
     until(lambda: "Queued:0" in whole(pbs, "65[].opbs")["array_state_count"])
-    pbs.mark("others").touch()
+    pbs.mark("two").touch()
+    until(lambda: whole(pbs, "65[2].opbs")["job_state"] == "X")
+    pbs.mark("others").touch()  # the whole has the status of the last that ended: here 0
     replayed("running_qstat_xt_f_json_parent_running")
     pbs.mark("last").touch()
     replayed("finished_qstat_x_parent", "finished_qstat_xt", "finished_qstat_xf_parent")
