@@ -3,11 +3,12 @@
     python driver.py FOLDER JOBS TRAP
 
 JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}; one that has "lines" is an array
-of a member a line ("per_element", "elements": on a scheduler with arrays of so many). TRAP: {} for none;
-{"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes something (a command
-or a write), {"at": step, "when": …} for the first of that name (an engine's verb, an event of the
-journal, "create" for the claim, "ended.jsonl" …); {"state": text} for the first state that holds the
-text.
+of a member a line ("per_element"; "elements": on a scheduler with arrays of so many).
+
+TRAP: {} for none; {"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes
+something (a command or a write), {"at": step, "when": …} for the first of that name (an engine's
+verb, an event of the journal, "create" for the claim, "ended.jsonl" …); {"state": text} for the
+first state that holds the text.
 """
 
 from __future__ import annotations
@@ -112,9 +113,7 @@ async def main(folder: str, jobs: list[dict[str, Any]], trap: dict[str, Any]) ->
     limits = [job["elements"] for job in jobs if "elements" in job]
     scheduler = Elements(limits[0]) if limits else None
     connection = rig.connection(scheduler, transport)
-    results = await asyncio.gather(
-        *(_run(rig, job, connection, Told(on_state)) for job in jobs)
-    )
+    results = await asyncio.gather(*(_run(rig, job, connection, Told(on_state)) for job in jobs))
     print(json.dumps({"results": results, "calls": transport.log}))
 
 

@@ -13,7 +13,15 @@ from hpc_prefect.job.dialogue import Command, Dialogue
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation
-from hpc_prefect.schedulers.base import Accepted, Answer, Found, NoAnswer, Refused, Submission, Ticket
+from hpc_prefect.schedulers.base import (
+    Accepted,
+    Answer,
+    Found,
+    NoAnswer,
+    Refused,
+    Submission,
+    Ticket,
+)
 from hpc_prefect.schedulers.local import scheduler as local
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 

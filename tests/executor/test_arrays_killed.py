@@ -1,4 +1,4 @@
-"""kill -9 of a bare driver at every step of an array: each member's program has run exactly once."""
+"""kill -9 of a bare driver at every step of an array: each member has run exactly once."""
 
 from __future__ import annotations
 
@@ -146,5 +146,3 @@ async def test_an_array_killed_at_any_step_at_all_runs_each_member_once(rig, sha
         (rig.folder / "runs").unlink(missing_ok=True)
         with subtests.test(call=call, when=when):
             kill_and_finish(rig, array(rig, shape, f"k{number}"), call=call, when=when)
-
-

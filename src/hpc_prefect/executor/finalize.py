@@ -18,7 +18,7 @@ from hpc_prefect.job.state import Evidence
 logger = logging.getLogger("hpc_prefect.executor")
 
 #: What waits for ever is taken out of the queue; what lost its nodes may have been put back there.
-_MAY_STILL_BE_THERE = (
+MAY_STILL_BE_THERE = (
     *(Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET),
     *(Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED),
 )
@@ -36,7 +36,7 @@ async def finalize(
     connection = attempt.connection
     result = result_of(attempt, verdict, evidence)
     left = await connection.in_thread(partial(_write, attempt, result, confirmed=confirmed))
-    if verdict.reason in _MAY_STILL_BE_THERE:
+    if verdict.reason in MAY_STILL_BE_THERE:
         left.append(attempt.job_id)
     for job_id in left:
         await connection.cancel(job_id, attempt.tag)

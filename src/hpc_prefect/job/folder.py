@@ -203,6 +203,7 @@ class Ledger:
         submitted_at: seconds since 1970 when the id became known.
         resources: what the newest intent asked for, as JSON values.
         array: the newest intent's elements, as JSON values; empty for what is no array.
+        members: how many the newest intent says that it has; 0 for a job.
         words: digests of the words of all scripts that were handed over; see `read_exits`.
         outputs_before: what was in the place of each expected output when it was handed over.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
@@ -216,6 +217,7 @@ class Ledger:
     submitted_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
     array: dict[str, Any] = field(default_factory=dict)
+    members: int = 0
     words: frozenset[str] = frozenset()
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
@@ -229,6 +231,7 @@ def read_journal(data: bytes | None) -> Ledger:
     doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
     resources: Any = {}
     array: Any = {}
+    members: Any = 0
     words: set[str] = set()
     result: dict[str, Any] = {}
     outputs: Any = {}
@@ -244,6 +247,7 @@ def read_journal(data: bytes | None) -> Ledger:
             job = entry.get("job")
             if isinstance(job, dict):
                 resources, array = job.get("resources"), job.get("array")
+                members = entry.get("members")
             words.add(str(entry.get("word_sha256")))
         elif event == "submitted" and isinstance(entry.get("id"), str):
             job_id, submitted_at = entry["id"], _number(entry.get("time"))
@@ -261,6 +265,7 @@ def read_journal(data: bytes | None) -> Ledger:
         submitted_at=submitted_at,
         resources=resources if isinstance(resources, dict) else {},
         array=array if isinstance(array, dict) else {},
+        members=members if isinstance(members, int) else 0,
         words=frozenset(words),
         outputs_before=_each(before, read_stamp),
         cancel=cancel,

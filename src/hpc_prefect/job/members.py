@@ -5,7 +5,8 @@ which the scheduler starts as a whole, runs one member, or several one after ano
 job folder (see `hpc_prefect.job.folder`) there are in addition
 
     asked.jsonl      its members in their order, a JSON line each: what was asked for
-    ended.jsonl      members that have ended, a JSON line each, in the order in which that was seen
+    ended.jsonl      members that have ended, a JSON line each, in the order in which that was seen;
+                     and those of which another job turned out to run, "reopened" (its id)
     m/<i // 100>/    members i … of one hundred; of each at most five files:
         <i>.guard, <i>.phase, <i>.stdout, <i>.stderr     as in the folder of a single job
         <i>.record   one JSON line for every start of the member, and one for every end
@@ -116,7 +117,8 @@ def read_asked(data: bytes | None) -> list[Asked]:
         KeyError, TypeError, ValueError: it is no such file.
     """
     found = []
-    for entry in names.read_entries(data):
+    for line in _lines(data):
+        entry = json.loads(line)
         member = MemberSpec(
             key=str(entry["key"]),
             name=str(entry["name"]),
@@ -129,6 +131,18 @@ def read_asked(data: bytes | None) -> list[Asked]:
         before = {name: read_stamp(each) for name, each in entry.get("before", {}).items()}
         found.append(Asked(member, int(entry["attempt"]), before))
     return found
+
+
+def _lines(data: bytes | None) -> list[bytes]:
+    """Of a file that is written as a whole; a member that was passed over would shift the others.
+
+    Raises:
+        ValueError: it has no line, or its last line has no end.
+    """
+    *lines, rest = (data or b"").split(b"\n")
+    if rest or not lines:
+        raise ValueError("its last line is cut off" if rest else "it is empty")
+    return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +172,14 @@ def ended_line(ended: Ended) -> bytes:
     return _line(values | ({"outputs": ended.outputs} if ended.outputs else {}))
 
 
+def reopened_line(index: int, job_id: str) -> bytes:
+    """The line of ended.jsonl by which a member has not ended: another job, of this id, has it."""
+    return _line({"i": index, "reopened": job_id})
+
+
 def read_ended(data: bytes | None, likes: Mapping[int, JobResult]) -> Iterator[Ended]:
-    """The members that have ended; the first verdict of a member stands, unless it was LOST.
+    """The members that have ended; the first verdict of a member stands, unless it was LOST, or the
+    member was reopened.
 
     What is torn or foreign is left out: such a member is judged anew, by its own records.
 
@@ -170,6 +190,9 @@ def read_ended(data: bytes | None, likes: Mapping[int, JobResult]) -> Iterator[E
     for entry in names.read_entries(data):
         try:
             index = int(entry["i"])
+            if "reopened" in entry:
+                found.pop(index, None)
+                continue
             verdict = Verdict(
                 reason=Reason(entry["reason"]),
                 summary=str(entry["summary"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,10 @@ class ArrayFolder(JobFolder):
         self, script: ArrayScript, secrets: dict[str, str], asked: Sequence[Asked]
     ) -> None:
         """Write what the array needs before it is submitted; see `prepare`."""
-        self.transport.write_atomic(self.file(layout.ASKED), layout.asked_text(asked))
+        path = self.file(layout.ASKED)
+        self.transport.write_atomic(path, layout.asked_text(asked))
+        # As the intent has to: without it nobody knows what a submission runs.
+        self.transport.append(path, b"", durable=True)
         for number, text in enumerate(script.shards):
             first = number * layout.SHARD
             folder = f"{self.path}/{layout.shard(first)}"
@@ -95,10 +98,15 @@ class ArrayFolder(JobFolder):
         return found
 
     def note_ended(self, ended: Collection[Ended], *, durable: bool = False) -> None:
-        """Add members that have ended to their list."""
+        """Add members that have ended to their list; `durable`: those of before are safe too."""
         text = b"".join(layout.ended_line(each) for each in ended)
-        if text:
+        if text or durable:
             self._append(layout.ENDED, text, durable=durable)
+
+    def note_reopened(self, holders: Mapping[int, str]) -> None:
+        """Take members off the list again, of which another job turned out to run; by their ids."""
+        lines = [layout.reopened_line(index, job_id) for index, job_id in holders.items()]
+        self._append(layout.ENDED, b"".join(lines), durable=True)
 
     def ended_text(self) -> bytes:
         """What `note_ended` has written; see `members.read_ended`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hpc_prefect.errors import LedgerError
@@ -12,7 +13,8 @@ from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.attempt import attach, is_over, numbers
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.job.members import Ended
+from hpc_prefect.job import folder as names
+from hpc_prefect.job.members import ASKED, Ended
 from hpc_prefect.job.outputs import some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Array
@@ -59,6 +61,7 @@ def open_array(request: ArrayRequest, connection: Connection) -> Opened:
         LedgerError: a folder makes no sense, or the outputs of a member were changed afterwards.
     """
     transport, opened = connection.transport, Opened()
+    over: list[Submission] = []
     first = f"{request.base}-1"
     transport.make_folder(first)
     # Whoever has the first one has the array.
@@ -68,12 +71,21 @@ def open_array(request: ArrayRequest, connection: Connection) -> Opened:
         folder = ArrayFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
         if is_over(folder, ledger):
+            if not ledger.intended and transport.status(folder.file(ASKED)) is None:
+                continue  # it was cancelled before it was handed over
             nobodys = Claim(transport, folder.path, 0, request.claimant)  # nothing is left to do
-            _collect(_submission(request, connection, number, folder, nobodys), opened)
-        elif ledger.intended:
+            submission = _submission(request, connection, number, folder, nobodys)
+            submission.job_id, submission.submitted_at = ledger.job_id, ledger.submitted_at
+            submission.read_ended()
+            if not ledger.intended or len(submission.ended) == len(submission.asked):
+                over.append(submission)
+                continue
+        if ledger.intended:  # or some of its ends are not there any more: they are judged anew
             opened.under_way.append(_taken_up(request, connection, number, folder))
         else:
+            transport.remove(folder.file(names.SECRETS))  # of a call that was killed
             opened.free.append(number)
+    _collect(over, opened, request)
     _count_under_way(opened, request)
     return opened
 
@@ -87,6 +99,8 @@ def _submission(
     spec = dataclasses.replace(request.spec, array=array)
     try:
         asked = folder.asked()
+        if ledger.members not in (0, len(asked)):
+            raise ValueError(f"it has {len(asked)} of {ledger.members}")
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(
             f"{folder.path}: the list of its members cannot be read ({error!r}); find out whether"
@@ -116,16 +130,28 @@ def _taken_up(
     return submission
 
 
-def _collect(submission: Submission, opened: Opened) -> None:
-    """Take the results of a submission that is over."""
-    ledger = submission.folder.ledger()
-    submission.job_id, submission.submitted_at = ledger.job_id, ledger.submitted_at
-    submission.read_ended()
-    opened.tries.update(asked.member.key for asked in submission.asked)
-    for each in submission.ended.values():
-        if each.result.succeeded and _outputs_there(submission, each):
-            key = submission.asked[each.index].member.key
-            opened.done[key] = dataclasses.replace(each.result, collected=True)
+def _collect(over: Sequence[Submission], opened: Opened, request: ArrayRequest) -> None:
+    """Take the results of the members that are asked for, each from the last submission of it.
+
+    One that ran before, and again because its outputs were gone, is told by its last run alone. A
+    number may be given to a later submission than the next one's, so tries tell which is the last.
+    """
+    wanted = {member.key for member in request.members}
+    last: dict[str, tuple[int, Submission, int]] = {}
+    for submission in [*over, *opened.under_way]:
+        for index, asked in enumerate(submission.asked):
+            key = asked.member.key
+            if key in wanted and (key not in last or asked.attempt > last[key][0]):
+                last[key] = (asked.attempt, submission, index)
+    for submission in over:
+        opened.tries.update(asked.member.key for asked in submission.asked)
+    followed = {submission.number for submission in opened.under_way}
+    for key, (_, submission, index) in last.items():
+        ended = submission.ended.get(index)
+        if submission.number in followed or ended is None or not ended.result.succeeded:
+            continue
+        if _outputs_there(submission, ended):
+            opened.done[key] = dataclasses.replace(ended.result, collected=True)
 
 
 def _outputs_there(submission: Submission, ended: Ended) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
-from hpc_prefect.errors import SchedulerError
+from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.arrays.monitor import ArrayMonitor
 from hpc_prefect.executor.arrays.opening import Opened, open_array
 from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.executor.arrays.submission import Submission, new_submission
 from hpc_prefect.executor.cancelling import cancel_remote
 from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.finalize import MAY_STILL_BE_THERE
 from hpc_prefect.executor.submission import slot_of, submit, take_slot
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.members import Ended, MemberSpec
@@ -69,7 +71,9 @@ class ArrayRun:
                 await self._submit(missing, self._request.spec.resources)
         finally:
             await self._follow_all()
-        return tuple(self._results[key] for key in self._members if key in self._results)
+        if self._request.attach_only:
+            return tuple(self._results[key] for key in self._members if key in self._results)
+        return tuple(self._results[key] for key in self._members)
 
     def counts(self) -> Counts:
         """How its members are; those that are between two submissions wait."""
@@ -169,6 +173,8 @@ class ArrayRun:
         """With which resources a member is submitted again; None if it is not."""
         if verdict.succeeded or self._cancelled_by or self._request.attach_only:
             return None
+        if verdict.reason is Reason.LOST:
+            return None  # it may run: another call looks at it again
         if following.is_left_over and verdict.reason in _ENDED_BY_WISH:
             return self._request.spec.resources  # an earlier run's wish; this one asks for it
         if self._tries[member.key] > self._request.retries or not self._request.retries:
@@ -209,6 +215,8 @@ class _Following:
         self.unconfirmed = False
         self._cancelled_by = cancelled_by or submission.cancel
         self._cancelled = asyncio.Event()
+        if cancelled_by:
+            self._cancelled.set()  # it waits for no slot
         self._on_end = partial(on_end, submission)
         self.monitor: ArrayMonitor | None = None
         self._cancelling: asyncio.Task[None] | None = None
@@ -253,24 +261,31 @@ class _Following:
         if not submission.job_id:
             verdict = await submit(submission, lambda: self._cancelled_by, self._cancelled)
         if verdict is not None:
-            self._all_ended(verdict)
+            self._on_end(await connection.in_thread(partial(submission.not_submitted, verdict)))
         else:
             _tell_submitted(submission)
             await self._monitored(ask=bool(submission.taken_from))
-            while begun := await connection.in_thread(submission.close_failed):
-                # Begun by another submission of this one, after they were judged.
-                for index in begun:
-                    del submission.ended[index]
-                await self._monitored(ask=True)
+        # An end that nobody has seen is none: nothing is closed, and nothing more is submitted.
+        while not self.unconfirmed and (
+            begun := await connection.in_thread(submission.close_ended)
+        ):
+            await self._turn_to(begun)
+            await self._monitored(ask=True)
         await self._conclude()
 
-    def _all_ended(self, verdict: Verdict) -> None:
-        """The submission was not made."""
-        submission = self.submission
-        ended = [submission.unended(index, verdict) for index in range(len(submission.asked))]
-        submission.ended = {each.index: each for each in ended}
-        submission.folder.note_ended(ended)
-        self._on_end(ended)
+    async def _turn_to(self, begun: Mapping[int, str]) -> None:
+        """Another submission of this one, once in doubt, has begun members that were judged."""
+        submission, connection = self.submission, self.submission.connection
+        await connection.in_thread(partial(submission.reopen, begun))
+        other = submission.whole_id(next(iter(begun.values())))
+        if other == submission.job_id:
+            return
+        submission.request.listener.state(
+            f"it was submitted twice; {other} has begun {len(begun)} of its members and is followed"
+        )
+        if submission.job_id:  # none of its own is left, but some of it may still wait
+            await connection.cancel(submission.job_id, submission.tag)
+        await connection.in_thread(partial(submission.submitted, other, 0.0))
 
     async def _monitored(self, *, ask: bool) -> None:
         connection = self.submission.connection
@@ -290,7 +305,12 @@ class _Following:
         self._cancelling = asyncio.get_running_loop().create_task(self._cancel_remote(monitor))
 
     async def _cancel_remote(self, monitor: ArrayMonitor) -> None:
-        confirmed = await cancel_remote(self.submission, monitor, self._cancelled_by)
+        submission, connection = self.submission, self.submission.connection
+        # What keeps us from looking for others keeps us from cancelling ours, and is told there.
+        with contextlib.suppress(JobHeld, LedgerError, TransportError):
+            for other in await connection.in_thread(submission.others_begun):
+                await connection.cancel(other, submission.tag)
+        confirmed = await cancel_remote(submission, monitor, self._cancelled_by)
         self.unconfirmed = not confirmed
 
     async def _conclude(self) -> None:
@@ -298,8 +318,11 @@ class _Following:
         left = await connection.in_thread(
             partial(submission.conclude, confirmed=not self.unconfirmed)
         )
-        others = {submission.whole_id(each) for each in left}
-        for job_id in sorted(others - {submission.job_id}):
+        others = {submission.whole_id(each) for each in left} - {submission.job_id}
+        ends = {each.result.verdict.reason for each in submission.ended.values()}
+        if submission.job_id and not ends.isdisjoint(MAY_STILL_BE_THERE):
+            others.add(submission.job_id)
+        for job_id in sorted(others):
             await connection.cancel(job_id, submission.tag)
         submission.request.follower.submission_ended(submission.whole())
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from hpc_prefect.errors import JobHeld
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.connection import Connection
@@ -23,6 +24,7 @@ from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED
+from hpc_prefect.schedulers import base as schedulers
 
 
 def shape(count: int, per_element: int, at_once: int) -> tuple[int, Array | None]:
@@ -62,6 +64,12 @@ class Submission(Attempt):
         super().heartbeat()
         if self.array_claim is not None:
             self.array_claim.touch()
+
+    def hand_over(self) -> schedulers.Submission:
+        """As of an attempt; not when another run has taken the array over meanwhile."""
+        if self.array_claim is not None:
+            self.array_claim.check()
+        return super().hand_over()
 
     def guard(self) -> str:
         """The id of the array of which a member has begun; empty before any start."""
@@ -132,22 +140,55 @@ class Submission(Attempt):
             if each.result.verdict.reason is not Reason.LOST:
                 self.ended[each.index] = each
 
-    def close_failed(self) -> list[int]:
-        """Let no member that failed start any more; those that another job has started meanwhile.
+    def close_ended(self) -> dict[int, str]:
+        """Let no member that has ended start any more; those that another job has, with its id.
 
-        A success is left: its script does not start the program again.
+        A success is left where the scheduler does not requeue: its script does not start the
+        program again.
         """
         self.claim.check()
-        begun: list[int] = []
+        begun: dict[int, str] = {}
         if not self.intended:
             return begun  # it was never handed over, so nothing can start
+        requeues = self.request.spec.may_requeue
         for index, each in self.ended.items():
-            if each.result.succeeded or each.result.verdict.reason is Reason.LOST:
+            if (each.result.succeeded and not requeues) or (
+                each.result.verdict.reason is Reason.LOST
+            ):
                 continue
             holder = self.folder.member(index).close(each.result.job_id)
             if holder not in (CLOSED, each.result.job_id):
-                begun.append(index)
+                begun[index] = holder
         return begun
+
+    def reopen(self, begun: Mapping[int, str]) -> None:
+        """Members that have not ended: other jobs, of these ids, have begun them."""
+        self.claim.check()
+        self.folder.note_reopened(begun)
+        for index in begun:
+            del self.ended[index]
+
+    def others_begun(self) -> set[str]:
+        """Ids of other submissions of this one, whose elements are at the guards of members that
+        have not ended. Of those that have, `close_ended` tells."""
+        self.claim.check()
+        found = set()
+        for index in range(len(self.asked)):
+            holder = "" if index in self.ended else self.folder.member(index).guard()
+            if holder not in ("", CLOSED):
+                found.add(self.whole_id(holder))
+        return found - {self.job_id}
+
+    def not_submitted(self, verdict: Verdict) -> list[Ended]:
+        """Conclude this of all of its members. One that is in doubt may come to light later: that
+        its end was wished is noted then, so that whoever takes it up knows."""
+        if self.intended and verdict.reason in (Reason.CANCELLED, Reason.TIMED_OUT):
+            self.note_cancel("timeout" if verdict.reason is Reason.TIMED_OUT else "user")
+        every = range(len(self.asked))
+        ended = [self.unended(index, verdict) for index in every if index not in self.ended]
+        self.ended.update({each.index: each for each in ended})
+        self.folder.note_ended(ended, durable=True)
+        return ended
 
     def conclude(self, *, confirmed: bool) -> list[str]:
         """Write what is to be kept; the ids of jobs that were submitted beside ours.
@@ -210,11 +251,17 @@ def new_submission(
         tries: how many submissions had them before, by their keys.
 
     Raises:
-        JobHeld: another living run has its folder.
+        JobHeld: another run has its folder, or had it.
     """
     folder = ArrayFolder(connection.transport, f"{request.base}-{number}")
     connection.transport.make_folder(folder.path)
     claim, _ = claims.take(connection.transport, folder.path, request.claimant, request.is_over)
+    ledger = folder.ledger()
+    if ledger.intended or ledger.result:
+        raise JobHeld(
+            f"{folder.path} was used by another run of this array, which has taken it over; this"
+            " run leaves it alone. Start again when that one has ended"
+        )
     _, array = shape(len(members), request.per_element, request.at_once)
     spec = dataclasses.replace(request.spec, array=array, resources=resources)
     return Submission(
