@@ -512,9 +512,13 @@ def _single_program(spec: JobSpec) -> str:
 
 
 def _members_program(spec: JobSpec) -> str:
-    """As a single job's, but for the line, which is read from the file of the member's hundred."""
+    """As a single job's, but for the line, which is read from the file of the member's hundred.
+
+    Emptied it would be a program that ends well; cut off anywhere else it is a syntax error.
+    """
     path = f'"${{_HP_AT%/*}}"/{members.MEMBERS}'
-    return _program(spec, f"\\builtin . {path}", '"$_HP_AT"')
+    line = f"{{ \\builtin test -s {path} && \\builtin . {path}; }}"
+    return _program(spec, line, '"$_HP_AT"')
 
 
 def _members_text(spec: JobSpec, asked: Sequence[members.MemberSpec], first: int) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
+from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import JobMonitor, Records
 from hpc_prefect.executor.output import Output
@@ -69,6 +71,7 @@ class ArrayMonitor:
         self._written_at = loop.time()
         self._gone_since: float | None = None
         self._closings: set[asyncio.Task[None]] = set()
+        self._closing: set[int] = set()  # whose guards are being closed
         self._shown: tuple[JobState, str] | None = None
         self._settle_if_done()
 
@@ -86,12 +89,33 @@ class ArrayMonitor:
         waiting = self._waiting
         for index in self._submission.folder.began({each // SHARD for each in waiting}) & waiting:
             self._begun(index, self._records(index))
-        news = [self._seen(index, records) for index, records in [*self._running.items()]]
-        self._settle([each for each in news if each is not None])
+        trouble = self._look_at_begun()
         if now - self._written_at >= _WRITE_EVERY:
             self._write(now)
         cost = time.perf_counter() - began
         self.next_look = now + min(max(_SOONEST, cost / _SHARE), _LATEST)
+        if trouble is not None:
+            raise trouble
+
+    def _look_at_begun(self) -> TransportError | None:
+        """What keeps us from looking at one of them, which keeps us from no other."""
+        news: list[Ended] = []
+        trouble = None
+        for index, records in [*self._running.items()]:
+            try:
+                ended = self._seen(index, records)
+            except TransportError as error:
+                trouble = error
+            else:
+                news += [] if ended is None else [ended]
+        self._settle(news)
+        for index, monitor in [*self._doubtful.items()]:
+            if monitor.verdict.done() and index not in self._closing:
+                try:
+                    self._judged(index, monitor)
+                except TransportError as error:
+                    trouble = error
+        return trouble
 
     def answered(self, now: float, seen: Observation | None) -> None:
         """Take a useful answer about the array as a whole; None when it is not listed."""
@@ -102,7 +126,11 @@ class ArrayMonitor:
             self._note(seen)
         gone = seen is None or seen.state is JobState.ENDED
         self._gone_since = (self._gone_since or now) if gone else None
-        self.look(now)
+        trouble: TransportError | None = None
+        try:
+            self.look(now)
+        except TransportError as error:  # of one of them, which keeps us from no other
+            trouble = error
         left = () if seen is None else seen.left
         unlisted = self._unlisted([*self._waiting, *self._running], left, gone=gone)
         for index in unlisted & self._waiting:
@@ -115,6 +143,10 @@ class ArrayMonitor:
         self._missed = unlisted
         if gone:
             self._close_unstarted(now)
+        elif seen is not None:
+            self._close_what_can_never_run(seen)
+        if trouble is not None:
+            raise trouble
 
     def heartbeat(self) -> None:
         """Renew the claim; notice when somebody has taken over."""
@@ -160,11 +192,44 @@ class ArrayMonitor:
         evidence = self._evidence(index, records)
         verdict = None
         if evidence.exit is not None and not self._missing_outputs(index):
-            verdict = decide(evidence, self._patience)
+            verdict = decide(self._of_its_own(index, evidence), self._patience)
         if verdict is None:
-            self._doubt([index])
+            if not self._is_to_wait(index, evidence):
+                self._doubt([index])
             return None
         return self._submission.end(index, verdict, evidence)
+
+    def _is_to_wait(self, index: int, evidence: Evidence) -> bool:
+        """Whether its element, of which the scheduler tells, is not at its end yet.
+
+        It begins the next member, or leaves the queue: then `answered` takes this one up.
+        """
+        if evidence.may_requeue:
+            return True
+        return index + 1 in self._waiting and self._is_followed(index)
+
+    def _is_followed(self, index: int) -> bool:
+        """Whether its element runs another member after it."""
+        element, after = self._submission.element, index + 1
+        return after < len(self._submission.asked) and element(after) == element(index)
+
+    def _of_its_own(self, index: int, evidence: Evidence) -> Evidence:
+        """Without the scheduler's word, if its element went on to the next member.
+
+        However the element ended then, it was after this one, which its own record tells of.
+        """
+        start = evidence.start
+        if evidence.may_requeue or start is None or evidence.exit is None:
+            return evidence
+        if not self._is_followed(index):
+            return evidence
+        after = self._records(index + 1)
+        after.refresh(starts=True)
+        if all(each.id != start.id for each in after.starts):
+            return evidence
+        return dataclasses.replace(
+            evidence, observation=None, absent_for=math.inf, silent_for=0.0, told=None
+        )
 
     def _evidence(self, index: int, records: Records) -> Evidence:
         spec = self._submission.request.spec
@@ -174,6 +239,7 @@ class ArrayMonitor:
             walltime=spec.resources.walltime,
             executable=spec.executable.path,
             nodes=spec.resources.num_nodes,
+            may_requeue=spec.may_requeue,
             starts=records.starts,
             exits=records.exits,
             spoiled=records.spoiled,
@@ -205,26 +271,36 @@ class ArrayMonitor:
                 attempt, _Unshown(attempt.folder, Silence()), self._cancelled_by, ask=True
             )
             self._doubtful[index] = monitor
-            monitor.verdict.add_done_callback(partial(self._judged, index, monitor))
+            monitor.verdict.add_done_callback(lambda _: self._look_soon())
             connection.watch(monitor)
+
+    def _look_soon(self) -> None:
+        self.next_look = asyncio.get_running_loop().time()
+        self._submission.connection.hurry(self)
 
     def _holder(self, index: int) -> str:
         """The id at a member's start guard, which may be that of another submission."""
         guard = self._submission.folder.member(index).guard()
         return "" if guard == CLOSED else guard
 
-    def _judged(self, index: int, monitor: JobMonitor, done: asyncio.Future[Verdict]) -> None:
-        if self._doubtful.get(index) is not monitor or done.cancelled():
-            return
-        if error := done.exception():
+    def _judged(self, index: int, monitor: JobMonitor) -> None:
+        """A member in doubt has its verdict."""
+        if error := monitor.verdict.exception():
             self.broken(error)
             return
-        verdict = done.result()
+        verdict = monitor.verdict.result()
+        # As it was judged by: outputs are not looked for any more.
+        if (alone := self._of_its_own(index, monitor.evidence)) is not monitor.evidence:
+            verdict = decide(alone, self._patience) or verdict
         evidence = monitor.final_look()
         self._submission.connection.release(monitor)
-        if verdict.reason is Reason.LOST and not evidence.starts:
-            self._begin_closing([index], _NEVER_STARTED, verdict)
-            return
+        if verdict.reason is Reason.LOST:
+            if self._holder(index) not in ("", monitor.job_id):
+                self._doubt([index])  # another submission of this one has begun it meanwhile
+                return
+            if not evidence.starts:
+                self._begin_closing([index], _NEVER_STARTED, verdict)
+                return
         if not evidence.starts and (words := self._sibling_words(index, verdict)):
             verdict = dataclasses.replace(verdict, reason=Reason.NEVER_STARTED, summary=words)
         del self._doubtful[index]
@@ -235,7 +311,7 @@ class ArrayMonitor:
         element, size = self._submission.element(index), self._submission.per_element
         siblings = range(element * size, element * size + size)
         begun = any(each != index and each not in self._waiting for each in siblings)
-        if size == 1 or not begun or verdict.reason in (Reason.CANCELLED, Reason.TIMED_OUT):
+        if size == 1 or not begun or verdict.reason in _CANCELLED:
             return ""
         return f"its element ended before it was begun ({verdict.reason}: {verdict.summary})"
 
@@ -254,7 +330,6 @@ class ArrayMonitor:
         """Members that somebody cancelled one by one, and that have left the queue."""
         for index in unlisted:
             if by := self._submission.folder.member(index).cancel_request():
-                self._waiting.discard(index)
                 self._begin_closing([index], _cancelled(by), None)
 
     def _close_unstarted(self, now: float) -> None:
@@ -267,17 +342,23 @@ class ArrayMonitor:
         if not by and now - self._gone_since < self._patience.absent:
             return
         unstarted = [i for i, each in self._doubtful.items() if not each.evidence.starts]
-        left = [*self._waiting, *unstarted]
-        if not left or self._closings:
-            return
-        verdict = _NEVER_STARTED
-        if by:
-            verdict = _cancelled(by)
-        self._begin_closing(left, verdict, None)
+        verdict = _cancelled(by) if by else _NEVER_STARTED
+        self._begin_closing([*self._waiting, *unstarted], verdict, None)
+
+    def _close_what_can_never_run(self, seen: Observation) -> None:
+        """As of a single job: it would wait for ever. What has begun comes to its own end."""
+        if seen.state is not JobState.ENDED and seen.cause in _NEVER:
+            about = Evidence(job_id=self.job_id, walltime=0, observation=seen)
+            if verdict := decide(about, self._patience):
+                self._begin_closing([*self._waiting], verdict, None)
 
     def _begin_closing(
         self, indices: Collection[int], verdict: Verdict, otherwise: Verdict | None
     ) -> None:
+        indices = [index for index in indices if index not in self._closing]
+        if not indices:
+            return
+        self._closing |= {*indices}
         closing = self._closed(indices, verdict, otherwise)
         task = asyncio.get_running_loop().create_task(closing)
         self._closings.add(task)
@@ -292,6 +373,7 @@ class ArrayMonitor:
         except Exception as error:  # noqa: BLE001 - whoever waits for the verdict is told
             self.broken(error)
             return
+        self._closing -= {*indices}
         ended = []
         for index in indices:
             if index in self._submission.ended:
@@ -358,6 +440,9 @@ def _cancelled(by: str) -> Verdict:
     return Verdict(reason=reason, summary="it was cancelled before it began")
 
 
+#: What waits for ever, and ends that somebody wished.
+_NEVER = (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET)
+_CANCELLED = (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE, Reason.TIMED_OUT)
 _ALL_ENDED = Verdict(reason=Reason.SUCCEEDED, summary="all of its members have ended")
 
 
