@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import os
+import signal
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from elements import Elements
@@ -131,7 +135,68 @@ async def test_a_program_that_spoils_its_own_files_takes_down_no_other(rig, atta
     assert rig.runs() == ["program a", "program b"]
 
 
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("cat /dev/null | {command} | cat", id="pipes"),
+        pytest.param("{command} # and no more", id="a comment"),
+        pytest.param("case x in x) {command} ;; esac", id="a case of its own"),
+        pytest.param("env RANK=0", id="a word before it"),
+    ],
+)
+async def test_a_launcher_line_starts_each_member_and_tells_its_failure(rig, launcher):
+    (rig.work / "fail-b").touch()
+    spec = rig.spec(
+        'echo "out $1"; ' + HOLD, resources={"launch": "mpi"}, site={"launcher": launcher}
+    )
+    request = rig.array(spec, ["a", "b", "c"], per_element=3)
+    results = await rig.run_array(request)
+    assert [each.state for each in results.values()] == ["succeeded", "failed", "succeeded"]
+    assert results["b"].exit_code == 3
+    assert rig.runs() == ["program a", "program b", "program c"]
+    written = [Path(each.stdout_path).read_text() for each in results.values()]
+    assert written == ["out a\n", "out b\n", "out c\n"]
+
+
+@pytest.mark.parametrize("launcher", ["exec {command}", "{command}; exit 0", "true; exit 0 #"])
+async def test_a_launcher_line_that_ends_the_shell_makes_no_success(rig, launcher):
+    (rig.work / "fail-a").touch()
+    spec = rig.spec(HOLD, resources={"launch": "mpi"}, site={"launcher": launcher})
+    results = await rig.run_array(rig.array(spec, ["a", "b"], per_element=2))
+    assert not results["a"].succeeded
+
+
 # --- several members in an element
+
+
+async def test_a_signal_lets_the_member_that_runs_end_and_begins_no_other(rig):
+    """As a scheduler's warning before its kill; what was not begun says so, and runs later."""
+    (rig.work / "hold-a").touch()
+    spec = rig.spec("trap : TERM; " + HOLD)
+    request = rig.array(spec, ["a", "b", "c"], per_element=3)
+    task = asyncio.ensure_future(rig.run_array(request))
+    await until(lambda: rig.runs() == ["program a"], "the first one")
+    await until(lambda: record(rig, 0), "its start record")
+    signal_scripts(rig)
+    (rig.work / "hold-a").unlink()
+    results = await task
+    assert [each.state for each in results.values()] == ["succeeded", "failed", "failed"]
+    assert results["c"].verdict.reason is Reason.NEVER_STARTED
+    again = await rig.run_array(request)
+    assert {each.state for each in again.values()} == {"succeeded"}
+    assert rig.runs() == ["program a", "program b", "program c"]
+
+
+def record(rig: Rig, index: int) -> str:
+    return (rig.attempt(1) / f"m/0/{index}.record").read_text()
+
+
+def signal_scripts(rig: Rig) -> None:
+    """SIGTERM to every shell of this array's job: those that have its folder open."""
+    for descriptor in Path("/proc").glob("[0-9]*/fd/240"):
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor) == str(rig.attempt(1)):
+                os.kill(int(descriptor.parts[2]), signal.SIGTERM)
 
 
 async def test_a_member_that_failed_by_itself_is_not_told_of_what_ended_its_element(rig):
@@ -279,6 +344,46 @@ async def test_what_is_cancelled_before_it_is_under_way_waits_for_no_slot(rig):
         (result,) = await run.carry_out()
         assert result.verdict.reason is Reason.CANCELLED
         assert len(rig.active()) == 1
+
+
+class Unlisted(LocalScheduler):
+    """Tells of no element of an array that waits, though it does."""
+
+    def observe(self, ids, options):
+        said = yield from super().observe(ids, options)
+        return {i: dataclasses.replace(seen, left=((0, 0),)) for i, seen in said.items()}
+
+
+class Racing(LocalTransport):
+    """A member begins in the very moment in which its guard is to be closed."""
+
+    def __init__(self, before) -> None:
+        self.before = before
+
+    def link(self, path, target):
+        self.before()
+        return super().link(path, target)
+
+
+async def test_a_member_that_begins_while_it_is_cancelled_alone_has_an_end(rig):
+    rig.options["slots"] = 1
+    (rig.work / "hold-a").touch()
+    (rig.work / "hold-b").touch()
+
+    def begin() -> None:
+        (rig.work / "hold-a").unlink(missing_ok=True)
+        while "program b" not in rig.runs():
+            time.sleep(0.01)
+
+    request = rig.array(rig.spec(HOLD), ["a", "b"], poll_interval=0.1)
+    connection = rig.connection(Unlisted(), Racing(begin))
+    task = asyncio.ensure_future(rig.run_array(request, connection))
+    await until(lambda: rig.runs() == ["program a"], "the first one")
+    rig.attempt(1).joinpath("cancel").write_text('{"event":"cancel","by":"user","member":1}\n')
+    await until(lambda: "program b" in rig.runs(), "the other one's start")
+    (rig.work / "hold-b").unlink()
+    assert {each.state for each in (await task).values()} == {"succeeded"}
+    assert rig.runs() == ["program a", "program b"]
 
 
 # --- file servers

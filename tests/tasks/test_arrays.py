@@ -157,8 +157,8 @@ async def test_all_work_dirs_that_cannot_be_made_are_told_at_once(tmp_path: Path
 
 
 ODD = ["", " ", "a b", "$HOME", "`id`", "$(id)", "'", "''", '"', "\\", "*", "line\nline\n",
-       "esac ;;", "esac\n;;\n*) exit 0", "a\r", "\t", "-n", "--", "é\udcff", "\x01\x7f", "{words}", "%s %d",
-       "}", ")", "x" * 100_000]  # fmt: skip
+       "esac ;;", "esac\n;;\n*) exit 0", "a\r", "\t", "-n", "--", "é\udcff", "\x01\x7f", "{words}",
+       "%s %d", "}", ")", "x" * 100_000]  # fmt: skip
 
 
 @pytest.mark.parametrize("pack", [1, 3])
