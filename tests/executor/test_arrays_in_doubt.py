@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from rig import Rig, living_process, until
+from rig import Rig, drive, living_process, until
 
-from hpc_prefect.errors import JobHeld, LedgerError
+from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.arrays.submission import new_submission
 from hpc_prefect.job.failure import Reason
@@ -21,6 +21,7 @@ from hpc_prefect.job.members import ASKED, ENDED
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.schedulers.base import Refused, Unclear
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
+from hpc_prefect.transports.local import LocalTransport
 
 QUICK = dataclasses.replace(LocalScheduler.patience, find=0.3)
 #: Waits while there is a file `hold`.
@@ -217,6 +218,96 @@ async def test_a_folder_that_another_run_has_used_is_not_used_again(rig):
     await rig.run_array(request)
     with pytest.raises(JobHeld, match="was used by another run"):
         new_submission(request, rig.connection(), 1, request.members, request.spec.resources, {})
+
+
+class Deaf(LocalScheduler):
+    """Hears every wish for an end, and fulfils none."""
+
+    patience = dataclasses.replace(QUICK, confirm=0.3)
+
+    def cancel(self, jobs, options):
+        yield from ()
+
+
+async def test_nothing_is_submitted_beside_what_was_cancelled_and_is_still_there(rig):
+    (rig.work / "hold").touch()
+    request = rig.array(rig.spec(HOLD), ["a", "b", "c"])
+    run = ArrayRun(request, rig.connection(Deaf()))
+    task = asyncio.get_running_loop().create_task(run.carry_out())
+    await until(lambda: len(rig.runs()) == 2, "the members on the two slots")
+    run.cancel("user")
+    assert {each.state for each in await task} == {"cancelled"}
+    with pytest.raises(SchedulerError, match="still does not confirm"):
+        await rig.run_array(request, rig.connection(Deaf()))
+    assert not rig.attempt(2).exists()
+    (rig.work / "hold").unlink()
+    await until(lambda: not rig.active(), "the members' own ends")
+    results = await rig.run_array(request)
+    assert {each.state for each in results.values()} == {"succeeded"}
+    assert sorted(rig.runs()) == ["program a", "program b", "program c"]
+
+
+class FullDisk(LocalTransport):
+    """Has no room for a verdict."""
+
+    def append(self, path, data, **options):
+        if b'"event":"verdict"' in data:
+            raise TransportError("no space left on device")
+        super().append(path, data, **options)
+
+
+class Closed(LocalScheduler):
+    def submit(self, spec, ticket):
+        yield from ()
+        return Refused("the queue is closed")
+
+
+async def test_a_folder_whose_submission_was_refused_has_no_ends_for_the_next_one_in_it(rig):
+    request = rig.array(rig.spec(HOLD), ["a", "b"])
+    with pytest.raises(TransportError):
+        await rig.run_array(request, rig.connection(Closed(), FullDisk()))
+    first = await rig.run_array(request)
+    assert {each.state for each in first.values()} == {"succeeded"}
+    again = await rig.run_array(request)
+    assert [each.collected for each in again.values()] == [True, True]
+    assert sorted(rig.runs()) == ["program a", "program b"]
+
+
+async def test_two_processes_that_make_the_same_call_at_once_run_each_member_once(rig):
+    program = rig.program("sleep 0.3", name="program-one")
+    job = {"key": "one", "lines": ["a", "b", "c"], "program": program}
+    both = await asyncio.gather(*(asyncio.to_thread(drive, rig, [job]) for _ in range(2)))
+    assert sorted(done.returncode for done in both) == [0, 1]
+    assert "which still runs" in next(done.stderr for done in both if done.returncode)
+    assert sorted(rig.runs()) == ["program-one a", "program-one b", "program-one c"]
+
+
+@pytest.mark.parametrize("end", ["success", "refused", "cancelled", "killed"])
+async def test_secrets_are_in_their_own_file_alone_and_gone_at_the_end(rig, end):
+    (rig.work / "hold").touch()
+    spec = rig.spec('[ "$TOKEN" = s3cret ] || exit 4; ' + HOLD, secret_names=("TOKEN",))
+    request = rig.array(spec, ["a", "b"], secrets={"TOKEN": "s3cret"})
+    if end == "killed":
+        await abandoned(rig, request, begun=2)
+        assert secret_files(rig) == {"secrets": 0o600}
+    run = ArrayRun(request, rig.connection(Closed() if end == "refused" else None))
+    task = asyncio.get_running_loop().create_task(run.carry_out())
+    if end != "refused":
+        await until(lambda: len(rig.runs()) == 2, "both members under way")
+        assert secret_files(rig) == {"secrets": 0o600}
+    if end == "cancelled":
+        run.cancel("user")
+    else:
+        (rig.work / "hold").unlink()
+    states = {each.state for each in await task}
+    assert states == {{"refused": "failed", "cancelled": "cancelled"}.get(end, "succeeded")}
+    assert secret_files(rig) == {}
+
+
+def secret_files(rig: Rig) -> dict[str, int]:
+    found = [path for path in rig.work.rglob("*") if path.is_file()]
+    return {p.name: p.stat().st_mode & 0o777 for p in found if b"s3cret" in p.read_bytes()
+            and p.name != "program"}  # fmt: skip
 
 
 class Amnesic(LocalScheduler):
