@@ -2,12 +2,13 @@
 
     python driver.py FOLDER JOBS TRAP
 
-JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}; one that has "lines" is an
-array of a member a line ("per_element", "elements": on a scheduler with arrays of so many). TRAP:
-{} for none; {"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes
+JOBS: a JSON list of {"program": path, "key": …, "arguments": […]}; one that has "lines" is an array
+of a member a line ("per_element"; "elements": on a scheduler with arrays of so many).
+
+TRAP: {} for none; {"call": n, "when": "before" | "torn" | "after"} for the n-th call that changes
 something (a command or a write), {"at": step, "when": …} for the first of that name (an engine's
 verb, an event of the journal, "create" for the claim, "ended.jsonl" …); {"state": text} for the
-first state that has the text.
+first state that holds the text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""kill -9 of a bare driver at every step of an array: each member's program has run once."""
+"""kill -9 of a bare driver at every step of an array: each member has run exactly once."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def array(rig: Rig, shape: dict[str, Any], key: str = "one") -> dict[str, Any]:
     return shape | {"key": key, "program": rig.program(PROGRAM, name=f"program-{key}")}
 
 
-def finish(rig: Rig, job: dict[str, Any]) -> None:
-    """Start again, without a trap: everything has to be right."""
+def finish(rig: Rig, job: dict[str, Any]) -> dict[str, Any]:
+    """Start again, without a trap: everything has to be right; the results."""
     judged = verdicts(rig, job)
     done = drive(rig, [job])
     assert done.returncode == 0, done.stderr
@@ -52,7 +52,7 @@ def finish(rig: Rig, job: dict[str, Any]) -> None:
     assert not rig.active()
     for folder in folders(rig, job):
         assert rig.events(int(folder.name.rpartition("-")[2]), job["key"]).count("verdict") <= 1
-    assert_collected(rig, job, results)
+    return results
 
 
 def assert_collected(rig: Rig, job: dict[str, Any], results: dict[str, Any]) -> None:
@@ -119,7 +119,9 @@ async def test_an_array_whose_driver_is_killed_at_a_boundary_runs_each_member_on
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_driver_killed_when_it_has_submitted_is_taken_up_again(rig, shape):
-    assert kill_and_finish(rig, array(rig, shape), at="submitted", when="after")
+    job = array(rig, shape)
+    assert was_killed(drive(rig, [job], at="submitted", when="after"))
+    assert_collected(rig, job, finish(rig, job))
 
 
 async def test_members_that_ended_while_nobody_looked_are_collected(rig):
@@ -135,7 +137,7 @@ async def test_killed_again_and_again(rig):
     for at, when in (("intent", "after"), ("submit", "torn"), ("submitted", "torn"),
                      ("attached", "torn"), ("ended.jsonl", "torn")):  # fmt: skip
         assert was_killed(drive(rig, [job], at=at, when=when)), at
-    finish(rig, job)
+    assert_collected(rig, job, finish(rig, job))
 
 
 @pytest.mark.slow

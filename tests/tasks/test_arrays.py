@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 from collections.abc import Sequence
@@ -121,6 +122,62 @@ async def test_all_problems_are_told_at_once_and_nothing_is_submitted(tmp_path: 
     assert runs(tmp_path) == []
     with pytest.raises(InvalidJob, match="write raise or return"):
         await array(tmp_path, [], on_failure="ignore")
+
+
+async def test_what_no_schema_has_read_is_told_too(tmp_path: Path) -> None:
+    given: list[Any] = [
+        Member(job_key=["k"]),  # type: ignore[arg-type]
+        Member(environment={3: "x"}),  # type: ignore[dict-item]
+        Member(environment={"_HP_MEMBER": "x"}),
+        Member(work_dir="a\0b"),
+        Member(work_dir=b"bytes"),  # type: ignore[arg-type]
+        Member(work_dir="half \ud83d"),
+        Member(job_key="half \ud83d"),
+        Member(user_args=["\0"]),
+        Member(user_args="text"),
+        Member(environment=[("A", "x")]),  # type: ignore[arg-type]
+        None,
+    ]
+    with pytest.raises(InvalidJob) as invalid:
+        await array(tmp_path, given)
+    told = "\n".join(invalid.value.problems)
+    for position in range(len(given)):
+        assert f"members[{position}]: " in told, told
+    assert not list(tmp_path.iterdir())
+
+
+async def test_all_work_dirs_that_cannot_be_made_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = [Member(user_args=["true"], work_dir=f"file/{name}") for name in ("a", "b")]
+    with pytest.raises(InvalidJob) as invalid:
+        await array(tmp_path, given)
+    told = "\n".join(invalid.value.problems)
+    assert "file/a cannot be made" in told
+    assert "file/b cannot be made" in told
+
+
+ODD = ["", " ", "a b", "$HOME", "`id`", "$(id)", "'", "''", '"', "\\", "*", "line\nline\n",
+       "esac ;;", "esac\n;;\n*) exit 0", "a\r", "\t", "-n", "--", "é\udcff", "\x01\x7f", "{words}",
+       "%s %d", "}", ")", "x" * 100_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", [1, 3])
+async def test_what_a_member_is_given_arrives_byte_for_byte(tmp_path: Path, pack: int) -> None:
+    """Arguments, a variable and the folder it runs in, all of them as odd as they may be."""
+    script = 'printf "%s|" "$@" > args; printf "%s" "$MINE" > mine'
+    folders = ["new\nline\n", "esac ;;", "é\udcff'\"$HOME"]
+    given = [
+        Member(user_args=[script, "sh", *ODD], work_dir=folder, environment={"MINE": value})
+        for folder, value in zip(folders, ["a\nb\n", "'\udcff\"", "esac\n;;"], strict=True)
+    ]
+    results = await array(tmp_path, given, pack=pack)
+    assert [each.state for each in results] == ["succeeded"] * 3
+    for member in given:
+        folder = tmp_path / str(member.work_dir)
+        assert (folder / "args").read_bytes() == os.fsencode("".join(f"{x}|" for x in ODD))
+        assert (folder / "mine").read_bytes() == os.fsencode(member.environment["MINE"])
+    again = await array(tmp_path, given, pack=pack)
+    assert len(again) == 3
 
 
 async def test_of_very_many_bad_members_the_first_are_told(tmp_path: Path) -> None:

@@ -190,8 +190,9 @@ def variable_problems(name: str) -> list[str]:
     """What is wrong with the name of an environment variable."""
     if _IDENTIFIER.fullmatch(name) is None:
         return [f"{name!r} is no name for a variable: use letters, digits and _, no digit first"]
-    if _SHELL_OWN.fullmatch(name) or name.startswith("_hp_"):
-        whose = "the job script" if name.startswith("_hp_") else "the shell"
+    ours = name.startswith(("_hp_", "_HP_"))
+    if _SHELL_OWN.fullmatch(name) or ours:
+        whose = "the job script" if ours else "the shell"
         return [f"{name!r} belongs to {whose} and cannot be set; choose another name"]
     return []
 
@@ -200,6 +201,9 @@ def environment_problems(environment: Mapping[str, object]) -> list[str]:
     """What is wrong with the names and values of an environment; never tells a value."""
     problems = []
     for name, value in environment.items():
+        if not isinstance(name, str):  # as in a call, which no schema has read
+            problems.append(f"{name!r} is no name for a variable: it must be text")
+            continue
         problems += variable_problems(name)
         if not isinstance(value, str):
             problems.append(f"{name!r} must be text, not {type(value).__name__}: put it in quotes")

@@ -108,6 +108,10 @@ class ArrayFolder(JobFolder):
         lines = [layout.reopened_line(index, job_id) for index, job_id in holders.items()]
         self._append(layout.ENDED, b"".join(lines), durable=True)
 
+    def forget_ended(self) -> None:
+        """What is there, of a submission that was refused, is not of the next one's members."""
+        self.transport.remove(self.file(layout.ENDED))
+
     def ended_text(self) -> bytes:
         """What `note_ended` has written; see `members.read_ended`."""
         return self.transport.read(self.file(layout.ENDED)) or b""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpc_prefect.blocks.call import read_arguments, read_files
-from hpc_prefect.blocks.checks import environment_problems
+from hpc_prefect.blocks.checks import environment_problems, text_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +78,21 @@ def read_member(
 def _work_dir(given: object, work_dir: str, problems: list[str]) -> str:
     if given is None:
         return work_dir
-    if not isinstance(given, str | os.PathLike) or not str(given):
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(path, str) or not path:
         problems.append(f"work_dir is {given!r}; it must be a path, or None")
         return work_dir
-    return os.path.normpath(os.path.join(work_dir, os.path.expanduser(os.fspath(given))))
+    if wrong := text_problems("work_dir", path):
+        problems += wrong
+        return work_dir
+    return os.path.normpath(os.path.join(work_dir, os.path.expanduser(path)))
 
 
 def _key(given: object, problems: list[str]) -> str | None:
-    if given is None or (isinstance(given, str) and given):
-        return given
-    problems.append(f"job_key is {given!r}; it must be text that is not empty, or None")
-    return None
+    if given is None:
+        return None
+    if not isinstance(given, str) or not given:
+        problems.append(f"job_key is {given!r}; it must be text that is not empty, or None")
+        return None
+    problems += text_problems("job_key", given)
+    return given

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc_prefect.batch.arrays.member import ReadMember, read_member
+from hpc_prefect.batch.arrays.member import Member, ReadMember, read_member
 from hpc_prefect.batch.prepare import (
     JobTerms,
     blocks_of_run,
@@ -141,7 +141,11 @@ def _read_members(
         return []
     found, wrong = [], 0
     work_dir = str(call.shared.work_dir)
-    keys = Counter(getattr(each, "job_key", None) for each in call.members)
+    keys = Counter(
+        each.job_key
+        for each in call.members
+        if isinstance(each, Member) and isinstance(each.job_key, str)
+    )
     for position, given in enumerate(call.members):
         own: list[str] = []
         member = read_member(given, default_args, work_dir, own)
@@ -173,12 +177,16 @@ def _made_ready(shared: Call, members: Sequence[ReadMember]) -> list[dict[str, s
     Raises:
         InvalidJob: a folder cannot be made.
     """
-    for folder in dict.fromkeys([shared.work_dir, *(each.work_dir for each in members)]):
+    problems = []
+    for folder in dict.fromkeys([str(shared.work_dir), *(each.work_dir for each in members)]):
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            problem = f"work_dir {folder} cannot be made: {error.strerror}"
-            raise InvalidJob(shared.subject, [problem]) from error
+            problems.append(f"work_dir {folder} cannot be made: {error.strerror}")
+    if len(problems) > _TOLD:
+        problems[_TOLD:] = [f"… and {len(problems) - _TOLD} more cannot be made"]
+    if problems:
+        raise InvalidJob(shared.subject, problems)
     known: dict[str, str] = {}  # many members read the same file
     return [{name: _digest(member, name, known) for name in member.inputs} for member in members]
 

@@ -126,7 +126,11 @@ class ArrayMonitor:
             self._note(seen)
         gone = seen is None or seen.state is JobState.ENDED
         self._gone_since = (self._gone_since or now) if gone else None
-        self.look(now)
+        trouble: TransportError | None = None
+        try:
+            self.look(now)
+        except TransportError as error:  # of one of them, which keeps us from no other
+            trouble = error
         left = () if seen is None else seen.left
         unlisted = self._unlisted([*self._waiting, *self._running], left, gone=gone)
         for index in unlisted & self._waiting:
@@ -141,6 +145,8 @@ class ArrayMonitor:
             self._close_unstarted(now)
         elif seen is not None:
             self._close_what_can_never_run(seen)
+        if trouble is not None:
+            raise trouble
 
     def heartbeat(self) -> None:
         """Renew the claim; notice when somebody has taken over."""

@@ -103,7 +103,7 @@ class Submission(Attempt):
     def member(self, index: int, job_id: str = "") -> MemberAttempt:
         """A member as a job; `job_id` if it is that of another submission than ours."""
         asked = self.asked[index]
-        attempt = MemberAttempt(
+        return MemberAttempt(
             request=_of_member(self.request, asked.member.job(self.request.spec)),
             connection=self.connection,
             number=self.number,
@@ -116,8 +116,6 @@ class Submission(Attempt):
             outputs_before=asked.outputs_before,
             cancel_offset=self.cancel_offset,
         )
-        attempt.tag = self.tag  # that of the whole; a digest that need not be made for each
-        return attempt
 
     def end(self, index: int, verdict: Verdict, evidence: Evidence) -> Ended:
         """A member that has ended so."""
@@ -189,7 +187,8 @@ class Submission(Attempt):
         every = range(len(self.asked))
         ended = [self.unended(index, verdict) for index in every if index not in self.ended]
         self.ended.update({each.index: each for each in ended})
-        self.folder.note_ended(ended, durable=True)
+        if self.intended:  # else the folder may be used for other members
+            self.folder.note_ended(ended, durable=True)
         return ended
 
     def conclude(self, *, confirmed: bool) -> list[str]:
@@ -225,6 +224,7 @@ class Submission(Attempt):
         spec = self.request.spec
         if not self.intended:  # else an earlier one is in doubt, whose job may have written already
             self.asked = [self._stamped(each) for each in self.asked]
+            self.folder.forget_ended()
         members = [each.member for each in self.asked]
         script = render_array(spec, self.folder.path, preamble, word, members, self.per_element)
         self.folder.prepare_array(script, self.request.secrets, self.asked)
