@@ -157,6 +157,20 @@ async def test_a_member_that_needs_more_gets_it_by_itself_alone(rig: Rig):
     assert sorted(rig.runs()) == [f"program {each}" for each in ("a", "b", "slow", "slow")]
 
 
+async def test_a_later_call_gives_a_member_the_more_that_it_needs(rig: Rig):
+    """As the call would have done that was killed when it had failed."""
+    spec = rig.spec('[ "$1" != slow ] || sleep 3', resources={"walltime": 2})
+    spec = dataclasses.replace(spec, site=dataclasses.replace(spec.site, max_walltime=60))
+    lines = ["a", "slow"]
+    first = await rig.run_array(rig.array(spec, lines))
+    assert first["slow"].verdict.reason is Reason.WALLTIME
+    policy = RetryPolicy(walltime_factor=10)
+    results = await rig.run_array(rig.array(spec, [*lines, "new"], retries=1, retry=policy))
+    assert {each.state for each in results.values()} == {"succeeded"}
+    runs = [f"program {each}" for each in ("a", "new", "slow", "slow")]
+    assert sorted(rig.runs()) == runs
+
+
 async def test_members_of_a_dead_element_that_were_not_begun_say_so(rig: Rig):
     spec = rig.spec('[ "$1" != slow ] || sleep 30', resources={"walltime": 2})
     request = rig.array(spec, ["a", "slow", "never"], per_element=3)

@@ -11,13 +11,20 @@ from dataclasses import dataclass, field
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.submission import Submission
-from hpc_prefect.executor.attempt import attach, is_over, numbers
+from hpc_prefect.executor.attempt import (
+    attach,
+    is_over,
+    numbers,
+    resources_of,
+    with_resources,
+)
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.members import ASKED, Ended
 from hpc_prefect.job.outputs import some
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.job.spec import Array
+from hpc_prefect.job.retry import next_attempt
+from hpc_prefect.job.spec import Array, Resources
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import Claim
@@ -32,6 +39,7 @@ class OpenedArray:
     Attributes:
         claim: ours on the array; None before it is taken.
         done: the results of members that have succeeded, by their keys.
+        more: with which resources those are to be run whose last submission had too little.
         tries: how many submissions have a member, by its key.
         under_way: submissions whose end is not known, which are ours now.
         free: numbers of submissions that were never made.
@@ -40,6 +48,7 @@ class OpenedArray:
 
     claim: Claim | None = None
     done: dict[str, JobResult] = field(default_factory=dict)
+    more: dict[str, Resources] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     under_way: list[Submission] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
@@ -76,6 +85,8 @@ def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
             nobodys = Claim(transport, folder.path, 0, request.claimant)  # nothing is left to do
             submission = _submission(request, connection, number, folder, nobodys)
             submission.job_id, submission.submitted_at = ledger.job_id, ledger.submitted_at
+            had = resources_of(ledger, request.spec.resources)
+            submission.request = with_resources(submission.request, had)
             submission.read_ended()
             if not ledger.intended or len(submission.ended) == len(submission.asked):
                 over.append(submission)
@@ -148,10 +159,22 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
     followed = {submission.number for submission in opened.under_way}
     for key, (_, submission, index) in last.items():
         ended = submission.ended.get(index)
-        if submission.number in followed or ended is None or not ended.result.succeeded:
+        if submission.number in followed or ended is None:
             continue
-        if _outputs_there(submission, ended):
+        if not ended.result.succeeded:
+            if more := _more(submission, ended, request):
+                opened.more[key] = more
+        elif _outputs_there(submission, ended):
             opened.done[key] = dataclasses.replace(ended.result, collected=True)
+
+
+def _more(submission: Submission, ended: Ended, request: ArrayRequest) -> Resources | None:
+    """What a member gets that it lacked, as in the call that was killed before it could do so."""
+    if request.retry is None:
+        return None
+    job = submission.asked[ended.index].member.job(request.spec)
+    last = submission.request.spec.resources
+    return next_attempt(request.retry, job, last, ended.result.verdict).resources
 
 
 def _outputs_there(submission: Submission, ended: Ended) -> bool:

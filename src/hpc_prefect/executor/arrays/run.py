@@ -62,14 +62,15 @@ class ArrayRun:
             # What an earlier claimant has judged is looked at no more.
             self._on_end(submission, submission.ended.values())
             self._follow(submission)
-        missing = [
-            member
-            for key, member in self._members.items()
-            if key not in opened.done and key not in self._tries
-        ]
+        missing: dict[Resources, list[MemberSpec]] = {}
+        for key, member in self._members.items():
+            if key not in opened.done and key not in self._tries:
+                resources = opened.more.get(key, self._request.spec.resources)
+                missing.setdefault(resources, []).append(member)
         try:
             if not self._request.attach_only:
-                await self._submit(missing, self._request.spec.resources)
+                for resources, members in missing.items():
+                    await self._submit(members, resources)
         finally:
             await self._follow_all()
         if self._request.attach_only:
