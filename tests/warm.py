@@ -34,7 +34,7 @@ IMPORTS = {
         *("fastapi", "pydantic.v1", "anyio._backends._asyncio"),  # Prefect's clients, when made
     ),
 }
-IMPORTS["ibm"] = (*IMPORTS["prefect"], "qiskit_ibm_runtime", "qiskit.qpy", "qiskit.primitives")
+IMPORTS["qiskit"] = (*IMPORTS["prefect"], "qiskit_ibm_runtime", "qiskit.qpy", "qiskit.primitives")
 
 
 class Process:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -27,10 +28,10 @@ FILE = Path(__file__).with_name("resumable.py")
 MAIN = "import sys; from hpc_prefect.cli import main; sys.exit(main())"
 
 
-def command(*arguments: str, cwd: Path | None = None) -> warm.CompletedProcess[str]:
+def command(*arguments: str, **more: Any) -> warm.CompletedProcess[str]:
     """`hpc-prefect …`; from another folder than the flow's, as after another login."""
     words = ["-c", MAIN, *arguments]
-    return warm.run(words, stdout=warm.PIPE, stderr=warm.STDOUT, timeout=200, cwd=cwd)
+    return warm.run(words, stdout=warm.PIPE, stderr=warm.STDOUT, timeout=200, **more)
 
 
 @contextmanager
