@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
-from typing import IO, Any
+from typing import IO, Any, Self
 
 #: What the processes have imported, by the name of the set: never this package itself, which notes
 #: forks and has numbers of its own for each process.
@@ -115,6 +115,16 @@ class Process:
         if self.poll() is None:
             with suppress(ProcessLookupError):  # its end is about to be told
                 os.kill(self.pid, number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Its streams are closed and its end is waited for, as of `subprocess.Popen`."""
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait()
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
