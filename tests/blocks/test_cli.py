@@ -13,22 +13,15 @@ import pytest
 
 from hpc_prefect.cli import main
 
+from .. import warm
+
+MAIN = "import sys; from hpc_prefect.cli import main; sys.exit(main())"
+
 
 def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from hpc_prefect.cli import main; sys.exit(main())",
-    ]
-    return subprocess.run(
-        [*command, *words],
-        env=os.environ | environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    given = ["-c", MAIN, *words]
+    return warm.run(given, env=os.environ | environ, capture_output=True, timeout=120)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -101,7 +94,11 @@ def test_a_wrong_file_is_a_sentence_on_stderr_and_status_1(
 
 
 def test_a_server_that_is_not_there_is_a_sentence_without_a_traceback() -> None:
-    done = run("blocks", "list", PREFECT_API_URL="http://127.0.0.1:9/api")
+    nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}  # read when Prefect is imported
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "blocks", "list"],
+        env=os.environ | nowhere, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 from lives import program, runs, until
+from saved import save_blocks
 
-from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.records.read import read_run
 from hpc_prefect.server import stop_server
+
+from .. import warm
 
 FLOW = Path(__file__).with_name("flow.py")
 LABELS = ["one", "two", "two"]
@@ -40,21 +42,18 @@ BOUNDARIES: dict[str, dict[str, Any]] = {
 ON_SLURM = ("after the intent", "after the submission", "running", list(BOUNDARIES)[-1])
 
 
-def save_blocks(folder: Path, profile: str, **fields: Any) -> None:
-    command = CommandBlock(command_name="program", executable_key="program")
-    command.save("cmd-kills", overwrite=True, _sync=True)
-    shape = ExecutionProfileBlock(profile_name="one", command_name="program", walltime="00:10:00")
-    shape.save("exec-kills", overwrite=True, _sync=True)
-    executables = {"program": str(folder / "program")}
-    block = HPCProfileBlock(executables=executables, poll_interval=1.0, **fields)
-    block.save(profile, overwrite=True, _sync=True)
+def words(folder: Path, profile: str, trap: dict[str, Any]) -> list[str]:
+    return [str(FLOW), str(folder), profile, json.dumps(trap)]
 
 
-def begin(
-    folder: Path, profile: str, trap: dict[str, Any], **environ: str
-) -> subprocess.Popen[str]:
-    argv = [sys.executable, str(FLOW), str(folder), profile, json.dumps(trap)]
-    pipe = subprocess.PIPE
+def begin(folder: Path, profile: str, trap: dict[str, Any], **environ: str) -> warm.Process:
+    env, pipe = os.environ | environ, warm.PIPE
+    return warm.Process(words(folder, profile, trap), stdout=pipe, stderr=pipe, env=env)
+
+
+def begin_afresh(folder: Path, profile: str, **environ: str) -> subprocess.Popen[str]:
+    """With another server, which Prefect reads when it is imported."""
+    argv, pipe = [sys.executable, *words(folder, profile, {})], subprocess.PIPE
     return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=os.environ | environ)
 
 
@@ -146,7 +145,7 @@ print(server.pid, server.url)
 BLOCKS = """
 import json, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from test_prefect import save_blocks
+from saved import save_blocks
 save_blocks(pathlib.Path(sys.argv[2]), sys.argv[3], **json.loads(sys.argv[4]))
 """
 
@@ -171,7 +170,7 @@ def test_prefects_server_killed_and_started_again_costs_no_job(tmp_path):
         program(tmp_path, gate="go")
         where = (str(FLOW.parent), str(tmp_path), profile)
         _python(BLOCKS, *where, json.dumps(at_home(tmp_path)), **environ)
-        first = begin(tmp_path, profile, {}, **environ)
+        first = begin_afresh(tmp_path, profile, **environ)
         until(lambda: runs(tmp_path).total() == 3 or first.poll() is not None, "its programs")
         os.kill(int(pid), signal.SIGKILL)
         (tmp_path / "go").touch()
@@ -181,7 +180,7 @@ def test_prefects_server_killed_and_started_again_costs_no_job(tmp_path):
         out, err = first.communicate(timeout=300)
         if first.returncode:  # it did not bear that, so it is started again
             print(f"the flow's process ended: {err[-2000:]}")
-            out, err = begin(tmp_path, profile, {}, **environ).communicate(timeout=200)
+            out, err = begin_afresh(tmp_path, profile, **environ).communicate(timeout=200)
         assert wrong(tmp_path, out, err) == []
     finally:
         stop_server(home)
