@@ -42,6 +42,8 @@ PORT = free_port()
 HOME.mkdir(exist_ok=True)
 for name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[name]
+# Each of a thousand processes would compile this package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ |= {
     "PREFECT_HOME": str(HOME),
     "PREFECT_PROFILES_PATH": str(HOME / "profiles.toml"),

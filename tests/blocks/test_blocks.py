@@ -34,6 +34,13 @@ class TestPrefectsStandardSuite(BlockStandardTestSuite):
         assert block._logo_url is None
 
 
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_who_changes_a_schema_that_he_was_given_changes_no_other(kind: type[Block]) -> None:
+    before = json.dumps(kind.model_json_schema())
+    kind.model_json_schema()["properties"].clear()
+    assert json.dumps(kind.model_json_schema()) == before
+
+
 def test_the_slugs_are_these_for_good() -> None:
     assert [kind.get_block_type_slug() for kind in BLOCKS] == [
         "hpc-prefect-command",

@@ -25,6 +25,7 @@ from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import read_run
 from hpc_prefect.server import Server
 
+from .. import warm
 from ..background import settle
 
 ROOT = Path(__file__).parents[2]
@@ -93,10 +94,9 @@ def test_a_run_at_another_commit_shows_the_diff(recorded: list[Record], tmp_path
         git("add", ".")
         git("commit", "-m", name)
         work_dir = tmp_path / name
-        subprocess.run(
-            [sys.executable, "flow.py", "--work-dir", str(work_dir)],
-            cwd=code, env=os.environ, check=True, capture_output=True, timeout=300,
-        )  # fmt: skip
+        words = ["flow.py", "--work-dir", str(work_dir)]
+        done = warm.run(words, cwd=code, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr
         (record,) = work_dir.glob(".hpc-prefect/*/runs/*")
         return read_run(record)
 

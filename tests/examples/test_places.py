@@ -269,10 +269,6 @@ PROFILES: dict[str, tuple[str, Mapping[str, str]]] = {
     "local": ("local", {}),
     "slurm": ("slurm", NOTED | NOT_N4),
     "slurm-site-mpi": ("slurm", NOTED | NOT_N4 | SITE_MPI),
-    "slurm-mpirun": (
-        "slurm",
-        NOTED | NOT_N4 | SITE_MPI | {SHOWN: 'launcher = "mpirun.openmpi -n {ranks}"'},
-    ),
     "pbs": ("pbs", NOTED),
 }
 

@@ -261,7 +261,7 @@ def sqd(clone: Clone, place: str, work_dir: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", ["fugaku"])  # at a PBS and a Slurm: test_places.py
 def test_sqd_moves_to_a_site_and_finds_the_same_energies_to_the_last_bit(
     site: str, clone: Clone, at_home: list[dict[str, Any]], tmp_path: Path
 ) -> None:

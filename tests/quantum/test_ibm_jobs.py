@@ -16,6 +16,7 @@ from hpc_prefect.cli import main
 from hpc_prefect.errors import QuantumJobFailed
 from hpc_prefect.operations import find_job, list_jobs, list_quantum_jobs
 
+from .. import warm
 from .service import QuantumService, common_ibm_quantum
 from .test_ibm_cancel import block, events, jobs, once, service, until
 
@@ -32,9 +33,8 @@ async def command(*words: str) -> int:
     return await asyncio.to_thread(main, ["jobs", *words])
 
 
-def started(*words: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    return subprocess.Popen([sys.executable, str(HERE / "once.py"), *words], env=environment)
+def started(*words: str) -> warm.Process:
+    return warm.Process([str(HERE / "once.py"), *words], imports="qiskit")
 
 
 async def left_by_a_killed_process(service: QuantumService, block: str, folder: Path) -> None:
@@ -108,6 +108,13 @@ async def apart(*words: str, **settings: str) -> subprocess.CompletedProcess[str
     )
 
 
+def run(*words: str) -> warm.CompletedProcess[str]:
+    """The same, in this session's Prefect."""
+    return warm.run(
+        ["-c", COMMAND, "jobs", *words], capture_output=True, timeout=200, imports="qiskit"
+    )
+
+
 async def test_an_end_that_nobody_saw_is_not_confirmed_until_somebody_sees_it(
     service, block, tmp_path
 ):
@@ -115,14 +122,14 @@ async def test_an_end_that_nobody_saw_is_not_confirmed_until_somebody_sees_it(
     service.fault("cancel-lags", seconds=600)
     (left,) = list_quantum_jobs(tmp_path)
     words = ("cancel", "--work-dir", str(tmp_path), left.folder.path)
-    done = await apart(*words, "--wait", "1")
+    done = await asyncio.to_thread(run, *words, "--wait", "1")
     assert (done.returncode, done.stdout[:11]) == (1, "UNCONFIRMED"), done.stderr
     (doubtful,) = list_quantum_jobs(tmp_path)
     assert (doubtful.status.state, doubtful.is_over) == ("unknown", False)
     assert "nobody has seen it" in doubtful.status.reason
 
     service.clear("cancel-lags")
-    done = await apart(*words, "--wait", "60")
+    done = await asyncio.to_thread(run, *words, "--wait", "60")
     assert (done.returncode, done.stdout[:7]) == (0, "ended  "), done.stderr
     assert list_quantum_jobs(tmp_path)[0].is_over
 
@@ -130,15 +137,11 @@ async def test_an_end_that_nobody_saw_is_not_confirmed_until_somebody_sees_it(
 async def test_who_stops_to_wait_leaves_the_job(service, block, tmp_path):
     await left_by_a_killed_process(service, block, tmp_path)
     (left,) = list_quantum_jobs(tmp_path)
-    attach = await asyncio.to_thread(
-        subprocess.Popen,
-        [sys.executable, "-c", COMMAND, "jobs", "attach", "--work-dir", str(tmp_path), left.key],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ["-c", COMMAND, "jobs", "attach", "--work-dir", str(tmp_path), left.key]
+    attach = await asyncio.to_thread(warm.Process, words, stderr=warm.PIPE, imports="qiskit")
     await until(lambda: list_quantum_jobs(tmp_path)[0].status.state == "submitted")
     attach.send_signal(signal.SIGINT)
-    _, said = await asyncio.to_thread(attach.communicate, None, 100)
+    _, said = await asyncio.to_thread(attach.communicate, timeout=100)
     assert attach.returncode == 130, said
     assert "is left as it is" in said
     (job,) = await asyncio.to_thread(jobs, service, tmp_path)

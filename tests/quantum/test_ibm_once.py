@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import IO
 
 import pytest
 from circuits import bell
@@ -24,6 +25,8 @@ from prefect.states import Cancelling
 from hpc_prefect import campaign, cancel_jobs
 from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
 
+from .. import warm
+from ..warm import Process
 from .service import QuantumService, common_ibm_quantum
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
@@ -54,17 +57,14 @@ async def block():
 class Run:
     """The flow in a process of its own."""
 
-    def __init__(self, folder: Path, block: str, *more: str, **settings: str) -> None:
+    def __init__(self, folder: Path, block: str, *more: str) -> None:
         self.log = folder / f"run-{uuid.uuid4().hex[:4]}.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "once.py"), str(folder), block, *more],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])} | settings,
-                stdout=log,
-                stderr=log,
-            )
-
+            self.process = self.begin([str(HERE / "once.py"), str(folder), block, *more], log)
         _runs.append(self)
+
+    def begin(self, words: list[str], log: IO[bytes]) -> Process:
+        return Process(words, stdout=log, stderr=log, imports="qiskit")
 
     async def until_posted(self, service: QuantumService, folder: Path) -> None:
         await until(
@@ -76,6 +76,15 @@ class Run:
 
     async def ended(self) -> int:
         return await asyncio.to_thread(self.process.wait, 280)
+
+
+class RunWithRetries(Run):
+    """The same with a setting that Prefect reads when it is imported."""
+
+    def begin(self, words: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        settings = {"PREFECT_TASKS_DEFAULT_RETRIES": "2"}
+        command = [sys.executable, *words]
+        return subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
 
 
 async def until(alive, true) -> None:
@@ -334,7 +343,7 @@ async def test_prefects_settings_do_not_buy_a_job_that_fails_a_second_time(
     service, block, tmp_path
 ):
     service.fault("job-fails")
-    run = Run(tmp_path, block, PREFECT_TASKS_DEFAULT_RETRIES="2")
+    run = RunWithRetries(tmp_path, block)
     assert await run.ended() != 0
     assert posted(service, tmp_path) == 1, run.log.read_text()
 
@@ -359,12 +368,9 @@ async def test_processes_of_a_pool_share_the_budget_of_their_experiment(service,
     await QuantumBackendBlock(kind="ibm", backend_name="fake_manila", max_qpu_seconds=2.5).asave(
         name
     )
-    command = [sys.executable, str(HERE / "pooled.py"), str(tmp_path), name]
-    settings = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    words = [str(HERE / "pooled.py"), str(tmp_path), name]
 
-    run = await asyncio.to_thread(
-        subprocess.run, command, env=os.environ | settings, capture_output=True, text=True
-    )
+    done = await asyncio.to_thread(warm.run, words, capture_output=True, imports="qiskit")
 
-    told = run.stdout.partition("told ")[2].split()
-    assert sorted(told) == ["bought", "refused", "refused", "refused"], run.stderr
+    told = done.stdout.partition("told ")[2].split()
+    assert sorted(told) == ["bought", "refused", "refused", "refused"], done.stderr

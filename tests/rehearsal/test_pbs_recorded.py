@@ -46,7 +46,14 @@ BEFORE = {
 }
 RUNNING_FIRST = {"hold_running", "qdel_force", "qdel_running"}
 PATIENCE = 10.0
-BY_HAND = {"server_down", "status_all", "json_escaping", "env_values", "exiting_stageout_retry"}
+BY_HAND = {
+    "array",
+    "server_down",
+    "status_all",
+    "json_escaping",
+    "env_values",
+    "exiting_stageout_retry",
+}
 #: What is not rehearsed, or was recorded by other means; the dialect's tests read these.
 NOT_HERE = {
     *("end_cput_exceeded", "json_environments", "qsig_suspend", "qstat_one_connection"),

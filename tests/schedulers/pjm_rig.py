@@ -18,7 +18,7 @@ TICKET = Ticket(
     tag=TAG, folder="/w/f", script="/w/f/s.sh", scheduler_out="/w/f/o", scheduler_err="/w/f/e"
 )
 DEFAULT = PJMOptions().model_dump(mode="json")
-ASK = "-v --choose jid,jnam,st,lst,ec,pc,sn,ermsg --filter"
+ASK = "-v --choose jid,jnam,jmdl,st,lst,ec,pc,sn,ermsg --filter"
 NONE = Reply(0, HEADER)
 DOWN = Reply(1, "", "[ERR.] PJM 0290 pjstat PJM daemon is not present.\n")
 SECRETS = (

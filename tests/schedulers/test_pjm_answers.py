@@ -70,7 +70,7 @@ def test_the_id_is_read_from_pjsubs_sentence(text: str) -> None:
         "[ERR] PJM 0058 pjsub rscgrp=nix does not exist.",
         "[ERR.] PJM 0059 pjsub rscunit=x is disabled.",
         "[ERR.] PJM 0069 pjsub rscgrp in -L option is not specified.",
-        "[ERR.] PJM 0070 pjsub No execute permission: pjsub-bulk.",
+        "[ERR.] PJM 0070 pjsub No execute permission: pjsub.",
         "[ERR.] PJM 0071 pjsub Group not authorized to submit a job: group(59999)",
         "[ERR.] PJM 0079 pjsub Computing resources shortage occurred.[group] (ACC->QUE)",
         "[ERR.] PJM 0045 pjsub path isn't on the global file system.",
@@ -136,7 +136,10 @@ def test_queue_and_history_are_asked_in_one_round() -> None:
         table(listed("1", "RUN")),
         table(listed("2", "EXT", codes="3 0 0")),
     )
-    assert commands == [f"pjstat {ASK} jid=1+2+3", f"pjstat -H day=30 {ASK} jid=2+3"]
+    assert commands == [
+        f"pjstat -E {ASK} jid=1+2+3",
+        f"pjstat -H day=30 -E {ASK} jid=2+3",
+    ]
     assert isinstance(answer, dict)
     assert answer["1"] == Observation(id="1", state=JobState.RUNNING, word="RUN")
     ended = answer["2"]

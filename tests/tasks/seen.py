@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +27,7 @@ from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.local import LocalTransport
 
+from .. import warm
 from . import jobs
 
 T = TypeVar("T")
@@ -50,15 +48,9 @@ def until(condition: Callable[[], T], seconds: float = 300) -> T:
 
 
 @contextmanager
-def process(*arguments: str, file: Path = HERE, **settings: str) -> Iterator[subprocess.Popen[str]]:
+def process(*arguments: str, file: Path = HERE) -> Iterator[warm.Process]:
     """A flow of `jobs.py` in a process of its own, in the session's Prefect; killed at the end."""
-    started = subprocess.Popen(
-        [sys.executable, str(file), *arguments],
-        text=True,
-        stdout=-1,
-        stderr=subprocess.STDOUT,
-        env=os.environ | settings,
-    )
+    started = warm.Process([str(file), *arguments], stdout=warm.PIPE, stderr=warm.STDOUT)
     try:
         yield started
     finally:
@@ -66,7 +58,7 @@ def process(*arguments: str, file: Path = HERE, **settings: str) -> Iterator[sub
         started.communicate()
 
 
-def ended(started: subprocess.Popen[str], code: int = 0) -> str:
+def ended(started: warm.Process, code: int = 0) -> str:
     """What a process printed, once it has ended with this code."""
     out, _ = started.communicate(timeout=120)
     assert started.returncode == code, out

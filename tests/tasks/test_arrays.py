@@ -223,9 +223,15 @@ def test_the_sync_form_is_the_same(tmp_path: Path) -> None:
 async def test_in_prefect_it_is_one_task_run_with_a_page_and_a_record(tmp_path: Path) -> None:
     (tmp_path / "fail-b").touch()
 
+    kept: list[JobsFailed] = []
+
     @flow
     async def experiment(work_dir: str) -> None:
-        await array(work_dir, members(["a", "b", "c"]))
+        try:
+            await array(work_dir, members(["a", "b", "c"]))
+        except JobsFailed as failed:
+            kept.append(failed)
+            raise
 
     state = await experiment(str(tmp_path), return_state=True)
     run_id = state.state_details.flow_run_id
@@ -245,8 +251,12 @@ async def test_in_prefect_it_is_one_task_run_with_a_page_and_a_record(tmp_path: 
 
     record = record_of(tmp_path)
     jobs = record.as_dict()["jobs"]
-    assert {job["name"] for job in jobs} == {"scan"}
-    assert {job["state"] for job in jobs} <= {"succeeded", "failed"}
+    assert [(job["name"], job["state"], job["members"], job["ends"]) for job in jobs] == [
+        ("scan", "failed", 3, {"succeeded": 2, "program_failed": 1})
+    ]
+    assert jobs[0]["node_hours"] == pytest.approx(
+        sum(result.node_hours or 0.0 for result in kept[0].results)
+    )
 
 
 def test_a_flow_that_is_interrupted_cancels_its_members(tmp_path: Path) -> None:

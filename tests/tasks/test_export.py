@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from hpc_prefect import (
 )
 from hpc_prefect.errors import ConfigurationError
 
+from .. import warm
 from ..engines import CrateValidator
 from ..records.crates import dangling, entities, files, listed, of_type
 from .jobs import HERE, job
@@ -269,9 +268,7 @@ def running_and_killed(tmp_path: Path) -> tuple[Path, Path]:
     work = tmp_path / "work"
     work.mkdir()
     script = "import asyncio, sys; from jobs import loop; asyncio.run(loop(sys.argv[1], 3))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(work)], cwd=JOBS.parent, start_new_session=True
-    )
+    process = warm.Process(["-c", script, str(work)], cwd=JOBS.parent, start_new_session=True)
     running, killed = tmp_path / "running", tmp_path / "killed"
     try:
         until(lambda: (work / "runs").exists() and "wait" in (work / "runs").read_text())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Crashed
 
+from .. import warm
 from . import jobs
 from .jobs import runs
 from .seen import ended, process, until
@@ -32,11 +31,9 @@ ELSEWHERE = (
 
 
 @contextmanager
-def elsewhere(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    started = subprocess.Popen(
-        [sys.executable, "-c", ELSEWHERE, str(Path(jobs.__file__)), *arguments],
-        text=True, stdout=-1, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def elsewhere(*arguments: str) -> Iterator[warm.Process]:
+    words = ["-c", ELSEWHERE, str(Path(jobs.__file__)), *arguments]
+    started = warm.Process(words, stdout=warm.PIPE, stderr=warm.STDOUT)
     try:
         yield started
     finally:
@@ -45,7 +42,7 @@ def elsewhere(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def first(tmp_path: Path) -> Iterator[warm.Process]:
     """A flow on the first login node, whose job runs."""
     with process("alone", str(tmp_path)) as started:
         until(lambda: "wait" in runs(tmp_path))
@@ -53,7 +50,7 @@ def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "go").touch()
 
 
-def killed(process: subprocess.Popen[str]) -> None:
+def killed(process: warm.Process) -> None:
     process.kill()
     process.wait()
 
@@ -74,7 +71,7 @@ def taken_over(work_dir: Path) -> str:
 
 
 def test_a_living_run_is_left_alone_and_the_error_says_how_to_take_over(
-    tmp_path: Path, first: subprocess.Popen[str]
+    tmp_path: Path, first: warm.Process
 ) -> None:
     with elsewhere("alone", str(tmp_path)) as second:
         said = ended(second, code=1)
@@ -85,7 +82,7 @@ def test_a_living_run_is_left_alone_and_the_error_says_how_to_take_over(
 
 
 def test_a_dead_run_of_the_other_node_is_dead_only_after_its_claim_grew_old(
-    tmp_path: Path, first: subprocess.Popen[str]
+    tmp_path: Path, first: warm.Process
 ) -> None:
     killed(first)
     with elsewhere("alone", str(tmp_path)) as second:
@@ -98,7 +95,7 @@ def test_a_dead_run_of_the_other_node_is_dead_only_after_its_claim_grew_old(
 
 
 def test_a_run_that_prefect_knows_to_be_over_is_taken_over_at_once(
-    tmp_path: Path, first: subprocess.Popen[str]
+    tmp_path: Path, first: warm.Process
 ) -> None:
     killed(first)
     with get_client(sync_client=True) as client:
@@ -107,9 +104,7 @@ def test_a_run_that_prefect_knows_to_be_over_is_taken_over_at_once(
     assert runs(tmp_path) == ["wait"]
 
 
-def test_a_claim_that_a_person_removed_is_nobodys(
-    tmp_path: Path, first: subprocess.Popen[str]
-) -> None:
+def test_a_claim_that_a_person_removed_is_nobodys(tmp_path: Path, first: warm.Process) -> None:
     killed(first)
     for claim in tmp_path.glob(".hpc-prefect/**/claim-1"):
         claim.unlink()
@@ -120,9 +115,7 @@ def test_a_claim_that_a_person_removed_is_nobodys(
     assert runs(tmp_path) == ["wait"]
 
 
-def test_the_first_run_notices_that_it_was_taken_over(
-    tmp_path: Path, first: subprocess.Popen[str]
-) -> None:
+def test_the_first_run_notices_that_it_was_taken_over(tmp_path: Path, first: warm.Process) -> None:
     """It was stopped for so long that it seemed dead: it may neither write nor submit any more."""
     made_old(tmp_path)
     said = taken_over(tmp_path)

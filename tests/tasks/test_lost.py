@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from .. import warm
 from .jobs import NAMES, runs
 from .seen import states
 
@@ -17,11 +16,8 @@ FILE = Path(__file__).with_name("lost.py")
 
 
 def said_by(what: str, work_dir: Path) -> str:
-    ran = subprocess.run(
-        [sys.executable, str(FILE), what, str(work_dir)],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
-    )  # fmt: skip
-    return ran.stdout
+    words = [str(FILE), what, str(work_dir)]
+    return warm.run(words, stdout=warm.PIPE, stderr=warm.STDOUT, timeout=300).stdout
 
 
 @pytest.mark.timeout(600)
@@ -110,11 +106,8 @@ def cells(work_dir: Path, *texts: str) -> str:
         "for text in sys.argv[1:]: shell.run_cell(text, store_history=True)\n"
     )
     call = CALL.replace("WORK_DIR", str(work_dir))
-    ran = subprocess.run(
-        [sys.executable, "-c", program, call, *texts],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
-    )  # fmt: skip
-    return ran.stdout
+    words = ["-c", program, call, *texts]
+    return warm.run(words, stdout=warm.PIPE, stderr=warm.STDOUT, timeout=300).stdout
 
 
 @pytest.mark.timeout(600)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .. import warm
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -14,10 +14,10 @@ FILE = Path(__file__).with_name("lone_once.py")
 
 
 def said_by(*arguments: object) -> str:
-    return subprocess.run(
-        [sys.executable, str(FILE), *map(str, arguments)],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200, check=True,
-    ).stdout  # fmt: skip
+    words = [str(FILE), *map(str, arguments)]
+    done = warm.run(words, stdout=warm.PIPE, stderr=warm.STDOUT, timeout=200)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def test_a_script_outside_of_any_experiment_gets_no_other_scripts_result() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from hpc_prefect.local_batch import process
 
+from .. import warm
 from .jobs import runs
 from .seen import states, until
 
@@ -21,11 +20,9 @@ pytestmark = pytest.mark.usefixtures("blocks")
 FILE = Path(__file__).with_name("pooled.py")
 
 
-def begin(which: str, work_dir: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(FILE), which, str(work_dir)],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+def begin(which: str, work_dir: Path) -> warm.Process:
+    words = [str(FILE), which, str(work_dir)]
+    return warm.Process(words, stdout=warm.PIPE, stderr=warm.STDOUT, start_new_session=True)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import given_parameters, read_run, standing
 from hpc_prefect.records.write.generators import generator_states
 
+from .. import warm
 from ..records.schema import faults
 from .jobs import HERE, LONG, job, runs
 from .seen import until
@@ -155,9 +154,7 @@ async def test_a_loop_has_its_rows_and_seed(tmp_path: Path) -> None:
 
 def test_a_killed_run_is_readable_up_to_its_last_step(tmp_path: Path) -> None:
     script = "import asyncio, sys; from jobs import loop; asyncio.run(loop(sys.argv[1], 3))"
-    killed = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True
-    )
+    killed = warm.Process(["-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True)
     try:
         until(lambda: (tmp_path / "runs").exists() and "wait" in (tmp_path / "runs").read_text())
         until(lambda: _count(tmp_path, "succeeded") == 3)
@@ -237,9 +234,7 @@ async def test_a_retried_run_is_one_record_that_ends_as_its_last_attempt(tmp_pat
 
 def test_who_goes_on_with_a_run_of_another_process_goes_on_with_its_record(tmp_path: Path) -> None:
     script = "import asyncio, sys; from jobs import alone; asyncio.run(alone(sys.argv[1]))"
-    killed = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True
-    )
+    killed = warm.Process(["-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True)
     until(lambda: runs(tmp_path))
     killed.kill()
     killed.wait()
@@ -373,8 +368,8 @@ def test_a_run_whose_calls_are_all_made_in_a_pools_processes_has_a_record(
 ) -> None:
     (tmp_path / "go").touch()
     file = JOBS.with_name("pooled.py")
-    with subprocess.Popen([sys.executable, str(file), how, str(tmp_path)]) as process:
-        assert process.wait(timeout=200) == 0
+    process = warm.Process([str(file), how, str(tmp_path)])
+    assert process.wait(timeout=200) == 0
     record = record_of(tmp_path)
     assert (record.state, record.flow) == ("completed", "spawned" if how == "spawn" else "forked")
     assert record.parameters["work_dir"] == str(tmp_path)
@@ -389,7 +384,7 @@ def test_long_parameters_are_whole_in_a_record_that_a_pools_process_has_begun(
 ) -> None:
     (tmp_path / "go").touch()
     file = JOBS.with_name("pooled.py")
-    subprocess.run([sys.executable, str(file), "spawn", str(tmp_path), "300"], check=True)
+    assert warm.run([str(file), "spawn", str(tmp_path), "300"]).returncode == 0
     record = record_of(tmp_path)
     assert record.apart == ["angles"]
     assert given_parameters(record)["angles"] == [i / 7 for i in range(300)]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,15 @@ from hpc_prefect.lifecycle.reproduce import plan
 from hpc_prefect.quantum import QuantumBackendBlock
 from hpc_prefect.records.fold import Record
 
+from .. import warm
 from ..records.schema import faults
 from .jobs import HERE, job
 from .test_recording import record_of, records
-from .test_resume import command
+from .test_resume import command as plain_command
 
 pytestmark = pytest.mark.usefixtures("blocks")
+
+command = partial(plain_command, imports="qiskit")
 
 FLOW = Path(__file__).with_name("reproducible.py")
 STOP = {"value": "energy", "max_iterations": 3, "tolerance": 1e-12}
@@ -76,11 +80,27 @@ class First:
     record: Record
 
 
-@pytest.fixture
-def first(stored: None, tmp_path: Path) -> First:
-    file, work_dir = tmp_path / "source" / "experiment.py", tmp_path / "work"
+def prepared(tmp_path: Path) -> tuple[Path, Path]:
+    """The flow's file and its work_dir."""
+    file = tmp_path / "source" / "experiment.py"
     file.parent.mkdir()
     shutil.copy(FLOW, file)
+    return file, tmp_path / "work"
+
+
+@pytest.fixture
+def first(stored: None, tmp_path: Path) -> First:
+    file, work_dir = prepared(tmp_path)
+    words = [str(file), str(work_dir), "0.5"]
+    done = warm.run(words, stdout=-1, stderr=warm.STDOUT, timeout=200, imports="qiskit")
+    assert done.returncode == 0, done.stdout
+    return First(file, work_dir, record_of(work_dir))
+
+
+@pytest.fixture
+def first_with_three_threads(stored: None, tmp_path: Path) -> First:
+    """Started afresh, because libraries read their number when they are loaded."""
+    file, work_dir = prepared(tmp_path)
     done = subprocess.run(
         [sys.executable, str(file), str(work_dir), "0.5"],
         env=os.environ | {"OMP_NUM_THREADS": "3"},
@@ -91,8 +111,9 @@ def first(stored: None, tmp_path: Path) -> First:
 
 
 def test_a_run_is_reproduced_to_the_last_bit_though_all_that_is_stored_has_changed(
-    first: First, spool: Path
+    first_with_three_threads: First, spool: Path
 ) -> None:
+    first = first_with_three_threads
     change_what_is_stored(spool)
     done = command("runs", "reproduce", first.record.id)
     assert done.returncode == 0, done.stdout
@@ -198,10 +219,7 @@ def test_a_script_is_told_to_be_run_again(tmp_path: Path) -> None:
         f"import asyncio, sys\nsys.path.insert(0, {str(root)!r})\n"
         f"from tests.tasks.jobs import job\nasyncio.run(job({str(tmp_path)!r}, 'a'))\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        text=True, stdout=-1, stderr=subprocess.STDOUT, timeout=200, check=False,
-    )  # fmt: skip
+    done = warm.run([str(script)], stdout=warm.PIPE, stderr=warm.STDOUT, timeout=200)
     assert done.returncode == 0, done.stdout
     done = command("runs", "reproduce", record_of(tmp_path).id)
     assert done.returncode == 1

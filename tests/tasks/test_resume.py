@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,8 +17,9 @@ from prefect.client.orchestration import get_client
 from hpc_prefect import ONCE, resume
 from hpc_prefect.errors import CannotResume
 
+from .. import warm
 from .jobs import job, runs
-from .seen import flow_run, until
+from .seen import ended, flow_run, process, until
 from .test_cancel import run_of
 
 pytestmark = pytest.mark.usefixtures("blocks")
@@ -28,27 +28,18 @@ FILE = Path(__file__).with_name("resumable.py")
 MAIN = "import sys; from hpc_prefect.cli import main; sys.exit(main())"
 
 
-def command(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, **more: Any) -> warm.CompletedProcess[str]:
     """`hpc-prefect …`; from another folder than the flow's, as after another login."""
-    return subprocess.run(
-        [sys.executable, "-c", MAIN, *arguments],
-        text=True, stdout=-1, stderr=subprocess.STDOUT, timeout=200, cwd=cwd, check=False,
-    )  # fmt: skip
+    words = ["-c", MAIN, *arguments]
+    return warm.run(words, stdout=warm.PIPE, stderr=warm.STDOUT, timeout=200, **more)
 
 
 @contextmanager
 def killed(which: str, work_dir: Path, last: str) -> Iterator[str]:
     """The flow run of a process that is killed when the program `last` runs; its id."""
-    process = subprocess.Popen(
-        [sys.executable, str(FILE), which, str(work_dir)],
-        text=True, stdout=-1, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
+    with process(which, str(work_dir), file=FILE):
         until(lambda: last in runs(work_dir))
         yield run_of(work_dir)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def tasks_of(work_dir: Path) -> Counter[str]:
@@ -76,17 +67,15 @@ def resumed(blocks: None, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
         pass
     plan = command("resume", "--plan", run, cwd=elsewhere).stdout
     state = flow_run(run).state
-    going = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "resume", run],
-        text=True, stdout=-1, stderr=subprocess.STDOUT, cwd=elsewhere,
-    )  # fmt: skip
+    words = ["-c", MAIN, "resume", run]
+    going = warm.Process(words, stdout=warm.PIPE, stderr=warm.STDOUT, cwd=elsewhere)
     try:
         until(lambda: list(work_dir.glob(".hpc-prefect/*/*/*/claim-2")))
         (work_dir / "go").touch()
         said, _ = going.communicate(timeout=200)
     finally:
         going.kill()
-    return Resumed(work_dir, run, plan, state.name if state else "", said, going.returncode)
+    return Resumed(work_dir, run, plan, state.name if state else "", said, going.wait())
 
 
 def test_it_is_completed_as_the_same_flow_run(resumed: Resumed) -> None:
@@ -180,14 +169,9 @@ def test_parameters_that_prefect_does_not_hold_are_refused_by_name(tmp_path: Pat
 
 
 def test_a_run_before_its_first_job_is_resumed_only_on_somebodys_word(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(FILE), "before_any_job", str(tmp_path)], text=True, stderr=-1
-    )
-    assert process.stderr is not None
-    run = until(lambda: _named_in(process.stderr.readline()))  # type: ignore[union-attr]
-    until((tmp_path / "tasks").exists)
-    process.kill()
-    process.communicate()
+    with process("before_any_job", str(tmp_path), file=FILE) as started:
+        run = until(lambda: _named_in(started.stdout.readline()))  # type: ignore[union-attr]
+        until((tmp_path / "tasks").exists)
     with pytest.raises(CannotResume) as caught:
         resume(run)
     assert "say so with --dead" in str(caught.value)
@@ -225,11 +209,8 @@ def test_a_script_that_is_started_again_finds_finished_tasks_too(tmp_path: Path)
     with killed("resumable", tmp_path, "step-1"):
         pass
     (tmp_path / "go").touch()
-    again = subprocess.run(
-        [sys.executable, str(FILE), "resumable", str(tmp_path)],
-        text=True, capture_output=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
+    with process("resumable", str(tmp_path), file=FILE) as again:
+        ended(again)
     assert tasks_of(tmp_path)["kept-a"] == 2
     assert tasks_of(tmp_path)["kept-b"] == 3
     assert runs(tmp_path) == ["step-0", "step-1", "step-2"]

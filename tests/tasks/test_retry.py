@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from hpc_prefect import InvalidJob, JobFailed, Reason, RetryPolicy
 from hpc_prefect.flow_runs.scopes import root_flow
 
 from .jobs import job, runs
-from .seen import artifacts_with, ended, logs, process, table_on, task_runs, until
+from .seen import HERE, artifacts_with, logs, process, table_on, task_runs, until
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -119,6 +122,10 @@ async def test_a_number_of_retries_that_is_none_is_refused(tmp_path: Path, retri
 
 
 def test_prefects_default_retries_do_not_run_a_failing_program_again(tmp_path: Path) -> None:
-    with process("failing", str(tmp_path), PREFECT_TASKS_DEFAULT_RETRIES="2") as flow_of_one:
-        ended(flow_of_one, code=1)
+    failed = subprocess.run(  # it reads the setting when it is imported
+        [sys.executable, str(HERE), "failing", str(tmp_path)],
+        env=os.environ | {"PREFECT_TASKS_DEFAULT_RETRIES": "2"},
+        text=True, stdout=-1, stderr=subprocess.STDOUT, timeout=120, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 1, failed.stdout
     assert runs(tmp_path) == ["fails"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from hpc_prefect import campaign, record_measures, resume, runs, sample_sync
 from hpc_prefect.errors import InvalidQuery, JobFailed
 from hpc_prefect.records.read import read_run
 
+from .. import warm
 from ..background import settle
 from .jobs import COUNT, WAIT, job, job_sync
 from .jobs import runs as programs
@@ -100,7 +99,7 @@ async def test_the_page_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_who_goes_on_with_a_run_of_another_process_goes_on_with_its_page(tmp_path: Path) -> None:
     script = "import asyncio, sys; from jobs import alone; asyncio.run(alone(sys.argv[1]))"
-    killed = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=JOBS.parent)
+    killed = warm.Process(["-c", script, str(tmp_path)], cwd=JOBS.parent)
     until(lambda: programs(tmp_path))
     (before,) = records(tmp_path)
     until(lambda: keys(before.id))
@@ -114,7 +113,7 @@ def test_who_goes_on_with_a_run_of_another_process_goes_on_with_its_page(tmp_pat
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_a_pools_workers_make_no_page_of_their_own(how: str, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
-    done = subprocess.run([sys.executable, str(POOLED), how, str(tmp_path)], timeout=300)
+    done = warm.run([str(POOLED), how, str(tmp_path)], timeout=300)
     assert done.returncode == 0
     folders = tmp_path.glob(".hpc-prefect/*/runs/*")
     (run_id,) = {folder.name for folder in folders}

@@ -6,8 +6,6 @@ import asyncio
 import json
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.operations.completion import is_marked
 from hpc_prefect.transports.local import LocalTransport
 
+from .. import warm
 from .jobs import in_two, job, job_sync, runs
 from .seen import flow_run, logs, until
 
@@ -188,8 +187,8 @@ def test_processes_of_a_pool_are_one_experiment_in_all_of_their_work_dirs(tmp_pa
     made(tmp_path, "abc")
     (tmp_path / "a" / "fail-a").touch()
     for _ in range(2):
-        command = [sys.executable, str(FILE), "in_a_pool", str(tmp_path)]
-        subprocess.run(command, check=True, timeout=200)
+        done = warm.run([str(FILE), "in_a_pool", str(tmp_path)], timeout=200)
+        assert done.returncode == 0
     assert counted(tmp_path) == {"a": 2, "b": 1, "c": 1}
 
 
@@ -209,9 +208,9 @@ async def test_a_named_experiment_that_grows_by_a_work_dir_runs_what_is_new(tmp_
     assert counted(tmp_path) == {"a": 1, "b": 1, "c": 1}
 
 
-def started(tmp_path: Path, order: str) -> tuple[subprocess.Popen[bytes], str]:
+def started(tmp_path: Path, order: str) -> tuple[warm.Process, str]:
     """A flow in two work_dirs whose job in the second one runs; its flow run."""
-    process = subprocess.Popen([sys.executable, str(FILE), "in_two", str(tmp_path), *order])
+    process = warm.Process([str(FILE), "in_two", str(tmp_path), *order])
     second = tmp_path / order[1]
     until(lambda: runs(second))
     (claim,) = second.glob(".hpc-prefect/*/claim-1")

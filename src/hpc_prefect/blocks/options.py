@@ -209,6 +209,9 @@ class PBSOptions(StrictModel):
     """Ask about many jobs over one connection (`-E`); false where `qstat` does not know that."""
     status_options: list[str] = Field(default_factory=list)
     """Further options of `qstat`, such as `-ll` for a table that does not cut names."""
+    max_array_size: int = Field(default=10_000, ge=0)
+    """How many jobs one array may have, of those that are submitted together; 0: each is a job of
+    its own. The default is PBS's own; none are made where `status_dialect` is `table`."""
     directives: list[str] = Field(default_factory=list)
     """Further options, one each, such as `-k doe`."""
 
@@ -243,6 +246,9 @@ class PJMOptions(StrictModel):
     A success is then told only when PJM says so itself. Not with secrets: a job reads them once."""
     history_days: int = Field(default=30, ge=1, le=365)
     """How many days back `pjstat -H` is asked about jobs that the queue no longer lists."""
+    max_array_size: int = Field(default=1000, ge=0, le=1_000_000)
+    """How many jobs one bulk job may have, of those that are submitted together; 0: each is a job
+    of its own, as where a site does not let its users submit bulk jobs."""
     command_options: list[str] = Field(default_factory=list)
     """Options that must stand on the command line of `pjsub`, such as `--no-check-directory`."""
     directives: list[str] = Field(default_factory=list)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, TextIO
 
 from hpc_prefect.records import query
-from hpc_prefect.records.fold import DIFF, Record
+from hpc_prefect.records.fold import DIFF, Record, label_of
 from hpc_prefect.records.query import printable
 from hpc_prefect.records.read import RUNNING
 from hpc_prefect.records.runs import RunSummary
@@ -386,7 +386,7 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
         return ""
     short = short_ids(str(job.get("key", "")) for job in jobs)
     columns = {
-        "JOB": [_text(job.get("name")) for job in shown],
+        "JOB": [_text(label_of(job)) for job in shown],
         "KIND": [_text(job.get("kind")) for job in shown],
         "KEY": [printable(short[str(job.get("key", ""))]) for job in shown],
         "ID": [_text(job.get("job_id")) for job in shown],

@@ -260,6 +260,7 @@ class Records:
         self._folder = folder
         self._words = words
         self._read = {names.START: b"", names.EXIT: b""}
+        self._in_one_file = folder.file(names.START) == folder.file(names.EXIT)
         self.spoiled = ""  # in words, what stands in the place of one of them
         self.starts: tuple[StartRecord, ...] = ()
         self.exits: tuple[ExitRecord, ...] = ()
@@ -267,8 +268,11 @@ class Records:
     def refresh(self, *, starts: bool) -> bool:
         """Read new exits and, when there are any or `starts` are asked for, new starts: any news?
 
-        Exits first, so that the start of every exit is known.
+        Exits first, so that the start of every exit is known. Where both are in one file, that is
+        read once.
         """
+        if self._in_one_file:
+            return self._refresh_both()
         begun = not self.starts and self._new_starts()
         if not self.starts:
             return False  # as most that wait: nothing else can be there
@@ -277,6 +281,13 @@ class Records:
             self.exits = read_exits(self._read[names.EXIT], self._words)
         again = (starts or ended) and self._new_starts()
         return begun or ended or again
+
+    def _refresh_both(self) -> bool:
+        grown = self._grown(names.START)
+        if grown:
+            data = self._read[names.START]
+            self.starts, self.exits = read_starts(data), read_exits(data, self._words)
+        return grown
 
     def _new_starts(self) -> bool:
         grown = self._grown(names.START)

@@ -185,7 +185,7 @@ def read_entries(data: bytes | None) -> Iterator[dict[str, Any]]:
     """The JSON objects in terminated lines: a last line without its end is still being written."""
     for line in (data or b"").split(b"\n")[:-1]:
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode())  # bytes would be searched for their encoding
         except (ValueError, RecursionError):  # no JSON, or ten thousand brackets
             continue
         if isinstance(entry, dict):

@@ -378,3 +378,9 @@ def fold(
     for event in events:
         record.add(event)
     return record
+
+
+def label_of(job: Mapping[str, Any]) -> str:
+    """What a person calls a job: its name, for a submission of an array with how many it was."""
+    name = str(job.get("name") or job.get("key") or "")
+    return f"{name} ({job['members']} jobs)" if job.get("members") else name

@@ -90,6 +90,7 @@ def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:
         "work_dir": spec.get("work_dir"),
         "expected_outputs": spec.get("expected_outputs") or [],
         "made_by": record.get("run") or (record.get("flow_run") or {}).get("id"),
+        **{name: record[name] for name in ("members", "ends") if name in record},
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.records.compare.values import flat, number, printable, words
-from hpc_prefect.records.fold import RUNS, Record
+from hpc_prefect.records.fold import RUNS, Record, label_of
 from hpc_prefect.records.markdown import escaped, fenced, table
 
 #: Rows of the table of jobs; a longer one would not help anybody, and the record holds everything.
@@ -317,7 +317,7 @@ def _circuits(job: Job, what: str) -> str:
 
 
 _BATCH: dict[str, Callable[[Job], object]] = {
-    "job": lambda job: job.get("name") or job.get("key"),
+    "job": label_of,
     "result": _result,
     "exit code": lambda job: job.get("exit_code"),
     "id": lambda job: job.get("job_id"),
@@ -329,7 +329,7 @@ _BATCH: dict[str, Callable[[Job], object]] = {
     "earlier run": lambda job: "yes" if job.get("collected") else "",
 }
 _QUANTUM: dict[str, Callable[[Job], object]] = {
-    "job": lambda job: job.get("name") or job.get("key"),
+    "job": label_of,
     "result": _result,
     "why": lambda job: job.get("summary"),
     "id": lambda job: job.get("job_id"),

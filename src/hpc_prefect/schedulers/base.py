@@ -92,6 +92,7 @@ class Scheduler(Protocol):
         runs_here: the job runs on this very machine, so its executables can be checked now.
         patience: how long this scheduler's silences are borne.
         ids_per_question: how many ids one `observe` may carry, and names one `find`.
+        throttles_arrays: it keeps to `Array.at_once`. Where it does not, an array is made so small.
         hurry: seconds that must pass between two questions when a job seems to have ended.
     """
 
@@ -99,6 +100,7 @@ class Scheduler(Protocol):
     runs_here: bool
     patience: Patience
     ids_per_question: int
+    throttles_arrays: bool
     hurry: float
 
     def problems(self, spec: JobSpec) -> list[str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _LOOK_SECONDS = 0.05
+#: A part of an array has a number too: that of the array times this, and its own index.
+PARTS = 10**7
 FOLDERS = ("jobs", "faults", "aux", "tmp")
 
 
@@ -117,13 +119,20 @@ class State:
                 continue
 
     def numbers(self) -> list[int]:
+        """Of all jobs, in the order of their ids; those of an array's parts follow its own."""
         names = os.listdir(self.path("jobs"))
-        return sorted(int(name[:-5]) for name in names if name.endswith(".json"))
+        found = (int(name[:-5]) for name in names if name.endswith(".json"))
+        return sorted(found, key=lambda n: (n, -1) if n < PARTS else divmod(n, PARTS))
 
     def jobs(self) -> list[Record]:
-        """All that can be seen, in the order of their ids."""
-        found = [job for n in self.numbers() if (job := self.job(n))]
+        """All that can be seen, in the order of their ids, but the parts of arrays."""
+        found = [job for n in self.numbers() if n < PARTS and (job := self.job(n))]
         return [job for job in found if self.visible(job)]
+
+    def parts(self, n: int) -> list[Record]:
+        """The parts of an array that have records of their own, in the order of their indices."""
+        numbers = (each for each in self.numbers() if each // PARTS == n)
+        return [job for each in numbers if (job := self.job(each))]
 
     def visible(self, job: Record) -> bool:
         """Whether any command shows it."""

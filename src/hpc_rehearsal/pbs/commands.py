@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
+from hpc_rehearsal.common import indices
 from hpc_rehearsal.common.commands import run
 from hpc_rehearsal.common.state import user
 from hpc_rehearsal.common.text import Refusal
+from hpc_rehearsal.pbs import arrays
 from hpc_rehearsal.pbs.formats import (
     BAD_ID,
     BAD_STATE,
@@ -22,7 +24,7 @@ from hpc_rehearsal.pbs.formats import (
     getopt,
     moment,
 )
-from hpc_rehearsal.pbs.state import DONE, Server, job_number
+from hpc_rehearsal.pbs.state import DONE, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,11 +73,14 @@ def _each(
     server.connect(_no_connection(name))
     with server.lock:
         for word in words:
-            number = job_number(word)
-            job = None if number is None else server.job(number)
-            if number is None:
+            job, known = None, True
+            try:
+                job = server.named(word)
+            except ValueError:
+                known = False
+            if not known:
                 said = Refusal(f"{name}: illegally formed job identifier: {word}\n", BAD_ID)
-            elif job is None or not server.visible(job):
+            elif job is None:
                 said = Refusal(f"{name}: Unknown Job Id {_full(word)}\n", UNKNOWN_ID)
             elif not (refused := act(job)):
                 continue
@@ -89,6 +94,10 @@ def _each(
 
 def _full(word: str) -> str:
     return word if "." in word else f"{word}.{SERVER}"
+
+
+def _bad_state(name: str, job: Record) -> Refusal:
+    return Refusal(f"{name}: Request invalid for state of job {job['id']}\n", BAD_STATE)
 
 
 def _finished(name: str, job: Record) -> Refusal:
@@ -122,8 +131,21 @@ def _delete(server: Server, job: Record, *, force: bool, purge: bool) -> Refusal
             return _finished("qdel", job)
         server.forget(job["n"])
         return None
+    if job["state"] == "X":
+        return _bad_state("qdel", job)  # assumed
+    if "copied" in job:
+        _delete_waiting(server, job)
+        return None
     now = time.time()
     job["mtime"] = now
+    if job["state"] == "B":
+        for index in arrays.indices_of(job):
+            if indices.holds(job["array"]["waiting"], index, job["array"]["step"]):
+                arrays.expire(job, index)
+        server.save(job)
+        for part in server.parts(job["n"]):
+            _delete(server, part, force=force, purge=False)
+        return None
     if job["state"] in "RE":
         if not job["deleted"]:  # a second qdel finds it on its way out
             job["comment"] += f" and terminated by {user()}@{SERVER}"
@@ -131,6 +153,11 @@ def _delete(server: Server, job: Record, *, force: bool, purge: bool) -> Refusal
         job["deleted"] |= {"force": force, "purge": purge}
     else:
         # It never ran: no Exit_status, no start.
+        if job.get("array"):
+            job["array"]["waiting"] = []
+        if "parent" in job and (whole := server.job(job["parent"])):
+            arrays.take(whole, job["index"])
+            server.save(whole)
         suffix = " and terminated" if job["comment"] else ""
         job.update(state=DONE, substate=_DELETED, comment=job["comment"] + suffix, history=now)
     server.save(job)
@@ -139,13 +166,24 @@ def _delete(server: Server, job: Record, *, force: bool, purge: bool) -> Refusal
     return None
 
 
-# qhold, qrls
+def _delete_waiting(server: Server, shown: Record) -> None:
+    """A subjob that has no record; the daemon sees whether it was the last."""
+    whole = server.job(shown["copied"])
+    if whole:
+        arrays.expire(whole, shown["index"])
+        whole["mtime"] = time.time()
+        server.save(whole)
+
+
+# qhold, qrls: of what belongs to an array it is not known what they do
 
 
 def qhold(server: Server, words: list[str]) -> int:
     def hold(job: Record) -> Refusal | None:
         if job["state"] == DONE:
             return _finished("qhold", job)
+        if job["state"] in "BX" or "index" in job:
+            return _bad_state("qhold", job)
         now = time.time()
         job.update(hold="u", mtime=now, comment=f"Job held by {user()} on {moment(now)}")
         if job["state"] not in "RE":  # a running job runs on
@@ -160,6 +198,8 @@ def qrls(server: Server, words: list[str]) -> int:
     def release(job: Record) -> Refusal | None:
         if job["state"] == DONE:
             return _finished("qrls", job)
+        if job["state"] in "BX" or "index" in job:
+            return _bad_state("qrls", job)
         now = time.time()
         job.update(hold="s" if job["wait"] else "n", mtime=now)
         if job["state"] == "H" and not job["wait"]:
@@ -189,7 +229,7 @@ def qrerun(server: Server, words: list[str]) -> int:
         if not server.config["operator"]:
             return Refusal(f"qrerun: Unauthorized Request  {job['id']}\n", UNAUTHORIZED)
         if job["state"] != "R":
-            return Refusal(f"qrerun: Request invalid for state of job {job['id']}\n", BAD_STATE)
+            return _bad_state("qrerun", job)
         if job["options"].get("r") == "n":
             return Refusal(f"qrerun: Job is not rerunnable {job['id']}\n", NOT_RERUNNABLE)
         job["rerun"] = {"at": time.time(), "sent": False}

@@ -6,7 +6,9 @@ import os
 import signal
 import time
 
+from hpc_rehearsal.common import indices
 from hpc_rehearsal.common.daemon import FAULT_LOOK_SECONDS, BaseDaemon
+from hpc_rehearsal.pbs import arrays
 from hpc_rehearsal.pbs import job_record as record
 from hpc_rehearsal.pbs.environment import shell_script, variables
 from hpc_rehearsal.pbs.formats import seconds, size, started_text
@@ -40,15 +42,19 @@ class Daemon(BaseDaemon):
     RUNNING = frozenset("R")
     BUSY = frozenset("RE")
     server: Server
+    wholes: dict[int, Record]  # of this look: the arrays by their numbers
 
     def work(self, jobs: list[Record]) -> list[Record]:
+        self.wholes = {job["n"]: job for job in jobs if job.get("array")}
         for job in jobs:
             if job["state"] in "RE":
                 self._look(job)
         for job in jobs:
             if job["state"] in "HW":
                 self._release(job)
-        self._start(jobs)
+        jobs = jobs + self._start(jobs)
+        for whole in self.wholes.values():
+            self._count(whole, [job for job in jobs if job.get("parent") == whole["n"]])
         return self.left(jobs)
 
     # Before the start
@@ -75,37 +81,86 @@ class Daemon(BaseDaemon):
             job["etime"] = time.time()
             self.server.save(job)
 
-    def _start(self, jobs: list[Record]) -> None:
-        """Every queued job that fits, in the order of their ids; a comment for each other."""
-        config, queues = self.server.config, self.server.config["queues"]
+    def _start(self, jobs: list[Record]) -> list[Record]:
+        """Every queued job that fits, in the order of their ids; the subjobs that this makes."""
+        config, made = self.server.config, []
         nodes = Nodes(config["nodes"], config["ncpus"], size(config["mem"]) or 0)
         busy = [job for job in jobs if job["state"] in "RE"]
         for job in busy:
             nodes.take(job["placed"])
         for job in jobs:
-            if job["state"] != "Q":
+            if job["state"] not in "QB" or "parent" in job:
                 continue
             if job["late"] and self.server.fault("late"):
                 self.later(time.time() + FAULT_LOOK_SECONDS)
-                continue
-            if job["qtime"] + config["wait"] > time.time():
+            elif job["qtime"] + config["wait"] > time.time():
                 self.later(job["qtime"] + config["wait"])
-                continue
-            name, queue = job["queue"], queues[job["queue"]]
-            most = queue.get("max_run")
-            if not queue.get("started", True):
-                comment = "Not Running: Queue not started."
-            elif most is not None and sum(1 for one in busy if one["queue"] == name) >= most:
-                comment = f"Not Running: User has reached queue {name} running job limit."
-            else:
-                comment = nodes.lacking(job)
-            if not comment:
+            elif job.get("array"):
+                made += self._start_subjobs(job, busy, nodes)
+            elif self._fits(job, busy, nodes):
                 job["placed"] = nodes.place(job)
                 self._run(job)
                 busy.append(job)
-            elif comment != job["comment"]:
-                job["comment"] = comment
-                self.server.save(job)
+        return made
+
+    def _fits(self, job: Record, busy: list[Record], nodes: Nodes) -> bool:
+        """Whether it can start now; if not, its comment says why."""
+        name, queue = job["queue"], self.server.config["queues"][job["queue"]]
+        most = queue.get("max_run")
+        if not queue.get("started", True):
+            comment = "Not Running: Queue not started."
+        elif most is not None and sum(1 for one in busy if one["queue"] == name) >= most:
+            comment = f"Not Running: User has reached queue {name} running job limit."
+        else:
+            comment = nodes.lacking(job)
+        if comment and comment != job["comment"] and job["state"] == "Q":
+            job["comment"] = comment
+            self.server.save(job)
+        return not comment
+
+    def _start_subjobs(self, whole: Record, busy: list[Record], nodes: Nodes) -> list[Record]:
+        """Those that fit, in the order of their indices."""
+        array, made = whole["array"], []
+        at_once = array["at_once"] or arrays.alive(whole)
+        at_work = sum(1 for job in busy if job.get("parent") == whole["n"])
+        while (index := indices.lowest(array["waiting"])) is not None and at_work < at_once:
+            # There is a record of one that was run before. A daemon before this one may have been
+            # killed before it could note that it had started the job.
+            old = self.server.job(arrays.number(whole, index))
+            if old is None or old["state"] == "Q":
+                if not self._fits(whole, busy, nodes):
+                    break
+                job = old or arrays.subjob(whole, index)
+                job["placed"] = nodes.place(job)
+                self._run(job)
+                busy.append(job)
+                made += [job] if old is None else []
+                at_work += 1
+            arrays.take(whole, index)
+            if whole["state"] == "Q":
+                now = time.time()
+                whole.update(state="B", substate=arrays.BEGUN, stime=now, mtime=now)
+                whole["comment"] = f"Job Array Began at {started_text(now)}"
+            self.server.save(whole)
+        return made
+
+    def _count(self, whole: Record, parts: list[Record]) -> None:
+        """How many of its subjobs are where; it is over when none is left."""
+        array, before = whole["array"], dict(whole["array"])
+        left = arrays.waiting(whole)
+        for name, state in (("running", "R"), ("exiting", "E")):
+            array[name] = sum(1 for job in parts if job["state"] == state)
+            left += array[name]
+        array["expired"] = len(arrays.indices_of(whole)) - left
+        if left == 0 and whole["state"] in "QB":
+            substate, word = arrays.ENDS[array["worst"] or arrays.TERMINATED]
+            if whole["comment"]:
+                whole["comment"] += f" and {word}"
+            if whole["state"] == "B":
+                whole["obittime"] = time.time()
+            self._over(whole, substate)
+        elif array != before:
+            self.server.save(whole)
 
     def _run(self, job: Record) -> None:
         server, now = self.server, time.time()
@@ -173,6 +228,9 @@ class Daemon(BaseDaemon):
     def _again(self, job: Record) -> None:
         """Back into the queue, whatever the run that has ended was."""
         now = time.time()
+        if "parent" in job:
+            arrays.give(self.wholes[job["parent"]], job["index"])
+            self.server.save(self.wholes[job["parent"]])
         job.update(state="Q", substate=_QUEUED, rerun=None, engine="", session=None)
         job.update(stime=0.0, mtime=now, etime=now, placed=None, comment="")
         self.server.save(job)
@@ -221,6 +279,9 @@ class Daemon(BaseDaemon):
     def _over(self, job: Record, substate: int) -> None:
         now = time.time()
         job.update(state=DONE, substate=substate, mtime=now, history=now)
+        if "parent" in job:
+            arrays.note_end(self.wholes[job["parent"]], job)
+            self.server.save(self.wholes[job["parent"]])
         self.server.save(job)
         if job["deleted"] and job["deleted"]["purge"]:
             self.server.forget(job["n"])

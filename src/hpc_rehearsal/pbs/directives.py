@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpc_rehearsal.common.text import Refusal, split, unquoted
+from hpc_rehearsal.pbs import arrays
 from hpc_rehearsal.pbs.formats import getopt
 from hpc_rehearsal.pbs.resources import pairs
 
@@ -83,6 +84,10 @@ def _merged(
     if any(name not in _ATTRIBUTES for name in attributes):
         # Assumed: what the server says of an attribute that jobs do not have.
         raise Refusal("qsub: Undefined Attribute\n", _NO_ATTRIBUTE)
+    if "J" in single and single.get("r") == "n":
+        # Read in the source of 23.06, which says it while it reads the options.
+        said = f"qsub:  cannot submit non-rerunable Array Job\n{USAGE}"
+        raise Refusal(said, _WRONG_OPTION)
     whole = dict(environment) if "V" in single else {}
     return {
         "options": single,
@@ -143,17 +148,9 @@ def _check(letter: str, value: str) -> None:
     elif letter == "p":
         wrong = not value.lstrip("+-").isdecimal()
     elif letter == "J":
-        wrong = not _indices(value)
+        wrong = not arrays.known(value)
     elif letter == "I":
         # Assumed: there is no terminal to give to the job.
         raise Refusal("qsub: standard input and output must be a terminal for an \n", 1)
     if wrong:
         raise Refusal(f"qsub: illegal -{letter} value\n{USAGE}", _WRONG_OPTION)
-    if letter == "J":
-        # Said by this stand-in and by no PBS.
-        raise Refusal("qsub: job arrays are not rehearsed\n", 1)
-
-
-def _indices(text: str) -> bool:
-    first, _, last = text.partition("%")[0].partition(":")[0].partition("-")
-    return first.isdecimal() and last.isdecimal() and int(first) < int(last)

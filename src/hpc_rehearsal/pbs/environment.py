@@ -6,7 +6,7 @@ import os
 
 from hpc_rehearsal.common.state import user
 from hpc_rehearsal.common.text import shell_quoted
-from hpc_rehearsal.pbs.formats import decoded
+from hpc_rehearsal.pbs.formats import SERVER, decoded
 from hpc_rehearsal.pbs.state import Server
 
 TYPE_CHECKING = False
@@ -42,6 +42,7 @@ def variables(server: Server, job: Record) -> dict[str, str]:
         "PBS_JOBCOOKIE": os.urandom(16).hex().upper(),
         "PBS_JOBDIR": job["home"],
         "PBS_JOBID": job["id"],
+        **_array(job),
         "PBS_JOBNAME": job["name"],
         "PBS_MOMPORT": "15003",
         "PBS_NODEFILE": nodefile,
@@ -50,6 +51,12 @@ def variables(server: Server, job: Record) -> dict[str, str]:
         "PBS_TASKNUM": "1",
         "TMPDIR": scratch,
     }
+
+
+def _array(job: Record) -> dict[str, str]:
+    if "parent" not in job:
+        return {}
+    return {"PBS_ARRAY_INDEX": str(job["index"]), "PBS_ARRAY_ID": f"{job['parent']}[].{SERVER}"}
 
 
 def _split(items: list[str]) -> list[tuple[str, str]]:
@@ -84,7 +91,8 @@ def shell_script(server: Server, job: Record) -> str:
         return f"#!/bin/bash\ntype -P {program} > /dev/null || exit {_CANNOT_RUN}\nexec {words}\n"
     shell, given = _shell(server, job), server.file(job["n"], "in")
     with open(given, "wb") as file:
-        file.write(os.fsencode(shell_quoted(server.file(job["n"], "SC")) + "\n"))
+        script = server.file(job["parent"] if "parent" in job else job["n"], "SC")
+        file.write(os.fsencode(shell_quoted(script) + "\n"))
     name = shell_quoted("-" + os.path.basename(shell))
     quoted = shell_quoted(shell)
     return (

@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     history: bool
     operator: bool  # whether the user may qrerun, as operators may
     enforce_mem: bool  # whether a job that uses more memory than it asked for is killed
+    max_array_size: int  # how many jobs an array may have
     kill_grace: float  # seconds from SIGTERM to SIGKILL
     linger: float  # seconds a job stays in state R after its qdel
     exiting: float  # seconds from the delivery of the output to the end of state E
@@ -80,6 +81,7 @@ def _config(options: Options) -> dict[str, object]:
         "history": True,
         "operator": False,
         "enforce_mem": True,
+        "max_array_size": 10_000,
         "kill_grace": 2.0,
         "linger": 0.3,
         "exiting": 0.1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpc_rehearsal.pbs import arrays
 from hpc_rehearsal.pbs.formats import SERVER, VERSION, hms, listed, moment
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 2.0
 
 _FIRST_WIDTH, _WIDTH, _TAB = 79, 78, 8
+_NOT_COPIED = ("history_timestamp", "project", "Submit_Host")
 # What the alternative display asks for, in its order: `qstat -fHw` shows just these.
 _ALTERNATIVE = ("Resource_List", "Job_Name", "Job_Owner", "resources_used", "job_state", "queue")
 
@@ -25,11 +27,15 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
     reported = job["used"] is not None or (job["stime"] and now - job["stime"] >= REPORT_SECONDS)
     running = job["state"] == "R"
     substate = 42 if running and reported else job["substate"]
+    array, options = job.get("array"), job["options"]
+    if whole := bool(array) or "copied" in job:
+        reported = False  # nothing is used by it itself
+    begun = job["stime"] and not whole
     moments = {
         name: moment(job[name]) if job[name] else None
         for name in ("ctime", "mtime", "qtime", "stime", "obittime", "etime")
     }
-    options = job["options"]
+    part = "parent" in job  # a subjob that has a record of its own lacks some of what others have
     every: dict[str, Value | None] = {
         "Job_Name": job["name"],
         "Job_Owner": job["owner"],
@@ -38,7 +44,7 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
         "queue": job["queue"],
         "server": SERVER,
         "Account_Name": options.get("A"),
-        "Checkpoint": "u",
+        "Checkpoint": None if part else "u",
         "ctime": moments["ctime"],
         "depend": job["depend"] or None,
         "Error_Path": job["err"],
@@ -46,7 +52,7 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
         "exec_vnode": job["placed"]["exec_vnode"] if job["placed"] else None,
         "Execution_Time": moment(job["at"]) if job["at"] else None,
         "group_list": job["group"] or None,
-        "Hold_Types": job["hold"],
+        "Hold_Types": None if part else job["hold"],
         "Join_Path": options.get("j", "n"),
         "Keep_Files": options.get("k", "n"),
         "Mail_Points": options.get("m", "a"),
@@ -60,7 +66,7 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
         "obittime": moments["obittime"],
         "session_id": job["session"] if reported and job["session"] else None,
         "Shell_Path_List": options.get("S"),
-        "jobdir": job["home"] if job["stime"] and (reported or not running) else None,
+        "jobdir": job["home"] if begun and (reported or not running) else None,
         "substate": substate,
         "Variable_List": ",".join(job["variables"]),
         "comment": job["comment"] or None,
@@ -69,12 +75,16 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
         "run_count": job["runs"] or None,
         "Stageout_status": job["stageout"],
         "Exit_status": job["exit"],
-        "Submit_arguments": job["arguments"],
+        "Submit_arguments": None if part else job["arguments"],
         **_command(job["command"]),
+        **arrays.attributes(job, over=job["state"] == "F"),
         "history_timestamp": int(job["history"]) if job["history"] else None,
         "project": options.get("P", "_pbs_project_default"),
         "Submit_Host": SERVER,
+        "max_run_subjobs": (array["at_once"] or None) if array else None,
     }
+    if "copied" in job:  # nothing behind the arguments
+        every = {name: value for name, value in every.items() if name not in _NOT_COPIED}
     return {name: value for name, value in every.items() if value is not None}
 
 

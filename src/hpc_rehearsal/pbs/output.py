@@ -59,7 +59,8 @@ def _target(job: Record, key: str) -> str:
     keep = job["options"].get("k", "n")
     # -k o leaves standard output in the job's home; with d it is written to its path at once.
     if "d" not in keep and letter in keep:
-        return os.path.join(job["home"], f"{job['name']}.{letter}{job['n']}")
+        number = f"{job['parent']}.{job['index']}" if "parent" in job else job["n"]
+        return os.path.join(job["home"], f"{job['name']}.{letter}{number}")
     return str(job[key].partition(":")[2])
 
 

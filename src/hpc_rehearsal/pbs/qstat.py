@@ -6,6 +6,7 @@ import sys
 import time
 
 from hpc_rehearsal.common.text import Refusal
+from hpc_rehearsal.pbs import arrays
 from hpc_rehearsal.pbs import job_record as record
 from hpc_rehearsal.pbs.formats import (
     BAD_ID,
@@ -18,7 +19,7 @@ from hpc_rehearsal.pbs.formats import (
     hm,
     seconds,
 )
-from hpc_rehearsal.pbs.state import DONE, Server, job_number
+from hpc_rehearsal.pbs.state import DONE, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-_LETTERS = "aBEfF:HinQrstu:wx"
+_LETTERS = "aBEfF:HinQrstu:wx"  # -t shows the subjobs of arrays too
 _NO_HISTORY = "PBS is not configured to maintain job history"  # read in the source of 23.06
 _UNREACHABLE = 255
 _REFUSED = f"Connection refused\nqstat: cannot connect to server {SERVER} (errno=15010)\n"
@@ -57,11 +58,11 @@ def qstat(server: Server, words: list[str]) -> int:
     if "u" in options:
         users = [name.partition("@")[0] for name in options["u"].split(",")]
         jobs = [job for job in jobs if job["owner"].partition("@")[0] in users]
-    _show(options, jobs, single=asked != [""])
+    _show(options, jobs, several=len(asked) > 1)
     return status
 
 
-def _show(options: dict[str, str], jobs: list[Record], *, single: bool) -> None:
+def _show(options: dict[str, str], jobs: list[Record], *, several: bool) -> None:
     now, wide = time.time(), "w" in options
     alternative = bool(options.keys() & set("HuainrS")) or ("s" in options)
     if alternative and not (wide and "f" in options):
@@ -69,7 +70,7 @@ def _show(options: dict[str, str], jobs: list[Record], *, single: bool) -> None:
         print(alternative_table(jobs, now, wide=wide, comments="s" in options), end="")
     elif "F" in options and "f" in options:
         # Of several ids only the first that is found gets into the answer, unless -E is given.
-        shown = jobs[:1] if single and "E" not in options else jobs
+        shown = jobs[:1] if several and "E" not in options else jobs
         print(record.as_json(shown, now), end="")
     elif "f" in options:
         for job in jobs:
@@ -102,16 +103,23 @@ def _asked(server: Server, options: dict[str, str], asked: list[str]) -> tuple[l
 def _matching(server: Server, word: str, options: dict[str, str], *, history: bool) -> list[Record]:
     if not word[:1].isdecimal():
         return _in_queue(server, word, options, history=history)
-    number = job_number(word)
-    if number is None:
-        raise Refusal(f"qstat: illegally formed job identifier: {word}\n", BAD_ID)
-    job, full = server.job(number), f"{number}.{SERVER}"
-    if job is None or not server.visible(job):
+    try:
+        job = server.named(word)
+    except ValueError:
+        raise Refusal(f"qstat: illegally formed job identifier: {word}\n", BAD_ID) from None
+    full = f"{word.partition('.')[0]}.{SERVER}"
+    if job is None:
         raise Refusal(f"qstat: Unknown Job Id {full}\n", UNKNOWN_ID)
     if job["state"] == DONE and not history:
         hint = "use -x or -H to obtain historical job information"
         raise Refusal(f"qstat: {full} Job has finished, {hint}\n", FINISHED)
-    return [job]
+    return _expanded(server, job) if "t" in options else [job]
+
+
+def _expanded(server: Server, job: Record) -> list[Record]:
+    """An array with its subjobs."""
+    indices = arrays.indices_of(job) if job.get("array") else ()
+    return [job, *(server.subjob(job, index) for index in indices)]
 
 
 def _in_queue(server: Server, word: str, options: dict[str, str], *, history: bool) -> list[Record]:
@@ -123,8 +131,9 @@ def _in_queue(server: Server, word: str, options: dict[str, str], *, history: bo
         raise Refusal(f"qstat: Unknown queue destination {word}\n", UNKNOWN_QUEUE)
     found = [job for job in server.jobs() if not queue or job["queue"] == queue]
     if "H" in options:
-        return [job for job in found if history and job["state"] == DONE]
-    return [job for job in found if history or job["state"] != DONE]
+        found = [job for job in found if history and job["state"] == DONE]
+    found = [job for job in found if history or job["state"] != DONE]
+    return [each for job in found for each in (_expanded(server, job) if "t" in options else [job])]
 
 
 # Tables

@@ -26,7 +26,15 @@ _HEAD = (
 )
 _NAME, _WIDE_NAME = 10, 30
 _LATER = 20 * 86400  # the announced stop of the machine
-_WORDS = {"Q": "QUEUED", "W": "QUEUED", "R": "RUNNING", "E": "RUNNING", "H": "HELD", DONE: "FINISH"}
+_WORDS = {
+    "Q": "QUEUED",
+    "W": "QUEUED",
+    "R": "RUNNING",
+    "E": "RUNNING",
+    "H": "HELD",
+    DONE: "FINISH",
+    "B": "RUNNING",  # assumed: how such a table shows arrays was not found
+}
 
 
 def qstat(server: Server, words: list[str]) -> int:

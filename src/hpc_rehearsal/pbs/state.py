@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from hpc_rehearsal.common.state import State
+from hpc_rehearsal.pbs import arrays
 from hpc_rehearsal.pbs.formats import SERVER
 
 TYPE_CHECKING = False
@@ -30,6 +33,40 @@ class Server(State):
         if job["state"] == DONE and not self.history():
             return False
         return super().visible(job)
+
+    def named(self, word: str) -> Record | None:
+        """The job, array or subjob of this id; None when there is none that can be seen.
+
+        Raises:
+            ValueError: it is no id of this server.
+        """
+        match = _ID.fullmatch(word)
+        if match is None or match[3] not in (None, SERVER):
+            raise ValueError(word)
+        job = self.job(int(match[1]))
+        if job is None or not self.visible(job) or bool(job.get("array")) != bool(match[2]):
+            return None
+        if match[2] in (None, "[]"):
+            return job
+        index = int(match[2][1:-1])
+        return self.subjob(job, index) if index in arrays.indices_of(job) else None
+
+    def subjob(self, whole: Record, index: int) -> Record:
+        """As it is shown: X is one that is over while its array is not."""
+        job = self.job(arrays.number(whole, index))
+        if job is None or (job["state"] == DONE and not self.history()):
+            return arrays.copied(whole, index, DONE)
+        over = job["state"] == DONE and whole["state"] != DONE
+        return {**job, "state": "X"} if over else job
+
+    def forget(self, n: int) -> None:
+        if (job := self.job(n)) and job.get("array"):
+            for part in self.parts(n):
+                super().forget(part["n"])
+        super().forget(n)
+
+
+_ID = re.compile(r"(\d+)(\[\d*\])?(?:\.(.*))?", re.ASCII)
 
 
 def job_number(word: str) -> int | None:

@@ -9,7 +9,7 @@ import time
 
 from hpc_rehearsal.common.state import user
 from hpc_rehearsal.common.text import Refusal
-from hpc_rehearsal.pbs import directives, resources
+from hpc_rehearsal.pbs import arrays, directives, resources
 from hpc_rehearsal.pbs.formats import SERVER, VERSION, encoded, getopt
 from hpc_rehearsal.pbs.state import DONE, Server, job_number
 
@@ -92,7 +92,11 @@ def _job(server: Server, asked: Record, command: list[str], name: str) -> Record
     at = _moment(options["a"]) if "a" in options else 0.0
     depend, wait = _depend(attributes.get("depend", ""))
     state = "H" if "h" in options or wait else "W" if at > now else "Q"
+    array = (
+        arrays.asked(options["J"], config.get("max_array_size", 10_000)) if "J" in options else None
+    )
     return {
+        "array": array,
         "name": options.get("N", name),
         "owner": f"{user()}@{SERVER}",
         "queue": queue,
@@ -126,9 +130,10 @@ def _job(server: Server, asked: Record, command: list[str], name: str) -> Record
 
 def _name_files(job: Record, n: int) -> None:
     """Where the output is to go, as `qstat` shows it, once the number is known."""
-    job["id"] = f"{n}.{SERVER}"
+    job["id"] = f"{n}[].{SERVER}" if job["array"] else f"{n}.{SERVER}"
+    behind = f".{arrays.INDEX_TAG}" if job["array"] else ""
     for key, letter in (("out", "o"), ("err", "e")):
-        job[key] = _destination(job[key], job["work"], f"{job['name']}.{letter}{n}")
+        job[key] = _destination(job[key], job["work"], f"{job['name']}.{letter}{n}{behind}")
 
 
 def _destination(given: str, work: str, default: str) -> str:
@@ -174,7 +179,8 @@ def _admit(server: Server, queue: str, wanted: Record) -> None:
 
 
 def _in_queue(server: Server, queue: str) -> int:
-    return sum(1 for job in server.alive() if job["queue"] == queue)
+    """What of it waits or runs, of arrays their subjobs (assumed)."""
+    return sum(arrays.alive(job) for job in server.alive() if job["queue"] == queue)
 
 
 def _member(config: Record, group: str) -> bool:

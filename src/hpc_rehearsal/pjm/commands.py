@@ -6,12 +6,14 @@ import sys
 import time
 
 from hpc_rehearsal.common.commands import run
+from hpc_rehearsal.pjm import bulk
 from hpc_rehearsal.pjm.formats import (
     absent,
     error,
     info,
     invalid_argument,
     job_numbers,
+    parts_named,
     refusal,
     unknown_option,
 )
@@ -66,6 +68,8 @@ def _each(
             numbers = job_numbers(word)
             if numbers is None:
                 said = [("error", _INVALID, f"Invalid jobid: {word}.")]
+            elif (parts := parts_named(word)) is not None:
+                said = [_parts(server, numbers[0], word, parts, act)]
             else:
                 said = [_one(server, n, act) for n in numbers]
             for level, number, sentence in said:
@@ -82,6 +86,29 @@ def _one(
     if job is None or not server.visible(job) or server.gone(job, time.time()):
         return "error", _ABSENT, f"Job {n} does not exist."
     return act(job)
+
+
+def _parts(
+    server: Server,
+    n: int,
+    word: str,
+    numbers: list[int],
+    act: Callable[[Record], tuple[str, int, str]],
+) -> tuple[str, int, str]:
+    """Sub jobs of a bulk job: of several the first that cannot be taken is told of (assumed)."""
+    whole = server.job(n)
+    said = ("error", _ABSENT, f"Job {word} does not exist.")
+    if whole is None or not server.visible(whole):
+        return said
+    for number in numbers:
+        job = server.sub_job(whole, number)
+        if job is None:
+            return "error", _ABSENT, f"Job {n}[{number}] does not exist."
+        level, code, sentence = act(job)
+        if level == "error":
+            return level, code, sentence
+        said = (level, code, sentence.replace(job["id"], word))
+    return said
 
 
 def _say(name: str, level: str, number: int, sentence: str) -> None:
@@ -132,6 +159,11 @@ def pjdel(server: Server, words: list[str]) -> int:
 
 def delete(server: Server, job: Record, *, reason: str = "", enforce: bool = False) -> None:
     """Note that it is wanted. Enforced, it does not linger."""
+    if "shared" in job:  # a sub job that waits
+        if whole := server.job(job["n"]):
+            bulk.drop(whole, job["number"])
+            server.save(whole)
+        return
     said = f"{job['user']}:{reason}" if reason else ""
     at = 0.0 if enforce else time.time()
     job["deleted"] = {"at": at, "sent": False, "reason": said}
@@ -142,7 +174,8 @@ def pjhold(server: Server, words: list[str]) -> int:
     reason, _, ids = _parsed("pjhold", words, ())
 
     def act(job: Record) -> tuple[str, int, str]:
-        if job["state"] not in ("ACC", "QUE", "RNA", "RUN") or job["deleted"]:
+        cannot = job["state"] not in ("ACC", "QUE", "RNA", "RUN") or job["deleted"]
+        if cannot or job.get("bulk") or "number" in job:  # holds of bulk jobs are not rehearsed
             return _wrong_state("pjhold", job)
         if job["held"]:
             return "info", _AGAIN, f"Already accepted job {job['id']}."

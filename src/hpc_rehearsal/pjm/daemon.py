@@ -8,9 +8,10 @@ import signal
 import time
 
 from hpc_prefect.local_batch import process
+from hpc_rehearsal.common import indices
 from hpc_rehearsal.common.daemon import FAULT_LOOK_SECONDS, BaseDaemon, number
+from hpc_rehearsal.pjm import bulk, statistics
 from hpc_rehearsal.pjm import exit_codes as ends
-from hpc_rehearsal.pjm import statistics
 from hpc_rehearsal.pjm.environment import obstacle, shell_script, variables
 from hpc_rehearsal.pjm.state import Server
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Should the daemon be killed, the engine ends a job that is over its limit, this much later.
 _ENGINE_LATER_SECONDS = 5.0
 _PJDEL = 1
+_NO_NODES = "INSUFF NODE"
 
 
 class Daemon(BaseDaemon):
@@ -30,8 +32,10 @@ class Daemon(BaseDaemon):
     RUNNING = frozenset({"RUN"})
     BUSY = frozenset({"RNA", "RUN", "RNO"})
     server: Server
+    wholes: list[Record]  # of this look: the bulk jobs
 
     def work(self, jobs: list[Record]) -> list[Record]:
+        self.wholes = [job for job in jobs if job.get("bulk")]
         for job in jobs:
             if job["state"] == "RUN":
                 self._look(job)
@@ -40,7 +44,9 @@ class Daemon(BaseDaemon):
         for job in jobs:
             if job["state"] in ("ACC", "QUE", "RNA", "HLD", "ERR"):
                 self._wait(job)
-        self._start(jobs)
+        jobs = jobs + self._start(jobs)
+        for whole in self.wholes:
+            self._look_at_whole(whole, [job for job in jobs if job.get("parent") == whole["n"]])
         return self.left(jobs)
 
     def _goes(self, job: Record, state: str, **more: Any) -> None:
@@ -52,7 +58,7 @@ class Daemon(BaseDaemon):
     def _wait(self, job: Record) -> None:
         """What was asked for while the job does not run, and the way from ACC to QUE."""
         late = job["late"] and self.server.fault("late")
-        if deleted := job["deleted"]:
+        if (deleted := job["deleted"]) and not (job.get("bulk") and job["state"] == "QUE"):
             when = deleted["at"] + self.server.config["linger"]
             if time.time() < when:
                 self.later(when)
@@ -71,31 +77,37 @@ class Daemon(BaseDaemon):
     def _hold(self, job: Record) -> None:
         self._goes(job, "HLD", pc=4, reason=job["held"]["reason"] or "-", held=None, begun=0.0)
 
-    def _start(self, jobs: list[Record]) -> None:
-        """Give nodes to every queued job for which there are enough, in the order of their ids."""
-        server, now = self.server, time.time()
+    def _start(self, jobs: list[Record]) -> list[Record]:
+        """Give nodes to every queued job for which there are enough, in the order of their ids.
+
+        Gives the sub jobs that this makes.
+        """
+        server, now, made = self.server, time.time(), []
         busy = [job for job in jobs if job["state"] in self.BUSY]
         free = server.config["nodes"] - sum(job["nodes"] for job in busy)
         for job in jobs:
-            if job["state"] != "QUE":
+            if job["state"] != "QUE" or job["deleted"]:
                 continue
-            limits = server.config["rscgrps"][job["rscgrp"]]
-            running = sum(1 for one in busy if one["rscgrp"] == job["rscgrp"])
             if (ready := max(job["at"], job["accepted"] + server.config["wait"])) > now:
                 self.later(ready)
-            elif server.fault("error"):
+                continue
+            if server.fault("error"):
                 self._goes(job, "ERR", reason="INTERNAL ERROR")
-            elif not limits.get("started", True):
-                self._waits_for(job, "RSCGRP STOP")
-            elif running >= limits.get("run", running + 1):
-                self._waits_for(job, "RUNLIMIT EXCEED")
-            elif job["nodes"] > free:
-                self._waits_for(job, "INSUFF NODE")
-                self._make_room(job, busy, free)
-            else:
-                free -= job["nodes"]
-                busy.append(job)
-                self._goes(job, "RNA", begun=now, reason="")
+                continue
+            while one := self._next(job):
+                if reason := self._obstacle(job, busy, free):
+                    self._waits_for(job, reason)
+                    if reason == _NO_NODES:
+                        self._make_room(job, busy, free)
+                    break
+                free -= one["nodes"]
+                busy.append(one)
+                self._goes(one, "RNA", begun=now, reason="")
+                if one is job:
+                    break
+                made.append(one)
+                bulk.take(job, one["number"])
+                server.save(job)
         for job in busy:
             if job["state"] == "RNA":
                 ready = job["begun"] + server.config["acquire"]
@@ -103,6 +115,48 @@ class Daemon(BaseDaemon):
                     self.later(ready)
                 else:
                     self._run(job)
+        return made
+
+    def _next(self, job: Record) -> Record | None:
+        """The job, or of a bulk job the sub job with the lowest number of those that wait."""
+        if not job.get("bulk"):
+            return job
+        while (number := indices.lowest(job["bulk"]["waiting"])) is not None:
+            one = bulk.part(job, number)
+            if self.server.job(one["n"]) is None:
+                return one
+            # The daemon before this one was killed after it had started it.
+            bulk.take(job, number)
+            self.server.save(job)
+        return None
+
+    def _obstacle(self, job: Record, busy: list[Record], free: int) -> str:
+        """Why it cannot start now."""
+        limits = self.server.config["rscgrps"][job["rscgrp"]]
+        running = sum(1 for one in busy if one["rscgrp"] == job["rscgrp"])
+        if not limits.get("started", True):
+            return "RSCGRP STOP"
+        if running >= limits.get("run", running + 1):
+            return "RUNLIMIT EXCEED"
+        return _NO_NODES if job["nodes"] > free else ""
+
+    def _look_at_whole(self, whole: Record, parts: list[Record]) -> None:
+        """A bulk job has ended when none of its sub jobs is left. Deleted, they all are."""
+        if whole["state"] != "QUE":
+            return
+        left = [job for job in parts if job["state"] not in self.server.DONE]
+        if deleted := whole["deleted"]:
+            bulk.drop_all(whole)
+            self.server.save(whole)
+            for job in left:
+                if not job["deleted"]:
+                    job["deleted"] = {**deleted, "sent": False}
+                    self.server.save(job)
+                    self.later(time.time())  # it is looked at once more at once
+        if not left and not whole["bulk"]["waiting"]:
+            now = time.time()
+            # Assumed: it was cancelled only as a whole.
+            self._goes(whole, "CCL" if deleted else "EXT", ended=now, over=now, reason="-")
 
     def _make_room(self, job: Record, busy: list[Record], free: int) -> None:
         """Stop jobs of groups that yield, the newest first, if this one can start then."""

@@ -34,7 +34,10 @@ def variables(server: Server, job: Record) -> dict[str, str]:
         "PJM_COMMENT": job["comment"],
         "PJM_ENVIRONMENT": "BATCH",
         "PJM_JOBDIR": job["work"],
-        "PJM_JOBID": job["id"],
+        # Assumed: of a sub job the number of the whole.
+        "PJM_JOBID": str(job.get("parent", job["n"])),
+        "PJM_SUBJOBID": job["id"],
+        "PJM_BULKNUM": str(job.get("number", "")),
         "PJM_JOBNAME": job["name"],
         "PJM_LOCALTMP": scratch,
         "PJM_MPI_PROC": job["mpi"],
@@ -50,13 +53,18 @@ def variables(server: Server, job: Record) -> dict[str, str]:
 
 def shell_script(server: Server, job: Record) -> str:
     """What the engine runs: the copy of the script, with its arguments."""
-    words = [*_shell(server, job), server.file(job["n"], "SC"), *job["arguments"]]
+    words = [*_shell(server, job), _script(server, job), *job["arguments"]]
     return f"#!/bin/sh\nexec {' '.join(shell_quoted(word) for word in words)}\n"
+
+
+def _script(server: Server, job: Record) -> str:
+    """Its copy of the script; sub jobs share that of the whole."""
+    return server.file(job["parent"] if "parent" in job else job["n"], "SC")
 
 
 def _shell(server: Server, job: Record) -> list[str]:
     """The words after `#!`; the user's own shell for a script without them."""
-    with open(server.file(job["n"], "SC"), "rb") as file:
+    with open(_script(server, job), "rb") as file:
         first = os.fsdecode(file.readline())
     words = first[2:].split(None, 1) if first.startswith("#!") else []
     return [word.strip() for word in words] or [str(server.config["shell"])]

@@ -75,6 +75,18 @@ def job_numbers(word: str) -> list[int] | None:
     return list(range(first, min(last, first + 10_000) + 1))
 
 
+def parts_named(word: str) -> list[int] | None:
+    """The numbers of sub jobs in 12[3], 12[3-5] or 12[3,5]; None for what names none."""
+    match = re.fullmatch(r"\d{1,10}\[([\d,-]+)\]", word, re.ASCII)
+    found: list[int] = []
+    for span in match[1].split(",") if match else ():
+        ends = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", span, re.ASCII)
+        if not ends:
+            return None
+        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    return found if match else None
+
+
 # Times and sizes
 
 

@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     again: Literal["restart", "norestart"]  # for a job that does not say
     enforce_mem: bool  # whether a job that uses more memory than it asked for is killed
     oom_killer: bool  # by the kernel (PC 23) rather than by the job manager (PC 12)
+    bulk: bool  # whether its users may submit bulk jobs
     kill_grace: float  # seconds from SIGXCPU to SIGKILL at the elapse limit
     acquire: float  # seconds in state RNA
     linger: float  # seconds a job stays in its state after its pjdel
@@ -70,6 +71,7 @@ def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
         "again": "norestart",
         "enforce_mem": True,
         "oom_killer": False,
+        "bulk": True,
         "kill_grace": 2.0,
         "acquire": 0.05,
         "linger": 0.3,

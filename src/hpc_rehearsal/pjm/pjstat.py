@@ -13,6 +13,7 @@ from hpc_rehearsal.pjm.formats import (
     invalid_argument,
     job_numbers,
     moment,
+    parts_named,
     planned,
     refusal,
     unknown_argument,
@@ -80,16 +81,21 @@ def pjstat(server: Server, words: list[str]) -> int:
     options, ids = _parsed(words)
     chosen = _chosen(options)
     filters = _filters(options.get("--filter", []))
-    if ids:
-        filters.append(("jid", ids))
     numbers = [_numbers(values) for name, values in filters if name == "jid"]
+    operands = _operands(ids)
     server.asked(absent("pjstat"))
     if server.fault("loading"):
         print(info("pjstat", 281 - 200, "Data loading..."), end="")
     with server.lock:
         days = options.get("-H")
         jobs = server.queue() if days is None else server.history(float(days[-1]))
-    jobs = [job for job in jobs if _fits(job, filters) and all(job["n"] in n for n in numbers)]
+        rows = [
+            row
+            for job in jobs
+            if all(job["n"] in n for n in numbers) and (not ids or job["n"] in operands)
+            for row in _rows(server, job, operands.get(job["n"], set()), expanded="-E" in options)
+        ]
+    jobs = [job for job in rows if _fits(job, filters)]
     now = time.time()
     if "-s" in options or "-S" in options:
         print("\n".join(statistics.block(job) for job in jobs), end="")
@@ -159,8 +165,32 @@ def _numbers(words: list[str]) -> set[int]:
         numbers = job_numbers(word)
         if numbers is None:
             raise refusal("pjstat", 11, f"Invalid jobid: {word}.")
+        if parts_named(word):
+            # Assumed: the manual's examples of this filter have numbers of jobs only.
+            raise invalid_argument("pjstat", "--filter", f"jid={word}")
         found.update(numbers)
     return found
+
+
+def _operands(words: list[str]) -> dict[int, set[int]]:
+    """The jobs that are asked for; of a bulk job the sub jobs if they are asked for alone."""
+    found: dict[int, set[int]] = {}
+    whole: set[int] = set()
+    for word in words:
+        numbers, parts = job_numbers(word), parts_named(word)
+        if numbers is None:
+            raise refusal("pjstat", 11, f"Invalid jobid: {word}.")
+        for n in numbers:
+            found.setdefault(n, set()).update(parts or ())
+            whole |= set() if parts else {n}
+    # Assumed: who asks for a bulk job and for a sub job of it gets neither twice.
+    return {n: set() if n in whole else parts for n, parts in found.items()}
+
+
+def _rows(server: Server, job: Record, parts: set[int], *, expanded: bool) -> list[Record]:
+    if parts:
+        return [row for row in server.shown(job, expanded=True)[1:] if row["number"] in parts]
+    return server.shown(job, expanded=expanded)
 
 
 def _fits(job: Record, filters: Filters) -> bool:
@@ -181,17 +211,18 @@ def _table(jobs: list[Record], chosen: tuple[str, ...], widths: dict[str, int], 
 
 
 def _cells(job: Record, now: float) -> dict[str, str]:
+    whole = bool(job.get("bulk"))
     used = (job["ended"] or now) - job["begun"] if job["begun"] else 0.0
     return {
         "jid": job["id"],
         "jnam": job["name"],
-        "md": "NM",
+        "md": "BU" if whole or "number" in job else "NM",
         "st": job["state"],
         "usr": job["user"],
         "grp": job["group"],
-        "sdt": _start(job),
+        "sdt": "-" if whole else _start(job),
         # While nodes are being acquired nothing is used yet.
-        "elp": hms(0 if job["state"] == "RNA" else used),
+        "elp": "-" if whole else hms(0 if job["state"] == "RNA" else used),
         "elpl": hms(job["elapse"]),
         "nnumr": job["shape"],
         "vnode": job["vnode"],

@@ -70,6 +70,8 @@ def _line(server: Server, n: int) -> str:
         job = server.job(n)
         if job is None or not server.visible(job) or job["state"] == "RJT":
             return ""
+    if job.get("bulk") and job["state"] in server.DONE:
+        return f"{job['id']} - - -"
     if job["state"] in server.DONE:
         return f"{job['id']} {job['pc']} {job['ec']} {job['sn']}"
     return f"{job['id']} {_LETTERS.get(job['state'], _RUNNING)} - -"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from hpc_rehearsal.common.state import State
+from hpc_rehearsal.common.state import PARTS, State
+from hpc_rehearsal.pjm import bulk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ class Server(State):
         return [
             job for job in ended if self.gone(job, now) and now - job["over"] < days * _DAY_SECONDS
         ]
+
+    def shown(self, job: Record, *, expanded: bool) -> list[Record]:
+        """Its rows: that of a bulk job, and with it those of its sub jobs."""
+        if not job.get("bulk"):
+            return [job]
+        own = self.parts(job["n"])
+        row = bulk.shown(job, own, self.DONE)
+        return [row, *bulk.all_parts(job, own)] if expanded else [row]
+
+    def sub_job(self, whole: Record, number: int) -> Record | None:
+        if not whole.get("bulk") or number not in bulk.numbers(whole):
+            return None
+        own = self.job(whole["n"] * PARTS + number)
+        parts = bulk.all_parts(whole, [own] if own else [])
+        return parts[number - bulk.numbers(whole)[0]]
 
     def gone(self, job: Record, now: float) -> bool:
         """Whether it is in the history rather than between it and the queue."""

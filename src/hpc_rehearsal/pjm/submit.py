@@ -11,7 +11,7 @@ import time
 
 from hpc_rehearsal.common.state import user
 from hpc_rehearsal.common.text import unquoted
-from hpc_rehearsal.pjm import options, resources
+from hpc_rehearsal.pjm import bulk, options, resources
 from hpc_rehearsal.pjm.formats import absent, info, invalid_argument, refusal
 from hpc_rehearsal.pjm.state import Server
 
@@ -31,7 +31,7 @@ def pjsub(server: Server, words: list[str]) -> int:
     script, file = _script(operands)
     asked = options.merged(outside, options.directives(script, file))
     for kind in ("bulk", "step", "interact"):
-        if kind in asked:
+        if kind in asked and not (kind == "bulk" and server.config.get("bulk", True)):
             # What a machine says that does not let its users have such jobs.
             raise refusal("pjsub", 70, f"No execute permission: pjsub-{kind}.")
     server.connect(absent("pjsub"))
@@ -40,7 +40,7 @@ def pjsub(server: Server, words: list[str]) -> int:
         job["arguments"] = operands[1:]
         job["n"] = n = server.new()
         job["id"] = str(n)
-        _name_files(job, asked)
+        bulk.name_files(job)
         server.add(job, script)
     server.lose_answer(absent("pjsub"))
     bare = asked.get("print") == "jid"
@@ -73,6 +73,8 @@ def _job(server: Server, asked: Record, file: str) -> Record:
     now, mpi = time.time(), options.items(asked["mpi"])
     return {
         "name": name,
+        "bulk": _bulk(asked),
+        "files": {key: asked[key] for key in ("out", "err", "spath") if key in asked},
         "user": user(),
         "group": group,
         **wanted,
@@ -132,16 +134,14 @@ def _admit(server: Server, rscgrp: str) -> None:
         raise refusal("pjsub", 72, f"Job exceeded the accept limit: {target}.")
 
 
-def _name_files(job: Record, asked: Record) -> None:
-    """Where output and statistics go, once the number is known."""
-    # A file's name does not begin with a digit.
-    name = f"J{job['name']}" if job["name"][0].isdecimal() else job["name"]
-    for key, kind in (("out", "out"), ("err", "err"), ("spath", "stats")):
-        given = asked.get(key) or f"{name}.{job['id']}.{kind}"
-        for mark, value in (("%j", job["id"]), ("%J", job["id"]), ("%n", name)):
-            given = given.replace(mark, value)
-        # Assumed: what an ordinary job does not have is empty.
-        job[key] = os.path.join(job["work"], given.replace("%b", "").replace("%s", ""))
+def _bulk(asked: Record) -> Record | None:
+    if "bulk" not in asked:
+        return None
+    found = bulk.asked(asked.get("sparam", ""))
+    if found is None:
+        # Assumed: the manual says only that both are needed, and what they may be.
+        raise invalid_argument("pjsub", "--sparam", asked.get("sparam", ""))
+    return found
 
 
 def _moment(text: str) -> float:

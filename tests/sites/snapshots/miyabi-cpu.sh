@@ -170,7 +170,7 @@ case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 # --- the program
 { \builtin set -o pipefail || \builtin exit
 mpiexec.hydra -n 8 -ppn 4 '/work/gz00/me/cpu/diag' '--tolerance' '0.0001'
-} 240<&- >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null \
+} >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null 240<&- \
   && \builtin set -- 0 || \builtin set -- "$?" || \builtin exit
 ! \builtin test -f /proc/self/fd/240/phase || \builtin printf 'code %d\n' "$1" >> /proc/self/fd/240/phase
 

@@ -172,7 +172,7 @@ case $POSIXLY_CORRECT in hp) \unset POSIXLY_CORRECT ;; esac
 # --- the program
 { \builtin set -o pipefail || \builtin exit
 srun --mpi=pmix -n 2 -c 1 '/shared/me/diag' '--tolerance' '0.0001'
-} 240<&- >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null \
+} >> /proc/self/fd/240/stdout 2>> /proc/self/fd/240/stderr < /dev/null 240<&- \
   && \builtin set -- 0 || \builtin set -- "$?" || \builtin exit
 ! \builtin test -f /proc/self/fd/240/phase || \builtin printf 'code %d\n' "$1" >> /proc/self/fd/240/phase
 

@@ -33,7 +33,7 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 
 @dataclass
-class Opened:
+class OpenedArray:
     """An array as it was found.
 
     Attributes:
@@ -62,14 +62,14 @@ class Opened:
         return self.next - 1
 
 
-def open_array(request: ArrayRequest, connection: Connection) -> Opened:
+def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
     """Claim an array, and find what there is of it.
 
     Raises:
         JobHeld: another living run has it.
         LedgerError: a folder makes no sense, or the outputs of a member were changed afterwards.
     """
-    transport, opened = connection.transport, Opened()
+    transport, opened = connection.transport, OpenedArray()
     over: list[Submission] = []
     first = f"{request.base}-1"
     transport.make_folder(first)
@@ -141,7 +141,7 @@ def _taken_up(
     return submission
 
 
-def _collect(over: Sequence[Submission], opened: Opened, request: ArrayRequest) -> None:
+def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequest) -> None:
     """Take the results of the members that are asked for, each from the last submission of it.
 
     One that ran before, and again because its outputs were gone, is told by its last run alone. A
@@ -196,7 +196,7 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
     return True
 
 
-def _count_under_way(opened: Opened, request: ArrayRequest) -> None:
+def _count_under_way(opened: OpenedArray, request: ArrayRequest) -> None:
     """Count the members of what is under way.
 
     Raises:

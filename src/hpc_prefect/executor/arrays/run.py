@@ -10,7 +10,7 @@ from functools import partial
 
 from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.arrays.monitor import ArrayMonitor
-from hpc_prefect.executor.arrays.opening import Opened, open_array
+from hpc_prefect.executor.arrays.opening import OpenedArray, open_array
 from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.executor.arrays.submission import Submission, new_submission
 from hpc_prefect.executor.cancelling import cancel_remote
@@ -37,10 +37,11 @@ class ArrayRun:
         self._results: dict[str, JobResult] = {}
         self._tries: Counter[str] = Counter()
         self._following: dict[asyncio.Task[dict[int, Ended]], _Following] = {}
-        self._opened = Opened()
+        self._opened = OpenedArray()
         self._cancelled_by = ""
         # One submission after another where only so many elements may run at once.
-        self._turn = asyncio.Semaphore(1 if request.at_once else 1_000_000)
+        at_once = request.at_once // self._most_elements()
+        self._turn = asyncio.Semaphore(max(1, at_once) if request.at_once else 1_000_000)
 
     async def carry_out(self) -> tuple[JobResult, ...]:
         """From the call to the results of all members, in their order.
@@ -97,7 +98,7 @@ class ArrayRun:
 
     async def _submit(self, members: Sequence[MemberSpec], resources: Resources) -> None:
         """Submit members, in as few submissions as the scheduler allows."""
-        for part in _parts(members, self._most_members()):
+        for part in _parts(members, self._most_elements() * self._request.per_element):
             submission = await self._connection.in_thread(
                 partial(
                     new_submission,
@@ -113,10 +114,11 @@ class ArrayRun:
             self._tries.update(member.key for member in part)
             self._follow(submission)
 
-    def _most_members(self) -> int:
-        options = self._request.spec.site.options
-        elements = max(1, self._connection.scheduler.array_limit(options))
-        return elements * self._request.per_element
+    def _most_elements(self) -> int:
+        """Of one submission."""
+        scheduler, at_once = self._connection.scheduler, self._request.at_once
+        most = max(1, scheduler.array_limit(self._request.spec.site.options))
+        return min(most, at_once) if at_once and not scheduler.throttles_arrays else most
 
     def _follow(self, submission: Submission) -> None:
         submission.array_claim = self._opened.claim
@@ -125,6 +127,8 @@ class ArrayRun:
         self._following[task] = following
 
     async def _in_turn(self, following: _Following) -> dict[int, Ended]:
+        if following.submission.intended:  # it is there already, or may be
+            return await following.to_end()
         async with self._turn:
             return await following.to_end()
 

@@ -57,6 +57,7 @@ class LocalScheduler:
     # Everything is on one machine: what is not there now will not come.
     patience = Patience(absent=2.0, lost=5.0, record=2.0, outputs=1.0, silent=60.0, find=2.0)
     ids_per_question = 500
+    throttles_arrays = True
     hurry = 0.05
 
     def problems(self, spec: JobSpec) -> list[str]:

@@ -20,6 +20,7 @@ from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Patience
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Submission, Ticket, Told
+from hpc_prefect.schedulers.pbs import arrays
 from hpc_prefect.schedulers.pbs import questions as pbs_ask
 from hpc_prefect.schedulers.pbs import search as pbs_search
 from hpc_prefect.schedulers.pbs import status as pbs_status
@@ -59,6 +60,7 @@ class PBSScheduler:
     runs_here = False
     patience = Patience(record=30.0, confirm=40.0)
     ids_per_question = 100
+    throttles_arrays = True
     hurry = 2.0
 
     def __init__(self) -> None:
@@ -71,23 +73,32 @@ class PBSScheduler:
         return []
 
     def array_limit(self, options: Mapping[str, object]) -> int:
-        return 0
+        return arrays.limit(options)
 
     def element_id(self, array_id: str, index: int) -> str:
-        return f"{array_id}[{index}]"
+        return arrays.element_id(array_id, index)
 
     def array_of(self, element_id: str) -> str:
-        return element_id.partition("[")[0]
+        return arrays.array_of(element_id)
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PBS {option}" for option in qsub.directives(spec))
-        return Preamble(directives=lines, id_expression='"$PBS_JOBID"')
+        plain = Preamble(directives=lines, id_expression='"$PBS_JOBID"')
+        if spec.array is None:
+            return plain
+        # PBS takes no array whose subjobs it may not start again: so none counts as started again,
+        # and the script refuses to run the program a second time.
+        return replace(plain, index='"$PBS_ARRAY_INDEX"', restarts="0")
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
+        # PBS would make two files for each subjob, or let all write over one. What is lost is its
+        # own line about a kill, which Exit_status tells too, and why a script could not begin.
+        nowhere = ("/dev/null", "/dev/null")
+        out, err = nowhere if spec.array else (ticket.scheduler_out, ticket.scheduler_err)
         # On the command line, because it wins over the lines in the script.
-        named = ("-N", ticket.tag, "-o", ticket.scheduler_out, "-e", ticket.scheduler_err)
+        named = ("-N", ticket.tag, "-o", out, "-e", err)
         reply = yield Command(("qsub", *named, ticket.script), timeout=pbs_ask.LIMIT)
-        return qsub.submission(reply)
+        return qsub.submission(reply, array=spec.array is not None)
 
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hpc_prefect.job.dialogue import Dialogue, Reply
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Answer, NoAnswer
-from hpc_prefect.schedulers.pbs import qstat
+from hpc_prefect.schedulers.pbs import arrays, qstat
 from hpc_prefect.schedulers.pbs import questions as pbs_ask
 
 _UNKNOWN = re.compile(r"Unknown Job Id(?: Error)? (\S+)")
@@ -45,7 +45,7 @@ def _observe(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Answ
             return refused
         if reply.code not in pbs_ask.WHOLE:
             return NoAnswer(reply.said)
-        answer |= _from_json(reply, left)
+        answer |= _from_json(reply, left, options)
         left = [job_id for job_id in left if job_id not in answer]
     if left:
         more = yield from _by_text(left, answer, options)
@@ -73,13 +73,14 @@ def _asked(
         ids[:] = [job_id for job_id in ids if job_id not in bad]
 
 
-def _from_json(reply: Reply, ids: Sequence[str]) -> Answer:
+def _from_json(reply: Reply, ids: Sequence[str], options: Mapping[str, object]) -> Answer:
     """The jobs in a JSON answer; none when it cannot be parsed, so that the text is asked for."""
     try:
         records = _matched(ids, qstat.read_json(reply.stdout))
     except ValueError:
         return {}
-    return {each: qstat.record_observation(each, record) for each, record in records.items()}
+    history = bool(pbs_ask.history(options))
+    return {each: arrays.observation(each, records[each], history=history) for each in records}
 
 
 def _by_text(
@@ -106,7 +107,7 @@ def _by_text(
     if reply.code not in pbs_ask.WHOLE:
         return told | dict.fromkeys(records, NoAnswer(reply.said))
     for job_id, letter in letters.items():
-        told[job_id] = _agreed(job_id, letter, records[job_id])
+        told[job_id] = _agreed(job_id, letter, records[job_id], options)
     return told
 
 
@@ -114,11 +115,13 @@ def _unusable(command: str, error: ValueError, reply: Reply) -> NoAnswer:
     return NoAnswer(f"an answer of {command} cannot be used: {error}: {reply.stdout[:200]!r}")
 
 
-def _agreed(job_id: str, letter: str, record: qstat.Record) -> Observation | NoAnswer:
+def _agreed(
+    job_id: str, letter: str, record: qstat.Record, options: Mapping[str, object]
+) -> Observation | NoAnswer:
     """The table's state, with what the record says of it."""
     if not record:  # it holds what may be a user's text
-        return qstat.record_observation(job_id, {"job_state": letter}, codes=False)
-    seen = qstat.record_observation(job_id, record)
+        return arrays.observation(job_id, {"job_state": letter}, codes=False)
+    seen = arrays.observation(job_id, record, history=bool(pbs_ask.history(options)))
     if seen.word == letter:
         return seen
     return NoAnswer(f"qstat shows {job_id} as {letter!r}, and its record says {seen.word!r}")

@@ -12,6 +12,7 @@ from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import JobSpec, write_memory, write_walltime
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission, Unclear
 from hpc_prefect.schedulers.directives import line_problems, value_problems
+from hpc_prefect.schedulers.pbs import arrays
 
 #: What a `select` chunk may ask for; the site's profile says which of them it takes.
 CHUNK_ITEMS = ("ncpus", "mpiprocs", "ompthreads", "mem", "ngpus")
@@ -69,8 +70,9 @@ _ACCOUNT_ATTRIBUTES = {"-A": "account_name", "-P": "project", "-W group_list": "
 #: PBS keeps paths in 1024 bytes; the job folder is this much longer than `work_dir`.
 _LONGEST_WORK_DIR = 800
 
-_JOB_ID = re.compile(r"\d+(\.[A-Za-z0-9][A-Za-z0-9._-]*)?", re.ASCII)
+_JOB_ID = re.compile(r"\d+(\[\])?(\.[A-Za-z0-9][A-Za-z0-9._-]*)?", re.ASCII)
 
+_ARRAY_TOO_LARGE = 3
 #: Status and words of a `qsub` that has surely made no job; the status is the error modulo 256
 #: (`pbs_error.h`). Those without a transcript are from the source. Anything else is unclear: a
 #: connection that broke (160, 162, 163, 183, 186, 212) may have done so after the job was made.
@@ -78,6 +80,7 @@ _REFUSALS: dict[int, str] = {
     1: r"directive error|script file::|script not a file|script contains cr|cannot send environment"
     r"|unmatched ",
     2: r"usage:|illegal -|invalid option|name is too long|illegally formed destination",
+    _ARRAY_TOO_LARGE: r"Array job exceeds",
     4: r"Resource invalid in \"select\" specification",
     5: r"cannot be used with \"select\" or \"place\"",
     6: r"Cannot be used with select or place",
@@ -123,7 +126,10 @@ def directives(spec: JobSpec) -> list[str]:
     if options.get("place"):
         found.append(f"-l place={options['place']}")
     found += [f"-l {name}={value}" for name, value in _extra(options, "extra_l").items()]
-    found.append("-r y" if spec.may_requeue else "-r n")
+    if spec.array:
+        found += arrays.directives(spec.array)
+    else:
+        found.append("-r y" if spec.may_requeue else "-r n")
     return [*found, *options.get("directives", ())]
 
 
@@ -185,7 +191,7 @@ def problems(spec: JobSpec) -> list[str]:
     found = [text for what, value in named.items() for text in value_problems(what, value)]
     found += _path_problems(spec.work_dir) + _line_end_problems(spec)
     found += _chunk_problems(spec) if _style(spec) == "select" else _other_style_problems(spec)
-    found += _extra_problems(options)
+    found += _extra_problems(options) + arrays.problems(spec)
     for line in options.get("directives", ()):
         found += _directive_problems(line, str(options.get("account_flag", "-A")))
     if options.get("requeue") == "yes" and spec.secret_names:
@@ -321,11 +327,11 @@ def _why_not(option: str, value: str, account_flag: str) -> str:
 # --- the answer
 
 
-def submission(reply: Reply) -> Submission:
+def submission(reply: Reply, *, array: bool = False) -> Submission:
     """What became of a submission. Only a known sentence with its known status is a refusal."""
     lines = [line.strip() for line in reply.stdout.splitlines() if line.strip()]
     ids = [line for line in lines if _JOB_ID.fullmatch(line)]
-    if reply.code == 0 and len(ids) == 1:
+    if reply.code == 0 and len(ids) == 1 and ("[]" in ids[0]) is array:
         return Accepted(ids[0])
     if reply.code is None or ids or not reply.stderr.strip():
         return Unclear(reply.said)
@@ -335,6 +341,8 @@ def submission(reply: Reply) -> Submission:
         return Unclear(reply.said)
     if _matches(_FULL, reply):
         return Refused(said, full=True)
+    if reply.code == _ARRAY_TOO_LARGE:
+        said += "; set pbs.max_array_size of the HPC profile to what this site takes"
     return Refused(said) if _matches(_REFUSALS, reply) else Unclear(reply.said)
 
 

@@ -16,15 +16,16 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.job.state import Observation, Patience
+from hpc_prefect.job.state import Patience
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Submission, Ticket, Told
+from hpc_prefect.schedulers.pjm import arrays
 from hpc_prefect.schedulers.pjm import status as pjstat
 from hpc_prefect.schedulers.pjm import submit as pjsub
 
 #: An unanswered command may wait without end.
 _LIMIT = 60.0
 #: In this order, whatever the site shows by itself. REASON is last, because it holds blanks.
-_ITEMS = "jid,jnam,st,lst,ec,pc,sn,ermsg"
+_ITEMS = "jid,jnam,jmdl,st,lst,ec,pc,sn,ermsg"
 
 _ERROR = re.compile(r"^\[ERR\.?\] +PJM +(\d+)", re.MULTILINE | re.ASCII)
 #: What `pjdel` says of a job that needs no end any more: does not exist, is in no state for it.
@@ -42,6 +43,7 @@ class PJMScheduler:
     runs_here = False
     patience = Patience(record=30.0, confirm=60.0)
     ids_per_question = 100
+    throttles_arrays = False
     hurry = 5.0
 
     def problems(self, spec: JobSpec) -> list[str]:
@@ -51,33 +53,37 @@ class PJMScheduler:
         return []
 
     def array_limit(self, options: Mapping[str, object]) -> int:
-        return 0
+        return arrays.limit(options)
 
     def element_id(self, array_id: str, index: int) -> str:
         return f"{array_id}[{index}]"
 
     def array_of(self, element_id: str) -> str:
-        return element_id.partition("[")[0]
+        return arrays.array_of(element_id)
 
     def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
         lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))
-        return Preamble(directives=lines, id_expression='"$PJM_JOBID"')
+        if spec.array is None:
+            return Preamble(directives=lines, id_expression='"$PJM_JOBID"')
+        # Made of two variables: of PJM_SUBJOBID the manual does not say how it is written. Whether
+        # PJM_JOBID is the whole's there it does not say either, so what may follow is cut off.
+        element = r'"${PJM_JOBID%%\[*}[$PJM_BULKNUM]"'
+        return Preamble(directives=lines, id_expression=element, index='"$PJM_BULKNUM"')
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         options: Sequence[str] = spec.site.options.get("command_options", ())
+        if spec.array:
+            # PJM would make three files for each sub job, or mix all in one. What is lost is its
+            # own line about an end, which the codes tell too, as long as the history has them.
+            where = (*arrays.options(spec.array), "-o", "/dev/null", "-e", "/dev/null")
+        else:
+            statistics = f"{ticket.folder}/{names.SCHEDULER_STATISTICS}"
+            where = ("-o", ticket.scheduler_out, "-e", ticket.scheduler_err)
+            where += ("-s", "--spath", statistics)
         reply = yield Command(
             (
                 # On the command line, because it wins over the lines in the script.
-                *(
-                    "pjsub",
-                    "-N",
-                    ticket.tag,
-                    "-o",
-                    ticket.scheduler_out,
-                    "-e",
-                    ticket.scheduler_err,
-                ),
-                *("-s", "--spath", f"{ticket.folder}/{names.SCHEDULER_STATISTICS}"),
+                *("pjsub", "-N", ticket.tag, *where),
                 *options,
                 ticket.script,
             ),
@@ -90,18 +96,13 @@ class PJMScheduler:
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[Answer | NoAnswer]:
-        which = "jid=" + "+".join(ids)
-        queued = _read((yield _pjstat(which)))
-        if isinstance(queued, NoAnswer):
-            return queued
-        answer: Answer = {**_seen(queued, ids)}
-        left = [each for each in ids if each not in answer]
-        if left:
-            which = "jid=" + "+".join(left)
-            ended = _read((yield _pjstat(which, *_history(options))))
-            if isinstance(ended, NoAnswer):
-                return answer | dict.fromkeys(left, ended)
-            answer |= _seen(ended, left)
+        answer: Answer = {}
+        for history in ((), _history(options)):
+            left = [each for each in ids if each not in answer]
+            answer |= yield from _listed(left, history)
+            unanswered = [each for each in answer.values() if isinstance(each, NoAnswer)]
+            if not history and len(unanswered) == len(ids):
+                return unanswered[0]
         return answer
 
     def find(
@@ -113,7 +114,7 @@ class PJMScheduler:
             if not left:
                 break
             which = "jnam=" + "+".join(left)
-            rows = _read((yield _pjstat(which, *history)))
+            rows = _read((yield _pjstat(*history, "-v", filtered=which)))
             if isinstance(rows, NoAnswer):
                 return found | dict.fromkeys(left, rows)
             found |= _named(rows, left, which)
@@ -133,9 +134,33 @@ class PJMScheduler:
         return Told(*told) if told else None
 
 
-def _pjstat(which: str, *history: str) -> Command:
-    argv = ("pjstat", *history, "-v", "--choose", _ITEMS, "--filter", which)
-    return Command(argv, timeout=_LIMIT)
+def _listed(ids: Sequence[str], history: tuple[str, ...]) -> Dialogue[Answer]:
+    """What a list says of these jobs: with -E a whole comes with its sub jobs.
+
+    A filter takes ids of jobs only (assumed). Sub jobs are asked for by operands, and only those of
+    which the wholes' answer does not tell already.
+    """
+    found: Answer = {}
+    jobs = [each for each in ids if not arrays.is_element(each)]
+    for some in (jobs, [each for each in ids if arrays.is_element(each)]):
+        left = [each for each in some if each not in found]
+        if not left:
+            continue
+        how = (*history, "-E", "-v")
+        if some is jobs:
+            rows = _read((yield _pjstat(*how, filtered="jid=" + "+".join(left))))
+        else:
+            rows = _read((yield _pjstat(*how, ids=left)))
+        if isinstance(rows, NoAnswer):
+            found |= dict.fromkeys(left, rows)
+        else:
+            found |= arrays.observations(rows, ids)
+    return found
+
+
+def _pjstat(*how: str, filtered: str = "", ids: Sequence[str] = ()) -> Command:
+    which = ("--filter", filtered) if filtered else tuple(ids)
+    return Command(("pjstat", *how, "--choose", _ITEMS, *which), timeout=_LIMIT)
 
 
 def _history(options: Mapping[str, object]) -> tuple[str, ...]:
@@ -152,7 +177,10 @@ def _read(reply: Reply) -> list[pjstat.Record] | NoAnswer:
 
 
 def _named(rows: Sequence[pjstat.Record], tags: Sequence[str], which: str) -> Found:
-    """The rows by name. The filter compares whole names; the column shows 10 characters of them."""
+    """The rows by name. The filter compares whole names; the column shows 10 characters of them.
+
+    A bulk job is one job, also where its sub jobs are listed with it.
+    """
     if any(len(pjstat.may_be(row, tags)) != 1 for row in rows):
         return dict.fromkeys(
             tags,
@@ -164,10 +192,7 @@ def _named(rows: Sequence[pjstat.Record], tags: Sequence[str], which: str) -> Fo
     found: Found = {}
     for tag in tags:
         ids = [row["JOB_ID"] for row in rows if tag in pjstat.may_be(row, tags)]
-        found[tag] = _seen(rows, ids)
+        found[tag] = {
+            **arrays.observations(rows, {each for each in ids if not arrays.is_element(each)})
+        }
     return found
-
-
-def _seen(rows: Sequence[pjstat.Record], ids: Sequence[str]) -> dict[str, Observation]:
-    seen = (pjstat.observation(row) for row in rows if row["JOB_ID"] in ids)
-    return {each.id: each for each in seen}

@@ -11,6 +11,7 @@ from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.spec import JobSpec, write_memory, write_walltime
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission, Unclear
 from hpc_prefect.schedulers.directives import line_problems, refused_options, value_problems
+from hpc_prefect.schedulers.pjm import arrays
 
 _REFUSED = {
     **dict.fromkeys(("-N", "--name"), "the job's name is how it is found again"),
@@ -61,6 +62,10 @@ _SUBMITTED = re.compile(
 )
 _ERROR = re.compile(r"^\[ERR\.?\] +PJM +(\d+) +pjsub", re.MULTILINE | re.ASCII)
 _FULL = "0072"
+_BULK_IS_CLOSED = (
+    "\nThis site does not let you submit bulk jobs: set pjm.max_array_size of the HPC profile to 0,"
+    " so that each is a job of its own"
+)
 #: Codes with which pjsub has surely made no job: wrong options or files, limits, permissions, the
 #: site's own checks. 0068, 0090 and 0091 are not among them: the system was changing, or did not
 #: answer, and the job may exist. Nor is any code that the manual does not list.
@@ -150,6 +155,7 @@ def problems(spec: JobSpec) -> list[str]:
     found = [text for what, value in named for text in value_problems(what, value)]
     found += _path_problems(spec.work_dir)
     found += _shape_problems(spec) + _unasked_problems(spec) + _item_problems(options)
+    found += arrays.problems(spec)
     for volume in options.get("gfscache", ()):
         if not re.fullmatch(r"/[A-Za-z0-9_./-]+", volume, re.ASCII):
             found.append(f"pjm.gfscache {volume!r}: write one volume, such as /vol0004")
@@ -281,7 +287,10 @@ def submission(reply: Reply) -> Submission:
         return Unclear(reply.said)
     if _FULL in codes and codes <= _REFUSALS | {_FULL}:
         return Refused(_errors(text), full=True)
-    return Refused(_errors(text)) if codes <= _REFUSALS else Unclear(reply.said)
+    if not codes <= _REFUSALS:
+        return Unclear(reply.said)
+    closed = "pjsub-bulk" in text
+    return Refused(_errors(text) + (_BULK_IS_CLOSED if closed else ""))
 
 
 def _errors(text: str) -> str:

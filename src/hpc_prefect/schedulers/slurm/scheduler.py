@@ -50,6 +50,7 @@ class SlurmScheduler:
     runs_here = False
     patience = Patience(record=30.0)
     ids_per_question = 500
+    throttles_arrays = True
     hurry = 2.0
 
     def problems(self, spec: JobSpec) -> list[str]:
