@@ -13,6 +13,8 @@ from hpc_prefect.errors import JobHeld
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.retry import RetryPolicy
+from hpc_prefect.job.state import JobState
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 from .rig import Counting, Rig, Told, living_process, until
 
@@ -223,3 +225,37 @@ async def test_few_commands_whatever_the_number_of_members(rig: Rig):
     await rig.run_array(request, rig.connection(transport=transport))
     assert transport.verbs().count("submit") == 1
     assert len(transport.commands) <= 10
+
+
+class Held(LocalScheduler):
+    """Says of an array that it is held, until somebody has been told."""
+
+    held = True
+
+    def observe(self, ids, options):
+        answer = yield from super().observe(ids, options)
+        return {
+            name: dataclasses.replace(seen, state=JobState.HELD, message="by a person")
+            if self.held and name.count("_") == 0
+            else seen
+            for name, seen in answer.items()
+        }
+
+
+async def test_an_array_that_waits_for_a_person_is_told(rig: Rig):
+    scheduler = Held()
+    for line in ("a", "b"):
+        (rig.work / f"hold-{line}").touch()
+
+    def told(text: str) -> None:
+        if "held as" in text:
+            scheduler.held = False
+            for line in ("a", "b"):
+                (rig.work / f"hold-{line}").unlink()
+
+    listener = Told(told)
+    request = rig.array(rig.spec(PROGRAM), ["a", "b"], listener=listener)
+    results = await rig.run_array(request, rig.connection(scheduler))
+    assert [each.state for each in results.values()] == ["succeeded"] * 2
+    (warning,) = listener.warnings
+    assert "by a person; it waits for a person" in warning

@@ -3,6 +3,7 @@
     request.py      what a caller hands over
     opening.py      what earlier calls have submitted of it, and what each member came to
     submission.py   one submission: its folder, its members, our claim on it
+    evidence.py     what the members' files tell of each
     monitor.py      watching one up to the end of its last member
     run.py          from the call to the results: follow what is there, submit what is missing
 

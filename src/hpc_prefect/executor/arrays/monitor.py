@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.arrays.evidence import MemberFiles
 from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import JobMonitor, Records
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import Silence
-from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.members import SHARD, Ended
-from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide
-from hpc_prefect.ledger.job_folder import CLOSED
+from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 
 #: So much of one core is spent on looking at files, at most; and the pause after a look that cost
 #: nearly nothing, or very much, in seconds.
@@ -60,6 +59,7 @@ class ArrayMonitor:
         self.verdict: asyncio.Future[Verdict] = loop.create_future()
         self._submission = submission
         self._cancelled_by = cancelled_by
+        self._files = MemberFiles(submission, cancelled_by)
         self._on_end = on_end
         every = range(len(submission.asked))
         self._waiting = {index for index in every if index not in submission.ended}
@@ -88,7 +88,7 @@ class ArrayMonitor:
         began = time.perf_counter()
         waiting = self._waiting
         for index in self._submission.folder.began({each // SHARD for each in waiting}) & waiting:
-            self._begun(index, self._records(index))
+            self._begun(index, self._files.records(index))
         trouble = self._look_at_begun()
         if now - self._written_at >= _WRITE_EVERY:
             self._write(now)
@@ -135,7 +135,7 @@ class ArrayMonitor:
         unlisted = self._unlisted([*self._waiting, *self._running], left, gone=gone)
         for index in unlisted & self._waiting:
             # Asked by its name: a folder on NFS may show late what is in it.
-            records = self._records(index)
+            records = self._files.records(index)
             if records.refresh(starts=True):
                 self._begun(index, records)
         self._end_cancelled(unlisted & self._waiting)
@@ -174,9 +174,6 @@ class ArrayMonitor:
 
     # --- members
 
-    def _records(self, index: int) -> Records:
-        return Records(self._submission.folder.member(index), self._submission.words)
-
     def _begun(self, index: int, records: Records) -> None:
         self._waiting.discard(index)
         self._running[index] = records
@@ -189,10 +186,8 @@ class ArrayMonitor:
         records.refresh(starts=not records.starts)
         if not records.exits and not records.spoiled:
             return None
-        evidence = self._evidence(index, records)
-        verdict = None
-        if evidence.exit is not None and not self._missing_outputs(index):
-            verdict = decide(self._of_its_own(index, evidence), self._patience)
+        evidence = self._files.evidence(index, records)
+        verdict = self._files.own_verdict(index, evidence)
         if verdict is None:
             if not self._is_to_wait(index, evidence):
                 self._doubt([index])
@@ -206,57 +201,7 @@ class ArrayMonitor:
         """
         if evidence.may_requeue:
             return True
-        return index + 1 in self._waiting and self._is_followed(index)
-
-    def _is_followed(self, index: int) -> bool:
-        """Whether its element runs another member after it."""
-        element, after = self._submission.element, index + 1
-        return after < len(self._submission.asked) and element(after) == element(index)
-
-    def _of_its_own(self, index: int, evidence: Evidence) -> Evidence:
-        """Without the scheduler's word, if its element went on to the next member.
-
-        However the element ended then, it was after this one, which its own record tells of.
-        """
-        start = evidence.start
-        if evidence.may_requeue or start is None or evidence.exit is None:
-            return evidence
-        if not self._is_followed(index):
-            return evidence
-        after = self._records(index + 1)
-        after.refresh(starts=True)
-        if all(each.id != start.id for each in after.starts):
-            return evidence
-        return dataclasses.replace(
-            evidence, observation=None, absent_for=math.inf, silent_for=0.0, told=None
-        )
-
-    def _evidence(self, index: int, records: Records) -> Evidence:
-        spec = self._submission.request.spec
-        start = records.starts[-1] if records.starts else None
-        return Evidence(
-            job_id=start.id if start else self._submission.job_id_of(index),
-            walltime=spec.resources.walltime,
-            executable=spec.executable.path,
-            nodes=spec.resources.num_nodes,
-            may_requeue=spec.may_requeue,
-            starts=records.starts,
-            exits=records.exits,
-            spoiled=records.spoiled,
-            cancel=self._cancelled_by(),
-        )
-
-    def _missing_outputs(self, index: int) -> bool:
-        asked = self._submission.asked[index]
-        if not asked.member.expected_outputs:
-            return False
-        attempt = self._submission.member(index)
-        missing = attempt.folder.missing_at_a_glance(attempt.request.spec, asked.outputs_before)
-        return missing != ()
-
-    @property
-    def _patience(self) -> Patience:
-        return self._submission.connection.scheduler.patience
+        return index + 1 in self._waiting and self._files.is_followed(index)
 
     def _doubt(self, indices: Iterable[int]) -> None:
         """Look at members as at single jobs."""
@@ -266,7 +211,7 @@ class ArrayMonitor:
                 continue  # nothing is lost: its guard will be closed, or it begins
             self._waiting.discard(index)
             self._running.pop(index, None)
-            attempt = self._submission.member(index, self._holder(index))
+            attempt = self._submission.member(index, self._files.holder(index))
             monitor = JobMonitor(
                 attempt, _Unshown(attempt.folder, Silence()), self._cancelled_by, ask=True
             )
@@ -278,11 +223,6 @@ class ArrayMonitor:
         self.next_look = asyncio.get_running_loop().time()
         self._submission.connection.hurry(self)
 
-    def _holder(self, index: int) -> str:
-        """The id at a member's start guard, which may be that of another submission."""
-        guard = self._submission.folder.member(index).guard()
-        return "" if guard == CLOSED else guard
-
     def _judged(self, index: int, monitor: JobMonitor) -> None:
         """A member in doubt has its verdict."""
         if error := monitor.verdict.exception():
@@ -290,12 +230,12 @@ class ArrayMonitor:
             return
         verdict = monitor.verdict.result()
         # As it was judged by: outputs are not looked for any more.
-        if (alone := self._of_its_own(index, monitor.evidence)) is not monitor.evidence:
-            verdict = decide(alone, self._patience) or verdict
+        if (alone := self._files.of_its_own(index, monitor.evidence)) is not monitor.evidence:
+            verdict = decide(alone, self._files.patience) or verdict
         evidence = monitor.final_look()
         self._submission.connection.release(monitor)
         if verdict.reason is Reason.LOST:
-            if self._holder(index) not in ("", monitor.job_id):
+            if self._files.holder(index) not in ("", monitor.job_id):
                 self._doubt([index])  # another submission of this one has begun it meanwhile
                 return
             if not evidence.starts:
@@ -339,7 +279,7 @@ class ArrayMonitor:
         """
         assert self._gone_since is not None
         by = self._cancelled_by() or self._submission.cancel_request()
-        if not by and now - self._gone_since < self._patience.absent:
+        if not by and now - self._gone_since < self._files.patience.absent:
             return
         unstarted = [i for i, each in self._doubtful.items() if not each.evidence.starts]
         verdict = _cancelled(by) if by else _NEVER_STARTED
@@ -349,7 +289,7 @@ class ArrayMonitor:
         """As of a single job: it would wait for ever. What has begun comes to its own end."""
         if seen.state is not JobState.ENDED and seen.cause in _NEVER:
             about = Evidence(job_id=self.job_id, walltime=0, observation=seen)
-            if verdict := decide(about, self._patience):
+            if verdict := decide(about, self._files.patience):
                 self._begin_closing([*self._waiting], verdict, None)
 
     def _begin_closing(
@@ -394,7 +334,19 @@ class ArrayMonitor:
     def _note(self, seen: Observation) -> None:
         if self._shown != (seen.state, seen.word):
             self._submission.folder.note("observed", state=seen.state, word=seen.word)
+            self._tell(seen)
         self._shown = (seen.state, seen.word)
+
+    def _tell(self, seen: Observation) -> None:
+        """Tell the listener of an array that waits; what runs of it its members tell."""
+        if seen.state not in (JobState.QUEUED, JobState.HELD):
+            return
+        held = seen.state is JobState.HELD
+        text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
+        text += f"; {ADVICE[Reason.HELD].remedy}" if held else ""
+        self._submission.request.listener.state(
+            text, warning=held, minor=not held, job_id=self.job_id
+        )
 
     # --- ends
 

@@ -1,0 +1,88 @@
+"""What the files of a submission's members tell of each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from hpc_prefect.executor.arrays.submission import Submission
+from hpc_prefect.executor.monitor import Records
+from hpc_prefect.job.failure import Verdict
+from hpc_prefect.job.state import Evidence, Patience, decide
+from hpc_prefect.ledger.job_folder import CLOSED
+
+
+class MemberFiles:
+    """The members' own records as evidence. Reads small files; see `JobMonitor` on where."""
+
+    def __init__(self, submission: Submission, cancelled_by: Callable[[], str]) -> None:
+        self._submission = submission
+        self._cancelled_by = cancelled_by
+
+    @property
+    def patience(self) -> Patience:
+        """With the submission's scheduler."""
+        return self._submission.connection.scheduler.patience
+
+    def records(self, index: int) -> Records:
+        """A member's records, of which nothing is read yet."""
+        return Records(self._submission.folder.member(index), self._submission.words)
+
+    def holder(self, index: int) -> str:
+        """The id at a member's start guard, which may be that of another submission."""
+        guard = self._submission.folder.member(index).guard()
+        return "" if guard == CLOSED else guard
+
+    def evidence(self, index: int, records: Records) -> Evidence:
+        """What they say of a member."""
+        spec = self._submission.request.spec
+        start = records.starts[-1] if records.starts else None
+        return Evidence(
+            job_id=start.id if start else self._submission.job_id_of(index),
+            walltime=spec.resources.walltime,
+            executable=spec.executable.path,
+            nodes=spec.resources.num_nodes,
+            may_requeue=spec.may_requeue,
+            starts=records.starts,
+            exits=records.exits,
+            spoiled=records.spoiled,
+            cancel=self._cancelled_by(),
+        )
+
+    def own_verdict(self, index: int, evidence: Evidence) -> Verdict | None:
+        """How a member ended, if its own record tells all of it."""
+        if evidence.exit is None or self._missing_outputs(index):
+            return None
+        return decide(self.of_its_own(index, evidence), self.patience)
+
+    def of_its_own(self, index: int, evidence: Evidence) -> Evidence:
+        """Without the scheduler's word, if its element went on to the next member.
+
+        However the element ended then, it was after this one, which its own record tells of.
+        """
+        start = evidence.start
+        if evidence.may_requeue or start is None or evidence.exit is None:
+            return evidence
+        if not self.is_followed(index):
+            return evidence
+        after = self.records(index + 1)
+        after.refresh(starts=True)
+        if all(each.id != start.id for each in after.starts):
+            return evidence
+        return dataclasses.replace(
+            evidence, observation=None, absent_for=math.inf, silent_for=0.0, told=None
+        )
+
+    def is_followed(self, index: int) -> bool:
+        """Whether its element runs another member after it."""
+        element, after = self._submission.element, index + 1
+        return after < len(self._submission.asked) and element(after) == element(index)
+
+    def _missing_outputs(self, index: int) -> bool:
+        asked = self._submission.asked[index]
+        if not asked.member.expected_outputs:
+            return False
+        attempt = self._submission.member(index)
+        missing = attempt.folder.missing_at_a_glance(attempt.request.spec, asked.outputs_before)
+        return missing != ()
