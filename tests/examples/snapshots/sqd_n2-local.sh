@@ -91,7 +91,7 @@ _hp_end() {
       phase=program code=${said#"$program"code } code=${code%"$nl"} ;;
   esac
   # CPU ticks (1/100 s) of the shell's ended children: fields 16 and 17 of its stat, see proc(5).
-  read -r usage < "/proc/$$/stat" 2>/dev/null
+  read -r usage < "/proc/$BASHPID/stat" 2>/dev/null
   usage=(${usage##*) })
   _hp_oom
   _hp_time
