@@ -49,8 +49,9 @@ async def test_a_living_claimant_ends_its_job_as_cancelled_and_not_by_someone_el
 
 
 async def test_all_jobs_of_a_scheduler_are_cancelled_in_one_command(rig):
+    spec = rig.spec(FOREVER)  # written once: a job may be about to read its program
     for key in ("a", "b", "c"):
-        await rig.abandon(rig.request(rig.spec(FOREVER), key), " as ")
+        await rig.abandon(rig.request(spec, key), " as ")
     transport = Counting()
     done = await cancel(known(rig, transport=transport))
     assert [one.confirmed for one in done] == [True] * 3
@@ -167,8 +168,9 @@ def claimed(rig: Rig, key: str, *claimants: Claimant) -> None:
 
 async def test_the_jobs_of_a_flow_run_are_those_that_no_other_run_took_over(rig):
     keys = ("mine", "attached", "anothers", "taken")
+    spec = rig.spec(FOREVER)  # written once: a job may be about to read its program
     for key in keys:
-        await rig.abandon(rig.request(rig.spec(FOREVER), key), " as ")
+        await rig.abandon(rig.request(spec, key), " as ")
     a_command = this_process()
     claimed(rig, "mine", worked_for("run-1"))
     claimed(rig, "attached", worked_for("run-1"), dead_process())
