@@ -22,10 +22,11 @@ from hpc_prefect import (
     run_jobs_from_blocks,
     run_jobs_from_blocks_sync,
 )
+from hpc_prefect.records.fold import Record
 
 from .jobs import COUNT, NAMES, runs
 from .seen import artifacts_with, ended, logs, process, task_runs, until
-from .test_recording import record_of
+from .test_recording import record_of, records
 
 pytestmark = pytest.mark.usefixtures("blocks")
 
@@ -288,3 +289,22 @@ async def test_results_are_a_table(tmp_path: Path) -> None:
     frame = results.to_frame()
     assert list(frame["name"]) == ["scan[0]", "scan[1]"]
     assert list(frame["reason"]) == ["succeeded"] * 2
+
+
+async def test_what_is_collected_is_told_as_that_and_an_empty_call_as_nothing(
+    tmp_path: Path,
+) -> None:
+    await named("kept", str(tmp_path), members(["a", "b"]))
+    await named("kept", str(tmp_path), members(["a", "b"]))
+    await named("kept", str(tmp_path), [])
+    found = until(lambda: len(ended_records(tmp_path)) == 3 and ended_records(tmp_path))
+    first, second, third = (record.as_dict() for record in found)
+    (ran,), (collected,) = first["jobs"], second["jobs"]
+    assert (ran["state"], ran["collected"]) == ("succeeded", False)
+    assert (collected["state"], collected["collected"]) == ("succeeded", True)
+    assert collected["run_seconds"] == pytest.approx(ran["run_seconds"])
+    assert third["jobs"] == []
+
+
+def ended_records(work_dir: Path) -> list[Record]:
+    return [record for record in records(work_dir) if record.state != "running"]

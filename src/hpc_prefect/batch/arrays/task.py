@@ -102,6 +102,8 @@ async def run_jobs_from_blocks(
     place = None
     try:
         array = await prepare_array(call, block_names, terms)
+        if not array.request.members:
+            return JobResults(array.request.spec.name, ())
         place = array.request.base
         note_wanted(array.request)
         results = await _outcome(array)
@@ -178,8 +180,6 @@ async def _array_task(hidden: _Opaque) -> State[Any] | None:
 
 async def _outcome(array: PreparedArray) -> JobResults:
     hidden = _Opaque(array)
-    if not array.request.members:
-        return JobResults(array.request.spec.name, ())
     try:
         with no_warning_outside_of_flows():
             ended: State[Any] | None = await _array_task(hidden)

@@ -20,6 +20,7 @@ from hpc_prefect.executor.attempt import (
 )
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.job import folder as names
+from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.members import ASKED, Ended
 from hpc_prefect.job.outputs import some
 from hpc_prefect.job.result import JobResult
@@ -39,6 +40,7 @@ class OpenedArray:
     Attributes:
         claim: ours on the array; None before it is taken.
         done: the results of members that have succeeded, by their keys.
+        collected: the submissions that these are of, each as a job with its share in `done`.
         more: with which resources those are to be run whose last submission had too little.
         tries: how many submissions have a member, by its key.
         under_way: submissions whose end is not known, which are ours now.
@@ -48,6 +50,7 @@ class OpenedArray:
 
     claim: Claim | None = None
     done: dict[str, JobResult] = field(default_factory=dict)
+    collected: list[JobResult] = field(default_factory=list)
     more: dict[str, Resources] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     under_way: list[Submission] = field(default_factory=list)
@@ -157,6 +160,7 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
     for submission in over:
         opened.tries.update(asked.member.key for asked in submission.asked)
     followed = {submission.number for submission in opened.under_way}
+    seconds: dict[int, float] = {}
     for key, (_, submission, index) in last.items():
         ended = submission.ended.get(index)
         if submission.number in followed or ended is None:
@@ -166,6 +170,24 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
                 opened.more[key] = more
         elif _outputs_there(submission, ended):
             opened.done[key] = dataclasses.replace(ended.result, collected=True)
+            before = seconds.get(submission.number, 0.0)
+            seconds[submission.number] = before + (ended.result.run_seconds or 0.0)
+    opened.collected = [
+        _share(submission, seconds[submission.number])
+        for submission in over
+        if submission.number in seconds
+    ]
+
+
+def _share(submission: Submission, run_seconds: float) -> JobResult:
+    """A submission as a job, for those of its members that are used: what failed is not of it."""
+    summary = "members of it that had succeeded are used again"
+    return dataclasses.replace(
+        submission.whole(),
+        verdict=Verdict(reason=Reason.SUCCEEDED, summary=summary, exit_code=0),
+        run_seconds=run_seconds,
+        collected=True,
+    )
 
 
 def _more(submission: Submission, ended: Ended, request: ArrayRequest) -> Resources | None:

@@ -30,7 +30,10 @@ class ArrayListener(Protocol):
         """Members have ended, with the results that they now have."""
 
     def submission_ended(self, whole: JobResult) -> None:
-        """All members of one submission have ended; `whole` is it as a job."""
+        """All members of one submission have ended; `whole` is it as a job.
+
+        Of one that an earlier call made, with `collected` and the run time of those that are used.
+        """
 
 
 class Nobody:

@@ -57,6 +57,8 @@ class ArrayRun:
         )
         self._request.follower.begun(self.counts)
         self._take(opened.done)
+        for whole in opened.collected:
+            self._request.follower.submission_ended(whole)
         for submission in opened.under_way:
             self._tries.update(asked.member.key for asked in submission.asked)
             # What an earlier claimant has judged is looked at no more.

@@ -27,12 +27,10 @@ from hpc_prefect.ledger.job_folder import CLOSED
 from hpc_prefect.schedulers import base as schedulers
 
 
-def shape(count: int, per_element: int, at_once: int) -> tuple[int, Array | None]:
-    """How many members an element runs, evenly; and the array, if that is more than one element."""
+def _array_of(count: int, per_element: int, at_once: int) -> Array | None:
+    """The array that so many members need, `per_element` at most in each; None for one element."""
     elements = -(-count // per_element)
-    even = -(-count // elements)
-    array = Array(size=elements, at_once=min(at_once, elements)) if elements > 1 else None
-    return even, array
+    return Array(size=elements, at_once=min(at_once, elements)) if elements > 1 else None
 
 
 @dataclass(kw_only=True)
@@ -87,6 +85,7 @@ class Submission(Attempt):
 
     @cached_property
     def per_element(self) -> int:
+        """Members that an element runs, spread evenly."""
         array = self.request.spec.array
         return -(-len(self.asked) // (array.size if array else 1))
 
@@ -103,7 +102,7 @@ class Submission(Attempt):
     def member(self, index: int, job_id: str = "") -> MemberAttempt:
         """A member as a job; `job_id` if it is that of another submission than ours."""
         asked = self.asked[index]
-        return MemberAttempt(
+        attempt = MemberAttempt(
             request=_of_member(self.request, asked.member.job(self.request.spec)),
             connection=self.connection,
             number=self.number,
@@ -116,6 +115,8 @@ class Submission(Attempt):
             outputs_before=asked.outputs_before,
             cancel_offset=self.cancel_offset,
         )
+        attempt.tag = self.tag  # that of the whole; a digest that need not be made for each
+        return attempt
 
     def end(self, index: int, verdict: Verdict, evidence: Evidence) -> Ended:
         """A member that has ended so."""
@@ -264,7 +265,7 @@ def new_submission(
             f"{folder.path} was used by another run of this array, which has taken it over; this"
             " run leaves it alone. Start again when that one has ended"
         )
-    _, array = shape(len(members), request.per_element, request.at_once)
+    array = _array_of(len(members), request.per_element, request.at_once)
     spec = dataclasses.replace(request.spec, array=array, resources=resources)
     return Submission(
         request=dataclasses.replace(request, spec=spec),
