@@ -268,11 +268,13 @@ reap() { # a job whose process is gone
   unset "pid[$tag]" "ends_at[$tag]" "kill_at[$tag]"
   command rm -f -- "turns/$tag.hosts"
   active=$now
-  # A signal may have been meant for the whole allocation: then ours comes in this moment too.
-  if [ "$code" -gt 128 ] && [ -z "${cause[$tag]-}" ] && [ -z "$ending" ]; then
-    held_back[$tag]="$((now + 100)) $code"
-  else
+  # What made it fail may have been meant for the whole allocation: then we are told in this moment
+  # too. A launcher whose ranks were killed ends with any code.
+  if [ "$code" -eq 0 ] || [ -n "${cause[$tag]-}" ]; then
     note E "$tag" "${cause[$tag]-exit} $code"
+  else
+    held_back[$tag]="$((now + 100)) $code"
+    tell_held_back
   fi
 }
 
@@ -318,7 +320,10 @@ look_into_inbox() {
     : > inbox/.look
     command rm -f -- inbox/.look
   fi
-  for each in inbox/*; do
+  local there=(inbox/*)
+  # In the order in which they came. All of these names are letters, digits and dots.
+  [ ${#there[@]} -lt 2 ] || there=($(ls -tr inbox))
+  for each in "${there[@]}"; do
     name=${each#inbox/}
     case $name in
       CLOSE) closing=closed ;;
@@ -326,7 +331,7 @@ look_into_inbox() {
       cancel.*) [ -z "${pid[${name#cancel.}]-}" ] || end_job "${name#cancel.}" cancelled ;;
       *) take_in "$name" ;;
     esac
-    seen+=("$each")
+    seen+=("inbox/$name")
   done
   [ ${#seen[@]} -eq 0 ] || { command rm -f -- "${seen[@]}"; active=$now; }
 }
