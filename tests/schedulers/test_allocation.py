@@ -5,6 +5,7 @@ The scheduler inside is the laptop's engine, or a stand-in that says what a test
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -94,7 +95,7 @@ class Allocation:
             work_dir=str(self.folder),
         )
         site = self.held.site(spec, str(self.spool))
-        return JobSpec(**{**{f: getattr(spec, f) for f in spec.__slots__}, "site": site})
+        return dataclasses.replace(spec, site=site)
 
     def ask(self, dialogue: Dialogue[T]) -> T:
         try:
@@ -408,8 +409,8 @@ def test_an_agent_is_begun_once_in_a_spool(allocation: Allocation) -> None:
 
 def test_without_its_spool_a_job_is_refused_for_sure(allocation: Allocation) -> None:
     spec = allocation.spec()
-    gone = JobSpec(**{**{f: getattr(spec, f) for f in spec.__slots__}, "site": Site(
-        scheduler="allocation-local", options=allocation.held.as_options("/no/such/spool"))})  # fmt: skip
+    nowhere = allocation.held.as_options("/no/such/spool")
+    gone = dataclasses.replace(spec, site=Site(scheduler="allocation-local", options=nowhere))
     ticket = Ticket(tag="h", folder="/", script="/s", scheduler_out="/o", scheduler_err="/e")
     assert isinstance(allocation.ask(allocation.scheduler.submit(gone, ticket)), Refused)
 
@@ -445,7 +446,8 @@ def _job(launcher: str = "", launch: str = "mpi", **resources: Any) -> JobSpec:
 def test_on_slurm_a_sites_own_srun_line_becomes_a_step_of_the_share() -> None:
     job = _job("srun --mpi=pmix -n {ranks} {command}", ranks_per_node=2)
     assert _held().launcher(job) == (
-        "srun --exact --nodes={nodes} --nodelist={hosts} --mem=4096M --mpi=pmix -n {ranks} {command}"
+        "srun --exact --nodes={nodes} --nodelist={hosts} --mem=4096M"
+        " --mpi=pmix -n {ranks} {command}"
     )
 
 

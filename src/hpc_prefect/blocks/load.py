@@ -65,6 +65,25 @@ async def _load(names: BlockNames, subject: str, client: PrefectClient | None = 
 
 
 @inject_client
+async def load_profiles(
+    execution: str, hpc: str, *, subject: str = "job", client: PrefectClient | None = None
+) -> tuple[ExecutionProfileBlock, HPCProfileBlock]:
+    """Load an execution profile and an HPC profile, of which no command is asked.
+
+    Raises:
+        InvalidJob: with what is wrong with both.
+    """
+    assert client is not None
+    shape, place = await asyncio.gather(
+        _one(ExecutionProfileBlock, execution, client), _one(HPCProfileBlock, hpc, client)
+    )
+    if isinstance(shape, ExecutionProfileBlock) and isinstance(place, HPCProfileBlock):
+        return shape, place
+    found = (shape, place)
+    raise InvalidJob(subject, [text for each in found if isinstance(each, list) for text in each])
+
+
+@inject_client
 async def load_hpc_profile(name: str, client: PrefectClient | None = None) -> HPCProfileBlock:
     """Load an HPC profile alone.
 

@@ -11,10 +11,9 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.attempt import is_over, numbers
@@ -27,7 +26,7 @@ from hpc_prefect.job.spec import Executable, JobSpec, Site
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.share import UNKNOWN_MEMORY, Held
-from hpc_prefect.schedulers.allocation.spool import Look
+from hpc_prefect.schedulers.allocation.spool import SpoolLook
 from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
@@ -39,6 +38,8 @@ _OLD = 10
 #: Seconds between SIGTERM and SIGKILL of a job in it.
 _GRACE = 5
 _MIB = 1024**2
+#: As the agent counts: in hundredths of a second.
+_HOUR = 360_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ class Term:
         if self._handle is not None:
             self._handle.cancel()
 
-    def look(self) -> Look | None:
+    def look(self) -> SpoolLook | None:
         """What its spool tells; None when it cannot be seen now. Blocks."""
         try:
             return spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
@@ -156,11 +157,11 @@ class Term:
         self._transport.write_atomic(f"{self.spool}/inbox/{word}", b"")
         self._transport.write_atomic(f"{self.spool}/{spools.BELL}", word.encode() + b"\n")
 
-    def use(self, look: Look | None) -> AllocationUse:
+    def use(self, look: SpoolLook | None) -> AllocationUse:
         """By the agent's last words; of one that was killed, by its record and last heartbeat."""
         if look is not None and len(look.end) == 3:
-            return AllocationUse(int(look.end[1]) / 3600, int(look.end[2]) / 3600)
-        used = (look.used if look else 0) / 3600
+            return AllocationUse(int(look.end[1]) / _HOUR, int(look.end[2]) / _HOUR)
+        used = (look.used if look else 0) / _HOUR
         nodes = self.request.spec.resources.num_nodes
         if self.result is not None:
             seconds = self.result.run_seconds or 0.0
@@ -215,6 +216,22 @@ class _Hears:
         pass  # the agent's words about itself
 
 
+class TermListener(Protocol):
+    """Who is told of an allocation's batch jobs, on the executor's thread."""
+
+    def begun(self, request: JobRequest) -> None:
+        """This one is handed over, or attached to."""
+
+    def ended(self, result: JobResult, use: AllocationUse) -> None:
+        """It has ended, after this use."""
+
+
+class _NobodyHears:
+    def begun(self, request: JobRequest) -> None: ...
+
+    def ended(self, result: JobResult, use: AllocationUse) -> None: ...
+
+
 class HeldAllocation:
     """An allocation that this process holds; a `Placing` for the jobs of its flow.
 
@@ -242,7 +259,8 @@ class HeldAllocation:
         self._closed = False
         self._told: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
-        self.on_term: Callable[[JobRequest, Future[JobResult] | None], object] = lambda *_: None
+        self.resource_class = request.spec.resources.resource_class
+        self.on_term: TermListener = _NobodyHears()
 
     # --- its life
 
@@ -295,7 +313,7 @@ class HeldAllocation:
     async def site_for(self, spec: JobSpec) -> Site | None:
         """See `Placing`."""
         if refused := self.held.refuses(spec):
-            self._tell_normally(spec, refused)
+            self.tell_normally(spec, refused)
             return None
         async with self._lock:
             term = await self._term_for(spec)
@@ -303,7 +321,7 @@ class HeldAllocation:
 
     async def _term_for(self, spec: JobSpec) -> Term | None:
         if self._closed:
-            self._tell_normally(spec, "the allocation is closed")
+            self.tell_normally(spec, "the allocation is closed")
             return None
         term = self._term
         if term is not None:
@@ -325,7 +343,7 @@ class HeldAllocation:
         never_began = self._term is not None and self._term.is_over and not self._term.began
         if self._terms.renew and not never_began:
             return await self._begin_next()
-        self._tell_normally(spec, why)
+        self.tell_normally(spec, why)
         return None
 
     def _renew_early(self, left: int, spec: JobSpec) -> None:
@@ -340,7 +358,8 @@ class HeldAllocation:
             if self._term is present and not self._closed:
                 await self._begin_next()
 
-    def _tell_normally(self, spec: JobSpec, why: str) -> None:
+    def tell_normally(self, spec: JobSpec, why: str) -> None:
+        """Say, once, why a job is submitted as if there were no allocation."""
         text = f"{spec.name} is submitted outside of the allocation: {why}"
         if text not in self._told:
             self._told.add(text)
@@ -379,6 +398,7 @@ class HeldAllocation:
         if self._term is not None:
             self._others.append(self._term)
         self._term = term
+        self.on_term.begun(request)
         term.begin(self._executor, partial(self._has_ended, term))
         await term.submitted.wait()
         if term.ended is not None and term.ended.done():
@@ -417,7 +437,9 @@ class HeldAllocation:
             await self._in_thread(partial(term.note_end, result))
         except TransportError as error:
             logger.warning("noting the end of an allocation: %s", error)
-        self._use += term.use(await self._in_thread(term.look))
+        use = term.use(await self._in_thread(term.look))
+        self._use += use
+        self.on_term.ended(result, use)
 
     async def _end(self, term: Term, *, now: bool) -> None:
         assert term.ended is not None

@@ -248,9 +248,13 @@ def with_resources(request: R, resources: Resources) -> R:
 def at_site(request: R, site: Site) -> R:
     """The same request for a job that is handed to a held allocation, whose place this is.
 
-    It takes no slot: the allocation is the one job that the queue has.
+    It takes no slot: the allocation is the one job that the queue has. There a launcher may put a
+    program of one process on its node, too.
     """
-    return replace(request, spec=replace(request.spec, site=site), max_jobs_in_queue=0)
+    spec = replace(request.spec, site=site)
+    if site.launcher.strip():
+        spec = replace(spec, resources=replace(spec.resources, launch="mpi"))
+    return replace(request, spec=spec, max_jobs_in_queue=0)
 
 
 def resources_of(ledger: Ledger, asked: Resources) -> Resources:

@@ -500,7 +500,7 @@ def _line(spec: JobSpec) -> str:
     """The shell text that starts the program."""
     words = " ".join(quote(word) for word in (spec.executable.path, *spec.arguments))
     line = f"( \\builtin exec -- {words} )"
-    if spec.site.launcher.strip():  # a program of one process has one in a held allocation only
+    if spec.resources.launch == "mpi":
         line = launch_line(spec.site.launcher, spec.resources, words)
         line = f"{{ \\builtin set -o pipefail || \\builtin exit\n{line}\n}}"
     return line

@@ -11,7 +11,8 @@
 #   bell          written after each of these: to look whether there is news is to open one file
 #   log           what came of the jobs, a line each, ended by " ." so that half a line tells nothing
 #   agent         a link to the id of the batch job whose agent this is: there is one in a spool
-#   heartbeat     rewritten in place: seconds that are left, seconds that nodes were used
+#   heartbeat     rewritten in place: seconds that are left, and for how long nodes were used, in
+#                 hundredths of a second times nodes
 #   renewed       touched by the process that holds the allocation
 #
 # A job is a child in a process group of its own. Its script (start guard, records, signals) is the
@@ -339,7 +340,7 @@ look_into_inbox() {
 beat() {
   seconds_left
   count_used
-  printf '%010d %012d\n' "$((left > 0 ? left : 0))" "$((used / 100))" 1<> heartbeat
+  printf '%010d %012d\n' "$((left > 0 ? left : 0))" "$used" 1<> heartbeat
 }
 
 is_orphan() { # nobody has renewed our holder's claim; both times are the file server's
@@ -415,5 +416,5 @@ look_into_inbox
 [ ${#waiting[@]} -eq 0 ] || { ending=${ending:-$why}; start_what_fits; }
 clock
 count_used
-note X - "$why $(((now - began_at) * node_count / 100)) $((used / 100))"
+note X - "$why $(((now - began_at) * node_count)) $used"
 echo "hpc-prefect: the allocation $id ends: $why"

@@ -22,7 +22,7 @@ from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation, signal_of
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.share import share_of
-from hpc_prefect.schedulers.allocation.spool import JobLine, Look
+from hpc_prefect.schedulers.allocation.spool import JobLine, SpoolLook
 from hpc_prefect.schedulers.base import (
     Accepted,
     Answer,
@@ -173,7 +173,7 @@ class AllocationScheduler:
         return found
 
     def _ask_about(
-        self, look: Look, options: Mapping[str, object]
+        self, look: SpoolLook, options: Mapping[str, object]
     ) -> Dialogue[Observation | NoAnswer]:
         """The allocation itself, as far as it must be known; its scheduler is asked if need be."""
         if look.end or look.gone:
@@ -194,7 +194,7 @@ class AllocationScheduler:
         return NoAnswer(f"{self._inside.name} does not list the allocation {own}")
 
 
-def _ended(look: Look, tag: str, spool: str) -> Observation | None:
+def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
     """The end of a job by the agent's log, or because it was cancelled before its turn."""
     lines = look.lines.get(tag, {})
     started = lines["S"].at if "S" in lines else 0.0
@@ -232,7 +232,7 @@ def _end(tag: str, spool: str, line: JobLine, started: float) -> Observation:
 
 
 def _under_way(
-    look: Look, tag: str, spool: str, held: Observation | NoAnswer
+    look: SpoolLook, tag: str, spool: str, held: Observation | NoAnswer
 ) -> Observation | NoAnswer:
     """A job whose end the log does not tell, by what is known of the allocation."""
     started = look.lines.get(tag, {}).get("S")

@@ -109,15 +109,16 @@ class JobLine:
 
 
 @dataclass(slots=True)
-class Look:
+class SpoolLook:
     """What a look into a spool has seen.
 
     Attributes:
         beat_age: seconds since the agent's last sign of life; None when there was none.
-        left: seconds of its walltime that it had then for jobs; `used`: node-seconds with a job.
+        left: seconds of its walltime that it had then for jobs.
+        used: for how long nodes had a job; hundredths of a second times nodes.
         ids: of the allocation's own job: what the agent says, then what its holder says.
         gone: why it has ended, by its holder; empty when it says nothing.
-        end: the agent's last words: why, node-seconds held, node-seconds used.
+        end: the agent's last words: why, for how long nodes were held, and used; as `used`.
         there: jobs that were handed over; `cancelled`: those cancelled before their turn.
     """
 
@@ -133,11 +134,11 @@ class Look:
     lines: dict[str, dict[str, JobLine]] = field(default_factory=dict)
 
 
-def read_look(reply: Reply) -> Look | None:
+def read_look(reply: Reply) -> SpoolLook | None:
     """None when it is no useful answer. A line that makes no sense is left out."""
     if reply.code != 0:
         return None
-    look = Look()
+    look = SpoolLook()
     for line in reply.stdout.split("\n"):
         words = line.split()
         try:
@@ -148,7 +149,7 @@ def read_look(reply: Reply) -> Look | None:
     return look if look.now else None
 
 
-def _take(look: Look, word: str, rest: list[str]) -> None:
+def _take(look: SpoolLook, word: str, rest: list[str]) -> None:
     if word == "now":
         look.now = float(rest[0])
     elif word == "beat":
