@@ -137,9 +137,10 @@ class Held:
             return "any"
         if spec.resources.launch == "single":
             return "here"
-        # As alone it takes all nodes; on one node two launchers keep apart by their processors,
-        # but PJM's is told the ranks of the whole batch job.
-        return "here" if self.num_nodes == 1 and self.scheduler != "pjm" else "alone"
+        # On one machine two launchers keep apart by their processors; but PJM's mpiexec is told the
+        # ranks of the whole batch job. Else it takes all nodes, as it would alone.
+        one_machine = self.scheduler == "local" or (self.num_nodes == 1 and self.scheduler != "pjm")
+        return "here" if one_machine else "alone"
 
 
 How = Literal["any", "here", "alone"]
