@@ -26,6 +26,7 @@ async def main(folder: str, program: str, *keys: str) -> dict[str, str]:
     try:
         await held.open()
     except HpcPrefectError as error:
+        await held.close()  # it ends nothing of whoever holds it
         return {"error": type(error).__name__}
     jobs = {}
     for key in keys:

@@ -33,7 +33,7 @@ from hpc_prefect.executor.request import JobRequest, Placing
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns import locate
 from hpc_prefect.flow_runs.campaigns.opening import is_over
-from hpc_prefect.flow_runs.cancellation import cancellable, interrupted, raise_if_cancelled
+from hpc_prefect.flow_runs.cancellation import interrupted, raise_if_cancelled
 from hpc_prefect.flow_runs.recording import note_blocks, noting
 from hpc_prefect.flow_runs.signals import noticing_sigterm
 from hpc_prefect.flow_runs.sync import run_sync
@@ -160,7 +160,6 @@ class Allocation:
 
     def __enter__(self) -> Self:
         run_sync(self._enter)
-        self._open.enter_context(cancellable(self._closing))
         self._open.enter_context(calls_in(self))
         return self
 

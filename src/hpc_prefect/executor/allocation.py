@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -96,6 +97,7 @@ class Term:
         self.submitted = asyncio.Event()  # or it never will be
         self._transport = transport
         self._handle: Handle[JobResult] | None = None
+        self._seen: tuple[SpoolLook | None, float] = (None, 0.0)
         self.ended: asyncio.Future[JobResult] | None = None
 
     @property
@@ -146,16 +148,28 @@ class Term:
 
     def look(self) -> SpoolLook | None:
         """What its spool tells; None when it cannot be seen now. Blocks."""
+        at = time.monotonic()
         try:
-            return spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
+            seen = spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
         except TransportError as error:
             logger.warning("looking into %s: %s", self.spool, error)
             return None
+        self._seen = seen, at
+        return seen
 
-    def tell_agent(self, word: str) -> None:
-        """`CLOSE` or `NOW`. Blocks."""
-        self._transport.write_atomic(f"{self.spool}/inbox/{word}", b"")
-        self._transport.write_atomic(f"{self.spool}/{spools.BELL}", word.encode() + b"\n")
+    def look_since(self, asked_at: float) -> SpoolLook | None:
+        """What was seen since then: of a thousand jobs that ask at once one looks."""
+        seen, at = self._seen
+        return seen if seen is not None and at >= asked_at else self.look()
+
+    def tell_agent(self, word: str) -> bool:
+        """`CLOSE` or `NOW`; whether it could be told. Blocks."""
+        try:
+            reply = self._transport.run(spools.ask_to_end(self.spool, word))
+        except TransportError as error:
+            logger.warning("telling an allocation to end: %s", error)
+            return False
+        return reply.code == 0
 
     def use(self, look: SpoolLook | None) -> AllocationUse:
         """By the agent's last words; of one that was killed, by its record and last heartbeat."""
@@ -315,17 +329,18 @@ class HeldAllocation:
         if refused := self.held.refuses(spec):
             self.tell_normally(spec, refused)
             return None
+        asked_at = time.monotonic()
         async with self._lock:
-            term = await self._term_for(spec)
+            term = await self._term_for(spec, asked_at)
         return None if term is None else self.held.site(spec, term.spool)
 
-    async def _term_for(self, spec: JobSpec) -> Term | None:
+    async def _term_for(self, spec: JobSpec, asked_at: float) -> Term | None:
         if self._closed:
             self.tell_normally(spec, "the allocation is closed")
             return None
         term = self._term
         if term is not None:
-            look = await self._in_thread(term.look)
+            look = await self._in_thread(partial(term.look_since, asked_at))
             if not (term.is_over or (look and (look.end or look.gone))):
                 left = None if look is None else look.left
                 if left is None:  # it has not begun: all of its time is left
@@ -442,15 +457,13 @@ class HeldAllocation:
         self.on_term.ended(result, use)
 
     async def _end(self, term: Term, *, now: bool) -> None:
-        assert term.ended is not None
-        look = await self._in_thread(term.look)
-        if look is None or look.left is None:  # it waits in the queue, or cannot be told
-            term.cancel()
-        else:
-            await self._in_thread(
-                partial(term.tell_agent, spools.CLOSE_NOW if now else spools.CLOSE)
-            )
-        await asyncio.wait([term.ended])
+        if term.ended is not None and not term.is_over:  # else it is over, or was never ours
+            look = await self._in_thread(term.look)
+            word = spools.CLOSE_NOW if now else spools.CLOSE
+            waits = look is None or look.left is None  # in the queue; or nobody can tell
+            if waits or not await self._in_thread(partial(term.tell_agent, word)):
+                term.cancel()
+            await asyncio.wait([term.ended])
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

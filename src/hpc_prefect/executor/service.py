@@ -27,7 +27,7 @@ from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Site
 from hpc_prefect.ledger.claim import TOUCH_EVERY
-from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers import is_allocation, scheduler_for
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
@@ -158,7 +158,8 @@ class Executor:
                 site.options,
                 self._pool,
                 self._asking,
-                peers=peers_at(scheduler, site.options),
+                # An allocation is this flow's own: no other process asks about its jobs.
+                peers=None if is_allocation(site.scheduler) else peers_at(scheduler, site.options),
             )
         return self._connections[key]
 

@@ -68,6 +68,11 @@ for tag; do [ ! -f "jobs/$tag" ] || : > "inbox/$tag" || exit; done
 echo "again $$ $*" > {BELL}"""
 
 
+_END = f"""\
+cd -- "$1" || exit {_NO_SPOOL}
+: > "inbox/$2" && echo "$2 $$" > {BELL}"""
+
+
 def agent_text() -> str:
     """The agent's script."""
     return (resources.files(__package__) / AGENT).read_text()
@@ -80,6 +85,11 @@ def ask_to_submit(spool: str, tag: str, fields: Sequence[str]) -> Command:
 
 def ask_to_cancel(spool: str, tags: Sequence[str]) -> Command:
     return _shell(_CANCEL, spool, *tags)
+
+
+def ask_to_end(spool: str, word: str) -> Command:
+    """Tell the agent to end when no job runs (`CLOSE`), or with those that run (`CLOSE_NOW`)."""
+    return _shell(_END, spool, word)
 
 
 def ask_to_look(spool: str, tags: Sequence[str]) -> Command:
