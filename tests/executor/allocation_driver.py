@@ -1,8 +1,8 @@
 """A bare process that holds an allocation and runs jobs in it; killed by whoever started it.
 
-    python allocation_driver.py FOLDER PROGRAM KEY…
+    python allocation_driver.py TRAP FOLDER PROGRAM KEY…
 
-Prints how each job ended, or what kept the allocation from being held.
+Prints how each job ended, or what kept the allocation from being held. TRAP: as of `driver.py`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from driver import Trapped
 from rig import Rig
 from test_allocation import Held
 
 from hpc_prefect.errors import HpcPrefectError
 
 
-async def main(folder: str, program: str, *keys: str) -> dict[str, str]:
+async def main(trap: str, folder: str, program: str, *keys: str) -> dict[str, str]:
     rig = Rig(Path(folder))
-    held = Held(rig)
+    transport = Trapped(**json.loads(trap))
+    held = Held(rig, transport=transport)
     try:
         await held.open()
     except HpcPrefectError as error:
@@ -35,6 +37,7 @@ async def main(folder: str, program: str, *keys: str) -> dict[str, str]:
         jobs[key] = asyncio.wrap_future(held.executor.start(request).result)
     results = {key: (await job).state for key, job in jobs.items()}
     await held.on_loop(held.allocation.close())
+    print(len(transport.log), "changes", file=sys.stderr)
     return results
 
 

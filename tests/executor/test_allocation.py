@@ -30,18 +30,26 @@ DRIVER = Path(__file__).with_name("allocation_driver.py")
 class Held:
     """An allocation of two cores, and what is run in it."""
 
-    def __init__(self, rig: Rig, *, walltime: int = 600, renew: bool = False, **site: Any) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        *,
+        walltime: int = 600,
+        renew: bool = False,
+        transport: LocalTransport | None = None,
+    ) -> None:
         self.rig = rig
-        self.executor = Executor()
+        transport = transport or LocalTransport()
+        self.executor = Executor(transport)
         self.told = Told()
         spec = rig.spec(
             name="allocation",
             resources={"walltime": walltime, "ranks_per_node": 2, "launch": "mpi"},
-            site={"launcher": "{command}", **site},
+            site={"launcher": "{command}"},
         )
         terms = AllocationTerms(idle_timeout=300, orphan_timeout=300, renew=renew)
         request = rig.request(spec, "alloc", listener=self.told)
-        self.allocation = HeldAllocation(request, terms, self.executor, LocalTransport())
+        self.allocation = HeldAllocation(request, terms, self.executor, transport)
 
     async def on_loop(self, work: Any) -> Any:
         """Await what belongs to the executor's loop."""
@@ -200,8 +208,9 @@ async def test_renewed_the_next_is_submitted_when_a_job_no_longer_fits(rig: Rig)
 
 
 @contextlib.contextmanager
-def _driven(rig: Rig, *words: str) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, str(DRIVER), str(rig.folder), *words]
+def _driven(rig: Rig, *words: str, **trap: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds an allocation; `trap` as of `driver.py`."""
+    argv = [sys.executable, str(DRIVER), json.dumps(trap), str(rig.folder), *words]
     with subprocess.Popen(argv, text=True, stdout=subprocess.PIPE) as driver:
         try:
             yield driver
@@ -253,3 +262,24 @@ async def test_killed_again_and_again_each_job_runs_once(rig: Rig, kills: int) -
         results = await asyncio.to_thread(_results, driver)
     assert results == dict.fromkeys(keys, "succeeded")
     assert sorted(rig.runs()) == sorted(f"p {key}" for key in keys)
+
+
+#: What a holder does that changes something, from the spool to its end; about so many times.
+CHANGES = 52
+
+
+@pytest.mark.parametrize("when", ["before", "torn", "after"])
+@pytest.mark.parametrize("call", range(1, CHANGES, 9))
+async def test_killed_at_any_change_that_it_makes_each_job_runs_once(
+    rig: Rig, call: int, when: str
+) -> None:
+    # Each of the three is killed at other calls, which the machine's timing shifts a little anyhow.
+    call += {"before": 0, "torn": 1, "after": 2}[when]
+    program = rig.program("sleep 0.1", "p")
+    with _driven(rig, program, "a", "b", call=call, when=when) as driver:
+        await asyncio.to_thread(driver.wait, 60)
+    with _driven(rig, program, "a", "b") as driver:
+        results = await asyncio.to_thread(_results, driver)
+    assert results == {"a": "succeeded", "b": "succeeded"}
+    assert sorted(rig.runs()) == ["p a", "p b"]
+    await until(lambda: not rig.active(), "the end of all allocations")
