@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,8 @@ async def fails(work_dir: str) -> None:
 
 
 if __name__ == "__main__":
+    # A process that was started in the background ignores Ctrl-C; a user's does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     name, folder = sys.argv[1:3]
     if name == "loop":
         print("IDS", *asyncio.run(loop(folder, 3, WAIT)))

@@ -6,8 +6,11 @@ import json
 import signal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelling
 
 from hpc_prefect import InvalidJob, allocation
 from hpc_prefect.blocks import ExecutionProfileBlock
@@ -19,6 +22,7 @@ from . import allocated
 from .allocated import HERE, SHAPE, everywhere, fails, in_sync
 from .jobs import runs
 from .seen import ended, logs, process, until
+from .test_cancel import run_of
 from .test_recording import record_of
 
 PROGRAM = Path(allocated.__file__)
@@ -120,6 +124,28 @@ def test_sigterm_leaves_the_allocation_and_its_job_to_the_next_start(tmp_path: P
         ended(again)
     assert runs(tmp_path) == ["s0", "s1", "s2"]
     assert len(allocations(tmp_path)) == 1
+
+
+def test_a_run_that_is_cancelled_in_prefect_ends_it(tmp_path: Path) -> None:
+    with process("loop", str(tmp_path), file=PROGRAM) as started:
+        until(lambda: runs(tmp_path))
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(run_of(tmp_path)), Cancelling(), force=False)
+        started.communicate(timeout=120)
+    ends = {job.name: job.is_over for job in list_jobs(tmp_path)}
+    assert ends == {"allocation": True, "s0": True}
+    assert runs(tmp_path) == ["s0"]
+
+
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    with process("loop", str(tmp_path), file=PROGRAM) as started:
+        until(lambda: runs(tmp_path))
+        started.send_signal(signal.SIGINT)
+        started.communicate(timeout=120)
+    assert {job.name: job.is_over for job in list_jobs(tmp_path)} == {
+        "allocation": True,
+        "s0": True,
+    }
 
 
 def test_the_command_line_lists_it_and_ends_it(
