@@ -166,6 +166,21 @@ async def test_a_job_that_had_not_started_is_submitted_again_when_the_allocation
     assert rig.runs().count("waits ") == 1
 
 
+async def test_members_that_had_not_begun_are_submitted_again_when_the_allocation_is_gone(
+    held: Held, rig: Rig
+) -> None:
+    holds = held.start("exec sleep 600", "holds", resources={"walltime": 60, "ranks_per_node": 2})
+    await until(rig.runs, "the start")
+    spec = rig.spec(program=rig.program("true", "m"), resources={"walltime": 60})
+    array = rig.array(spec, ["x", "y"], placing=held.allocation)
+    results = asyncio.wrap_future(held.executor.start_array(array).result)
+    await until(lambda: "submitted" in rig.events(2), "the hand-over of both")
+    rig.engine("cancel", *rig.active())
+    assert [result.state for result in await results] == ["succeeded", "succeeded"]
+    assert sorted(rig.runs()) == ["holds ", "m x", "m y"]
+    assert (await holds).verdict.reason is Reason.ALLOCATION_ENDED
+
+
 async def test_when_the_agent_is_killed_its_jobs_end_with_the_allocation(
     held: Held, rig: Rig
 ) -> None:

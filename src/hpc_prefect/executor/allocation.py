@@ -332,6 +332,9 @@ class HeldAllocation:
         asked_at = time.monotonic()
         async with self._lock:
             term = await self._term_for(spec, asked_at)
+        if term is not None and term.is_over:  # such as one that was refused
+            self.tell_normally(spec, "the allocation has ended")
+            return None
         return None if term is None else self.held.site(spec, term.spool)
 
     async def _term_for(self, spec: JobSpec, asked_at: float) -> Term | None:
