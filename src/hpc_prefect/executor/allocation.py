@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +38,8 @@ _OLD = 10
 #: Seconds between SIGTERM and SIGKILL of a job in it.
 _GRACE = 5
 _MIB = 1024**2
+#: Bytes at the end of an agent's log in which its last words are.
+_TAIL = 200
 #: As the agent counts: in hundredths of a second.
 _HOUR = 360_000
 
@@ -81,6 +82,14 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f}" if hours >= 1 else f"{hours:.3g}"
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Whether a term is over, and the seconds that it has left for jobs; None: it has not begun."""
+
+    is_over: bool
+    left: int | None
+
+
 class Term:
     """One of an allocation's batch jobs.
 
@@ -97,7 +106,6 @@ class Term:
         self.submitted = asyncio.Event()  # or it never will be
         self._transport = transport
         self._handle: Handle[JobResult] | None = None
-        self._seen: tuple[SpoolLook | None, float] = (None, 0.0)
         self.ended: asyncio.Future[JobResult] | None = None
 
     @property
@@ -148,19 +156,26 @@ class Term:
 
     def look(self) -> SpoolLook | None:
         """What its spool tells; None when it cannot be seen now. Blocks."""
-        at = time.monotonic()
         try:
-            seen = spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
+            return spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
         except TransportError as error:
             logger.warning("looking into %s: %s", self.spool, error)
             return None
-        self._seen = seen, at
-        return seen
 
-    def look_since(self, asked_at: float) -> SpoolLook | None:
-        """What was seen since then: of a thousand jobs that ask at once one looks."""
-        seen, at = self._seen
-        return seen if seen is not None and at >= asked_at else self.look()
+    def glance(self) -> Glance:
+        """What is to be known of it before each job, from two small files. Blocks."""
+        try:
+            beat = self._transport.read(f"{self.spool}/{spools.HEARTBEAT}") or b""
+            log = f"{self.spool}/{spools.LOG}"
+            status = self._transport.status(log)
+            start = max(0, (status.size if status else 0) - _TAIL)
+            tail = self._transport.read(log, start) or b""
+        except TransportError as error:
+            logger.warning("looking into %s: %s", self.spool, error)
+            return Glance(self.is_over, None)
+        words = beat.split()
+        left = int(words[0]) if len(words) == 2 and words[0].isdigit() else None
+        return Glance(self.is_over or spools.has_ended(tail.decode(errors="replace")), left)
 
     def tell_agent(self, word: str) -> bool:
         """`CLOSE` or `NOW`; whether it could be told. Blocks."""
@@ -329,23 +344,22 @@ class HeldAllocation:
         if refused := self.held.refuses(spec):
             self.tell_normally(spec, refused)
             return None
-        asked_at = time.monotonic()
         async with self._lock:
-            term = await self._term_for(spec, asked_at)
+            term = await self._term_for(spec)
         if term is not None and term.is_over:  # such as one that was refused
             self.tell_normally(spec, "the allocation has ended")
             return None
         return None if term is None else self.held.site(spec, term.spool)
 
-    async def _term_for(self, spec: JobSpec, asked_at: float) -> Term | None:
+    async def _term_for(self, spec: JobSpec) -> Term | None:
         if self._closed:
             self.tell_normally(spec, "the allocation is closed")
             return None
         term = self._term
         if term is not None:
-            look = await self._in_thread(partial(term.look_since, asked_at))
-            if not (term.is_over or (look and (look.end or look.gone))):
-                left = None if look is None else look.left
+            seen = await self._in_thread(term.glance)
+            if not seen.is_over:
+                left = seen.left
                 if left is None:  # it has not begun: all of its time is left
                     return term
                 if spec.resources.walltime + _OLD <= left:
