@@ -219,6 +219,21 @@ async def test_renewed_the_next_is_submitted_when_a_job_no_longer_fits(rig: Rig)
         await held.close()
 
 
+async def test_what_still_fits_into_the_present_one_does_not_wait_for_the_next(rig: Rig) -> None:
+    held = Held(rig, walltime=60, renew=True)
+    rig.options["slots"] = 8
+    await held.open()
+    try:
+        first = await held.run("true", "first", resources={"walltime": 1})
+        # No second one of these would fit, so the next is submitted already.
+        assert (await held.run("true", "half", resources={"walltime": 30})).succeeded
+        third = await held.run("true", "third", resources={"walltime": 1})
+        assert third.job_id.partition(".")[0] == first.job_id.partition(".")[0]
+        assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 2
+    finally:
+        await held.close()
+
+
 # --- another process holds it, and is killed
 
 
