@@ -20,6 +20,9 @@ OPTIONAL = {
     "mpi4py": ("mpi4py", "sqd"),
     "rocrate": ("rocrate", "crate"),
     "mlflow": ("mlflow-skinny", "mlflow"),
+    "prefect_dask": ("prefect-dask", "dask"),
+    "distributed": ("distributed", "dask"),
+    "cryptography": ("cryptography", "dask"),
 }
 
 

@@ -55,14 +55,27 @@ class JobTerms:
     policy: RetryPolicy
 
 
-async def prepare(call: Call, block_names: BlockNames, job_key: str | None, terms: JobTerms) -> Job:
-    """Everything before the task run; every problem that can be found is found here, at once."""
+async def prepare(
+    call: Call,
+    block_names: BlockNames,
+    job_key: str | None,
+    terms: JobTerms,
+    blocks: Blocks | None = None,
+) -> Job:
+    """Everything before the task run; every problem that can be found is found here, at once.
+
+    Args:
+        blocks: those of that name; None to load them.
+    """
     problems = terms_problems(terms)
     loaded: _Loaded | None = None
     spec: JobSpec | None = None
     secrets: dict[str, str] = {}
     try:
-        loaded = await blocks_of_run(block_names, call.subject)
+        if blocks is not None:
+            loaded = _described(block_names, blocks)
+        else:
+            loaded = await blocks_of_run(block_names, call.subject)
         spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
@@ -133,10 +146,13 @@ class _Loaded:
 
 
 async def _load(block_names: BlockNames, subject: str) -> _Loaded:
-    blocks = await load_blocks(block_names, subject=subject)
+    return _described(block_names, await load_blocks(block_names, subject=subject))
+
+
+def _described(names: BlockNames, blocks: Blocks) -> _Loaded:
     told = {
         kind: described(name, block)
-        for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
+        for (kind, name), block in zip(names._asdict().items(), blocks, strict=True)
     }
     return _Loaded(blocks, told)
 

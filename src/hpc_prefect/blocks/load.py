@@ -64,6 +64,34 @@ async def _load(names: BlockNames, subject: str, client: PrefectClient | None = 
     raise InvalidJob(subject, [text for each in found if isinstance(each, list) for text in each])
 
 
+async def load_profiles(
+    execution_name: str, hpc_name: str, *, subject: str
+) -> tuple[ExecutionProfileBlock, HPCProfileBlock]:
+    """Load the two profiles of a job whose command no block names.
+
+    Raises:
+        InvalidJob: as `load_blocks`.
+    """
+    found: list[Block | list[str]] = await _load_profiles(execution_name, hpc_name)
+    execution, hpc = found
+    if isinstance(execution, ExecutionProfileBlock) and isinstance(hpc, HPCProfileBlock):
+        return execution, hpc
+    raise InvalidJob(subject, [text for each in found if isinstance(each, list) for text in each])
+
+
+@inject_client
+async def _load_profiles(
+    execution_name: str, hpc_name: str, client: PrefectClient | None = None
+) -> list[Block | list[str]]:
+    assert client is not None
+    return list(
+        await asyncio.gather(
+            _one(ExecutionProfileBlock, execution_name, client),
+            _one(HPCProfileBlock, hpc_name, client),
+        )
+    )
+
+
 @inject_client
 async def load_hpc_profile(name: str, client: PrefectClient | None = None) -> HPCProfileBlock:
     """Load an HPC profile alone.
