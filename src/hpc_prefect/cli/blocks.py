@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc_prefect.cli import import_qcsc
 from hpc_prefect.cli.verbs import Verbs, state_folder
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def add(verbs: Verbs) -> None:
     )
     diff.add_argument("file", type=Path, metavar="FILE")
     diff.set_defaults(run=_diff)
+    import_qcsc.add(actions, _apply)
     actions.add_parser("list", help="list the blocks").set_defaults(run=_list)
 
 
