@@ -155,6 +155,15 @@ def test_secrets_are_asked_for_and_written_nowhere() -> None:
         assert "decide" in outcomes(made, field)
 
 
+def test_a_secret_that_a_shell_fetches_is_fetched_by_it_again() -> None:
+    line = 'export MY_TOKEN="$(cat ~/token)"'
+    made = three(MPI | {"pre_commands": [line], "environments": {"API_KEY": "$OTHER"}}, {})
+
+    setup = hpc_of(made)["executables"]["diag"]["setup"]
+    assert setup == [line, 'export API_KEY="$OTHER"']
+    assert decided(made) == []
+
+
 def test_paths_that_ours_do_not_take_are_blanks() -> None:
     made = three({}, {"executable_map": {"diag": "./diag", "b": "$HOME/b", "c": "/opt/c"}})
 

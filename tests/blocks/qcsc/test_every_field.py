@@ -77,7 +77,7 @@ class _Everything(dict[str, str]):
         return "given"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ALL)
 def test_no_field_vanishes_without_a_line(given_: list[QcscDocument]) -> None:
     told = {(fate.document, fate.field) for fate in convert(given_).fates}
@@ -86,7 +86,7 @@ def test_no_field_vanishes_without_a_line(given_: list[QcscDocument]) -> None:
         assert [name for name in document.fields if (document.title, name) not in told] == []
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ALL)
 def test_what_is_written_can_be_applied_or_the_block_is_told_to_be_decided(
     given_: list[QcscDocument],
@@ -146,7 +146,7 @@ SOME = st.recursive(
 WRITABLE = re.compile("[\ud800-\udfff]")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), SOME, max_size=3))
 def test_any_table_is_read_as_it_was_written(fields: dict[str, Any]) -> None:
     if WRITABLE.search(repr(fields)) or "\\ud" in repr(fields):

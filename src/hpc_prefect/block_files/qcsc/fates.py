@@ -14,7 +14,8 @@ from hpc_prefect.records.write.plain import is_secret_name
 #: `decide`: a person must look. `left out`: nothing is lost by it, and why.
 Outcome = Literal["kept", "changed", "decide", "left out"]
 
-_ASSIGNED = re.compile(r"([A-Za-z_][\w.-]*)(?:=|\s+|:\s*)(?=[^\s-])")
+#: A name and its value; not where the value is another variable, or what a command prints.
+_ASSIGNED = re.compile(r"([A-Za-z_][\w.-]*)(?:=|\s+|:\s*)(?=[^\s-])(?![\"']?\$)")
 
 
 @dataclass(frozen=True, slots=True)

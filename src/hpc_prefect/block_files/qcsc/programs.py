@@ -367,7 +367,7 @@ def _environment(
     for name, value in given.items():
         if problems := variable_problems(name):
             fields.tell("environments", "decide", why=f"{'; '.join(problems)}; left out")
-        elif is_secret_name(name) and value:
+        elif is_secret_name(name) and value and not value.startswith("$"):
             secrets[name] = Reference(f"${{ENV:{name}}}")
         elif _ACTIVE_IN_QUOTES & set(value):
             exports.append(f'export {name}="{value}"')
