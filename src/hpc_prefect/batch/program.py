@@ -78,6 +78,6 @@ def warning_of(result: JobResult, difference: str) -> str:
     """What is told of a result that another program made."""
     return (
         f"this is the result of an earlier run ({result.folder}), and its program has changed"
-        f" since: {difference}. To have such jobs run again, set rebuilt_program = 'rerun' in the HPC"
-        " profile, or begin another campaign"
+        f" since: {difference}. To have such jobs run again, set rebuilt_program = 'rerun' in the"
+        " HPC profile, or begin another campaign"
     )
