@@ -57,6 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(found.script, end="", flush=True)
     print(f"\nsubmit command:\n  {found.command}", file=sys.stderr)
     print(
-        f"In a run, {found.folder} and the job's name are those of its campaign.", file=sys.stderr
+        f"The folder {found.folder} and the job's name are examples: a run makes its own.",
+        file=sys.stderr,
     )
     return 0

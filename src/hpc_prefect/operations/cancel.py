@@ -253,5 +253,9 @@ def _told(request: _CancelRequest) -> Cancellation:
         with contextlib.suppress(TransportError):  # that it ended can be found out again
             folder.note_cancel_request("ended", said=request.words)
         job = read_job(folder.path, folder.transport)
-    words = request.words or request.silence or "its end was asked for and not seen"
+    words = (
+        request.words
+        or request.silence
+        or "its cancellation was requested, and its end was not seen"
+    )
     return Cancellation(job=job, confirmed=bool(request.words), words=words)

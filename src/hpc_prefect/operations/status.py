@@ -49,7 +49,7 @@ def status_of(job: JobSnapshot, *, closed: bool) -> JobStatus:
     if job.exit is not None and not requeued:
         return JobStatus(JobState.ENDED, _record_words(job.exit) + _NO_VERDICT, job.exit.time)
     alive = job.holder is not None and job.holder.alive
-    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
+    wished = f"its cancellation was requested ({job.ledger.cancel})" if job.ledger.cancel else ""
     if not job.ids:
         return _without_id(job, wished, alive=alive, closed=closed)
     if last.state == JobState.ENDED:
@@ -123,7 +123,7 @@ def status_told(job: JobSnapshot, answer: Observation | NoAnswer | None) -> JobS
         reason = f"{scheduler} says {answer.word}{f' ({said})' if said else ''}"
     if answer.state is JobState.ENDED:
         reason += _NO_VERDICT
-    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
+    wished = f"its cancellation was requested ({job.ledger.cancel})" if job.ledger.cancel else ""
     return JobStatus(answer.state, _joined(reason, wished), time.time())
 
 
