@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, use_own_server
 
 
 def add(verbs: Verbs) -> None:
@@ -46,6 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect.batch.preview import preview
     from hpc_prefect.blocks import BlockNames, Call
 
+    use_own_server()
     call = Call(
         script_filename=arguments.name,
         work_dir=os.path.abspath(arguments.work_dir),
