@@ -71,7 +71,9 @@ def test_a_project_runs_at_once_and_a_second_time_collects(
     assert "stored from" not in second
     assert started >= jobs
     assert project.starts() == started
-    results = [re.findall(r"^[01.]+ .*\d.*$", said, re.MULTILINE) for said in (first, second)]
+    results = [
+        re.findall(r"^[0-9.]+ +[0-9.]+(?: .*)?$", said, re.MULTILINE) for said in (first, second)
+    ]
     assert results[0] == results[1] != []
 
 

@@ -44,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from hpc_prefect.batch.preview import preview
-    from hpc_prefect.blocks import BlockNames, Call
+    from hpc_prefect.blocks import Call, GivenBlocks
 
     use_own_server()
     call = Call(
@@ -53,8 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
         user_args=arguments.arguments,
         overrides=dict(arguments.set),
     )
-    block_names = BlockNames(arguments.command, arguments.execution, arguments.hpc)
-    found = asyncio.run(preview(call, block_names))
+    given = GivenBlocks(arguments.command, arguments.execution, arguments.hpc)
+    found = asyncio.run(preview(call, given))
     print(found.script, end="", flush=True)
     print(f"\nsubmit command:\n  {found.command}", file=sys.stderr)
     print(
