@@ -49,9 +49,9 @@ class Project:
 
     def starts(self) -> int:
         """How often programs of its jobs were started."""
-        work = self.folder / "work" / ".hpc-prefect"
-        lone = sum(len(file.read_text().splitlines()) for file in work.glob("*/*/*/start"))
-        members = sum(file.read_text().count('"boot"') for file in work.glob("*/*/*/m/*/*.record"))
+        work = self.folder / "work"
+        lone = sum(len(file.read_text().splitlines()) for file in work.rglob("start"))
+        members = sum(file.read_text().count('"boot"') for file in work.rglob("m/*/*.record"))
         return lone + members
 
     def samplings(self) -> int:
@@ -89,6 +89,21 @@ def test_the_loop_of_vqe_converges_once(tmp_path: Path) -> None:
     assert sampled > 3
     assert project.samplings() == sampled
     assert first.splitlines()[-1] in second
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_the_loop_of_sqd_comes_near_to_the_exact_energy_once(tmp_path: Path) -> None:
+    project = Project(tmp_path, "sqd")
+    first = project.run()
+    sampled, started = project.samplings(), project.starts()
+    second = project.run()
+    errors = [float(each) for each in re.findall(r"error_mha=([\d.]+)", first)]
+    assert errors[-1] < 5
+    assert errors == sorted(errors, reverse=True)
+    assert (sampled, started) == (len(errors), len(errors))
+    assert (project.samplings(), project.starts()) == (sampled, started)
+    assert first.splitlines()[-1] == second.splitlines()[-1]
 
 
 def test_init_replaces_nothing_and_names_all_that_is_in_the_way(

@@ -12,6 +12,7 @@ from hpc_prefect.cli.verbs import Verbs
 #: What templates are for, by their names; the first is the default.
 _TEMPLATES = {
     "bitcount": "one MPI job",
+    "sqd": "quantum samples, MPI jobs, a loop that converges",
     "sweep": "an array of jobs, and runs compared",
     "vqe": "a loop on a simulated quantum computer",
 }

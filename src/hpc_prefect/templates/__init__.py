@@ -19,13 +19,14 @@ from hpc_prefect.extras import missing
 
 #: Optional modules without which a template's flow does not run.
 NEEDS: dict[str, tuple[str, ...]] = {
+    "sqd": ("qiskit", "ffsim", "pyscf", "qiskit_addon_sqd"),
     "vqe": ("qiskit", "qiskit_aer"),
 }
 _GITIGNORE = "__pycache__/\nwork/\n"
 #: The lines of a template's block file that start its program with MPI, and those without.
 _WITH_MPI = 'ranks_per_node = 2\nlaunch = "mpi"\n'
 _WITHOUT_MPI = '# With mpi4py and mpiexec: ranks_per_node = 2, launch = "mpi"\nlaunch = "single"\n'
-_TRIAL = "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"
+_TRIAL = "from mpi4py.MPI import COMM_WORLD as world; world.rank or print(world.size)"
 
 
 def template_names() -> list[str]:
@@ -91,4 +92,4 @@ def can_run_mpi() -> bool:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return tried.returncode == 0 and tried.stdout.split() == ["2", "2"]
+    return tried.returncode == 0 and tried.stdout.strip() == "2"
