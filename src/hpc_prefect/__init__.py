@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpc_prefect.batch.arrays.member import Member
-    from hpc_prefect.batch.arrays.results import JobResults, JobsFailed
+    from hpc_prefect.batch.arrays.results import JobsFailed
     from hpc_prefect.batch.arrays.task import run_jobs_from_blocks, run_jobs_from_blocks_sync
+    from hpc_prefect.batch.single import run_job, run_job_sync
     from hpc_prefect.batch.task import run_job_from_blocks, run_job_from_blocks_sync
+    from hpc_prefect.block_files.project import ensure_ready
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-    from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
+    from hpc_prefect.convergence import Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
     from hpc_prefect.flow_runs import runs
     from hpc_prefect.flow_runs.cache_policy import ONCE
     from hpc_prefect.flow_runs.campaigns import campaign
     from hpc_prefect.flow_runs.recording import record_measures
     from hpc_prefect.flow_runs.scopes import scope
-    from hpc_prefect.job.failure import Reason, Verdict
+    from hpc_prefect.job.failure import Reason
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.lifecycle.hooks import cancel_jobs
@@ -28,13 +30,15 @@ if TYPE_CHECKING:
     from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
 
 _HOME = {
+    "ensure_ready": "block_files.project",
+    "run_job": "batch.single",
+    "run_job_sync": "batch.single",
     "CommandBlock": "blocks",
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
     "campaign": "flow_runs.campaigns",
     "cancel_jobs": "lifecycle.hooks",
     "scope": "flow_runs.scopes",
-    "Convergence": "convergence",
     "Iteration": "convergence",
     "Plot": "convergence",
     "StopRule": "convergence",
@@ -42,7 +46,6 @@ _HOME = {
     "InvalidJob": "errors",
     "JobFailed": "errors",
     "Reason": "job.failure",
-    "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "ONCE": "flow_runs.cache_policy",
@@ -53,7 +56,6 @@ _HOME = {
     "record_measures": "flow_runs.recording",
     "resume": "lifecycle.resume",
     "runs": "flow_runs.runs",
-    "JobResults": "batch.arrays.results",
     "JobsFailed": "batch.arrays.results",
     "Member": "batch.arrays.member",
     "run_jobs_from_blocks": "batch.arrays.task",
@@ -68,14 +70,12 @@ _MODULES = {"runs"}
 __all__ = [
     "ONCE",
     "CommandBlock",
-    "Convergence",
     "ExecutionProfileBlock",
     "HPCProfileBlock",
     "InvalidJob",
     "Iteration",
     "JobFailed",
     "JobResult",
-    "JobResults",
     "JobsFailed",
     "Member",
     "Plot",
@@ -83,15 +83,17 @@ __all__ = [
     "Reason",
     "RetryPolicy",
     "StopRule",
-    "Verdict",
     "campaign",
     "cancel_jobs",
     "converge",
+    "ensure_ready",
     "estimate",
     "record_measures",
     "resume",
+    "run_job",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
+    "run_job_sync",
     "run_jobs_from_blocks",
     "run_jobs_from_blocks_sync",
     "runs",

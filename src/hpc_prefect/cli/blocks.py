@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpc_prefect.cli import import_qcsc
-from hpc_prefect.cli.verbs import Verbs, state_folder
+from hpc_prefect.cli.verbs import Verbs, use_own_server
+from hpc_prefect.transports.own import state_folder
 
 if TYPE_CHECKING:
     from hpc_prefect.block_files.applied import Made
@@ -49,6 +50,7 @@ def _read(file: Path) -> tuple[Document, Made]:
     """The file, and what it made before."""
     from hpc_prefect.block_files import applied, apply
 
+    use_own_server()
     document = apply.read_file(file, venv=sys.prefix, environ=os.environ)
     for warning in document.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -104,6 +106,7 @@ def _list(_: argparse.Namespace) -> int:
 
     from hpc_prefect.block_files import apply
 
+    use_own_server()
     for slug, name in asyncio.run(apply.list_blocks()):
         print(f"{slug}/{name}")
     return 0

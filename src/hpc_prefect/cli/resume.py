@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, use_own_server
 
 
 def add(verbs: Verbs) -> None:
@@ -34,6 +34,7 @@ def add(verbs: Verbs) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect.lifecycle.resume import carry_out, plan
 
+    use_own_server()
     planned = plan(arguments.flow_run, entrypoint=arguments.entrypoint, dead=arguments.dead)
     print("\n".join(planned.lines()), file=sys.stderr)
     if not arguments.plan:

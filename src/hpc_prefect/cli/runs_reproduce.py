@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.cli.verbs import RUN, Verbs
+from hpc_prefect.cli.verbs import RUN, Verbs, use_own_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 def _reproduce(arguments: argparse.Namespace) -> int:
     from hpc_prefect.lifecycle.reproduce import carry_out, plan
 
+    use_own_server()
     planned = plan(
         arguments.which,
         entrypoint=arguments.entrypoint,

@@ -23,12 +23,13 @@ from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.recording import note_end_of, note_wanted
 from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import (
-    Blocks,
     Call,
     CommandBlock,
+    ExecutionProfileBlock,
+    GivenBlocks,
+    HPCProfileBlock,
     load_blocks,
 )
-from hpc_prefect.blocks.load import BlockNames, load_profiles
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.service import Handle, executor
 from hpc_prefect.flow_runs.cancellation import RunCancelled, cancellable, raise_if_cancelled
@@ -57,27 +58,25 @@ class WorkerBlocks:
         command: names the Python of the workers; None: that of the flow.
     """
 
-    command: str | None
-    execution: str
-    hpc: str
+    command: str | CommandBlock | None
+    execution: str | ExecutionProfileBlock
+    hpc: str | HPCProfileBlock
     work_dir: str
 
-    @property
-    def names(self) -> BlockNames:
-        return BlockNames(self.command or WORKER, self.execution, self.hpc)
-
-    async def load(self) -> Blocks:
-        """The three blocks.
+    async def load(self) -> GivenBlocks:
+        """The three blocks, loaded.
 
         Raises:
             InvalidJob: with all that is wrong with them.
         """
-        if self.command is not None:
-            return await load_blocks(self.names, subject="the workers")
-        execution, hpc = await load_profiles(self.execution, self.hpc, subject="the workers")
-        command = CommandBlock(command_name=execution.command_name, executable_key=WORKER)
-        here = {WORKER: sys.executable} | hpc.executables
-        return Blocks(command, execution, hpc.model_copy(update={"executables": here}))
+        own_python = CommandBlock(command_name=WORKER, executable_key=WORKER)
+        named = GivenBlocks(self.command or own_python, self.execution, self.hpc)
+        command, execution, hpc = await load_blocks(named, subject="the workers")
+        if self.command is None:
+            command = own_python.model_copy(update={"command_name": execution.command_name})
+            here = {WORKER: sys.executable} | hpc.executables
+            hpc = hpc.model_copy(update={"executables": here})
+        return GivenBlocks(command, execution, hpc)
 
 
 class WorkerJobs:
@@ -87,7 +86,9 @@ class WorkerJobs:
         sample: a job that is like each of them.
     """
 
-    def __init__(self, blocks: WorkerBlocks, loaded: Blocks, sample: Job, context: Context) -> None:
+    def __init__(
+        self, blocks: WorkerBlocks, loaded: GivenBlocks, sample: Job, context: Context
+    ) -> None:
         self._blocks = blocks
         self._loaded = loaded
         self._context = context
@@ -171,12 +172,14 @@ class WorkerLog(RunLog):
         pass
 
 
-async def _prepared(blocks: WorkerBlocks, loaded: Blocks, name: str, arguments: list[str]) -> Job:
+async def _prepared(
+    blocks: WorkerBlocks, loaded: GivenBlocks, name: str, arguments: list[str]
+) -> Job:
     """A job of no other's identity: nobody takes it up again."""
     work_dir = resolved_work_dir(blocks.work_dir)
     call = Call(script_filename=name, work_dir=work_dir, user_args=arguments)
     terms = JobTerms(timeout_seconds=None, retries=0, policy=RetryPolicy())
-    return await prepare(call, blocks.names, f"{WORKER} {uuid.uuid4()}", terms, loaded)
+    return await prepare(call, loaded, f"{WORKER} {uuid.uuid4()}", terms)
 
 
 def worker_arguments(job: Job, name: str, scheduler: str, api: str) -> list[str]:

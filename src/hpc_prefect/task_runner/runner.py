@@ -15,6 +15,7 @@ from prefect.states import Failed
 from prefect.tasks import Task
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
+from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.task_runner.cluster import WorkerCluster
 from hpc_prefect.task_runner.jobs import WorkerBlocks, WorkerJobs
@@ -78,9 +79,9 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        execution_profile_block_name: str,
-        hpc_profile_block_name: str,
-        command_block_name: str | None = None,
+        execution_profile_block_name: str | ExecutionProfileBlock,
+        hpc_profile_block_name: str | HPCProfileBlock,
+        command_block_name: str | CommandBlock | None = None,
         work_dir: str | os.PathLike[str] = ".",
         workers: int | tuple[int, int] = (0, 1),
         idle_seconds: float = 60.0,
