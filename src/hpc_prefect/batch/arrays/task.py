@@ -69,9 +69,13 @@ async def run_jobs_from_blocks(
     `script_filename`s or scopes, or each a `job_key`.
 
     Args:
-        command_block_name, execution_profile_block_name, hpc_profile_block_name, work_dir,
-            script_filename, execution_profile_overrides: as of `run_job_from_blocks`. Where a site
-            has no arrays, members are submitted as single jobs, each of `pack` members.
+        command_block_name: as of `run_job_from_blocks`; so are the next five.
+        execution_profile_block_name: HOW, of each member.
+        hpc_profile_block_name: WHERE. If the site has no arrays, members are submitted as single
+            jobs, each of `pack` members.
+        work_dir: of the members that have none of their own.
+        script_filename: the array's name.
+        execution_profile_overrides: fields of the execution profile, for this call.
         members: what is each job's own.
         pack: members that an element of the array runs, one after another. The profile's walltime
             is that of an element. A member that fails takes down no other.
