@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +22,7 @@ from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -103,7 +103,7 @@ class Connection:
         self._pause = 0.0  # to be kept after the last answer
         self._answers_alike = 0
         self._failures = 0
-        self._disorder = random.uniform(0, _DISORDER)
+        self._disorder = host().uniform(0, _DISORDER)
         self._wanting: dict[Polled, float] = {}  # since when they want an answer
         self._hurried_pause = scheduler.hurry
 
@@ -254,7 +254,7 @@ class Connection:
         if turn.under_way:
             self._not_before = clock() + min(self._pause, _SOON)
         else:
-            late = random.uniform(0, _DISORDER) * self.scheduler.hurry
+            late = host().uniform(0, _DISORDER) * self.scheduler.hurry
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
 
     def _believed(self, jobs: Sequence[Polled], answer: Answer) -> list[Polled]:
@@ -288,7 +288,7 @@ class Connection:
         self._answers_alike = 0 if changed else self._answers_alike + 1
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
-        self._disorder = random.uniform(0, _DISORDER)
+        self._disorder = host().uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
         """Note whether a question had no useful answer about some jobs; say so now and then."""
