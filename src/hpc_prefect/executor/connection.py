@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -201,13 +200,18 @@ class Connection:
         """Sleep until the next job wants a look, a question is due, or something happened."""
         if not self._jobs:
             return
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         looks = min(job.next_look for job in self._jobs)
         # With many jobs several looks are taken at one waking.
         least = max(0.01, 0.0005 * len(self._jobs))
         pause = max(least, min(looks, self._next_question()) - now)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
+        # A timer of its own: `wait_for` would make a task at each waking.
+        timer = loop.call_later(pause, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
         self._wake.clear()
 
     def _guarded(self, job: Polled, action: Callable[[], None]) -> None:
