@@ -14,7 +14,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
-    parser.add_argument("--most", type=int, default=10, help="stop after so many that found something")
+    parser.add_argument(
+        "--most", type=int, default=10, help="stop after so many that found something"
+    )
     parser.add_argument("--coverage", action="store_true", help="tell what happened how often")
     given = parser.parse_args()
     coverage = Coverage()

@@ -73,7 +73,7 @@ class Chance:
             return False
         number = self._faults[name] = self._faults.get(name, 0) + 1
         key = f"{name} {number}"
-        if (drawn if self._only is None else key in self._only):
+        if drawn if self._only is None else key in self._only:
             self.happened.append(key)
             return True
         return False

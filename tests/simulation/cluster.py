@@ -34,6 +34,7 @@ class BatchJob:
         wished: somebody asked for its end by a command.
     """
 
+    number: int
     id: str
     tag: str
     script: ScriptText
@@ -63,9 +64,11 @@ class Cluster:
     """All jobs of one scheduler.
 
     Attributes:
+        jobs: those that it knows, by their ids; `every_job`: those too whose ids were given again.
         weather: until when each trouble lasts: `down` (no answer), `hung` (none in time),
             `unlisted` (jobs are not listed), `forgetful` (the history fails), `garbage`.
         behaviour, outputs: of each work's programs, by its key.
+        has_history: it tells of ended jobs after they have left the queue.
     """
 
     def __init__(self, world: World, files: FileServer, machines: dict[str, Machine]) -> None:
@@ -73,10 +76,12 @@ class Cluster:
         self.files = files
         self.programs = Programs(world)
         self.jobs: dict[str, BatchJob] = {}
+        self.every_job: list[BatchJob] = []
         self.weather: dict[str, float] = {}
         self.behaviour: dict[str, list[Program]] = {}
         self.outputs: dict[str, tuple[str, ...]] = {}
         self._machines = machines
+        self.has_history = True
         self._numbers = 0
 
     def machine(self, node: str) -> Machine:
@@ -84,7 +89,10 @@ class Cluster:
 
     def program_of(self, job: BatchJob) -> Program:
         """By its work's key and its attempt; the last one of the list for all later attempts."""
-        listed, attempt = self.behaviour[_key(job.script.folder)], job.script.folder.rpartition("-")[2]
+        listed, attempt = (
+            self.behaviour[_key(job.script.folder)],
+            job.script.folder.rpartition("-")[2],
+        )
         return listed[min(int(attempt) - 1, len(listed) - 1)]
 
     def has(self, trouble: str) -> bool:
@@ -95,6 +103,15 @@ class Cluster:
         return there
 
     def next_number(self) -> int:
+        """A number for a job: mostly a new one, but a scheduler that was killed and has forgotten
+        what it knew may give one again."""
+        old = [job for job in self.jobs.values() if job.forgotten or job.state == ENDED]
+        if old and self.world.chance.fault("an id is given again", 0.03):
+            self.world.coverage.sometimes("an id is given again")
+            job = self.world.chance.one_of("whose id", old)
+            job.forgotten, job.state = True, ENDED
+            self.world.note("scheduler", f"has forgotten {job.id} of {job.script.folder}")
+            return job.number
         self._numbers += 1
         return self._numbers
 
@@ -102,6 +119,7 @@ class Cluster:
 
     def make(
         self,
+        number: int,
         job_id: str,
         tag: str,
         script: ScriptText,
@@ -114,9 +132,10 @@ class Cluster:
         chance = self.world.chance
         outputs = self.outputs[_key(script.folder)]
         job = BatchJob(
-            job_id, tag, script, work_dir, outputs, walltime, requeues, self.world.now
+            number, job_id, tag, script, work_dir, outputs, walltime, requeues, self.world.now
         )
         self.jobs[job_id] = job
+        self.every_job.append(job)
         self.world.note("scheduler", f"has {job_id}, named {tag}")
         wait = chance.number("a queue's wait", 0.2, 6.0)
         if chance.fault("a job waits for long", 0.05):
@@ -206,15 +225,18 @@ class Cluster:
     def _stop(self, job: BatchJob, how: str) -> None:
         job.end = how
         job.state = ENDING
-        run = job.runs[-1]
-        run.terminate()
+        job.runs[-1]
+        for each in job.runs:
+            each.terminate()
 
         def killed() -> None:
             if job.state == ENDING and job.end == how and not job.ended_at:
-                run.kill()
                 self._ends(job, how)
 
-        self.world.later(_GRACE, killed)
+        grace = _GRACE
+        if self.world.chance.fault("a node does not listen", 0.1):
+            grace = self.world.chance.number("listens after", 20.0, 200.0)
+        self.world.later(grace, killed)
 
     def _time_is_up(self, job: BatchJob, run: ScriptRun) -> None:
         if job.state == RUNNING and job.runs[-1] is run:
@@ -270,9 +292,7 @@ class Cluster:
         """Whether any command lists it now."""
         if self.world.chance.fair:
             return not job.forgotten
-        return not (
-            job.forgotten or self.world.now < job.shows_at or self.has("unlisted")
-        )
+        return not (job.forgotten or self.world.now < job.shows_at or self.has("unlisted"))
 
     def script_at(self, path: str) -> str | None:
         """The text that a submission reads."""

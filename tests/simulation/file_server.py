@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hpc_prefect.errors import TransportError
-
 from simulation.world import EPOCH, World
 
 #: Seconds after which what was written is on disk by itself.
@@ -30,6 +29,7 @@ class File:
     writer: str = ""
     links: int = 1
     written: float = 0.0
+    made: float = 0.0
 
 
 @dataclass(slots=True)
@@ -137,7 +137,17 @@ class FileServer:
         self._inodes += 1
         now = self.time()
         synced_size = len(data) if synced else 0
-        file = File(data, self._inodes, now, now, synced_size, machine, links, self.world.now)
+        file = File(
+            data,
+            self._inodes,
+            now,
+            now,
+            synced_size,
+            machine,
+            links,
+            self.world.now,
+            self.world.now,
+        )
         self._enter(machine, path, file)
         return file
 

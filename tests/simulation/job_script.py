@@ -6,6 +6,7 @@ the model does it reads in the text that was submitted: a script without its gua
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE
-
 from simulation.file_server import File, Link
 
 if TYPE_CHECKING:
@@ -165,10 +165,8 @@ class ScriptRun:
         if not isinstance(holder, Link):
             self._refuse(FOLDER_CODE)
         elif holder.target != self._job.id:
-            try:
+            with contextlib.suppress(TransportError):
                 self._append(names.DUPLICATES, f"{self._job.id}\n".encode())
-            except TransportError:
-                pass
             self._refuse(GUARD_CODE)
         elif self._text.again:
             self._then(self._again)
@@ -177,9 +175,7 @@ class ScriptRun:
 
     def _again(self) -> None:
         """`_hp_again`: it was here before."""
-        started = sum(
-            f'"id":"{self._job.id}"' in line for line in self._lines(names.START)
-        )
+        started = sum(f'"id":"{self._job.id}"' in line for line in self._lines(names.START))
         success = f'"word":"{self._text.word}","phase":"program","signals":"",'
         ended = any(
             success in line and '"code":0,"oom":0,' in line for line in self._lines(names.EXIT)

@@ -21,7 +21,6 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
 from hpc_prefect.operations.snapshot import read_job
-
 from simulation.process import Process
 
 if TYPE_CHECKING:
@@ -140,7 +139,9 @@ class Life:
         else:
             result = future.result()
             reason = result.verdict.reason
-            self.world.note(self._name, f"is told of {job.key}: {reason} ({result.verdict.summary})")
+            self.world.note(
+                self._name, f"is told of {job.key}: {reason} ({result.verdict.summary})"
+            )
             self.place.judgements.result(result, job.base)
             self.results[job.key] = result
         if not self._open:
@@ -156,7 +157,7 @@ class Life:
         if "Cancel all but one" in str(error):
             self.world.coverage.sometimes("two jobs of one name are told of")
             cluster = self.place.cluster
-            mine = [j for j in cluster.jobs.values() if j.script.folder.startswith(f"{job.base}-")]
+            mine = [j for j in cluster.every_job if j.script.folder.startswith(f"{job.base}-")]
             open_ones = [each for each in mine if each.open and not each.runs]
             for each in open_ones[: len([j for j in mine if j.open]) - 1]:
                 cluster.cancel(each, by="user")
@@ -248,7 +249,7 @@ class Life:
         )
         folder = done.job.folder.path
         # It believes the scheduler, which may have forgotten a start: see docs/killed.md.
-        jobs = [each for each in self.place.cluster.jobs.values() if each.script.folder == folder]
+        jobs = [each for each in self.place.cluster.every_job if each.script.folder == folder]
         forgotten = any(len(each.runs) > 1 for each in jobs)
         if done.confirmed and self.place.programs.running(folder) and not forgotten:
             self.world.fail(

@@ -130,9 +130,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Future[Any]:
         future = self.create_future()
         if not self._process.dead:
-            self._world.later(
-                self._process.thread_delay(), lambda: self._work(future, func, args)
-            )
+            self._world.later(self._process.thread_delay(), lambda: self._work(future, func, args))
         return future
 
     # --- how it goes on
@@ -182,6 +180,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             return
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
+        process.work_began = self._world.now
         result: Any = None
         error: BaseException | None = None
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpc_prefect.transports.host import Host
-
 from simulation.world import EPOCH, World
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.outputs import FILE, FOLDER, Left, Stamp
 from hpc_prefect.transports.base import FileStatus
-
 from simulation.file_server import File, Link
 
 if TYPE_CHECKING:
@@ -65,9 +64,7 @@ class Mount:
         if self._server.is_folder(path):
             self._process.check()
             return
-        self._change(
-            "make", path, lambda: self._server.make_folder(self._machine, path), _nothing
-        )
+        self._change("make", path, lambda: self._server.make_folder(self._machine, path), _nothing)
 
     def check_folder(self, path: str) -> None:
         self._process.check()
@@ -75,9 +72,7 @@ class Mount:
             raise TransportError(f"cannot use {path}: No such file or directory")
 
     def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
-        self._change(
-            "write", path, lambda: self._server.put(self._machine, path, data), _nothing
-        )
+        self._change("write", path, lambda: self._server.put(self._machine, path, data), _nothing)
 
     def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
         server, machine = self._server, self._machine

@@ -6,13 +6,12 @@ from typing import Any
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-
 from simulation.cluster import Cluster
 from simulation.file_server import FileServer
 from simulation.job_script import Program
 from simulation.life import Life, Wanted
 from simulation.machines import Machine
-from simulation.oracles import Judgements
+from simulation.oracles import Judgements, Submissions
 from simulation.process import Process
 from simulation.slurm import SlurmCommands
 from simulation.world import World
@@ -40,17 +39,20 @@ class Place:
             Machine(world, f"login{n}", chance.one_of("skew", (0.0, 0.0, 0.4, -3.0, 90.0)))
             for n in range(1, 2 + chance.below("machines", 3))
         ]
-        nodes = {f"n{n}": Machine(world, f"n{n}", chance.one_of("skew", (0.0, 0.0, 2.0, -40.0)))
-                 for n in range(3)}
+        nodes = {
+            f"n{n}": Machine(world, f"n{n}", chance.one_of("skew", (0.0, 0.0, 2.0, -40.0)))
+            for n in range(3)
+        }
         lag = chance.number("lag", 1.0, 60.0) if chance.fault("the file server lags", 0.5) else 0.0
         self.files = FileServer(world, lag)
         self.files.make_folder("", _CAMPAIGN)
         self.cluster = Cluster(world, self.files, nodes)
         self.programs = self.cluster.programs
-        self.judgements = Judgements(world, self.cluster, self.cluster.outputs)
-        self.scheduler = SlurmCommands(self.cluster, self.judgements)
+        self.judgements = Judgements(world, self.cluster)
+        self.scheduler = SlurmCommands(self.cluster, Submissions(self.cluster, self.judgements))
         self.poll_interval = chance.one_of("poll interval", (2.0, 10.0, 30.0))
         self._options = dict(chance.one_of("options", self.scheduler.options))
+        self.cluster.has_history = bool(self._options.get("accounting", True))
         self._processes = 0
         self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
         for _ in range(4):
@@ -95,7 +97,10 @@ class Place:
             seconds = 1000.0
         writes = not chance.fault("a program writes no output", 0.05)
         return Program(
-            code, seconds, writes, chance.one_of("on term", ("dies", "dies", "slow", "deaf", "zero"))
+            code,
+            seconds,
+            writes,
+            chance.one_of("on term", ("dies", "dies", "slow", "deaf", "zero")),
         )
 
     # --- what goes wrong by itself
@@ -118,12 +123,15 @@ class Place:
         elif kind == "silent":
             self.files.silent_until = until
         elif kind == "power":
-            machine = self.machines[0]
-            self.files.power_lost_at(machine.name)
-            machine.lose_power()
-            self.world.coverage.sometimes("a login node loses its power")
+            self.lose_power(self.machines[0])
         else:
             self.cluster.weather[kind] = until
+
+    def lose_power(self, machine: Machine) -> None:
+        """All processes on it, and what they wrote without forcing it to disk."""
+        self.world.coverage.sometimes("a login node loses its power")
+        self.files.power_lost_at(machine.name)
+        machine.lose_power()
 
     # --- processes
 

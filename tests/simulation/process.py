@@ -11,7 +11,6 @@ from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.ledger.claim import Claimant
 from hpc_prefect.transports.host import standing_in
-
 from simulation.loop import Killed, VirtualLoop
 from simulation.machines import Machine, ProcessHost
 from simulation.mount import Mount
@@ -19,8 +18,8 @@ from simulation.mount import Mount
 if TYPE_CHECKING:
     from simulation.place import Place
 
-#: The ways to die at an operation.
-_WAYS = ("before", "torn", "after")
+#: The ways to die at an operation; `power`: with its machine, so that what is not on disk is lost.
+_WAYS = ("before", "torn", "after", "power")
 
 
 class Process:
@@ -28,6 +27,7 @@ class Process:
     dead: nothing that it does has any effect any more.
     on_loop: it runs on its event loop, where nothing may take time.
     draws: the name of its own numbers.
+    work_began: when the thread began that does something now, or when it was last stopped.
     """
 
     def __init__(self, place: Place, machine: Machine, number: int) -> None:
@@ -45,6 +45,8 @@ class Process:
         self._dies_at = self._stops_at = -1
         self._way = ""
         self._stopped_until = -1.0
+        self.work_began = 0.0
+        self.identity = machine.identity(self.pid) or ""
         self.host = ProcessHost(self)
         self.mount = Mount(self)
         self.loop = VirtualLoop(self)
@@ -55,9 +57,7 @@ class Process:
             )
 
     def claimant(self, flow_run: str) -> Claimant:
-        who = self.machine.identity(self.pid)
-        assert who
-        return Claimant(flow_run=flow_run, host=self.machine.name, process=who)
+        return Claimant(flow_run=flow_run, host=self.machine.name, process=self.identity)
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
         """Whatever of the product runs now runs as this process."""
@@ -89,9 +89,13 @@ class Process:
             self.world.coverage.sometimes("a process is stopped for a while")
             self._stopped_until = self.world.now + seconds
             self.pause(seconds)
+            self.work_began = -1.0
         if self._steps != self._dies_at:
             return ""
         self.world.coverage.sometimes(f"a process dies {self._way} a step")
+        if self._way == "power":
+            self.site.lose_power(self.machine)
+            self.check()
         if self._way == "before":
             self.die(f"before: {what}")
             self.check()
@@ -135,10 +139,10 @@ class Process:
         how = self.step(what)
         self.pause(chance.number("commands", 0.005, 0.2))
         if how == "torn":  # the command goes on without us
-            self.world.later(0.1, lambda: site.scheduler.run(command, _at_once) and None)
+            self.world.later(0.1, lambda: site.scheduler.run(command, self, _at_once))
             self.die(f"in the middle of: {what}")
             self.check()
-        reply = site.scheduler.run(command, self.pause)
+        reply = site.scheduler.run(command, self, self.pause)
         self.world.note(self.name, f"is answered {reply.code}")
         self.pause(chance.number("commands", 0.005, 0.2))
         if how == "after":

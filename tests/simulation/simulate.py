@@ -104,7 +104,7 @@ class Tally:
 
     def line(self) -> str:
         """The last line of a run."""
-        wrong = {kind: 0 for kind in KINDS}
+        wrong = dict.fromkeys(KINDS, 0)
         for outcome in self.found:
             wrong[outcome.wrong[0][0]] += 1
         counts = " ".join(f"{kind}={count}" for kind, count in wrong.items())
@@ -115,9 +115,7 @@ class Tally:
         )
 
 
-def simulate_all(
-    seeds: Iterable[int], coverage: Coverage, *, most_found: int = 10
-) -> Tally:
+def simulate_all(seeds: Iterable[int], coverage: Coverage, *, most_found: int = 10) -> Tally:
     """Seed after seed, until so many have found something."""
     tally, begin = Tally(), time.process_time()  # other work on the machine must not count
     gc.disable()  # a dead process's tasks are circles: cleared up now and then

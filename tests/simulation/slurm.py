@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from hpc_prefect.job.dialogue import Command, Reply
-
 from simulation import cluster as batch
 from simulation.cluster import BatchJob, Cluster
 from simulation.job_script import ScriptText
-from simulation.oracles import Judgements
+from simulation.oracles import Submissions
 from simulation.submissions import submit
 from simulation.world import EPOCH
+
+if TYPE_CHECKING:
+    from simulation.process import Process
 
 #: Seconds after its end for which the queue lists a job (MinJobAge).
 _MIN_JOB_AGE = 300.0
@@ -34,12 +37,12 @@ class SlurmCommands:
     name = "slurm"
     options: tuple[dict[str, object], ...] = ({}, {"accounting": False}, {"requeue": "yes"})
 
-    def __init__(self, cluster: Cluster, judgements: Judgements) -> None:
-        self._cluster, self._judgements = cluster, judgements
+    def __init__(self, cluster: Cluster, submissions: Submissions) -> None:
+        self._cluster, self._oracles = cluster, submissions
         self._world = cluster.world
 
-    def run(self, command: Command, pause: Callable[[float], None]) -> Reply:
-        """What a command prints; `pause` is how long it takes."""
+    def run(self, command: Command, process: Process, pause: Callable[[float], None]) -> Reply:
+        """What a command of a process prints; `pause` is how long it takes."""
         program = command.argv[0]
         if self._cluster.has("hung"):
             pause(command.timeout)
@@ -47,17 +50,20 @@ class SlurmCommands:
         if self._cluster.has("down"):
             return Reply(1, stderr=f"{program}: error: {_UNREACHABLE}\n")
         words = list(command.argv[1:])
+        if program == "sbatch":
+            return self._sbatch(words, process)
         reply = {
-            "sbatch": self._sbatch,
             "squeue": self._squeue,
             "sacct": self._sacct,
             "scancel": self._scancel,
         }[program](words)
         if program in ("squeue", "sacct") and self._cluster.has("garbage"):
             return Reply(0, reply.stdout[: len(reply.stdout) // 2] + "\x00garbage|")
+        if program == "squeue" and reply.code == 0:
+            self._oracles.asked(_option(words, "--name").split(","), process)
         return reply
 
-    def _sbatch(self, words: list[str]) -> Reply:
+    def _sbatch(self, words: list[str], process: Process) -> Reply:
         tag = _option(words, "--job-name")
         text = self._cluster.script_at(words[-1])
         if text is None:
@@ -67,18 +73,20 @@ class SlurmCommands:
         days, hours, minutes, seconds = map(int, walltime.groups())
 
         def make() -> str:
-            number = str(self._cluster.next_number())
+            number = self._cluster.next_number()
             self._cluster.make(
                 number,
+                str(number),
                 tag,
                 ScriptText.read(text),
                 _option(words, "--chdir"),
                 ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds,
                 requeues="\n#SBATCH --requeue" in text,
             )
-            return number
+            return str(number)
 
-        return submit(
+        self._oracles.submits(tag, words[-1].rpartition("/")[0], process)
+        reply = submit(
             self._world,
             make,
             accepted=lambda number: Reply(0, f"{number}\n"),
@@ -96,6 +104,9 @@ class SlurmCommands:
                 " send/recv operation\n",
             ),
         )
+        if reply.code == 1 and "Socket timed out" not in reply.stderr:
+            self._oracles.refused(tag)
+        return reply
 
     # --- the queue
 
@@ -118,9 +129,7 @@ class SlurmCommands:
             ids = asked.split(",")
             known = [jobs[each] for each in ids if each in jobs]
             if len(ids) == 1 and not any(map(self._in_queue, known)):
-                return Reply(
-                    1, stderr="slurm_load_jobs error: Invalid job id specified\n"
-                )
+                return Reply(1, stderr="slurm_load_jobs error: Invalid job id specified\n")
             return known
         tags = _option(words, "--name").split(",")
         return [job for job in jobs.values() if job.tag in tags]
@@ -192,7 +201,7 @@ class SlurmCommands:
         for word in words:
             job = self._cluster.jobs.get(word)
             if job is not None:
-                self._judgements.cancelled_by_product(job)
+                self._oracles.cancels(job)
                 self._cluster.cancel(job, by="product")
         return Reply(0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hpc_prefect.job.dialogue import Reply
-
 from simulation.world import World
 
 #: What a submission can come to, and how likely each is: made and the reply lost, not made and no
@@ -36,6 +35,11 @@ def submit(
     lost, never, answered, failed, twice, no, too_many = (
         chance.fault(name, likely) for name, likely in _FATES
     )
+    for (name, _), there in zip(
+        _FATES, (lost, never, answered, failed, twice, no, too_many), strict=True
+    ):
+        if there:
+            world.coverage.sometimes(name)
     if no:
         return refused
     if too_many:
