@@ -130,10 +130,14 @@ class Life:
 
     def _ended(self, process: Process, job: Wanted, future: Future[JobResult]) -> None:
         """A result, or an error, was handed over."""
-        if process.dead or self._process is not process or future.cancelled():
+        if process.dead or future.cancelled():
+            return
+        error = future.exception()
+        if self._process is not process:  # it was taken for dead; what it tells must be true too
+            if error is None:
+                self.place.judgements.result(future.result(), job.base)
             return
         self._open.pop(job.key, None)
-        error = future.exception()
         if error is not None:
             self._stumbled(job, error)
         else:
@@ -188,6 +192,17 @@ class Life:
             if chance.below("started again", 4) == 0:
                 delay += 400.0
             self.world.later(delay, self.start)
+
+    def stopped(self, process: Process) -> None:
+        """Its process does nothing: its user may think that it is dead."""
+        if process is not self._process or self.starts_left <= 0:
+            return
+        if self.world.chance.fault("a stopped process is taken for dead", 0.6):
+            self.world.coverage.sometimes("a stopped process is taken for dead")
+            self.world.note(self._name, f"takes {process.name} for dead")
+            self.place.taken_for_dead.add(process)
+            self._process = None
+            self.world.later(self.world.chance.number("taken for dead", 1.0, 20.0), self.start)
 
     def _is_content(self) -> bool:
         """Whether the user wants no more: what failed by itself is not run for ever."""

@@ -27,6 +27,7 @@ class Place:
     """Attributes:
     lives: the flows.
     runs: their processes by the names of their flow runs.
+    taken_for_dead: processes that were stopped, and whose flows were started again.
     deaths: of processes that did not end by themselves.
     """
 
@@ -35,6 +36,7 @@ class Place:
         self.world = world
         self.deaths = 0
         self.runs: dict[str, Process] = {}
+        self.taken_for_dead: set[Process] = set()
         self.machines = [
             Machine(world, f"login{n}", chance.one_of("skew", (0.0, 0.0, 0.4, -3.0, 90.0)))
             for n in range(1, 2 + chance.below("machines", 3))
@@ -146,13 +148,18 @@ class Place:
         for life in self.lives:
             life.died(process)
 
+    def stopped(self, process: Process) -> None:
+        """It does nothing for a while, and some think that it is dead."""
+        for life in self.lives:
+            life.stopped(process)
+
     def prefect_says_over(self, asker: Process, run: str) -> bool:
         """Whether Prefect thinks that a flow run has ended: late, and at times wrongly."""
         process = self.runs.get(run)
         if process is None:
             return False
         chance = self.world.chance
-        if process.dead:
+        if process.dead or process in self.taken_for_dead:
             return chance.below("Prefect is late", 2) == 0
         if chance.fault("Prefect is wrong about a run", 0.1):
             self.world.coverage.sometimes("Prefect is wrong about a run")

@@ -88,6 +88,7 @@ class Process:
             self.world.note(self.name, f"is stopped for {seconds:.0f} s, before: {what}")
             self.world.coverage.sometimes("a process is stopped for a while")
             self._stopped_until = self.world.now + seconds
+            self.site.stopped(self)
             self.pause(seconds)
             self.work_began = -1.0
         if self._steps != self._dies_at:
