@@ -211,10 +211,10 @@ class FileServer:
                 continue
             age = self.world.now - file.written
             if age < _WRITTEN_BACK and file.synced < len(file.data):
-                left = file.synced + self.world.chance.below(
-                    "bytes that survive", len(file.data) - file.synced + 1
-                )
+                # Drawn as a part of it: a record's size has to do with versions' names.
+                part = self.world.chance.number("part that survives")
+                left = file.synced + int(part * (len(file.data) - file.synced + 1))
                 if left < len(file.data):
                     self.world.coverage.sometimes("an unsynced write is lost")
-                    self.world.note(machine, f"loses {len(file.data) - left} bytes of {path}")
+                    self.world.note(machine, f"loses the end of {path}")
                     file.data = file.data[:left]

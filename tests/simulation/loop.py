@@ -180,7 +180,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             return
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
-        process.work_began = self._world.now
+        began, process.work_began = process.work_began, self._world.now
         result: Any = None
         error: BaseException | None = None
         try:
@@ -192,6 +192,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         except Exception as trouble:  # noqa: BLE001 - it is the caller's
             error = trouble
         finally:
+            process.work_began = began
             asyncio._set_running_loop(before)
         self.call_soon(_settle, future, result, error)
 

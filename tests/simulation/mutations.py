@@ -100,7 +100,7 @@ MUTATIONS = (
     Mutation(
         "a start that the scheduler did not count runs the program",
         "job/script.py",
-        'run = _run(spec, word, again=bool(again), member=array is not None)',
+        "run = _run(spec, word, again=bool(again), member=array is not None)",
         "run = _run(spec, word, again=False, member=array is not None)",
     ),
     Mutation(

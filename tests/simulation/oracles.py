@@ -230,7 +230,7 @@ class Submissions:
 
     def _must_hold(self, folder: str, process: Process) -> None:
         """Unless it was stopped since it looked, or cannot know yet."""
-        if process.work_began < 0.0:
+        if process.work_began <= process.resumed_at:
             return
         files = self._cluster.files
         claims = [name for name in files.names(folder) if name.startswith(names.CLAIM)]

@@ -27,7 +27,8 @@ class Process:
     dead: nothing that it does has any effect any more.
     on_loop: it runs on its event loop, where nothing may take time.
     draws: the name of its own numbers.
-    work_began: when the thread began that does something now, or when it was last stopped.
+    work_began: when the thread began with what it does now; `resumed_at`: when the process went on
+        after it was stopped.
     """
 
     def __init__(self, place: Place, machine: Machine, number: int) -> None:
@@ -46,6 +47,7 @@ class Process:
         self._way = ""
         self._stopped_until = -1.0
         self.work_began = 0.0
+        self.resumed_at = -1.0
         self.identity = machine.identity(self.pid) or ""
         self.host = ProcessHost(self)
         self.mount = Mount(self)
@@ -90,7 +92,7 @@ class Process:
             self._stopped_until = self.world.now + seconds
             self.site.stopped(self)
             self.pause(seconds)
-            self.work_began = -1.0
+            self.resumed_at = self.world.now
         if self._steps != self._dies_at:
             return ""
         self.world.coverage.sometimes(f"a process dies {self._way} a step")
