@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from hpc_prefect.job.folder import ExitRecord
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.host import host
 
 if TYPE_CHECKING:
     from hpc_prefect.operations.snapshot import JobSnapshot
@@ -124,7 +124,7 @@ def status_told(job: JobSnapshot, answer: Observation | NoAnswer | None) -> JobS
     if answer.state is JobState.ENDED:
         reason += _NO_VERDICT
     wished = f"its cancellation was requested ({job.ledger.cancel})" if job.ledger.cancel else ""
-    return JobStatus(answer.state, _joined(reason, wished), time.time())
+    return JobStatus(answer.state, _joined(reason, wished), host().time())
 
 
 def _record_words(record: ExitRecord) -> str:
