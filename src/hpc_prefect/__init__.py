@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpc_prefect.batch.arrays.member import Member
-    from hpc_prefect.batch.arrays.results import JobsFailed
+    from hpc_prefect.batch.arrays.results import JobResults, JobsFailed
     from hpc_prefect.batch.arrays.task import run_jobs_from_blocks, run_jobs_from_blocks_sync
     from hpc_prefect.batch.single import run_job, run_job_sync
     from hpc_prefect.batch.task import run_job_from_blocks, run_job_from_blocks_sync
     from hpc_prefect.block_files.project import ensure_ready
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
-    from hpc_prefect.convergence import Iteration, Plot, StopRule, converge
+    from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
     from hpc_prefect.flow_runs import runs
     from hpc_prefect.flow_runs.cache_policy import ONCE
     from hpc_prefect.flow_runs.campaigns import campaign
     from hpc_prefect.flow_runs.recording import record_measures
     from hpc_prefect.flow_runs.scopes import scope
-    from hpc_prefect.job.failure import Reason
+    from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.lifecycle.hooks import cancel_jobs
@@ -39,6 +39,7 @@ _HOME = {
     "campaign": "flow_runs.campaigns",
     "cancel_jobs": "lifecycle.hooks",
     "scope": "flow_runs.scopes",
+    "Convergence": "convergence",
     "Iteration": "convergence",
     "Plot": "convergence",
     "StopRule": "convergence",
@@ -46,6 +47,7 @@ _HOME = {
     "InvalidJob": "errors",
     "JobFailed": "errors",
     "Reason": "job.failure",
+    "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "ONCE": "flow_runs.cache_policy",
@@ -56,6 +58,7 @@ _HOME = {
     "record_measures": "flow_runs.recording",
     "resume": "lifecycle.resume",
     "runs": "flow_runs.runs",
+    "JobResults": "batch.arrays.results",
     "JobsFailed": "batch.arrays.results",
     "Member": "batch.arrays.member",
     "run_jobs_from_blocks": "batch.arrays.task",
@@ -70,12 +73,14 @@ _MODULES = {"runs"}
 __all__ = [
     "ONCE",
     "CommandBlock",
+    "Convergence",
     "ExecutionProfileBlock",
     "HPCProfileBlock",
     "InvalidJob",
     "Iteration",
     "JobFailed",
     "JobResult",
+    "JobResults",
     "JobsFailed",
     "Member",
     "Plot",
@@ -83,6 +88,7 @@ __all__ = [
     "Reason",
     "RetryPolicy",
     "StopRule",
+    "Verdict",
     "campaign",
     "cancel_jobs",
     "converge",
