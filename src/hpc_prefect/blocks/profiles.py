@@ -19,6 +19,7 @@ from hpc_prefect.blocks.checks import (
     environment_problems,
     is_loading,
 )
+from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
 from hpc_prefect.blocks.options import (
     Executables,
     GPUOverrides,
@@ -28,8 +29,6 @@ from hpc_prefect.blocks.options import (
     SlurmOptions,
 )
 from hpc_prefect.blocks.qrmi import QRMIResources, key_problems
-
-_DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
 SchedulerName = Literal["local", "pbs", "pjm", "slurm"]
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = ("local", "pbs", "pjm", "slurm")
@@ -58,7 +57,8 @@ class CommandBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Command"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-command"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     command_name: str = Field(min_length=1)
     """The command's name; an execution profile names it to belong to it."""
@@ -93,7 +93,8 @@ class ExecutionProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Execution Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-execution-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     profile_name: str = Field(min_length=1)
     """This profile's name, for people and messages."""
@@ -142,7 +143,8 @@ class HPCProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect HPC Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-hpc-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     scheduler: SchedulerName
     """The batch scheduler there; `local` is this machine."""

@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.cli.verbs import RUN, Verbs, use_own_server
+from hpc_prefect.cli.verbs import RUN, Verbs, flow_failed, use_own_server
+from hpc_prefect.errors import HpcPrefectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +81,10 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         return 0
     done = carry_out(planned)
     _print(done, as_json=arguments.json)
-    if done.error is not None:
+    if isinstance(done.error, HpcPrefectError):
         raise done.error
+    if done.error is not None:
+        return flow_failed(done.error)
     return 0 if done.results is not None and not done.results.different else 1
 
 
