@@ -110,7 +110,8 @@ def _leave_out_others(
     """Say where an execution profile was not laid over an HPC profile that has its program."""
     for place in places:
         if _keys_there(program, place, keys) and (why := program.not_for(place)):
-            program.fields.tell_of_default("launcher", "left out", place.table, f"not there: {why}")
+            text = f"is not in {place.table}: {why}"
+            program.fields.tell_of_default("launcher", "left out", why=text)
 
 
 # --- an HPC profile, once for each set of wishes that fit together

@@ -185,7 +185,10 @@ def _executables(place: Place) -> dict[str, str]:
             why = f"{key}: {problems[0]}; it is a blank now"
             place.fields.tell("executable_map", "decide", became, why)
         paths[key] = "<absolute-path>" if problems else path
-    place.fields.tell("executable_map", "kept" if paths else "left out", became if paths else "")
+    if paths:
+        place.fields.tell("executable_map", "kept", became)
+    else:
+        place.fields.tell("executable_map", "left out", why="empty")
     return paths
 
 

@@ -332,11 +332,11 @@ def _threads(fields: QcscFields, environment: dict[str, str], table: str) -> int
 
 
 def _modules(fields: QcscFields) -> tuple[str, ...]:
-    modules = fields.texts("modules")
+    """Their script wrote them unquoted, so that a blank began another one."""
+    modules = tuple(word for module in fields.texts("modules") for word in module.split())
     if not modules:
         fields.tell("modules", "left out", why="empty")
-    # Their script wrote them unquoted, so that a blank began another one.
-    return tuple(word for module in modules for word in module.split())
+    return modules
 
 
 def _lines(fields: QcscFields) -> list[str]:
