@@ -118,7 +118,7 @@ def terms_problems(terms: JobTerms) -> list[str]:
 
 
 def resolved_work_dir(work_dir: Any) -> str:
-    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
+    """The work_dir as an absolute path; what is no path is returned unchanged, to be reported."""
     if work_dir and isinstance(work_dir, str | os.PathLike):
         return absolute_work_dir(work_dir)
     return work_dir  # type: ignore[no-any-return]
@@ -145,7 +145,7 @@ _cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
 
 
 async def blocks_of_run(block_names: BlockNames, subject: str) -> _Loaded:
-    """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
+    """The three blocks, loaded once a flow run: an edit made meanwhile counts in the next run."""
     flow = root_flow()
     if flow is None or flow.flow_run is None:
         return await _load(block_names, subject)
@@ -165,7 +165,7 @@ async def blocks_of_run(block_names: BlockNames, subject: str) -> _Loaded:
 
 
 def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
-    """What this machine, its files and the flow's environment, says against the job."""
+    """What is wrong with the job on this machine: files, folders, the flow's environment."""
     problems = _work_dir_problems(call.work_dir)
     if not problems:
         for given in paths_in(call.inputs):
@@ -180,7 +180,7 @@ def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
 
 
 def paths_in(given: object) -> list[str]:
-    """The paths in a list; what is none is told by `resolve`."""
+    """The paths in a list; what is no path is reported by `resolve`."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return []
     return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
@@ -196,7 +196,7 @@ def input_problems(work_dir: str, given: str) -> list[str]:
 
 
 def output_problems(work_dir: str, given: str) -> list[str]:
-    """A place in which no program can leave a file, or in which it is not looked for."""
+    """Expected outputs where no program can write, or where they are not looked for."""
     path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
     inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
     if any(names.is_root(name) for name in inside):

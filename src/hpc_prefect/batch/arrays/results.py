@@ -10,7 +10,7 @@ from typing import Any, overload
 from hpc_prefect.errors import ConfigurationError, HpcPrefectError
 from hpc_prefect.job.result import JobResult
 
-#: So many members that failed are described in an error's message.
+#: How many failed members an error's message describes.
 _DESCRIBED = 3
 
 
