@@ -186,18 +186,20 @@ def test_two_launchers_for_one_place_become_two_profiles() -> None:
             document(EXECUTION, "exec-b", **MPI | {"mpi_options": ["-bind-to", "core"]}),
             document(EXECUTION, "exec-c", **MPI | {"num_nodes": 9}),
             document(HPC, "hpc", executable_map={"diag": "/opt/diag"}, project_cpu="gz00"),
+            document(HPC, "hpc-2", project_cpu="gz00"),  # theirs, and it stays
         ]
     )
 
     profiles = made.tables["hpc-profile"]
-    assert {name: each["launcher"] for name, each in profiles.items()} == {
+    assert {name: each.get("launcher") for name, each in profiles.items()} == {
         "hpc": "mpiexec.hydra -n {ranks} {command}",
-        "hpc-2": "mpiexec.hydra -n {ranks} -bind-to core {command}",
+        "hpc-3": "mpiexec.hydra -n {ranks} -bind-to core {command}",
+        "hpc-2": None,
     }
     assert made.calls == [
         ("cmd", "exec-a", "hpc"),
         ("cmd", "exec-c", "hpc"),
-        ("cmd", "exec-b", "hpc-2"),
+        ("cmd", "exec-b", "hpc-3"),
     ]
     assert decided(made) == ["execution_profile/exec-b launcher"]
 
