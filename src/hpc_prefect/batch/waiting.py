@@ -24,7 +24,7 @@ LEFT = "this process was told to end; the job is left running"
 
 
 async def outcome_of(handle: Handle[T], listener: RunLog, on_sigterm: str) -> T | State[Any]:
-    """What was handed over, at its end; a Cancelled state when a run around it was cancelled."""
+    """The result of what was handed over; a Cancelled state when a run around it was cancelled."""
     with noticing_sigterm(), cancellable(handle) as call:
         try:
             result: T = await call.outcome()

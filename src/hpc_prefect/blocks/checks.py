@@ -66,7 +66,7 @@ def is_loading() -> bool:
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Read documents of the server inside: unknown fields are left out, values not judged."""
+    """Inside, documents of the server are read: unknown fields left out, values not judged."""
     token = _LOADING.set(True)
     try:
         yield

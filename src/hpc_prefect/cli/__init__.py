@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _is_of_the_server(error: Exception) -> bool:
     """Whether the Prefect server was not reached, or refused.
 
-    Asks for no client that is not there: most verbs do without Prefect, whose import takes long.
+    Does not import the client: most verbs do without Prefect, whose import takes long.
     """
     client = sys.modules.get("httpx")
     return client is not None and isinstance(error, client.HTTPError)

@@ -59,7 +59,7 @@ class _FolderOrAction(Actions):
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; given before the action it counts too."""
+    """What a list can be asked for; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)
@@ -87,7 +87,7 @@ def _add_list(actions: Actions) -> None:
 
 def _action(actions: Actions, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.{more}")
-    # Given before the action it counts too.
+    # Also accepted before the action.
     action.add_argument(
         "--work-dir", type=Path, default=argparse.SUPPRESS, metavar="DIR", help=_WORK_DIR
     )
@@ -353,7 +353,7 @@ def _cancel_member(jobs: Sequence[JobSnapshot], number: str, wait: float) -> int
 
 
 def _cancel_quantum(jobs: Sequence[JobSnapshot], wait: float) -> list[tuple[bool, str, str]]:
-    """Of each whether it has ended, which it is, and in words how."""
+    """For each job: whether it has ended, which job it is, and what is known of it."""
     import asyncio
 
     async def all_of_them() -> list[tuple[bool, str, str]]:

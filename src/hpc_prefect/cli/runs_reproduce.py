@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpc_prefect.records.compare.results import SameResults
 
 
-#: Set in a process that was started once more with the variables of then.
+#: Set in a process that was started again with the recorded run's variables.
 _AGAIN = "HPC_PREFECT_REPRODUCES_AGAIN"
 
 
@@ -89,9 +89,9 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _start_as_then(planned: ReproductionPlan) -> None:
-    """Start this program once more, where libraries have read other variables by now.
+    """Start this program again with the recorded run's variables, if they differ from this one's.
 
-    Once: what sets them in every process, such as an import of Python's, is not to be fought.
+    Only once: where something sets a variable in every process, it would go on for ever.
     """
     again = os.environ.pop(_AGAIN, "")
     environ = planned.environment(os.environ)

@@ -94,7 +94,7 @@ def _cells(
 
 
 def _tried(make: Callable[[], str], otherwise: str = "?") -> str:
-    """Words for what may make no sense: the rest is shown all the same."""
+    """What `make` says, or `otherwise` where the record is damaged, so that the rest is shown."""
     try:
         return make()
     except Exception:  # noqa: BLE001 - anything may be in a record

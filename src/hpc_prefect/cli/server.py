@@ -75,7 +75,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _follow(before: str, url: str) -> None:
-    """Its port may have been taken meanwhile: the profile that named it names it again."""
+    """Write the server's address into the profile that named it, if it had to take another port."""
     from prefect.settings import PREFECT_API_URL, load_profiles
 
     known = load_profiles(include_defaults=False)

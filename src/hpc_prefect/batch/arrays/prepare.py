@@ -32,7 +32,7 @@ from hpc_prefect.job.identity import digest
 from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.spec import JobSpec
 
-#: So many members are told with their problems.
+#: How many members' problems a message lists.
 _TOLD = 20
 
 
@@ -112,7 +112,7 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
 
 
 def _identity(call: ArrayCall, spec: JobSpec, content: object) -> str:
-    """Of what the members share; which members there are is no part of it.
+    """The array's identity: what its members share, not which members there are.
 
     So a sweep that has grown is the same array, and its new members alone are submitted.
     """
@@ -202,7 +202,7 @@ def _digest(member: ReadMember, name: str, known: dict[str, str]) -> str:
 def _members(
     name: str, read: Sequence[ReadMember], digests: Sequence[Mapping[str, str]]
 ) -> tuple[MemberSpec, ...]:
-    """The members with their keys: what each runs, and the how manieth it is of its likes."""
+    """The members with their keys: of what each runs, and how many equal ones came before."""
     seen: Counter[str] = Counter()
     found = []
     for position, (member, inputs) in enumerate(zip(read, digests, strict=True)):

@@ -11,7 +11,7 @@ from hpc_prefect.errors import ConfigurationError, HpcPrefectError
 from hpc_prefect.job import notebook
 from hpc_prefect.job.result import JobResult
 
-#: So many members that failed are described in an error's message.
+#: How many failed members an error's message describes.
 _DESCRIBED = 3
 
 
