@@ -14,7 +14,6 @@ from recovery import Estimate, determinants, fork
 
 from hpc_prefect import (
     ONCE,
-    Convergence,
     Iteration,
     Plot,
     cancel_jobs,
@@ -22,6 +21,7 @@ from hpc_prefect import (
     run_job_from_blocks,
     sample,
 )
+from hpc_prefect.convergence import Convergence
 
 State = dict[str, Estimate]
 

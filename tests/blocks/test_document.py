@@ -142,7 +142,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "[variable.a]\nx = '${HOME}'\n",
         [
             "line 2, [variable.a] x: unknown placeholder ${HOME}: there are ${HERE}, ${VENV} and "
-            "${ENV:NAME}; for the shell's: $${"
+            "${ENV:NAME}; for a ${ that the shell is to read, write $${"
         ],
     ),
     "environment": (
@@ -151,14 +151,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "date": (
         "[variable.a]\nx = 2026-01-01\n",
-        [
-            "line 2, [variable.a] x: 2026-01-01 is a date or time, which JSON has not: "
-            "put it in quotes"
-        ],
+        ["line 2, [variable.a] x: 2026-01-01 is a date or time: put it in quotes"],
     ),
     "infinity": (
         "[variable.a]\nx = inf\n",
-        ["line 2, [variable.a] x: inf is no number that JSON has"],
+        ["line 2, [variable.a] x: inf is no number that Prefect can keep"],
     ),
 }
 
@@ -194,8 +191,7 @@ command_nam = "a"
         "write a number with K, M, G or T, such as 4G",
         "line 5, [execution-profile.b] walltime: walltime '1h': "
         "write HH:MM:SS (or D-HH:MM:SS), such as 01:30:00",
-        "line 9, [variable.c] when: 2026-01-01 is a date or time, which JSON has not: "
-        "put it in quotes",
+        "line 9, [variable.c] when: 2026-01-01 is a date or time: put it in quotes",
         "line 12, [ghost]: there is no such table; there are: "
         "command, execution-profile, hpc-profile, ibm-credentials, quantum-backend, variable",
     ]

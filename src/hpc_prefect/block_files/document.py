@@ -121,9 +121,9 @@ class _Reader:
                 self.complain(where, f"fill in {value}, or remove the line{advice}")
             return _PLACEHOLDER.sub(lambda match: self._fill(match, where), value)
         if isinstance(value, datetime.date | datetime.time):
-            self.complain(where, f"{value} is a date or time, which JSON has not: put it in quotes")
+            self.complain(where, f"{value} is a date or time: put it in quotes")
         if isinstance(value, float) and not math.isfinite(value):
-            self.complain(where, f"{value} is no number that JSON has")
+            self.complain(where, f"{value} is no number that Prefect can keep")
         return value
 
     def _fill(self, match: re.Match[str], where: tuple[str, ...]) -> str:
@@ -136,7 +136,9 @@ class _Reader:
         if variable == name:
             known = "${HERE}, ${VENV} and ${ENV:NAME}"
             self.complain(
-                where, f"unknown placeholder ${{{name}}}: there are {known}; for the shell's: $${{"
+                where,
+                f"unknown placeholder ${{{name}}}: there are {known}; for a ${{ that the shell is "
+                "to read, write $${",
             )
         elif variable not in self.environ:
             self.complain(where, f"the environment variable {variable!r} is not set")

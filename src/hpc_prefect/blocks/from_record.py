@@ -28,6 +28,29 @@ def described(name: str, block: BaseModel) -> dict[str, Any]:
     return {"name": name, **fields}
 
 
+def stored_name(block: Block) -> str:
+    """The name of the document that a block was loaded from or saved as; empty when it was not."""
+    return block._block_document_name or ""
+
+
+#: Ends the name by which a record knows a block that is no stored one; no stored name can end so.
+_IN_CODE = " (in code)"
+
+
+def name_in_record(given: str | Block, own: str) -> str:
+    """By what a record names a block that a call was given.
+
+    Args:
+        own: what a block that was never stored is called there.
+    """
+    return given if isinstance(given, str) else stored_name(given) or f"{own}{_IN_CODE}"
+
+
+def is_of_code(name: str) -> bool:
+    """Whether a record's block was made by the flow's own code, which makes it again."""
+    return name.endswith(_IN_CODE)
+
+
 def recorded_fields(kind: type[Block], name: str) -> Mapping[str, Any] | None:
     """The fields of a block in the run that is reproduced here; None where none is, or has it."""
     reproduced = recorded()

@@ -216,8 +216,8 @@ class HPCProfileBlock(StoredModel, Block):
     """How long a submission is tried again while the scheduler says that too many jobs wait;
     empty: without end."""
     rebuilt_program: Literal["warn", "rerun"] = "warn"
-    """What happens to a finished job whose program was built anew at the same path: `warn` hands
-    out its result and says so; with `rerun` another program is another job."""
+    """What happens to a finished job whose program was built anew at the same path: with `warn`
+    its result is used, and the log says so; with `rerun` the job runs again."""
     local: LocalOptions = Field(default_factory=LocalOptions)
     """Options for `scheduler="local"`."""
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hpc_prefect.cli import (
     blocks,
     doctor,
+    init,
     jobs,
     rehearse,
     render,
@@ -23,7 +24,7 @@ from hpc_prefect.cli import (
 from hpc_prefect.errors import HpcPrefectError
 
 #: In the order in which `hpc-prefect --help` lists them.
-_VERBS = (blocks, sites, render, jobs, runs, resume, doctor, rehearse, server, version)
+_VERBS = (init, blocks, sites, render, jobs, runs, resume, doctor, rehearse, server, version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

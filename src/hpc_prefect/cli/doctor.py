@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, use_own_server
 
 
 def add(verbs: Verbs) -> None:
@@ -56,6 +56,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect.blocks import load_hpc_profile
     from hpc_prefect.doctor import Terms, examine, failed, print_findings
     from hpc_prefect.executor.request import Silence
+
+    use_own_server()
 
     class Progress(Silence):
         def state(self, text: str, *, warning: bool = False, **_: object) -> None:

@@ -15,7 +15,7 @@ def add(verbs: Verbs) -> None:
     # Its options are the rehearsal's own: here no word of it looks like one.
     rehearse = verbs.add_parser(
         "rehearse",
-        help="run a command where stand-ins for a site's commands are on PATH",
+        help="run a command with stand-ins for a site's scheduler commands on PATH",
         prefix_chars="\0",
         add_help=False,
     )

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.cli.verbs import RUN, Verbs
+from hpc_prefect.cli.verbs import RUN, Verbs, use_own_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +27,10 @@ def add_reproduce(actions: Verbs) -> None:
         "reproduce",
         help="run a recorded run again as it was, and compare the two",
         description="Run a flow again with the parameters, blocks, Variables and seeds that the"
-        " record of a run has; what is stored in Prefect is neither used nor changed, but for"
-        " secrets. All of its jobs and samplings are run, and paid for, once more. Before that it"
-        " says what is not as it was: code, versions, blocks, programs, inputs. The exit status is"
-        " 0 when the results are the same, 1 when they are not or the flow has failed.",
+        " record of a run has. Of what is stored in Prefect now only secrets are used, and nothing"
+        " is changed. All of its jobs and samplings are run, and paid for, once more. Before that"
+        " it says what is not as it was: code, versions, blocks, programs, inputs. Exit status 0"
+        " when the results are the same, 1 when they are not or the flow has failed.",
     )
     reproduce.add_argument("which", metavar="RUN", help=RUN)
     reproduce.add_argument(
@@ -38,15 +38,15 @@ def add_reproduce(actions: Verbs) -> None:
     )
     reproduce.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", type=_parameter,
-        help="a parameter that is not to be as recorded, or that the record does not hold; as JSON,"
-        " or else as text (may be given several times)",
+        help="give a parameter another value than the recorded one, or one that the record does not"
+        " hold; as JSON, or else as text (may be given several times)",
     )  # fmt: skip
     reproduce.add_argument(
         "--cwd", default="", metavar="DIR", help="run it in this directory instead of where it ran"
     )
     reproduce.add_argument(
         "--entrypoint", default="", metavar="FILE:FLOW",
-        help="the flow, where it is not where the run was started from",
+        help="where the flow is, if it is no longer where the run was started from",
     )  # fmt: skip
     reproduce.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="the comparison as JSON"
@@ -67,6 +67,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 def _reproduce(arguments: argparse.Namespace) -> int:
     from hpc_prefect.lifecycle.reproduce import carry_out, plan
 
+    use_own_server()
     planned = plan(
         arguments.which,
         entrypoint=arguments.entrypoint,

@@ -270,7 +270,8 @@ def details(record: Record, state: str, *, blocks: bool = False) -> str:
         "blocks": lambda: _blocks(record, whole=blocks),
     }
     shown = [
-        _tried(make, f"{head}: they make no sense; see --json") for head, make in parts.items()
+        _tried(make, f"{head}: cannot be shown, the record is damaged here; see --json")
+        for head, make in parts.items()
     ]
     return "\n\n".join(part for part in shown if part)
 

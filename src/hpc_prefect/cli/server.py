@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs, state_folder
+from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.transports.own import server_home
 
 #: The profile of Prefect's that `--use` makes.
 PROFILE = "hpc-prefect"
@@ -23,7 +24,7 @@ def add(verbs: Verbs) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument(
-            "--home", type=Path, default=_default_home(), metavar="DIR",
+            "--home", type=Path, default=server_home(), metavar="DIR",
             help="where it keeps its files (default: %(default)s)",
         )  # fmt: skip
         if run is _start:
@@ -124,8 +125,4 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _home_option(home: Path) -> str:
-    return "" if home == _default_home() else f" --home {home}"
-
-
-def _default_home() -> Path:
-    return state_folder() / "server"
+    return "" if home == server_home() else f" --home {home}"

@@ -6,8 +6,6 @@ Everything here blocks, so it is called in threads.
 from __future__ import annotations
 
 import logging
-import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +28,7 @@ from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -80,7 +79,7 @@ class Attempt:
         spec, scheduler = self.request.spec, self.connection.scheduler
         self.claim.check()
         ticket = self.folder.ticket(self.tag)
-        word = secrets.token_hex(16)
+        word = host().token(16)
         self._write_scripts(scheduler.preamble(spec, ticket), word)
         # Since it was first looked at, somebody who may write in the work_dir may have put another
         # folder in its place, and what is in it would be run as this user.
@@ -89,7 +88,7 @@ class Attempt:
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(scheduler.submit(spec, ticket))
         if isinstance(outcome, Accepted):
-            self.submitted(outcome.id, time.time())
+            self.submitted(outcome.id, host().time())
         elif isinstance(outcome, Refused):  # so this one is not there, for sure
             self.folder.note("refused", said=outcome.said)
             self.intended = in_doubt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -26,8 +27,15 @@ class Watched(Polled, Protocol):
         """Conclude this without further evidence."""
 
 
-async def cancel_remote(attempt: Attempt, watched: Watched, by: str) -> bool:
+async def cancel_remote(
+    attempt: Attempt, watched: Watched, by: str, is_left_over: Callable[[], bool]
+) -> bool:
     """Journal the wish, then ask the scheduler until it listens; the verdict follows.
+
+    Args:
+        is_left_over: whether the wish is an earlier run's alone. Then nobody waits for the end but
+            who wants another job, and whether a job that is listed nowhere is LOST is waited for:
+            it would be in the way of every later run.
 
     Returns:
         Whether its end was seen in time. If not, it has a verdict that says so.
@@ -42,20 +50,23 @@ async def cancel_remote(attempt: Attempt, watched: Watched, by: str) -> bool:
         logger.warning("cancelling %s: %s", watched.job_id, error)
     attempt.request.listener.state(f"cancelling {watched.job_id} ({by})")
     clock = asyncio.get_running_loop().time
-    patience = connection.scheduler.patience.confirm
-    deadline = clock() + patience
+    began, patience = clock(), connection.scheduler.patience
     heard = False
-    while not watched.verdict.done() and (left := deadline - clock()) > 0:
+
+    def longest() -> float:
+        return patience.confirm + (patience.lost if is_left_over() else 0.0)
+
+    while not watched.verdict.done() and (left := began + longest() - clock()) > 0:
         heard = heard or await connection.cancel(watched.job_id, attempt.tag)
         watched.wants_answer = True
         connection.hurry(watched)
-        await asyncio.wait([watched.verdict], timeout=left if heard else min(left, 2.0))
+        await asyncio.wait([watched.verdict], timeout=min(left, patience.confirm if heard else 2.0))
     if watched.verdict.done():
         return True
     reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
     summary = (
         f"its cancellation was asked for, but {connection.scheduler.name} did not"
-        f" confirm it within {patience:g} s; it may still be there"
+        f" confirm it within {longest():g} s; it may still be there"
     )
     watched.give_up(Verdict(reason=reason, summary=summary))
     return False

@@ -208,7 +208,9 @@ class JobRun:
 
     async def _cancel_remote(self, monitor: JobMonitor) -> None:
         assert self._attempt is not None
-        self._unconfirmed = not await cancel_remote(self._attempt, monitor, self._cancelled_by)
+        self._unconfirmed = not await cancel_remote(
+            self._attempt, monitor, self._cancelled_by, lambda: self._cancel_is_left_over
+        )
 
     def _tell(self, text: str, *, job_id: str = "") -> None:
         self._request.listener.state(text, job_id=job_id)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +22,13 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.coordination.host_coordination import peers_at
+from hpc_prefect.executor.coordination.host_coordination import HostPeers, peers_at
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.ledger.claim import TOUCH_EVERY, Claim
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
@@ -61,21 +63,35 @@ class Handle(Generic[T]):
 class Executor:
     """Runs jobs in the background of this process."""
 
-    def __init__(self, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        peers: Callable[[Scheduler, Mapping[str, object]], HostPeers] = peers_at,
+    ) -> None:
+        """All three are seams for a simulation.
+
+        Args:
+            loop: one that somebody else runs; None for one of its own, on a thread of its own.
+            peers: with whom the questions to a scheduler are shared.
+        """
         self._transport = transport or LocalTransport()
-        self.loop = asyncio.new_event_loop()
+        self.loop = loop or asyncio.new_event_loop()
+        self._peers = peers
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
         self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
         self._connections: dict[str, Connection] = {}
         self._runs: dict[str, JobRun | ArrayRun] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._kept: list[Claim] = []
-        thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
-        thread.start()
+        self.loop.call_soon(self._touch)
+        if loop is None:
+            thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
+            thread.start()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.call_later(TOUCH_EVERY, self._touch)
         self.loop.run_forever()
 
     def keep(self, claim: Claim) -> None:
@@ -146,7 +162,7 @@ class Executor:
                 site.options,
                 self._pool,
                 self._asking,
-                peers=peers_at(scheduler, site.options),
+                peers=self._peers(scheduler, site.options),
             )
         return self._connections[key]
 

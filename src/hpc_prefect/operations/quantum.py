@@ -187,7 +187,11 @@ def _status_of(job: QuantumSnapshot) -> JobStatus:
             reason = "its result is still at the service"  # it came although it was cancelled
         return JobStatus(state, reason, at)
     alive = job.holder is not None and job.holder.alive
-    doubts = "its end was asked for, and nobody has seen it" if attempt.cancelled else ""
+    doubts = (
+        "its cancellation was requested, and nobody has seen that it ended"
+        if attempt.cancelled
+        else ""
+    )
     if not attempt.job_id:
         if alive:
             return JobStatus(WAITING, doubts, at)

@@ -23,7 +23,7 @@ from hpc_prefect.batch.prepare import (
     wait_seconds,
 )
 from hpc_prefect.batch.program import content_of, program_facts
-from hpc_prefect.blocks import BlockNames, Call, resolve
+from hpc_prefect.blocks import Call, GivenBlocks, resolve
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.flow_runs.campaigns import identity_problems, locate
@@ -62,7 +62,7 @@ class PreparedArray:
     on_sigterm: str
 
 
-async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerms) -> PreparedArray:
+async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) -> PreparedArray:
     """Everything before the task run; every problem that can be found is found here, at once.
 
     Raises:
@@ -73,7 +73,7 @@ async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerm
     loaded, spec = None, None
     secrets: dict[str, str] = {}
     try:
-        loaded = await blocks_of_run(block_names, shared.subject)
+        loaded = await blocks_of_run(given, shared.subject)
         spec, secrets = resolve(*loaded.blocks, shared, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]

@@ -22,7 +22,13 @@ from hpc_prefect.batch.recording import note_never_begun, note_wanted
 from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.batch.task import no_warning_outside_of_flows
 from hpc_prefect.batch.waiting import outcome_of
-from hpc_prefect.blocks import BlockNames, Call
+from hpc_prefect.blocks import (
+    Call,
+    CommandBlock,
+    ExecutionProfileBlock,
+    GivenBlocks,
+    HPCProfileBlock,
+)
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns.end import note_finished, note_unfinished
@@ -38,9 +44,9 @@ from hpc_prefect.job.retry import RetryPolicy
 
 async def run_jobs_from_blocks(
     *,
-    command_block_name: str,
-    execution_profile_block_name: str,
-    hpc_profile_block_name: str,
+    command_block_name: str | CommandBlock,
+    execution_profile_block_name: str | ExecutionProfileBlock,
+    hpc_profile_block_name: str | HPCProfileBlock,
     work_dir: str | os.PathLike[str],
     script_filename: str,
     members: Sequence[Member],
@@ -98,14 +104,12 @@ async def run_jobs_from_blocks(
     if on_failure not in ("raise", "return"):
         raise InvalidJob(shared.subject, [f"on_failure is {on_failure!r}; write raise or return"])
     call = ArrayCall(shared=shared, members=members, pack=pack, at_once=at_once, array_key=job_key)
-    block_names = BlockNames(
-        command_block_name, execution_profile_block_name, hpc_profile_block_name
-    )
+    given = GivenBlocks(command_block_name, execution_profile_block_name, hpc_profile_block_name)
     terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
     await raise_if_cancelled()
     place = None
     try:
-        array = await prepare_array(call, block_names, terms)
+        array = await prepare_array(call, given, terms)
         if not array.request.members:
             return JobResults(array.request.spec.name, ())
         place = array.request.base
