@@ -71,7 +71,8 @@ def python_page() -> str:
         "# Python",
         "",
         "After this page you know what each call takes, returns and raises. Names without a module",
-        "are imported from `hpc_prefect`. The blocks have [a page of their own](blocks.md).",
+        "are imported from `hpc_prefect`. The blocks have [a page of their own](blocks.md); each",
+        "`Reason` has its remedy in [how a job ends](../jobs.md#how-a-job-ends).",
     ]
     for title, names in sections().items():
         lines += ["", f"## {title}", "", *(_directive(_home(name)) for name in names)]
@@ -79,7 +80,8 @@ def python_page() -> str:
     lines += ["From `hpc_prefect.operations`; none of it needs Prefect.", ""]
     lines += [_directive(_home(name, "hpc_prefect.operations")) for name in OPERATIONS]
     lines += ["", "## Errors", "", "From `hpc_prefect.errors`.", ""]
-    lines += ["::: hpc_prefect.errors", "    options:", "      show_root_heading: false", ""]
+    lines += ["::: hpc_prefect.errors", "    options:", "      show_root_heading: false"]
+    lines += ["      show_root_toc_entry: false", ""]
     lines += [_directive(_home("JobsFailed"))]
     return "\n".join(lines) + "\n"
 

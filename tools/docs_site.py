@@ -26,8 +26,12 @@ import docs_reference
 
 ROOT = Path(__file__).parents[1]
 
-#: Pages of the navigation that other work is to bring; each is listed as soon as it is there.
+#: Pages that other work is to bring. Until one is there, the navigation does not list it, and a
+#: line of a list or table that leads to it is left out.
 TO_COME = {"start.md", "from-qcsc.md", "allocations.md"}
+
+#: Pages whose tables need the room of the table of contents.
+WIDE = {"about/compare.md", "ends.md"}
 
 #: Files outside of docs/ that are pages although no page may link to them.
 PAGES_OUTSIDE = (
@@ -47,8 +51,7 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".cpp": "cpp", "
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Leave out of the navigation what is not written yet."""
-    missing = {name for name in TO_COME if not Path(config.docs_dir, name).exists()}
-    config.nav = _without(config.nav, missing)
+    config.nav = _without(config.nav, missing_pages())
     return config
 
 
@@ -62,7 +65,25 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links out of docs/ to pages of the site, and make tabs."""
-    return with_tabs(with_links_inside(markdown, page.file.src_uri))
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
+    written = without_lines_to(missing_pages(), markdown)
+    return with_tabs(with_links_inside(written, page.file.src_uri))
+
+
+# --- pages that are not there yet
+
+
+def missing_pages() -> set[str]:
+    """Those that are still to come."""
+    return {name for name in TO_COME if not (ROOT / "docs" / name).exists()}
+
+
+def without_lines_to(missing: set[str], markdown: str) -> str:
+    """The text without the lines of lists and tables that lead to one of these pages."""
+    leads = re.compile(rf"\]\((?:\.\./)*(?:{'|'.join(map(re.escape, missing)) or '$^'})[#)]")
+    lines = markdown.splitlines(keepends=True)
+    return "".join(line for line in lines if line[0] not in "|-" or not leads.search(line))
 
 
 def _without(nav: Any, missing: set[str]) -> Any:

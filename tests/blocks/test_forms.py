@@ -54,6 +54,41 @@ def test_a_box_for_json_shows_an_example_that_would_be_taken(block: type[Block])
             assert block(**given)
 
 
+def parts(block: type[Block]) -> list[dict[str, Any]]:
+    """The schema of the block itself, and of each group of fields in it."""
+    return [schema(block), *schema(block).get("definitions", {}).values()]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_field_is_explained_in_one_paragraph(block: type[Block]) -> None:
+    """The form would draw each line as a paragraph."""
+    texts = {
+        (part["title"], name): field.get("description", "")
+        for part in parts(block)
+        for name, field in part["properties"].items()
+        if "allOf" not in field and "$ref" not in field
+    }
+    assert [where for where, text in texts.items() if not text or "\n" in text] == []
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_explanation_of_a_group_has_no_marks_of_code(block: type[Block]) -> None:
+    """The form would show the marks."""
+    texts = [part["description"] for part in parts(block)[1:]]
+    assert [text for text in texts if "`" in text or "\n" in text] == []
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_box_for_json_in_a_group_shows_an_example(block: type[Block]) -> None:
+    missing = [
+        (part["title"], name)
+        for part in parts(block)[1:]
+        for name, field in part["properties"].items()
+        if field.get("type") in ("object", "array") and not field.get("examples")
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("wrong", ["", "1h", "90 min", "-1:00", "10", "1:2:3"])
 def test_a_walltime_that_is_none_is_refused_before_it_is_saved(wrong: str) -> None:
     assert not pattern("walltime", ExecutionProfileBlock).search(wrong)

@@ -13,7 +13,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import prefect.settings
 import pytest
+from prefect.automations import Automation
 
 from hpc_prefect import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.block_files.document import read_document
@@ -166,3 +168,22 @@ def test_the_lesson_on_loops_shows_the_rule_of_its_example() -> None:
 def test_every_picture_is_on_a_page() -> None:
     shown = {name for page in PAGES for name in re.findall(r"pictures/([\w.-]+)", text_of(page))}
     assert {each.name for each in (DOCS / "pictures").iterdir()} == shown
+
+
+def test_settings_of_prefects_that_the_pages_name_are_there() -> None:
+    named = {name for page in PAGES for name in re.findall(r"\bPREFECT_[A-Z_]+\b", text_of(page))}
+    ours = {name for name in named if name.startswith("PREFECT_INTEGRATIONS_HPC_PREFECT_")}
+    assert "PREFECT_SERVER_DATABASE_CONNECTION_URL" in named
+    assert [name for name in sorted(named - ours) if not hasattr(prefect.settings, name)] == []
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of Prefect's
+def test_the_notification_of_the_page_can_be_made(prefect_server: Server) -> None:
+    names: dict[str, Any] = {}
+    (code,) = code_of("docs/howto/notifications.md", "python")
+    exec(code.text, names)
+    made = names["tell_me"]("a-flow-that-nobody-has", "https://127.0.0.1:9/nowhere")
+    try:
+        assert Automation.read(id=made.id, _sync=True).name == "tell me of a-flow-that-nobody-has"
+    finally:
+        made.delete(_sync=True)

@@ -66,7 +66,9 @@ class CommandBlock(StoredModel, Block):
     """Which of the HPC profile's `executables` runs it."""
     description: str = ""
     """What the command does, for people."""
-    default_args: list[str] = Field(default_factory=list, examples=[["--level", "3"]])
+    default_args: list[str] = Field(
+        default_factory=list, title="Default arguments", examples=[["--level", "3"]]
+    )
     """Arguments given at every call, before those of the call."""
 
 
@@ -102,7 +104,7 @@ class ExecutionProfileBlock(StoredModel, Block):
     """The `command_name` of the command that this profile is for."""
     resource_class: Literal["cpu", "gpu"] = "cpu"
     """Which side of the machine: chooses queue, project and overrides of the HPC profile."""
-    num_nodes: int = Field(default=1, ge=1)
+    num_nodes: int = Field(default=1, ge=1, title="Nodes")
     """Number of nodes."""
     ranks_per_node: int = Field(default=1, ge=1)
     """MPI ranks on each node."""
@@ -165,9 +167,13 @@ class HPCProfileBlock(StoredModel, Block):
     `{command}` the program follows the line."""
     modules: list[str] = Field(default_factory=list, examples=[["gcc/12", "openmpi"]])
     """Modules loaded for every program."""
-    setup: list[str] = Field(default_factory=list, examples=[["ulimit -s unlimited"]])
+    setup: list[str] = Field(
+        default_factory=list, title="Set-up lines", examples=[["ulimit -s unlimited"]]
+    )
     """Shell lines run before every program, as written."""
-    teardown: list[str] = Field(default_factory=list, examples=[["rm -rf /scratch/me"]])
+    teardown: list[str] = Field(
+        default_factory=list, title="Tear-down lines", examples=[["rm -rf /scratch/me"]]
+    )
     """Shell lines run after every program, as written."""
     environment: Environment = Field(default_factory=dict, examples=[{"LEVEL": "3"}])
     """Environment variables for every program there."""
@@ -193,7 +199,7 @@ class HPCProfileBlock(StoredModel, Block):
     """Memory that a node has, such as `118G`; empty: not known."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs that a node has; 0: not known."""
-    max_walltime: WalltimeLimit = ""
+    max_walltime: WalltimeLimit = Field(default="", title="Longest walltime")
     """The longest walltime that a job may ask for, such as `48:00:00`; empty: not known."""
     gpu: GPUOverrides = Field(default_factory=GPUOverrides)
     """What is different for `resource_class="gpu"`; empty: nothing."""
@@ -203,10 +209,12 @@ class HPCProfileBlock(StoredModel, Block):
     on_sigterm: Literal["leave", "cancel"] = "leave"
     """What happens to the jobs when the flow's process gets SIGTERM: `leave` them running, to be
     attached again by the next run, or `cancel` them."""
-    max_jobs_in_queue: int = Field(default=0, ge=0)
+    max_jobs_in_queue: int = Field(default=0, ge=0, title="Most jobs in a queue")
     """Jobs of your flows on this host that may wait or run in one queue at once; further ones are
     submitted when one of them has ended. With several login nodes: on each. 0: no limit of ours."""
-    queue_full_wait: WalltimeLimit = "1-00:00:00"
+    queue_full_wait: WalltimeLimit = Field(
+        default="1-00:00:00", title="Wait while the queue is full"
+    )
     """How long a submission is tried again while the scheduler says that too many jobs wait;
     empty: without end."""
     rebuilt_program: Literal["warn", "rerun"] = "warn"
