@@ -17,6 +17,7 @@ from prefect.blocks.core import Block
 from prefect.context import FlowRunContext
 from pydantic import BaseModel
 
+from hpc_prefect.batch.placing import HoldsNodes, placing_of
 from hpc_prefect.batch.program import content_of, program_facts
 from hpc_prefect.blocks import Blocks, Call, GivenBlocks, load_blocks, resolve
 from hpc_prefect.blocks.from_record import described, name_in_record
@@ -51,11 +52,12 @@ class Job:
 
 @dataclass(frozen=True)
 class JobTerms:
-    """How long and how often the caller wants the job tried."""
+    """How long and how often the caller wants the job tried, and in which allocation."""
 
     timeout_seconds: float | None
     retries: int
     policy: RetryPolicy
+    allocation: HoldsNodes | None = None
 
 
 async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms) -> Job:
@@ -94,6 +96,7 @@ async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: Jo
         poll_interval=loaded.blocks.hpc.poll_interval,
         max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
         queue_full_wait=wait_seconds(loaded.blocks.hpc.queue_full_wait),
+        placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
         provenance=provenance_of(place, loaded.described, inputs)

@@ -23,7 +23,12 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hpc_prefect.job.spec import launcher_problems, parse_memory, parse_walltime
+from hpc_prefect.job.spec import (
+    launcher_problems,
+    parse_memory,
+    parse_walltime,
+    share_launcher_problems,
+)
 
 T = TypeVar("T")
 
@@ -279,4 +284,5 @@ Memory = Annotated[
 ]
 Environment = Annotated[dict[str, str], _checked(environment_problems)]
 Launcher = Annotated[str, _checked(launcher_problems)]
+LauncherInAllocation = Annotated[str, _checked(share_launcher_problems)]
 Path = Annotated[str, _checked(path_problems)]

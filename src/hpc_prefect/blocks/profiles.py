@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from hpc_prefect.blocks.checks import (
     Environment,
     Launcher,
+    LauncherInAllocation,
     Memory,
     StoredModel,
     Walltime,
@@ -165,6 +166,11 @@ class HPCProfileBlock(StoredModel, Block):
     """Line that starts an MPI program, such as `mpiexec -n {ranks} {command}`. Placeholders:
     `{ranks}` `{nodes}` `{ranks_per_node}` `{threads}` `{gpus_per_node}` `{command}`; without
     `{command}` the program follows the line."""
+    launcher_in_allocation: LauncherInAllocation = ""
+    """The line for programs in a held allocation, which get a share of its nodes: with the further
+    placeholders `{hosts}` (with commas), `{hostfile}` and `{memory}`. Empty: on Slurm made of
+    `srun`; elsewhere `launcher`, with which a program of several ranks takes the whole allocation,
+    unless that is one node."""
     modules: list[str] = Field(default_factory=list, examples=[["gcc/12", "openmpi"]])
     """Modules loaded for every program."""
     setup: list[str] = Field(

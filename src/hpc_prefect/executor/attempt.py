@@ -22,10 +22,11 @@ from hpc_prefect.job.outputs import Stamp, some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import Preamble, render
-from hpc_prefect.job.spec import JobSpec, Resources
+from hpc_prefect.job.spec import JobSpec, Resources, Site
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.schedulers import is_allocation
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
@@ -243,6 +244,18 @@ def with_resources(request: R, resources: Resources) -> R:
     return replace(request, spec=replace(request.spec, resources=resources))
 
 
+def at_site(request: R, site: Site) -> R:
+    """The same request for a job that is handed to a held allocation, whose place this is.
+
+    It takes no slot: the allocation is the one job that the queue has. There a launcher may put a
+    program of one process on its node, too.
+    """
+    spec = replace(request.spec, site=site)
+    if site.launcher.strip():
+        spec = replace(spec, resources=replace(spec.resources, launch="mpi"))
+    return replace(request, spec=spec, max_jobs_in_queue=0)
+
+
 def resources_of(ledger: Ledger, asked: Resources) -> Resources:
     """What a journal's job was submitted with; only what a retry changes can differ."""
     had: dict[str, Any] = {
@@ -258,6 +271,9 @@ def attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     attempt.folder.note("attached", by=attempt.request.claimant.describe(), from_=predecessor)
     had = resources_of(ledger, attempt.request.spec.resources)
     attempt.request = with_resources(attempt.request, had)
+    if is_allocation(str(ledger.site.get("scheduler", ""))):
+        # It is followed where it was handed to, whatever this call would choose.
+        attempt.request = at_site(attempt.request, Site.from_dict(ledger.site))
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.request import ArrayRequest
@@ -26,8 +26,9 @@ from hpc_prefect.executor.coordination.host_coordination import HostPeers, peers
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.ledger.claim import TOUCH_EVERY, Claim
-from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.job.spec import Site
+from hpc_prefect.ledger.claim import TOUCH_EVERY
+from hpc_prefect.schedulers import is_allocation, scheduler_for
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
@@ -60,6 +61,17 @@ class Handle(Generic[T]):
         loop.call_soon_threadsafe(loop.call_soon, self._executor.cancel, self._folder, by)
 
 
+class Renewable(Protocol):
+    """A claim, or what else must be told now and then that this process lives."""
+
+    @property
+    def folder(self) -> str:
+        """What it is about."""
+
+    def touch(self) -> None:
+        """Renew it."""
+
+
 class Executor:
     """Runs jobs in the background of this process."""
 
@@ -84,7 +96,7 @@ class Executor:
         self._connections: dict[str, Connection] = {}
         self._runs: dict[str, JobRun | ArrayRun] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._kept: list[Claim] = []
+        self._kept: list[Renewable] = []
         self.loop.call_soon(self._touch)
         if loop is None:
             thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
@@ -94,11 +106,11 @@ class Executor:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
-    def keep(self, claim: Claim) -> None:
+    def keep(self, claim: Renewable) -> None:
         """Renew a claim for as long as this process lives."""
         self._kept.append(claim)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Renewable) -> None:
         """Renew a claim no more: its folder's work is done."""
         with contextlib.suppress(ValueError):
             self._kept.remove(claim)
@@ -131,9 +143,9 @@ class Executor:
         if task is None:
             run: JobRun | ArrayRun
             if isinstance(request, ArrayRequest):
-                run = ArrayRun(request, self._connection(request))
+                run = ArrayRun(request, self._connection(request.spec.site), self._connection)
             else:
-                run = JobRun(request, self._connection(request))
+                run = JobRun(request, self._connection(request.spec.site), self._connection)
             task = self.loop.create_task(run.carry_out())
             self._runs[request.base], self._tasks[request.base] = run, task
             task.add_done_callback(lambda _: self._forget(request.base))
@@ -151,8 +163,8 @@ class Executor:
         if run is not None:
             run.cancel(by)
 
-    def _connection(self, request: JobRequest) -> Connection:
-        site = request.spec.site
+    def _connection(self, site: Site) -> Connection:
+        """On the loop: the one connection to a place."""
         key = json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
             scheduler = scheduler_for(site.scheduler)
@@ -162,7 +174,10 @@ class Executor:
                 site.options,
                 self._pool,
                 self._asking,
-                peers=self._peers(scheduler, site.options),
+                # An allocation is this flow's own: no other process asks about its jobs.
+                peers=None
+                if is_allocation(site.scheduler)
+                else self._peers(scheduler, site.options),
             )
         return self._connections[key]
 

@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any
 
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
-from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.attempt import Attempt, at_site
+from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.coordination.queue_slots import QueueSlot
 from hpc_prefect.executor.coordination.search import Sought
 from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
@@ -23,6 +25,16 @@ _SLOW_DOWN = 1.5
 _SLOWEST = 6.0
 #: While a job is looked for by its name: seconds between two looks whether its script has started.
 _LOOK_EVERY = 5.0
+
+
+async def find_place(attempt: Attempt, connect: Callable[[Site], Connection]) -> None:
+    """Choose where an attempt is handed to, or follow it to where it was; see `Placing`."""
+    placing = attempt.request.placing
+    if placing is not None and not attempt.intended:
+        site = await placing.site_for(attempt.request.spec)
+        if site is not None:
+            attempt.request = at_site(attempt.request, site)
+    attempt.connection = connect(attempt.request.spec.site)
 
 
 def slot_of(attempt: Attempt) -> QueueSlot:

@@ -202,6 +202,7 @@ class Ledger:
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
         resources: what the newest intent asked for, as JSON values.
+        site: where the newest intent handed it to, as JSON values.
         array: the newest intent's elements, as JSON values; empty for what is no array.
         members: how many the newest intent says that it has; 0 for a job.
         words: digests of the words of all scripts that were handed over; see `read_exits`.
@@ -216,6 +217,7 @@ class Ledger:
     job_id: str = ""
     submitted_at: float = 0.0
     resources: dict[str, Any] = field(default_factory=dict)
+    site: dict[str, Any] = field(default_factory=dict)
     array: dict[str, Any] = field(default_factory=dict)
     members: int = 0
     words: frozenset[str] = frozenset()
@@ -230,6 +232,7 @@ def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
     doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
     resources: Any = {}
+    site: Any = {}
     array: Any = {}
     members: Any = 0
     words: set[str] = set()
@@ -247,6 +250,7 @@ def read_journal(data: bytes | None) -> Ledger:
             job = entry.get("job")
             if isinstance(job, dict):
                 resources, array = job.get("resources"), job.get("array")
+                site = job.get("site")
                 members = entry.get("members")
             words.add(str(entry.get("word_sha256")))
         elif event == "submitted" and isinstance(entry.get("id"), str):
@@ -264,6 +268,7 @@ def read_journal(data: bytes | None) -> Ledger:
         job_id=job_id,
         submitted_at=submitted_at,
         resources=resources if isinstance(resources, dict) else {},
+        site=site if isinstance(site, dict) else {},
         array=array if isinstance(array, dict) else {},
         members=members if isinstance(members, int) else 0,
         words=frozenset(words),

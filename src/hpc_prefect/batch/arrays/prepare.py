@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.batch.arrays.member import Member, ReadMember, read_member
+from hpc_prefect.batch.placing import placing_of
 from hpc_prefect.batch.prepare import (
     JobTerms,
     blocks_of_run,
@@ -99,6 +100,7 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
         poll_interval=hpc.poll_interval,
         max_jobs_in_queue=hpc.max_jobs_in_queue,
         queue_full_wait=wait_seconds(hpc.queue_full_wait),
+        placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
         provenance=provenance_of(place, loaded.described, {}) | program,
