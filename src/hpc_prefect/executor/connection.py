@@ -321,7 +321,13 @@ class Connection:
         before = len(self._jobs)
         for job in jobs:
             seen = answer.get(job.job_id)
-            if job in self._jobs and not isinstance(seen, NoAnswer):
+            if job not in self._jobs:
+                continue
+            if isinstance(seen, NoAnswer):
+                if seen.error is not None:
+                    self.release(job)
+                    job.broken(seen.error)
+            else:
                 self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
         return len(self._jobs) != before
 

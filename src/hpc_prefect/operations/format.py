@@ -12,7 +12,7 @@ from io import StringIO
 from typing import Any
 
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.spec import JobSpec, write_memory, write_walltime
+from hpc_prefect.job.spec import write_memory
 from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.snapshot import Holder, JobSnapshot
 
@@ -184,7 +184,7 @@ def _facts(job: JobSnapshot) -> str:
         "submitted": moment(job.submitted_at),
         "started": moment(job.started_at),
         "ended": moment(job.ended_at),
-        "resources": _resources(job.spec) if job.spec else "",
+        "resources": job.spec.words if job.spec else "",
         "used": _used(job),
         "campaign": f"{job.campaign_name} ({job.campaign})" if job.campaign_name else job.campaign,
         "scope": "/".join(job.scope),
@@ -224,20 +224,6 @@ def _profile(job: JobSnapshot) -> str:
     blocks = job.provenance.get("blocks")
     hpc = blocks.get("hpc") if isinstance(blocks, dict) else None
     return str(hpc.get("name", "")) if isinstance(hpc, dict) else ""
-
-
-def _resources(spec: JobSpec) -> str:
-    asked = spec.resources
-    parts = [
-        f"{asked.num_nodes} nodes × {asked.ranks_per_node} ranks"
-        f" × {asked.threads_per_rank} threads",
-        f"{write_memory(asked.memory_per_node)} a node" if asked.memory_per_node else "",
-        f"{asked.gpus_per_node} GPUs a node" if asked.gpus_per_node else "",
-        f"walltime {write_walltime(asked.walltime)}",
-        asked.resource_class,
-        asked.launch,
-    ]
-    return ", ".join(part for part in parts if part)
 
 
 def _used(job: JobSnapshot) -> str:
