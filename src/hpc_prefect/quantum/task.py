@@ -319,10 +319,9 @@ async def _result(call: _Call, found: _Found, log: Any, *, submit_only: bool = F
     from hpc_prefect.quantum.sampling import read_earlier, sample_once
 
     request, work = found.request, found.place.folder
-    listener = RunLog(call.backend, log)
     if request.backend.simulates:
         sampled = Simulation(partial(sample_once, request, work, made_by=recorded_run(), log=log))
-        result = await outcome_of(sampled, listener, "cancel")
+        result = await outcome_of(sampled, RunLog(call.backend, log), "cancel")
         return "" if submit_only else result
     earlier = await asyncio.to_thread(read_earlier, request, work, log)
     if earlier is not None:
@@ -330,7 +329,7 @@ async def _result(call: _Call, found: _Found, log: Any, *, submit_only: bool = F
     from hpc_prefect.quantum.purchase.call import carried_out, to_buy
 
     wanted = to_buy(request, found.place, call.backend, call.on_cancel, submit_only=submit_only)
-    return await carried_out(wanted, listener)
+    return await carried_out(wanted, RunLog(call.backend, log))
 
 
 def _known_id(work: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,7 +85,8 @@ class ServiceProvider:
     def __init__(self, service: QuantumService) -> None:
         self.service = service
         self.name = service.name
-        self._refused = 0  # answers in a row that did not accept the token
+        self._refused = 0  # answers in a row that did not accept the token …
+        self._refused_at = float("-inf")  # … of which those about many jobs at once count as one
 
     def submit(self, spec: Any, ticket: object) -> Dialogue[Submission]:
         """Post a job, as the vendor's backend has made it.
@@ -165,7 +167,8 @@ class ServiceProvider:
         if not isinstance(error, QuantumServiceError):
             kind = self.service.kind_of(error)
         if kind is Kind.UNAUTHORIZED:
-            self._refused += 1
+            if time.monotonic() - self._refused_at >= self.hurry:
+                self._refused, self._refused_at = self._refused + 1, time.monotonic()
             if self._refused >= SIGN_INS:
                 return NoAnswer(first_line(error), token_refused(error))
         passes = kind in (Kind.TRANSIENT, Kind.UNAUTHORIZED)

@@ -104,6 +104,7 @@ class QuantumRun(JobRun):
         seen = last if isinstance(last, QuantumObservation) else None
         in_thread, request = self._connection.in_thread, attempt.request
         if not confirmed:
+            await in_thread(attempt.claim.check)
             await in_thread(partial(attempt.folder.note, "unconfirmed", durable=True))
             self._request.listener.state(
                 f"job {attempt.job_id or 'with the tag ' + attempt.tag} was cancelled, but nobody"

@@ -44,8 +44,7 @@ class Page:
             return
         tally.count(self._root, result, self._work.parent.parent)
         make = self._outcome if result.succeeded else self._failure
-        text = make(spec, result, look)
-        self._show(spec, result.tag, look.id, lambda: text, now=True)
+        self._show(spec, result.tag, look.id, lambda: make(spec, result, look), now=True)
 
     def _outcome(self, spec: QuantumSpec, result: JobResult, look: QuantumObservation) -> str:
         kept = read_finished(self._work, spec.digest, spec.primitive)
