@@ -362,7 +362,7 @@ class _Printer:
     """Prints what a listener is told: states to standard error, output where it belongs."""
 
     def state(self, text: str, *, warning: bool = False, **_: object) -> None:
-        from hpc_prefect.operations.format import moment, printable
+        from hpc_prefect.terminal import moment, printable
 
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")
 

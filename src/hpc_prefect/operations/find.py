@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from hpc_prefect.errors import HpcPrefectError, NotOurs, TransportError, UnknownJob
 from hpc_prefect.job import folder as names
 from hpc_prefect.ledger.quantum_folder import OLD_JOURNAL
-from hpc_prefect.operations.format import printable
 from hpc_prefect.operations.snapshot import JobSnapshot, name_of_campaign, read_job
+from hpc_prefect.terminal import printable
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport, reader
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
@@ -15,6 +14,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.spec import write_memory
 from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.snapshot import Holder, JobSnapshot
+from hpc_prefect.terminal import moment, printable
 
 #: Columns that are left out first where a line would not fit.
 _LESS = ("HOLDER", "STARTED", "AS OF", "WHERE", "ENDED", "FLOW RUN", "CAMPAIGN")
@@ -127,23 +127,6 @@ def _short_holder(holder: Holder | None) -> str:
         return "-"
     pid = holder.claimant.pid
     return f"{pid}@{holder.claimant.host} {'alive' if holder.alive else 'dead'}"
-
-
-def moment(seconds: float | None) -> str:
-    """A time on this machine's clock; the day only when it is not today."""
-    if not seconds:
-        return "-"
-    try:
-        then, now = time.localtime(seconds), time.localtime()
-    except (OverflowError, ValueError, OSError):  # a record that makes no sense
-        return "?"
-    today = then[:3] == now[:3]
-    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", then)
-
-
-def printable(text: str) -> str:
-    """Text of others in one line that cannot do anything to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def details(job: JobSnapshot) -> str:
