@@ -24,7 +24,6 @@ from hpc_prefect.batch.prepare import (
     resolved_work_dir,
     wait_seconds,
 )
-from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -41,6 +40,7 @@ from hpc_prefect.flow_runs.campaigns import locate
 from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.flow_runs.cancellation import interrupted, raise_if_cancelled
 from hpc_prefect.flow_runs.recording import note_blocks, noting
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.signals import noticing_sigterm
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.job.identity import digest

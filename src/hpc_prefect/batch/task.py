@@ -21,8 +21,6 @@ from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.program import rebuilt_since, warning_of
 from hpc_prefect.batch.recording import note_end_of, note_never_begun, note_wanted
 from hpc_prefect.batch.report import show_failed
-from hpc_prefect.batch.run_log import RunLog
-from hpc_prefect.batch.waiting import outcome_of
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -40,9 +38,11 @@ from hpc_prefect.flow_runs.cancellation import (
     raise_if_cancelled,
     run_is_cancelled,
 )
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.waiting import outcome_of
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult

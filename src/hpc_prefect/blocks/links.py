@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import HttpUrl
 
-from hpc_prefect.settings import HPCPrefectSettings
+from hpc_prefect.flow_runs.settings import HPCPrefectSettings
 
 _GIVEN = HPCPrefectSettings()
 

@@ -132,11 +132,11 @@ def _runs() -> Iterator[str]:
 
 
 def _jobs() -> Iterator[str]:
-    from hpc_prefect.operations import list_jobs, list_quantum_jobs
+    from hpc_prefect.operations import list_jobs
     from hpc_prefect.operations.find import work_dirs
 
     places, _ = work_dirs(".")
-    for job in [*list_jobs(*places), *list_quantum_jobs(*places)]:
+    for job in list_jobs(*places):
         yield job.name
         yield job.key
 

@@ -20,9 +20,7 @@ from hpc_prefect.batch.arrays.results import JobResults
 from hpc_prefect.batch.placing import HoldsNodes
 from hpc_prefect.batch.prepare import JobTerms, resolved_work_dir
 from hpc_prefect.batch.recording import note_never_begun, note_wanted
-from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.batch.task import no_warning_outside_of_flows
-from hpc_prefect.batch.waiting import outcome_of
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -38,8 +36,10 @@ from hpc_prefect.flow_runs.cancellation import (
     raise_if_cancelled,
     run_is_cancelled,
 )
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.waiting import outcome_of
 from hpc_prefect.job.retry import RetryPolicy
 
 

@@ -346,7 +346,7 @@ class _Following:
             for other in await connection.in_thread(submission.others_begun):
                 await connection.cancel(other, submission.tag)
         confirmed = await cancel_remote(
-            submission, monitor, self._cancelled_by, lambda: self.is_left_over
+            submission, monitor, self._cancelled_by, earlier=lambda: self.is_left_over
         )
         self.unconfirmed = not confirmed
 

@@ -29,11 +29,11 @@ from hpc_prefect.records.compare.values import (
     canonical,
     differ,
     number,
-    printable,
     words,
 )
 from hpc_prefect.records.fold import COSTS, Record
 from hpc_prefect.records.markdown import escaped, fenced, table
+from hpc_prefect.terminal import printable
 
 if TYPE_CHECKING:
     from hpc_prefect.records.compare import Comparison
