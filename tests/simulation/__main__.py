@@ -26,8 +26,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
     parser.add_argument("--all", action="store_true", help="with what changed nothing")
     parser.add_argument("--shrink", action="store_true", help="as few faults as possible")
+    parser.add_argument("--story", metavar="NAME", help="one that is kept, as a timeline")
     parser.add_argument("--keep", metavar="NAME", help="write them as a story")
     given = parser.parse_args()
+    if given.story:
+        outcome = Story.read(STORIES / f"{given.story}.json").happen()
+        print(timeline(outcome, dull=given.all))
+        return bool(outcome.wrong)
     if given.seed is not None:
         return _one(given)
     coverage = Coverage()

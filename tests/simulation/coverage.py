@@ -46,6 +46,7 @@ EXPECTED = (
     "a submission is made twice",
     "a submission is refused",
     "the queue is full",
+    "the scheduler goes down with a submission",
     "the scheduler is down",
     "the scheduler is hung",
     "the scheduler is unlisted",

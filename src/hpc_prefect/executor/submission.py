@@ -208,5 +208,5 @@ async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
             f" {attempt.tag}: {', '.join(sorted(answer))}. Cancel all but one and start again"
         )
     ((job_id, seen),) = answer.items()
-    await attempt.connection.in_thread(partial(attempt.submitted, job_id, seen.queued_at))
+    await attempt.connection.in_thread(partial(attempt.adopted, job_id, seen.queued_at))
     attempt.request.listener.state(f"found as {job_id}: it had been submitted", job_id=job_id)
