@@ -39,6 +39,9 @@ EXPECTED = (
     "no space is left",
     "the file server errs",
     # the scheduler
+    "a site has slurm",
+    "a site has pbs",
+    "a site has pjm",
     "the reply to a submission is lost",
     "a submission is lost",
     "a submission is made and answered with an error",
