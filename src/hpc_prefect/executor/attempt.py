@@ -178,6 +178,12 @@ class Attempt:
         self.job_id, self.submitted_at = job_id, at
         self.folder.note("submitted", durable=True, at=at, id=job_id)
 
+    def adopted(self, job_id: str, at: float) -> None:
+        """This is our job, which perhaps another process has submitted: one that was stopped in the
+        middle of that, and went on when its claim was ours. Its script's word is in its intent."""
+        self.submitted(job_id, at)
+        self.words |= self.folder.ledger().words
+
     def heartbeat(self) -> None:
         """Renew the claim; `JobHeld` when somebody has taken over. Pass on a request to cancel."""
         self.claim.check()

@@ -198,7 +198,7 @@ class JobRun:
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
             self._tell(f"it was submitted after all; {other} is followed")
-        await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
+        await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
         """A lost job whose start guard was free: closed, it proves that it never ran.

@@ -36,7 +36,8 @@ async def find_place(attempt: Attempt, connect: Callable[[Site], Connection]) ->
         site = await placing.site_for(attempt.request.spec)
         if site is not None:
             attempt.request = at_site(attempt.request, site)
-    attempt.connection = connect(attempt.request.spec.site)
+    if attempt.request.provider is None:
+        attempt.connection = connect(attempt.request.spec.site)
 
 
 def slot_of(attempt: Attempt) -> QueueSlot:
@@ -233,5 +234,5 @@ async def _find(attempt: Attempt) -> Sought:
 async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
     job_id = await attempt.chosen(answer)
     queued_at = answer[job_id].queued_at
-    await attempt.connection.in_thread(partial(attempt.submitted, job_id, queued_at))
+    await attempt.connection.in_thread(partial(attempt.adopted, job_id, queued_at))
     attempt.request.listener.state(f"found as {job_id}: it had been submitted", job_id=job_id)
