@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from hpc_prefect.batch.arrays.member import Member
     from hpc_prefect.batch.arrays.results import JobResults, JobsFailed
     from hpc_prefect.batch.arrays.task import run_jobs_from_blocks, run_jobs_from_blocks_sync
+    from hpc_prefect.batch.single import run_job, run_job_sync
     from hpc_prefect.batch.task import run_job_from_blocks, run_job_from_blocks_sync
+    from hpc_prefect.block_files.project import ensure_ready
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
 
 _HOME = {
+    "ensure_ready": "block_files.project",
+    "run_job": "batch.single",
+    "run_job_sync": "batch.single",
     "allocation": "batch.allocation",
     "CommandBlock": "blocks",
     "ExecutionProfileBlock": "blocks",
@@ -88,11 +93,14 @@ __all__ = [
     "campaign",
     "cancel_jobs",
     "converge",
+    "ensure_ready",
     "estimate",
     "record_measures",
     "resume",
+    "run_job",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
+    "run_job_sync",
     "run_jobs_from_blocks",
     "run_jobs_from_blocks_sync",
     "runs",

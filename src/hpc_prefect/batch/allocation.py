@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -18,15 +18,20 @@ from prefect.types import SecretDict
 
 from hpc_prefect.batch.placing import calls_in
 from hpc_prefect.batch.prepare import (
+    blocks_of_run,
     file_problems,
     provenance_of,
     resolved_work_dir,
     wait_seconds,
 )
-from hpc_prefect.batch.run_log import RunLog
-from hpc_prefect.blocks import Call, CommandBlock, ExecutionProfileBlock, HPCProfileBlock, resolve
-from hpc_prefect.blocks.from_record import described
-from hpc_prefect.blocks.load import load_profiles
+from hpc_prefect.blocks import (
+    Call,
+    CommandBlock,
+    ExecutionProfileBlock,
+    GivenBlocks,
+    HPCProfileBlock,
+    resolve,
+)
 from hpc_prefect.errors import InvalidJob, SchedulerError
 from hpc_prefect.executor.allocation import AllocationTerms, AllocationUse, HeldAllocation
 from hpc_prefect.executor.request import JobRequest, Placing
@@ -35,6 +40,7 @@ from hpc_prefect.flow_runs.campaigns import locate
 from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.flow_runs.cancellation import interrupted, raise_if_cancelled
 from hpc_prefect.flow_runs.recording import note_blocks, noting
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.signals import noticing_sigterm
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.job.identity import digest
@@ -65,8 +71,8 @@ _LEAST_ORPHAN_TIMEOUT = 4 * TOUCH_EVERY
 
 def allocation(
     *,
-    execution_profile_block_name: str,
-    hpc_profile_block_name: str,
+    execution_profile_block_name: str | ExecutionProfileBlock,
+    hpc_profile_block_name: str | HPCProfileBlock,
     work_dir: str | os.PathLike[str],
     idle_timeout: float = 600,
     orphan_timeout: float = 600,
@@ -117,14 +123,10 @@ def allocation(
     terms = AllocationTerms(
         idle_timeout=int(idle_timeout), orphan_timeout=int(orphan_timeout), renew=bool(renew)
     )
-    names = _Names(execution_profile_block_name, hpc_profile_block_name)
-    return Allocation(names, resolved_work_dir(work_dir), terms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    execution: str
-    hpc: str
+    # Any command does to have the profiles loaded: what it starts is our agent.
+    agent = CommandBlock(command_name=NAME, executable_key=_KEY)
+    given = GivenBlocks(agent, execution_profile_block_name, hpc_profile_block_name)
+    return Allocation(given, resolved_work_dir(work_dir), terms)
 
 
 class Allocation:
@@ -134,24 +136,25 @@ class Allocation:
         use: once it is closed, the node-hours that it `held` and `used`; `idle` are the others.
     """
 
-    def __init__(self, names: _Names, work_dir: str, terms: AllocationTerms) -> None:
-        self._names = names
+    def __init__(self, given: GivenBlocks, work_dir: str, terms: AllocationTerms) -> None:
+        self._given = given
         self._work_dir = work_dir
         self._terms = terms
         self._holder: HeldAllocation | None = None
+        self._profile = ""
         self._closing = _Closing()
         self._open = ExitStack()
         self._on_sigterm = "leave"
         self._log: RunLog | None = None
         self.use = AllocationUse()
 
-    def placing(self, hpc_profile_block_name: str) -> Placing:
+    def placing(self, hpc: str | HPCProfileBlock) -> Placing:
         """Where a job of this HPC profile is handed to; see `Placing`."""
         if self._holder is None:
             raise SchedulerError(
                 "the allocation is not held: it can be used inside its `with` block only"
             )
-        return _Inside(self._holder, hpc_profile_block_name == self._names.hpc, self._names.hpc)
+        return _Inside(self._holder, hpc == self._given.hpc, self._profile)
 
     async def __aenter__(self) -> Self:
         await self._enter()
@@ -218,18 +221,15 @@ class Allocation:
     # --- its batch job
 
     async def _prepare(self) -> tuple[JobRequest, dict[str, Any]]:
-        names = self._names
-        loading: Awaitable[Any] = load_profiles(names.execution, names.hpc, subject=NAME)
-        execution, hpc = await loading
-        told = {
-            "execution": described(self._names.execution, execution),
-            "hpc": described(self._names.hpc, hpc),
-        }
+        loaded = await blocks_of_run(self._given, NAME)
+        _, execution, hpc = loaded.blocks
+        told = {kind: loaded.described[kind] for kind in ("execution", "hpc")}
+        self._profile = told["hpc"]["name"]
         self._on_sigterm = hpc.on_sigterm
         spec = self._spec(execution, hpc)
         await asyncio.to_thread(os.makedirs, self._work_dir, exist_ok=True)
         # By the blocks' names alone: a walltime that was raised must not make it another one.
-        what = digest([NAME, self._names.execution, self._names.hpc])
+        what = digest([NAME, *(block["name"] for block in told.values())])
         place = await locate(work_dir=self._work_dir, name=NAME, digest=what)
         request = JobRequest(
             spec=spec,
@@ -324,13 +324,13 @@ class _Recorded:
     """Tells the run's record of an allocation's batch jobs, and of what they were used for."""
 
     def __init__(self, blocks: dict[str, Any], holder: HeldAllocation) -> None:
-        self._given = note_blocks(
+        self._told = note_blocks(
             {"execution-profile": blocks["execution"], "hpc-profile": blocks["hpc"]}
         )
         self._later = noting()  # of the run around; terms begin on a thread that has none
 
     def begun(self, request: JobRequest) -> None:
-        self._later(lambda: [("job", batch_wanted(request, self._given))])
+        self._later(lambda: [("job", batch_wanted(request, self._told))])
 
     def ended(self, result: JobResult, use: AllocationUse) -> None:
         self._later(partial(_end, result, use))

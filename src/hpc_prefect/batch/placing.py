@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.executor.request import Placing
 
 
 class HoldsNodes(Protocol):
     """An allocation that is held, as calls see it."""
 
-    def placing(self, hpc_profile_block_name: str) -> Placing:
+    def placing(self, hpc: str | HPCProfileBlock) -> Placing:
         """Where a job of this HPC profile is handed to."""
 
 
@@ -30,7 +31,7 @@ def calls_in(allocation: HoldsNodes) -> Iterator[None]:
         _around.reset(token)
 
 
-def placing_of(given: HoldsNodes | None, hpc_profile_block_name: str) -> Placing | None:
+def placing_of(given: HoldsNodes | None, hpc: str | HPCProfileBlock) -> Placing | None:
     """Where a call's jobs may be handed to: `given`, or the allocation around the call."""
     allocation = given or _around.get()
-    return None if allocation is None else allocation.placing(hpc_profile_block_name)
+    return None if allocation is None else allocation.placing(hpc)

@@ -76,7 +76,7 @@ def resolve(
     problems = _pair_problems(command, execution)
     execution = _overridden(execution, call.overrides, problems)
     place = _side(hpc, execution.resource_class)
-    executable = _executable(command.executable_key, place.executables, problems)
+    executable = _executable(command.executable_key, place.executables, call.program, problems)
     resources = _resources(execution, problems)
     problems += _launch_problems(resources, place.launcher)
     in_allocation = share_launcher_problems(place.launcher_in_allocation)
@@ -248,7 +248,11 @@ def _scheduler_problems(hpc: HPCProfileBlock, spec: JobSpec) -> list[str]:
     return problems + scheduler_for(hpc.scheduler).problems(spec)
 
 
-def _executable(key: str, known: Mapping[str, Any], problems: list[str]) -> Executable | None:
+def _executable(
+    key: str, known: Mapping[str, Any], program: str, problems: list[str]
+) -> Executable | None:
+    if key not in known and program:
+        known = {key: program}
     if key not in known:
         keys = ", ".join(repr(name) for name in sorted(known)) or "none"
         problems.append(f"executable {key!r} is not in the HPC profile; its executables: {keys}")

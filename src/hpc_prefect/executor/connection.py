@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +21,7 @@ from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -103,8 +102,9 @@ class Connection:
         self._pause = 0.0  # to be kept after the last answer
         self._answers_alike = 0
         self._failures = 0
-        self._disorder = random.uniform(0, _DISORDER)
+        self._disorder = host().uniform(0, _DISORDER)
         self._wanting: dict[Polled, float] = {}  # since when they want an answer
+        self._told_at: dict[Polled, float] = {}  # when they had their last answer
         self._hurried_pause = scheduler.hurry
 
     def slots(self, queue: str) -> QueueSlots:
@@ -147,6 +147,7 @@ class Connection:
         """Stop looking after a job."""
         self._jobs.pop(job, None)
         self._wanting.pop(job, None)
+        self._told_at.pop(job, None)
 
     def hurry(self, job: Polled) -> None:
         """Something happened to a job: if it wants an answer, ask soon, however often we did."""
@@ -201,13 +202,18 @@ class Connection:
         """Sleep until the next job wants a look, a question is due, or something happened."""
         if not self._jobs:
             return
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         looks = min(job.next_look for job in self._jobs)
         # With many jobs several looks are taken at one waking.
         least = max(0.01, 0.0005 * len(self._jobs))
         pause = max(least, min(looks, self._next_question()) - now)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
+        # A timer of its own: `wait_for` would make a task at each waking.
+        timer = loop.call_later(pause, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
         self._wake.clear()
 
     def _guarded(self, job: Polled, action: Callable[[], None]) -> None:
@@ -238,7 +244,10 @@ class Connection:
 
     async def _question(self, now: float) -> None:
         """Ask about all jobs, or take what a neighbour was answered, and tell each job of it."""
-        jobs = [job for job in self._jobs if job.job_id]
+        jobs = [job for job in self._jobs if job.job_id and self._is_due(job, now)]
+        if not jobs:
+            self._not_before = now + self.scheduler.hurry
+            return
         ids = [job.job_id for job in jobs]
         turn = await self.shortly(partial(self._take_turn, ids, self._pause))
         clock = asyncio.get_running_loop().time
@@ -254,8 +263,15 @@ class Connection:
         if turn.under_way:
             self._not_before = clock() + min(self._pause, _SOON)
         else:
-            late = random.uniform(0, _DISORDER) * self.scheduler.hurry
+            late = host().uniform(0, _DISORDER) * self.scheduler.hurry
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
+
+    def _is_due(self, job: Polled, now: float) -> bool:
+        """Where each job costs a question of its own, one that waits for long is asked about less
+        often than one that is new."""
+        together = self.scheduler.ids_per_question > 1
+        waited = now - self._told_at.get(job, float("-inf"))
+        return together or job in self._wanting or waited >= job.poll_interval
 
     def _believed(self, jobs: Sequence[Polled], answer: Answer) -> list[Polled]:
         """Those of which a neighbour was told nothing that could end them.
@@ -288,7 +304,7 @@ class Connection:
         self._answers_alike = 0 if changed else self._answers_alike + 1
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
-        self._disorder = random.uniform(0, _DISORDER)
+        self._disorder = host().uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
         """Note whether a question had no useful answer about some jobs; say so now and then."""
@@ -321,7 +337,14 @@ class Connection:
         before = len(self._jobs)
         for job in jobs:
             seen = answer.get(job.job_id)
-            if job in self._jobs and not isinstance(seen, NoAnswer):
+            if job not in self._jobs:
+                continue
+            if isinstance(seen, NoAnswer):
+                if seen.error is not None:
+                    self.release(job)
+                    job.broken(seen.error)
+            else:
+                self._told_at[job] = now
                 self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
         return len(self._jobs) != before
 

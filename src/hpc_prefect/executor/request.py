@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.ledger.claim import Claimant
@@ -49,6 +50,13 @@ class Placing(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class JobSubmitted:
+    """What comes of a request that was to be submitted only."""
+
+    job_id: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
     """All that the executor must know to run one job.
@@ -64,6 +72,8 @@ class JobRequest:
         placing: where it may be handed to instead of its own scheduler; None for nowhere.
         retry: what another attempt gets after one that failed; None when it is as it is asked for.
         attach_only: follow what was submitted to its end; submit nothing, whatever happened to it.
+        submit_only: end when it is submitted, and leave it to whoever attaches to it.
+        provider: the other side, where that is no scheduler by the name in `spec`.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.
@@ -80,6 +90,8 @@ class JobRequest:
     placing: Placing | None = None
     retry: RetryPolicy | None = None
     attach_only: bool = False
+    submit_only: bool = False
+    provider: Provider | None = None
     timeout: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     is_over: Callable[[str], bool] = lambda flow_run: False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.attempt import Attempt, open_attempt
@@ -13,7 +14,7 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.finalize import finalize
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
-from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.request import JobRequest, JobSubmitted
 from hpc_prefect.executor.submission import find_place, slot_of, submit, take_slot
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
@@ -31,8 +32,11 @@ _NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
 class JobRun:
     """A job under way, on the executor's event loop; what blocks runs in threads.
 
-    But for the small files that a `JobMonitor` reads on the loop: see there.
+    But for the small files that a `JobMonitor` reads on the loop: see there. This is the life of
+    all paid work; another kind has a run derived of it, with its own attempt, monitor and end.
     """
+
+    attempt_type: ClassVar[type[Attempt]] = Attempt
 
     def __init__(
         self,
@@ -60,8 +64,8 @@ class JobRun:
         """The scheduler's id; empty while none is known."""
         return self._attempt.job_id if self._attempt else ""
 
-    async def carry_out(self) -> JobResult:
-        """From the call to the result, whatever it is.
+    async def carry_out(self) -> JobResult | JobSubmitted:
+        """From the call to the result, whatever it is; with `submit_only`, to the submission.
 
         Raises:
             JobHeld, LedgerError, TransportError, SchedulerError: the job could not be followed to
@@ -69,7 +73,7 @@ class JobRun:
         """
         while True:
             opened = await self._connection.in_thread(
-                partial(open_attempt, self._request, self._connection)
+                partial(open_attempt, self._request, self._connection, self.attempt_type)
             )
             if isinstance(opened, JobResult):
                 self._tell(
@@ -78,6 +82,8 @@ class JobRun:
                 )
                 return opened
             result = await self._finish(opened)
+            if isinstance(result, JobSubmitted):
+                return result
             if self._was_forgotten(result):
                 self._tell(f"{result.job_id} never started; it is submitted again")
                 continue
@@ -115,7 +121,7 @@ class JobRun:
         if not self._cancelled_by:  # a wish that is being fulfilled is not ours
             self.cancel(by)
 
-    async def _finish(self, attempt: Attempt) -> JobResult:
+    async def _finish(self, attempt: Attempt) -> JobResult | JobSubmitted:
         """Bring an attempt to its end, from wherever it is."""
         self._attempt = attempt
         loop = asyncio.get_running_loop()
@@ -139,16 +145,20 @@ class JobRun:
             if has_slot:
                 slots.give_back(slot_of(attempt))
 
-    async def _bring_to_end(self, attempt: Attempt) -> JobResult:
+    async def _bring_to_end(self, attempt: Attempt) -> JobResult | JobSubmitted:
         output = Output(attempt.folder, self._request.listener)
-        evidence = Evidence(job_id="", walltime=attempt.request.spec.resources.walltime)
+        evidence = Evidence(job_id="", walltime=0)
         verdict = None
         if not attempt.job_id:
-            verdict = await submit(attempt, lambda: self._cancelled_by, self._cancelled)
+            verdict = await submit(attempt, self._wish_for_what_is_not_there, self._cancelled)
+            # Where nothing keeps a job that comes to light later from running, this is no end.
+            self._unconfirmed = verdict is not None and attempt.intended and not attempt.guarded
+        if attempt.job_id and self._request.submit_only and not self._cancelled_by:
+            return JobSubmitted(attempt.job_id)
         ask = bool(attempt.taken_from)
         while True:
             if verdict is None:
-                monitor = JobMonitor(attempt, output, lambda: self._cancelled_by, ask=ask)
+                monitor = self._monitor_for(attempt, output, ask=ask)
                 verdict = await self._monitored(monitor)
                 evidence = monitor.final_look()
             self._began = bool(evidence.starts)
@@ -156,9 +166,29 @@ class JobRun:
                 verdict = await self._never_started(attempt, verdict) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
-                return await finalize(attempt, verdict, evidence, confirmed=not self._unconfirmed)
+                confirmed = not self._unconfirmed
+                return await self._finalize(attempt, verdict, evidence, confirmed=confirmed)
             await self._turn_to(attempt, other)
             verdict, ask = None, True
+
+    def _monitor_for(self, attempt: Attempt, output: Output, *, ask: bool) -> JobMonitor:
+        return JobMonitor(attempt, output, lambda: self._cancelled_by, ask=ask)
+
+    async def _finalize(
+        self, attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
+    ) -> JobResult:
+        return await finalize(attempt, verdict, evidence, confirmed=confirmed)
+
+    def _wish_for_what_is_not_there(self) -> str:
+        """Who has asked for the end of a job of which nothing was found.
+
+        What an earlier run asked for is then fulfilled as well as it can be, where no end can be
+        forced upon a job that comes to light later: the job that this run asks for may be that.
+        """
+        assert self._attempt is not None
+        if self._cancel_is_left_over and not self._attempt.guarded:
+            self._cancelled_by, self._cancel_is_left_over = "", False
+        return self._cancelled_by
 
     async def _turn_to(self, attempt: Attempt, other: str) -> None:
         """From now on this is the attempt's job."""
@@ -168,7 +198,7 @@ class JobRun:
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
             self._tell(f"it was submitted after all; {other} is followed")
-        await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
+        await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
         """A lost job whose start guard was free: closed, it proves that it never ran.
@@ -224,7 +254,9 @@ class JobRun:
 
     async def _cancel_remote(self, monitor: JobMonitor) -> None:
         assert self._attempt is not None
-        self._unconfirmed = not await cancel_remote(self._attempt, monitor, self._cancelled_by)
+        self._unconfirmed = not await cancel_remote(
+            self._attempt, monitor, self._cancelled_by, earlier=lambda: self._cancel_is_left_over
+        )
 
     def _tell(self, text: str, *, job_id: str = "") -> None:
         self._request.listener.state(text, job_id=job_id)

@@ -148,6 +148,10 @@ class JobSpec:
     expected_outputs: tuple[str, ...] = ()
     array: Array | None = None
 
+    kind = "batch"
+    on_cancel = "cancel"
+    writes_output = True
+
     @property
     def may_requeue(self) -> bool:
         """Whether its scheduler may start it again by itself, under the same id.
@@ -157,6 +161,25 @@ class JobSpec:
         """
         wanted = self.site.options.get("requeue") == "yes"
         return wanted and not self.secret_names and self.array is None
+
+    @property
+    def words(self) -> str:
+        """What it asks for, for people."""
+        asked = self.resources
+        parts = [
+            f"{asked.num_nodes} nodes × {asked.ranks_per_node} ranks"
+            f" × {asked.threads_per_rank} threads",
+            f"{write_memory(asked.memory_per_node)} a node" if asked.memory_per_node else "",
+            f"{asked.gpus_per_node} GPUs a node" if asked.gpus_per_node else "",
+            f"walltime {write_walltime(asked.walltime)}",
+            asked.resource_class,
+            asked.launch,
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def facts(self) -> dict[str, Any]:
+        """What a list of jobs tells of it beside what it tells of every job: nothing."""
+        return {}
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""

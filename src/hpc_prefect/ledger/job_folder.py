@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.ledger import journal
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -78,12 +78,12 @@ class JobFolder:
         Args:
             at: when it happened (seconds since 1970, 0 for not known); None for now.
         """
-        line = names.journal_line(time.time() if at is None else at, event, **facts)
+        line = names.journal_line(host().time() if at is None else at, event, **facts)
         self._append(names.JOURNAL, line, durable=durable)
 
     def note_cancel_request(self, event: str = "cancel", **facts: Any) -> None:
         """Ask for the job's end (`by`), whoever works on it; or note what is known of that end."""
-        line = names.journal_line(time.time(), event, **facts)
+        line = names.journal_line(host().time(), event, **facts)
         self._append(names.CANCEL, line, durable=True)
 
     def _append(self, name: str, line: bytes, *, durable: bool) -> None:
@@ -93,12 +93,18 @@ class JobFolder:
         """What the journal says, and what was wished from outside of what was submitted."""
         ledger = names.read_journal(self.transport.read(self.file(names.JOURNAL)))
         if ledger.intended and not ledger.cancel:
-            return replace(ledger, cancel=self.cancel_request())
+            return replace(ledger, cancel=self.cancel_request(ledger.cancel_offset))
         return ledger
 
     def cancel_request(self, offset: int = 0) -> str:
         """Who asked for the job's end from outside, as far as the file says it from `offset` on."""
         return names.read_cancel_request(self._written_by_others(names.CANCEL, offset, MOST))
+
+    def ended_by_request(self) -> dict[str, Any]:
+        """What was used by a job whose end somebody asked for from outside, and saw; or empty."""
+        found = names.read_entries(self._written_by_others(names.CANCEL, 0, MOST))
+        used = [entry.get("used") for entry in found if entry.get("event") == "ended"]
+        return used[-1] if used and isinstance(used[-1], dict) else {}
 
     def cancel_requests_size(self) -> int:
         """The size of the file of requests to cancel."""

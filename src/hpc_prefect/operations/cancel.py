@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 from hpc_prefect.operations.status import NOT_SUBMITTED
 from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.host import host
 
 #: Seconds for which an end is waited for.
 CONFIRM = 20.0
@@ -49,6 +49,7 @@ class _CancelRequest:
         ended: ids whose end has been seen.
         words: how it ended; empty while it has not.
         silence: what is not known, for the one who waited in vain.
+        used: what it used, as the other side tells at its end.
     """
 
     job: JobSnapshot
@@ -56,6 +57,7 @@ class _CancelRequest:
     ended: set[str] = field(default_factory=set)
     words: str = ""
     silence: str = ""
+    used: dict[str, float] = field(default_factory=dict)
 
 
 def cancel_jobs_of(
@@ -65,7 +67,7 @@ def cancel_jobs_of(
     by: str = "user",
     wait: float = CONFIRM,
 ) -> list[Cancellation]:
-    """Cancel all jobs that a flow run worked for and that have no verdict yet.
+    """Cancel all jobs that a flow run worked for, that have no verdict yet and are not to be kept.
 
     Args:
         flow_run_id: of the outermost flow run, as claims name it. A job that another run took
@@ -75,8 +77,8 @@ def cancel_jobs_of(
         wait: seconds for which their ends are waited for.
     """
     found = {job.folder.path: job for folder in folders for job in list_jobs(folder)}
-    jobs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
-    return cancel_jobs(jobs, by=by, wait=wait)
+    theirs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
+    return cancel_jobs([job for job in theirs if not job.is_kept], by=by, wait=wait)
 
 
 def cancel_jobs(
@@ -88,7 +90,7 @@ def cancel_jobs(
     by whoever attaches to it, or starts its flow again. Whatever is not confirmed in time is asked
     for again by those, or by another call.
     """
-    deadline = time.monotonic() + wait
+    deadline = host().monotonic() + wait
     done: dict[str, Cancellation] = {}
     requests = []
     for job in jobs:
@@ -137,7 +139,7 @@ def _of(requests: Sequence[_CancelRequest], jobs: Sequence[JobSnapshot]) -> list
 def _await_claimants(requests: Sequence[_CancelRequest], deadline: float) -> None:
     """Jobs that were not submitted yet: nobody but their living claimants can say more."""
     pause = _SOON
-    while any(not request.words for request in requests) and time.monotonic() < deadline:
+    while any(not request.words for request in requests) and host().monotonic() < deadline:
         for request in requests:
             _look(request)
             request.silence = "it is not submitted yet; its process has been told not to"
@@ -165,7 +167,7 @@ class _Ends:
             self._observe()
             for request in self._open():
                 _look(request)
-            if not self._open() or time.monotonic() >= self._deadline:
+            if not self._open() or host().monotonic() >= self._deadline:
                 return
             pause = _rest(pause, self._deadline)
 
@@ -186,7 +188,7 @@ class _Ends:
                 request.silence = f"whether it was submitted is not known; {name} lists no such job"
 
     def _ask_for_the_end(self) -> None:
-        if time.monotonic() < self._try_at:
+        if host().monotonic() < self._try_at:
             return
         tags = {
             each: request.job.tag
@@ -198,7 +200,7 @@ class _Ends:
             return
         said = self._client.cancel(tags, self._deadline)
         if isinstance(said, NoAnswer):
-            self._try_at = time.monotonic() + _AGAIN
+            self._try_at = host().monotonic() + _AGAIN
             for request in self._open():
                 request.silence = f"{self._client.scheduler.name} did not take it in ({said.said})"
         else:
@@ -226,6 +228,7 @@ class _Ends:
                 )
         else:
             request.ended.add(job_id)
+            request.used |= seen.used
             if request.ended >= set(request.ids):
                 request.words = f"{name} says {seen.word}"
 
@@ -242,7 +245,7 @@ def _look(request: _CancelRequest) -> None:
 
 def _rest(pause: float, deadline: float) -> float:
     """Sleep; returns the next pause."""
-    time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+    host().sleep(max(0.0, min(pause, deadline - host().monotonic())))
     return min(_LATER, 1.5 * pause)
 
 
@@ -251,7 +254,11 @@ def _told(request: _CancelRequest) -> Cancellation:
     job = read_job(folder.path, folder.transport)
     if request.words and not job.is_over:
         with contextlib.suppress(TransportError):  # that it ended can be found out again
-            folder.note_cancel_request("ended", said=request.words)
+            folder.note_cancel_request("ended", said=request.words, used=request.used)
         job = read_job(folder.path, folder.transport)
-    words = request.words or request.silence or "its end was asked for and not seen"
+    words = (
+        request.words
+        or request.silence
+        or "its cancellation was requested, and its end was not seen"
+    )
     return Cancellation(job=job, confirmed=bool(request.words), words=words)

@@ -345,7 +345,9 @@ class _Following:
         with contextlib.suppress(JobHeld, LedgerError, TransportError):
             for other in await connection.in_thread(submission.others_begun):
                 await connection.cancel(other, submission.tag)
-        confirmed = await cancel_remote(submission, monitor, self._cancelled_by)
+        confirmed = await cancel_remote(
+            submission, monitor, self._cancelled_by, earlier=lambda: self.is_left_over
+        )
         self.unconfirmed = not confirmed
 
     async def _conclude(self) -> None:
