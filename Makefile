@@ -44,7 +44,7 @@ format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check --fix .
 
 bench: $(VENV)/dev.stamp
-	@for b in bench/overhead.py bench/records.py bench/slurm.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+	@for b in bench/overhead.py bench/slow_api.py bench/records.py bench/slurm.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
 
 # Kills at random instants, seeded: make chaos SEED=3
 chaos: $(VENV)/dev.stamp

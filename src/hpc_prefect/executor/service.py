@@ -114,7 +114,7 @@ class Executor:
         """Hand over a job. A job that this process already runs is joined, not run again.
 
         Args:
-            kind: what carries it out.
+            kind: what carries it out; with `submit_only` its result is a `JobSubmitted`.
         """
         return self._start(request, kind)
 
@@ -162,17 +162,19 @@ class Executor:
         site, provider = request.spec.site, request.provider
         key = provider or json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
-            # The accounts of a service's users differ, so nobody there is asked for a neighbour.
             scheduler = cast(Scheduler, provider) if provider else scheduler_for(site.scheduler)
+            # A service has threads of its own, or a slow one would hold up all batch jobs. Its
+            # users' accounts differ, so nobody there is asked for a neighbour.
+            pools = (_threads(), _threads()) if provider else (self._pool, self._asking)
+            peers = None if provider else peers_at(scheduler, site.options)
             self._connections[key] = Connection(
-                scheduler,
-                self._transport,
-                site.options,
-                self._pool,
-                self._asking,
-                peers=None if provider else peers_at(scheduler, site.options),
+                scheduler, self._transport, site.options, *pools, peers=peers
             )
         return self._connections[key]
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-service")
 
 
 _executor: Executor | None = None
