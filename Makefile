@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 # More than there are cores on CI's machine: half of the time tests wait for processes.
 PYTEST_ARGS ?= -n $(if $(filter true,$(CI)),3,2) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check format docs docs-serve bench chaos clean
+.PHONY: demo test check format docs docs-serve bench chaos simulate clean
 
 # The demo needs the science packages, not the development tools.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -57,6 +57,10 @@ bench: $(VENV)/dev.stamp
 # Kills at random instants, seeded: make chaos SEED=3
 chaos: $(VENV)/dev.stamp
 	@$(PY) tests/kills/chaos.py --seed $(or $(SEED),7)
+
+# The product in a world in memory, each life replayed from its seed: make simulate SEEDS=1000
+simulate: $(VENV)/dev.stamp
+	@cd tests && ../$(PY) -m simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
 
 clean:
 	@if [ -x $(VENV)/bin/hpc-prefect ]; then $(VENV)/bin/hpc-prefect server stop --home .demo/prefect; fi

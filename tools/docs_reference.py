@@ -44,7 +44,6 @@ ERRORS = ("InvalidJob", "JobFailed", "JobsFailed")
 OPERATIONS = (
     "list_jobs",
     "find_job",
-    "list_quantum_jobs",
     "ask",
     "follow",
     "cancel_jobs",

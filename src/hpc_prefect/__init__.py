@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hpc_prefect.batch.allocation import allocation
     from hpc_prefect.batch.arrays.member import Member
     from hpc_prefect.batch.arrays.results import JobResults, JobsFailed
     from hpc_prefect.batch.arrays.task import run_jobs_from_blocks, run_jobs_from_blocks_sync
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hpc_prefect.flow_runs.campaigns import campaign
     from hpc_prefect.flow_runs.recording import record_measures
     from hpc_prefect.flow_runs.scopes import scope
-    from hpc_prefect.job.failure import Reason, Verdict
+    from hpc_prefect.job.failure import Reason
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.lifecycle.hooks import cancel_jobs
@@ -33,6 +34,7 @@ _HOME = {
     "ensure_ready": "block_files.project",
     "run_job": "batch.single",
     "run_job_sync": "batch.single",
+    "allocation": "batch.allocation",
     "CommandBlock": "blocks",
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
@@ -47,7 +49,6 @@ _HOME = {
     "InvalidJob": "errors",
     "JobFailed": "errors",
     "Reason": "job.failure",
-    "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "ONCE": "flow_runs.cache_policy",
@@ -88,7 +89,7 @@ __all__ = [
     "Reason",
     "RetryPolicy",
     "StopRule",
-    "Verdict",
+    "allocation",
     "campaign",
     "cancel_jobs",
     "converge",

@@ -254,3 +254,14 @@ def test_an_hpc_profile_without_a_commands_executable_is_worth_a_warning() -> No
     assert document.warnings == (
         "[hpc-profile.hpc-local] has no executable 'diag', so [command.cmd-diag] cannot run there",
     )
+
+
+def test_a_profile_of_several_may_lack_the_programs_of_the_others() -> None:
+    another = "\n[hpc-profile.hpc-other]\nscheduler = 'local'\n"
+
+    assert read(GOOD + another, TOKEN="x").warnings == ()
+    without = read(GOOD.replace("executables.diag", "executables.prep") + another, TOKEN="x")
+    assert without.warnings == (
+        "[hpc-profile.hpc-local], [hpc-profile.hpc-other] have no executable 'diag', so "
+        "[command.cmd-diag] cannot run there",
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -114,3 +117,22 @@ def test_the_snippet_runs_a_job_with_the_block(block: type[Block]) -> None:
     example = block.get_code_example() or ""
     assert "await run_job_from_blocks(" in example
     assert example.count('"BLOCK_NAME"') == 2
+
+
+@pytest.mark.parametrize("given", ["", "https://docs.example.org/hpc"])
+def test_a_group_says_where_its_documentation_and_logo_are(given: str) -> None:
+    """Prefect takes addresses of the web alone, and this package has none that is public."""
+    program = (
+        "from hpc_prefect.blocks import CommandBlock; from hpc_prefect import QuantumBackendBlock\n"
+        "for kind in (CommandBlock, QuantumBackendBlock):\n"
+        "    made = kind._to_block_type()\n"
+        "    print(made.documentation_url, made.logo_url)\n"
+    )
+    names = ("DOCUMENTATION_URL", "LOGO_URL")
+    settings = {f"PREFECT_INTEGRATIONS_HPC_PREFECT_{name}": given for name in names if given}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | settings, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    wanted = f"{given} {given}" if given else "https://docs.prefect.io/v3/concepts/blocks None"
+    assert done.stdout.splitlines() == [wanted] * 2

@@ -94,7 +94,7 @@ async def test_a_job_that_was_surely_not_accepted_is_submitted_again(rig):
 
 async def test_three_unclear_submissions_end_with_an_error(rig):
     connection = rig.connection(ReplyLost(accepts=False, times=9))
-    with pytest.raises(SchedulerError, match="three submissions had no clear outcome"):
+    with pytest.raises(SchedulerError, match="its submission had no clear outcome"):
         await rig.run(rig.request(rig.spec()), connection)
     assert rig.runs() == []
 

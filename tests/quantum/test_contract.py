@@ -6,8 +6,7 @@ they share with the product's assumptions, such as what an error looks like, no 
 
 from __future__ import annotations
 
-import json
-import logging
+import asyncio
 import os
 import re
 import uuid
@@ -22,10 +21,11 @@ from prefect import flow
 
 from hpc_prefect import campaign
 from hpc_prefect.errors import HpcPrefectError
-from hpc_prefect.operations import list_quantum_jobs
+from hpc_prefect.operations import cancel_jobs, list_jobs
 from hpc_prefect.quantum import QuantumBackendBlock, fetch, sample, submit_sampling
-from hpc_prefect.quantum.orphans import cancel_job
+from hpc_prefect.quantum.jobs import make_known
 
+from .journals import events
 from .service import QuantumService, common_ibm_quantum
 
 __all__ = ["common_ibm_quantum"]
@@ -37,7 +37,6 @@ COLUMNS = (
     "what happens", "raised", "in `hpc-prefect jobs`", "jobs bought", "the next call, jobs then",
     "what is said",
 )  # fmt: skip
-LOG = logging.getLogger("test")
 REASON = "the trap was empty"
 
 
@@ -60,9 +59,7 @@ class IBM:
         self._service.clear()
 
     def bought(self, work_dir: Path) -> int:
-        journals = work_dir.glob(".hpc-prefect/*/*/*/quantum.jsonl")
-        events = [json.loads(line) for path in journals for line in path.read_text().splitlines()]
-        tags = {event["tag"] for event in events if event["event"] == "intent"}
+        tags = {event["tag"] for event in events(work_dir) if event["event"] == "intent"}
         return sum(bool(tags & set(job["tags"])) for job in self._service.counters()["jobs"])
 
 
@@ -145,8 +142,9 @@ async def is_posted_and_the_reply_is_lost(call: Call) -> None:
 async def is_cancelled_by_a_person_in_the_queue(call: Call) -> None:
     call.service.fault("hold")
     job = await call.make(submit_sampling)
-    confirmed, words = await cancel_job(Path(job.folder), LOG)
-    assert confirmed, words
+    make_known()
+    (cancelled,) = await asyncio.to_thread(cancel_jobs, list_jobs(call.work_dir))
+    assert cancelled.confirmed, cancelled.words
     call.service.clear()
     await flow(fetch)(job)
 
@@ -184,7 +182,7 @@ async def ended(service: Service, work_dir: Path, ending: Callable[[Call], Any])
     await QuantumBackendBlock(**service.fields).asave(call.block)
     before = service.bought(work_dir)
     raised = await error_of(ending(call))
-    jobs = list_quantum_jobs(work_dir)
+    jobs = list_jobs(work_dir)
     state = str(jobs[0].status.state) if jobs else "none"
     bought = service.bought(work_dir) - before
     again = await error_of(call.make())
@@ -211,7 +209,7 @@ def plain(text: str, work_dir: Path) -> str:
     """Without what is another in each run."""
     text = text.replace(str(work_dir), "WORK_DIR").replace("|", "\\|")
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
-    text = re.sub(r"(WORK_DIR/\.hpc-prefect)/[^ /]+/\w\w/\w+", r"\1/…", text)
+    text = re.sub(r"(WORK_DIR/\.hpc-prefect)/[^ /]+/\w\w/[\w-]+", r"\1/…", text)
     text = re.sub(r"127\.0\.0\.1:\d+", "SERVICE", text)
     return re.sub(r"\b([Jj]ob|tag) (?:hp-)?[0-9a-z]{15,}", r"\1 ID", text)
 

@@ -38,6 +38,7 @@ from hpc_prefect.quantum import (
     submit_sampling,
 )
 
+from .journals import events
 from .service import QuantumService, common_ibm_quantum
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -74,11 +75,6 @@ def turned() -> QuantumCircuit:
     return circuit
 
 
-def events(folder: Path) -> list[dict]:
-    paths = sorted(folder.glob(".hpc-prefect/*/*/*/quantum.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-
-
 def jobs(service: QuantumService, folder: Path) -> list[str]:
     """The states of the jobs that the calls in a folder have bought."""
     tags = {event["tag"] for event in events(folder) if event["event"] == "intent"}
@@ -95,8 +91,8 @@ async def test_circuits_and_sweeps_are_one_job_whose_result_is_native(service, t
     assert set(result[0].data.meas.get_counts()) <= {"00", "11"}
     assert [result[1].data.meas[i].get_counts() for i in (0, 1)] == [{"00": 100}, {"11": 100}]
     assert jobs(service, tmp_path) == ["Completed"]
-    assert [event["event"] for event in events(tmp_path)] == ["intent", "posted", "ended"]
-    assert events(tmp_path)[0]["interface"] == interface
+    assert [event["event"] for event in events(tmp_path)] == ["intent", "submitted", "verdict"]
+    assert events(tmp_path)[0]["job"]["made_for"]["interface"] == interface
 
 
 @pytest.mark.parametrize("interface", ["executor", "v2"])
@@ -156,7 +152,7 @@ async def test_a_failed_job_is_an_error_with_its_reason_and_the_next_call_buys_a
 
 async def test_a_place_that_another_living_process_works_on_is_left_alone(service, tmp_path):
     job = await call(tmp_path, what=submit_sampling)
-    claims = sorted(Path(job.folder).glob("claim-*"))
+    claims = sorted(Path(f"{job.folder}-1").glob("claim-*"))
     other = {"flow_run": "", "host": socket.gethostname(), "process": identity(os.getppid())}
     claims[-1].write_text(json.dumps(other))
 
@@ -170,7 +166,7 @@ async def test_a_refused_job_is_not_posted_again(service, tmp_path):
         await call(tmp_path)
 
     assert jobs(service, tmp_path) == []
-    assert events(tmp_path)[-1]["status"] == "REFUSED"
+    assert [event["event"] for event in events(tmp_path)] == ["intent", "refused", "verdict"]
 
 
 async def test_what_the_device_cannot_do_is_refused_before_anything_is_written_or_posted(
@@ -218,7 +214,7 @@ async def test_what_the_client_itself_refuses_is_the_callers_error_and_not_poste
         )  # fmt: skip
 
     assert service.posted() == before
-    assert events(tmp_path)[-1]["status"] == "REFUSED"
+    assert events(tmp_path)[-1]["event"] == "refused"
 
 
 async def test_a_duplicate_that_the_service_made_is_cancelled_in_the_queue(service, tmp_path):
@@ -275,15 +271,13 @@ async def test_the_budget_is_that_of_the_experiment_in_all_of_its_work_dirs(serv
 
 async def test_the_services_own_estimate_stops_a_job_in_the_queue(service, tmp_path):
     """Measurement twirling makes more of a job than its shots: only the service knows."""
-    from hpc_prefect.ledger.quantum_journal import Journal
-
     name = await block(max_qpu_seconds=100)
     service.fault("queue", seconds=3600)
 
     @flow
     async def experiment():
         job = await call(tmp_path, what=submit_sampling, backend=name, options={"shots": 2000})
-        path = Path(Journal(Path(job.folder)).path)
+        path = Path(f"{job.folder}-1", "journal.jsonl")
         text = path.read_text()
         assert text.count('"allowed_seconds":100.0') == 1
         path.write_text(text.replace('"allowed_seconds":100.0', '"allowed_seconds":1.01'))
@@ -311,7 +305,7 @@ async def test_transpilation_is_cached_by_circuit_device_and_settings(service, t
     ]
     states = [text for text in ends if text.startswith("Finished in state")]
     assert [("Cached" in text) for text in states] == [False, True]
-    assert events(tmp_path)[0]["transpiled"][0]["optimization_level"] == 2
+    assert events(tmp_path)[0]["job"]["transpiled"][0]["optimization_level"] == 2
 
 
 async def test_least_busy_takes_a_device_that_fits(service, tmp_path):
@@ -319,7 +313,7 @@ async def test_least_busy_takes_a_device_that_fits(service, tmp_path):
 
     await call(tmp_path, backend=name)
 
-    assert events(tmp_path)[0]["device"] == "fake_manila"
+    assert events(tmp_path)[0]["job"]["site"]["queue"] == "fake_manila"
 
 
 @pytest.mark.parametrize("mode", ["batch", "session"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import uuid
 from pathlib import Path
 
@@ -13,12 +12,14 @@ from circuits import bell
 from prefect import flow
 
 from hpc_prefect import campaign
-from hpc_prefect.ledger.quantum_journal import Journal, QuantumAttempt
+from hpc_prefect.ledger.quantum_folder import qpu_seconds
+from hpc_prefect.operations import list_jobs
 from hpc_prefect.quantum import QuantumBackendBlock, sample
 from hpc_prefect.quantum.purchase.budget import Budget
 from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import read_run
 
+from .journals import cost, events, reason, words
 from .service import QuantumService, common_ibm_quantum, quantum_service
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -39,20 +40,10 @@ async def block():
     return name
 
 
-def events(folder: Path) -> list[dict]:
-    paths = sorted(folder.glob(".hpc-prefect/**/quantum.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-
-
-def words(folder: Path) -> list[str]:
-    return [event["event"] for event in events(folder)]
-
-
-def last(folder: Path) -> QuantumAttempt:
-    (path,) = folder.glob(".hpc-prefect/**/quantum.jsonl")
-    found = Journal(path.parent).last()
-    assert found is not None
-    return found
+def last(folder: Path) -> float:
+    """What the newest job has cost, or may cost."""
+    job = list_jobs(folder)[-1]
+    return qpu_seconds(job.ledger)
 
 
 def jobs(service: QuantumService, folder: Path) -> list[dict]:
@@ -112,16 +103,16 @@ async def test_the_end_and_the_cost_of_a_job_that_was_cancelled_while_it_ran_are
         (job,) = jobs(own, tmp_path)
 
     end = events(tmp_path)[-1]
-    assert words(tmp_path) == ["intent", "posted", "cancel", "ended"]
-    assert (job["status"], end["status"]) == ("Cancelled", "CANCELLED")
-    assert end["qpu_seconds"] == pytest.approx(26.0)
-    (journal,) = tmp_path.glob(".hpc-prefect/**/quantum.jsonl")
-    assert Budget(journal.parent.parent.parent).total() == end["qpu_seconds"]
+    assert words(tmp_path) == ["intent", "submitted", "cancel", "verdict"]
+    assert (job["status"], reason(end)) == ("Cancelled", "cancelled")
+    assert cost(end) == pytest.approx(26.0)
+    (journal,) = tmp_path.glob(".hpc-prefect/**/journal.jsonl")
+    assert Budget(journal.parent.parent.parent).total() == cost(end)
     await until(lambda: [each.state for each in records(tmp_path)] != ["running"])
     (record,) = records(tmp_path)
     (told,) = record.jobs.values()
-    assert (told["state"], told["qpu_seconds"]) == ("cancelled", end["qpu_seconds"])
-    assert record.totals.costs == {"qpu_seconds": end["qpu_seconds"]}
+    assert (told["state"], told["qpu_seconds"]) == ("cancelled", cost(end))
+    assert record.totals.costs == {"qpu_seconds": cost(end)}
     # Its process could have been killed before the record had it: the folder has it too.
     (file,) = Path(record.folder).glob("events*.jsonl")
     lines = file.read_text().splitlines(keepends=True)
@@ -142,15 +133,15 @@ async def test_a_result_that_came_although_its_job_was_cancelled_is_taken_by_the
         block,
     )
     # On a busy machine it may take longer than the patience.
-    assert words(tmp_path)[:3] == ["intent", "posted", "cancel"]
-    assert words(tmp_path)[-1] in ("ended", "unconfirmed")
+    assert words(tmp_path)[:3] == ["intent", "submitted", "cancel"]
+    assert words(tmp_path)[-1] in ("verdict", "unconfirmed")
 
     result = await once(tmp_path, block)
 
     assert sum(result[0].data.meas.get_counts().values()) == 100
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Completed"]
-    assert events(tmp_path)[-1]["status"] == "DONE"
-    assert last(tmp_path).seconds == events(tmp_path)[-1]["qpu_seconds"] > 0
+    assert reason(events(tmp_path)[-1]) == "succeeded"
+    assert last(tmp_path) == cost(events(tmp_path)[-1]) > 0
 
 
 async def test_a_job_that_does_not_end_is_unconfirmed_and_nothing_is_bought_before_it_is_gone(
@@ -160,7 +151,7 @@ async def test_a_job_that_does_not_end_is_unconfirmed_and_nothing_is_bought_befo
     service.fault("cancel-lags", seconds=600)
     await cancelled_when(lambda: len(jobs(service, tmp_path)) == 1, tmp_path, block)
     assert words(tmp_path)[-2:] == ["cancel", "unconfirmed"]
-    assert last(tmp_path).seconds > 0  # until its end is known it may cost what was estimated
+    assert last(tmp_path) > 0  # until its end is known it may cost what was estimated
 
     again = asyncio.create_task(once(tmp_path, block))
     await until(lambda: words(tmp_path).count("cancel") == 2)
@@ -172,8 +163,8 @@ async def test_a_job_that_does_not_end_is_unconfirmed_and_nothing_is_bought_befo
     await again
 
     assert sorted(job["status"] for job in jobs(service, tmp_path)) == ["Cancelled", "Completed"]
-    first = next(event for event in events(tmp_path) if event["event"] == "ended")
-    assert (first["status"], first["qpu_seconds"]) == ("CANCELLED", 0)
+    first = next(event for event in events(tmp_path) if event["event"] == "verdict")
+    assert (reason(first), cost(first)) == ("cancelled", 0)
 
 
 def cancel_at_service(job_id: str) -> None:
@@ -195,11 +186,11 @@ async def test_a_lost_post_that_is_listed_late_is_found_now_or_by_the_next_run(
 
     (job,) = jobs(service, tmp_path)
     if lag == 2:
-        assert words(tmp_path) == ["intent", "posted", "cancel", "ended"]
-        assert (job["status"], last(tmp_path).seconds) == ("Cancelled", 0)
+        assert words(tmp_path) == ["intent", "submitted", "cancel", "verdict"]
+        assert (job["status"], last(tmp_path)) == ("Cancelled", 0)
         return
     assert words(tmp_path) == ["intent", "unconfirmed"]
-    assert last(tmp_path).seconds > 0  # it may be there, and cost
+    assert last(tmp_path) > 0  # it may be there, and cost
     service.clear()
     result = await once(tmp_path, block)
     assert sum(result[0].data.meas.get_counts().values()) == 100
@@ -216,7 +207,7 @@ async def test_a_duplicate_that_ran_has_its_cost_in_the_budget(service, block, t
     await once(tmp_path, block, shots=10_000)
 
     assert [job["status"] for job in jobs(service, tmp_path)] == ["Completed", "Completed"]
-    assert last(tmp_path).seconds == pytest.approx(2 * 3.5)
+    assert last(tmp_path) == pytest.approx(2 * 3.5)
 
 
 async def test_a_post_whose_reply_makes_no_sense_is_no_refusal_its_job_is_adopted(
@@ -227,5 +218,5 @@ async def test_a_post_whose_reply_makes_no_sense_is_no_refusal_its_job_is_adopte
     result = await once(tmp_path, block)
 
     assert sum(result[0].data.meas.get_counts().values()) == 100
-    assert words(tmp_path) == ["intent", "posted", "ended"]
+    assert words(tmp_path) == ["intent", "submitted", "verdict"]
     assert len(jobs(service, tmp_path)) == 1

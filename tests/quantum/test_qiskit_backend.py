@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -24,14 +23,15 @@ from hpc_prefect.errors import (
     QuantumJobFailed,
     QuantumServiceError,
 )
-from hpc_prefect.operations import list_quantum_jobs
+from hpc_prefect.operations import attach, cancel_jobs, list_jobs
 from hpc_prefect.quantum import QuantumBackendBlock, estimate, fetch, sample, submit_sampling
-from hpc_prefect.quantum.orphans import attach_job, cancel_job
+from hpc_prefect.quantum.jobs import make_known
+
+from .journals import words
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
 PROGRAM = str(Path(sys.executable).with_name("hpc-prefect"))
-LOG = logging.getLogger("test")
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def bought(vendor: Path) -> list[str]:
 
 
 def folder_of(work_dir: Path) -> Path:
-    (journal,) = work_dir.glob(".hpc-prefect/*/*/*/quantum.jsonl")
-    return journal.parent
+    (job,) = list_jobs(work_dir)
+    return Path(job.folder.path)
 
 
 @pytest.mark.parametrize("memory", [True, False], ids=["memory", "counts"])
@@ -118,7 +118,7 @@ async def test_what_was_sampled_is_not_sampled_again(vendor, tmp_path):
 
     assert bought(vendor) == ["DONE"]
     assert second[0].data.low == first[0].data.low
-    (job,) = list_quantum_jobs(tmp_path)
+    (job,) = list_jobs(tmp_path)
     assert (job.where, job.status.state) == ("qiskit:machine", "succeeded")
 
 
@@ -153,9 +153,10 @@ async def test_after_a_lost_reply_nothing_is_bought_before_a_person_has_looked(
     assert bought(vendor) == ["DONE"]
     folder = folder_of(tmp_path)
     assert f"hpc-prefect jobs attach {folder} --job-id ID" in str(told.value)
-    assert f"remove {folder}/quantum.jsonl" in str(told.value)
-    confirmed, words = await cancel_job(folder, LOG, wait=0.1)
-    assert not confirmed, words
+    assert f"move {folder} away" in str(told.value)
+    make_known()
+    (cancelled,) = await asyncio.to_thread(cancel_jobs, list_jobs(tmp_path), wait=0.1)
+    assert not cancelled.confirmed, cancelled.words
 
     (posted,) = vendor.glob("*.json")
     command = [PROGRAM, "jobs", "attach", str(folder), "--job-id", posted.stem]
@@ -184,23 +185,22 @@ async def test_an_intent_whose_post_was_never_begun_is_posted_by_the_next_call(v
             return await call(tmp_path, backend=name)
 
     await experiment()
-    journal = folder_of(tmp_path) / "quantum.jsonl"
+    journal = folder_of(tmp_path) / "journal.jsonl"
     intent = journal.read_text().splitlines()[0]
-    for path in (*journal.parent.glob("s*.json"), *vendor.glob("*.json")):
+    for path in (*tmp_path.glob(".hpc-prefect/*/*/*/s*.json"), *vendor.glob("*.json")):
         path.unlink()
     journal.write_text(f"{intent}\n")
     await experiment()
     assert bought(vendor) == ["DONE"]
-    assert [json.loads(line)["event"] for line in journal.read_text().splitlines()] == [
-        "intent", "posting", "posted", "ended",
-    ]  # fmt: skip
+    assert words(tmp_path) == ["intent", "attached", "intent", "posting", "submitted", "verdict"]
 
 
 async def test_a_job_id_that_is_not_the_attempts_is_refused(vendor, tmp_path):
     name = await block()
-    job = await call(tmp_path, what=submit_sampling, backend=name)
+    await call(tmp_path, what=submit_sampling, backend=name)
+    make_known()
     with pytest.raises(LedgerError, match="and not another"):
-        await attach_job(Path(job.folder), LOG, job_id="another")
+        await asyncio.to_thread(attach, list_jobs(tmp_path)[0], job_id="another")
 
 
 @pytest.mark.parametrize("status", [400, 401, 429])
@@ -239,11 +239,12 @@ async def test_a_failed_job_is_an_error_with_its_reason_and_the_next_call_buys_a
 async def test_a_job_in_the_queue_is_cancelled_and_seen_to_end(vendor, tmp_path):
     name = await block()
     (vendor / "hold").touch()
-    job = await call(tmp_path, what=submit_sampling, backend=name)
+    await call(tmp_path, what=submit_sampling, backend=name)
 
-    confirmed, words = await cancel_job(Path(job.folder), LOG)
+    make_known()
+    (cancelled,) = await asyncio.to_thread(cancel_jobs, list_jobs(tmp_path))
 
-    assert (confirmed, "the service says CANCELLED" in words) == (True, True)
+    assert (cancelled.confirmed, cancelled.words) == (True, "qiskit says CANCELLED")
     assert bought(vendor) == ["CANCELLED"]
 
 

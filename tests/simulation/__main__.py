@@ -12,7 +12,7 @@ import sys
 
 from simulation.coverage import EXPECTED, Coverage
 from simulation.shrink import shrink
-from simulation.simulate import simulate, simulate_all
+from simulation.simulate import Tally, simulate, simulate_all
 from simulation.story import STORIES, Story, timeline
 
 
@@ -26,13 +26,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
     parser.add_argument("--all", action="store_true", help="with what changed nothing")
     parser.add_argument("--shrink", action="store_true", help="as few faults as possible")
+    parser.add_argument("--story", metavar="NAME", help="one that is kept, as a timeline")
     parser.add_argument("--keep", metavar="NAME", help="write them as a story")
     given = parser.parse_args()
+    if given.story:
+        outcome = Story.read(STORIES / f"{given.story}.json").happen()
+        print(timeline(outcome, dull=given.all))
+        return bool(outcome.wrong)
     if given.seed is not None:
         return _one(given)
     coverage = Coverage()
     seeds = range(given.first, given.first + given.seeds)
-    tally = simulate_all(seeds, coverage, most_found=given.most)
+    tally = simulate_all(seeds, coverage, most_found=given.most, meanwhile=_so_far)
     for outcome in tally.found:
         print(f"seed {outcome.seed}: {outcome.wrong[0][0]}: {outcome.wrong[0][1]}")
     if given.coverage:
@@ -42,6 +47,10 @@ def main() -> int:
         print("never happened: " + "; ".join(missing))
     print(tally.line())
     return bool(tally.found)
+
+
+def _so_far(tally: Tally) -> None:
+    print(f"so far: {tally.line()}", file=sys.stderr, flush=True)
 
 
 def _one(given: argparse.Namespace) -> int:

@@ -68,7 +68,8 @@ class Cluster:
         weather: until when each trouble lasts: `down` (no answer), `hung` (none in time),
             `unlisted` (jobs are not listed), `forgetful` (the history fails), `garbage`.
         behaviour, outputs: of each work's programs, by its key.
-        has_history: it tells of ended jobs after they have left the queue.
+        has_history: it tells of ended jobs after they have left the queue; `gives_ids_again`,
+            `starts_again`: what it does after it was killed.
     """
 
     def __init__(self, world: World, files: FileServer, machines: dict[str, Machine]) -> None:
@@ -81,7 +82,7 @@ class Cluster:
         self.behaviour: dict[str, list[Program]] = {}
         self.outputs: dict[str, tuple[str, ...]] = {}
         self._machines = machines
-        self.has_history = True
+        self.has_history = self.gives_ids_again = self.starts_again = True
         self._numbers = 0
 
     def machine(self, node: str) -> Machine:
@@ -106,7 +107,7 @@ class Cluster:
         """A number for a job: mostly a new one, but a scheduler that was killed and has forgotten
         what it knew may give one again."""
         old = [job for job in self.jobs.values() if job.forgotten or job.state == ENDED]
-        if old and self.world.chance.fault("an id is given again", 0.03):
+        if self.gives_ids_again and old and self.world.chance.fault("an id is given again", 0.03):
             self.world.coverage.sometimes("an id is given again")
             job = self.world.chance.one_of("whose id", old)
             job.forgotten, job.state = True, ENDED
@@ -168,7 +169,7 @@ class Cluster:
         self.world.later(job.walltime, lambda run=job.runs[-1]: self._time_is_up(job, run))
         if chance.fault("a node dies", 0.03):
             self.world.later(chance.number("node lives", 0.0, 30.0), lambda: self._node_dies(job))
-        if chance.fault("a running job is started again", 0.03):
+        if chance.fault("a running job is started again", 0.03) and self.starts_again:
             self.world.later(chance.number("again after", 0.1, 20.0), lambda: self._again(job))
         if chance.fault("an operator cancels", 0.02):
             delay = chance.number("operator comes", 0.0, 30.0)

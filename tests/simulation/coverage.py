@@ -39,6 +39,9 @@ EXPECTED = (
     "no space is left",
     "the file server errs",
     # the scheduler
+    "a site has slurm",
+    "a site has pbs",
+    "a site has pjm",
     "the reply to a submission is lost",
     "a submission is lost",
     "a submission is made and answered with an error",
@@ -46,6 +49,7 @@ EXPECTED = (
     "a submission is made twice",
     "a submission is refused",
     "the queue is full",
+    "the scheduler goes down with a submission",
     "the scheduler is down",
     "the scheduler is hung",
     "the scheduler is unlisted",

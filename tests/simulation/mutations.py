@@ -86,12 +86,6 @@ MUTATIONS = (
         "    if reply.code != 0:\n        return Listed()\n    rows = []",
     ),
     Mutation(
-        "an unclear answer to a submission is a refusal",
-        "schedulers/slurm/submit.py",
-        "    return Unclear(reply.said)",
-        "    return Refused(reply.said)",
-    ),
-    Mutation(
         "a job under a number that was used again is ours",
         "executor/monitor.py",
         "if seen is not None and seen.tag and seen.tag != self._attempt.tag:",
@@ -109,11 +103,24 @@ MUTATIONS = (
         "return self.transport.link(self.file(names.GUARD), CLOSED) or self.guard() == CLOSED",
         'return self.guard() == ""',
     ),
+    # What the simulation has found itself; each of these is a story, too.
     Mutation(
-        "a finished attempt is not closed",
-        "executor/run.py",
-        "close = verdict.reason is not Reason.LOST and not self._unconfirmed",
-        "close = False",
+        "an output that NFS remembers as absent is given up soon",
+        "job/state.py",
+        "outputs: float = 65.0",
+        "outputs: float = 10.0",
+    ),
+    Mutation(
+        "an earlier run's cancellation of a forgotten job is in the way of each later run",
+        "executor/cancelling.py",
+        "(patience.lost if is_left_over() else 0.0)",
+        "0.0",
+    ),
+    Mutation(
+        "the exit record of a job that a stopped process submitted is not known",
+        "executor/attempt.py",
+        "self.words |= self.folder.ledger().words",
+        "pass",
     ),
 )
 
@@ -129,16 +136,20 @@ def copy_with(mutation: Mutation, folder: Path) -> Path:
     return folder
 
 
-def lives_until_found(mutation: Mutation, folder: Path, *, first: int, seeds: int) -> int | None:
-    """After how many lives the simulation finds it; None when it does not."""
+def run_on(mutation: Mutation, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m simulation` with these words, on the product with that change."""
     path = os.pathsep.join([str(copy_with(mutation, folder)), str(_TESTS)])
-    words = ["--first", str(first), "--seeds", str(seeds), "--most", "1"]
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "simulation", *words],
         env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )
+
+
+def lives_until_found(mutation: Mutation, folder: Path, *, first: int, seeds: int) -> int | None:
+    """After how many lives the simulation finds it; None when it does not."""
+    done = run_on(mutation, folder, "--first", str(first), "--seeds", str(seeds), "--most", "1")
     last = done.stdout.strip().split("\n")[-1]
     lives = re.search(r"\blives=(\d+)", last)
     assert lives, f"{mutation.name}: {done.stdout[-500:]}{done.stderr[-2000:]}"

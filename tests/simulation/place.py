@@ -12,10 +12,14 @@ from simulation.job_script import Program
 from simulation.life import Life, Wanted
 from simulation.machines import Machine
 from simulation.oracles import Judgements, Submissions
+from simulation.pbs import PBSCommands
+from simulation.pjm import PJMCommands
 from simulation.process import Process
 from simulation.slurm import SlurmCommands
 from simulation.world import World
 
+#: Slurm's dialect has most to do.
+_LANGUAGES = (SlurmCommands, SlurmCommands, PBSCommands, PJMCommands)
 _WORK_DIR = "/w"
 _CAMPAIGN = f"{_WORK_DIR}/{names.ROOT}/c"
 _TROUBLES = ("down", "hung", "unlisted", "forgetful", "garbage", "full", "silent", "power")
@@ -51,10 +55,15 @@ class Place:
         self.cluster = Cluster(world, self.files, nodes)
         self.programs = self.cluster.programs
         self.judgements = Judgements(world, self.cluster)
-        self.scheduler = SlurmCommands(self.cluster, Submissions(self.cluster, self.judgements))
+        language = chance.one_of("scheduler", _LANGUAGES)
+        self.scheduler = language(self.cluster, Submissions(self.cluster, self.judgements))
         self.poll_interval = chance.one_of("poll interval", (2.0, 10.0, 30.0))
         self._options = dict(chance.one_of("options", self.scheduler.options))
-        self.cluster.has_history = bool(self._options.get("accounting", True))
+        self.cluster.has_history = (
+            self._options.get("accounting", True) is True
+            and self._options.get("history_flag") != "none"
+        )
+        world.coverage.sometimes(f"a site has {self.scheduler.name}")
         self._processes = 0
         self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
         for _ in range(4):

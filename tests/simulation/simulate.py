@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from simulation.chance import Chance
@@ -115,8 +115,14 @@ class Tally:
         )
 
 
-def simulate_all(seeds: Iterable[int], coverage: Coverage, *, most_found: int = 10) -> Tally:
-    """Seed after seed, until so many have found something."""
+def simulate_all(
+    seeds: Iterable[int],
+    coverage: Coverage,
+    *,
+    most_found: int = 10,
+    meanwhile: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Seed after seed, until so many have found something; `meanwhile` is told now and then."""
     tally, begin = Tally(), time.process_time()  # other work on the machine must not count
     gc.disable()  # a dead process's tasks are circles: cleared up now and then
     try:
@@ -133,6 +139,9 @@ def simulate_all(seeds: Iterable[int], coverage: Coverage, *, most_found: int = 
                     break
             if number % 50 == 49:
                 gc.collect()
+            if number % 1000 == 999:
+                tally.seconds = time.process_time() - begin
+                meanwhile(tally)
     finally:
         gc.enable()
         tally.seconds = time.process_time() - begin

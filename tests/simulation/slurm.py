@@ -87,7 +87,7 @@ class SlurmCommands:
 
         self._oracles.submits(tag, words[-1].rpartition("/")[0], process)
         reply = submit(
-            self._world,
+            self._cluster,
             make,
             accepted=lambda number: Reply(0, f"{number}\n"),
             refused=Reply(

@@ -16,14 +16,16 @@ _DULL = ("squeue", "sacct", "qstat", "qselect", "pjstat", "is answered", "touch 
 @dataclass(frozen=True)
 class Story:
     """Attributes:
-    about: what the product did, and what it does now, in a sentence or two.
+    about: what the product did, in a sentence or two.
     found: what was wrong, as the oracle told it.
+    mutation: the change that has it wrong again; see `mutations.py`.
     """
 
     about: str
     seed: int
     faults: list[str]
     found: str = ""
+    mutation: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Story:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hpc_prefect.job.dialogue import Reply
-from simulation.world import World
+from simulation.cluster import Cluster
 
 #: What a submission can come to, and how likely each is: made and the reply lost, not made and no
 #: reply, made and answered with an error, not made and answered with the same error, made twice,
@@ -18,11 +18,12 @@ _FATES = (
     ("a submission is made twice", 0.02),
     ("a submission is refused", 0.02),
     ("the queue is full", 0.03),
+    ("the scheduler goes down with a submission", 0.03),
 )
 
 
 def submit(
-    world: World,
+    cluster: Cluster,
     make: Callable[[], str],
     *,
     accepted: Callable[[str], Reply],
@@ -31,18 +32,18 @@ def submit(
     error: Reply,
 ) -> Reply:
     """Make a job, or not, and say so, or not."""
-    chance = world.chance
-    lost, never, answered, failed, twice, no, too_many = (
-        chance.fault(name, likely) for name, likely in _FATES
-    )
-    for (name, _), there in zip(
-        _FATES, (lost, never, answered, failed, twice, no, too_many), strict=True
-    ):
+    world, chance = cluster.world, cluster.world.chance
+    fates = [chance.fault(name, likely) for name, likely in _FATES]
+    for (name, _), there in zip(_FATES, fates, strict=True):
         if there:
             world.coverage.sometimes(name)
-    if no:
+    lost, never, answered, failed, twice, no, too_many, down = fates
+    if down:
+        lost = True
+        cluster.weather["down"] = world.now + chance.number("down with it", 20.0, 400.0)
+    if no and not down:
         return refused
-    if too_many:
+    if too_many and not down:
         return full
     if never:
         return Reply(None)

@@ -109,4 +109,4 @@ def test_a_world_that_goes_wrong_shrinks_to_the_faults_that_it_takes() -> None:
     assert len(outcome.faults) == 2
     told = timeline(outcome)
     assert "fault: a node dies" in told
-    assert "loses the node of" in told
+    assert "fault: the file server lags 1" in told

@@ -11,7 +11,7 @@ import pytest
 from prefect import flow
 
 from hpc_prefect import JobResult
-from hpc_prefect.batch.run_log import BURST
+from hpc_prefect.flow_runs.run_log import BURST
 
 from .jobs import WAIT, job
 from .seen import logs, until

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import Artifact, Log, TaskRun
 
 from hpc_prefect import JobFailed, JobResult, Reason
 from hpc_prefect.flow_runs.scopes import root_flow
-from hpc_prefect.settings import HPCPrefectSettings
+from hpc_prefect.flow_runs.settings import HPCPrefectSettings
 
 from ..background import settle
 from . import jobs

@@ -17,6 +17,7 @@ from prefect.blocks.core import Block
 from prefect.context import FlowRunContext
 from pydantic import BaseModel
 
+from hpc_prefect.batch.placing import HoldsNodes, placing_of
 from hpc_prefect.batch.program import content_of, program_facts
 from hpc_prefect.blocks import Blocks, Call, GivenBlocks, load_blocks, resolve
 from hpc_prefect.blocks.from_record import described, name_in_record
@@ -51,11 +52,12 @@ class Job:
 
 @dataclass(frozen=True)
 class JobTerms:
-    """How long and how often the caller wants the job tried."""
+    """How long and how often the caller wants the job tried, and in which allocation."""
 
     timeout_seconds: float | None
     retries: int
     policy: RetryPolicy
+    allocation: HoldsNodes | None = None
 
 
 async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms) -> Job:
@@ -94,6 +96,7 @@ async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: Jo
         poll_interval=loaded.blocks.hpc.poll_interval,
         max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
         queue_full_wait=wait_seconds(loaded.blocks.hpc.queue_full_wait),
+        placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
         provenance=provenance_of(place, loaded.described, inputs)
@@ -121,7 +124,7 @@ def terms_problems(terms: JobTerms) -> list[str]:
 
 
 def resolved_work_dir(work_dir: Any) -> str:
-    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
+    """The work_dir as an absolute path; what is no path is returned unchanged, to be reported."""
     if work_dir and isinstance(work_dir, str | os.PathLike):
         return absolute_work_dir(work_dir)
     return work_dir  # type: ignore[no-any-return]
@@ -141,7 +144,7 @@ _cache: dict[tuple[str, type[Block], str, int], asyncio.Task[Block | list[str]]]
 async def blocks_of_run(given: GivenBlocks, subject: str) -> _Loaded:
     """The three blocks, and how the record describes them.
 
-    What is named is loaded once a flow run: a block that is edited meanwhile counts later.
+    What is named is loaded once a flow run: an edit made meanwhile counts in the next run.
     """
     flow = root_flow()
     in_flow = flow is not None and flow.flow_run is not None
@@ -198,7 +201,7 @@ def _description(name: str, block: BaseModel, *, loaded: bool) -> dict[str, Any]
 
 
 def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
-    """What this machine, its files and the flow's environment, says against the job."""
+    """What is wrong with the job on this machine: files, folders, the flow's environment."""
     problems = _work_dir_problems(call.work_dir)
     if not problems:
         for given in paths_in(call.inputs):
@@ -213,7 +216,7 @@ def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
 
 
 def paths_in(given: object) -> list[str]:
-    """The paths in a list; what is none is told by `resolve`."""
+    """The paths in a list; what is no path is reported by `resolve`."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return []
     return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
@@ -229,7 +232,7 @@ def input_problems(work_dir: str, given: str) -> list[str]:
 
 
 def output_problems(work_dir: str, given: str) -> list[str]:
-    """A place in which no program can leave a file, or in which it is not looked for."""
+    """Expected outputs where no program can write, or where they are not looked for."""
     path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
     inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
     if any(names.is_root(name) for name in inside):

@@ -16,12 +16,11 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 from prefect.states import Failed
 
+from hpc_prefect.batch.placing import HoldsNodes
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.program import rebuilt_since, warning_of
 from hpc_prefect.batch.recording import note_end_of, note_never_begun, note_wanted
 from hpc_prefect.batch.report import show_failed
-from hpc_prefect.batch.run_log import RunLog
-from hpc_prefect.batch.waiting import outcome_of
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -39,9 +38,11 @@ from hpc_prefect.flow_runs.cancellation import (
     raise_if_cancelled,
     run_is_cancelled,
 )
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.waiting import outcome_of
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
@@ -66,6 +67,7 @@ async def run_job_from_blocks(
     timeout_seconds: float | None = None,
     retries: int = 0,
     retry_policy: RetryPolicy | None = None,
+    allocation: HoldsNodes | None = None,
 ) -> JobResult:
     """Run one HPC job: validate, render the script, submit, poll, return the result.
 
@@ -97,6 +99,7 @@ async def run_job_from_blocks(
             more time), within the HPC profile's limits; never after an error of the program. Each
             is a retry of the job's task run in Prefect.
         retry_policy: which reasons are worth it, and how much more is asked for.
+        allocation: of `allocation(…)`, to be handed to; None for the one around the call, if any.
 
     Returns:
         The job's id, state, times, resources and the paths of its script and output.
@@ -117,7 +120,7 @@ async def run_job_from_blocks(
         overrides=execution_profile_overrides,
     )
     given = GivenBlocks(command_block_name, execution_profile_block_name, hpc_profile_block_name)
-    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
+    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy(), allocation)
     return await run_call(call, given, job_key, terms)
 
 

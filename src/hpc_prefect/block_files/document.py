@@ -241,15 +241,17 @@ def _foreign_commands(reader: _Reader, items: list[Item]) -> tuple[tuple[str, st
 
 
 def _warnings(items: list[Item]) -> tuple[str, ...]:
+    """Commands whose program no profile of the file has; that one of several lacks it is usual."""
     profiles = [item for item in items if item.kind == "hpc-profile"]
+    executables = [each.value.executables | each.value.gpu.executables for each in profiles]
+    where = ", ".join(each.table for each in profiles)
+    verb = "has" if len(profiles) == 1 else "have"
     return tuple(
-        f"{profile.table} has no executable {command.value.executable_key!r}, "
+        f"{where} {verb} no executable {command.value.executable_key!r}, "
         f"so {command.table} cannot run there"
         for command in items
-        if command.kind == "command"
-        for profile in profiles
-        if command.value.executable_key
-        not in profile.value.executables | profile.value.gpu.executables
+        if command.kind == "command" and profiles
+        if not any(command.value.executable_key in each for each in executables)
     )
 
 

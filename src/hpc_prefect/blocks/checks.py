@@ -23,7 +23,12 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hpc_prefect.job.spec import launcher_problems, parse_memory, parse_walltime
+from hpc_prefect.job.spec import (
+    launcher_problems,
+    parse_memory,
+    parse_walltime,
+    share_launcher_problems,
+)
 
 T = TypeVar("T")
 
@@ -66,7 +71,7 @@ def is_loading() -> bool:
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Read documents of the server inside: unknown fields are left out, values not judged."""
+    """Inside, documents of the server are read: unknown fields left out, values not judged."""
     token = _LOADING.set(True)
     try:
         yield
@@ -279,4 +284,5 @@ Memory = Annotated[
 ]
 Environment = Annotated[dict[str, str], _checked(environment_problems)]
 Launcher = Annotated[str, _checked(launcher_problems)]
+LauncherInAllocation = Annotated[str, _checked(share_launcher_problems)]
 Path = Annotated[str, _checked(path_problems)]

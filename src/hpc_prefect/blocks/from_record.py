@@ -19,7 +19,7 @@ _SLUG = "hpc-prefect-"
 
 
 def described(name: str, block: BaseModel) -> dict[str, Any]:
-    """A block as records have it: its name and fields, secrets as asterisks, but for empty ones."""
+    """A block as records have it: name and fields; a secret is asterisks, unless it is empty."""
     fields = block.model_dump(mode="json", exclude={"block_type_slug"})
     for field in type(block).model_fields:
         secret = getattr(block, field)
@@ -52,7 +52,7 @@ def is_of_code(name: str) -> bool:
 
 
 def recorded_fields(kind: type[Block], name: str) -> Mapping[str, Any] | None:
-    """The fields of a block in the run that is reproduced here; None where none is, or has it."""
+    """The block's fields in the run that is being reproduced; None without one, or without it."""
     reproduced = recorded()
     slug = kind.get_block_type_slug().removeprefix(_SLUG)
     return None if reproduced is None else reproduced.block(slug, name)

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from hpc_prefect.blocks.checks import (
     Environment,
     Launcher,
+    LauncherInAllocation,
     Memory,
     Path,
     StrictModel,
@@ -99,6 +100,8 @@ class GPUOverrides(StrictModel):
 
     launcher: Launcher = ""
     """Launcher line of the GPU side."""
+    launcher_in_allocation: LauncherInAllocation = ""
+    """The line used in a held allocation, on the GPU side."""
     modules: list[str] = Field(default_factory=list, examples=[["cuda/12.4"]])
     """Modules of the GPU side, instead of the profile's."""
     setup: list[str] = Field(default_factory=list, title="Set-up lines", examples=[["nvidia-smi"]])

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from hpc_prefect.blocks.checks import (
     Environment,
     Launcher,
+    LauncherInAllocation,
     Memory,
     StoredModel,
     Walltime,
@@ -19,6 +20,7 @@ from hpc_prefect.blocks.checks import (
     environment_problems,
     is_loading,
 )
+from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
 from hpc_prefect.blocks.options import (
     Executables,
     GPUOverrides,
@@ -28,8 +30,6 @@ from hpc_prefect.blocks.options import (
     SlurmOptions,
 )
 from hpc_prefect.blocks.qrmi import QRMIResources, key_problems
-
-_DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
 SchedulerName = Literal["local", "pbs", "pjm", "slurm"]
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = ("local", "pbs", "pjm", "slurm")
@@ -58,7 +58,8 @@ class CommandBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Command"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-command"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     command_name: str = Field(min_length=1)
     """The command's name; an execution profile names it to belong to it."""
@@ -95,7 +96,8 @@ class ExecutionProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Execution Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-execution-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     profile_name: str = Field(min_length=1)
     """This profile's name, for people and messages."""
@@ -144,7 +146,8 @@ class HPCProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect HPC Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-hpc-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     scheduler: SchedulerName
     """The batch scheduler there; `local` is this machine."""
@@ -163,6 +166,11 @@ class HPCProfileBlock(StoredModel, Block):
     """Line that starts an MPI program, such as `mpiexec -n {ranks} {command}`. Placeholders:
     `{ranks}` `{nodes}` `{ranks_per_node}` `{threads}` `{gpus_per_node}` `{command}`; without
     `{command}` the program follows the line."""
+    launcher_in_allocation: LauncherInAllocation = ""
+    """The line for programs in a held allocation, which get a share of its nodes: with the further
+    placeholders `{hosts}` (with commas), `{hostfile}` and `{memory}`. Empty: on Slurm made of
+    `srun`; elsewhere `launcher`, with which a program of several ranks takes the whole allocation,
+    unless that is one node."""
     modules: list[str] = Field(default_factory=list, examples=[["gcc/12", "openmpi"]])
     """Modules loaded for every program."""
     setup: list[str] = Field(

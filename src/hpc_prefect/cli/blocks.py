@@ -43,7 +43,9 @@ def add(verbs: Verbs) -> None:
     diff.add_argument("file", type=Path, metavar="FILE")
     diff.set_defaults(run=_diff)
     import_qcsc.add(actions, _apply)
-    actions.add_parser("list", help="list the blocks").set_defaults(run=_list)
+    listing = actions.add_parser("list", help="list the blocks")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.set_defaults(run=_list)
 
 
 def _read(file: Path) -> tuple[Document, Made]:
@@ -101,12 +103,17 @@ def _tell(change: BlockChange) -> None:
         print(f"      {'.'.join(where)}: kept: another file, the UI or code added it", flush=True)
 
 
-def _list(_: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> int:
     import asyncio
+    import json
 
     from hpc_prefect.block_files import apply
 
     use_own_server()
-    for slug, name in asyncio.run(apply.list_blocks()):
+    found = asyncio.run(apply.list_blocks())
+    if arguments.json:
+        print(json.dumps([{"type": slug, "name": name} for slug, name in found], indent=1))
+        return 0
+    for slug, name in found:
         print(f"{slug}/{name}")
     return 0

@@ -7,7 +7,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,23 +133,31 @@ def _write(out: Path, text: str, *, force: bool) -> str:
 
 
 def _report(made: Conversion) -> str:
-    """A line for what became of each field, and which blocks go together."""
+    """What became of each field, and which blocks go together."""
     lines, document = [], ""
-    for fate in made.fates:
+    for fate, names in _grouped(made.fates):
         if fate.document != document:
             document = fate.document
             lines.append(document)
-        lines.append(_line(fate))
+        lines.append(_line(fate, names))
     if made.calls:
         lines += ["", "these go together in a call (command, execution profile, HPC profile):"]
         lines += [f"  {'  '.join(call)}" for call in made.calls]
     return "\n".join(lines) + "\n"
 
 
-def _line(fate: Fate) -> str:
+def _grouped(fates: list[Fate]) -> list[tuple[Fate, str]]:
+    """Each line with its field; fields of which the same is to be said share one."""
+    groups: dict[Fate, list[str]] = {}
+    for fate in fates:
+        groups.setdefault(replace(fate, field=""), []).append(fate.field)
+    return [(fate, ", ".join(names)) for fate, names in groups.items()]
+
+
+def _line(fate: Fate, names: str) -> str:
     became = f" -> {fate.became}" if fate.became else ""
     why = f": {fate.why}" if fate.why else ""
-    return f"  {fate.outcome:<9} {fate.field}{became}{why}"
+    return f"  {fate.outcome:<9} {names}{became}{why}"
 
 
 def _summary(found: Found, made: Conversion) -> str:
@@ -163,7 +171,7 @@ def _summary(found: Found, made: Conversion) -> str:
             ("decide", "to decide"),
         )
     )
-    return f": {blocks} blocks from {len(found.documents)}; lines: {counts}"
+    return f": {blocks} blocks from {len(found.documents)}; fields: {counts}"
 
 
 def _print_json(made: Conversion, out: Path) -> None:

@@ -41,18 +41,19 @@ def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect import templates
 
     name, folder = arguments.template, arguments.folder
-    needs_mpi = templates.uses_mpi(name)
-    with_mpi = needs_mpi and templates.can_run_mpi()
+    lacking, uses_mpi = templates.missing_for(name), templates.uses_mpi(name)
+    # What is still to be installed for it brings MPI along.
+    with_mpi = uses_mpi and ("mpi4py" in lacking or templates.can_run_mpi())
     files = templates.template_files(name, with_mpi=with_mpi)
     templates.write_project(folder, files)
     print(f"wrote {', '.join(files)}{'' if folder == Path() else f' into {folder}'}")
-    if needs_mpi and not with_mpi:
+    if uses_mpi and not with_mpi:
         print(
             "no MPI was found for this Python, so the program runs as one process; with"
             " `pip install 'hpc-prefect[mpi]'`, blocks.toml says what to change for two"
         )
-    if lacking := templates.missing_for(name):
+    if lacking:
         print(lacking)
     there = "" if folder == Path() else f"cd {shlex.quote(os.fspath(folder))} && "
-    print(f"run it: {there}python flow.py")
+    print(f"{'then ' if lacking else ''}run it: {there}python flow.py")
     return 0

@@ -59,7 +59,7 @@ class _FolderOrAction(Actions):
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; given before the action it counts too."""
+    """What a list can be asked for; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)
@@ -87,7 +87,7 @@ def _add_list(actions: Actions) -> None:
 
 def _action(actions: Actions, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.{more}")
-    # Given before the action it counts too.
+    # Also accepted before the action.
     action.add_argument(
         "--work-dir", type=Path, default=argparse.SUPPRESS, metavar="DIR", help=_WORK_DIR
     )
@@ -191,8 +191,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _known(folders: Sequence[str | Path], campaign: str = "") -> list[JobSnapshot]:
     """The jobs of the folders and of those below them."""
     from hpc_prefect.errors import UnknownJob
-    from hpc_prefect.operations import list_jobs, list_quantum_jobs
+    from hpc_prefect.operations import list_jobs
     from hpc_prefect.operations.find import MOST_ENTRIES, MOST_FOLDERS, work_dirs
+    from hpc_prefect.quantum.jobs import make_known
 
     places: list[str] = []
     for folder in folders:
@@ -205,15 +206,10 @@ def _known(folders: Sequence[str | Path], campaign: str = "") -> list[JobSnapsho
                 f"folders, and {MOST_ENTRIES} entries of each): name the work_dir itself"
             )
         places += found or [os.fspath(folder)]
-    jobs: list[JobSnapshot] = [
-        *list_jobs(*places, campaign=campaign),
-        *list_quantum_jobs(*places, campaign=campaign),
-    ]
-    return sorted(jobs, key=lambda job: (job.created_at, job.folder.path))
+    make_known()
+    return list_jobs(*places, campaign=campaign)
 
 
-#: The kind of a sampling or estimation on a quantum computer.
-QUANTUM = "quantum"
 _ACTIONS = ("list", "show", "logs", "cancel", "attach")
 
 
@@ -250,15 +246,13 @@ def _members(job: JobSnapshot) -> list[MemberState]:
 
 
 def _find(reference: str, arguments: argparse.Namespace) -> JobSnapshot:
-    from hpc_prefect.operations import find_job, list_quantum_jobs
+    from hpc_prefect.operations import find_job
     from hpc_prefect.operations.find import is_job_folder
+    from hpc_prefect.quantum.jobs import make_known
 
-    path = os.path.abspath(os.path.expanduser(reference))
-    if is_job_folder(path):
+    make_known()
+    if is_job_folder(os.path.abspath(os.path.expanduser(reference))):
         return find_job(reference)
-    quantum = list_quantum_jobs(path) if "/" in reference else []
-    if [job.folder.path for job in quantum] == [path]:
-        return quantum[0]
     return find_job(reference, arguments.work_dir, _known([arguments.work_dir]))
 
 
@@ -269,10 +263,10 @@ def _logs(arguments: argparse.Namespace) -> int:
     from hpc_prefect.operations.logs import has_ended
 
     job = _find(arguments.job, arguments)
-    if job.kind == QUANTUM:
+    if job.spec is not None and not job.spec.writes_output:
         raise UnknownJob(
-            f"{candidate(job)} is a quantum job, which writes no output; what is known of it, and"
-            f" its result when it is there, are in {job.folder.path}"
+            f"{candidate(job)} is a {job.kind} job, which writes no output; what is known of it is"
+            f" in {job.folder.path}"
         )
     if job.members is not None or arguments.member:
         return _member_logs(job, arguments)
@@ -325,9 +319,8 @@ def _cancel(arguments: argparse.Namespace) -> int:
     jobs = list({job.folder.path: job for job in meant}.values())
     if arguments.member:
         return _cancel_member(jobs, arguments.member, arguments.wait)
-    done = cancel_jobs([job for job in jobs if job.kind != QUANTUM], wait=arguments.wait)
+    done = cancel_jobs(jobs, wait=arguments.wait)
     ends = [(one.confirmed, candidate(one.job), one.words) for one in done]
-    ends += _cancel_quantum([job for job in jobs if job.kind == QUANTUM], arguments.wait)
     for confirmed, which, words in ends:
         print(f"{'ended' if confirmed else 'UNCONFIRMED'}  {which}: {words}")
     left = [which for confirmed, which, _ in ends if not confirmed]
@@ -352,42 +345,13 @@ def _cancel_member(jobs: Sequence[JobSnapshot], number: str, wait: float) -> int
     return 0 if confirmed else 1
 
 
-def _cancel_quantum(jobs: Sequence[JobSnapshot], wait: float) -> list[tuple[bool, str, str]]:
-    """Of each whether it has ended, which it is, and in words how."""
-    import asyncio
-
-    async def all_of_them() -> list[tuple[bool, str, str]]:
-        return await asyncio.gather(*(_cancelled_quantum(job, wait) for job in jobs))
-
-    return asyncio.run(all_of_them()) if jobs else []
-
-
-async def _cancelled_quantum(job: JobSnapshot, wait: float) -> tuple[bool, str, str]:
-    from hpc_prefect.operations.find import candidate
-    from hpc_prefect.quantum.orphans import cancel_job
-
-    if job.problem or job.user:
-        why = job.problem or f"it belongs to {job.user}, who alone can cancel it"
-        return False, candidate(job), why
-    try:
-        confirmed, words = await cancel_job(Path(job.folder.path), _ToStderr(), wait=wait)
-    except Exception as error:  # noqa: BLE001 - the others are to be cancelled too
-        return False, candidate(job), f"it could not be asked for ({error})"
-    return confirmed, candidate(job), words
-
-
 def _attach(arguments: argparse.Namespace) -> int:
     from hpc_prefect.operations import attach
     from hpc_prefect.operations.find import candidate
 
     job = _find(arguments.job, arguments)
-    if job.kind == QUANTUM:
-        return _attach_quantum(job, arguments.job_id)
-    if arguments.job_id:
-        _say("hpc-prefect: --job-id is for quantum jobs; this one's scheduler is asked by its tag")
-        return 2
     try:
-        result = attach(job, _Printer())
+        result = attach(job, _Printer(), job_id=arguments.job_id)
     except KeyboardInterrupt:
         _say(
             f"\nhpc-prefect: not watched any more; the job is left as it is ({candidate(job)})."
@@ -400,35 +364,11 @@ def _attach(arguments: argparse.Namespace) -> int:
     return 0 if result.succeeded else 1
 
 
-def _attach_quantum(job: JobSnapshot, job_id: str) -> int:
-    import asyncio
-
-    from hpc_prefect.operations.find import candidate
-    from hpc_prefect.quantum.orphans import attach_job
-
-    try:
-        asyncio.run(attach_job(Path(job.folder.path), _ToStderr(), job_id=job_id))
-    except KeyboardInterrupt:
-        _say(f"\nhpc-prefect: not waited for any more; the job is left as it is ({candidate(job)})")
-        return 130
-    _say(f"its result is in {job.folder.path}")
-    return 0
-
-
-class _ToStderr:
-    """A log of a terminal's."""
-
-    def info(self, text: str, *values: object) -> None:
-        _say(text % values if values else text)
-
-    warning = info
-
-
 class _Printer:
     """Prints what a listener is told: states to standard error, output where it belongs."""
 
     def state(self, text: str, *, warning: bool = False, **_: object) -> None:
-        from hpc_prefect.operations.format import moment, printable
+        from hpc_prefect.terminal import moment, printable
 
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")
 

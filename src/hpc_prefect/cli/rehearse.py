@@ -20,9 +20,10 @@ def add(verbs: Verbs) -> None:
         add_help=False,
     )
     rehearse.add_argument("words", nargs=argparse.REMAINDER)
-    rehearse.set_defaults(run=_run)
+    rehearse.set_defaults(run=run)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; what it prints is not seen here."""
     status: int = import_module(_REHEARSAL).main(arguments.words)
     return status

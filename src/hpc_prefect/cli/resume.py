@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hpc_prefect.cli.verbs import Verbs, use_own_server
+from hpc_prefect.cli.verbs import Verbs, flow_failed, use_own_server
+from hpc_prefect.errors import HpcPrefectError
 
 
 def add(verbs: Verbs) -> None:
@@ -37,6 +38,12 @@ def _run(arguments: argparse.Namespace) -> int:
     use_own_server()
     planned = plan(arguments.flow_run, entrypoint=arguments.entrypoint, dead=arguments.dead)
     print("\n".join(planned.lines()), file=sys.stderr)
-    if not arguments.plan:
+    if arguments.plan:
+        return 0
+    try:
         carry_out(planned)
+    except HpcPrefectError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the flow's own, which Prefect has logged with its place
+        return flow_failed(error)
     return 0

@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; given before the action it counts too."""
+    """What a list can be asked for; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)

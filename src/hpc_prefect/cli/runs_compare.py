@@ -92,7 +92,7 @@ def _compared(arguments: argparse.Namespace) -> int:
 
 def _check(comparison: Comparison, measures: list[str]) -> None:
     from hpc_prefect.errors import ConfigurationError
-    from hpc_prefect.records.compare.values import printable
+    from hpc_prefect.terminal import printable
 
     known = dict.fromkeys(
         [*comparison.figures, *(n for c in comparison.curves.values() for n in c)]

@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.cli.verbs import RUN, Verbs, use_own_server
+from hpc_prefect.cli.verbs import RUN, Verbs, flow_failed, use_own_server
+from hpc_prefect.errors import HpcPrefectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hpc_prefect.records.compare.results import SameResults
 
 
-#: Set in a process that was started once more with the variables of then.
+#: Set in a process that was started again with the recorded run's variables.
 _AGAIN = "HPC_PREFECT_REPRODUCES_AGAIN"
 
 
@@ -80,15 +81,17 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         return 0
     done = carry_out(planned)
     _print(done, as_json=arguments.json)
-    if done.error is not None:
+    if isinstance(done.error, HpcPrefectError):
         raise done.error
+    if done.error is not None:
+        return flow_failed(done.error)
     return 0 if done.results is not None and not done.results.different else 1
 
 
 def _start_as_then(planned: ReproductionPlan) -> None:
-    """Start this program once more, where libraries have read other variables by now.
+    """Start this program again with the recorded run's variables, if they differ from this one's.
 
-    Once: what sets them in every process, such as an import of Python's, is not to be fought.
+    Only once: where something sets a variable in every process, it would go on for ever.
     """
     again = os.environ.pop(_AGAIN, "")
     environ = planned.environment(os.environ)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,9 +13,9 @@ from typing import Any, TextIO
 
 from hpc_prefect.records import query
 from hpc_prefect.records.fold import DIFF, Record, label_of
-from hpc_prefect.records.query import printable
 from hpc_prefect.records.read import RUNNING
 from hpc_prefect.records.runs import RunSummary
+from hpc_prefect.terminal import moment, printable
 
 #: Letters of an id that are shown at least, and of a value in a list at most.
 _SHORT, _LONG = 8, 24
@@ -94,7 +93,7 @@ def _cells(
 
 
 def _tried(make: Callable[[], str], otherwise: str = "?") -> str:
-    """Words for what may make no sense: the rest is shown all the same."""
+    """What `make` says, or `otherwise` where the record is damaged, so that the rest is shown."""
     try:
         return make()
     except Exception:  # noqa: BLE001 - anything may be in a record
@@ -461,18 +460,6 @@ def _blocks(record: Record, *, whole: bool) -> str:
 
 
 # Words
-
-
-def moment(seconds: object) -> str:
-    """A time on this machine's clock; the day only when it is not today."""
-    if not isinstance(seconds, int | float) or not seconds:
-        return "-"
-    try:
-        then, now = time.localtime(seconds), time.localtime()
-    except (OverflowError, ValueError, OSError):  # a record that makes no sense
-        return "?"
-    today = then[:3] == now[:3]
-    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", then)
 
 
 def duration(seconds: object, otherwise: str = "-") -> str:

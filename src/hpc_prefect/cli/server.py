@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def add(verbs: Verbs) -> None:
             "--home", type=Path, default=server_home(), metavar="DIR",
             help="where it keeps its files (default: %(default)s)",
         )  # fmt: skip
+        if run is _status:
+            action.add_argument("--json", action="store_true", help="as JSON; null: there is none")
         if run is _start:
             action.add_argument(
                 "--use", action="store_true",
@@ -57,6 +60,11 @@ def _status(arguments: argparse.Namespace) -> int:
     from hpc_prefect.server import find_server
 
     server = find_server(arguments.home)
+    if arguments.json:
+        names = ("url", "ui_url", "pid")
+        found = None if server is None else {name: getattr(server, name) for name in names}
+        print(json.dumps(found))
+        return 1 if server is None else 0
     if server is None:
         print(f"no Prefect server runs in {arguments.home}")
         return 1
@@ -67,7 +75,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _follow(before: str, url: str) -> None:
-    """Its port may have been taken meanwhile: the profile that named it names it again."""
+    """Write the server's address into the profile that named it, if it had to take another port."""
     from prefect.settings import PREFECT_API_URL, load_profiles
 
     known = load_profiles(include_defaults=False)

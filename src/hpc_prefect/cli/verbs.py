@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 #: To what a verb adds its parser. Prefect takes seconds to import: a verb's module imports it, and
@@ -21,3 +22,9 @@ def use_own_server() -> None:
     from hpc_prefect.block_files.project import use_own_server
 
     use_own_server()
+
+
+def flow_failed(error: Exception) -> int:
+    """Say that a flow has failed; the exit status. Prefect's log has the place in its code."""
+    print(f"hpc-prefect: the flow failed: {type(error).__name__}: {error}", file=sys.stderr)
+    return 1

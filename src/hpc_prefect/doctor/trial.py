@@ -141,7 +141,9 @@ async def _run(trial: Trial, nonce: str) -> JobResult:
         task = asyncio.ensure_future(run.carry_out())
         timer = asyncio.get_running_loop().call_later(trial.wait, run.cancel, "timeout")
         try:
-            return await asyncio.shield(task)
+            ended = await asyncio.shield(task)
+            assert isinstance(ended, JobResult)  # it is not only submitted
+            return ended
         except asyncio.CancelledError:  # Ctrl-C: the job is of no use any more
             run.cancel("user")
             await asyncio.wait([task])

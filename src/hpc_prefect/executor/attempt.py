@@ -6,26 +6,29 @@ Everything here blocks, so it is called in threads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import Ledger, word_digest
 from hpc_prefect.job.identity import job_tag
 from hpc_prefect.job.outputs import Stamp, some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import Preamble, render
-from hpc_prefect.job.spec import JobSpec, Resources
+from hpc_prefect.job.spec import JobSpec, Resources, Site
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.schedulers import is_allocation
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
@@ -37,9 +40,10 @@ R = TypeVar("R", bound=JobRequest)
 
 @dataclass(kw_only=True)
 class Attempt:
-    """An attempt that we hold.
+    """An attempt that we hold, of a batch job; other kinds of paid work have one derived of it.
 
     Attributes:
+        guarded: a job that comes to light when the attempt is closed cannot do anything any more.
         number: 1 for the first.
         job_id: the scheduler's id; empty while none is known.
         submitted_at: seconds since 1970; 0 when it is not known.
@@ -52,6 +56,8 @@ class Attempt:
         cancel_offset: bytes of requests to cancel that were there before; `cancel` tells of them.
         on_cancel_request: told who asks for the job's end from outside of this process.
     """
+
+    guarded: ClassVar[bool] = True
 
     request: JobRequest
     connection: Connection
@@ -74,19 +80,19 @@ class Attempt:
         """The job's name in the scheduler, another one for each attempt."""
         return job_tag(self.request.key, self.number)
 
+    def preparation(self) -> Awaitable[Verdict | None] | None:
+        """What takes long and comes before `hand_over`; None where nothing does.
+
+        A verdict comes of it when the job is not going to be submitted.
+        """
+        return None
+
     def hand_over(self) -> Submission:
         """Intent, submission, id: in one go, so that nothing comes between them."""
-        spec, scheduler = self.request.spec, self.connection.scheduler
         self.claim.check()
-        ticket = self.folder.ticket(self.tag)
-        word = host().token(16)
-        self._write_scripts(scheduler.preamble(spec, ticket), word)
-        # Since it was first looked at, somebody who may write in the work_dir may have put another
-        # folder in its place, and what is in it would be run as this user.
-        self.folder.transport.check_folder(self.folder.path)
-        self._note_intent(word_digest(word))
+        submission = self._submission()
         in_doubt, self.intended = self.intended, True
-        outcome = self.connection.converse(scheduler.submit(spec, ticket))
+        outcome = self.connection.converse(submission)
         if isinstance(outcome, Accepted):
             self.submitted(outcome.id, host().time())
         elif isinstance(outcome, Refused):  # so this one is not there, for sure
@@ -94,32 +100,74 @@ class Attempt:
             self.intended = in_doubt
         return outcome
 
+    def _submission(self) -> Dialogue[Submission]:
+        """Write all that must be there before it; the dialogue that submits."""
+        spec, scheduler = self.request.spec, self.connection.scheduler
+        ticket = self.folder.ticket(self.tag)
+        word = host().token(16)
+        self._write_scripts(scheduler.preamble(spec, ticket), word)
+        # Since it was first looked at, somebody who may write in the work_dir may have put another
+        # folder in its place, and what is in it would be run as this user.
+        self.folder.transport.check_folder(self.folder.path)
+        self.words |= {word_digest(word)}
+        if not self.intended:
+            self.outputs_before = self.folder.stamps(spec)
+        self.note_intent(
+            word_sha256=word_digest(word),
+            outputs_before=self.outputs_before,
+            poll_interval=self.request.poll_interval,
+        )
+        return scheduler.submit(spec, ticket)
+
     def _write_scripts(self, preamble: Preamble, word: str) -> None:
         script = render(self.request.spec, self.folder.path, preamble, word)
         self.folder.prepare(script, self.request.secrets)
 
-    def _note_intent(self, word: str) -> None:
+    def note_intent(self, **facts: Any) -> None:
         """With all that somebody else needs to take the job over without asking Prefect."""
-        request = self.request
-        self.words |= {word}
-        if not self.intended:
-            self.outputs_before = self.folder.stamps(request.spec)
         self.folder.note(
             "intent",
             durable=True,
             tag=self.tag,
             attempt=self.number,
-            word_sha256=word,
-            outputs_before=self.outputs_before,
-            job=request.spec.as_dict(),
-            poll_interval=request.poll_interval,
-            provenance=request.provenance,
+            cancel_offset=self.cancel_offset,
+            job=self.request.spec.as_dict(),
+            provenance=self.request.provenance,
+            **facts,
             **self._intent_facts(),
         )
 
     def _intent_facts(self) -> dict[str, Any]:
-        """What the intent of another kind of attempt has in addition."""
+        """What the intent of an array has in addition."""
         return {}
+
+    def may_be_there(self) -> bool:
+        """Whether a job of it may be there whose id nobody has learnt, and that can be found."""
+        return self.intended
+
+    async def chosen(self, found: Mapping[str, Observation]) -> str:
+        """Which of the jobs of its tag is the attempt's.
+
+        Raises:
+            LedgerError: there are several, and nothing tells them apart.
+        """
+        if len(found) > 1:
+            # One that started meanwhile is at the guard; without, those that ended have never run,
+            # such as the ones that a person has cancelled because of the error below.
+            guard = await self.connection.in_thread(self.guard)
+            ended = {i for i, seen in found.items() if seen.state is JobState.ENDED}
+            left = {guard} if guard else found.keys() - ended
+            found = {i: seen for i, seen in found.items() if i in left} if left else found
+        if len(found) > 1:
+            raise LedgerError(
+                f"job {self.request.spec.name}: the scheduler holds {len(found)} jobs named"
+                f" {self.tag}: {', '.join(sorted(found))}. Cancel all but one and start again"
+            )
+        (job_id,) = found
+        return job_id
+
+    async def look_for_twins(self) -> None:
+        """Where the other side may have made two jobs of one submission: choose one."""
 
     def guard(self) -> str:
         """The id under which its script has started; see `JobFolder.guard`."""
@@ -129,6 +177,12 @@ class Attempt:
         """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
         self.job_id, self.submitted_at = job_id, at
         self.folder.note("submitted", durable=True, at=at, id=job_id)
+
+    def adopted(self, job_id: str, at: float) -> None:
+        """This is our job, which perhaps another process has submitted: one that was stopped in the
+        middle of that, and went on when its claim was ours. Its script's word is in its intent."""
+        self.submitted(job_id, at)
+        self.words |= self.folder.ledger().words
 
     def heartbeat(self) -> None:
         """Renew the claim; `JobHeld` when somebody has taken over. Pass on a request to cancel."""
@@ -165,8 +219,34 @@ class Attempt:
         self.claim.check()
         return self.folder.close_unstarted()
 
+    def restore(self, ledger: Ledger) -> None:
+        """Take up what was submitted, which may differ from what is asked for now."""
+        had = resources_of(ledger, self.request.spec.resources)
+        self.request = with_resources(self.request, had)
+        if is_allocation(str(ledger.site.get("scheduler", ""))):
+            # It is followed where it was handed to, whatever this call would choose.
+            self.request = at_site(self.request, Site.from_dict(ledger.site))
+        self.words = ledger.words
+        self.outputs_before = ledger.outputs_before
 
-def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobResult:
+    @classmethod
+    def is_over(cls, folder: JobFolder, ledger: Ledger) -> bool:
+        """Whether nothing of this attempt can run any more, so that the next one may."""
+        return is_over(folder, ledger)
+
+    @classmethod
+    def has_result(cls, request: JobRequest, folder: JobFolder, ledger: Ledger) -> bool:
+        """Whether what a finished job left is still there; False when something is gone.
+
+        Raises:
+            LedgerError: it was changed afterwards.
+        """
+        return _outputs_there(folder, ledger, request.spec)
+
+
+def open_attempt(
+    request: JobRequest, connection: Connection, kind: type[Attempt] = Attempt
+) -> Attempt | JobResult:
     """Find or make this job's newest attempt and claim it; its result when it has succeeded.
 
     Raises:
@@ -179,23 +259,23 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
         number = _newest(transport, request.base) or 1
         folder = JobFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
-        earlier = _result_of(folder, ledger)
-        if request.attach_only:
-            if earlier and earlier.verdict.reason is not Reason.LOST:
-                return earlier
-            _must_be_submitted(folder, ledger)
-        if earlier and earlier.succeeded and _outputs_there(folder, ledger, request.spec):
+        earlier, over = _result_of(folder, ledger), kind.is_over(folder, ledger)
+        if earlier and over and request.attach_only:
             return earlier
-        if is_over(folder, ledger):
+        if earlier and earlier.succeeded and kind.has_result(request, folder, ledger):
+            return earlier
+        if request.attach_only and (over or not ledger.intended):
+            raise LedgerError(_NEVER_SUBMITTED.format(folder.path))
+        if over:
             number += 1
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
         cancel_offset = folder.cancel_requests_size()
         ledger = folder.ledger()
-        if is_over(folder, ledger):
+        if kind.is_over(folder, ledger):
             continue  # its claimant settled it between our look and our claim
-        attempt = Attempt(
+        attempt = kind(
             request=request,
             connection=connection,
             number=number,
@@ -210,12 +290,10 @@ def open_attempt(request: JobRequest, connection: Connection) -> Attempt | JobRe
         return attempt
 
 
-def _must_be_submitted(folder: JobFolder, ledger: Ledger) -> None:
-    if not ledger.intended or is_over(folder, ledger):
-        raise LedgerError(
-            f"{folder.path}: this job was never submitted, so there is nothing to attach to; start"
-            " its flow again to have it run"
-        )
+_NEVER_SUBMITTED = (
+    "{}: this job was never submitted, so there is nothing to attach to; start its flow again to"
+    " have it run"
+)
 
 
 def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:
@@ -243,6 +321,18 @@ def with_resources(request: R, resources: Resources) -> R:
     return replace(request, spec=replace(request.spec, resources=resources))
 
 
+def at_site(request: R, site: Site) -> R:
+    """The same request for a job that is handed to a held allocation, whose place this is.
+
+    It takes no slot: the allocation is the one job that the queue has. There a launcher may put a
+    program of one process on its node, too.
+    """
+    spec = replace(request.spec, site=site)
+    if site.launcher.strip():
+        spec = replace(spec, resources=replace(spec.resources, launch="mpi"))
+    return replace(request, spec=spec, max_jobs_in_queue=0)
+
+
 def resources_of(ledger: Ledger, asked: Resources) -> Resources:
     """What a journal's job was submitted with; only what a retry changes can differ."""
     had: dict[str, Any] = {
@@ -256,13 +346,10 @@ def resources_of(ledger: Ledger, asked: Resources) -> Resources:
 def attach(attempt: Attempt, ledger: Ledger, predecessor: str) -> None:
     """Take up what an earlier claimant left."""
     attempt.folder.note("attached", by=attempt.request.claimant.describe(), from_=predecessor)
-    had = resources_of(ledger, attempt.request.spec.resources)
-    attempt.request = with_resources(attempt.request, had)
+    attempt.restore(ledger)
     attempt.job_id = ledger.job_id
     attempt.submitted_at = ledger.submitted_at
     attempt.intended = True
-    attempt.words = ledger.words
-    attempt.outputs_before = ledger.outputs_before
     attempt.cancel = ledger.cancel
     attempt.taken_from = predecessor
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, TransportError
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.connection import Polled
-from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.failure import Verdict, asked_for
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -28,14 +28,16 @@ class Watched(Polled, Protocol):
 
 
 async def cancel_remote(
-    attempt: Attempt, watched: Watched, by: str, is_left_over: Callable[[], bool]
+    attempt: Attempt,
+    watched: Watched,
+    by: str,
+    *,
+    earlier: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Journal the wish, then ask the scheduler until it listens; the verdict follows.
 
     Args:
-        is_left_over: whether the wish is an earlier run's alone. Then nobody waits for the end but
-            who wants another job, and whether a job that is listed nowhere is LOST is waited for:
-            it would be in the way of every later run.
+        earlier: whether it is an earlier run's wish, and nobody of this one's as yet.
 
     Returns:
         Whether its end was seen in time. If not, it has a verdict that says so.
@@ -50,23 +52,22 @@ async def cancel_remote(
         logger.warning("cancelling %s: %s", watched.job_id, error)
     attempt.request.listener.state(f"cancelling {watched.job_id} ({by})")
     clock = asyncio.get_running_loop().time
-    began, patience = clock(), connection.scheduler.patience
-    heard = False
-
-    def longest() -> float:
-        return patience.confirm + (patience.lost if is_left_over() else 0.0)
-
-    while not watched.verdict.done() and (left := began + longest() - clock()) > 0:
-        heard = heard or await connection.cancel(watched.job_id, attempt.tag)
-        watched.wants_answer = True
-        connection.hurry(watched)
-        await asyncio.wait([watched.verdict], timeout=min(left, patience.confirm if heard else 2.0))
+    patience = connection.scheduler.patience
+    limit = max(patience.confirm_earlier, patience.confirm + patience.lost)
+    since, heard = clock(), False
+    while not watched.verdict.done() and (left := since + limit - clock()) > 0:
+        if limit != patience.confirm and not earlier():
+            limit, since = patience.confirm, clock()  # from now on somebody waits for it
+        if not heard:
+            heard = await connection.cancel(watched.job_id, attempt.tag)
+            watched.wants_answer = True
+            connection.hurry(watched)
+        await asyncio.wait([watched.verdict], timeout=min(left, 2.0))
     if watched.verdict.done():
         return True
-    reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
     summary = (
         f"its cancellation was asked for, but {connection.scheduler.name} did not"
-        f" confirm it within {longest():g} s; it may still be there"
+        f" confirm it within {limit:g} s; it may still be there"
     )
-    watched.give_up(Verdict(reason=reason, summary=summary))
+    watched.give_up(Verdict(reason=asked_for(by), summary=summary))
     return False

@@ -104,6 +104,7 @@ class Connection:
         self._failures = 0
         self._disorder = host().uniform(0, _DISORDER)
         self._wanting: dict[Polled, float] = {}  # since when they want an answer
+        self._told_at: dict[Polled, float] = {}  # when they had their last answer
         self._hurried_pause = scheduler.hurry
 
     def slots(self, queue: str) -> QueueSlots:
@@ -146,6 +147,7 @@ class Connection:
         """Stop looking after a job."""
         self._jobs.pop(job, None)
         self._wanting.pop(job, None)
+        self._told_at.pop(job, None)
 
     def hurry(self, job: Polled) -> None:
         """Something happened to a job: if it wants an answer, ask soon, however often we did."""
@@ -242,7 +244,10 @@ class Connection:
 
     async def _question(self, now: float) -> None:
         """Ask about all jobs, or take what a neighbour was answered, and tell each job of it."""
-        jobs = [job for job in self._jobs if job.job_id]
+        jobs = [job for job in self._jobs if job.job_id and self._is_due(job, now)]
+        if not jobs:
+            self._not_before = now + self.scheduler.hurry
+            return
         ids = [job.job_id for job in jobs]
         turn = await self.shortly(partial(self._take_turn, ids, self._pause))
         clock = asyncio.get_running_loop().time
@@ -260,6 +265,13 @@ class Connection:
         else:
             late = host().uniform(0, _DISORDER) * self.scheduler.hurry
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
+
+    def _is_due(self, job: Polled, now: float) -> bool:
+        """Where each job costs a question of its own, one that waits for long is asked about less
+        often than one that is new."""
+        together = self.scheduler.ids_per_question > 1
+        waited = now - self._told_at.get(job, float("-inf"))
+        return together or job in self._wanting or waited >= job.poll_interval
 
     def _believed(self, jobs: Sequence[Polled], answer: Answer) -> list[Polled]:
         """Those of which a neighbour was told nothing that could end them.
@@ -325,7 +337,14 @@ class Connection:
         before = len(self._jobs)
         for job in jobs:
             seen = answer.get(job.job_id)
-            if job in self._jobs and not isinstance(seen, NoAnswer):
+            if job not in self._jobs:
+                continue
+            if isinstance(seen, NoAnswer):
+                if seen.error is not None:
+                    self.release(job)
+                    job.broken(seen.error)
+            else:
+                self._told_at[job] = now
                 self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
         return len(self._jobs) != before
 

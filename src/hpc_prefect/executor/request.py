@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.retry import RetryPolicy
-from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.ledger.claim import Claimant
 
 
@@ -39,6 +40,23 @@ class Silence:
     def output(self, stream: str, text: str, path: str) -> None: ...
 
 
+class Placing(Protocol):
+    """Who may know a better place for a job than its own scheduler: a held allocation."""
+
+    async def site_for(self, spec: JobSpec) -> Site | None:
+        """Where the job is to be handed to now; None for its own scheduler. On the executor's loop.
+
+        Asked anew for each attempt. What was handed over is followed where it is.
+        """
+
+
+@dataclass(frozen=True)
+class JobSubmitted:
+    """What comes of a request that was to be submitted only."""
+
+    job_id: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
     """All that the executor must know to run one job.
@@ -51,8 +69,11 @@ class JobRequest:
             0: no limit.
         queue_full_wait: seconds for which a submission is tried again while the scheduler says that
             too many jobs wait; 0 for without end.
+        placing: where it may be handed to instead of its own scheduler; None for nowhere.
         retry: what another attempt gets after one that failed; None when it is as it is asked for.
         attach_only: follow what was submitted to its end; submit nothing, whatever happened to it.
+        submit_only: end when it is submitted, and leave it to whoever attaches to it.
+        provider: the other side, where that is no scheduler by the name in `spec`.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.
@@ -66,8 +87,11 @@ class JobRequest:
     poll_interval: float = 10.0
     max_jobs_in_queue: int = 0
     queue_full_wait: float = 0.0
+    placing: Placing | None = None
     retry: RetryPolicy | None = None
     attach_only: bool = False
+    submit_only: bool = False
+    provider: Provider | None = None
     timeout: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     is_over: Callable[[str], bool] = lambda flow_run: False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.attempt import Attempt, open_attempt
@@ -12,14 +14,17 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.finalize import finalize
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
-from hpc_prefect.executor.request import JobRequest
-from hpc_prefect.executor.submission import slot_of, submit, take_slot
+from hpc_prefect.executor.request import JobRequest, JobSubmitted
+from hpc_prefect.executor.submission import find_place, slot_of, submit, take_slot
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import Evidence
 
 #: After so many jobs that were forgotten before they started something is wrong at the site.
 _FORGOTTEN = 3
+#: Ends of which nobody knows whether the job had begun.
+_UNSEEN = (Reason.LOST, Reason.ALLOCATION_ENDED)
 #: Ends that a job can come to before its script has done anything.
 _NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
 
@@ -27,12 +32,23 @@ _NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
 class JobRun:
     """A job under way, on the executor's event loop; what blocks runs in threads.
 
-    But for the small files that a `JobMonitor` reads on the loop: see there.
+    But for the small files that a `JobMonitor` reads on the loop: see there. This is the life of
+    all paid work; another kind has a run derived of it, with its own attempt, monitor and end.
     """
 
-    def __init__(self, request: JobRequest, connection: Connection) -> None:
+    attempt_type: ClassVar[type[Attempt]] = Attempt
+
+    def __init__(
+        self,
+        request: JobRequest,
+        connection: Connection,
+        connect: Callable[[Site], Connection] | None = None,
+    ) -> None:
+        """`connect` gives the connection to a place: each attempt may be handed to another one.
+        Without it all are handed over by `connection`."""
         self._request = request
         self._connection = connection
+        self._connect = connect or (lambda site: connection)
         self._attempt: Attempt | None = None
         self._monitor: JobMonitor | None = None  # while there is a job to look after
         self._cancelled_by = ""
@@ -48,8 +64,8 @@ class JobRun:
         """The scheduler's id; empty while none is known."""
         return self._attempt.job_id if self._attempt else ""
 
-    async def carry_out(self) -> JobResult:
-        """From the call to the result, whatever it is.
+    async def carry_out(self) -> JobResult | JobSubmitted:
+        """From the call to the result, whatever it is; with `submit_only`, to the submission.
 
         Raises:
             JobHeld, LedgerError, TransportError, SchedulerError: the job could not be followed to
@@ -57,7 +73,7 @@ class JobRun:
         """
         while True:
             opened = await self._connection.in_thread(
-                partial(open_attempt, self._request, self._connection)
+                partial(open_attempt, self._request, self._connection, self.attempt_type)
             )
             if isinstance(opened, JobResult):
                 self._tell(
@@ -66,6 +82,8 @@ class JobRun:
                 )
                 return opened
             result = await self._finish(opened)
+            if isinstance(result, JobSubmitted):
+                return result
             if self._was_forgotten(result):
                 self._tell(f"{result.job_id} never started; it is submitted again")
                 continue
@@ -103,7 +121,7 @@ class JobRun:
         if not self._cancelled_by:  # a wish that is being fulfilled is not ours
             self.cancel(by)
 
-    async def _finish(self, attempt: Attempt) -> JobResult:
+    async def _finish(self, attempt: Attempt) -> JobResult | JobSubmitted:
         """Bring an attempt to its end, from wherever it is."""
         self._attempt = attempt
         loop = asyncio.get_running_loop()
@@ -117,7 +135,9 @@ class JobRun:
             )
         if attempt.raised:
             self._tell(f"attempt {attempt.number}: {attempt.raised}")
-        slots = self._connection.slots(self._request.spec.site.queue)
+        await find_place(attempt, self._connect)
+        self._connection = attempt.connection
+        slots = self._connection.slots(attempt.request.spec.site.queue)
         has_slot = await take_slot(attempt, self._cancelled)
         try:
             return await self._bring_to_end(attempt)
@@ -125,26 +145,50 @@ class JobRun:
             if has_slot:
                 slots.give_back(slot_of(attempt))
 
-    async def _bring_to_end(self, attempt: Attempt) -> JobResult:
+    async def _bring_to_end(self, attempt: Attempt) -> JobResult | JobSubmitted:
         output = Output(attempt.folder, self._request.listener)
-        evidence = Evidence(job_id="", walltime=attempt.request.spec.resources.walltime)
+        evidence = Evidence(job_id="", walltime=0)
         verdict = None
         if not attempt.job_id:
-            verdict = await submit(attempt, lambda: self._cancelled_by, self._cancelled)
+            verdict = await submit(attempt, self._wish_for_what_is_not_there, self._cancelled)
+            # Where nothing keeps a job that comes to light later from running, this is no end.
+            self._unconfirmed = verdict is not None and attempt.intended and not attempt.guarded
+        if attempt.job_id and self._request.submit_only and not self._cancelled_by:
+            return JobSubmitted(attempt.job_id)
         ask = bool(attempt.taken_from)
         while True:
             if verdict is None:
-                monitor = JobMonitor(attempt, output, lambda: self._cancelled_by, ask=ask)
+                monitor = self._monitor_for(attempt, output, ask=ask)
                 verdict = await self._monitored(monitor)
                 evidence = monitor.final_look()
             self._began = bool(evidence.starts)
-            if verdict.reason is Reason.LOST and not evidence.starts:
-                verdict = await self._never_started(attempt) or verdict
+            if verdict.reason in _UNSEEN and not evidence.starts:
+                verdict = await self._never_started(attempt, verdict) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
-                return await finalize(attempt, verdict, evidence, confirmed=not self._unconfirmed)
+                confirmed = not self._unconfirmed
+                return await self._finalize(attempt, verdict, evidence, confirmed=confirmed)
             await self._turn_to(attempt, other)
             verdict, ask = None, True
+
+    def _monitor_for(self, attempt: Attempt, output: Output, *, ask: bool) -> JobMonitor:
+        return JobMonitor(attempt, output, lambda: self._cancelled_by, ask=ask)
+
+    async def _finalize(
+        self, attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
+    ) -> JobResult:
+        return await finalize(attempt, verdict, evidence, confirmed=confirmed)
+
+    def _wish_for_what_is_not_there(self) -> str:
+        """Who has asked for the end of a job of which nothing was found.
+
+        What an earlier run asked for is then fulfilled as well as it can be, where no end can be
+        forced upon a job that comes to light later: the job that this run asks for may be that.
+        """
+        assert self._attempt is not None
+        if self._cancel_is_left_over and not self._attempt.guarded:
+            self._cancelled_by, self._cancel_is_left_over = "", False
+        return self._cancelled_by
 
     async def _turn_to(self, attempt: Attempt, other: str) -> None:
         """From now on this is the attempt's job."""
@@ -154,9 +198,9 @@ class JobRun:
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
             self._tell(f"it was submitted after all; {other} is followed")
-        await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
+        await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
-    async def _never_started(self, attempt: Attempt) -> Verdict | None:
+    async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
         """A lost job whose start guard was free: closed, it proves that it never ran.
 
         A job that comes to light later finds it closed, and does not start the program.
@@ -164,6 +208,8 @@ class JobRun:
         if not await self._connection.in_thread(attempt.close_unstarted):
             return None
         summary = "neither queue nor history lists it, and it has never been at its start guard"
+        if verdict.reason is Reason.ALLOCATION_ENDED:
+            summary = verdict.summary
         return Verdict(reason=Reason.NEVER_STARTED, summary=summary)
 
     def _was_forgotten(self, result: JobResult) -> bool:
@@ -209,7 +255,7 @@ class JobRun:
     async def _cancel_remote(self, monitor: JobMonitor) -> None:
         assert self._attempt is not None
         self._unconfirmed = not await cancel_remote(
-            self._attempt, monitor, self._cancelled_by, lambda: self._cancel_is_left_over
+            self._attempt, monitor, self._cancelled_by, earlier=lambda: self._cancel_is_left_over
         )
 
     def _tell(self, text: str, *, job_id: str = "") -> None:

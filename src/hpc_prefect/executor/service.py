@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.request import ArrayRequest
@@ -25,9 +26,11 @@ from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.coordination.host_coordination import HostPeers, peers_at
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
+from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.ledger.claim import TOUCH_EVERY, Claim
-from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.job.spec import Site
+from hpc_prefect.ledger.claim import TOUCH_EVERY
+from hpc_prefect.schedulers import is_allocation, scheduler_for
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
@@ -55,9 +58,30 @@ class Handle(Generic[T]):
 
     def cancel(self, by: str = "user") -> None:
         """Ask for the job's end; `result` then tells how it ended."""
+        self._soon(self._executor.cancel, self._folder, by)
+
+    def leave(self) -> None:
+        """Wait for it no more: it runs on, and whoever asks for it again attaches to it.
+
+        `result` is then cancelled, or tells how it ended if somebody else waits for it too.
+        """
+        self._soon(self._executor.leave, self._folder)
+
+    def _soon(self, action: Callable[..., None], *values: str) -> None:
         # A step later than `start` needs to know the job, or a cancel right after it would be lost.
         loop = self._executor.loop
-        loop.call_soon_threadsafe(loop.call_soon, self._executor.cancel, self._folder, by)
+        loop.call_soon_threadsafe(loop.call_soon, action, *values)
+
+
+class Renewable(Protocol):
+    """A claim, or what else must be told now and then that this process lives."""
+
+    @property
+    def folder(self) -> str:
+        """What it is about."""
+
+    def touch(self) -> None:
+        """Renew it."""
 
 
 class Executor:
@@ -81,10 +105,11 @@ class Executor:
         self._peers = peers
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
         self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str | Provider, Connection] = {}
         self._runs: dict[str, JobRun | ArrayRun] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._kept: list[Claim] = []
+        self._waiting: Counter[str] = Counter()  # how many wait for each
+        self._kept: list[Renewable] = []
         self.loop.call_soon(self._touch)
         if loop is None:
             thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
@@ -94,11 +119,11 @@ class Executor:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
-    def keep(self, claim: Claim) -> None:
+    def keep(self, claim: Renewable) -> None:
         """Renew a claim for as long as this process lives."""
         self._kept.append(claim)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Renewable) -> None:
         """Renew a claim no more: its folder's work is done."""
         with contextlib.suppress(ValueError):
             self._kept.remove(claim)
@@ -111,39 +136,42 @@ class Executor:
                 logger.warning("renewing the claim on %s: %s", claim.folder, error)
         self.loop.call_later(TOUCH_EVERY, self._touch)
 
-    def start(self, request: JobRequest) -> Handle[JobResult]:
-        """Hand over a job. A job that this process already runs is joined, not run again."""
-        return self._start(request)
+    def start(self, request: JobRequest, kind: type[JobRun] = JobRun) -> Handle[JobResult]:
+        """Hand over a job. A job that this process already runs is joined, not run again.
+
+        Args:
+            kind: what carries it out.
+        """
+        return self._start(request, kind)
 
     def start_array(self, request: ArrayRequest) -> Handle[tuple[JobResult, ...]]:
         """Hand over an array; the results are those of its members, in their order."""
-        return self._start(request)
+        return self._start(request, ArrayRun)
 
-    def _start(self, request: JobRequest) -> Handle[Any]:
+    def _start(self, request: Any, kind: type[JobRun | ArrayRun]) -> Handle[Any]:
         # In no context: what begins here, such as the poller of all jobs, may outlive the caller's
         # run, and must neither use that run's clients nor keep it in memory.
-        begin = partial(asyncio.run_coroutine_threadsafe, self._run(request), self.loop)
+        begin = partial(asyncio.run_coroutine_threadsafe, self._run(request, kind), self.loop)
         future = contextvars.Context().run(begin)
         return Handle(future, self, request.base)
 
-    async def _run(self, request: JobRequest) -> Any:
+    async def _run(self, request: Any, kind: type[JobRun | ArrayRun]) -> Any:
         task = self._tasks.get(request.base)
         if task is None:
-            run: JobRun | ArrayRun
-            if isinstance(request, ArrayRequest):
-                run = ArrayRun(request, self._connection(request))
-            else:
-                run = JobRun(request, self._connection(request))
+            run = kind(
+                request, self._connection(request.spec.site, request.provider), self._connection
+            )
             task = self.loop.create_task(run.carry_out())
             self._runs[request.base], self._tasks[request.base] = run, task
             task.add_done_callback(lambda _: self._forget(request.base))
             if request.timeout is not None:
                 timer = self.loop.call_later(request.timeout, run.cancel, "timeout")
                 task.add_done_callback(lambda _: timer.cancel())
+        self._waiting[request.base] += 1
         return await asyncio.shield(task)
 
     def _forget(self, base: str) -> None:
-        del self._runs[base], self._tasks[base]
+        del self._runs[base], self._tasks[base], self._waiting[base]
 
     def cancel(self, base: str, by: str) -> None:
         """On the loop: cancel a job by its folder's base, if it is still under way."""
@@ -151,18 +179,29 @@ class Executor:
         if run is not None:
             run.cancel(by)
 
-    def _connection(self, request: JobRequest) -> Connection:
-        site = request.spec.site
-        key = json.dumps([site.scheduler, site.options], sort_keys=True)
+    def leave(self, base: str) -> None:
+        """On the loop: one who waited for a job does no more."""
+        if base in self._tasks:
+            self._waiting[base] -= 1
+            if not self._waiting[base]:
+                self._tasks[base].cancel()
+
+    def _connection(self, site: Site, provider: Provider | None = None) -> Connection:
+        """On the loop: the one connection to a place, or to a provider that is no scheduler."""
+        key = provider or json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
-            scheduler = scheduler_for(site.scheduler)
+            scheduler = cast(Scheduler, provider) if provider else scheduler_for(site.scheduler)
             self._connections[key] = Connection(
                 scheduler,
                 self._transport,
                 site.options,
                 self._pool,
                 self._asking,
-                peers=self._peers(scheduler, site.options),
+                # A service's users have accounts of their own, and an allocation is this flow's: no
+                # other process asks about the same jobs.
+                peers=None
+                if provider or is_allocation(site.scheduler)
+                else self._peers(scheduler, site.options),
             )
         return self._connections[key]
 

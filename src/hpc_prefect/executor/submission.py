@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
-from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.errors import SchedulerError, TransportError
+from hpc_prefect.executor.attempt import Attempt, at_site
+from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.coordination.queue_slots import QueueSlot
 from hpc_prefect.executor.coordination.search import Sought
-from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.failure import Reason, Verdict, asked_for
+from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
@@ -21,8 +23,21 @@ from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 #: the poll interval.
 _SLOW_DOWN = 1.5
 _SLOWEST = 6.0
+#: Submissions of one attempt whose outcome may be unclear.
+_MOST_UNCLEAR = 3
 #: While a job is looked for by its name: seconds between two looks whether its script has started.
 _LOOK_EVERY = 5.0
+
+
+async def find_place(attempt: Attempt, connect: Callable[[Site], Connection]) -> None:
+    """Choose where an attempt is handed to, or follow it to where it was; see `Placing`."""
+    placing = attempt.request.placing
+    if placing is not None and not attempt.intended:
+        site = await placing.site_for(attempt.request.spec)
+        if site is not None:
+            attempt.request = at_site(attempt.request, site)
+    if attempt.request.provider is None:
+        attempt.connection = connect(attempt.request.spec.site)
 
 
 def slot_of(attempt: Attempt) -> QueueSlot:
@@ -73,35 +88,54 @@ async def submit(
     request, connection = attempt.request, attempt.connection
     full = _FullQueue(attempt, cancelled)
     unclear = 0
-    while unclear < 3:
-        if attempt.intended and await _found_by_tag(attempt):
+    while unclear < _MOST_UNCLEAR:
+        if attempt.may_be_there() and await _found_by_tag(attempt):
             return None
         if by := cancelled_by() or await connection.in_thread(attempt.cancel_request):
-            reason = Reason.TIMED_OUT if by == "timeout" else Reason.CANCELLED
             summary = f"it was cancelled before it was submitted{full.words}"
-            return Verdict(reason=reason, summary=summary)
+            return Verdict(reason=asked_for(by), summary=summary)
         if request.attach_only:
             raise SchedulerError(
                 f"job {request.spec.name}: {connection.scheduler.name} knows no job named"
                 f" {attempt.tag}, so its submission seems to have failed. Nothing was submitted;"
                 " start its flow again to have it run"
             )
+        if (preparation := attempt.preparation()) is not None:
+            if verdict := await _prepared(attempt, preparation, cancelled):
+                return verdict
+            if cancelled.is_set():
+                continue
         outcome = await connection.in_thread(attempt.hand_over)
         if isinstance(outcome, Accepted):
+            await attempt.look_for_twins()
             return None
         if isinstance(outcome, Refused):
             if outcome.full and await full.wait(outcome.said):
                 continue
             reason = Reason.QUEUE_FULL if outcome.full else Reason.REJECTED
             return Verdict(reason=reason, summary=outcome.said, said=outcome.said)
-        unclear += 1
+        unclear += 1 if outcome.again else _MOST_UNCLEAR
         request.listener.state(f"the submission's outcome is unclear ({outcome.said})")
-    if await _found_by_tag(attempt):
+    if attempt.may_be_there() and await _found_by_tag(attempt):
         return None
     raise SchedulerError(
-        f"job {request.spec.name}: three submissions had no clear outcome and no job named"
-        f" {attempt.tag} can be found; look at the scheduler, then start again"
+        f"job {request.spec.name}: its submission had no clear outcome and no job named"
+        f" {attempt.tag} can be found; look at {connection.scheduler.name}, then start again: it"
+        " is asked for that name before anything more is submitted"
     )
+
+
+async def _prepared(
+    attempt: Attempt, preparation: Awaitable[Verdict | None], cancelled: asyncio.Event
+) -> Verdict | None:
+    """What comes of a preparation, which is given up when the job is cancelled meanwhile."""
+    preparing = asyncio.ensure_future(preparation)
+    try:
+        while not preparing.done() and not cancelled.is_set():
+            await _pause(attempt, cancelled, TOUCH_EVERY, preparing)
+        return preparing.result() if preparing.done() else None
+    finally:
+        preparing.cancel()
 
 
 class _FullQueue:
@@ -136,7 +170,7 @@ async def _pause(
     attempt: Attempt,
     cancelled: asyncio.Event,
     seconds: float,
-    other: asyncio.Future[None] | None = None,
+    other: asyncio.Future[Any] | None = None,
 ) -> None:
     """Wait for a cancellation or the `other` thing, at most so long, and renew the claim."""
     asked = asyncio.ensure_future(cancelled.wait())
@@ -162,6 +196,8 @@ async def _found_by_tag(attempt: Attempt) -> bool:
     while True:
         answer = await _find(attempt)
         if isinstance(answer, NoAnswer):
+            if answer.error is not None:
+                raise answer.error
             if clock() > silent_until:
                 raise SchedulerError(
                     f"job {attempt.request.spec.name}: whether it was submitted is not known, and"
@@ -196,17 +232,7 @@ async def _find(attempt: Attempt) -> Sought:
 
 
 async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
-    if len(answer) > 1:
-        # One that started meanwhile is at the guard; without, those that ended have never run, such
-        # as the ones that a person has cancelled because of the error below.
-        guard = await attempt.connection.in_thread(attempt.guard)
-        left = {guard} if guard else {i for i, s in answer.items() if s.state is not JobState.ENDED}
-        answer = {i: seen for i, seen in answer.items() if i in left} if left else answer
-    if len(answer) > 1:
-        raise LedgerError(
-            f"job {attempt.request.spec.name}: the scheduler holds {len(answer)} jobs named"
-            f" {attempt.tag}: {', '.join(sorted(answer))}. Cancel all but one and start again"
-        )
-    ((job_id, seen),) = answer.items()
-    await attempt.connection.in_thread(partial(attempt.submitted, job_id, seen.queued_at))
+    job_id = await attempt.chosen(answer)
+    queued_at = answer[job_id].queued_at
+    await attempt.connection.in_thread(partial(attempt.adopted, job_id, queued_at))
     attempt.request.listener.state(f"found as {job_id}: it had been submitted", job_id=job_id)

@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_UI_URL
 from hpc_prefect.flow_runs import prefect_internals as internals
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
-from hpc_prefect.settings import HPCPrefectSettings
+from hpc_prefect.flow_runs.settings import HPCPrefectSettings
 
 logger = logging.getLogger("hpc_prefect.artifacts")
 

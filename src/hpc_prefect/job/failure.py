@@ -23,9 +23,12 @@ class Reason(enum.StrEnum):
     OUT_OF_MEMORY = "out_of_memory", "out of memory"
     NODE_FAILURE = "node_failure", "node failure"
     PREEMPTED = "preempted", "preempted"
+    ALLOCATION_ENDED = "allocation_ended", "allocation ended"
     CANCELLED = "cancelled", "cancelled"
     CANCELLED_ELSEWHERE = "cancelled_elsewhere", "cancelled by someone else"
     TIMED_OUT = "timed_out", "timed out"
+    OVER_BUDGET = "over_budget", "over budget"
+    SERVICE_FAILED = "service_failed", "failed at the service"
     REJECTED = "rejected", "rejected at submit"
     QUEUE_FULL = "queue_full", "queue full"
     CAN_NEVER_RUN = "can_never_run", "can never run"
@@ -53,6 +56,15 @@ class Reason(enum.StrEnum):
     def _missing_(cls, value: object) -> Reason | None:
         """By its words too: earlier versions wrote them, and people do."""
         return next((each for each in cls if each.words == value), None)
+
+
+#: The reason of a job that ended because somebody asked for it, by who that was.
+_ASKED_FOR = {"timeout": Reason.TIMED_OUT, "budget": Reason.OVER_BUDGET}
+
+
+def asked_for(by: str) -> Reason:
+    """The reason of an end that was asked for by `user`, `timeout` or `budget`."""
+    return _ASKED_FOR.get(by, Reason.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,11 @@ ADVICE: dict[Reason, Advice] = {
     ),
     Reason.NODE_FAILURE: Advice("the machine failed, not the program: run it again", True),
     Reason.PREEMPTED: Advice("a job with precedence took the nodes: run it again", True),
+    Reason.ALLOCATION_ENDED: Advice(
+        "the held allocation in which it ran came to its end before it: run it again, in another"
+        " one or without",
+        True,
+    ),
     Reason.CANCELLED: Advice(
         "its run, or `hpc-prefect jobs cancel`, cancelled it; start the flow again to run it"
     ),
@@ -94,6 +111,13 @@ ADVICE: dict[Reason, Advice] = {
     ),
     Reason.TIMED_OUT: Advice(
         "the call's timeout_seconds passed and the job was cancelled; allow more time"
+    ),
+    Reason.OVER_BUDGET: Advice(
+        "it would cost more QPU seconds than max_qpu_seconds leaves; allow more, or ask for less"
+    ),
+    Reason.SERVICE_FAILED: Advice(
+        "the service took the job and could not run it; read what it says. Running the same again"
+        " buys another job"
     ),
     Reason.REJECTED: Advice("correct what the scheduler names; nothing was run"),
     Reason.QUEUE_FULL: Advice("wait for jobs of yours to end, then run it again", True),

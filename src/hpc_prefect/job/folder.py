@@ -199,41 +199,71 @@ class Ledger:
     Attributes:
         intended: a submission was about to be made, and was not refused for sure; without `job_id`
             its outcome is unknown.
+        intent: the newest one, as JSON values; empty when there is none.
+        posting: whether a submission was begun for which the other side cannot be asked afterwards.
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
-        resources: what the newest intent asked for, as JSON values.
-        array: the newest intent's elements, as JSON values; empty for what is no array.
-        members: how many the newest intent says that it has; 0 for a job.
+        duplicates: the QPU seconds of other jobs of its tag, by their ids; None where not known.
         words: digests of the words of all scripts that were handed over; see `read_exits`.
         outputs_before: what was in the place of each expected output when it was handed over.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
+        cancel_offset: bytes of requests to cancel that were there before the newest intent, which
+            are not meant for it.
         result: the whole result as JSON values, once there is a verdict.
+        facts: what else the verdict tells of it; JSON values.
         outputs: the files that it left in each expected output, as at the verdict.
         states: each state that was observed, with its time.
     """
 
     intended: bool = False
+    intent: dict[str, Any] = field(default_factory=dict)
+    posting: bool = False
     job_id: str = ""
     submitted_at: float = 0.0
-    resources: dict[str, Any] = field(default_factory=dict)
-    array: dict[str, Any] = field(default_factory=dict)
-    members: int = 0
+    duplicates: dict[str, float | None] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
+    cancel_offset: int = 0
     result: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, dict[str, Left]] = field(default_factory=dict)
     states: tuple[tuple[float, str], ...] = ()
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What the newest intent asks for, as JSON values."""
+        return _dict(self.intent.get("job"))
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """What it asks for of the machine."""
+        return _dict(self.job.get("resources"))
+
+    @property
+    def site(self) -> dict[str, Any]:
+        """Where it was handed to."""
+        return _dict(self.job.get("site"))
+
+    @property
+    def array(self) -> dict[str, Any]:
+        """Its elements; empty for what is no array."""
+        return _dict(self.job.get("array"))
+
+    @property
+    def members(self) -> int:
+        """How many the newest intent says that it has; 0 for a job."""
+        return _int(self.intent.get("members"))
 
 
 def read_journal(data: bytes | None) -> Ledger:
     """Read a journal; total on any bytes, and blind to a torn last line."""
-    doubts, job_id, submitted_at, cancel = 0, "", 0.0, ""
-    resources: Any = {}
-    array: Any = {}
-    members: Any = 0
+    doubts, job_id, submitted_at, cancel, posting = 0, "", 0.0, "", False
+    intent: dict[str, Any] = {}
+    duplicates: dict[str, float | None] = {}
     words: set[str] = set()
     result: dict[str, Any] = {}
+    facts: Any = {}
     outputs: Any = {}
     before: Any = {}
     states: list[tuple[float, str]] = []
@@ -242,13 +272,17 @@ def read_journal(data: bytes | None) -> Ledger:
         if event == "intent" and doubts == 0:
             # While an earlier one is in doubt its job may have written already.
             before = entry.get("outputs_before")
-        if event in ("intent", "refused"):
-            doubts += 1 if event == "intent" else -1
-            job = entry.get("job")
-            if isinstance(job, dict):
-                resources, array = job.get("resources"), job.get("array")
-                members = entry.get("members")
+        if event == "intent":
+            # Whoever intends wants the job, whatever was asked for before.
+            doubts, intent, cancel = doubts + 1, entry, ""
             words.add(str(entry.get("word_sha256")))
+        elif event == "refused":
+            doubts, posting = doubts - 1, posting and doubts > 1
+        elif event == "posting":
+            posting = True
+        elif event == "duplicate":
+            cost = entry.get("qpu_seconds")
+            duplicates[str(entry.get("id"))] = None if cost is None else _number(cost)
         elif event == "submitted" and isinstance(entry.get("id"), str):
             job_id, submitted_at = entry["id"], _number(entry.get("time"))
         elif event == "cancel":
@@ -259,17 +293,20 @@ def read_journal(data: bytes | None) -> Ledger:
             # The first verdict stands; only "lost" may still be found.
             if isinstance(entry.get("result"), dict):
                 result, outputs = entry["result"], entry.get("outputs")
+                facts = entry.get("facts")
     return Ledger(
         intended=doubts > 0,
+        intent=intent,
+        posting=posting,
         job_id=job_id,
         submitted_at=submitted_at,
-        resources=resources if isinstance(resources, dict) else {},
-        array=array if isinstance(array, dict) else {},
-        members=members if isinstance(members, int) else 0,
+        duplicates=duplicates,
         words=frozenset(words),
         outputs_before=_each(before, read_stamp),
         cancel=cancel,
+        cancel_offset=_int(intent.get("cancel_offset")),
         result=result,
+        facts=_dict(facts),
         outputs=_each(outputs, read_left),
         states=tuple(states),
     )
@@ -291,6 +328,14 @@ def read_cancel_request(data: bytes | None, member: int | None = None) -> str:
         if entry.get("event") == "cancel" and entry.get("member") in (None, member)
     ]
     return str(requests[0].get("by", "user")) if requests else ""
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _number(value: object) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.failure import Reason, Verdict, asked_for
 from hpc_prefect.job.folder import ExitRecord, StartRecord
 from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE
 
@@ -71,6 +71,9 @@ class Patience:
             exit record is there, until the exit record alone tells.
         find: after an unclear submission, how long the tag is looked for.
         confirm: after our own cancellation, until the caller is told that it is not confirmed.
+        confirm_earlier: the same after one that an earlier run asked for, before anything more is
+            submitted. `confirm` and `lost` together at the least: what is listed nowhere is LOST by
+            then, and else it would be in the way of every later run.
     """
 
     absent: float = 60.0
@@ -81,6 +84,7 @@ class Patience:
     silent: float = 600.0
     find: float = 60.0
     confirm: float = 20.0
+    confirm_earlier: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,8 @@ class Evidence:
         executable: the program's path, for messages.
         nodes: how many it runs on; 0 when that is not known.
         may_requeue: its scheduler may start it again by itself.
-        cancel: who of us asked for its end: "", "user" or "timeout".
+        cancel: who of us asked for its end: "", "user", "timeout" or "budget".
+        word_is_all: no script of ours runs in it: how it ended only the other side can tell.
         told, told_words: what the scheduler wrote into the job's own output about its end.
     """
 
@@ -121,6 +126,7 @@ class Evidence:
     cancel: str = ""
     told: Reason | None = None
     told_words: str = ""
+    word_is_all: bool = False
 
     @property
     def start(self) -> StartRecord | None:
@@ -220,6 +226,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         and _node_outlived(evidence, record)
     ):
         return _by_record(evidence, record)
+    if evidence.word_is_all and seen.cause is Reason.SUCCEEDED:
+        return Verdict(reason=Reason.SUCCEEDED, summary=f"the service says {seen.word}")
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
         return _verdict(evidence, seen.cause, seen.message or f"the scheduler says {seen.word}")
     if told := _by_output(evidence):
@@ -280,10 +288,8 @@ def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
 
 
 def _cancelled(evidence: Evidence, said: str) -> Verdict:
-    if evidence.cancel == "timeout":
-        return _verdict(evidence, Reason.TIMED_OUT, said)
     if evidence.cancel:
-        return _verdict(evidence, Reason.CANCELLED, said)
+        return _verdict(evidence, asked_for(evidence.cancel), said)
     return _verdict(evidence, Reason.CANCELLED_ELSEWHERE, said)
 
 

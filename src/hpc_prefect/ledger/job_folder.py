@@ -93,12 +93,18 @@ class JobFolder:
         """What the journal says, and what was wished from outside of what was submitted."""
         ledger = names.read_journal(self.transport.read(self.file(names.JOURNAL)))
         if ledger.intended and not ledger.cancel:
-            return replace(ledger, cancel=self.cancel_request())
+            return replace(ledger, cancel=self.cancel_request(ledger.cancel_offset))
         return ledger
 
     def cancel_request(self, offset: int = 0) -> str:
         """Who asked for the job's end from outside, as far as the file says it from `offset` on."""
         return names.read_cancel_request(self._written_by_others(names.CANCEL, offset, MOST))
+
+    def ended_by_request(self) -> dict[str, Any]:
+        """What was used by a job whose end somebody asked for from outside, and saw; or empty."""
+        found = names.read_entries(self._written_by_others(names.CANCEL, 0, MOST))
+        used = [entry.get("used") for entry in found if entry.get("event") == "ended"]
+        return used[-1] if used and isinstance(used[-1], dict) else {}
 
     def cancel_requests_size(self) -> int:
         """The size of the file of requests to cancel."""

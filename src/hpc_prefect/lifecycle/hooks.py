@@ -12,7 +12,7 @@ from prefect.logging.loggers import flow_run_logger
 
 from hpc_prefect.flow_runs.run_labels import campaign_folders, read_trace
 from hpc_prefect.operations import cancel_jobs_of
-from hpc_prefect.quantum.orphans import cancel_left
+from hpc_prefect.quantum.jobs import make_known
 
 
 async def cancel_jobs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -30,9 +30,8 @@ async def cancel_jobs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]
     if not folders:
         log.info("this flow run began no job")
         return
-    _, cancelled = await asyncio.gather(
-        cancel_left(run, folders, log), asyncio.to_thread(cancel_jobs_of, run, folders)
-    )
+    make_known()
+    cancelled = await asyncio.to_thread(cancel_jobs_of, run, folders)
     for each in cancelled:
         level = logging.INFO if each.confirmed else logging.WARNING
         doubt = "" if each.confirmed else "; its end is not confirmed, look with `hpc-prefect jobs`"

@@ -1,7 +1,6 @@
 """Jobs by their folders alone: without their flow, and without Prefect and its server.
 
-list_jobs(work_dir)     what is known of each batch job; `ask` adds what the schedulers say now
-list_quantum_jobs(…)    what is known of each quantum job; nobody is asked
+list_jobs(work_dir)     what is known of each job; `ask` adds what their other sides say now
 find_job(words)         the one that a person means
 follow(job)             what it writes, as it is written
 cancel_jobs(jobs)       the request first, then the scheduler; says what is not confirmed
@@ -13,7 +12,6 @@ from hpc_prefect.operations.attach import attach
 from hpc_prefect.operations.cancel import Cancellation, cancel_jobs, cancel_jobs_of
 from hpc_prefect.operations.find import find_job, list_jobs
 from hpc_prefect.operations.logs import follow
-from hpc_prefect.operations.quantum import list_quantum_jobs
 from hpc_prefect.operations.query import ask
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 
@@ -27,6 +25,5 @@ __all__ = [
     "find_job",
     "follow",
     "list_jobs",
-    "list_quantum_jobs",
     "read_job",
 ]

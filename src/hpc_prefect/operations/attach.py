@@ -9,13 +9,15 @@ from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.request import JobRequest, Listener, Silence
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.find import newest_attempt
+from hpc_prefect.operations.kinds import KINDS
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 
 
-def attach(job: JobSnapshot, listener: Listener | None = None) -> JobResult:
+def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = "") -> JobResult:
     """Follow a job to its end and write its verdict, as its own process would have done.
 
     Its flow, started again later, finds the result. Whoever stops waiting (Ctrl-C) leaves the job
@@ -23,6 +25,8 @@ def attach(job: JobSnapshot, listener: Listener | None = None) -> JobResult:
 
     Args:
         listener: told of its states and its output; called on another thread.
+        job_id: of a job that was submitted and whose id no reply told: a person has found it. Only
+            of a kind that cannot be asked for its jobs by their tags.
 
     Returns:
         How it ended, whatever that is; at once when it has its verdict already.
@@ -34,7 +38,12 @@ def attach(job: JobSnapshot, listener: Listener | None = None) -> JobResult:
     """
     if job.is_over and job.result is not None:
         return job.result
-    request = _request(job, listener or Silence())
+    listener = listener or Silence()
+    if job.kind in KINDS:
+        return KINDS[job.kind].attach(job, listener, job_id)
+    if job_id:
+        raise LedgerError(f"{job.folder.path}: its scheduler is asked for it by its tag, not by id")
+    request = _request(job, listener)
     if job.members is None:
         return executor().start(request).result.result()
     executor().start_array(_array(job, request)).result.result()
@@ -55,8 +64,8 @@ def _array(job: JobSnapshot, request: JobRequest) -> ArrayRequest:
     )
 
 
-def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
-    """What was asked of its first claimant, as far as the job can still need it."""
+def must_be_ours(job: JobSnapshot) -> None:
+    """Raise `LedgerError` or `NotOurs` where there is no job that this user can follow."""
     if job.problem:
         raise LedgerError(f"{job.folder.path} cannot be read: {job.problem}")
     if job.user:
@@ -66,10 +75,16 @@ def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
             f"{job.folder.path}: this job was never submitted, so there is nothing to attach to;"
             " start its flow again to have it run"
         )
+
+
+def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
+    """What was asked of its first claimant, as far as the job can still need it."""
+    must_be_ours(job)
     if job.members is None and (newest := newest_attempt(job)) > job.attempt:
         raise LedgerError(
             f"{job.folder.path}: attempt {newest} of this job is there, so this one is over"
         )
+    assert isinstance(job.spec, JobSpec)
     interval = job.intent.get("poll_interval")
     return JobRequest(
         spec=job.spec,

@@ -49,6 +49,7 @@ class _CancelRequest:
         ended: ids whose end has been seen.
         words: how it ended; empty while it has not.
         silence: what is not known, for the one who waited in vain.
+        used: what it used, as the other side tells at its end.
     """
 
     job: JobSnapshot
@@ -56,6 +57,7 @@ class _CancelRequest:
     ended: set[str] = field(default_factory=set)
     words: str = ""
     silence: str = ""
+    used: dict[str, float] = field(default_factory=dict)
 
 
 def cancel_jobs_of(
@@ -65,7 +67,7 @@ def cancel_jobs_of(
     by: str = "user",
     wait: float = CONFIRM,
 ) -> list[Cancellation]:
-    """Cancel all jobs that a flow run worked for and that have no verdict yet.
+    """Cancel all jobs that a flow run worked for, that have no verdict yet and are not to be kept.
 
     Args:
         flow_run_id: of the outermost flow run, as claims name it. A job that another run took
@@ -75,8 +77,8 @@ def cancel_jobs_of(
         wait: seconds for which their ends are waited for.
     """
     found = {job.folder.path: job for folder in folders for job in list_jobs(folder)}
-    jobs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
-    return cancel_jobs(jobs, by=by, wait=wait)
+    theirs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
+    return cancel_jobs([job for job in theirs if not job.is_kept], by=by, wait=wait)
 
 
 def cancel_jobs(
@@ -226,6 +228,7 @@ class _Ends:
                 )
         else:
             request.ended.add(job_id)
+            request.used |= seen.used
             if request.ended >= set(request.ids):
                 request.words = f"{name} says {seen.word}"
 
@@ -251,7 +254,7 @@ def _told(request: _CancelRequest) -> Cancellation:
     job = read_job(folder.path, folder.transport)
     if request.words and not job.is_over:
         with contextlib.suppress(TransportError):  # that it ended can be found out again
-            folder.note_cancel_request("ended", said=request.words)
+            folder.note_cancel_request("ended", said=request.words, used=request.used)
         job = read_job(folder.path, folder.transport)
     words = (
         request.words

@@ -8,6 +8,7 @@ from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
 from hpc_prefect.operations.snapshot import JobSnapshot
+from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
@@ -54,7 +55,8 @@ def _end(
     assert job.spec is not None
     name, job_id = client.scheduler.name, job.job_id
     if job.spec.array is not None:
-        job_id = member.job_id or client.scheduler.element_id(job.job_id, member.index)
+        scheduler = scheduler_for(job.spec.site.scheduler)
+        job_id = member.job_id or scheduler.element_id(job.job_id, member.index)
     pause, words = max(_SOON, client.scheduler.hurry), ""
     heard = False
     while True:

@@ -11,7 +11,7 @@ from hpc_prefect.job.identity import spread
 from hpc_prefect.job.members import ASKED
 from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.ledger.claim import Claimant
-from hpc_prefect.ledger.quantum_journal import RECORDS
+from hpc_prefect.ledger.quantum_folder import RECORDS
 from hpc_prefect.operations.snapshot import read_job
 from hpc_prefect.transports.base import Transport
 

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Sequence
 
 from hpc_prefect.errors import HpcPrefectError, NotOurs, TransportError, UnknownJob
 from hpc_prefect.job import folder as names
-from hpc_prefect.operations.format import printable
+from hpc_prefect.ledger.quantum_folder import OLD_JOURNAL
 from hpc_prefect.operations.snapshot import JobSnapshot, name_of_campaign, read_job
+from hpc_prefect.terminal import printable
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport, reader
 
 #: The names of the folders of batch jobs' attempts.
 ATTEMPT = re.compile(r".+-\d+", re.DOTALL)
+#: The names of the folders of samplings and estimations, which have their jobs beside them.
+KEY = re.compile(r"[^-]+")
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 
 
@@ -97,8 +100,13 @@ def _name(transport: Transport, path: str) -> str | None:
 
 
 def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:
-    """The paths of the job folders in a `work_dir`, or in what is below it."""
-    return call_folders(folder, ATTEMPT, transport)
+    """The paths of the job folders in a `work_dir`, or in what is below it.
+
+    With those of samplings whose jobs an earlier version wrote down there: they cannot be read.
+    """
+    samplings = call_folders(folder, KEY, transport)
+    old = [path for path in samplings if os.path.lexists(f"{path}/{OLD_JOURNAL}")]
+    return call_folders(folder, ATTEMPT, transport) + old
 
 
 def call_folders(

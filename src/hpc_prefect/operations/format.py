@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Any
 
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.spec import JobSpec, write_memory, write_walltime
+from hpc_prefect.job.spec import write_memory
 from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.snapshot import Holder, JobSnapshot
+from hpc_prefect.terminal import moment, printable
 
 #: Columns that are left out first where a line would not fit.
 _LESS = ("HOLDER", "STARTED", "AS OF", "WHERE", "ENDED", "FLOW RUN", "CAMPAIGN")
@@ -129,23 +129,6 @@ def _short_holder(holder: Holder | None) -> str:
     return f"{pid}@{holder.claimant.host} {'alive' if holder.alive else 'dead'}"
 
 
-def moment(seconds: float | None) -> str:
-    """A time on this machine's clock; the day only when it is not today."""
-    if not seconds:
-        return "-"
-    try:
-        then, now = time.localtime(seconds), time.localtime()
-    except (OverflowError, ValueError, OSError):  # a record that makes no sense
-        return "?"
-    today = then[:3] == now[:3]
-    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", then)
-
-
-def printable(text: str) -> str:
-    """Text of others in one line that cannot do anything to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
-
-
 def details(job: JobSnapshot) -> str:
     """Everything about one job."""
     parts = [_facts(job)]
@@ -184,7 +167,7 @@ def _facts(job: JobSnapshot) -> str:
         "submitted": moment(job.submitted_at),
         "started": moment(job.started_at),
         "ended": moment(job.ended_at),
-        "resources": _resources(job.spec) if job.spec else "",
+        "resources": job.spec.words if job.spec else "",
         "used": _used(job),
         "campaign": f"{job.campaign_name} ({job.campaign})" if job.campaign_name else job.campaign,
         "scope": "/".join(job.scope),
@@ -224,20 +207,6 @@ def _profile(job: JobSnapshot) -> str:
     blocks = job.provenance.get("blocks")
     hpc = blocks.get("hpc") if isinstance(blocks, dict) else None
     return str(hpc.get("name", "")) if isinstance(hpc, dict) else ""
-
-
-def _resources(spec: JobSpec) -> str:
-    asked = spec.resources
-    parts = [
-        f"{asked.num_nodes} nodes × {asked.ranks_per_node} ranks"
-        f" × {asked.threads_per_rank} threads",
-        f"{write_memory(asked.memory_per_node)} a node" if asked.memory_per_node else "",
-        f"{asked.gpus_per_node} GPUs a node" if asked.gpus_per_node else "",
-        f"walltime {write_walltime(asked.walltime)}",
-        asked.resource_class,
-        asked.launch,
-    ]
-    return ", ".join(part for part in parts if part)
 
 
 def _used(job: JobSnapshot) -> str:

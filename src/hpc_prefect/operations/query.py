@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.state import Observation
+from hpc_prefect.operations.kinds import provider_of
 from hpc_prefect.operations.snapshot import JobSnapshot
-from hpc_prefect.schedulers import scheduler_for
-from hpc_prefect.schedulers.base import NoAnswer, Scheduler
+from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
 
@@ -25,7 +26,7 @@ R = TypeVar("R")
 class SchedulerClient:
     """A scheduler as some jobs were submitted to it, and how to speak to it. Blocks."""
 
-    scheduler: Scheduler
+    scheduler: Provider
     options: Mapping[str, Any]
     transport: Transport
 
@@ -90,7 +91,7 @@ def by_scheduler(jobs: Sequence[JobSnapshot]) -> list[tuple[SchedulerClient, lis
         key = json.dumps([site.scheduler, site.options], sort_keys=True, default=str)
         if key not in found:
             try:
-                scheduler = scheduler_for(site.scheduler)
+                scheduler = provider_of(job)
             except KeyError:
                 continue
             found[key] = (SchedulerClient(scheduler, site.options, job.folder.transport), [])

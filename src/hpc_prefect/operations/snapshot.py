@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from datetime import datetime
+from typing import Any
 
 from hpc_prefect.errors import HpcPrefectError, LedgerError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import ExitRecord, Ledger, StartRecord
+from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import Evidence, JobState, Observation
@@ -18,6 +20,7 @@ from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.campaign_folder import read_campaign
 from hpc_prefect.ledger.claim import Claimant
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.ledger.quantum_folder import qpu_seconds, refuse_old
 from hpc_prefect.operations.members import MemberCounts, count_members
 from hpc_prefect.operations.status import UNREADABLE, JobStatus, status_of, status_told, time_of
 from hpc_prefect.schedulers.base import NoAnswer
@@ -67,7 +70,7 @@ class JobSnapshot:
     attempt: int
     status: JobStatus
     campaign_name: str = ""
-    spec: JobSpec | None = None
+    spec: JobSpec | QuantumSpec | None = None
     tag: str = ""
     ids: tuple[str, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
@@ -82,8 +85,10 @@ class JobSnapshot:
     problem: str = ""
     user: str = ""
 
-    #: What kind of job it is: `batch`, or `quantum`.
-    kind: ClassVar[str] = "batch"
+    @property
+    def kind(self) -> str:
+        """What kind of job it is: `batch`, or `quantum`; batch as long as nothing says."""
+        return self.spec.kind if self.spec else "batch"
 
     @property
     def name(self) -> str:
@@ -159,14 +164,16 @@ class JobSnapshot:
 
     @property
     def started_at(self) -> float | None:
-        """By its own record, on the node's clock."""
-        return self.start.time if self.start else None
+        """By its own record, on the node's clock; of a quantum job by its service's."""
+        return self.start.time if self.start else _moment(self.ledger.facts.get("running"))
 
     @property
     def ended_at(self) -> float | None:
         """By its own record; without one the time of the verdict, which is later."""
         if self.exit is not None:
             return self.exit.time
+        if at := _moment(self.ledger.facts.get("finished")):
+            return at
         verdicts = [time_of(entry) for entry in self.events if entry.get("event") == "verdict"]
         return verdicts[-1] if self.is_over and verdicts and self.ids else None
 
@@ -182,12 +189,24 @@ class JobSnapshot:
 
     @property
     def qpu_seconds(self) -> float | None:
-        """Of a quantum job."""
-        return None
+        """What a quantum job has cost, or may cost as long as that is not known; else None."""
+        if self.kind == "batch" or not self.ids:
+            return None
+        ended = [entry.get("used") for entry in self.events if entry.get("event") == "ended"]
+        return qpu_seconds(self.ledger, ended[-1] if ended else None)
 
     def facts(self) -> dict[str, Any]:
         """What only this kind of job has; JSON values."""
-        return {} if self.members is None else {"members": self.members._asdict()}
+        own = self.spec.facts() if self.spec else {}
+        if own:
+            used = self.result.resources_used if self.result else {}
+            own |= {"qpu_seconds": used.get("qpu_seconds"), "duplicates": self.ledger.duplicates}
+        return own if self.members is None else {"members": self.members._asdict()}
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is to run on when its flow run is cancelled."""
+        return self.spec is not None and self.spec.on_cancel == "keep"
 
     def belongs_to(self, campaign: str) -> bool:
         """Whether it is in a campaign, by its name or its folder's, in any of its instances."""
@@ -270,12 +289,18 @@ def read_job(
         return unreadable(job, error)
 
 
+def _moment(iso: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(iso)).timestamp()
+    except ValueError:
+        return None
+
+
 #: What reading a folder raises that is torn, foreign, or written by something else.
 NO_SENSE = (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError)
-S = TypeVar("S", bound=JobSnapshot)
 
 
-def unreadable(job: S, error: Exception) -> S:
+def unreadable(job: JobSnapshot, error: Exception) -> JobSnapshot:
     """A job whose folder cannot be read, and why."""
     ours = isinstance(error, HpcPrefectError | OSError)
     said = str(error) if ours else f"what it holds makes no sense ({error!r})"
@@ -290,6 +315,7 @@ def name_of_campaign(transport: Transport, job: str) -> str:
 
 def _read(job: JobSnapshot) -> JobSnapshot:
     folder = job.folder
+    refuse_old(folder.transport, folder.path)
     data = folder.transport.read(folder.file(names.JOURNAL))
     requests = folder.transport.read(folder.file(names.CANCEL))
     ledger = folder.ledger()
@@ -311,7 +337,7 @@ def _read(job: JobSnapshot) -> JobSnapshot:
     )
     known = replace(
         job,
-        spec=JobSpec.from_dict(intent["job"]) if intent else None,
+        spec=_spec(intent["job"]) if intent else None,
         tag=str(intent.get("tag", "")),
         ids=tuple(ids),
         ledger=ledger,
@@ -325,6 +351,11 @@ def _read(job: JobSnapshot) -> JobSnapshot:
     if "members" in intent:
         known = _with_members(known)
     return replace(known, status=status_of(known, closed=guard == CLOSED))
+
+
+def _spec(values: dict[str, Any]) -> JobSpec | QuantumSpec:
+    kinds: dict[Any, type[JobSpec | QuantumSpec]] = {QuantumSpec.kind: QuantumSpec}
+    return kinds.get(values.get("kind"), JobSpec).from_dict(values)
 
 
 def _with_members(job: JobSnapshot) -> JobSnapshot:

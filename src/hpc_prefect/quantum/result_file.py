@@ -24,7 +24,7 @@ import numpy as np
 from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult, SamplerPubResult
 
 from hpc_prefect.errors import LedgerError
-from hpc_prefect.ledger.quantum_journal import RECORDS, RESULT
+from hpc_prefect.ledger.quantum_folder import RECORDS, RESULT
 from hpc_prefect.transports.local import LocalTransport, read_private, write_atomic
 
 FORMAT = 1

@@ -219,7 +219,7 @@ def sample_once(
     earlier = read_earlier(request, folder, log)
     if earlier is not None:
         return earlier
-    asked = describe(request) | {"made_by": made_by, "asked_at": _now()}
+    asked = describe(request) | {"made_by": made_by, "asked_at": now_as_iso()}
     write_asked(folder, asked, request.kind)
     start = time.perf_counter()
     try:
@@ -268,7 +268,7 @@ class _Here(NamedTuple):
 
 def keep(work: Recorded, facts: Mapping[str, Any], result: PrimitiveResult) -> PrimitiveResult:
     """Record a result; it comes back as every later run will read it."""
-    finished = {**facts, "finished_at": _now()}
+    finished = {**facts, "finished_at": now_as_iso()}
     write_finished(work.folder, finished, result, work.kind)
     kept = read_finished(work.folder, work.digest, work.kind)
     assert kept is not None  # it was written a statement ago
@@ -317,7 +317,7 @@ def _versions(backend: Backend) -> Mapping[str, str]:
     return found
 
 
-def _now() -> str:
+def now_as_iso() -> str:
     return iso_time(time.time())
 
 

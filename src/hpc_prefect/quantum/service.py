@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hpc_prefect.quantum.backend import Backend
 
 if TYPE_CHECKING:
-    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-    from hpc_prefect.quantum.purchase.errand import Purchase, Transpiled
+    from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
+    from hpc_prefect.quantum.purchase.transpile import Transpiled
     from hpc_prefect.quantum.sampling import Request
 
 DONE, ERROR, CANCELLED, QUEUED, RUNNING = "DONE", "ERROR", "CANCELLED", "QUEUED", "RUNNING"
@@ -114,8 +114,12 @@ class QuantumService(Protocol):
     def cancel(self, job_id: str) -> bool:
         """Ask for the end of the job; False if it had ended already."""
 
-    def result(self, attempt: QuantumAttempt) -> Any:
-        """The native result of a job that is done, as often as it is asked for."""
+    def result(self, job_id: str, made_for: Mapping[str, Any]) -> Any:
+        """The native result of a job that is done, as often as it is asked for.
+
+        Args:
+            made_for: what the backend's `facts` told at its intent.
+        """
 
     def drop(self, job_id: str) -> None:
         """Forget the client's object of a job that is over."""
@@ -150,7 +154,5 @@ class ServiceBackend(Backend, Protocol):
     def facts(self, request: Request) -> Mapping[str, Any]:
         """What the journal is to say of the job besides what it says of every one."""
 
-    async def order(
-        self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
-    ) -> Any:
+    async def order(self, attempt: QuantumAttempt, transpiled: Transpiled) -> Any:
         """The job as `QuantumService.post` takes it."""

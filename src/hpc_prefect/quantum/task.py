@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -23,23 +23,30 @@ from hpc_prefect.flow_runs.campaigns import (
     locate,
 )
 from hpc_prefect.flow_runs.campaigns.end import note_unfinished
-from hpc_prefect.flow_runs.cancellation import raise_if_cancelled
+from hpc_prefect.flow_runs.cancellation import (
+    cancelled_state,
+    raise_if_cancelled,
+    run_is_cancelled,
+)
 from hpc_prefect.flow_runs.recording import recorded_run
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.waiting import Simulation, outcome_of
 from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.job import notebook
 from hpc_prefect.ledger.claim import this_process
-from hpc_prefect.quantum.cancellation import attended
-from hpc_prefect.quantum.purchase.look import place_of
+from hpc_prefect.ledger.quantum_folder import attempts
+from hpc_prefect.quantum.purchase.words import place_of
 from hpc_prefect.quantum.recording import note_wanted, recorded
 from hpc_prefect.quantum.resolve import Resolved, resolve
 from hpc_prefect.records.job_folders import QuantumWork
+from hpc_prefect.transports.local import LocalTransport
 
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
 
-    from hpc_prefect.quantum.purchase.errand import Purchase
     from hpc_prefect.quantum.sampling import Request
 
 T = TypeVar("T")
@@ -63,6 +70,13 @@ class QuantumJob:
     digest: str
     folder: str
     work_dir: str
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = [("digest", self.digest[:12]), ("work_dir", self.work_dir), ("record", self.folder)]
+        return notebook.heading(
+            f"{self.kind} {self.backend}", more=(self.job_id,)
+        ) + notebook.facts(rows)
 
 
 async def sample(
@@ -295,7 +309,7 @@ def _named(call: _Call, found: _Found) -> str:
 
 async def _submit(call: _Call, found: _Found) -> QuantumJob:
     request, place = found.request, found.place
-    work, name = partial(_job_id, call, found), _named(call, found)
+    work, name = partial(_result, call, found, submit_only=True), _named(call, found)
     with _recorded(call, name, found):  # a simulator has done it then
         job_id = await _noting(place.folder, _submit_task(name, work))
     return QuantumJob(
@@ -308,105 +322,69 @@ async def _submit(call: _Call, found: _Found) -> QuantumJob:
     )
 
 
-async def _result(call: _Call, found: _Found, log: Any) -> PrimitiveResult:
+async def _result(call: _Call, found: _Found, log: Any, *, submit_only: bool = False) -> Any:
+    """The result, of the record, a simulator or a job; with `submit_only` the job's id."""
     from hpc_prefect.quantum.sampling import read_earlier, sample_once
 
-    request, place = found.request, found.place
+    request, work = found.request, found.place.folder
     if request.backend.simulates:
-        return await asyncio.to_thread(
-            sample_once, request, place.folder, made_by=recorded_run(), log=log
-        )
-    earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
+        sampled = Simulation(partial(sample_once, request, work, made_by=recorded_run(), log=log))
+        result = await outcome_of(sampled, RunLog(call.backend, log), "cancel")
+        return "" if submit_only else result
+    earlier = await asyncio.to_thread(read_earlier, request, work, log)
     if earlier is not None:
-        return earlier
-    from hpc_prefect.quantum.purchase.run import carry_out
+        return await asyncio.to_thread(_known_id, work) if submit_only else earlier
+    from hpc_prefect.quantum.purchase.call import carried_out, to_buy
 
-    return await carry_out(_purchase(call, found, log))
-
-
-async def _job_id(call: _Call, found: _Found, log: Any) -> str:
-    from hpc_prefect.quantum.sampling import read_earlier, sample_once
-
-    request, place = found.request, found.place
-    if request.backend.simulates:
-        await asyncio.to_thread(sample_once, request, place.folder, made_by=recorded_run(), log=log)
-        return ""
-    from hpc_prefect.quantum.purchase.run import submit
-
-    purchase = _purchase(call, found, log)
-    last = await asyncio.to_thread(purchase.journal.last)
-    earlier = await asyncio.to_thread(read_earlier, request, place.folder, log)
-    if last is not None and earlier is not None:
-        return last.job_id
-    return (await submit(purchase)).job_id
+    wanted = to_buy(request, found.place, call.backend, call.on_cancel, submit_only=submit_only)
+    return await carried_out(wanted, RunLog(call.backend, log))
 
 
-def _purchase(call: _Call, found: _Found, log: Any) -> Purchase:
-    from hpc_prefect.quantum.purchase.errand import Purchase
-    from hpc_prefect.quantum.purchase.run import transpile
-
-    request, place = found.request, found.place
-    return Purchase(
-        kind=call.kind,
-        digest=request.digest,
-        folder=place.folder,
-        claimant=place.claimant,
-        terms=_terms(request.backend, call.on_cancel),
-        service=request.backend.service,
-        log=log,
-        block=call.backend,
-        made_by=recorded_run(),
-        request=request,
-        place=place,
-        transpile=transpile,
-    )
+def _known_id(work: Path) -> str:
+    """The id of the newest job that was bought for a work."""
+    jobs = [*attempts(LocalTransport(), str(work))]
+    return jobs[-1].ledger().job_id if jobs else ""
 
 
 async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any) -> PrimitiveResult:
-    from hpc_prefect.quantum.purchase.errand import Errand
-    from hpc_prefect.quantum.purchase.run import collect
+    from hpc_prefect.quantum.purchase.call import carried_out, to_attach
 
     flow = root_flow()
-    run = None if flow is None else flow.flow_run
-    errand = Errand(
-        kind=job.kind,
-        digest=job.digest,
-        folder=Path(job.folder),
-        claimant=this_process("" if run is None else str(run.id), flow_process()),
-        terms=_terms(backend, on_cancel),
-        service=backend.service,
-        log=log,
-    )
-    return await collect(errand)
-
-
-def _terms(backend: Any, on_cancel: OnCancel) -> Any:
-    return backend.terms if on_cancel is None else replace(backend.terms, on_cancel=on_cancel)
+    run = "" if flow is None or flow.flow_run is None else str(flow.flow_run.id)
+    claimant = this_process(run, flow_process())
+    wanted = to_attach(job, backend, claimant, on_cancel)
+    result: PrimitiveResult = await carried_out(wanted, RunLog(job.backend, log))
+    return result
 
 
 Work = Callable[[Any], Awaitable[Any]]
+
+
+async def _attended(work: Work) -> Any:
+    """What a task run does, unless its run was cancelled."""
+    return cancelled_state() if await run_is_cancelled() else await work(get_run_logger())
 
 
 # The record decides what is repeated, not Prefect's cache (which would also drop an intended
 # second sampling). `work` is opaque to Prefect, which would look into every circuit otherwise.
 @task(name="sample", task_run_name="sample {backend}", **ONCE_ONLY)
 async def _sample(backend: str, work: Work) -> Any:
-    return await attended(work, get_run_logger())
+    return await _attended(work)
 
 
 @task(name="estimate", task_run_name="estimate {backend}", **ONCE_ONLY)
 async def _estimate(backend: str, work: Work) -> Any:
-    return await attended(work, get_run_logger())
+    return await _attended(work)
 
 
 @task(name="submit", task_run_name="submit {backend}", **ONCE_ONLY)
 async def _submit_task(backend: str, work: Work) -> Any:
-    return await attended(work, get_run_logger())
+    return await _attended(work)
 
 
 @task(name="fetch", task_run_name="fetch {backend}", **ONCE_ONLY)
 async def _fetch_task(backend: str, work: Work) -> Any:
-    return await attended(work, get_run_logger())
+    return await _attended(work)
 
 
 def _task_of(kind: str) -> Any:

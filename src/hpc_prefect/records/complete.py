@@ -16,9 +16,8 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.identity import spread
 from hpc_prefect.ledger.campaign_parts import folders_of
 from hpc_prefect.ledger.claim import Claimant
-from hpc_prefect.ledger.quantum_journal import JOURNAL, RECORDS
-from hpc_prefect.operations.find import ATTEMPT, call_folders, is_job_folder
-from hpc_prefect.operations.quantum import KEY, read_quantum_job
+from hpc_prefect.ledger.quantum_folder import RECORDS
+from hpc_prefect.operations.find import ATTEMPT, KEY, call_folders, is_job_folder
 from hpc_prefect.operations.snapshot import NO_SENSE, JobSnapshot, read_job
 from hpc_prefect.records.fold import RUNS, Record
 from hpc_prefect.records.job_folders import (
@@ -26,6 +25,7 @@ from hpc_prefect.records.job_folders import (
     batch_end_before,
     made_by,
     quantum_ends,
+    quantum_jobs,
 )
 from hpc_prefect.transports.local import reader
 
@@ -102,7 +102,7 @@ class _Completion:
     # --- a batch job
 
     def _batch(self, job: JobSnapshot) -> None:
-        if job.problem or not self._is_mine(job.key, job.claims.values()):
+        if job.kind != "batch" or job.problem or not self._is_mine(job.key, job.claims.values()):
             return
         self._want(job.key, "batch", job.folder.path.rpartition("-")[0], job)
         if job.result is not None and self._last_by_me(job):
@@ -132,8 +132,8 @@ class _Completion:
 
     def _quantum(self, path: str, kind: str) -> None:
         key = os.path.basename(path)
-        bought = os.path.lexists(f"{path}/{JOURNAL}")
-        job = read_quantum_job(path, self.transport) if bought else None
+        jobs = quantum_jobs(path, self.transport)
+        job = jobs[-1] if jobs else None
         if job is not None and job.problem:
             return
         asked_by_me = made_by(path, kind, self.transport) == self.record.id

@@ -24,8 +24,8 @@ from hpc_prefect.errors import HpcPrefectError, UnknownRun
 from hpc_prefect.job.folder import is_root
 from hpc_prefect.records.fold import FORMAT, RUNS, Record
 from hpc_prefect.records.index_files import END, entry_path, index_folder, put
-from hpc_prefect.records.query import printable
 from hpc_prefect.records.read import DIED, RUNNING, is_record, is_time, read_run, standing
+from hpc_prefect.terminal import printable
 from hpc_prefect.transports import own
 
 logger = logging.getLogger("hpc_prefect.records")

@@ -13,7 +13,7 @@ from hpc_prefect.records.write.plain import plain_arguments
 if TYPE_CHECKING:  # whoever compares runs need not load what runs jobs
     from hpc_prefect.executor.request import JobRequest
     from hpc_prefect.job.result import JobResult
-    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
+    from hpc_prefect.operations.snapshot import JobSnapshot
 
 #: Of a batch job's result, and of its verdict.
 _RESULT = (
@@ -21,6 +21,8 @@ _RESULT = (
     *("collected", "folder", "name", "key"),
 )
 _VERDICT = ("reason", "summary", "exit_code", "signal")
+#: Begins the name of the scheduler of a job that ran in a held allocation.
+ALLOCATION = "allocation-"
 #: Of a quantum job, as its service told it.
 _QUANTUM = ("device", "calibrated_at", "qpu_seconds", "qpu_seconds_are", "attempt", "tag")
 #: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
@@ -61,13 +63,16 @@ def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:
     cores = nodes * int(asked.get("ranks_per_node") or 0) * int(asked.get("threads_per_rank") or 0)
     gpus = nodes * int(asked.get("gpus_per_node") or 0)
     hours = _hours(result.run_seconds)
+    # In a held allocation it costs nothing: the allocation is a job of its own, which has the cost.
+    free = str(site.get("scheduler") or "").startswith(ALLOCATION)
     return {
         "kind": "batch",
         **{name: getattr(result, name) for name in _RESULT},
         **{name: getattr(result.verdict, name) for name in _VERDICT},
-        "node_hours": _times(nodes, hours),
-        "core_hours": _times(cores, hours),
-        **({"gpu_hours": _times(gpus, hours)} if gpus else {}),
+        "node_hours": 0.0 if free else _times(nodes, hours),
+        "core_hours": 0.0 if free else _times(cores, hours),
+        **({"gpu_hours": 0.0 if free else _times(gpus, hours)} if gpus else {}),
+        **({"in_allocation": True} if free else {}),
         "asked": {
             "nodes": nodes,
             "ranks_per_node": asked.get("ranks_per_node"),
@@ -157,36 +162,32 @@ def quantum_job(
 
 
 def failed_quantum_job(
-    attempt: QuantumAttempt, *, kind: str, folder: str, key: str, name: str
+    job: JobSnapshot, *, kind: str, folder: str, key: str, name: str
 ) -> dict[str, Any]:
-    """A job of a service that left no result here, and may have cost something all the same.
-
-    One that was done, but whose result is still at the service, has succeeded.
-    """
-    intent, ended = attempt.intent, attempt.ended
-    status = str(ended.get("status", ""))
-    actual = ended.get("qpu_seconds")
-    cost = {"qpu_seconds": actual, "qpu_seconds_are": "actual"} if attempt.job_id else {}
-    summary = ended.get("reason") or ""
+    """A job of a service that left no result here, and may have cost something all the same."""
+    result, asked = job.result, job.ledger.job
+    assert result is not None
+    actual = result.resources_used.get("qpu_seconds")
+    cost = {"qpu_seconds": actual, "qpu_seconds_are": "actual"} if job.job_id else {}
     return {
         "kind": kind,
         "key": key,
         "name": name,
         "folder": folder,
-        "attempt": attempt.number,
-        "job_id": attempt.job_id,
-        "tag": attempt.tag,
-        "state": {"DONE": "succeeded", "CANCELLED": "cancelled"}.get(status, "failed"),
-        "reason": status.lower() or None,
-        "summary": "its result is still at the service" if status == "DONE" else summary,
+        "attempt": job.attempt,
+        "job_id": job.job_id,
+        "tag": job.tag,
+        "state": result.state,
+        "reason": result.verdict.reason.value,
+        "summary": result.verdict.summary,
         "collected": False,
-        "finished_at": float(ended.get("time") or 0.0),
-        "device": attempt.device,
-        "calibrated_at": intent.get("calibrated_at"),
+        "finished_at": job.status.known_at,
+        "device": result.host,
+        "calibrated_at": asked.get("calibrated_at"),
         **cost,
-        "shots": intent.get("shots"),
-        "digest": intent.get("digest"),
-        "circuits": intent.get("transpiled") or [],
+        "shots": asked.get("shots"),
+        "digest": asked.get("digest"),
+        "circuits": asked.get("transpiled") or [],
     }
 
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpc_prefect.errors import HpcPrefectError
@@ -15,7 +14,7 @@ from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.outputs import is_same
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.ledger.quantum_journal import RECORDS, Journal, QuantumAttempt
+from hpc_prefect.ledger.quantum_folder import RECORDS, attempts
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 from hpc_prefect.records.job_events import batch_job, failed_quantum_job, output_paths, quantum_job
 from hpc_prefect.records.write.digests import file_facts
@@ -110,19 +109,25 @@ def quantum_ends(
     """
     transport = transport or LocalTransport()
     record = _json(transport, f"{work.folder}/{RECORDS[work.kind]}")
-    attempts = Journal(Path(work.folder), transport).attempts()
     finished = record.get("state") == "finished"
-    job_id = str((record.get("job") or {}).get("id", "")) if finished else ""
     settled_at = float("inf")
-    for attempt in attempts:
-        ended_at = float(attempt.ended.get("time") or 0.0)
-        if attempt.ended and attempt.job_id == job_id:
+    for job in quantum_jobs(work.folder, transport):
+        if job.result is None:
+            continue
+        ended_at = job.status.known_at
+        if job.result.succeeded:
             settled_at = ended_at
-        elif attempt.ended and ended_at >= asked_after:
-            yield failed_quantum_job(attempt, **work._asdict())
+        elif ended_at >= asked_after:
+            yield failed_quantum_job(job, **work._asdict())
     if finished:
         ended = quantum_job(record, **work._asdict(), asked_after=asked_after)
         yield ended | {"collected": ended["collected"] or settled_at < asked_after}
+
+
+def quantum_jobs(work: str, transport: Transport) -> list[JobSnapshot]:
+    """The jobs that were bought for a sampling or an estimation, the newest last."""
+    folders = attempts(transport, work)
+    return [read_job(each.path, transport, campaign_name="") for each in folders]
 
 
 def made_by(folder: str, kind: str, transport: Transport) -> str:
@@ -132,5 +137,6 @@ def made_by(folder: str, kind: str, transport: Transport) -> str:
 
 def is_open(work: QuantumWork, transport: Transport | None = None) -> bool:
     """Whether a job of it was posted, or may have been, and nobody has seen its end."""
-    last: QuantumAttempt | None = Journal(Path(work.folder), transport or LocalTransport()).last()
-    return last is not None and not last.ended
+    jobs = quantum_jobs(work.folder, transport or LocalTransport())
+    last = jobs[-1] if jobs else None
+    return last is not None and last.ledger.intended and not last.is_over

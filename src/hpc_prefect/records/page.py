@@ -15,9 +15,10 @@ from itertools import islice
 from typing import Any
 
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.records.compare.values import flat, number, printable, words
+from hpc_prefect.records.compare.values import flat, number, words
 from hpc_prefect.records.fold import RUNS, Record, label_of
 from hpc_prefect.records.markdown import escaped, fenced, table
+from hpc_prefect.terminal import printable
 
 #: Rows of the table of jobs; a longer one would not help anybody, and the record holds everything.
 MOST_ROWS = 1000

@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from hpc_prefect.errors import InvalidQuery
+from hpc_prefect.terminal import printable
 
 #: A run's summary.
 Run = Mapping[str, Any]
@@ -224,13 +225,6 @@ def _no_order(wrong: Condition) -> str:
 def as_text(found: Any) -> str:
     """A value as one would write it: a text as it is, everything else as JSON."""
     return found if isinstance(found, str) else _encode(found)
-
-
-def printable(text: str) -> str:
-    """Text of others in one line that cannot do anything to a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 #: Made once: `json.dumps` with options makes one for each call.

@@ -8,9 +8,33 @@ from typing import Protocol
 
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.provider import (
+    Accepted,
+    Answer,
+    Found,
+    NoAnswer,
+    Provider,
+    Refused,
+    Submission,
+    Unclear,
+)
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.job.state import Observation, Patience
+from hpc_prefect.job.state import Observation
+
+__all__ = [
+    "Accepted",
+    "Answer",
+    "Found",
+    "NoAnswer",
+    "Refused",
+    "Scheduler",
+    "Submission",
+    "Ticket",
+    "Told",
+    "Unclear",
+    "by_name",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,47 +49,6 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """The scheduler took the job under this id."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The scheduler did not take the job, for sure. `full`: only because too many are waiting."""
-
-    said: str
-    full: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unclear:
-    """Whether the job exists cannot be told from the answer: it must be looked for by its tag."""
-
-    said: str
-
-
-Submission = Accepted | Refused | Unclear
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """A question that got no useful answer. It changes nothing of what is known."""
-
-    said: str
-
-
-#: What is told of many jobs: of some of them there may be no useful answer (the queue answers, the
-#: history does not). A job that is not in it is not listed.
-Answer = dict[str, Observation | NoAnswer]
-
-#: What is told of many names: of each the jobs of that name by their ids, whatever their state
-#: (none: there is no such job), or that there was no useful answer about it.
-Found = dict[str, dict[str, Observation] | NoAnswer]
-
-
-@dataclass(frozen=True, slots=True)
 class Told:
     """What the scheduler's own output says about a job's end, beside its exact words."""
 
@@ -73,8 +56,8 @@ class Told:
     words: str
 
 
-class Scheduler(Protocol):
-    """One scheduler's dialect.
+class Scheduler(Provider, Protocol):
+    """One scheduler's dialect: a provider whose dialogues yield commands.
 
     An array (`spec.array`) is a job: `submit` gives its id as a whole, which `observe`, `find` and
     `cancel` take as any id; seen as a whole it has ended when none of its elements is left. An
@@ -83,25 +66,13 @@ class Scheduler(Protocol):
     `observe` looks into the queue alone and does not list each element; asked for elements, it
     looks for them as for other jobs, in queue and history.
 
-    `submit`, `observe`, `find` and `cancel` are dialogues: they yield commands and are sent the
-    replies. A question that failed gives `NoAnswer`, for all jobs or for one; a job that a useful
-    answer does not list is simply absent from it. These two and the end of a job are three facts.
-
     Attributes:
-        name: as in the HPC profile.
         runs_here: the job runs on this very machine, so its executables can be checked now.
-        patience: how long this scheduler's silences are borne.
-        ids_per_question: how many ids one `observe` may carry, and names one `find`.
         throttles_arrays: it keeps to `Array.at_once`. Where it does not, an array is made so small.
-        hurry: seconds that must pass between two questions when a job seems to have ended.
     """
 
-    name: str
     runs_here: bool
-    patience: Patience
-    ids_per_question: int
     throttles_arrays: bool
-    hurry: float
 
     def problems(self, spec: JobSpec) -> list[str]:
         """What of this job the scheduler cannot honour, a sentence each; nothing is dropped."""
@@ -126,24 +97,6 @@ class Scheduler(Protocol):
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         """Hand over the script."""
-
-    def observe(
-        self, ids: Sequence[str], options: Mapping[str, object]
-    ) -> Dialogue[Answer | NoAnswer]:
-        """Ask about many jobs in queue and history at once."""
-
-    def find(
-        self, tags: Sequence[str], options: Mapping[str, object]
-    ) -> Dialogue[Found | NoAnswer]:
-        """All jobs with these names, in as few commands as for one; the answer has every name."""
-
-    def cancel(
-        self, jobs: Mapping[str, str], options: Mapping[str, object]
-    ) -> Dialogue[NoAnswer | None]:
-        """Ask for the end of jobs, names by ids; that they ended is seen by `observe`.
-
-        A scheduler that gives an id again must be told the name too, and spare what has another.
-        """
 
     def read_output(self, text: str) -> Told | None:
         """What the scheduler itself wrote into the job's output about its end, if anything.

@@ -21,7 +21,6 @@ from prefect.settings import get_current_settings
 
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.recording import note_end_of, note_wanted
-from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -33,6 +32,7 @@ from hpc_prefect.blocks import (
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.service import Handle, executor
 from hpc_prefect.flow_runs.cancellation import RunCancelled, cancellable, raise_if_cancelled
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.watch import MESSAGE
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import RetryPolicy

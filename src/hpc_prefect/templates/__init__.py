@@ -19,7 +19,7 @@ from hpc_prefect.extras import missing
 
 #: Optional modules without which a template's flow does not run.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "sqd": ("qiskit", "ffsim", "pyscf", "qiskit_addon_sqd"),
+    "sqd": ("qiskit", "ffsim", "pyscf", "qiskit_addon_sqd", "mpi4py"),
     "vqe": ("qiskit", "qiskit_aer"),
 }
 _GITIGNORE = "__pycache__/\nwork/\n"

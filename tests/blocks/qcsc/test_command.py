@@ -58,7 +58,7 @@ def test_a_file_is_written_once_and_what_became_of_each_field_is_said(
     )
     assert "HPC profile):\n  cmd  exec  hpc\n" in said
     assert (
-        f"wrote {out}: 3 blocks from 3; lines: 8 kept, 1 changed, 0 left out, 0 to decide" in said
+        f"wrote {out}: 3 blocks from 3; fields: 8 kept, 1 changed, 0 left out, 0 to decide" in said
     )
     assert '[hpc-profile.hpc.executables]\ndiag = "/opt/diag"\n' in out.read_text()
 

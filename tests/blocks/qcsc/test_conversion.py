@@ -165,13 +165,16 @@ def test_a_secret_that_a_shell_fetches_is_fetched_by_it_again() -> None:
 
 
 def test_paths_that_ours_do_not_take_are_blanks() -> None:
-    made = three({}, {"executable_map": {"diag": "./diag", "b": "$HOME/b", "c": "/opt/c"}})
+    given = {"diag": "./diag", "b": "$HOME/b", "c": "/opt/c", "d": "/work/<user>/d"}
+    made = three({}, {"executable_map": given})
 
     assert hpc_of(made)["executables"] == {
         "diag": "<absolute-path>",
         "b": "<absolute-path>",
         "c": "/opt/c",
+        "d": "/work/<user>/d",
     }
+    assert outcomes(made, "executable_map").count("decide") == 3
     assert made.comments["hpc-profile", "hpc", "executables"]
 
 
@@ -183,18 +186,20 @@ def test_two_launchers_for_one_place_become_two_profiles() -> None:
             document(EXECUTION, "exec-b", **MPI | {"mpi_options": ["-bind-to", "core"]}),
             document(EXECUTION, "exec-c", **MPI | {"num_nodes": 9}),
             document(HPC, "hpc", executable_map={"diag": "/opt/diag"}, project_cpu="gz00"),
+            document(HPC, "hpc-2", project_cpu="gz00"),  # theirs, and it stays
         ]
     )
 
     profiles = made.tables["hpc-profile"]
-    assert {name: each["launcher"] for name, each in profiles.items()} == {
+    assert {name: each.get("launcher") for name, each in profiles.items()} == {
         "hpc": "mpiexec.hydra -n {ranks} {command}",
-        "hpc-2": "mpiexec.hydra -n {ranks} -bind-to core {command}",
+        "hpc-3": "mpiexec.hydra -n {ranks} -bind-to core {command}",
+        "hpc-2": None,
     }
     assert made.calls == [
         ("cmd", "exec-a", "hpc"),
         ("cmd", "exec-c", "hpc"),
-        ("cmd", "exec-b", "hpc-2"),
+        ("cmd", "exec-b", "hpc-3"),
     ]
     assert decided(made) == ["execution_profile/exec-b launcher"]
 
@@ -257,6 +262,22 @@ def test_on_fugaku_the_ranks_are_those_that_their_job_had() -> None:
         "4 is now 1: so many ranks a job had on a node of hpc, by its other fields"
     ]
     assert decided(by_pjm) == decided(by_option) == decided(by_nothing) == []
+
+
+def test_more_ranks_than_pjm_gave_the_job_are_told() -> None:
+    made = three(
+        {"mpiprocs": 2, "launcher": "mpiexec", "mpi_options": ["-n", "2"], "ompthreads": 1},
+        {
+            "hpc_target": "fugaku",
+            "project_cpu": "ra000000",
+            "mpi_options_for_pjm": ["max-proc-per-node=1"],
+        },
+    )
+
+    assert execution_of(made)["ranks_per_node"] == 2
+    assert [fate.why for fate in told(made, "mpi_options") if fate.outcome == "decide"] == [
+        "ask for 2 ranks, and mpi_options_for_pjm of hpc gave the job 1: 2 is taken"
+    ]
 
 
 def test_what_is_fugakus_own() -> None:

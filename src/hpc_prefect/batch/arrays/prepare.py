@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.batch.arrays.member import Member, ReadMember, read_member
+from hpc_prefect.batch.placing import placing_of
 from hpc_prefect.batch.prepare import (
     JobTerms,
     blocks_of_run,
@@ -32,7 +33,7 @@ from hpc_prefect.job.identity import digest
 from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.spec import JobSpec
 
-#: So many members are told with their problems.
+#: How many members' problems a message lists.
 _TOLD = 20
 
 
@@ -99,6 +100,7 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
         poll_interval=hpc.poll_interval,
         max_jobs_in_queue=hpc.max_jobs_in_queue,
         queue_full_wait=wait_seconds(hpc.queue_full_wait),
+        placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
         provenance=provenance_of(place, loaded.described, {}) | program,
@@ -112,7 +114,7 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
 
 
 def _identity(call: ArrayCall, spec: JobSpec, content: object) -> str:
-    """Of what the members share; which members there are is no part of it.
+    """The array's identity: what its members share, not which members there are.
 
     So a sweep that has grown is the same array, and its new members alone are submitted.
     """
@@ -202,7 +204,7 @@ def _digest(member: ReadMember, name: str, known: dict[str, str]) -> str:
 def _members(
     name: str, read: Sequence[ReadMember], digests: Sequence[Mapping[str, str]]
 ) -> tuple[MemberSpec, ...]:
-    """The members with their keys: what each runs, and the how manieth it is of its likes."""
+    """The members with their keys: of what each runs, and how many equal ones came before."""
     seen: Counter[str] = Counter()
     found = []
     for position, (member, inputs) in enumerate(zip(read, digests, strict=True)):

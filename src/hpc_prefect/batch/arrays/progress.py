@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.batch.task import tail_of
 from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.flow_runs.artifacts import Content, LiveArtifact, home_of_run
 from hpc_prefect.flow_runs.recording import noting
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.job.identity import slug
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.records.job_folders import batch_end
@@ -18,7 +18,7 @@ from hpc_prefect.records.markdown import escaped
 
 #: Seconds between two lines in the log that say how far it is.
 EVERY = 10.0
-#: So many members that failed are told one by one; of each so many lines of its stderr.
+#: How many failed members are logged one by one, and how many lines of stderr of each.
 _TOLD, _LINES = 20, 5
 
 

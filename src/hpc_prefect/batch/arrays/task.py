@@ -17,11 +17,10 @@ from hpc_prefect.batch.arrays.member import Member
 from hpc_prefect.batch.arrays.prepare import ArrayCall, PreparedArray, prepare_array
 from hpc_prefect.batch.arrays.progress import ArrayProgress
 from hpc_prefect.batch.arrays.results import JobResults
+from hpc_prefect.batch.placing import HoldsNodes
 from hpc_prefect.batch.prepare import JobTerms, resolved_work_dir
 from hpc_prefect.batch.recording import note_never_begun, note_wanted
-from hpc_prefect.batch.run_log import RunLog
 from hpc_prefect.batch.task import no_warning_outside_of_flows
-from hpc_prefect.batch.waiting import outcome_of
 from hpc_prefect.blocks import (
     Call,
     CommandBlock,
@@ -37,8 +36,10 @@ from hpc_prefect.flow_runs.cancellation import (
     raise_if_cancelled,
     run_is_cancelled,
 )
+from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.waiting import outcome_of
 from hpc_prefect.job.retry import RetryPolicy
 
 
@@ -58,6 +59,7 @@ async def run_jobs_from_blocks(
     timeout_seconds: float | None = None,
     retries: int = 0,
     retry_policy: RetryPolicy | None = None,
+    allocation: HoldsNodes | None = None,
 ) -> JobResults:
     """Run many jobs of one shape: as arrays, in as few submissions as the scheduler allows.
 
@@ -87,6 +89,7 @@ async def run_jobs_from_blocks(
         retries: how many more times each member is submitted when it fails for a reason that is
             worth it, with more memory or walltime where that was it; see `run_job_from_blocks`.
         retry_policy: which reasons are worth it, and how much more is asked for.
+        allocation: of `allocation(…)`, to be handed to; None for the one around the call, if any.
 
     Returns:
         The results in the order of the members.
@@ -105,7 +108,7 @@ async def run_jobs_from_blocks(
         raise InvalidJob(shared.subject, [f"on_failure is {on_failure!r}; write raise or return"])
     call = ArrayCall(shared=shared, members=members, pack=pack, at_once=at_once, array_key=job_key)
     given = GivenBlocks(command_block_name, execution_profile_block_name, hpc_profile_block_name)
-    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
+    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy(), allocation)
     await raise_if_cancelled()
     place = None
     try:

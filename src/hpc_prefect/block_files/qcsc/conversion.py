@@ -60,8 +60,10 @@ def convert(documents: Sequence[QcscDocument]) -> Conversion:
         made.put("execution-profile", program.name, program.block())
         if not any(_runs_there(program, place, keys) for place in places):
             program.tell_nowhere()
+    taken = {place.name for place in places}
     for place in places:
-        _put_place(place, [p for p in programs if _runs_there(p, place, keys)], keys, made)
+        there = [each for each in programs if _runs_there(each, place, keys)]
+        _put_place(place, there, keys, taken, made)
     for each in read[RUNTIME]:
         for kind, name, fields in read_runtime(each):
             made.put(kind, name, fields)
@@ -110,7 +112,8 @@ def _leave_out_others(
     """Say where an execution profile was not laid over an HPC profile that has its program."""
     for place in places:
         if _keys_there(program, place, keys) and (why := program.not_for(place)):
-            program.fields.tell_of_default("launcher", "left out", place.table, f"not there: {why}")
+            text = f"is not in {place.table}: {why}"
+            program.fields.tell_of_default("launcher", "left out", why=text)
 
 
 # --- an HPC profile, once for each set of wishes that fit together
@@ -138,8 +141,13 @@ class _Variant:
 
 
 def _put_place(
-    place: Place, programs: Sequence[Program], keys: dict[str, tuple[str, str]], made: Conversion
+    place: Place,
+    programs: Sequence[Program],
+    keys: dict[str, tuple[str, str]],
+    taken: set[str],
+    made: Conversion,
 ) -> None:
+    """Add the HPC profile, and further ones for what does not fit into it; `taken` are names."""
     variants = [_Variant()]
     for program in programs:
         used = _keys_there(program, place, keys)
@@ -152,7 +160,6 @@ def _put_place(
             variant.takes(program.side, launcher, used, wish)
             variants.append(variant)
         variant.programs.append(program)
-    taken = set(made.tables.get("hpc-profile", {}))
     for number, variant in enumerate(variants):
         name = place.name if number == 0 else _free_name(place.name, taken)
         taken.add(name)

@@ -71,15 +71,19 @@ class Place:
         self, nodes: int, mpiprocs: int, options: Sequence[str], launcher: str
     ) -> int:
         """The ranks that a job of theirs had on a node, at most."""
-        document = self.fields.document.fields
         if self.target == "fugaku":  # their script for it takes no notice of mpiprocs
             told = None if launcher == "single" else told_ranks(options)
-            ranks = told or pjm_ranks(_texts(document, "mpi_options_for_pjm"), nodes)[0]
-            return math.ceil((ranks or nodes) / nodes)
-        tasks = document.get("slurm_ntasks")
+            return math.ceil((told or self.pjm_ranks(nodes) or nodes) / nodes)
+        tasks = self.fields.document.fields.get("slurm_ntasks")
         if self.target == "slurm" and isinstance(tasks, int) and tasks > 0:
             return math.ceil(tasks / nodes)
         return mpiprocs
+
+    def pjm_ranks(self, nodes: int) -> int | None:
+        """The ranks that PJM was told of, of a job on so many nodes; None when it was not."""
+        if self.target != "fugaku":
+            return None
+        return pjm_ranks(_texts(self.fields.document.fields, "mpi_options_for_pjm"), nodes)[0]
 
     def own_launcher(self, launcher: str, line: str) -> str:
         """The line with the place's own word for that launcher."""
@@ -184,8 +188,14 @@ def _executables(place: Place) -> dict[str, str]:
         if problems:
             why = f"{key}: {problems[0]}; it is a blank now"
             place.fields.tell("executable_map", "decide", became, why)
+        elif re.search(r"<[^<>/]+>", path):
+            why = f"{key}: a part of it in < > seems to be a blank"
+            place.fields.tell("executable_map", "decide", became, why)
         paths[key] = "<absolute-path>" if problems else path
-    place.fields.tell("executable_map", "kept" if paths else "left out", became if paths else "")
+    if paths:
+        place.fields.tell("executable_map", "kept", became)
+    else:
+        place.fields.tell("executable_map", "left out", why="empty")
     return paths
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpc_prefect.block_files.qcsc.fates import Outcome, QcscFields, may_hold_a_secret
-from hpc_prefect.block_files.qcsc.launching import Shape, launcher_line
+from hpc_prefect.block_files.qcsc.launching import Shape, launcher_line, told_ranks
 from hpc_prefect.block_files.qcsc.places import TARGETS, Place
 from hpc_prefect.block_files.qcsc.toml_text import Reference
 from hpc_prefect.blocks.checks import variable_problems, walltime_problems
@@ -223,7 +223,7 @@ class Program:
         else:
             shown = "" if may_hold_a_secret(line) else line
             tell("launcher", "changed", f"{where} launcher", shown)
-        self._tell_options(where)
+        self._tell_options(where, place)
         if self.wish.modules:
             tell("modules", "changed", f"{where} executables, modules")
         if self.lines:
@@ -234,7 +234,7 @@ class Program:
             why = f"{name} seems to be a secret: set it where you run `blocks apply`"
             tell("environments", "decide", f"{table} secret_environment", why)
 
-    def _tell_options(self, where: str) -> None:
+    def _tell_options(self, where: str, place: Place) -> None:
         if not self.options:
             return
         if self.launcher == "single":
@@ -249,6 +249,13 @@ class Program:
                 "as it was, for every job there"
             )
             self.fields.tell("mpi_options", "decide", f"{where} launcher", why)
+        told, had = told_ranks(self.options), place.pjm_ranks(self.nodes)
+        if told and had and told > had:
+            why = (
+                f"ask for {told} ranks, and mpi_options_for_pjm of {place.name} gave the job "
+                f"{had}: {told} is taken"
+            )
+            self.fields.tell("mpi_options", "decide", f"{self.table} ranks_per_node", why)
 
     def tell_nowhere(self) -> None:
         """Say that no HPC profile took what belongs to one."""
@@ -332,11 +339,11 @@ def _threads(fields: QcscFields, environment: dict[str, str], table: str) -> int
 
 
 def _modules(fields: QcscFields) -> tuple[str, ...]:
-    modules = fields.texts("modules")
+    """Their script wrote them unquoted, so that a blank began another one."""
+    modules = tuple(word for module in fields.texts("modules") for word in module.split())
     if not modules:
         fields.tell("modules", "left out", why="empty")
-    # Their script wrote them unquoted, so that a blank began another one.
-    return tuple(word for module in modules for word in module.split())
+    return modules
 
 
 def _lines(fields: QcscFields) -> list[str]:

@@ -38,7 +38,7 @@ from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.campaign_folder import Campaign, begin_campaign, instances, read_campaign
 from hpc_prefect.ledger.campaign_parts import folders_of, has_lost_others, home_of, join
 from hpc_prefect.ledger.claim import Claim, Claimant, this_process
-from hpc_prefect.ledger.quantum_journal import RECORDS
+from hpc_prefect.ledger.quantum_folder import RECORDS
 from hpc_prefect.operations import list_jobs
 from hpc_prefect.operations.completion import is_marked, unfinished, unmark
 from hpc_prefect.transports.local import LocalTransport

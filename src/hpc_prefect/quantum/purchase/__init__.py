@@ -1,13 +1,14 @@
-"""One quantum job for one intent: bought once, waited for, its result kept; whatever the vendor.
+"""A quantum job as the executor's machinery takes it, whatever the vendor.
 
-errand.py     what is needed to speak of a job, and to buy one
+provider.py   the questions of a provider, put to a quantum service
+call.py       a call's job, and what its end is to the call: a result, or an error
+request.py    what is asked of the executor: a job to be bought, or one to attach to
+attempt.py    one job for one intent: device, transpilation, budget, POST
+run.py        its life, derived of a batch job's: how it is looked at, how its result is kept
+transpile.py  circuits in the device's own gates
 budget.py     QPU seconds: spent, promised, left
 retry.py      asking again, decided by the kind of the error
-post.py       one job for one intent
-look.py       how it is, and that it ended
-cancel.py     cancelling it, until the service shows that it has ended
-wait.py       until it ends
-run.py        these pieces in their order
+words.py      a job in words
 show.py       the artifact
 tally.py      what a flow run has used in sum
 """

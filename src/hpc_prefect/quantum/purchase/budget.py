@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.errors import BudgetExceeded, LedgerError
+from hpc_prefect.job import folder as names
 from hpc_prefect.ledger.campaign_parts import folders_of, home_of
-from hpc_prefect.ledger.quantum_journal import JOURNAL, Journal
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.ledger.quantum_folder import OLD_JOURNAL, qpu_seconds, refuse_old
 from hpc_prefect.transports import own
 from hpc_prefect.transports.local import LocalTransport
 
@@ -40,10 +42,20 @@ class Budget:
     campaign: Path
 
     def total(self) -> float:
-        """What all of its jobs have cost or may cost. Reads its journals."""
-        folders = folders_of(LocalTransport(), str(self.campaign))
-        paths = (path for each in folders for path in Path(each).glob(f"*/*/{JOURNAL}"))
-        return sum(job.seconds for path in paths for job in Journal(path.parent).attempts())
+        """What all of its jobs have cost or may cost. Reads their journals.
+
+        Raises:
+            LedgerError: there are some of a version before, which are not read.
+        """
+        transport = LocalTransport()
+        folders = [Path(each) for each in folders_of(transport, str(self.campaign))]
+        for old in (path for each in folders for path in each.glob(f"*/*/{OLD_JOURNAL}")):
+            refuse_old(transport, str(old.parent))
+        attempts = (path for each in folders for path in each.glob("*/*-*"))
+        # A batch job has a script; so the journals of thousands of those are not read.
+        bought = (path for path in attempts if not (path / names.SCRIPT).exists())
+        jobs = (JobFolder(transport, str(path)) for path in bought)
+        return sum(qpu_seconds(job.ledger(), job.ended_by_request()) for job in jobs)
 
     @contextlib.contextmanager
     def reserved(self, seconds: float, limit: float) -> Iterator[float]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from hpc_prefect.errors import QuantumServiceError
 from hpc_prefect.quantum.service import Kind
 
 T = TypeVar("T")
+
+
+class Tell(Protocol):
+    """Who is told in words what happens."""
+
+    def __call__(self, text: str, *, warning: bool = False) -> None: ...
+
 
 #: Seconds before the first and the longest wait between two questions that failed.
 FIRST, LONGEST = 1.0, 60.0
@@ -21,7 +28,7 @@ SIGN_INS = 4
 async def patiently(
     question: Callable[[], T],
     what: str,
-    log: Any,
+    tell: Tell,
     *,
     kind_of: Callable[[BaseException], Kind],
     seconds: float | None = None,
@@ -30,6 +37,7 @@ async def patiently(
 
     Args:
         what: what is asked, for the messages: `asking for job 17`.
+        tell: told of trouble, and of its end.
         kind_of: what can be done about an error of this service.
         seconds: how long trouble of the network or the server is borne; None is without end.
 
@@ -49,11 +57,11 @@ async def patiently(
                 raise
             _give_up(error, what, refused, seconds, since)
             if told != kind.value:  # not once a question: an outage may last for hours
-                log.warning("%s: %s (%s); asking again", what, first_line(error), kind.value)
+                tell(f"{what}: {first_line(error)} ({kind.value}); asking again", warning=True)
                 told = kind.value
         else:
             if told:
-                log.info("%s: answered after %.0f s", what, time.monotonic() - since)
+                tell(f"{what}: answered after {time.monotonic() - since:.0f} s")
             return answer
         await asyncio.sleep(delay)
         delay = min(2 * delay, LONGEST)
@@ -63,15 +71,20 @@ def _give_up(
     error: Exception, what: str, refused: int, seconds: float | None, since: float
 ) -> None:
     if refused >= SIGN_INS:
-        raise QuantumServiceError(
-            f"{what}: the service does not accept the token ({first_line(error)}). Put a valid one"
-            " into the credentials block and run again; a job that was bought is attached again"
-        ) from error
+        raise token_refused(error, f"{what}: ") from error
     if seconds is not None and time.monotonic() - since > seconds:
         raise QuantumServiceError(
             f"{what}: no answer for {seconds:.0f} s ({first_line(error)}). Run again when the"
             " service can be reached; a job that was bought is attached again"
         ) from error
+
+
+def token_refused(error: BaseException, what: str = "") -> QuantumServiceError:
+    """What a person is told whose token is not accepted, however often it is tried."""
+    return QuantumServiceError(
+        f"{what}the service does not accept the token ({first_line(error)}). Put a valid one into"
+        " the credentials block and run again; a job that was bought is attached again"
+    )
 
 
 def first_line(error: BaseException) -> str:

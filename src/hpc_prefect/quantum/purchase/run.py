@@ -1,158 +1,204 @@
-"""Buying one job, waiting for it, keeping its result: the pieces in their order."""
+"""The life of a quantum job: a batch job's, but for how it is watched and its result kept."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from hpc_prefect.errors import InvalidJob, LedgerError
-from hpc_prefect.executor.service import executor
-from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-from hpc_prefect.quantum.purchase import cancel, post, wait
-from hpc_prefect.quantum.purchase.errand import Errand, Purchase, Transpiled, claimed
-from hpc_prefect.quantum.purchase.show import Page
-from hpc_prefect.quantum.service import Look
+from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.monitor import JobMonitor
+from hpc_prefect.executor.output import Output
+from hpc_prefect.executor.request import JobSubmitted
+from hpc_prefect.executor.run import JobRun
+from hpc_prefect.job.failure import Verdict
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.state import Evidence, JobState, Observation
+from hpc_prefect.ledger.quantum_folder import refuse_old
+from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
+from hpc_prefect.quantum.purchase.provider import QuantumObservation
+from hpc_prefect.quantum.purchase.words import described
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from qiskit.primitives import PrimitiveResult
-
-    from hpc_prefect.quantum.sampling import Request
-
-
-@asynccontextmanager
-async def _held(errand: Errand) -> AsyncIterator[Any]:
-    """The claim on the folder, and what is to be done when the call is cancelled inside."""
-    claim = await asyncio.to_thread(claimed, errand)
-    try:
-        yield claim
-    except asyncio.CancelledError:
-        await cancel.interrupted(errand)
-        raise
-    finally:
-        executor().release(claim)
+#: Seconds between two looks at a job: a tenth of the time that it has waited, within these.
+SOONEST, LATEST = 1.0, 60.0
+#: Nothing of a quantum job is in files, so a look at those can wait.
+_NEVER = 3600.0
 
 
-async def submit(purchase: Purchase) -> QuantumAttempt:
-    """Buy the job, or find the one that was bought."""
-    async with _held(purchase) as claim:
-        await cancel.finish(purchase)
-        return await post.bought(purchase, claim)
+class QuantumMonitor(JobMonitor):
+    """One job of a service, up to its verdict, which is the service's word alone."""
+
+    def __init__(
+        self, attempt: QuantumAttempt, output: Output, cancelled_by: Callable[[], str]
+    ) -> None:
+        self._quantum = attempt
+        super().__init__(attempt, output, cancelled_by, ask=True)
+
+    def look(self, now: float) -> None:
+        self.next_look = now + _NEVER
+
+    def answered(self, now: float, seen: Observation | None) -> None:
+        super().answered(now, seen)
+        self.poll_interval = min(max(SOONEST, 0.1 * (now - self._began)), LATEST)
+        if isinstance(seen, QuantumObservation):
+            request = self._quantum.request
+            if request.page is not None:
+                request.page.seen(request.spec, self._quantum.tag, seen)
+            self._check_price(seen)
+
+    def _check_price(self, seen: QuantumObservation) -> None:
+        """The service's own estimate is there once the job is; a queued job costs nothing yet."""
+        allowed, price = self._quantum.spec.allowed_seconds, seen.facts.get("estimated_seconds")
+        if allowed is None or price is None or seen.state is not JobState.QUEUED:
+            return
+        if price > allowed and not self._cancelled_by():
+            self._quantum.request.listener.state(
+                f"job {self.job_id} is estimated at {price:g} QPU seconds, and {allowed:g} are"
+                " left: cancelling it",
+                warning=True,
+            )
+            self._quantum.on_cancel_request("budget")
+
+    def _collect(self, now: float) -> Evidence:
+        cancel = self._cancelled_by()
+        if self._ended_since is not None and not cancel:
+            cancel = self._quantum.cancel_request()
+        return Evidence(
+            job_id=self.job_id,
+            walltime=0,
+            observation=self._seen,
+            silent_for=now - self._answered_at,
+            cancel=cancel,
+            word_is_all=True,
+        )
+
+    def _show(self, evidence: Evidence) -> None:
+        seen = evidence.observation
+        if isinstance(seen, QuantumObservation) and seen.word != self._shown:
+            self._shown = seen.word
+            text = described(self._quantum.spec.device, seen)
+            self._quantum.request.listener.state(text, job_id=self.job_id)
 
 
-async def carry_out(purchase: Purchase) -> PrimitiveResult:
-    """Buy the job, or find the one that was bought; wait for it; keep its result."""
-    async with _held(purchase) as claim:
-        await cancel.finish(purchase)
-        return await _collected(purchase, await post.bought(purchase, claim))
+class QuantumRun(JobRun):
+    """A quantum job under way."""
+
+    attempt_type = QuantumAttempt
+
+    async def carry_out(self) -> JobResult | JobSubmitted:
+        transport, base = self._connection.transport, self._request.base
+        await self._connection.in_thread(partial(refuse_old, transport, base))
+        return await super().carry_out()
+
+    def _monitor_for(self, attempt: Attempt, output: Output, *, ask: bool) -> JobMonitor:
+        assert isinstance(attempt, QuantumAttempt)
+        return QuantumMonitor(attempt, output, lambda: self._cancelled_by)
+
+    async def _finalize(
+        self, attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
+    ) -> JobResult:
+        """Fetch the result, keep it, and write the verdict with what the job has cost."""
+        assert isinstance(attempt, QuantumAttempt)
+        last = evidence.observation
+        seen = last if isinstance(last, QuantumObservation) else None
+        in_thread, request = self._connection.in_thread, attempt.request
+        if not confirmed:
+            await in_thread(attempt.claim.check)
+            await in_thread(partial(attempt.folder.note, "unconfirmed", durable=True))
+            self._request.listener.state(
+                f"job {attempt.job_id or 'with the tag ' + attempt.tag} was cancelled, but nobody"
+                " has seen that it ended. It may run on and cost QPU seconds; the next start of"
+                " this flow looks again and buys nothing before",
+                warning=True,
+            )
+            return _result_of(attempt, verdict, seen)
+        if verdict.succeeded and seen is not None:
+            question = partial(request.service.result, attempt.job_id, request.spec.made_for)
+            result = await request.ask(question, f"fetching the result of {attempt.job_id}")
+            await in_thread(partial(_keep, attempt, seen, result))
+        await self._settle_duplicates(attempt)
+        ended = _result_of(attempt, verdict, seen)
+        await in_thread(partial(_write, attempt, ended, seen))
+        if attempt.job_id:
+            request.service.drop(attempt.job_id)
+        if request.page is not None:
+            request.page.ended(request.spec, ended, seen)
+        return ended
+
+    async def _settle_duplicates(self, attempt: QuantumAttempt) -> None:
+        """Write down what other jobs of the tag have cost; what is not seen in time stays open."""
+        known = (await self._connection.in_thread(attempt.folder.ledger)).duplicates
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._connection.scheduler.patience.confirm
+        unknown = {job_id for job_id, cost in known.items() if cost is None}
+        while unknown and clock() < until:
+            observe = self._connection.scheduler.observe
+            said = await self._connection.ask(observe([*unknown], self._connection.options))
+            for job_id, seen in said.items() if isinstance(said, dict) else ():
+                if isinstance(seen, Observation) and seen.state is JobState.ENDED:
+                    unknown.discard(job_id)
+                    cost = seen.used.get("qpu_seconds")
+                    note = partial(attempt.folder.note, "duplicate", id=job_id, qpu_seconds=cost)
+                    await self._connection.in_thread(note)
+                    attempt.request.service.drop(job_id)
+            await asyncio.sleep(SOONEST if unknown else 0)
 
 
-async def collect(errand: Errand) -> PrimitiveResult:
-    """Wait for a job that was bought, in this process or another; keep its result.
-
-    Raises:
-        LedgerError: none was bought.
-    """
-    async with _held(errand):
-        attempt = await asyncio.to_thread(errand.journal.last)
-        if attempt is None or not attempt.job_id:
-            raise LedgerError(f"{errand.journal.path} knows of no job; submit it again")
-        return await _collected(errand, attempt)
-
-
-async def _collected(errand: Errand, attempt: QuantumAttempt) -> PrimitiveResult:
-    page = Page(errand, attempt)
-    try:
-        look = await wait.ended(errand, attempt, page.seen)
-    except Exception as error:
-        page.failed(error)
-        raise
-    result = await wait.result_of(errand, attempt)
-    kept = await asyncio.to_thread(_keep, errand, attempt, look, result)
-    await wait.note_done(errand, attempt, look)
-    page.done(look, kept)
-    return kept
+def _result_of(
+    attempt: QuantumAttempt, verdict: Verdict, seen: QuantumObservation | None
+) -> JobResult:
+    used = dict(seen.used) if seen is not None else {}
+    if attempt.job_id and "qpu_seconds" not in used:
+        used["estimated_qpu_seconds"] = attempt.spec.estimated_seconds
+    return JobResult(
+        job_id=attempt.job_id,
+        name=attempt.spec.name,
+        tag=attempt.tag,
+        key=attempt.request.key,
+        attempt=attempt.number,
+        verdict=verdict,
+        folder=attempt.folder.path,
+        script_path="",
+        stdout_path="",
+        stderr_path="",
+        host=attempt.spec.device,
+        resources_used=used,
+    )
 
 
-def _keep(errand: Errand, attempt: QuantumAttempt, look: Look, result: Any) -> PrimitiveResult:
-    from hpc_prefect.quantum.result_file import read_asked
-    from hpc_prefect.quantum.sampling import iso_time, keep
+def _write(attempt: QuantumAttempt, result: JobResult, seen: QuantumObservation | None) -> None:
+    attempt.claim.check()
+    facts = dict(seen.facts) if seen is not None else {}
+    attempt.folder.note("verdict", durable=True, result=result.as_dict(), facts=facts)
 
-    actual = look.facts.get("qpu_seconds") is not None
-    facts = read_asked(errand.folder, errand.kind) | {
-        "digest": errand.digest,
+
+#: What the record of the work repeats of the intent.
+_TOLD = ("device", "calibrated_at", "transpiled")
+_PLACE = ("campaign", "scope", "n")
+
+
+def _keep(attempt: QuantumAttempt, seen: QuantumObservation, result: Any) -> None:
+    """Record the result, with the job that it came of."""
+    from hpc_prefect.quantum.result_file import read_asked, write_finished
+    from hpc_prefect.quantum.sampling import iso_time, now_as_iso
+
+    attempt.claim.check()
+    spec, request = attempt.spec, attempt.request
+    actual = "qpu_seconds" in seen.used
+    facts = read_asked(request.work, spec.primitive) | {
+        "digest": spec.digest,
         "asked_at": iso_time(attempt.intended_at),
         "job": {
             "id": attempt.job_id,
             "tag": attempt.tag,
             "attempt": attempt.number,
-            **{name: attempt.intent.get(name) for name in _TOLD},
-            **look.facts,
+            **{name: getattr(spec, name) for name in _TOLD},
+            **{name: request.provenance.get(name) for name in _PLACE},
+            **({"interface": spec.made_for["interface"]} if "interface" in spec.made_for else {}),
+            **seen.facts,
             "qpu_seconds_are": "actual" if actual else "estimated",
         },
+        "finished_at": now_as_iso(),
     }
-    return keep(errand, facts, result)
-
-
-#: What the record repeats of the intent.
-_TOLD = ("device", "interface", "calibrated_at", "transpiled", "campaign", "scope", "n")
-
-
-async def transpile(request: Request, device: Any) -> Transpiled:
-    """A request's PUBs in the device's own gates, each circuit by a cached Prefect task.
-
-    Raises:
-        InvalidJob: some cannot be transpiled.
-    """
-    from qiskit.exceptions import QiskitError
-
-    from hpc_prefect.quantum.transpilation import transpilation, transpiled
-
-    settings = {
-        **request.backend.transpilation,
-        "optimization_level": request.options.optimization_level,
-        "seed_transpiler": request.backend.layout_seed(request.options),
-    }
-    as_it_is = bool(getattr(device, "simulator", False))  # a simulator of the service's
-    calibrated_at = request.backend.service.calibrated_at
-    calibrated = "" if as_it_is else await asyncio.to_thread(calibrated_at, device)
-    done: dict[str, Any] = {}
-    pubs, facts, problems = [], [], []
-    for number, pub in enumerate(request.pubs):
-        circuit = pub.circuit
-        if not as_it_is:
-            work = await asyncio.to_thread(transpilation, circuit, device, calibrated, settings)
-            try:
-                if work.key not in done:
-                    done[work.key] = await transpiled(work)
-            except QiskitError as error:
-                problems.append(
-                    f"pub {number}: it cannot be transpiled for {device.name}: {error.message}"
-                )
-                continue
-            circuit = done[work.key]
-        pubs.append(_native(request.kind, pub, circuit))
-        facts.append(
-            {
-                "depth": circuit.depth(),
-                "size": circuit.size(),
-                "two_qubit_gates": circuit.num_nonlocal_gates(),
-                "optimization_level": settings["optimization_level"],
-                "seed_transpiler": settings["seed_transpiler"],
-            }
-        )
-    if problems:
-        raise InvalidJob(f"the job for {device.name}", problems)
-    return Transpiled(pubs, facts)
-
-
-def _native(kind: str, pub: Any, circuit: Any) -> Any:
-    from qiskit.primitives.containers.estimator_pub import EstimatorPub
-    from qiskit.primitives.containers.sampler_pub import SamplerPub
-
-    if kind == "sampler":
-        return SamplerPub(circuit, pub.parameter_values, pub.shots)
-    observables = pub.observables.apply_layout(circuit.layout, circuit.num_qubits)
-    return EstimatorPub(circuit, observables, pub.parameter_values, pub.precision)
+    write_finished(request.work, facts, result, spec.primitive)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from hpc_prefect.flow_runs.artifacts import Content, LiveArtifact, home_of_run
-from hpc_prefect.quantum.purchase.look import describe, place_of, seconds_of
-from hpc_prefect.quantum.purchase.retry import first_line
+from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.job.quantum_spec import QuantumSpec
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.quantum.purchase import tally
+from hpc_prefect.quantum.purchase.provider import QuantumObservation
+from hpc_prefect.quantum.purchase.words import described, place_of, seconds_of
+from hpc_prefect.quantum.result_file import read_finished
 from hpc_prefect.records.markdown import escaped
-
-if TYPE_CHECKING:
-    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-    from hpc_prefect.quantum.purchase.errand import Errand
-    from hpc_prefect.quantum.service import Look
 
 #: Seconds between two renewals while the job waits.
 REFRESH_EVERY = 15.0
@@ -22,57 +23,69 @@ BARS, WIDTH = 12, 30
 
 
 class Page:
-    """The job's artifact."""
+    """The job's artifact in the flow run of the call, and its part in what that run has used."""
 
-    def __init__(self, errand: Errand, attempt: QuantumAttempt) -> None:
-        self._kind, self._attempt = errand.kind, attempt
-        where = place_of(attempt.intent.get("scope") or ())
-        self._about = f"Quantum job {attempt.job_id} on {attempt.device}"
-        self._about += f", {where}" if where else ""
-        key = f"quantum-job-{attempt.tag.removeprefix('hp-')[:20]}"
-        self._artifact = LiveArtifact(key, home_of_run(), every=REFRESH_EVERY)
+    def __init__(self, work: Path, scope: Sequence[str]) -> None:
+        """In the context of the call. `work`: the folder of its record."""
+        self._work, self._place = work, place_of(scope)
+        self._home, self._root = home_of_run(), root_flow()
+        self._artifacts: dict[str, LiveArtifact] = {}  # by the jobs' tags
         self._status = ""
 
-    def seen(self, look: Look) -> None:
+    def seen(self, spec: QuantumSpec, tag: str, look: QuantumObservation) -> None:
         """Show a job that waits or runs: at each change of state, else now and then."""
-        if not look.ended:
-            self._show(lambda: page(self._attempt, look), now=look.status != self._status)
-            self._status = look.status
+        if look.cause is None:
+            now, self._status = look.word != self._status, look.word
+            self._show(spec, tag, look.id, lambda: page(spec, tag, self._place, look), now=now)
 
-    def done(self, look: Look, result: Any) -> None:
-        """Show what came out."""
-        self._show(lambda: page(self._attempt, look) + outcome(self._kind, result), now=True)
+    def ended(self, spec: QuantumSpec, result: JobResult, look: QuantumObservation | None) -> None:
+        """Show what came out, or why nothing did."""
+        if not result.job_id or look is None:
+            return
+        tally.count(self._root, result, self._work.parent.parent)
+        make = self._outcome if result.succeeded else self._failure
+        self._show(spec, result.tag, look.id, lambda: make(spec, result, look), now=True)
 
-    def failed(self, error: Exception) -> None:
-        """Show why there is no result."""
-        text = f"## Quantum job {self._attempt.job_id}\n\n{escaped(first_line(error))}\n"
-        self._show(lambda: text, now=True)
+    def _outcome(self, spec: QuantumSpec, result: JobResult, look: QuantumObservation) -> str:
+        kept = read_finished(self._work, spec.digest, spec.primitive)
+        return page(spec, result.tag, self._place, look) + outcome(spec.primitive, kept)
 
-    def _show(self, make: Callable[[], str], *, now: bool) -> None:
-        self._artifact.show(lambda: Content(make(), self._about), now=now)
+    def _failure(self, spec: QuantumSpec, result: JobResult, look: QuantumObservation) -> str:
+        text = f"{result.verdict.reason}: {result.verdict.summary}"
+        return f"## Quantum job {look.id}\n\n{escaped(text)}\n"
+
+    def _show(
+        self, spec: QuantumSpec, tag: str, job_id: str, make: Callable[[], str], *, now: bool
+    ) -> None:
+        about = f"Quantum job {job_id} on {spec.device}"
+        about += f", {self._place}" if self._place else ""
+        if tag not in self._artifacts:
+            key = f"quantum-job-{tag.removeprefix('hp-')[:20]}"
+            self._artifacts[tag] = LiveArtifact(key, self._home, every=REFRESH_EVERY)
+        self._artifacts[tag].show(lambda: Content(make(), about), now=now)
 
 
-def page(attempt: QuantumAttempt, look: Look) -> str:
+def page(spec: QuantumSpec, tag: str, place: str, look: QuantumObservation) -> str:
     """The job's table in Markdown."""
-    facts, intent = look.facts, attempt.intent
+    facts, waits = look.facts, look.cause is None
     rows: list[tuple[str, Any]] = [
-        ("state", look.status),
-        ("job", f"`{attempt.job_id}`, tag `{attempt.tag}`, attempt {attempt.number}"),
-        ("device", attempt.device),
-        ("place", place_of(intent.get("scope") or ())),
-        ("calibrated", intent.get("calibrated_at")),
-        ("number in the queue", facts.get("position") if not look.ended else None),
-        ("expected to start", facts.get("starts_at") if not look.ended else None),
+        ("state", look.word),
+        ("job", f"`{look.id}`, tag `{tag}`"),
+        ("device", spec.device),
+        ("place", place),
+        ("calibrated", spec.calibrated_at),
+        ("number in the queue", facts.get("position") if waits else None),
+        ("expected to start", facts.get("starts_at") if waits else None),
         ("created", facts.get("created")),
         ("began to run", facts.get("running")),
         ("finished", facts.get("finished")),
         ("QPU time", seconds_of(look)),
-        ("shots", intent.get("shots")),
+        ("shots", spec.shots),
     ]
-    for i, circuit in enumerate(intent.get("transpiled") or ()):
+    for i, circuit in enumerate(spec.transpiled):
         rows.append((f"circuit {i}, transpiled", _circuit(circuit)))
     lines = [f"| {name} | {value} |" for name, value in rows if value not in (None, "")]
-    title = f"## Quantum {describe(attempt, look)}\n\n"
+    title = f"## Quantum {described(spec.device, look)}\n\n"
     return title + "| | |\n|---|---|\n" + "\n".join(lines) + "\n"
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect.logging.loggers import flow_run_logger
 
 from hpc_prefect.flow_runs.hooks import hook_once
 from hpc_prefect.flow_runs.recording import note_on_page
-from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.quantum.purchase.budget import Budget
-
-if TYPE_CHECKING:
-    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
-    from hpc_prefect.quantum.service import Look
 
 
 @dataclass
@@ -32,14 +28,14 @@ class Tally:
     estimated: set[str] = field(default_factory=set)
     campaigns: set[Path] = field(default_factory=set)
 
-    def count(self, attempt: QuantumAttempt, look: Look, campaign: Path) -> None:
+    def count(self, result: JobResult, campaign: Path) -> None:
         """Count a job that has ended; one that was counted already counts once."""
-        actual = look.facts.get("qpu_seconds")
-        estimate = float(attempt.intent.get("estimated_seconds") or 0.0)
-        self.seconds[attempt.job_id] = estimate if actual is None else float(actual)
-        self.estimated.discard(attempt.job_id)
+        used = result.resources_used
+        actual = used.get("qpu_seconds")
+        self.seconds[result.job_id] = used["estimated_qpu_seconds"] if actual is None else actual
+        self.estimated.discard(result.job_id)
         if actual is None:
-            self.estimated.add(attempt.job_id)
+            self.estimated.add(result.job_id)
         self.campaigns.add(campaign)
 
     def words(self) -> str:
@@ -60,12 +56,15 @@ def _number(seconds: float) -> str:
 _tallies: dict[str, Tally] = {}
 
 
-def count(attempt: QuantumAttempt, look: Look, campaign: Path) -> None:
-    """Count a job that has ended for the flow run around it, which tells the sum at its end."""
-    root = root_flow()
+def count(root: Any, result: JobResult, campaign: Path) -> None:
+    """Count a job that has ended for the flow run around its call, which tells the sum at its end.
+
+    Args:
+        root: the context of that flow run; None outside of any.
+    """
     if root is None or root.flow is None or root.flow_run is None:
         return
-    _tallies.setdefault(str(root.flow_run.id), Tally()).count(attempt, look, campaign)
+    _tallies.setdefault(str(root.flow_run.id), Tally()).count(result, campaign)
     hook_once(root.flow, _tell, "completion", "failure", "cancellation", "crashed")
 
 

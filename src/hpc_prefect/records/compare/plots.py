@@ -25,11 +25,11 @@ from hpc_prefect.records.compare.values import (
     canonical,
     flat,
     natural,
-    printable,
     words,
 )
 from hpc_prefect.records.compare.values import number as finite_number
 from hpc_prefect.records.fold import COSTS
+from hpc_prefect.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from hpc_prefect.terminal import printable
+
 
 class _Absent:
     """What a record says nothing of: no value, and not `None` either, which is one."""
@@ -109,11 +111,6 @@ def number(value: object) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
-
-
-def printable(text: str) -> str:
-    """Text of others in one line that cannot do anything to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def words(value: object, most: int = CELL) -> str:

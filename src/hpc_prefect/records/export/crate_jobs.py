@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import read_starts
-from hpc_prefect.ledger.quantum_journal import RESULT
+from hpc_prefect.ledger.quantum_folder import RESULT
 from hpc_prefect.records.export.attempts import WANTED
 from hpc_prefect.records.export.files import (
     BATCH_FILES,
@@ -17,6 +17,7 @@ from hpc_prefect.records.export.files import (
     JobFiles,
     chunks,
     name_within,
+    own_path,
     quantum_files,
     why_not,
 )
@@ -186,7 +187,10 @@ class JobEntities:
         self._target.add_folder(name)
         batch = attempt.get("kind") == "batch"
         own = BATCH_FILES if batch else quantum_files(str(attempt.get("kind")))
-        parts = [self._own_file(f"{folder}/{each}", f"{name}/{each}", own[each]) for each in own]
+        parts = [
+            self._own_file(own_path(attempt, folder, each), f"{name}/{each}", own[each])
+            for each in own
+        ]
         if batch:
             data = self._outputs(attempt, name)
         else:

@@ -13,8 +13,7 @@ from typing import Any
 
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.job import folder as names
-from hpc_prefect.ledger.quantum_journal import JOURNAL as QUANTUM_JOURNAL
-from hpc_prefect.ledger.quantum_journal import RECORDS
+from hpc_prefect.ledger.quantum_folder import RECORDS
 from hpc_prefect.records.write.digests import file_facts
 from hpc_prefect.transports.local import LocalTransport, reader
 
@@ -40,8 +39,15 @@ def quantum_files(kind: str) -> dict[str, str]:
     """The same of a sampling or an estimation, without its result."""
     return {
         RECORDS.get(kind, RECORDS["sampler"]): "the work's own record",
-        QUANTUM_JOURNAL: "what happened to the job, a line an event",
+        names.JOURNAL: "what happened to the job, a line an event",
     }
+
+
+def own_path(attempt: Mapping[str, Any], folder: str, name: str) -> str:
+    """Where a file of a job's own is; the journal of a quantum job is beside the work's folder."""
+    if name == names.JOURNAL and attempt.get("kind") != "batch":
+        return f"{folder}-{attempt.get('attempt') or 1}/{name}"
+    return f"{folder}/{name}"
 
 
 def _above_root(folder: str) -> str:

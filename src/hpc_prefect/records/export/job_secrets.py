@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_prefect.records.export.attempts import attempts
-from hpc_prefect.records.export.files import BATCH_FILES, JobFiles, quantum_files
+from hpc_prefect.records.export.files import BATCH_FILES, JobFiles, own_path, quantum_files
 from hpc_prefect.records.export.redaction import Secrets
 from hpc_prefect.records.fold import Record
 
@@ -19,5 +19,5 @@ def secrets_of(record: Record, files: JobFiles) -> Secrets:
             names = BATCH_FILES if kind == "batch" else quantum_files(kind)
             for name in names:
                 if name.endswith((".json", ".jsonl")):
-                    secrets.learn_json(files.read_record(f"{folder}/{name}"))
+                    secrets.learn_json(files.read_record(own_path(attempt, folder, name)))
     return secrets

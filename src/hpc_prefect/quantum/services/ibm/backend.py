@@ -27,10 +27,10 @@ from hpc_prefect.quantum.services.ibm.sessions import session_for
 TOKEN = "QISKIT_IBM_TOKEN"
 
 if TYPE_CHECKING:
-    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.backends import BackendSpec
     from hpc_prefect.quantum.options import PrimitiveOptions
-    from hpc_prefect.quantum.purchase.errand import Purchase, Transpiled
+    from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
+    from hpc_prefect.quantum.purchase.transpile import Transpiled
     from hpc_prefect.quantum.sampling import Request
 
 
@@ -116,28 +116,21 @@ class IBMBackend:
         """The client's primitive that posts it."""
         return {"interface": self._interface(request)}
 
-    async def order(
-        self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
-    ) -> PrimitiveOrder:
+    async def order(self, attempt: QuantumAttempt, transpiled: Transpiled) -> PrimitiveOrder:
         """The job as the client posts it, in the run's batch or session if the block wants one."""
-        mode, session_id = self._spec.mode, ""
+        mode, session_id, spec, purchase = self._spec.mode, "", attempt.spec, attempt.purchase
         if mode != "job":
-            session_id = await session_for(
-                purchase,
-                self.service,
-                attempt.device,
-                mode=mode,
-                seconds=self._spec.max_session_seconds,
-            )
+            seconds = self._spec.max_session_seconds
+            session_id = await session_for(attempt, self.service, mode=mode, seconds=seconds)
         return PrimitiveOrder(
-            kind=purchase.kind,
-            interface=str(attempt.intent["interface"]),
-            device=attempt.device,
+            kind=spec.primitive,
+            interface=str(spec.made_for["interface"]),
+            device=spec.device,
             fractional_gates=self._spec.fractional_gates,
             pubs=list(transpiled.pubs),
             options=purchase.request.options.runtime,
             tags=[attempt.tag],
-            max_execution_time=purchase.seconds_allowed(attempt),
+            max_execution_time=purchase.seconds_allowed(spec),
             mode=mode,
             session_id=session_id,
         )

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.quantum.service import ENDS, ERROR, QUEUED, DeviceChoice, Kind, Look
 from hpc_prefect.quantum.services.ibm.error_kinds import is_of_the_client, kind_of, was_answered
 
@@ -124,9 +123,9 @@ class Client:
         """How the job is."""
         return self.ask(lambda service: _look(self._job(service, job_id)))
 
-    def result(self, attempt: QuantumAttempt) -> Any:
+    def result(self, job_id: str, made_for: Mapping[str, Any]) -> Any:
         """The result of a job that is done, as often as it is asked for."""
-        return self.ask(lambda service: self._job(service, attempt.job_id).result(timeout=0))
+        return self.ask(lambda service: self._job(service, job_id).result(timeout=0))
 
     def cancel(self, job_id: str) -> bool:
         """Ask the service to cancel the job; False if it had ended already.

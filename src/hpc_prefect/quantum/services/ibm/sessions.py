@@ -16,7 +16,7 @@ from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.transports.local import read_private, write_atomic
 
 if TYPE_CHECKING:
-    from hpc_prefect.quantum.purchase.errand import Purchase
+    from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
     from hpc_prefect.quantum.services.ibm.client import Client
 
 logger = logging.getLogger("hpc_prefect.quantum")
@@ -25,27 +25,26 @@ _locks: dict[tuple[Path, int], asyncio.Lock] = {}
 _open: dict[str, list[tuple[Client, str, str]]] = {}
 
 
-async def session_for(
-    purchase: Purchase, client: Client, device: str, *, mode: str, seconds: int
-) -> str:
-    """The id of the run's batch or session on a device, opened by the first job in it.
+async def session_for(attempt: QuantumAttempt, client: Client, *, mode: str, seconds: int) -> str:
+    """The id of the run's batch or session on the attempt's device, opened by the first job in it.
 
     Args:
         seconds: how long it may be open; 0 for as long as the plan allows.
     """
-    path = purchase.campaign / f"{mode}-{slug(device)}.json"
+    request, device = attempt.request, attempt.spec.device
+    path = request.campaign / f"{mode}-{slug(device)}.json"
     lock = _locks.setdefault((path, id(asyncio.get_running_loop())), asyncio.Lock())
     async with lock:
         known = _read(path)
         ask = partial(client.accepts_jobs, mode, known)
-        is_open = bool(known) and await purchase.ask(ask, f"asking for the {mode}")
+        is_open = bool(known) and await request.ask(ask, f"asking for the {mode}")
         if is_open:
             _close_at_end(client, mode, known)
             return known
         start = partial(client.open_session, mode, device, seconds)
-        new = await purchase.ask(start, f"opening a {mode}")
+        new = await request.ask(start, f"opening a {mode}")
         write_atomic(path, json.dumps({"id": new}).encode(), durable=True)
-        purchase.log.info("opened the %s %s on %s", mode, new, device)
+        request.listener.state(f"opened the {mode} {new} on {device}")
         _close_at_end(client, mode, new)
         return new
 

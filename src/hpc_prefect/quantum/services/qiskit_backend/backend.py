@@ -15,10 +15,10 @@ from hpc_prefect.quantum.service import DeviceChoice, PurchaseTerms
 from hpc_prefect.quantum.services.qiskit_backend.service import BackendService, CircuitOrder
 
 if TYPE_CHECKING:
-    from hpc_prefect.ledger.quantum_journal import QuantumAttempt
     from hpc_prefect.quantum.backends import BackendSpec
     from hpc_prefect.quantum.options import PrimitiveOptions
-    from hpc_prefect.quantum.purchase.errand import Purchase, Transpiled
+    from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
+    from hpc_prefect.quantum.purchase.transpile import Transpiled
     from hpc_prefect.quantum.sampling import Request
 
 #: A provider package may name its backends here, so that users need no import path.
@@ -131,14 +131,12 @@ class QiskitBackend:
 
         return {"layout": layout_of(request.pubs)}
 
-    async def order(
-        self, purchase: Purchase, attempt: QuantumAttempt, transpiled: Transpiled
-    ) -> CircuitOrder:
+    async def order(self, attempt: QuantumAttempt, transpiled: Transpiled) -> CircuitOrder:
         """The job as the vendor's `run` takes it."""
         from hpc_prefect.quantum.services.qiskit_backend.samples import bound
 
         return CircuitOrder(
             circuits=bound(transpiled.pubs),
             shots=int(transpiled.pubs[0].shots),
-            options=purchase.request.options.runtime,
+            options=attempt.purchase.request.options.runtime,
         )

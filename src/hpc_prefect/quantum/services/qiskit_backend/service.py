@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_prefect.errors import ConfigurationError
-from hpc_prefect.ledger.quantum_journal import QuantumAttempt
 from hpc_prefect.quantum.service import (
     CANCELLED,
     DONE,
@@ -110,11 +109,11 @@ class BackendService:
         """Ask for its end; what came of it, a look tells."""
         return self._job(job_id).cancel() is not False
 
-    def result(self, attempt: QuantumAttempt) -> Any:
+    def result(self, job_id: str, made_for: Mapping[str, Any]) -> Any:
         """The samples of a job that is done."""
         from hpc_prefect.quantum.services.qiskit_backend.samples import sampled
 
-        return sampled(self._job(attempt.job_id).result(), attempt.intent["layout"])
+        return sampled(self._job(job_id).result(), made_for["layout"])
 
     def _job(self, job_id: str) -> Any:
         return self._opened().retrieve_job(job_id)

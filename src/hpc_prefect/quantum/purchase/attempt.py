@@ -1,0 +1,299 @@
+"""One job for one intent: whatever dies or gets lost in between, it is bought once.
+
+The intent is on disk before anything is posted; before another POST the service is asked for the
+intent's tag, and a job that it knows is the attempt's. The rest is the executor's; see
+`hpc_prefect.executor.attempt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hpc_prefect.errors import BudgetExceeded, InvalidJob, LedgerError, QuantumServiceError
+from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.folder import Ledger
+from hpc_prefect.job.identity import digest
+from hpc_prefect.job.provider import NoAnswer, Refused, Submission
+from hpc_prefect.job.quantum_spec import QuantumSpec
+from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.quantum import service as words
+from hpc_prefect.quantum.purchase.budget import Budget, check_usage, estimate
+from hpc_prefect.quantum.purchase.provider import NotPosted
+from hpc_prefect.quantum.purchase.request import Purchase, QuantumRequest
+from hpc_prefect.quantum.purchase.retry import first_line
+from hpc_prefect.quantum.purchase.transpile import Transpiled, transpile
+from hpc_prefect.quantum.service import Kind
+
+#: How long the service may be silent before a job is bought. Afterwards there is no limit.
+BEFORE = 15 * 60.0
+#: Which of several jobs of one tag is kept: the one that is furthest.
+_FURTHEST = {words.DONE: 0, words.RUNNING: 1, words.ERROR: 3, words.CANCELLED: 4}
+
+
+@dataclass(kw_only=True)
+class QuantumAttempt(Attempt):
+    """An attempt that we hold, of a quantum job.
+
+    Attributes:
+        posting: a POST was begun, to a service that cannot be asked for it afterwards.
+        intended_at: seconds since 1970 of its intent; 0 while there is none.
+        drawn: part of its tag, so that two experiments of one name, in two folders, never take
+            each other's jobs.
+    """
+
+    guarded = False  # a job that is listed late runs, and costs
+
+    request: QuantumRequest
+    posting: bool = False
+    intended_at: float = 0.0
+    drawn: str = field(default_factory=lambda: secrets.token_hex(16))
+    _tag: str = ""
+    _why: str = ""
+    _transpiled: Transpiled | None = None
+    _order: Any = None
+
+    @property
+    def tag(self) -> str:  # drawn, not made of the key alone
+        work = self.request.spec.digest
+        own = "hp-" + digest([work, [self.request.key], self.number, self.drawn])[:32]
+        return self._tag or own
+
+    @property
+    def spec(self) -> QuantumSpec:
+        return self.request.spec
+
+    @property
+    def purchase(self) -> Purchase:
+        """What is to be bought: whoever only attaches buys nothing."""
+        assert self.request.purchase is not None
+        return self.request.purchase
+
+    def restore(self, ledger: Ledger) -> None:
+        """Take up what was intended: device and tag are those of the intent."""
+        spec = QuantumSpec.from_dict(ledger.job)
+        if self.spec.digest not in ("", spec.digest):
+            raise LedgerError(f"{self.folder.path} belongs to other work")
+        self.request = replace(self.request, spec=replace(spec, on_cancel=self.spec.on_cancel))
+        self._tag, self.intended_at = str(ledger.intent["tag"]), float(ledger.intent["time"])
+        self.posting = ledger.posting
+
+    # --- what the executor asks before it submits
+
+    def may_be_there(self) -> bool:
+        if self.request.service.searchable:
+            return self.intended
+        if self.posting:
+            raise QuantumServiceError(self._undecided())
+        return False
+
+    def _undecided(self) -> str:
+        """What a person is told where nobody can tell whether a job was taken."""
+        at, folder = datetime.fromtimestamp(self.intended_at).astimezone(), self.folder.path
+        return (
+            f"a job was posted to {self.spec.device} at {at:%Y-%m-%d %H:%M:%S}, and no reply told"
+            f" its id{self._why}. This service cannot be asked whether it has it, so nothing is"
+            " posted again: look into its list of jobs. If it is there, give its id: hpc-prefect"
+            f" jobs attach {folder} --job-id ID. If not, move {folder} away. Then run again"
+        )
+
+    async def chosen(self, found: Mapping[str, Observation]) -> str:
+        """The job that is furthest; what else the service has under the tag is cancelled."""
+        keep = min(found, key=lambda job_id: _FURTHEST.get(found[job_id].word, 2))
+        for job_id in found.keys() - {keep}:
+            known = (await self.connection.in_thread(self.folder.ledger)).duplicates
+            if job_id not in known:
+                note = partial(self.folder.note, "duplicate", durable=True, id=job_id)
+                await self.connection.in_thread(note)
+            if found[job_id].state is not JobState.ENDED:
+                text = f"job {job_id} is a duplicate of {keep}: cancelled"
+                self.request.listener.state(text, warning=True)
+                await self.connection.cancel(job_id, self.tag)
+        return keep
+
+    async def look_for_twins(self) -> None:
+        """The service may have made two jobs of one POST that something on its way repeated."""
+        self.request.listener.state(
+            f"posted as {self.job_id} on {self.spec.device}, tag {self.tag}", job_id=self.job_id
+        )
+        if not self.request.service.searchable:
+            return
+        found = await self.connection.find(self.tag)
+        if isinstance(found, NoAnswer) or len(found) < 2:
+            return
+        keep = await self.chosen(found)
+        if keep != self.job_id:
+            await self.connection.in_thread(partial(self.submitted, keep, 0.0))
+
+    # --- from the call to the POST
+
+    def preparation(self) -> Awaitable[Verdict | None]:
+        """Device, checks, transpilation and the intent, in the context of the call."""
+        work, context = self._prepared(self.purchase), self.purchase.context
+        return asyncio.get_running_loop().create_task(work, context=context)
+
+    async def _prepared(self, purchase: Purchase) -> Verdict | None:
+        if self._transpiled is None:
+            device = await self._device(purchase)
+            _check_device(purchase, device)
+            self._transpiled = await transpile(purchase.request, device)
+        if self.intended:  # an earlier one is in doubt, and paid for
+            await self.connection.in_thread(self.note_intent)
+        else:
+            try:
+                await self._intend(purchase, device, self._transpiled)
+            except BudgetExceeded as error:
+                return Verdict(reason=Reason.OVER_BUDGET, summary=str(error))
+        self._order = await purchase.backend.order(self, self._transpiled)
+        if not self.request.service.searchable:
+            self.request.listener.state(
+                f"the service of {self.spec.device} cannot be asked for a job by our tag: should"
+                " its reply be lost, nothing is posted again before you have looked whether the"
+                " job is there"
+            )
+        return None
+
+    async def _device(self, purchase: Purchase) -> Any:
+        """The device: that of the intent, if there is one."""
+        service, ask, choice = self.request.service, self.request.ask, purchase.backend.terms.choice
+        if self.spec.device:
+            choice = replace(choice, name=self.spec.device)
+        question, what = partial(service.device, choice), f"asking for the device {choice.name}"
+        try:
+            try:
+                return await ask(question, what, seconds=BEFORE)
+            except Exception as error:
+                if service.kind_of(error) is not Kind.MISSING:
+                    raise
+                # The client hides trouble with the list of devices, and then knows none.
+                service.forget()
+                return await ask(question, what, seconds=BEFORE)
+        except Exception as error:
+            if service.kind_of(error) not in (Kind.MISSING, Kind.REFUSED):
+                raise
+            told = f"{what}: {first_line(error)}; nothing was bought"
+            raise QuantumServiceError(told) from error
+
+    async def _intend(self, purchase: Purchase, device: Any, transpiled: Transpiled) -> None:
+        """Write down what will be bought, if it can be paid for."""
+        request, service, ask = purchase.request, self.request.service, self.request.ask
+        seconds = estimate(list(transpiled.pubs), request.shots_of_pubs, device)
+        what = "asking what the instance has left"
+        check_usage(await ask(service.usage, what, seconds=BEFORE), seconds)
+        question = partial(service.calibrated_at, device)
+        calibrated = await ask(question, "asking for the calibration")
+        spec = replace(
+            self.spec,
+            site=replace(self.spec.site, queue=device.name),
+            shots=request.shots,
+            estimated_seconds=seconds,
+            calibrated_at=calibrated,
+            transpiled=tuple(transpiled.facts),
+            made_for=dict(purchase.backend.facts(request)),
+        )
+
+        def intend() -> None:
+            limit = purchase.backend.terms.max_qpu_seconds
+            with Budget(self.request.campaign).reserved(seconds, limit) as left:
+                allowed = round(left, 3) if limit else None
+                self.request = replace(self.request, spec=replace(spec, allowed_seconds=allowed))
+                purchase.write_asked(self.request.work)
+                self.note_intent()
+                self.intended_at = time.time()
+
+        await self.connection.in_thread(intend)
+
+    def _submission(self) -> Dialogue[Submission]:
+        if not self.request.service.searchable:
+            self.folder.note("posting", durable=True)
+            self.posting = True
+        return self.request.provider.submit(self._order, None)
+
+    def hand_over(self) -> Submission:
+        """Post it, and note the id.
+
+        Raises:
+            InvalidJob: the client refused it, so that it was not posted.
+            QuantumServiceError: the service did, but an earlier POST may have been taken: then the
+                intent stays open, for a list that lags may show its job later.
+        """
+        in_doubt = self.intended and (self.request.service.searchable or self.posting)
+        outcome = "nothing was bought"
+        if in_doubt:
+            outcome = (
+                "an earlier POST of it may have been taken: when this is run again the service is"
+                f" asked for the tag {self.tag} before another POST"
+            )
+        try:
+            said = super().hand_over()
+        except NotPosted as error:
+            self.folder.note("refused", durable=True, said=str(error))
+            problem = f"the client refuses it: {error}; {outcome}"
+            raise InvalidJob(f"the job for {self.spec.device}", [problem]) from error
+        if isinstance(said, Refused):
+            self.posting = False
+            if in_doubt:
+                raise QuantumServiceError(f"the service refuses the job: {said.said}; {outcome}")
+        elif not self.job_id:
+            self._why = f" ({said.said})"  # type: ignore[union-attr]
+        return said
+
+    # --- a service has no start guard, and what it runs leaves no files
+
+    def guard(self) -> str:
+        return ""
+
+    def job_inside(self, *, close: bool) -> str:
+        return ""
+
+    def close_unstarted(self) -> bool:
+        return False
+
+    # --- what is left of it
+
+    @classmethod
+    def is_over(cls, folder: JobFolder, ledger: Ledger) -> bool:
+        """One that is done is not over before its result is here."""
+        succeeded = ledger.result.get("state") == "succeeded"
+        return not succeeded and super().is_over(folder, ledger)
+
+    @classmethod
+    def has_result(cls, request: JobRequest, folder: JobFolder, ledger: Ledger) -> bool:
+        from hpc_prefect.quantum.result_file import read_finished
+
+        spec: Any = request.spec
+        return read_finished(Path(request.base), spec.digest, spec.primitive) is not None
+
+
+def _check_device(purchase: Purchase, device: Any) -> None:
+    """Whether the device, now that it is known, can do what is asked for.
+
+    Raises:
+        InvalidJob: with all that it cannot do; nothing was bought.
+    """
+    from hpc_prefect.quantum.checks import device_problems
+
+    request = purchase.request
+    twirled = bool(request.options.runtime.get("twirling"))  # the shots of many circuits then
+    most = None if twirled else _most_shots(device)
+    if problems := device_problems(dict(enumerate(request.pubs)), device, most):
+        raise InvalidJob(f"the job for {device.name}", problems)
+
+
+def _most_shots(device: Any) -> int | None:
+    """How many shots of one circuit the device takes; None if it does not say. Asks nobody."""
+    try:
+        return int(device.configuration().max_shots)
+    except (AttributeError, TypeError, ValueError):
+        return None
