@@ -15,15 +15,19 @@ import hpc_prefect
 from hpc_prefect import collection
 from hpc_prefect.cli import _parser
 
-#: The public names in the order of the page; one that is in no section is in the last.
+#: The public names in the order of the page, and with their module a few types that calls return.
+#: A public name that is in no section is in the last.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Jobs": (
+        "ensure_ready",
+        "run_job",
+        "run_job_sync",
         "run_job_from_blocks",
         "run_job_from_blocks_sync",
         "JobResult",
         "RetryPolicy",
         "Reason",
-        "Verdict",
+        "hpc_prefect.job.failure.Verdict",
     ),
     "Many jobs in one call": (
         "run_jobs_from_blocks",
@@ -31,6 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "Member",
         "JobResults",
     ),
+    "One queue wait": ("allocation",),
     "Quantum jobs": ("sample", "sample_sync", "estimate"),
     "Loops": ("converge", "Convergence", "Iteration", "StopRule", "Plot"),
     "Experiments, resuming, cancelling": ("campaign", "scope", "ONCE", "resume", "cancel_jobs"),
@@ -100,6 +105,8 @@ def _is_block(name: str) -> bool:
 
 def _home(name: str, package: str = "hpc_prefect") -> str:
     """The dotted path where a public name is defined, at which its docstring is read."""
+    if "." in name:
+        return name
     value = getattr(import_module(package), name)
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
