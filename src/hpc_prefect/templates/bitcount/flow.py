@@ -31,8 +31,8 @@ async def bitcount(shots: int = 10_000, seed: int = 1) -> dict[str, int]:
     bits, counts = f"bits-{shots}-{seed}.txt", f"counts-{shots}-{seed}.json"
     write(work / bits, "\n".join(imitated_ghz(shots, seed)))
     await run_job_from_blocks(
-        command_block_name="cmd-count-bits",  # WHAT
-        execution_profile_block_name="exec-count-bits",  # HOW
+        command_block_name="cmd-PROJECT",  # WHAT
+        execution_profile_block_name="exec-PROJECT",  # HOW
         hpc_profile_block_name=HPC_PROFILE,  # WHERE
         work_dir=work,
         script_filename="count-bits",
