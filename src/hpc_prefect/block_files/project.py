@@ -90,6 +90,8 @@ def _use(server: Server) -> None:
 
 def _have_blocks(file: Path) -> None:
     document = read_file(file, venv=sys.prefix, environ=os.environ)
+    for warning in document.warnings:
+        _tell(f"warning: {warning}")
     made = applied.read_made(state_folder() / "applied", file)
     changes = _run(lambda: compare_document(document, made=made))
     missing = any(change.kind == "created" for change in changes)
