@@ -109,7 +109,7 @@ class Judgements:
         verdict, folder = result.verdict, result.folder
         reason = verdict.reason
         self._world.coverage.sometimes(f"the end is: {reason}")
-        if not self._is_written(folder):
+        if not self._is_written(result):
             self._world.coverage.sometimes("an end is not confirmed")
             if "did not confirm" not in verdict.summary:
                 self._false(result, "its journal has no verdict")
@@ -125,8 +125,11 @@ class Judgements:
         if reason in (Reason.NEVER_STARTED, Reason.REJECTED, Reason.QUEUE_FULL):
             self._programs.closed[folder] = reason.words
 
-    def _is_written(self, folder: str) -> bool:
-        return any(entry.get("event") == "verdict" for entry in _entries(self._cluster, folder))
+    def _is_written(self, result: JobResult) -> bool:
+        """Whether it is the journal's verdict, and no end that nobody has seen yet."""
+        entries = _entries(self._cluster, result.folder)
+        written = [JobResult.from_dict(e["result"]) for e in entries if e.get("event") == "verdict"]
+        return any(each.verdict.reason is result.verdict.reason for each in written)
 
     def _contradiction(self, result: JobResult, base: str) -> str:
         """What speaks against it; empty when nothing does."""
