@@ -11,6 +11,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_journal
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.script import GUARD_CODE
 from simulation.file_server import File, FileServer
 from simulation.world import World
 
@@ -167,6 +168,8 @@ class Judgements:
         for job in jobs:
             if self._programs.runs.get(job.script.folder) and job.open and job.runs:
                 return f"{job.id} runs, and is listed" if self._cluster.seen(job) else ""
+            if job.end == "by code" and job.code == GUARD_CODE:
+                continue  # the guard's code, or the program's own: without a record nobody can tell
             history = self._cluster.has_history and not job.forgotten
             if not job.open and history and self._world.now - job.ended_at > 5.0:
                 return f"the history lists {job.id} as {job.end}"
