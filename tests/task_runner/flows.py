@@ -46,6 +46,11 @@ def ends_its_worker() -> None:
 
 
 @task
+def leaves() -> None:
+    sys.exit("the task has left")
+
+
+@task
 def sum_of_squares(count: int) -> int:
     """A task that has tasks of its own, and waits for them."""
     return sum(each.result()[0] for each in squared.map(range(count)))
@@ -156,6 +161,18 @@ def times_three(number):
 def tripled(number):
     return times_three(number)
 """
+
+
+@flow
+def left() -> dict[str, Any]:
+    """A task that ends by something that is no `Exception`."""
+    task_run = leaves.submit()
+    task_run.wait()
+    try:
+        task_run.result()
+    except SystemExit as error:
+        return {"said": str(error), "task": task_run.state.name}
+    raise AssertionError("the task came to a good end")
 
 
 @flow

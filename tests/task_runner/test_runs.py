@@ -135,6 +135,12 @@ def test_a_task_that_ends_its_workers_is_given_up_and_the_flow_goes_on(workers: 
     assert (end["task"], end["other"], queue(workers)) == ("Failed", 9, {})
 
 
+def test_a_task_may_end_by_what_is_no_exception(workers: Workers) -> None:
+    end = workers.start("left", workers.profile("plain"), workers.shape("one"), "1")()
+    assert (end["state"], end["said"], end["task"]) == ("Completed", "the task has left", "Crashed")
+    assert "worker-2" not in end["out"]  # the worker goes on
+
+
 def test_workers_find_the_modules_of_the_flow(workers: Workers, tmp_path: Path) -> None:
     given = [workers.profile("plain"), workers.shape("one"), "1", str(tmp_path)]
     end = workers.start("of_a_module", *given, "keep")()

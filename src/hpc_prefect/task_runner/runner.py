@@ -16,12 +16,12 @@ from distributed.scheduler import KilledWorker
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 from prefect.tasks import Task
-from prefect_dask.client import PrefectDaskClient
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.errors import WorkersFailed
 from hpc_prefect.flow_runs.sync import run_sync
+from hpc_prefect.task_runner.client import WorkerClient
 from hpc_prefect.task_runner.cluster import WorkerCluster
 from hpc_prefect.task_runner.jobs import WorkerBlocks, WorkerJobs
 
@@ -54,8 +54,9 @@ class WorkerFuture(PrefectDaskFuture[R]):  # type: ignore[misc]
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         self.wait(timeout)
-        if raise_on_failure and (failure := self._given_up) is not None:
-            raise failure
+        ended_by = self._final_state.data if self._final_state is not None else None
+        if raise_on_failure and isinstance(ended_by, BaseException):
+            raise ended_by  # here: in Prefect's event loop it may be none that a loop can pass on
         if self._final_state is None and not self.wrapped_future.done():
             raise TimeoutError(
                 f"Task run {self.task_run_id} did not complete within {timeout} seconds"
@@ -87,7 +88,7 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         ```
     """
 
-    _client: PrefectDaskClient | None
+    _client: WorkerClient | None
 
     def __init__(
         self,
@@ -156,12 +157,12 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         return partial(type(self), **self._terms), ()
 
     @property
-    def client(self) -> PrefectDaskClient:
+    def client(self) -> WorkerClient:
         """What hands tasks over; the first caller begins the workers, other threads wait for it."""
         with self._beginning:
             if self._client is None:
                 where = self._scheduler_around() or self._begin_workers()
-                client = PrefectDaskClient(where, **self.client_kwargs)
+                client = WorkerClient(where, **self.client_kwargs)
                 self._client = self._exit_stack.enter_context(client)
             return self._client
 
