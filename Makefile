@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 # More than there are cores on CI's machine: half of the time tests wait for processes.
 PYTEST_ARGS ?= -n $(if $(filter true,$(CI)),3,2) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check format bench chaos clean
+.PHONY: demo test check format docs docs-serve bench chaos simulate clean
 
 # The demo needs the science packages, not the development tools.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -43,6 +43,14 @@ format: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
+# The site, into site/. Strict: a link that leads nowhere, or a page in no place of the navigation, fails.
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+	@echo "open site/index.html"
+
+docs-serve: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
 bench: $(VENV)/dev.stamp
 	@for b in bench/overhead.py bench/slow_api.py bench/records.py bench/slurm.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
 
@@ -50,7 +58,11 @@ bench: $(VENV)/dev.stamp
 chaos: $(VENV)/dev.stamp
 	@$(PY) tests/kills/chaos.py --seed $(or $(SEED),7)
 
+# The product in a world in memory, each life replayed from its seed: make simulate SEEDS=1000
+simulate: $(VENV)/dev.stamp
+	@cd tests && ../$(PY) -m simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
+
 clean:
 	@if [ -x $(VENV)/bin/hpc-prefect ]; then $(VENV)/bin/hpc-prefect server stop --home .demo/prefect; fi
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,10 +29,10 @@ from hpc_prefect import (
     CommandBlock,
     ExecutionProfileBlock,
     HPCProfileBlock,
-    JobResults,
     Member,
     run_jobs_from_blocks,
 )
+from hpc_prefect.batch.arrays.results import JobResults
 
 MEMBERS = int(os.environ.get("MEMBERS", "2000"))
 TURNS = int(os.environ.get("TURNS", "2"))

@@ -2,8 +2,8 @@
 first, stopped at its end.
 
 They run only where they are wanted: on CI, where one that does not start fails its tests, and
-where HPC_PREFECT_ENGINES names them (slurm, roc-validator, mlflow, mlflow-server). Anywhere else
-their tests are skipped.
+where HPC_PREFECT_ENGINES names them (slurm, chromium, roc-validator, mlflow, mlflow-server).
+Anywhere else their tests are skipped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -109,6 +110,9 @@ ROC_VALIDATOR = "roc-validator==0.13.0"
 MLFLOW_CLIENT = "mlflow-skinny==3.17.2"
 MLFLOW_SERVER = "mlflow==3.17.2"
 
+#: By these names it is found; `.ci/run` installs it.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
 SOURCE = Path(__file__).parents[1] / "src"
 VALIDATING = Path(__file__).with_name("records") / "validating.py"
 
@@ -159,6 +163,16 @@ def mlflow_server(home: Path) -> Path:
     if "mlflow-server" not in _named():
         pytest.skip("takes 850 MB: set HPC_PREFECT_ENGINES=mlflow-server")
     return environment(home, "mlflow-server", MLFLOW_SERVER)
+
+
+def chromium() -> Path:
+    """A Chromium of this machine; skips or fails the test that cannot have it."""
+    if not wanted("chromium"):
+        pytest.skip("needs Chromium: set HPC_PREFECT_ENGINES=chromium")
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.fail("no Chromium on PATH; on Debian: apt-get install chromium", pytrace=False)
+    return Path(found)
 
 
 def environment(home: Path, engine: str, requirement: str, *, with_us: bool = False) -> Path:

@@ -35,6 +35,7 @@ COMMANDS = ROOT / "docs" / "commands.md"
 RECORDS = ROOT / "docs" / "records.md"
 JOBS = ROOT / "docs" / "jobs.md"
 README = ROOT / "README.md"
+START = ROOT / "docs" / "start.md"
 PBS = ROOT / "docs" / "pbs.md"
 PJM = ROOT / "docs" / "pjm.md"
 SLURM = ROOT / "docs" / "slurm.md"
@@ -89,8 +90,8 @@ SCRIPT = "import sys; exec(sys.stdin.read(), {})"
 
 def awaited(text: str) -> str:
     """With the call that README names for async flows and notebooks."""
-    changed = text.replace("= run_job_from_blocks_sync(", "= await run_job_from_blocks(")
-    return changed.replace("run_job_from_blocks_sync", "run_job_from_blocks")
+    changed = text.replace("= run_job_sync(", "= await run_job(")
+    return changed.replace("run_job_sync", "run_job")
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,7 @@ def test_the_readmes_ten_lines_run_and_assert_their_answer(
     prefect_server: Server, tmp_path: Path, shell: str, form: Callable[[str], str]
 ) -> None:
     """A queue of the test's own, in a home that is empty, in a process of its own."""
-    # Other tests of this server's have an hpc-local of their own.
-    program = code(README, "python")[0].replace("hpc-local", "hpc-readme")
+    program = code(README, "python")[0]
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", shell],
         input=form(program),
@@ -118,6 +118,45 @@ def test_the_readmes_ten_lines_run_and_assert_their_answer(
     assert done.returncode == 0, done.stderr
     assert "never awaited" not in done.stderr
     assert "UserWarning" not in done.stderr
+
+
+def test_the_first_result_takes_the_lines_that_are_counted_and_they_run(
+    prefect_server: Server, tmp_path: Path
+) -> None:
+    program = code(START, "python")[0]
+    lines = [line for line in program.splitlines() if line.strip()]
+    assert f"| HPC-Prefect, the program above | {len(lines) + 1} |" in START.read_text()
+    assert len(lines) + 1 <= 7
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.stdout == "hello\n\n", done.stderr
+
+
+async def test_the_larger_job_of_the_page_to_start_with_is_understood(tmp_path: Path) -> None:
+    """All that is wrong with it here is that none of its files are there."""
+    text = code(START, "python")[1].replace("hpc-miyabi", "hpc-local").replace("./work", "work")
+    scope: dict[str, Any] = {"run_job": hpc_prefect.run_job}
+    body = "\n".join(f"    {line}" for line in text.splitlines())
+    exec(f"async def example():\n{body}", scope)
+    with pytest.raises(hpc_prefect.InvalidJob) as refused:
+        await scope["example"]()
+    allowed = ("executable ", "input ", "4 nodes × 32 cores", "32 ranks")
+    assert all(each.startswith(allowed) for each in refused.value.problems), refused.value
+
+
+def test_the_commands_of_the_page_to_start_with_are_taken() -> None:
+    parser = _parser()
+    commands = [
+        shlex.split(line.partition("#")[0].partition(">")[0].partition("&&")[0])
+        for line in START.read_text().splitlines()
+        if _is_command(line)
+    ]
+    assert len(commands) == 5
+    for words in commands:
+        parser.parse_args(words[1:])
 
 
 def test_the_readmes_install_line_has_what_its_loop_needs() -> None:
@@ -243,7 +282,7 @@ def _is_command(line: str) -> bool:
 
 
 def test_the_public_names_are_these() -> None:
-    assert len(hpc_prefect.__all__) <= 32
+    assert len(hpc_prefect.__all__) <= 40
     for name in hpc_prefect.__all__:
         value = getattr(hpc_prefect, name)
         assert getattr(value, "__name__", name).rpartition(".")[2] == name

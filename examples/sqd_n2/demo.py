@@ -1,9 +1,10 @@
 """`make demo`: the whole experiment on this machine, from nothing to a converged energy.
 
-    python demo.py [--optimize] [--hpc-profile NAME] [--quantum-backend NAME] [--work-dir DIR]
-                   [--server-home DIR] [--seed N]
+    python demo.py [--optimize] [--hold] [--hpc-profile NAME] [--quantum-backend NAME]
+                   [--work-dir DIR] [--server-home DIR] [--seed N]
 
 With --optimize it is the loop around: LUCJ's couplings by differential evolution (optimize.py).
+With --hold the loop waits in the queue once, in a held allocation, and its subspaces are an array.
 Starts a Prefect server of its own if you have none, applies blocks.toml, runs the flow, and prints
 what came out. Interrupt or kill it and start it again: it goes on where it was.
 """
@@ -28,7 +29,9 @@ STARTED = "SQD_DEMO_UI"  # set once the server is there, and this program runs a
 def main() -> None:
     """Start the server, then this program again in the server's environment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--optimize", action="store_true")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--optimize", action="store_true")
+    kinds.add_argument("--hold", action="store_true")
     parser.add_argument("--work-dir", type=Path, default=DEMO / "work")
     parser.add_argument("--server-home", type=Path, default=DEMO / "prefect")
     parser.add_argument("--hpc-profile", default="hpc-local")
@@ -79,6 +82,7 @@ async def run(arguments: argparse.Namespace) -> None:
         hpc_profile=arguments.hpc_profile,
         quantum_backend=arguments.quantum_backend,
         seed=arguments.seed,
+        **({"hold": True} if arguments.hold else {}),
     )
     seconds = time.monotonic() - began
     print()

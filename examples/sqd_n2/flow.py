@@ -8,20 +8,19 @@ import asyncio
 from pathlib import Path
 
 from chemistry import NELEC, Molecule, prepare
-from exchange import ask, read_answer
 from prefect import flow, task
 from recovery import Estimate, determinants, fork
+from subspaces import diagonalize, nodes
 
 from hpc_prefect import (
     ONCE,
-    Convergence,
     Iteration,
     Plot,
     cancel_jobs,
     converge,
-    run_job_from_blocks,
     sample,
 )
+from hpc_prefect.convergence import Convergence
 
 State = dict[str, Estimate]
 
@@ -32,8 +31,12 @@ async def sqd_n2(
     hpc_profile: str = "hpc-local",
     quantum_backend: str = "qpu-simulator",
     seed: int = 1,
+    hold: bool = False,
 ) -> Convergence[State]:
-    """The ground-state energy of N₂, cc-pVDZ, 10 electrons in 12 orbitals, by SQD."""
+    """The ground-state energy of N₂, cc-pVDZ, 10 electrons in 12 orbitals, by SQD.
+
+    With `hold` the loop runs in a held allocation, and each of its subspaces is a job of an array.
+    """
     folder = Path(work_dir).absolute()
     molecule = await asyncio.to_thread(task(prepare, cache_policy=ONCE), folder / "molecule.npz")
     backends = {"lucj": quantum_backend, "uniform": "qpu-uniform"}
@@ -54,34 +57,29 @@ async def sqd_n2(
         batches = await asyncio.to_thread(determinants, bits, before, NELEC, it.parameters, rng)
         threshold = it.parameters["carryover_threshold"]
         label = f"{name}-{it.number}"
-        question, answer = ask(folder, label, molecule, batches, threshold=threshold)
-        await run_job_from_blocks(
-            command_block_name="cmd-diag",
-            execution_profile_block_name="exec-diag-mpi",
-            hpc_profile_block_name=hpc_profile,
-            work_dir=folder,
-            script_filename=f"diag-{label}",
-            user_args=[question, answer],
-            inputs=[question],
-            expected_outputs=[answer],
+        return await diagonalize(
+            *(folder, label, molecule, batches),
+            threshold=threshold,
+            hpc_profile=hpc_profile,
+            array=hold,
         )
-        return read_answer(folder / answer)
 
-    return await converge(
-        step,
-        {name: Estimate() for name in backends},
-        measure=lambda state: columns(state, molecule),
-        work_dir=folder,
-        stop_variable_name="sqd-algorithm",
-        seed=seed,
-        name="sqd-n2",
-        plot=Plot(
-            columns=("energy", "uniform_energy"),
-            reference={"exact": molecule.e_exact, "CCSD": molecule.e_ccsd},
-            target=1.6e-3,
-            unit="Ha",
-        ),
-    )
+    async with nodes(hpc_profile, folder, hold=hold):
+        return await converge(
+            step,
+            {name: Estimate() for name in backends},
+            measure=lambda state: columns(state, molecule),
+            work_dir=folder,
+            stop_variable_name="sqd-algorithm",
+            seed=seed,
+            name="sqd-n2",
+            plot=Plot(
+                columns=("energy", "uniform_energy"),
+                reference={"exact": molecule.e_exact, "CCSD": molecule.e_ccsd},
+                target=1.6e-3,
+                unit="Ha",
+            ),
+        )
 
 
 def columns(state: State, molecule: Molecule) -> dict[str, float | int]:

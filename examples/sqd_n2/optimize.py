@@ -20,7 +20,6 @@ from walkers import NOTHING, Found, Generation, columns, proposed, subspaces, su
 
 from hpc_prefect import (
     ONCE,
-    Convergence,
     Iteration,
     Plot,
     cancel_jobs,
@@ -29,6 +28,7 @@ from hpc_prefect import (
     sample,
     scope,
 )
+from hpc_prefect.convergence import Convergence
 
 Key = tuple[str, int]  # the kind of samples, the walker's number
 

@@ -8,10 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hpc_prefect.batch.allocation import allocation
     from hpc_prefect.batch.arrays.member import Member
     from hpc_prefect.batch.arrays.results import JobResults, JobsFailed
     from hpc_prefect.batch.arrays.task import run_jobs_from_blocks, run_jobs_from_blocks_sync
+    from hpc_prefect.batch.single import run_job, run_job_sync
     from hpc_prefect.batch.task import run_job_from_blocks, run_job_from_blocks_sync
+    from hpc_prefect.block_files.project import ensure_ready
     from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
     from hpc_prefect.convergence import Convergence, Iteration, Plot, StopRule, converge
     from hpc_prefect.errors import InvalidJob, JobFailed
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from hpc_prefect.flow_runs.campaigns import campaign
     from hpc_prefect.flow_runs.recording import record_measures
     from hpc_prefect.flow_runs.scopes import scope
-    from hpc_prefect.job.failure import Reason, Verdict
+    from hpc_prefect.job.failure import Reason
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.lifecycle.hooks import cancel_jobs
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from hpc_prefect.quantum import QuantumBackendBlock, estimate, sample, sample_sync
 
 _HOME = {
+    "ensure_ready": "block_files.project",
+    "run_job": "batch.single",
+    "run_job_sync": "batch.single",
+    "allocation": "batch.allocation",
     "CommandBlock": "blocks",
     "ExecutionProfileBlock": "blocks",
     "HPCProfileBlock": "blocks",
@@ -42,7 +49,6 @@ _HOME = {
     "InvalidJob": "errors",
     "JobFailed": "errors",
     "Reason": "job.failure",
-    "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "ONCE": "flow_runs.cache_policy",
@@ -83,15 +89,18 @@ __all__ = [
     "Reason",
     "RetryPolicy",
     "StopRule",
-    "Verdict",
+    "allocation",
     "campaign",
     "cancel_jobs",
     "converge",
+    "ensure_ready",
     "estimate",
     "record_measures",
     "resume",
+    "run_job",
     "run_job_from_blocks",
     "run_job_from_blocks_sync",
+    "run_job_sync",
     "run_jobs_from_blocks",
     "run_jobs_from_blocks_sync",
     "runs",

@@ -16,6 +16,7 @@
     │   └── JobTimedOut          the caller's `timeout_seconds` passed; also a TimeoutError
     ├── QuantumServiceError      the quantum service refuses, or cannot be asked
     ├── QuantumJobFailed         a quantum job ended without a result
+    ├── WorkersFailed            no worker of a flow's task runner comes any more
     ├── BudgetExceeded           a quantum job would cost more than is left; nothing was bought
     └── NotConverged             a convergence loop that was asked to insist did not converge
 
@@ -178,6 +179,10 @@ class QuantumJobFailed(HpcPrefectError):
 
 class BudgetExceeded(HpcPrefectError):
     """A quantum job would cost more QPU seconds than are left; it was not bought."""
+
+
+class WorkersFailed(HpcPrefectError):
+    """The jobs of a flow's workers end before a worker comes; the flow's tasks are given up."""
 
 
 class FlowRunCancelled(BaseException):

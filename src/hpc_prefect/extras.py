@@ -17,9 +17,12 @@ OPTIONAL = {
     "matplotlib": ("matplotlib", "plot"),
     "pyscf": ("pyscf", "sqd"),
     "qiskit_addon_sqd": ("qiskit-addon-sqd", "sqd"),
-    "mpi4py": ("mpi4py", "sqd"),
+    "mpi4py": ("mpi4py", "mpi"),
     "rocrate": ("rocrate", "crate"),
     "mlflow": ("mlflow-skinny", "mlflow"),
+    "prefect_dask": ("prefect-dask", "dask"),
+    "distributed": ("distributed", "dask"),
+    "cryptography": ("cryptography", "dask"),
 }
 
 

@@ -142,7 +142,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "[variable.a]\nx = '${HOME}'\n",
         [
             "line 2, [variable.a] x: unknown placeholder ${HOME}: there are ${HERE}, ${VENV} and "
-            "${ENV:NAME}; for the shell's: $${"
+            "${ENV:NAME}; for a ${ that the shell is to read, write $${"
         ],
     ),
     "environment": (
@@ -151,14 +151,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "date": (
         "[variable.a]\nx = 2026-01-01\n",
-        [
-            "line 2, [variable.a] x: 2026-01-01 is a date or time, which JSON has not: "
-            "put it in quotes"
-        ],
+        ["line 2, [variable.a] x: 2026-01-01 is a date or time: put it in quotes"],
     ),
     "infinity": (
         "[variable.a]\nx = inf\n",
-        ["line 2, [variable.a] x: inf is no number that JSON has"],
+        ["line 2, [variable.a] x: inf is no number that Prefect can keep"],
     ),
 }
 
@@ -194,8 +191,7 @@ command_nam = "a"
         "write a number with K, M, G or T, such as 4G",
         "line 5, [execution-profile.b] walltime: walltime '1h': "
         "write HH:MM:SS (or D-HH:MM:SS), such as 01:30:00",
-        "line 9, [variable.c] when: 2026-01-01 is a date or time, which JSON has not: "
-        "put it in quotes",
+        "line 9, [variable.c] when: 2026-01-01 is a date or time: put it in quotes",
         "line 12, [ghost]: there is no such table; there are: "
         "command, execution-profile, hpc-profile, ibm-credentials, quantum-backend, variable",
     ]
@@ -257,4 +253,15 @@ def test_an_hpc_profile_without_a_commands_executable_is_worth_a_warning() -> No
 
     assert document.warnings == (
         "[hpc-profile.hpc-local] has no executable 'diag', so [command.cmd-diag] cannot run there",
+    )
+
+
+def test_a_profile_of_several_may_lack_the_programs_of_the_others() -> None:
+    another = "\n[hpc-profile.hpc-other]\nscheduler = 'local'\n"
+
+    assert read(GOOD + another, TOKEN="x").warnings == ()
+    without = read(GOOD.replace("executables.diag", "executables.prep") + another, TOKEN="x")
+    assert without.warnings == (
+        "[hpc-profile.hpc-local], [hpc-profile.hpc-other] have no executable 'diag', so "
+        "[command.cmd-diag] cannot run there",
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -51,6 +54,41 @@ def test_a_box_for_json_shows_an_example_that_would_be_taken(block: type[Block])
             assert block(**given)
 
 
+def parts(block: type[Block]) -> list[dict[str, Any]]:
+    """The schema of the block itself, and of each group of fields in it."""
+    return [schema(block), *schema(block).get("definitions", {}).values()]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_field_is_explained_in_one_paragraph(block: type[Block]) -> None:
+    """The form would draw each line as a paragraph."""
+    texts = {
+        (part["title"], name): field.get("description", "")
+        for part in parts(block)
+        for name, field in part["properties"].items()
+        if "allOf" not in field and "$ref" not in field
+    }
+    assert [where for where, text in texts.items() if not text or "\n" in text] == []
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_explanation_of_a_group_has_no_marks_of_code(block: type[Block]) -> None:
+    """The form would show the marks."""
+    texts = [part["description"] for part in parts(block)[1:]]
+    assert [text for text in texts if "`" in text or "\n" in text] == []
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_box_for_json_in_a_group_shows_an_example(block: type[Block]) -> None:
+    missing = [
+        (part["title"], name)
+        for part in parts(block)[1:]
+        for name, field in part["properties"].items()
+        if field.get("type") in ("object", "array") and not field.get("examples")
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("wrong", ["", "1h", "90 min", "-1:00", "10", "1:2:3"])
 def test_a_walltime_that_is_none_is_refused_before_it_is_saved(wrong: str) -> None:
     assert not pattern("walltime", ExecutionProfileBlock).search(wrong)
@@ -79,3 +117,22 @@ def test_the_snippet_runs_a_job_with_the_block(block: type[Block]) -> None:
     example = block.get_code_example() or ""
     assert "await run_job_from_blocks(" in example
     assert example.count('"BLOCK_NAME"') == 2
+
+
+@pytest.mark.parametrize("given", ["", "https://docs.example.org/hpc"])
+def test_a_group_says_where_its_documentation_and_logo_are(given: str) -> None:
+    """Prefect takes addresses of the web alone, and this package has none that is public."""
+    program = (
+        "from hpc_prefect.blocks import CommandBlock; from hpc_prefect import QuantumBackendBlock\n"
+        "for kind in (CommandBlock, QuantumBackendBlock):\n"
+        "    made = kind._to_block_type()\n"
+        "    print(made.documentation_url, made.logo_url)\n"
+    )
+    names = ("DOCUMENTATION_URL", "LOGO_URL")
+    settings = {f"PREFECT_INTEGRATIONS_HPC_PREFECT_{name}": given for name in names if given}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | settings, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    wanted = f"{given} {given}" if given else "https://docs.prefect.io/v3/concepts/blocks None"
+    assert done.stdout.splitlines() == [wanted] * 2

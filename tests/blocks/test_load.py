@@ -12,9 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
 
 from hpc_prefect.blocks import (
-    BlockNames,
     CommandBlock,
     ExecutionProfileBlock,
+    GivenBlocks,
     HPCProfileBlock,
     LocalOptions,
     load_blocks,
@@ -34,8 +34,8 @@ def fields(block: Block) -> dict[str, object]:
     return {name: getattr(block, name) for name in type(block).model_fields}
 
 
-async def saved() -> BlockNames:
-    names = BlockNames(new_name("cmd"), new_name("exec"), new_name("hpc"))
+async def saved() -> GivenBlocks:
+    names = GivenBlocks(new_name("cmd"), new_name("exec"), new_name("hpc"))
     await CommandBlock(command_name="diag", executable_key="diag").asave(names.command)
     await ExecutionProfileBlock(profile_name="e", command_name="diag").asave(names.execution)
     profile = HPCProfileBlock(
@@ -98,7 +98,7 @@ async def test_missing_blocks_are_told_all_at_once_with_the_near_names_that_exis
     names = await saved()
 
     with pytest.raises(InvalidJob) as caught:
-        await load_blocks(BlockNames(names.command + "x", "zzz", names.hpc), subject="job 'd'")
+        await load_blocks(GivenBlocks(names.command + "x", "zzz", names.hpc), subject="job 'd'")
 
     assert caught.value.subject == "job 'd'"
     first, second = caught.value.problems

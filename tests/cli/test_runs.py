@@ -131,7 +131,7 @@ def test_runs_are_listed_with_what_tells_them_apart(command: Command) -> None:
 def test_runs_are_filtered_and_sorted(words: list[str], found: str, command: Command) -> None:
     status, out, err = command(*words)
     assert (status, names(out)) == (0, [f"run-{n}" for n in found])
-    assert found or "none of the 3 known runs is such a one" in err
+    assert found or "none of the 3 known runs matches" in err
 
 
 @pytest.mark.usefixtures("three")
@@ -288,7 +288,7 @@ def test_what_cannot_be_shown_keeps_nothing_else_from_it(
     monkeypatch.setattr(runs_words, "_totals", lambda record: 1 / 0)
     out = command("show", str(folder))[1]
     assert "shots  5" in out
-    assert "totals: they make no sense; see --json" in out
+    assert "totals: cannot be shown, the record is damaged here; see --json" in out
 
 
 def test_a_cell_that_makes_no_sense_is_a_question_mark(command: Command, three: list[Path]) -> None:

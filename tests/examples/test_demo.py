@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hpc_prefect.operations.find import list_jobs
+from hpc_prefect.records.fold import CLOCK
 from hpc_prefect.server import Server
 
 from .demo_rig import finish, result, rows, samplings, start, starts, until
@@ -47,6 +50,29 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_with_the_same_bits(
     assert len(starts(broken)) == 2 * int(expected[3])  # LUCJ and baseline, once an iteration
     assert len(samplings(broken)) == 2 * int(expected[3])
     assert sampled.items() <= samplings(broken).items()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_in_a_held_allocation_with_an_array_of_its_subspaces_the_bits_are_the_same(
+    prefect_server: Server, tmp_path: Path
+) -> None:
+    plain, held = tmp_path / "plain", tmp_path / "held"
+    plain.mkdir()
+    held.mkdir()
+    finish(start(plain, prefect_server))
+    out = finish(start(held, prefect_server, "--hold"))
+    assert bits(rows(held)) == bits(rows(plain))
+    assert len(rows(plain)) > 2
+    assert "node-hours, used" in out
+    jobs = [job for job in list_jobs(held) if job.name.startswith("diag-")]
+    assert {job.where.partition("@")[0] for job in jobs} == {"allocation-local"}
+    assert len([job for job in list_jobs(held) if job.name == "allocation"]) == 1
+
+
+def bits(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without what a clock said."""
+    return [{name: row[name] for name in row.keys() - set(CLOCK)} for row in found]
 
 
 def reproduced(work_dir: Path, again: Path, server: Server) -> str:

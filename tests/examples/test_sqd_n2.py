@@ -316,7 +316,8 @@ def called_names(tree: ast.Module) -> set[str]:
 
 
 def test_the_blocks_of_the_file_are_those_that_the_flows_name() -> None:
-    flows = [(DEMO / name).read_text(encoding="utf-8") for name in ("flow.py", "optimize.py")]
+    files = ("flow.py", "subspaces.py", "optimize.py")
+    flows = [(DEMO / name).read_text(encoding="utf-8") for name in files]
     called = set.union(*(called_names(ast.parse(text)) for text in flows))
     assert called == {name for kind in BLOCKS.values() for name in kind} - {"qpu-device"}
 

@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.settings.models.tasks import TasksSettings
 from prefect.states import Cancelled, Cancelling
 
@@ -177,3 +177,20 @@ def test_prefect_has_no_settings_of_tasks_that_we_do_not_know() -> None:
         *("default_retries", "default_retry_delay_seconds", "default_persist_result"),
         *("runner", "scheduling"),
     }
+
+
+def test_settings_of_the_environment_can_be_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = get_current_settings().api.url
+    seen: list[str | None] = []
+
+    def look() -> None:
+        thread = threading.Thread(target=lambda: seen.append(get_current_settings().api.url))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setenv("PREFECT_API_URL", str(url))
+    internals.set_for_process({"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    look()
+    internals.set_for_process({"PREFECT_API_URL": str(url)})
+    look()
+    assert seen == ["http://127.0.0.1:9/api", url]

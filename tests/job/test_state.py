@@ -225,10 +225,8 @@ def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
 
 def test_a_failure_of_which_the_scheduler_may_tell_more_is_waited_for_a_moment() -> None:
     failed = seen(cause=Reason.PROGRAM_FAILED, exit_code=1, final=False)
-    assert reason(record(1), observation=failed, ended_for=PATIENCE.outputs - 1) is None
-    assert reason(record(1), observation=failed, ended_for=PATIENCE.outputs) is (
-        Reason.PROGRAM_FAILED
-    )
+    assert reason(record(1), observation=failed, ended_for=PATIENCE.more - 1) is None
+    assert reason(record(1), observation=failed, ended_for=PATIENCE.more) is (Reason.PROGRAM_FAILED)
     known = dataclasses.replace(failed, cause=Reason.OUT_OF_MEMORY, final=True)
     assert reason(record(1), observation=known) is Reason.OUT_OF_MEMORY
 

@@ -14,7 +14,6 @@ from prefect import flow
 
 from hpc_prefect import (
     InvalidJob,
-    JobResults,
     JobsFailed,
     Member,
     Reason,
@@ -22,6 +21,7 @@ from hpc_prefect import (
     run_jobs_from_blocks,
     run_jobs_from_blocks_sync,
 )
+from hpc_prefect.batch.arrays.results import JobResults
 from hpc_prefect.records.fold import Record
 
 from .jobs import COUNT, NAMES, runs

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.blocks.core import Block
 from prefect.context import FlowRunContext
+from pydantic import BaseModel
 
+from hpc_prefect.batch.placing import HoldsNodes, placing_of
 from hpc_prefect.batch.program import content_of, program_facts
-from hpc_prefect.blocks import BlockNames, Blocks, Call, load_blocks, resolve
-from hpc_prefect.blocks.from_record import described
+from hpc_prefect.blocks import Blocks, Call, GivenBlocks, load_blocks, resolve
+from hpc_prefect.blocks.from_record import described, name_in_record
+from hpc_prefect.blocks.load import load_one
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.flow_runs.campaigns import (
@@ -48,21 +52,22 @@ class Job:
 
 @dataclass(frozen=True)
 class JobTerms:
-    """How long and how often the caller wants the job tried."""
+    """How long and how often the caller wants the job tried, and in which allocation."""
 
     timeout_seconds: float | None
     retries: int
     policy: RetryPolicy
+    allocation: HoldsNodes | None = None
 
 
-async def prepare(call: Call, block_names: BlockNames, job_key: str | None, terms: JobTerms) -> Job:
+async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms) -> Job:
     """Everything before the task run; every problem that can be found is found here, at once."""
     problems = terms_problems(terms)
     loaded: _Loaded | None = None
     spec: JobSpec | None = None
     secrets: dict[str, str] = {}
     try:
-        loaded = await blocks_of_run(block_names, call.subject)
+        loaded = await blocks_of_run(given, call.subject)
         spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
@@ -91,6 +96,7 @@ async def prepare(call: Call, block_names: BlockNames, job_key: str | None, term
         poll_interval=loaded.blocks.hpc.poll_interval,
         max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
         queue_full_wait=wait_seconds(loaded.blocks.hpc.queue_full_wait),
+        placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
         provenance=provenance_of(place, loaded.described, inputs)
@@ -118,7 +124,7 @@ def terms_problems(terms: JobTerms) -> list[str]:
 
 
 def resolved_work_dir(work_dir: Any) -> str:
-    """The work_dir as an absolute path; what is no path comes back as it is, to be judged."""
+    """The work_dir as an absolute path; what is no path is returned unchanged, to be reported."""
     if work_dir and isinstance(work_dir, str | os.PathLike):
         return absolute_work_dir(work_dir)
     return work_dir  # type: ignore[no-any-return]
@@ -132,40 +138,70 @@ class _Loaded:
     described: dict[str, Any]
 
 
-async def _load(block_names: BlockNames, subject: str) -> _Loaded:
-    blocks = await load_blocks(block_names, subject=subject)
-    told = {
-        kind: described(name, block)
-        for (kind, name), block in zip(block_names._asdict().items(), blocks, strict=True)
-    }
-    return _Loaded(blocks, told)
+_cache: dict[tuple[str, type[Block], str, int], asyncio.Task[Block | list[str]]] = {}
 
 
-_cache: dict[tuple[str, BlockNames, int], asyncio.Task[_Loaded]] = {}
+async def blocks_of_run(given: GivenBlocks, subject: str) -> _Loaded:
+    """The three blocks, and how the record describes them.
 
-
-async def blocks_of_run(block_names: BlockNames, subject: str) -> _Loaded:
-    """The three blocks, loaded once a flow run: a block that is edited meanwhile counts later."""
+    What is named is loaded once a flow run: an edit made meanwhile counts in the next run.
+    """
     flow = root_flow()
-    if flow is None or flow.flow_run is None:
-        return await _load(block_names, subject)
-    key = (str(flow.flow_run.id), block_names, id(asyncio.get_running_loop()))
+    in_flow = flow is not None and flow.flow_run is not None
+    blocks = await load_blocks(given, subject=subject, load=_once_a_run if in_flow else None)
+    return _Loaded(blocks, _described(given, blocks))
+
+
+async def _once_a_run(kind: type[Block], name: str) -> Block | list[str]:
+    flow = root_flow()
+    assert flow is not None
+    assert flow.flow_run is not None
+    key = (str(flow.flow_run.id), kind, name, id(asyncio.get_running_loop()))
     loading = _cache.get(key)
     if loading is None:
         for old in [old for old in _cache if old[0] != key[0] and _cache[old].done()]:
             del _cache[old]
-        loading = asyncio.get_running_loop().create_task(_load(block_names, subject))
+        loading = asyncio.get_running_loop().create_task(load_one(kind, name))
         _cache[key] = loading
     try:
-        return await asyncio.shield(loading)
+        found = await asyncio.shield(loading)
     except BaseException:
         if loading.done():
             _cache.pop(key, None)
         raise
+    if isinstance(found, list):  # stored meanwhile, it counts for the next call
+        _cache.pop(key, None)
+    return found
+
+
+#: What the record has of the newest blocks, by the objects: a flow's calls share them.
+_descriptions: dict[int, tuple[BaseModel, str, dict[str, Any]]] = {}
+_MOST_DESCRIPTIONS = 100
+
+
+def _described(given: GivenBlocks, blocks: Blocks) -> dict[str, Any]:
+    owns = (blocks.command.command_name, blocks.execution.profile_name, blocks.hpc.scheduler)
+    told = {}
+    for kind, one, own, block in zip(GivenBlocks._fields, given, owns, blocks, strict=True):
+        told[kind] = _description(name_in_record(one, own), block, loaded=isinstance(one, str))
+    return told
+
+
+def _description(name: str, block: BaseModel, *, loaded: bool) -> dict[str, Any]:
+    known = _descriptions.get(id(block))
+    # Only a block that nobody else has cannot have changed since.
+    if loaded and known is not None and known[0] is block and known[1] == name:
+        return known[2]
+    told = described(name, block)
+    if loaded:
+        _descriptions[id(block)] = (block, name, told)
+        while len(_descriptions) > _MOST_DESCRIPTIONS:
+            _descriptions.pop(next(iter(_descriptions)), None)
+    return told
 
 
 def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
-    """What this machine, its files and the flow's environment, says against the job."""
+    """What is wrong with the job on this machine: files, folders, the flow's environment."""
     problems = _work_dir_problems(call.work_dir)
     if not problems:
         for given in paths_in(call.inputs):
@@ -180,7 +216,7 @@ def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
 
 
 def paths_in(given: object) -> list[str]:
-    """The paths in a list; what is none is told by `resolve`."""
+    """The paths in a list; what is no path is reported by `resolve`."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return []
     return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
@@ -196,7 +232,7 @@ def input_problems(work_dir: str, given: str) -> list[str]:
 
 
 def output_problems(work_dir: str, given: str) -> list[str]:
-    """A place in which no program can leave a file, or in which it is not looked for."""
+    """Expected outputs where no program can write, or where they are not looked for."""
     path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
     inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
     if any(names.is_root(name) for name in inside):

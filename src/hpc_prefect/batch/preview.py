@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from hpc_prefect.batch.prepare import file_problems
-from hpc_prefect.blocks import BlockNames, Call, load_blocks, resolve
+from hpc_prefect.blocks import Call, GivenBlocks, load_blocks, resolve
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command
@@ -37,7 +37,7 @@ class Preview:
     folder: str
 
 
-async def preview(call: Call, block_names: BlockNames) -> Preview:
+async def preview(call: Call, given: GivenBlocks) -> Preview:
     """The exact script and submit command of a job. Nothing is written and nothing submitted.
 
     Raises:
@@ -46,7 +46,7 @@ async def preview(call: Call, block_names: BlockNames) -> Preview:
     problems: list[str] = []
     spec = None
     try:
-        blocks = await load_blocks(block_names, subject=call.subject)
+        blocks = await load_blocks(given, subject=call.subject)
         spec, _ = resolve(*blocks, call, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = list(invalid.problems)

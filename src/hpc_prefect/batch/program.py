@@ -67,9 +67,9 @@ def rebuilt_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if content_of({"program": then, "images": record.get("images") or ()}) == content_of(now):
         return ""
     if then["sha256"] == now["program"]["sha256"]:
-        return "a container image of it is another one now"
+        return "a container image that it uses has changed"
     return (
-        f"{now['program']['path']} was built anew since: its SHA-256 was {then['sha256'][:12]}…,"
+        f"{now['program']['path']} was built anew: its SHA-256 was {then['sha256'][:12]}…,"
         f" and is {now['program']['sha256'][:12]}…"
     )
 
@@ -77,7 +77,7 @@ def rebuilt_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def warning_of(result: JobResult, difference: str) -> str:
     """What is told of a result that another program made."""
     return (
-        f"the result of an earlier run is handed out ({result.folder}), but its program is another"
-        f" one now: {difference}. To have such jobs run again, set rebuilt_program = 'rerun' in the"
+        f"this is the result of an earlier run ({result.folder}), and its program has changed"
+        f" since: {difference}. To have such jobs run again, set rebuilt_program = 'rerun' in the"
         " HPC profile, or begin another campaign"
     )

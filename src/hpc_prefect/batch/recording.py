@@ -19,14 +19,14 @@ _KINDS = {"command": "command", "execution": "execution-profile", "hpc": "hpc-pr
 
 
 def note_wanted(request: JobRequest) -> None:
-    """A call wants this job."""
+    """Tell the record that a call has asked for this job."""
     blocks = request.provenance.get("blocks") or {}
     given = note_blocks({_KINDS[kind]: block for kind, block in blocks.items()})
     note_event("job", **batch_wanted(request, given))
 
 
 def note_end_of(work: Future[JobResult], request: JobRequest) -> None:
-    """Have the end of an attempt told whenever it comes: who waits for it may be gone by then."""
+    """Tell the record how an attempt ended, whenever it does: the caller may be gone by then."""
     later = noting()
     work.add_done_callback(lambda done: later(partial(_end, done, request)))
 

@@ -16,11 +16,18 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
 from prefect.states import Failed
 
+from hpc_prefect.batch.placing import HoldsNodes
 from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
 from hpc_prefect.batch.program import rebuilt_since, warning_of
 from hpc_prefect.batch.recording import note_end_of, note_never_begun, note_wanted
 from hpc_prefect.batch.report import show_failed
-from hpc_prefect.blocks import BlockNames, Call
+from hpc_prefect.blocks import (
+    Call,
+    CommandBlock,
+    ExecutionProfileBlock,
+    GivenBlocks,
+    HPCProfileBlock,
+)
 from hpc_prefect.errors import FlowRunCancelled, JobFailed, JobTimedOut
 from hpc_prefect.executor.attempt import what_next
 from hpc_prefect.executor.request import JobRequest, Listener
@@ -47,9 +54,9 @@ from hpc_prefect.transports.local import LocalTransport
 
 async def run_job_from_blocks(
     *,
-    command_block_name: str,
-    execution_profile_block_name: str,
-    hpc_profile_block_name: str,
+    command_block_name: str | CommandBlock,
+    execution_profile_block_name: str | ExecutionProfileBlock,
+    hpc_profile_block_name: str | HPCProfileBlock,
     work_dir: str | os.PathLike[str],
     script_filename: str,
     user_args: Sequence[object] | None = None,
@@ -60,11 +67,14 @@ async def run_job_from_blocks(
     timeout_seconds: float | None = None,
     retries: int = 0,
     retry_policy: RetryPolicy | None = None,
+    allocation: HoldsNodes | None = None,
 ) -> JobResult:
     """Run one HPC job: validate, render the script, submit, poll, return the result.
 
     The job runs exactly once in its place of the experiment: a flow that is started again after a
     crash takes up the job where it is, or collects its result, and only what failed runs again.
+
+    Each of the three blocks is given by the name under which it is stored, or as the block itself.
 
     Args:
         command_block_name: WHAT: the command's identity.
@@ -89,6 +99,7 @@ async def run_job_from_blocks(
             more time), within the HPC profile's limits; never after an error of the program. Each
             is a retry of the job's task run in Prefect.
         retry_policy: which reasons are worth it, and how much more is asked for.
+        allocation: of `allocation(…)`, to be handed to; None for the one around the call, if any.
 
     Returns:
         The job's id, state, times, resources and the paths of its script and output.
@@ -108,20 +119,9 @@ async def run_job_from_blocks(
         expected_outputs=expected_outputs,
         overrides=execution_profile_overrides,
     )
-    block_names = BlockNames(
-        command_block_name, execution_profile_block_name, hpc_profile_block_name
-    )
-    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
-    await raise_if_cancelled()
-    place = None
-    try:
-        job = await prepare(call, block_names, job_key, terms)
-        place = job.request.base
-        note_wanted(job.request)
-        return await _outcome(job)
-    except BaseException:
-        note_unfinished(place)
-        raise
+    given = GivenBlocks(command_block_name, execution_profile_block_name, hpc_profile_block_name)
+    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy(), allocation)
+    return await run_call(call, given, job_key, terms)
 
 
 def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
@@ -131,6 +131,22 @@ def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
     waits for it.
     """
     return run_sync(lambda: run_job_from_blocks(**arguments))
+
+
+async def run_call(
+    call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms
+) -> JobResult:
+    """What every call that runs one job comes to; errors are those of `run_job_from_blocks`."""
+    await raise_if_cancelled()
+    place = None
+    try:
+        job = await prepare(call, given, job_key, terms)
+        place = job.request.base
+        note_wanted(job.request)
+        return await _outcome(job)
+    except BaseException:
+        note_unfinished(place)
+        raise
 
 
 # --- the task run

@@ -100,8 +100,8 @@ class Made:
             write_atomic(self._folder / _name(self.file), json.dumps(said, indent=1).encode())
         except OSError as error:
             raise ConfigurationError(
-                f"what {self.file} makes cannot be noted in {self._folder}: {error}; nothing was "
-                "saved"
+                f"{self._folder}, where it is noted what {self.file} has made, cannot be written: "
+                f"{error}; nothing was saved"
             ) from error
 
     def _fingerprint(self, value: Value) -> str:

@@ -71,7 +71,8 @@ async def prefect_api() -> AsyncIterator[PrefectClient]:
             yield client
     except httpx.HTTPError as error:
         raise ConfigurationError(
-            f"The Prefect server {shown} failed in between ({_reason(error)}): try again."
+            f"The Prefect server {shown} answered at first, and then failed ({_reason(error)}): "
+            "try again."
         ) from error
 
 

@@ -121,9 +121,9 @@ class _Reader:
                 self.complain(where, f"fill in {value}, or remove the line{advice}")
             return _PLACEHOLDER.sub(lambda match: self._fill(match, where), value)
         if isinstance(value, datetime.date | datetime.time):
-            self.complain(where, f"{value} is a date or time, which JSON has not: put it in quotes")
+            self.complain(where, f"{value} is a date or time: put it in quotes")
         if isinstance(value, float) and not math.isfinite(value):
-            self.complain(where, f"{value} is no number that JSON has")
+            self.complain(where, f"{value} is no number that Prefect can keep")
         return value
 
     def _fill(self, match: re.Match[str], where: tuple[str, ...]) -> str:
@@ -136,7 +136,9 @@ class _Reader:
         if variable == name:
             known = "${HERE}, ${VENV} and ${ENV:NAME}"
             self.complain(
-                where, f"unknown placeholder ${{{name}}}: there are {known}; for the shell's: $${{"
+                where,
+                f"unknown placeholder ${{{name}}}: there are {known}; for a ${{ that the shell is "
+                "to read, write $${",
             )
         elif variable not in self.environ:
             self.complain(where, f"the environment variable {variable!r} is not set")
@@ -239,15 +241,17 @@ def _foreign_commands(reader: _Reader, items: list[Item]) -> tuple[tuple[str, st
 
 
 def _warnings(items: list[Item]) -> tuple[str, ...]:
+    """Commands whose program no profile of the file has; that one of several lacks it is usual."""
     profiles = [item for item in items if item.kind == "hpc-profile"]
+    executables = [each.value.executables | each.value.gpu.executables for each in profiles]
+    where = ", ".join(each.table for each in profiles)
+    verb = "has" if len(profiles) == 1 else "have"
     return tuple(
-        f"{profile.table} has no executable {command.value.executable_key!r}, "
+        f"{where} {verb} no executable {command.value.executable_key!r}, "
         f"so {command.table} cannot run there"
         for command in items
-        if command.kind == "command"
-        for profile in profiles
-        if command.value.executable_key
-        not in profile.value.executables | profile.value.gpu.executables
+        if command.kind == "command" and profiles
+        if not any(command.value.executable_key in each for each in executables)
     )
 
 

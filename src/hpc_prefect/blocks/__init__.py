@@ -24,7 +24,7 @@ is told by `resolve`, with everything else that is wrong with the job.
 
 from hpc_prefect.blocks.call import Call
 from hpc_prefect.blocks.checks import names_near
-from hpc_prefect.blocks.load import BlockNames, Blocks, load_blocks, load_hpc_profile
+from hpc_prefect.blocks.load import Blocks, GivenBlocks, load_blocks, load_hpc_profile
 from hpc_prefect.blocks.options import (
     ExecutableEntry,
     GPUOverrides,
@@ -38,13 +38,13 @@ from hpc_prefect.blocks.qrmi import QRMIResource
 from hpc_prefect.blocks.resolve import resolve
 
 __all__ = [
-    "BlockNames",
     "Blocks",
     "Call",
     "CommandBlock",
     "ExecutableEntry",
     "ExecutionProfileBlock",
     "GPUOverrides",
+    "GivenBlocks",
     "HPCProfileBlock",
     "LocalOptions",
     "PBSOptions",

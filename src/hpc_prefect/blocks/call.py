@@ -21,6 +21,8 @@ class Call:
         user_args: texts, numbers or paths, after the command's `default_args`.
         inputs: files that must be there before, relative to `work_dir` or absolute.
         expected_outputs: files that a successful run leaves.
+        program: what is run where the HPC profile has no executable of the command's key: an
+            absolute path, or a bare name found on PATH after set-up.
         overrides: fields of the execution profile for this call only; `environment` is laid over
             the profile's, every other field replaces it.
     """
@@ -31,6 +33,7 @@ class Call:
     inputs: Sequence[object] = ()
     expected_outputs: Sequence[object] = ()
     overrides: Mapping[str, Any] | None = None
+    program: str = ""
 
     @property
     def subject(self) -> str:
@@ -60,7 +63,7 @@ def read_arguments(
     """The program's arguments; adds to `problems` what cannot be one."""
     arguments = list(default)
     for position, value in enumerate(_listed("user_args", given or (), problems)):
-        text = _as_text(value)
+        text = as_text(value)
         if text is None:
             problems.append(
                 f"user_args[{position}]: must be text, a number or a path, "
@@ -76,7 +79,7 @@ def read_arguments(
     return tuple(arguments)
 
 
-def _as_text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
     """Text, path or number as the program is to see it; None for anything else.
 
     True and False are no numbers here: a program expects a flag, or 1, or yes.
@@ -100,7 +103,7 @@ def read_files(what: str, given: Sequence[object], problems: list[str]) -> tuple
     files = []
     for position, value in enumerate(_listed(what, given, problems)):
         where = f"{what}[{position}]"
-        text = _as_text(value) if isinstance(value, str | os.PathLike) else None
+        text = as_text(value) if isinstance(value, str | os.PathLike) else None
         if text is None:
             problems.append(f"{where}: must be a path, not {type(value).__name__}")
         elif not text.strip():

@@ -23,7 +23,12 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hpc_prefect.job.spec import launcher_problems, parse_memory, parse_walltime
+from hpc_prefect.job.spec import (
+    launcher_problems,
+    parse_memory,
+    parse_walltime,
+    share_launcher_problems,
+)
 
 T = TypeVar("T")
 
@@ -66,7 +71,7 @@ def is_loading() -> bool:
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Read documents of the server inside: unknown fields are left out, values not judged."""
+    """Inside, documents of the server are read: unknown fields left out, values not judged."""
     token = _LOADING.set(True)
     try:
         yield
@@ -76,8 +81,9 @@ def tolerant() -> Iterator[None]:
 
 #: What a title keeps, where every other word is in small letters.
 _ABBREVIATIONS = {
-    word.lower(): word for word in ("CPU", "GPU", "GPUs", "PBS", "PJM", "QRMI", "API", "QoS", "QPU")
-}
+    word.lower(): word
+    for word in ("API", "CPU", "GPU", "GPUs", "IBM", "LLIO", "MPI", "PBS", "PJM", "QoS", "QPU")
+} | {"qpus": "QPUs", "qrmi": "QRMI", "sigterm": "SIGTERM"}
 
 
 def title_in_words(name: str, _: object) -> str:
@@ -141,8 +147,25 @@ class StoredModel(StrictModel):
         """
         asked = (cls, given, tuple(options.items()))
         if asked not in _schemas:
-            _schemas[asked] = super().model_json_schema(*given, **options)
+            _schemas[asked] = _as_a_form_shows_it(super().model_json_schema(*given, **options))
         return deepcopy(_schemas[asked])
+
+
+def _as_a_form_shows_it(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with descriptions as Prefect's form draws them.
+
+    It makes a paragraph of each line of a field's description, so these are joined; and it shows
+    the marks of code in the description of a group, so those are left out.
+    """
+    groups = schema.get("definitions", schema.get("$defs", {})).values()
+    for each in (schema, *groups):
+        for field in each.get("properties", {}).values():
+            if "description" in field:
+                field["description"] = " ".join(field["description"].split())
+    for group in groups:
+        if "description" in group:
+            group["description"] = " ".join(group["description"].replace("`", "").split())
+    return schema
 
 
 def _error(where: tuple[int | str, ...], text: str) -> InitErrorDetails:
@@ -261,4 +284,5 @@ Memory = Annotated[
 ]
 Environment = Annotated[dict[str, str], _checked(environment_problems)]
 Launcher = Annotated[str, _checked(launcher_problems)]
+LauncherInAllocation = Annotated[str, _checked(share_launcher_problems)]
 Path = Annotated[str, _checked(path_problems)]

@@ -19,7 +19,7 @@ _SLUG = "hpc-prefect-"
 
 
 def described(name: str, block: BaseModel) -> dict[str, Any]:
-    """A block as records have it: its name and fields, secrets as asterisks, but for empty ones."""
+    """A block as records have it: name and fields; a secret is asterisks, unless it is empty."""
     fields = block.model_dump(mode="json", exclude={"block_type_slug"})
     for field in type(block).model_fields:
         secret = getattr(block, field)
@@ -28,8 +28,31 @@ def described(name: str, block: BaseModel) -> dict[str, Any]:
     return {"name": name, **fields}
 
 
+def stored_name(block: Block) -> str:
+    """The name of the document that a block was loaded from or saved as; empty when it was not."""
+    return block._block_document_name or ""
+
+
+#: Ends the name by which a record knows a block that is no stored one; no stored name can end so.
+_IN_CODE = " (in code)"
+
+
+def name_in_record(given: str | Block, own: str) -> str:
+    """By what a record names a block that a call was given.
+
+    Args:
+        own: what a block that was never stored is called there.
+    """
+    return given if isinstance(given, str) else stored_name(given) or f"{own}{_IN_CODE}"
+
+
+def is_of_code(name: str) -> bool:
+    """Whether a record's block was made by the flow's own code, which makes it again."""
+    return name.endswith(_IN_CODE)
+
+
 def recorded_fields(kind: type[Block], name: str) -> Mapping[str, Any] | None:
-    """The fields of a block in the run that is reproduced here; None where none is, or has it."""
+    """The block's fields in the run that is being reproduced; None without one, or without it."""
     reproduced = recorded()
     slug = kind.get_block_type_slug().removeprefix(_SLUG)
     return None if reproduced is None else reproduced.block(slug, name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
@@ -13,19 +14,19 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
-from hpc_prefect.blocks.from_record import from_record, recorded_fields
+from hpc_prefect.blocks.from_record import from_record, recorded_fields, stored_name
 from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.errors import InvalidJob
 
 B = TypeVar("B", bound=Block)
 
 
-class BlockNames(NamedTuple):
-    """The names of a job's three blocks on the server."""
+class GivenBlocks(NamedTuple):
+    """A job's three blocks as its caller gave them: the names of stored blocks, or blocks."""
 
-    command: str
-    execution: str
-    hpc: str
+    command: str | CommandBlock
+    execution: str | ExecutionProfileBlock
+    hpc: str | HPCProfileBlock
 
 
 class Blocks(NamedTuple):
@@ -36,23 +37,32 @@ class Blocks(NamedTuple):
     hpc: HPCProfileBlock
 
 
-async def load_blocks(names: BlockNames, *, subject: str = "job") -> Blocks:
-    """Load the three blocks, at the same time.
+#: The profile `hpc-local`, where none of that name is stored.
+_THIS_MACHINE: dict[str, Any] = {"scheduler": "local", "launcher": "mpiexec -n {ranks}"}
+
+#: How one block is found by its name: the block, or what is wrong.
+Load = Callable[[type[Block], str], Awaitable[Block | list[str]]]
+
+
+async def load_blocks(
+    given: GivenBlocks, *, subject: str = "job", load: Load | None = None
+) -> Blocks:
+    """The three blocks; those that are named are loaded, at the same time.
+
+    Args:
+        subject: what an error's message calls the job.
+        load: how, in place of `load_one`.
 
     Raises:
         InvalidJob: with every block that is not there (and the near names that are) or that cannot
-            be read, all at once; `subject` is what its message calls the job.
+            be read, all at once.
     """
-    return await _load(BlockNames(*names), subject)
-
-
-@inject_client
-async def _load(names: BlockNames, subject: str, client: PrefectClient | None = None) -> Blocks:
-    assert client is not None  # inject_client's promise: the flow run's own, or a new one
+    if load is None:
+        return await _loaded_by_one_client(given, subject)
     command, execution, hpc = await asyncio.gather(
-        _one(CommandBlock, names.command, client),
-        _one(ExecutionProfileBlock, names.execution, client),
-        _one(HPCProfileBlock, names.hpc, client),
+        _found(CommandBlock, given.command, load),
+        _found(ExecutionProfileBlock, given.execution, load),
+        _found(HPCProfileBlock, given.hpc, load),
     )
     if (
         isinstance(command, CommandBlock)
@@ -65,22 +75,47 @@ async def _load(names: BlockNames, subject: str, client: PrefectClient | None = 
 
 
 @inject_client
-async def load_hpc_profile(name: str, client: PrefectClient | None = None) -> HPCProfileBlock:
+async def _loaded_by_one_client(
+    given: GivenBlocks, subject: str, client: PrefectClient | None = None
+) -> Blocks:
+    return await load_blocks(given, subject=subject, load=partial(load_one, client=client))
+
+
+async def _found(kind: type[Block], given: str | Block, load: Load) -> Block | list[str]:
+    """A block, or what is wrong. In a reproduction the recorded one counts, if it has a name."""
+    if isinstance(given, str):
+        return await load(kind, given)
+    if not isinstance(given, kind):
+        wanted = f"the {_in_words(kind)} block, or its name, is wanted"
+        return [f"{type(given).__name__} was given where {wanted}"]
+    name = stored_name(given)
+    return await load(kind, name) if name and recorded_fields(kind, name) is not None else given
+
+
+def _in_words(kind: type[Block]) -> str:
+    return kind.get_block_type_name().removeprefix("HPC-Prefect ")
+
+
+async def load_hpc_profile(name: str) -> HPCProfileBlock:
     """Load an HPC profile alone.
 
     Raises:
         InvalidJob: it is not there, or cannot be read.
     """
-    assert client is not None
-    found = await _one(HPCProfileBlock, name, client)
-    if isinstance(found, list):
-        raise InvalidJob(f"HPC profile {name!r}", found)
-    return found
+    found = await load_one(HPCProfileBlock, name)
+    if isinstance(found, HPCProfileBlock):
+        return found
+    raise InvalidJob(f"HPC profile {name!r}", found)
 
 
-async def _one(kind: type[B], name: str, client: PrefectClient) -> B | list[str]:
-    """The block, or what is wrong."""
-    what = kind.get_block_type_name().removeprefix("HPC-Prefect ")
+@inject_client
+async def load_one(kind: type[B], name: str, client: PrefectClient | None = None) -> B | list[str]:
+    """The stored block of that name, or what is wrong.
+
+    `hpc-local` is there without having been stored: this machine, as it is.
+    """
+    assert client is not None  # inject_client's promise: the flow run's own, or a new one
+    what = _in_words(kind)
     if (fields := recorded_fields(kind, name)) is not None:
         return await from_record(kind, name, fields, client)
     loading: Awaitable[B] = kind.aload(name, client=client)
@@ -89,6 +124,8 @@ async def _one(kind: type[B], name: str, client: PrefectClient) -> B | list[str]
     except ValueError as error:
         if not isinstance(error.__cause__, ObjectNotFound):
             raise
+        if kind is HPCProfileBlock and name == "hpc-local":
+            return kind(**_THIS_MACHINE)
         near = suggestion(name, await stored_names(kind, client))
         advice = "Add it with: hpc-prefect blocks apply FILE"
         return [f"there is no {what} block {name!r}{near}{'' if near[-1] == '?' else '.'} {advice}"]

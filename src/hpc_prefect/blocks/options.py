@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from hpc_prefect.blocks.checks import (
     Environment,
     Launcher,
+    LauncherInAllocation,
     Memory,
     Path,
     StrictModel,
@@ -99,11 +100,15 @@ class GPUOverrides(StrictModel):
 
     launcher: Launcher = ""
     """Launcher line of the GPU side."""
+    launcher_in_allocation: LauncherInAllocation = ""
+    """The line used in a held allocation, on the GPU side."""
     modules: list[str] = Field(default_factory=list, examples=[["cuda/12.4"]])
     """Modules of the GPU side, instead of the profile's."""
-    setup: list[str] = Field(default_factory=list, examples=[["nvidia-smi"]])
+    setup: list[str] = Field(default_factory=list, title="Set-up lines", examples=[["nvidia-smi"]])
     """Set-up lines of the GPU side, instead of the profile's."""
-    teardown: list[str] = Field(default_factory=list, examples=[["rm -rf /scratch/me"]])
+    teardown: list[str] = Field(
+        default_factory=list, title="Tear-down lines", examples=[["rm -rf /scratch/me"]]
+    )
     """Tear-down lines of the GPU side, instead of the profile's."""
     executables: Executables = Field(
         default_factory=dict, examples=[{"diag": "/work/me/bin/diag-gpu"}]
@@ -117,7 +122,7 @@ class GPUOverrides(StrictModel):
     """Memory that a GPU node has, such as `120G`; empty: as on the CPU side."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs that a GPU node has; 0: as on the CPU side."""
-    max_walltime: WalltimeLimit = ""
+    max_walltime: WalltimeLimit = Field(default="", title="Longest walltime")
     """The longest walltime on the GPU side; empty: as on the CPU side."""
 
 
@@ -137,7 +142,7 @@ class LocalOptions(StrictModel):
 
 
 class SlurmOptions(StrictModel):
-    """Options for Slurm."""
+    """Used when the scheduler is Slurm: what only its commands have, and what a site has."""
 
     model_config = ConfigDict(title="Options for Slurm")
 
@@ -156,10 +161,10 @@ class SlurmOptions(StrictModel):
     """How GPUs are asked for: `--gpus-per-node=N` or `--gres=gpu:N`."""
     gpu_type: str = ""
     """Type of the GPUs where a site has several, such as `a100`."""
-    qpu: list[str] = Field(default_factory=list)
+    qpu: list[str] = Field(default_factory=list, examples=[["ibm_torino"]])
     """Quantum resources that the job may use (`--qpu`, where the site has that plug-in). Which QPU
     computes is part of what a job is: other names make it another job."""
-    site_qpus: list[str] = Field(default_factory=list)
+    site_qpus: list[str] = Field(default_factory=list, examples=[["ibm_torino", "ibm_brussels"]])
     """The quantum resources that the site has. `qpu` must be among them, because the plug-in says
     nothing about a name that it does not know, and the job would run without a QPU."""
     requeue: Literal["no", "yes"] = "no"
@@ -171,8 +176,8 @@ class SlurmOptions(StrictModel):
     max_array_size: int = Field(default=1001, ge=0)
     """How many elements one array may have: the site's `MaxArraySize` (`scontrol show config`), or
     less, such as what a QOS lets a user submit. 0: small jobs are submitted one by one."""
-    directives: list[str] = Field(default_factory=list)
-    """Further options, one each, such as `--licenses=fluent`."""
+    directives: list[str] = Field(default_factory=list, examples=[["--licenses=fluent"]])
+    """Further options of `sbatch`, one each."""
 
 
 ChunkItem = Literal["ncpus", "mpiprocs", "ompthreads", "mem", "ngpus"]
@@ -187,13 +192,17 @@ class PBSOptions(StrictModel):
     """How the project is named to `qsub`."""
     resource_style: Literal["select", "flat", "nodes_ppn"] = "select"
     """How nodes are asked for: `select=N:…`, `ncpus=N` in all, or `nodes=N:ppn=P`."""
-    chunk: list[ChunkItem] = Field(default_factory=lambda: list(get_args(ChunkItem)))
+    chunk: list[ChunkItem] = Field(
+        default_factory=lambda: list(get_args(ChunkItem)), examples=[list(get_args(ChunkItem))]
+    )
     """What each chunk of `select` names, of what the job asks for. A site that hands out whole
     nodes wants some left out; the profile then says what a node has."""
-    extra_select: dict[str, str] = Field(default_factory=dict)
-    """Further items of each `select` chunk, such as `{"system": "name"}`."""
-    extra_l: dict[str, str] = Field(default_factory=dict)
-    """Further `-l` resources, such as `{"filesystems": "home:scratch"}`."""
+    extra_select: dict[str, str] = Field(default_factory=dict, examples=[{"system": "name"}])
+    """Further items of each `select` chunk."""
+    extra_l: dict[str, str] = Field(
+        default_factory=dict, title="Extra -l resources", examples=[{"filesystems": "home:scratch"}]
+    )
+    """Further `-l` resources."""
     place: str = ""
     """Placement (`-l place=`), such as `scatter`: each chunk on a node of its own. Empty: as the
     site has it, which may put several chunks on one node."""
@@ -207,13 +216,13 @@ class PBSOptions(StrictModel):
     """The option of `qstat` that also shows finished jobs."""
     one_connection: bool = True
     """Ask about many jobs over one connection (`-E`); false where `qstat` does not know that."""
-    status_options: list[str] = Field(default_factory=list)
+    status_options: list[str] = Field(default_factory=list, examples=[["-ll"]])
     """Further options of `qstat`, such as `-ll` for a table that does not cut names."""
     max_array_size: int = Field(default=10_000, ge=0)
     """How many jobs one array may have, of those that are submitted together; 0: each is a job of
     its own. The default is PBS's own; none are made where `status_dialect` is `table`."""
-    directives: list[str] = Field(default_factory=list)
-    """Further options, one each, such as `-k doe`."""
+    directives: list[str] = Field(default_factory=list, examples=[["-k doe"]])
+    """Further options of `qsub`, one each."""
 
 
 class PJMOptions(StrictModel):
@@ -221,7 +230,7 @@ class PJMOptions(StrictModel):
 
     model_config = ConfigDict(title="Options for PJM")
 
-    rscunit: str = ""
+    rscunit: str = Field(default="", title="Resource unit")
     """Resource unit (`-L rscunit=`)."""
     allocation: Literal["node", "vnode", "none"] = "node"
     """What is asked for: whole nodes (`-L node=N`), virtual nodes with cores and memory
@@ -231,16 +240,16 @@ class PJMOptions(StrictModel):
     gpu_item: str = ""
     """The `-L` item that counts GPUs, such as `gpu`; empty: a site has none, or gives all that a
     node has."""
-    resources: dict[str, str] = Field(default_factory=dict)
-    """Further `-L` items, such as `{"freq": "2200"}`."""
-    mpi: list[str] = Field(default_factory=list)
+    resources: dict[str, str] = Field(default_factory=dict, examples=[{"freq": "2200"}])
+    """Further `-L` items."""
+    mpi: list[str] = Field(default_factory=list, examples=[["rank-map-bychip"]])
     """Further items of `--mpi`, such as `rank-map-bychip`, for programs that are launched by MPI;
     the number of ranks is always given."""
-    gfscache: list[str] = Field(default_factory=list)
+    gfscache: list[str] = Field(default_factory=list, examples=[["/vol0004"]])
     """Volumes of layered storage that the job needs (`PJM_LLIO_GFSCACHE`), such as `/vol0004`:
     that of `work_dir`, and those of the program and its data."""
-    llio: list[str] = Field(default_factory=list)
-    """Items of `--llio`, such as `localtmp-size=30Gi`."""
+    llio: list[str] = Field(default_factory=list, examples=[["localtmp-size=30Gi"]])
+    """Items of `--llio`."""
     requeue: Literal["no", "yes"] = "no"
     """Whether PJM may start the job again by itself, after a failure of the machine (`--restart`).
     A success is then told only when PJM says so itself. Not with secrets: a job reads them once."""
@@ -249,7 +258,7 @@ class PJMOptions(StrictModel):
     max_array_size: int = Field(default=1000, ge=0, le=1_000_000)
     """How many jobs one bulk job may have, of those that are submitted together; 0: each is a job
     of its own, as where a site does not let its users submit bulk jobs."""
-    command_options: list[str] = Field(default_factory=list)
+    command_options: list[str] = Field(default_factory=list, examples=[["--no-check-directory"]])
     """Options that must stand on the command line of `pjsub`, such as `--no-check-directory`."""
-    directives: list[str] = Field(default_factory=list)
-    """Further options in the script, one each, such as `--mail-list me@example.org`."""
+    directives: list[str] = Field(default_factory=list, examples=[["--mail-list me@example.org"]])
+    """Further options in the script, one each."""

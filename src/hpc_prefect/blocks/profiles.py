@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from hpc_prefect.blocks.checks import (
     Environment,
     Launcher,
+    LauncherInAllocation,
     Memory,
     StoredModel,
     Walltime,
@@ -19,6 +20,7 @@ from hpc_prefect.blocks.checks import (
     environment_problems,
     is_loading,
 )
+from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
 from hpc_prefect.blocks.options import (
     Executables,
     GPUOverrides,
@@ -28,8 +30,6 @@ from hpc_prefect.blocks.options import (
     SlurmOptions,
 )
 from hpc_prefect.blocks.qrmi import QRMIResources, key_problems
-
-_DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 
 SchedulerName = Literal["local", "pbs", "pjm", "slurm"]
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = ("local", "pbs", "pjm", "slurm")
@@ -58,7 +58,8 @@ class CommandBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Command"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-command"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     command_name: str = Field(min_length=1)
     """The command's name; an execution profile names it to belong to it."""
@@ -66,7 +67,9 @@ class CommandBlock(StoredModel, Block):
     """Which of the HPC profile's `executables` runs it."""
     description: str = ""
     """What the command does, for people."""
-    default_args: list[str] = Field(default_factory=list, examples=[["--level", "3"]])
+    default_args: list[str] = Field(
+        default_factory=list, title="Default arguments", examples=[["--level", "3"]]
+    )
     """Arguments given at every call, before those of the call."""
 
 
@@ -93,7 +96,8 @@ class ExecutionProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Execution Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-execution-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     profile_name: str = Field(min_length=1)
     """This profile's name, for people and messages."""
@@ -101,7 +105,7 @@ class ExecutionProfileBlock(StoredModel, Block):
     """The `command_name` of the command that this profile is for."""
     resource_class: Literal["cpu", "gpu"] = "cpu"
     """Which side of the machine: chooses queue, project and overrides of the HPC profile."""
-    num_nodes: int = Field(default=1, ge=1)
+    num_nodes: int = Field(default=1, ge=1, title="Nodes")
     """Number of nodes."""
     ranks_per_node: int = Field(default=1, ge=1)
     """MPI ranks on each node."""
@@ -142,7 +146,8 @@ class HPCProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect HPC Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-hpc-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = _DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     scheduler: SchedulerName
     """The batch scheduler there; `local` is this machine."""
@@ -161,11 +166,20 @@ class HPCProfileBlock(StoredModel, Block):
     """Line that starts an MPI program, such as `mpiexec -n {ranks} {command}`. Placeholders:
     `{ranks}` `{nodes}` `{ranks_per_node}` `{threads}` `{gpus_per_node}` `{command}`; without
     `{command}` the program follows the line."""
+    launcher_in_allocation: LauncherInAllocation = ""
+    """The line for programs in a held allocation, which get a share of its nodes: with the further
+    placeholders `{hosts}` (with commas), `{hostfile}` and `{memory}`. Empty: on Slurm made of
+    `srun`; elsewhere `launcher`, with which a program of several ranks takes the whole allocation,
+    unless that is one node."""
     modules: list[str] = Field(default_factory=list, examples=[["gcc/12", "openmpi"]])
     """Modules loaded for every program."""
-    setup: list[str] = Field(default_factory=list, examples=[["ulimit -s unlimited"]])
+    setup: list[str] = Field(
+        default_factory=list, title="Set-up lines", examples=[["ulimit -s unlimited"]]
+    )
     """Shell lines run before every program, as written."""
-    teardown: list[str] = Field(default_factory=list, examples=[["rm -rf /scratch/me"]])
+    teardown: list[str] = Field(
+        default_factory=list, title="Tear-down lines", examples=[["rm -rf /scratch/me"]]
+    )
     """Shell lines run after every program, as written."""
     environment: Environment = Field(default_factory=dict, examples=[{"LEVEL": "3"}])
     """Environment variables for every program there."""
@@ -191,7 +205,7 @@ class HPCProfileBlock(StoredModel, Block):
     """Memory that a node has, such as `118G`; empty: not known."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs that a node has; 0: not known."""
-    max_walltime: WalltimeLimit = ""
+    max_walltime: WalltimeLimit = Field(default="", title="Longest walltime")
     """The longest walltime that a job may ask for, such as `48:00:00`; empty: not known."""
     gpu: GPUOverrides = Field(default_factory=GPUOverrides)
     """What is different for `resource_class="gpu"`; empty: nothing."""
@@ -201,15 +215,17 @@ class HPCProfileBlock(StoredModel, Block):
     on_sigterm: Literal["leave", "cancel"] = "leave"
     """What happens to the jobs when the flow's process gets SIGTERM: `leave` them running, to be
     attached again by the next run, or `cancel` them."""
-    max_jobs_in_queue: int = Field(default=0, ge=0)
+    max_jobs_in_queue: int = Field(default=0, ge=0, title="Most jobs in a queue")
     """Jobs of your flows on this host that may wait or run in one queue at once; further ones are
     submitted when one of them has ended. With several login nodes: on each. 0: no limit of ours."""
-    queue_full_wait: WalltimeLimit = "1-00:00:00"
+    queue_full_wait: WalltimeLimit = Field(
+        default="1-00:00:00", title="Wait while the queue is full"
+    )
     """How long a submission is tried again while the scheduler says that too many jobs wait;
     empty: without end."""
     rebuilt_program: Literal["warn", "rerun"] = "warn"
-    """What happens to a finished job whose program was built anew at the same path: `warn` hands
-    out its result and says so; with `rerun` another program is another job."""
+    """What happens to a finished job whose program was built anew at the same path: with `warn`
+    its result is used, and the log says so; with `rerun` the job runs again."""
     local: LocalOptions = Field(default_factory=LocalOptions)
     """Options for `scheduler="local"`."""
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)

@@ -30,6 +30,7 @@ from hpc_prefect.job.spec import (
     launcher_problems,
     parse_memory,
     parse_walltime,
+    share_launcher_problems,
     write_memory,
     write_walltime,
 )
@@ -45,6 +46,7 @@ class _Place:
     queue: str
     project: str
     launcher: str
+    launcher_in_allocation: str
     modules: list[str]
     setup: list[str]
     teardown: list[str]
@@ -74,9 +76,11 @@ def resolve(
     problems = _pair_problems(command, execution)
     execution = _overridden(execution, call.overrides, problems)
     place = _side(hpc, execution.resource_class)
-    executable = _executable(command.executable_key, place.executables, problems)
+    executable = _executable(command.executable_key, place.executables, call.program, problems)
     resources = _resources(execution, problems)
     problems += _launch_problems(resources, place.launcher)
+    in_allocation = share_launcher_problems(place.launcher_in_allocation)
+    problems += [f"HPC profile, {text}" for text in in_allocation]
     problems += _node_problems(resources, place)
     options = getattr(hpc, hpc.scheduler).model_dump(mode="json")
     if hpc.scheduler == "local":
@@ -174,6 +178,7 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
         queue=hpc.queue_cpu,
         project=hpc.project_cpu,
         launcher=hpc.launcher,
+        launcher_in_allocation=hpc.launcher_in_allocation,
         modules=hpc.modules,
         setup=hpc.setup,
         teardown=hpc.teardown,
@@ -191,6 +196,9 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
         queue=hpc.queue_gpu,
         project=hpc.project_gpu,
         launcher=gpu.launcher or side.launcher,
+        # Made for the same launcher: that of the CPU side goes with the CPU side's.
+        launcher_in_allocation=gpu.launcher_in_allocation
+        or ("" if gpu.launcher else side.launcher_in_allocation),
         modules=gpu.modules or side.modules,
         setup=gpu.setup or side.setup,
         teardown=gpu.teardown or side.teardown,
@@ -210,6 +218,7 @@ def _site(hpc: HPCProfileBlock, place: _Place, launch: str, options: dict[str, A
         project=place.project,
         # Not part of a single-process job: changing the launcher must not make it another job.
         launcher=place.launcher if launch == "mpi" else "",
+        launcher_in_allocation=place.launcher_in_allocation,
         login_shell=hpc.login_shell,
         modules=tuple(place.modules),
         setup=tuple(place.setup),
@@ -239,7 +248,11 @@ def _scheduler_problems(hpc: HPCProfileBlock, spec: JobSpec) -> list[str]:
     return problems + scheduler_for(hpc.scheduler).problems(spec)
 
 
-def _executable(key: str, known: Mapping[str, Any], problems: list[str]) -> Executable | None:
+def _executable(
+    key: str, known: Mapping[str, Any], program: str, problems: list[str]
+) -> Executable | None:
+    if key not in known and program:
+        known = {key: program}
     if key not in known:
         keys = ", ".join(repr(name) for name in sorted(known)) or "none"
         problems.append(f"executable {key!r} is not in the HPC profile; its executables: {keys}")

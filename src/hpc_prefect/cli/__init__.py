@@ -6,11 +6,15 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from hpc_prefect.cli import (
     blocks,
+    completion,
     doctor,
+    init,
     jobs,
+    progress,
     rehearse,
     render,
     resume,
@@ -23,7 +27,7 @@ from hpc_prefect.cli import (
 from hpc_prefect.errors import HpcPrefectError
 
 #: In the order in which `hpc-prefect --help` lists them.
-_VERBS = (blocks, sites, render, jobs, runs, resume, doctor, rehearse, server, version)
+_VERBS = (init, blocks, sites, render, jobs, runs, resume, doctor, rehearse, server, version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.outlive_their_readers()
     try:
         arguments = _parser().parse_args(argv)
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        # What another program prints, and we do not see, would be written over the line.
+        quiet = nullcontext() if arguments.run is rehearse.run else progress.shown()
+        with quiet:
+            status: int = arguments.run(arguments)
+            sys.stdout.flush()
     except HpcPrefectError as error:
         print(f"hpc-prefect: {error}", file=sys.stderr)
         return 1
@@ -60,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _is_of_the_server(error: Exception) -> bool:
     """Whether the Prefect server was not reached, or refused.
 
-    Asks for no client that is not there: most verbs do without Prefect, whose import takes long.
+    Does not import the client: most verbs do without Prefect, whose import takes long.
     """
     client = sys.modules.get("httpx")
     return client is not None and isinstance(error, client.HTTPError)
@@ -85,4 +92,5 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for verb in _VERBS:
         verb.add(verbs)
+    completion.add(verbs, parser)
     return parser

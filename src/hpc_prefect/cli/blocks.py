@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc_prefect.cli.verbs import Verbs, state_folder
+from hpc_prefect.cli import import_qcsc
+from hpc_prefect.cli.verbs import Verbs, use_own_server
+from hpc_prefect.transports.own import state_folder
 
 if TYPE_CHECKING:
     from hpc_prefect.block_files.applied import Made
@@ -22,8 +24,9 @@ def add(verbs: Verbs) -> None:
     apply = actions.add_parser(
         "apply",
         help="save the blocks and Variables of a TOML file",
-        description="Save what is new or differs, all or nothing. What this file did not make is "
-        "not replaced; executables of other files in the same profile stay.",
+        description="Save the blocks and Variables that are new or changed; if anything is wrong, "
+        "none is saved. What another file, the UI or code has made is not replaced without "
+        "--force; executables that it added to the same profile stay.",
     )
     apply.add_argument("file", type=Path, metavar="FILE")
     apply.add_argument(
@@ -39,13 +42,17 @@ def add(verbs: Verbs) -> None:
     )
     diff.add_argument("file", type=Path, metavar="FILE")
     diff.set_defaults(run=_diff)
-    actions.add_parser("list", help="list the blocks").set_defaults(run=_list)
+    import_qcsc.add(actions, _apply)
+    listing = actions.add_parser("list", help="list the blocks")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.set_defaults(run=_list)
 
 
 def _read(file: Path) -> tuple[Document, Made]:
     """The file, and what it made before."""
     from hpc_prefect.block_files import applied, apply
 
+    use_own_server()
     document = apply.read_file(file, venv=sys.prefix, environ=os.environ)
     for warning in document.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -93,14 +100,20 @@ def _tell(change: BlockChange) -> None:
     for one in change.differences:
         print(f"    {'!' if one in change.conflicts else ' '} {one.describe()}", flush=True)
     for where in change.kept:
-        print(f"      {'.'.join(where)}: kept, for it is not this file's", flush=True)
+        print(f"      {'.'.join(where)}: kept: another file, the UI or code added it", flush=True)
 
 
-def _list(_: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> int:
     import asyncio
+    import json
 
     from hpc_prefect.block_files import apply
 
-    for slug, name in asyncio.run(apply.list_blocks()):
+    use_own_server()
+    found = asyncio.run(apply.list_blocks())
+    if arguments.json:
+        print(json.dumps([{"type": slug, "name": name} for slug, name in found], indent=1))
+        return 0
+    for slug, name in found:
         print(f"{slug}/{name}")
     return 0

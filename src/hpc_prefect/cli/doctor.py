@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, use_own_server
 
 
 def add(verbs: Verbs) -> None:
@@ -37,6 +37,7 @@ def add(verbs: Verbs) -> None:
         "--record", type=Path, metavar="DIR",
         help="save the commands and their answers there, without names of people and places",
     )  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="what was found, as JSON")
     doctor.set_defaults(run=_run)
 
 
@@ -52,10 +53,14 @@ def _walltime(text: str) -> str:
 
 def _run(arguments: argparse.Namespace) -> int:
     import asyncio
+    import json
+    from dataclasses import asdict
 
     from hpc_prefect.blocks import load_hpc_profile
     from hpc_prefect.doctor import Terms, examine, failed, print_findings
     from hpc_prefect.executor.request import Silence
+
+    use_own_server()
 
     class Progress(Silence):
         def state(self, text: str, *, warning: bool = False, **_: object) -> None:
@@ -73,10 +78,14 @@ def _run(arguments: argparse.Namespace) -> int:
     async def run() -> bool:
         hpc = await load_hpc_profile(arguments.profile)
         findings = await examine(hpc, terms, Progress())
-        print_findings(findings)
+        if arguments.json:
+            print(json.dumps([asdict(each) for each in findings], indent=1, ensure_ascii=False))
+        else:
+            print_findings(findings)
         return failed(findings)
 
     wrong = asyncio.run(run())
     if arguments.record is not None:
-        print(f"transcripts in {arguments.record}: look through them before you share them")
+        told = f"transcripts in {arguments.record}: look through them before you share them"
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
     return 1 if wrong else 0

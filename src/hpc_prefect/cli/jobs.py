@@ -59,17 +59,17 @@ class _FolderOrAction(Actions):
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; given before the action it counts too."""
+    """What a list can be asked for; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)
         parser.add_argument(*names, default=wanted, help=text, **more)
 
     option("--work-dir", otherwise=Path(), text=_WORK_DIR, type=Path, metavar="DIR")
-    option("--campaign", otherwise="", text="only the jobs of this one", metavar="NAME")
+    option("--campaign", otherwise="", text="only the jobs of this campaign", metavar="NAME")
     option("--state", otherwise=[], metavar="STATE", type=_states, action="append",
            text="only jobs in this state (may be given several times, or with commas)")  # fmt: skip
-    option("--ask", otherwise=False, text="ask the schedulers too, once for all",
+    option("--ask", otherwise=False, text="also ask the schedulers, one question for all jobs",
            action="store_true")  # fmt: skip
     option("--json", otherwise=False, text="as JSON; times in seconds since 1970",
            action="store_true")  # fmt: skip
@@ -79,7 +79,7 @@ _WORK_DIR = "the work_dir of the jobs, or a folder above it (default: the curren
 
 
 def _add_list(actions: Actions) -> None:
-    listing = actions.add_parser("list", help="list the jobs: what is done without an action")
+    listing = actions.add_parser("list", help="list the jobs; this is the default")
     _add_options(listing, default=argparse.SUPPRESS)
     listing.add_argument("folders", nargs="*", metavar="FOLDER", help=_WORK_DIR)
     listing.set_defaults(run=_list)
@@ -87,7 +87,7 @@ def _add_list(actions: Actions) -> None:
 
 def _action(actions: Actions, name: str, text: str, more: str = "") -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.{more}")
-    # Given before the action it counts too.
+    # Also accepted before the action.
     action.add_argument(
         "--work-dir", type=Path, default=argparse.SUPPRESS, metavar="DIR", help=_WORK_DIR
     )
@@ -97,7 +97,8 @@ def _action(actions: Actions, name: str, text: str, more: str = "") -> argparse.
 def _add_show(actions: Actions) -> None:
     show = _action(actions, "show", "everything about one job")
     show.add_argument("job", metavar="JOB", help=_JOB)
-    show.add_argument("--ask", action="store_true", default=argparse.SUPPRESS, help="ask, too")
+    show.add_argument("--ask", action="store_true", default=argparse.SUPPRESS,
+                      help="also ask the scheduler")  # fmt: skip
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
     show.add_argument("--members", action="store_true", help="all members of an array, a line each")
     show.set_defaults(run=_show)
@@ -106,8 +107,10 @@ def _add_show(actions: Actions) -> None:
 def _add_logs(actions: Actions) -> None:
     logs = _action(actions, "logs", "print what a job wrote")
     logs.add_argument("job", metavar="JOB", help=_JOB)
-    logs.add_argument("--member", default="", metavar="N", help="of an array, member N: scan[N]")
-    logs.add_argument("--follow", "-f", action="store_true", help="until the job has ended")
+    logs.add_argument(
+        "--member", default="", metavar="N", help="the output of this member of an array"
+    )
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the job has ended")
     logs.add_argument(
         "--stream", choices=("stdout", "stderr", "scheduler"),
         help="only this one (default: stdout and stderr, each where it belongs)",
@@ -117,33 +120,36 @@ def _add_logs(actions: Actions) -> None:
 
 def _add_cancel(actions: Actions) -> None:
     more = (
-        " The wish is written into the job's folder, then the scheduler is asked. Exit status 0"
-        " when the end of all of them is confirmed."
+        " The request is noted in the job's folder, then the scheduler is asked to cancel. Exit"
+        " status 0 when it is confirmed that all have ended."
     )
     cancel = _action(actions, "cancel", "cancel jobs", more)
     cancel.add_argument("jobs", metavar="JOB", nargs="+", help=_JOB)
     cancel.add_argument(
         "--wait", type=float, default=20.0, metavar="SECONDS",
-        help="wait for the ends for so long (default: %(default)g)",
+        help="how long to wait for them to end (default: %(default)g)",
     )  # fmt: skip
     cancel.add_argument(
-        "--member", default="", metavar="N", help="of an array, member N alone: scan[N]"
+        "--member", default="", metavar="N", help="cancel this member of an array alone"
     )
     cancel.set_defaults(run=_cancel)
 
 
 def _add_attach(actions: Actions) -> None:
     more = (
-        " Its verdict is written as its own process would have done, so that its flow, started"
-        " again, finds it. Ctrl-C leaves the job running. Exit status 0 only when it succeeded."
+        " Its result is written where its own process would have written it, and the flow, when it"
+        " is started again, finds it there. Ctrl-C leaves the job running. Exit status 0 only when"
+        " the job succeeded."
     )
-    attach = _action(actions, "attach", "follow the job of a dead process to its end", more)
+    attach = _action(
+        actions, "attach", "take over a job whose process has died, and follow it to its end", more
+    )
     attach.add_argument("job", metavar="JOB", help=_JOB)
     attach.add_argument(
         "--job-id",
         default="",
         metavar="ID",
-        help="of a quantum job that was posted and whose id no reply told; found at its service",
+        help="the id of a quantum job whose submission had no reply; look it up at the service",
     )
     attach.set_defaults(run=_attach)
 

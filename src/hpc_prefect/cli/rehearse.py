@@ -15,14 +15,15 @@ def add(verbs: Verbs) -> None:
     # Its options are the rehearsal's own: here no word of it looks like one.
     rehearse = verbs.add_parser(
         "rehearse",
-        help="run a command where stand-ins for a site's commands are on PATH",
+        help="run a command with stand-ins for a site's scheduler commands on PATH",
         prefix_chars="\0",
         add_help=False,
     )
     rehearse.add_argument("words", nargs=argparse.REMAINDER)
-    rehearse.set_defaults(run=_run)
+    rehearse.set_defaults(run=run)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; what it prints is not seen here."""
     status: int = import_module(_REHEARSAL).main(arguments.words)
     return status

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, use_own_server
 
 
 def add(verbs: Verbs) -> None:
@@ -44,19 +44,21 @@ def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from hpc_prefect.batch.preview import preview
-    from hpc_prefect.blocks import BlockNames, Call
+    from hpc_prefect.blocks import Call, GivenBlocks
 
+    use_own_server()
     call = Call(
         script_filename=arguments.name,
         work_dir=os.path.abspath(arguments.work_dir),
         user_args=arguments.arguments,
         overrides=dict(arguments.set),
     )
-    block_names = BlockNames(arguments.command, arguments.execution, arguments.hpc)
-    found = asyncio.run(preview(call, block_names))
+    given = GivenBlocks(arguments.command, arguments.execution, arguments.hpc)
+    found = asyncio.run(preview(call, given))
     print(found.script, end="", flush=True)
     print(f"\nsubmit command:\n  {found.command}", file=sys.stderr)
     print(
-        f"In a run, {found.folder} and the job's name are those of its campaign.", file=sys.stderr
+        f"The folder {found.folder} and the job's name are examples: a run makes its own.",
+        file=sys.stderr,
     )
     return 0

@@ -5,25 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.cli.verbs import Verbs, flow_failed, use_own_server
+from hpc_prefect.errors import HpcPrefectError
 
 
 def add(verbs: Verbs) -> None:
     resume = verbs.add_parser(
         "resume",
-        help="go on with a flow run that died or failed",
-        description="Go on with a flow run that died or failed, as the same flow run: finished "
-        "tasks give their stored results, jobs are taken up where they are. It is said beforehand "
-        "which finished tasks will run again, and why.",
+        help="continue a flow run that died or failed",
+        description="Continue a flow run that died or failed, as the same flow run: finished "
+        "tasks give their stored results, jobs are taken up where they are. Before it begins it "
+        "says which finished tasks will run again, and why.",
     )
     resume.add_argument("flow_run", metavar="FLOW_RUN", help="its id or name")
     resume.add_argument(
         "--entrypoint", default="", metavar="FILE:FLOW",
-        help="the flow, where it is not where the run was started from",
+        help="where the flow is, if it is no longer where the run was started from",
     )  # fmt: skip
     resume.add_argument(
-        "--dead", action="store_true", help="its process is dead, where that cannot be told"
-    )
+        "--dead", action="store_true",
+        help="take its process for dead, where the command cannot find out (another host)",
+    )  # fmt: skip
     resume.add_argument(
         "--plan", action="store_true", help="only say what would be done, and change nothing"
     )
@@ -33,8 +35,15 @@ def add(verbs: Verbs) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from hpc_prefect.lifecycle.resume import carry_out, plan
 
+    use_own_server()
     planned = plan(arguments.flow_run, entrypoint=arguments.entrypoint, dead=arguments.dead)
     print("\n".join(planned.lines()), file=sys.stderr)
-    if not arguments.plan:
+    if arguments.plan:
+        return 0
+    try:
         carry_out(planned)
+    except HpcPrefectError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the flow's own, which Prefect has logged with its place
+        return flow_failed(error)
     return 0

@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; given before the action it counts too."""
+    """What a list can be asked for; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)
@@ -47,25 +47,27 @@ def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
 
     option("--flow", otherwise=None, text="only runs of this flow; * stands for any letters",
            metavar="NAME")  # fmt: skip
-    option("--campaign", otherwise=None, text="only runs of this one; the same", metavar="NAME")
+    option(
+        "--campaign", otherwise=None, text="only runs of this campaign; * as well", metavar="NAME"
+    )
     option("--state", otherwise=[], metavar="STATE", type=_words, action="extend",
            text="only runs in this state: running, completed, failed, cancelled, crashed, died "
            "(may be given several times, or with commas)")  # fmt: skip
     option("--since", otherwise=None, text="only runs that began then or later: 2025-01-31, "
            "2025-01-31T12:00, or how long ago: 12h, 3d, 2w", metavar="TIME")  # fmt: skip
-    option("--until", otherwise=None, text="only runs that began until then", metavar="TIME")
+    option("--until", otherwise=None, text="only runs that began then or earlier", metavar="TIME")
     option("--where", otherwise=[], metavar="CONDITION", action="append",
            text="only runs with such a parameter, measure or cost: 'shots>1000', "
-           "'basis==\"sto-3g\"', 'node_hours<=2', 'ended>3d' (of several all are "
-           "to hold)")  # fmt: skip
+           "'basis==\"sto-3g\"', 'node_hours<=2', 'ended>3d' (given "
+           "several times, all must hold)")  # fmt: skip
     option("--sort", otherwise=None, metavar="NAME",
-           text="by a parameter, measure, cost or anything else that --where takes")  # fmt: skip
+           text="sort by a parameter, measure, cost or whatever --where takes")  # fmt: skip
     option("--reverse", "-r", otherwise=False, text="the other way round", action="store_true")
     option("--columns", otherwise=None, metavar="A,B,…", type=_words,
-           text="these instead of the usual ones, by the names that --where takes and those of "
-           "the columns; +A,B,… beside the usual ones")  # fmt: skip
+           text="show these columns, named as for --where or as in the heading; +A,B,… adds them "
+           "to the usual ones")  # fmt: skip
     option("--limit", otherwise=None, metavar="N", type=_count,
-           text="so many at most: the first ones by --sort, without it the newest")  # fmt: skip
+           text="at most so many runs: the first ones by --sort, or the newest")  # fmt: skip
     option("--json", otherwise=False, text="as JSON; times in seconds since 1970",
            action="store_true")  # fmt: skip
     option("--csv", otherwise=False, text="as CSV with all columns, or with those of --columns; "
@@ -83,7 +85,7 @@ def _count(text: str) -> int:
 
 
 def _add_list(actions: Verbs) -> None:
-    listing = actions.add_parser("list", help="list runs: what is done without an action")
+    listing = actions.add_parser("list", help="list runs; this is the default")
     _add_options(listing, default=argparse.SUPPRESS)
     listing.set_defaults(run=_list)
 
@@ -185,7 +187,7 @@ def _say_what_is_missing(found: Selection) -> None:
             " folder"
         )
     elif not found.runs:
-        _say(f"hpc-prefect: none of the {len(found.ids)} known runs is such a one")
+        _say(f"hpc-prefect: none of the {len(found.ids)} known runs matches")
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ def add_compare(actions: Verbs) -> None:
     """Add the action to those of `hpc-prefect runs`."""
     compare = actions.add_parser(
         "compare",
-        help="what differs between runs, and what came of it",
+        help="what differs between runs, and how their results differ",
         description="Compare runs: first what differs, then measures, convergence, costs and times"
         " side by side. More than three runs: a table of what varies against what was measured, in"
         " which runs of one setting (parameters without seeds and work_dirs, and blocks) are one"
@@ -35,17 +35,17 @@ def add_compare(actions: Verbs) -> None:
     compare.add_argument("--json", action="store_true", help="everything, as JSON")
     compare.add_argument(
         "--plot", type=_plot_file, metavar="FILE",
-        help="write a picture too, as .png or .svg: convergence curves of few runs, of many a"
-        " measure against what varies",
+        help="also write a plot, as .png or .svg: the convergence curves of a few runs, or a"
+        " measure of many against what varies",
     )  # fmt: skip
     compare.add_argument(
         "--measure", action="append", default=[], metavar="NAME",
-        help="only this measure or cost (may be given several times; a panel of the plot each)",
+        help="only this measure or cost (may be given several times: a panel of the plot for each)",
     )  # fmt: skip
     compare.add_argument(
         "--against", default="", metavar="PARAMETER",
-        help="what is on the plot's other axis: a parameter, a measure, or `iteration` for the"
-        " convergence curves",
+        help="the plot's horizontal axis: a parameter, a measure, or `iteration` for convergence"
+        " curves",
     )  # fmt: skip
     compare.add_argument("--full", action="store_true", help="whole diffs of code and scripts")
     compare.set_defaults(run=_compare)

@@ -18,32 +18,32 @@ def add_export(actions: Verbs) -> None:
         help="write a run as an RO-Crate, or into MLflow",
         description="Write a run for others: with --crate as an RO-Crate (source, record, and of"
         " each job scripts, logs, records and outputs), with --format mlflow into MLflow"
-        " (parameters, measures of each iteration, record). What names say to be secrets is"
-        " asterisks in it.",
+        " (parameters, measures of each iteration, record). Values whose names say that they are"
+        " secrets become asterisks.",
     )
     export.add_argument("which", metavar="RUN", help=RUN)
     how = export.add_mutually_exclusive_group(required=True)
+    how.add_argument("--crate", metavar="DIR|FILE.zip", help="a new folder, or a new zip file")
     how.add_argument(
-        "--crate", metavar="DIR|FILE.zip", help="a folder, or a zip file, that is not there yet"
+        "--format", choices=["mlflow"], help="the program into whose store it is written"
     )
-    how.add_argument("--format", choices=["mlflow"], help="into that program's store")
     export.add_argument(
         "--whole-up-to", type=_size, default=None, metavar="SIZE",
-        help="of a crate: outputs up to this size are copied, of larger ones it has size and"
-        " digest: bytes, or with K, M, G (default: 16M)",
+        help="crate: copy outputs up to this size, and note size and digest of larger ones; in"
+        " bytes, or with K, M, G (default: 16M)",
     )  # fmt: skip
     export.add_argument(
         "--license", default=None, metavar="LICENSE",
-        help="of a crate: what others may do with it: an address, an SPDX identifier such as"
-        " CC-BY-4.0, or words",
+        help="crate: the licence for others: an address, an SPDX identifier such as CC-BY-4.0, or"
+        " words",
     )  # fmt: skip
     export.add_argument(
         "--to", default=None, metavar="FOLDER|URL",
-        help="of mlflow: where it tracks (default: as MLflow itself has it, MLFLOW_TRACKING_URI)",
+        help="mlflow: the tracking server or folder (default: MLflow's own, MLFLOW_TRACKING_URI)",
     )  # fmt: skip
     export.add_argument(
         "--experiment", default=None, metavar="NAME",
-        help="of mlflow: the experiment there (default: the flow's name)",
+        help="mlflow: the experiment there (default: the flow's name)",
     )  # fmt: skip
     export.set_defaults(run=_export, parser=export)
 

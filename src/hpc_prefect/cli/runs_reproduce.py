@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.cli.verbs import RUN, Verbs
+from hpc_prefect.cli.verbs import RUN, Verbs, flow_failed, use_own_server
+from hpc_prefect.errors import HpcPrefectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hpc_prefect.records.compare.results import SameResults
 
 
-#: Set in a process that was started once more with the variables of then.
+#: Set in a process that was started again with the recorded run's variables.
 _AGAIN = "HPC_PREFECT_REPRODUCES_AGAIN"
 
 
@@ -27,10 +28,10 @@ def add_reproduce(actions: Verbs) -> None:
         "reproduce",
         help="run a recorded run again as it was, and compare the two",
         description="Run a flow again with the parameters, blocks, Variables and seeds that the"
-        " record of a run has; what is stored in Prefect is neither used nor changed, but for"
-        " secrets. All of its jobs and samplings are run, and paid for, once more. Before that it"
-        " says what is not as it was: code, versions, blocks, programs, inputs. The exit status is"
-        " 0 when the results are the same, 1 when they are not or the flow has failed.",
+        " record of a run has. Of what is stored in Prefect now only secrets are used, and nothing"
+        " is changed. All of its jobs and samplings are run, and paid for, once more. Before that"
+        " it says what is not as it was: code, versions, blocks, programs, inputs. Exit status 0"
+        " when the results are the same, 1 when they are not or the flow has failed.",
     )
     reproduce.add_argument("which", metavar="RUN", help=RUN)
     reproduce.add_argument(
@@ -38,15 +39,15 @@ def add_reproduce(actions: Verbs) -> None:
     )
     reproduce.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", type=_parameter,
-        help="a parameter that is not to be as recorded, or that the record does not hold; as JSON,"
-        " or else as text (may be given several times)",
+        help="give a parameter another value than the recorded one, or one that the record does not"
+        " hold; as JSON, or else as text (may be given several times)",
     )  # fmt: skip
     reproduce.add_argument(
         "--cwd", default="", metavar="DIR", help="run it in this directory instead of where it ran"
     )
     reproduce.add_argument(
         "--entrypoint", default="", metavar="FILE:FLOW",
-        help="the flow, where it is not where the run was started from",
+        help="where the flow is, if it is no longer where the run was started from",
     )  # fmt: skip
     reproduce.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="the comparison as JSON"
@@ -67,6 +68,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 def _reproduce(arguments: argparse.Namespace) -> int:
     from hpc_prefect.lifecycle.reproduce import carry_out, plan
 
+    use_own_server()
     planned = plan(
         arguments.which,
         entrypoint=arguments.entrypoint,
@@ -79,15 +81,17 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         return 0
     done = carry_out(planned)
     _print(done, as_json=arguments.json)
-    if done.error is not None:
+    if isinstance(done.error, HpcPrefectError):
         raise done.error
+    if done.error is not None:
+        return flow_failed(done.error)
     return 0 if done.results is not None and not done.results.different else 1
 
 
 def _start_as_then(planned: ReproductionPlan) -> None:
-    """Start this program once more, where libraries have read other variables by now.
+    """Start this program again with the recorded run's variables, if they differ from this one's.
 
-    Once: what sets them in every process, such as an import of Python's, is not to be fought.
+    Only once: where something sets a variable in every process, it would go on for ever.
     """
     again = os.environ.pop(_AGAIN, "")
     environ = planned.environment(os.environ)

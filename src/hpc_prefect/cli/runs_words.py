@@ -93,7 +93,7 @@ def _cells(
 
 
 def _tried(make: Callable[[], str], otherwise: str = "?") -> str:
-    """Words for what may make no sense: the rest is shown all the same."""
+    """What `make` says, or `otherwise` where the record is damaged, so that the rest is shown."""
     try:
         return make()
     except Exception:  # noqa: BLE001 - anything may be in a record
@@ -269,7 +269,8 @@ def details(record: Record, state: str, *, blocks: bool = False) -> str:
         "blocks": lambda: _blocks(record, whole=blocks),
     }
     shown = [
-        _tried(make, f"{head}: they make no sense; see --json") for head, make in parts.items()
+        _tried(make, f"{head}: cannot be shown, the record is damaged here; see --json")
+        for head, make in parts.items()
     ]
     return "\n\n".join(part for part in shown if part)
 

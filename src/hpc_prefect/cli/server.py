@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
-from hpc_prefect.cli.verbs import Verbs, state_folder
+from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.transports.own import server_home
 
 #: The profile of Prefect's that `--use` makes.
 PROFILE = "hpc-prefect"
@@ -23,9 +25,11 @@ def add(verbs: Verbs) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument(
-            "--home", type=Path, default=_default_home(), metavar="DIR",
+            "--home", type=Path, default=server_home(), metavar="DIR",
             help="where it keeps its files (default: %(default)s)",
         )  # fmt: skip
+        if run is _status:
+            action.add_argument("--json", action="store_true", help="as JSON; null: there is none")
         if run is _start:
             action.add_argument(
                 "--use", action="store_true",
@@ -56,6 +60,11 @@ def _status(arguments: argparse.Namespace) -> int:
     from hpc_prefect.server import find_server
 
     server = find_server(arguments.home)
+    if arguments.json:
+        names = ("url", "ui_url", "pid")
+        found = None if server is None else {name: getattr(server, name) for name in names}
+        print(json.dumps(found))
+        return 1 if server is None else 0
     if server is None:
         print(f"no Prefect server runs in {arguments.home}")
         return 1
@@ -66,7 +75,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _follow(before: str, url: str) -> None:
-    """Its port may have been taken meanwhile: the profile that named it names it again."""
+    """Write the server's address into the profile that named it, if it had to take another port."""
     from prefect.settings import PREFECT_API_URL, load_profiles
 
     known = load_profiles(include_defaults=False)
@@ -124,8 +133,4 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _home_option(home: Path) -> str:
-    return "" if home == _default_home() else f" --home {home}"
-
-
-def _default_home() -> Path:
-    return state_folder() / "server"
+    return "" if home == server_home() else f" --home {home}"

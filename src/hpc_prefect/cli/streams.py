@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ class _Unread(io.FileIO):
     """A file whose reader may go away."""
 
     reader_is_gone = False
+    before: Callable[[], None] | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
+        if self.before is not None:
+            self.before()
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -40,6 +44,13 @@ class _Unread(io.FileIO):
 def outlive_their_readers() -> None:
     """From now on `sys.stdout` and `sys.stderr` take everything; once for a process."""
     sys.stdout, sys.stderr = _tolerant(_there(sys.stdout, 1)), _tolerant(_there(sys.stderr, 2))
+
+
+def before_output(call: Callable[[], None]) -> None:
+    """Have this called before anything is written to standard output or error."""
+    for raw in (_raw(sys.stdout), _raw(sys.stderr)):
+        if isinstance(raw, _Unread):
+            raw.before = call
 
 
 def _there(stream: TextIO | None, number: int) -> TextIO:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 #: To what a verb adds its parser. Prefect takes seconds to import: a verb's module imports it, and
@@ -18,7 +17,14 @@ else:
 RUN = "id or its beginning, flow run's name, folder, or latest"
 
 
-def state_folder() -> Path:
-    """Where this package keeps what belongs to the user, and to no experiment."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "hpc-prefect"
+def use_own_server() -> None:
+    """For a verb that asks Prefect: your own server, where no other one is named and it runs."""
+    from hpc_prefect.block_files.project import use_own_server
+
+    use_own_server()
+
+
+def flow_failed(error: Exception) -> int:
+    """Say that a flow has failed; the exit status. Prefect's log has the place in its code."""
+    print(f"hpc-prefect: the flow failed: {type(error).__name__}: {error}", file=sys.stderr)
+    return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import inspect
 import math
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
 from hpc_prefect.convergence.stop import CONVERGED, ERROR, Cell, Reason, Row, StopRule, verdict
 from hpc_prefect.errors import ConfigurationError, NotConverged
+from hpc_prefect.job import notebook
 
 if TYPE_CHECKING:
     import numpy
@@ -88,6 +90,17 @@ class Convergence(Generic[State]):
     verdict: str = ""
     name: str = "converge"
     folder: Path = field(default_factory=Path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the last rows and the plot."""
+        names = [name for name in (self.history[-1] if self.history else {}) if name != "time"]
+        rows = [[notebook.number(row.get(name)) for name in names] for row in self.history[-10:]]
+        count = f"{self.iterations} iterations"
+        found = [notebook.heading(self.name, self.verdict, (count,)), notebook.table(names, rows)]
+        if self.plot is not None and self.plot.is_file():
+            picture = base64.b64encode(self.plot.read_bytes()).decode()
+            found.append(f'<img style="max-width:100%" src="data:image/png;base64,{picture}">')
+        return "".join(found)
 
     def raise_if_not_converged(self) -> None:
         """Make a failure of a loop that ended for another reason than its convergence.

@@ -6,8 +6,6 @@ Everything here blocks, so it is called in threads.
 from __future__ import annotations
 
 import logging
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,13 +23,15 @@ from hpc_prefect.job.outputs import Stamp, some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import Preamble, render
-from hpc_prefect.job.spec import JobSpec, Resources
+from hpc_prefect.job.spec import JobSpec, Resources, Site
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
+from hpc_prefect.schedulers import is_allocation
 from hpc_prefect.schedulers.base import Accepted, Refused, Submission
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -94,7 +94,7 @@ class Attempt:
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(submission)
         if isinstance(outcome, Accepted):
-            self.submitted(outcome.id, time.time())
+            self.submitted(outcome.id, host().time())
         elif isinstance(outcome, Refused):  # so this one is not there, for sure
             self.folder.note("refused", said=outcome.said)
             self.intended = in_doubt
@@ -104,7 +104,7 @@ class Attempt:
         """Write all that must be there before it; the dialogue that submits."""
         spec, scheduler = self.request.spec, self.connection.scheduler
         ticket = self.folder.ticket(self.tag)
-        word = secrets.token_hex(16)
+        word = host().token(16)
         self._write_scripts(scheduler.preamble(spec, ticket), word)
         # Since it was first looked at, somebody who may write in the work_dir may have put another
         # folder in its place, and what is in it would be run as this user.
@@ -178,6 +178,12 @@ class Attempt:
         self.job_id, self.submitted_at = job_id, at
         self.folder.note("submitted", durable=True, at=at, id=job_id)
 
+    def adopted(self, job_id: str, at: float) -> None:
+        """This is our job, which perhaps another process has submitted: one that was stopped in the
+        middle of that, and went on when its claim was ours. Its script's word is in its intent."""
+        self.submitted(job_id, at)
+        self.words |= self.folder.ledger().words
+
     def heartbeat(self) -> None:
         """Renew the claim; `JobHeld` when somebody has taken over. Pass on a request to cancel."""
         self.claim.check()
@@ -217,6 +223,9 @@ class Attempt:
         """Take up what was submitted, which may differ from what is asked for now."""
         had = resources_of(ledger, self.request.spec.resources)
         self.request = with_resources(self.request, had)
+        if is_allocation(str(ledger.site.get("scheduler", ""))):
+            # It is followed where it was handed to, whatever this call would choose.
+            self.request = at_site(self.request, Site.from_dict(ledger.site))
         self.words = ledger.words
         self.outputs_before = ledger.outputs_before
 
@@ -310,6 +319,18 @@ def _raise_resources(attempt: Attempt) -> None:
 def with_resources(request: R, resources: Resources) -> R:
     """The same request with other resources."""
     return replace(request, spec=replace(request.spec, resources=resources))
+
+
+def at_site(request: R, site: Site) -> R:
+    """The same request for a job that is handed to a held allocation, whose place this is.
+
+    It takes no slot: the allocation is the one job that the queue has. There a launcher may put a
+    program of one process on its node, too.
+    """
+    spec = replace(request.spec, site=site)
+    if site.launcher.strip():
+        spec = replace(spec, resources=replace(spec.resources, launch="mpi"))
+    return replace(request, spec=spec, max_jobs_in_queue=0)
 
 
 def resources_of(ledger: Ledger, asked: Resources) -> Resources:

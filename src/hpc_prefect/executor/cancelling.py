@@ -53,7 +53,8 @@ async def cancel_remote(
     attempt.request.listener.state(f"cancelling {watched.job_id} ({by})")
     clock = asyncio.get_running_loop().time
     patience = connection.scheduler.patience
-    limit, since, heard = patience.confirm_earlier, clock(), False
+    limit = max(patience.confirm_earlier, patience.confirm + patience.lost)
+    since, heard = clock(), False
     while not watched.verdict.done() and (left := since + limit - clock()) > 0:
         if limit != patience.confirm and not earlier():
             limit, since = patience.confirm, clock()  # from now on somebody waits for it

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +21,7 @@ from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Answer, Found, NoAnswer, Scheduler
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -103,7 +102,7 @@ class Connection:
         self._pause = 0.0  # to be kept after the last answer
         self._answers_alike = 0
         self._failures = 0
-        self._disorder = random.uniform(0, _DISORDER)
+        self._disorder = host().uniform(0, _DISORDER)
         self._wanting: dict[Polled, float] = {}  # since when they want an answer
         self._told_at: dict[Polled, float] = {}  # when they had their last answer
         self._hurried_pause = scheduler.hurry
@@ -203,13 +202,18 @@ class Connection:
         """Sleep until the next job wants a look, a question is due, or something happened."""
         if not self._jobs:
             return
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         looks = min(job.next_look for job in self._jobs)
         # With many jobs several looks are taken at one waking.
         least = max(0.01, 0.0005 * len(self._jobs))
         pause = max(least, min(looks, self._next_question()) - now)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
+        # A timer of its own: `wait_for` would make a task at each waking.
+        timer = loop.call_later(pause, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
         self._wake.clear()
 
     def _guarded(self, job: Polled, action: Callable[[], None]) -> None:
@@ -259,7 +263,7 @@ class Connection:
         if turn.under_way:
             self._not_before = clock() + min(self._pause, _SOON)
         else:
-            late = random.uniform(0, _DISORDER) * self.scheduler.hurry
+            late = host().uniform(0, _DISORDER) * self.scheduler.hurry
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
 
     def _is_due(self, job: Polled, now: float) -> bool:
@@ -300,7 +304,7 @@ class Connection:
         self._answers_alike = 0 if changed else self._answers_alike + 1
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
-        self._disorder = random.uniform(0, _DISORDER)
+        self._disorder = host().uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
         """Note whether a question had no useful answer about some jobs; say so now and then."""

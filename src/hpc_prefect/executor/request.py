@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.retry import RetryPolicy
-from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.ledger.claim import Claimant
 
 
@@ -40,6 +40,16 @@ class Silence:
     def output(self, stream: str, text: str, path: str) -> None: ...
 
 
+class Placing(Protocol):
+    """Who may know a better place for a job than its own scheduler: a held allocation."""
+
+    async def site_for(self, spec: JobSpec) -> Site | None:
+        """Where the job is to be handed to now; None for its own scheduler. On the executor's loop.
+
+        Asked anew for each attempt. What was handed over is followed where it is.
+        """
+
+
 @dataclass(frozen=True)
 class JobSubmitted:
     """What comes of a request that was to be submitted only."""
@@ -59,6 +69,7 @@ class JobRequest:
             0: no limit.
         queue_full_wait: seconds for which a submission is tried again while the scheduler says that
             too many jobs wait; 0 for without end.
+        placing: where it may be handed to instead of its own scheduler; None for nowhere.
         retry: what another attempt gets after one that failed; None when it is as it is asked for.
         attach_only: follow what was submitted to its end; submit nothing, whatever happened to it.
         submit_only: end when it is submitted, and leave it to whoever attaches to it.
@@ -76,6 +87,7 @@ class JobRequest:
     poll_interval: float = 10.0
     max_jobs_in_queue: int = 0
     queue_full_wait: float = 0.0
+    placing: Placing | None = None
     retry: RetryPolicy | None = None
     attach_only: bool = False
     submit_only: bool = False

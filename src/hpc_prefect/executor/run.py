@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -14,13 +15,16 @@ from hpc_prefect.executor.finalize import finalize
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import JobRequest, JobSubmitted
-from hpc_prefect.executor.submission import slot_of, submit, take_slot
+from hpc_prefect.executor.submission import find_place, slot_of, submit, take_slot
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import Evidence
 
 #: After so many jobs that were forgotten before they started something is wrong at the site.
 _FORGOTTEN = 3
+#: Ends of which nobody knows whether the job had begun.
+_UNSEEN = (Reason.LOST, Reason.ALLOCATION_ENDED)
 #: Ends that a job can come to before its script has done anything.
 _NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
 
@@ -34,9 +38,17 @@ class JobRun:
 
     attempt_type: ClassVar[type[Attempt]] = Attempt
 
-    def __init__(self, request: JobRequest, connection: Connection) -> None:
+    def __init__(
+        self,
+        request: JobRequest,
+        connection: Connection,
+        connect: Callable[[Site], Connection] | None = None,
+    ) -> None:
+        """`connect` gives the connection to a place: each attempt may be handed to another one.
+        Without it all are handed over by `connection`."""
         self._request = request
         self._connection = connection
+        self._connect = connect or (lambda site: connection)
         self._attempt: Attempt | None = None
         self._monitor: JobMonitor | None = None  # while there is a job to look after
         self._cancelled_by = ""
@@ -123,7 +135,9 @@ class JobRun:
             )
         if attempt.raised:
             self._tell(f"attempt {attempt.number}: {attempt.raised}")
-        slots = self._connection.slots(self._request.spec.site.queue)
+        await find_place(attempt, self._connect)
+        self._connection = attempt.connection
+        slots = self._connection.slots(attempt.request.spec.site.queue)
         has_slot = await take_slot(attempt, self._cancelled)
         try:
             return await self._bring_to_end(attempt)
@@ -148,8 +162,8 @@ class JobRun:
                 verdict = await self._monitored(monitor)
                 evidence = monitor.final_look()
             self._began = bool(evidence.starts)
-            if verdict.reason is Reason.LOST and not evidence.starts:
-                verdict = await self._never_started(attempt) or verdict
+            if verdict.reason in _UNSEEN and not evidence.starts:
+                verdict = await self._never_started(attempt, verdict) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
                 confirmed = not self._unconfirmed
@@ -184,9 +198,9 @@ class JobRun:
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
             self._tell(f"it was submitted after all; {other} is followed")
-        await self._connection.in_thread(partial(attempt.submitted, other, 0.0))
+        await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
-    async def _never_started(self, attempt: Attempt) -> Verdict | None:
+    async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
         """A lost job whose start guard was free: closed, it proves that it never ran.
 
         A job that comes to light later finds it closed, and does not start the program.
@@ -194,6 +208,8 @@ class JobRun:
         if not await self._connection.in_thread(attempt.close_unstarted):
             return None
         summary = "neither queue nor history lists it, and it has never been at its start guard"
+        if verdict.reason is Reason.ALLOCATION_ENDED:
+            summary = verdict.summary
         return Verdict(reason=Reason.NEVER_STARTED, summary=summary)
 
     def _was_forgotten(self, result: JobResult) -> bool:

@@ -13,23 +13,24 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.connection import Connection
-from hpc_prefect.executor.coordination.host_coordination import peers_at
+from hpc_prefect.executor.coordination.host_coordination import HostPeers, peers_at
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.ledger.claim import TOUCH_EVERY, Claim
-from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.job.spec import Site
+from hpc_prefect.ledger.claim import TOUCH_EVERY
+from hpc_prefect.schedulers import is_allocation, scheduler_for
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
@@ -72,32 +73,57 @@ class Handle(Generic[T]):
         loop.call_soon_threadsafe(loop.call_soon, action, *values)
 
 
+class Renewable(Protocol):
+    """A claim, or what else must be told now and then that this process lives."""
+
+    @property
+    def folder(self) -> str:
+        """What it is about."""
+
+    def touch(self) -> None:
+        """Renew it."""
+
+
 class Executor:
     """Runs jobs in the background of this process."""
 
-    def __init__(self, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        peers: Callable[[Scheduler, Mapping[str, object]], HostPeers] = peers_at,
+    ) -> None:
+        """All three are seams for a simulation.
+
+        Args:
+            loop: one that somebody else runs; None for one of its own, on a thread of its own.
+            peers: with whom the questions to a scheduler are shared.
+        """
         self._transport = transport or LocalTransport()
-        self.loop = asyncio.new_event_loop()
+        self.loop = loop or asyncio.new_event_loop()
+        self._peers = peers
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
         self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
         self._connections: dict[str | Provider, Connection] = {}
         self._runs: dict[str, JobRun | ArrayRun] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._waiting: Counter[str] = Counter()  # how many wait for each
-        self._kept: list[Claim] = []
-        thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
-        thread.start()
+        self._kept: list[Renewable] = []
+        self.loop.call_soon(self._touch)
+        if loop is None:
+            thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
+            thread.start()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.call_later(TOUCH_EVERY, self._touch)
         self.loop.run_forever()
 
-    def keep(self, claim: Claim) -> None:
+    def keep(self, claim: Renewable) -> None:
         """Renew a claim for as long as this process lives."""
         self._kept.append(claim)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Renewable) -> None:
         """Renew a claim no more: its folder's work is done."""
         with contextlib.suppress(ValueError):
             self._kept.remove(claim)
@@ -132,7 +158,9 @@ class Executor:
     async def _run(self, request: Any, kind: type[JobRun | ArrayRun]) -> Any:
         task = self._tasks.get(request.base)
         if task is None:
-            run = kind(request, self._connection(request))
+            run = kind(
+                request, self._connection(request.spec.site, request.provider), self._connection
+            )
             task = self.loop.create_task(run.carry_out())
             self._runs[request.base], self._tasks[request.base] = run, task
             task.add_done_callback(lambda _: self._forget(request.base))
@@ -158,15 +186,17 @@ class Executor:
             if not self._waiting[base]:
                 self._tasks[base].cancel()
 
-    def _connection(self, request: JobRequest) -> Connection:
-        site, provider = request.spec.site, request.provider
+    def _connection(self, site: Site, provider: Provider | None = None) -> Connection:
+        """On the loop: the one connection to a place, or to a provider that is no scheduler."""
         key = provider or json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
             scheduler = cast(Scheduler, provider) if provider else scheduler_for(site.scheduler)
-            # A service has threads of its own, or a slow one would hold up all batch jobs. Its
-            # users' accounts differ, so nobody there is asked for a neighbour.
+            # A service has threads of its own, or a slow one would hold up all batch jobs.
             pools = (_threads(), _threads()) if provider else (self._pool, self._asking)
-            peers = None if provider else peers_at(scheduler, site.options)
+            # Its users have accounts of their own, and an allocation is this flow's: no other
+            # process asks about the same jobs.
+            alone = provider or is_allocation(site.scheduler)
+            peers = None if alone else self._peers(scheduler, site.options)
             self._connections[key] = Connection(
                 scheduler, self._transport, site.options, *pools, peers=peers
             )

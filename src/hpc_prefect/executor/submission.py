@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any
 
 from hpc_prefect.errors import SchedulerError, TransportError
-from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.attempt import Attempt, at_site
+from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.coordination.queue_slots import QueueSlot
 from hpc_prefect.executor.coordination.search import Sought
 from hpc_prefect.job.failure import Reason, Verdict, asked_for
+from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
@@ -25,6 +27,17 @@ _SLOWEST = 6.0
 _MOST_UNCLEAR = 3
 #: While a job is looked for by its name: seconds between two looks whether its script has started.
 _LOOK_EVERY = 5.0
+
+
+async def find_place(attempt: Attempt, connect: Callable[[Site], Connection]) -> None:
+    """Choose where an attempt is handed to, or follow it to where it was; see `Placing`."""
+    placing = attempt.request.placing
+    if placing is not None and not attempt.intended:
+        site = await placing.site_for(attempt.request.spec)
+        if site is not None:
+            attempt.request = at_site(attempt.request, site)
+    if attempt.request.provider is None:
+        attempt.connection = connect(attempt.request.spec.site)
 
 
 def slot_of(attempt: Attempt) -> QueueSlot:
@@ -221,5 +234,5 @@ async def _find(attempt: Attempt) -> Sought:
 async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
     job_id = await attempt.chosen(answer)
     queued_at = answer[job_id].queued_at
-    await attempt.connection.in_thread(partial(attempt.submitted, job_id, queued_at))
+    await attempt.connection.in_thread(partial(attempt.adopted, job_id, queued_at))
     attempt.request.listener.state(f"found as {job_id}: it had been submitted", job_id=job_id)

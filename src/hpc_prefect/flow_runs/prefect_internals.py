@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import prefect.context
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, SettingsContext, TaskRunContext
@@ -119,6 +121,16 @@ def settings_here() -> SettingsHere:
 def settings_as(here: SettingsHere) -> SettingsContext:
     """These settings, inside of a `with`; clients that are made there use them."""
     return SettingsContext(profile=here.profile, settings=here.settings)
+
+
+def set_for_process(variables: Mapping[str, str]) -> None:
+    """Have Prefect in this process, and in processes that it starts, take these settings.
+
+    Prefect reads the environment when it is imported; what it read then holds for every thread that
+    has no settings of its own.
+    """
+    os.environ.update(variables)
+    prefect.context.GLOBAL_SETTINGS_CONTEXT = prefect.context.root_settings_context()
 
 
 async def own_client(profile: Profile, settings: Settings) -> PrefectClient:

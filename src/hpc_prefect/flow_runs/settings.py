@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
-from pydantic import Field
+from pydantic import Field, HttpUrl
 from pydantic_settings import SettingsConfigDict
 
 
@@ -20,4 +20,13 @@ class HPCPrefectSettings(PrefectBaseSettings):
         default=True,
         description="Whether a flow run shows in Prefect what it does: its page, jobs that failed,"
         " quantum jobs, loops, comparisons.",
+    )
+    documentation_url: HttpUrl | None = Field(
+        default=None,
+        description="Where your group serves this package's documentation: what Prefect's UI links"
+        " the block types to. None: Prefect's own page on blocks.",
+    )
+    logo_url: HttpUrl | None = Field(
+        default=None,
+        description="A picture for the block types in Prefect's UI. None: Prefect's plain one.",
     )

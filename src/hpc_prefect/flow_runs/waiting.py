@@ -49,7 +49,7 @@ class Simulation(Generic[T]):
 async def outcome_of(
     handle: Handle[T] | Kept[T] | Simulation[T], listener: RunLog, on_sigterm: str
 ) -> T | State[Any]:
-    """What was handed over, at its end; a Cancelled state when a run around it was cancelled."""
+    """The result of what was handed over; a Cancelled state when a run around it was cancelled."""
     with noticing_sigterm(), cancellable(handle) as call:
         try:
             result: T = await call.outcome()

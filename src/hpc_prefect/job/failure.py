@@ -23,6 +23,7 @@ class Reason(enum.StrEnum):
     OUT_OF_MEMORY = "out_of_memory", "out of memory"
     NODE_FAILURE = "node_failure", "node failure"
     PREEMPTED = "preempted", "preempted"
+    ALLOCATION_ENDED = "allocation_ended", "allocation ended"
     CANCELLED = "cancelled", "cancelled"
     CANCELLED_ELSEWHERE = "cancelled_elsewhere", "cancelled by someone else"
     TIMED_OUT = "timed_out", "timed out"
@@ -97,6 +98,11 @@ ADVICE: dict[Reason, Advice] = {
     ),
     Reason.NODE_FAILURE: Advice("the machine failed, not the program: run it again", True),
     Reason.PREEMPTED: Advice("a job with precedence took the nodes: run it again", True),
+    Reason.ALLOCATION_ENDED: Advice(
+        "the held allocation in which it ran came to its end before it: run it again, in another"
+        " one or without",
+        True,
+    ),
     Reason.CANCELLED: Advice(
         "its run, or `hpc-prefect jobs cancel`, cancelled it; start the flow again to run it"
     ),

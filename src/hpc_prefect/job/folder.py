@@ -241,6 +241,11 @@ class Ledger:
         return _dict(self.job.get("resources"))
 
     @property
+    def site(self) -> dict[str, Any]:
+        """Where it was handed to."""
+        return _dict(self.job.get("site"))
+
+    @property
     def array(self) -> dict[str, Any]:
         """Its elements; empty for what is no array."""
         return _dict(self.job.get("array"))

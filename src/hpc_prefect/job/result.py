@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpc_prefect.job import notebook
 from hpc_prefect.job.failure import Reason, Verdict
 
 
@@ -71,6 +72,24 @@ class JobResult:
     @property
     def signal(self) -> str:
         return self.verdict.signal
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        verdict = self.verdict
+        rows: list[tuple[str, object]] = []
+        if not verdict.succeeded:
+            rows += [("reason", f"{verdict.reason}: {verdict.summary}")]
+            rows += [("what to do", verdict.remedy), ("stderr", self.stderr_path)]
+        rows += [
+            ("seconds in the queue", notebook.number(self.queue_seconds)),
+            ("seconds of running", notebook.number(self.run_seconds)),
+            ("node-hours", notebook.number(self.node_hours)),
+            ("stdout", self.stdout_path),
+            ("everything about it", self.folder),
+        ]
+        more = (self.job_id, self.host, f"attempt {self.attempt}" if self.attempt > 1 else "")
+        told = "result of an earlier run" if self.collected else ""
+        return notebook.heading(self.name, self.state, (*more, told)) + notebook.facts(rows)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only, for the journal and the run record."""

@@ -11,7 +11,7 @@ from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.spec import JobSpec, Resources, write_memory, write_walltime
 
 #: It was the machine, not the job: the same once more.
-_AGAIN = (Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED)
+_AGAIN = (*(Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED, Reason.ALLOCATION_ENDED),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ Launch = Literal["single", "mpi"]
 #: What a launcher line may ask for. `{command}` is the quoted program with its arguments; without
 #: it the program follows the line.
 LAUNCHER_PLACEHOLDERS = ("ranks", "nodes", "ranks_per_node", "threads", "gpus_per_node", "command")
+#: What the line used in a held allocation may ask for in addition: the job's share of the nodes, as
+#: a list with commas or a file with a line for each rank, and its memory on each (`4096M`).
+SHARE_PLACEHOLDERS = ("hosts", "hostfile", "memory")
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -83,6 +86,7 @@ class Site:
     queue: str = ""
     project: str = ""
     launcher: str = ""
+    launcher_in_allocation: str = ""
     login_shell: bool = False
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
@@ -93,6 +97,15 @@ class Site:
     gpus_per_node: int = 0
     max_walltime: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Site:
+        """The place that `JobSpec.as_dict` described; unknown keys of a later version are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is none.
+        """
+        return _made(cls, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,10 +247,20 @@ def _frozen(value: Any) -> Any:
 
 def launcher_problems(template: str) -> list[str]:
     """Say what is wrong with a launcher line; empty when it can be used."""
-    unknown = [name for name in _PLACEHOLDER.findall(template) if name not in LAUNCHER_PLACEHOLDERS]
-    known = ", ".join("{" + name + "}" for name in LAUNCHER_PLACEHOLDERS)
+    return _line_problems("launcher", template, LAUNCHER_PLACEHOLDERS)
+
+
+def share_launcher_problems(template: str) -> list[str]:
+    """The same of the line that is used in a held allocation."""
+    known = (*LAUNCHER_PLACEHOLDERS, *SHARE_PLACEHOLDERS)
+    return _line_problems("launcher_in_allocation", template, known)
+
+
+def _line_problems(field: str, template: str, there: tuple[str, ...]) -> list[str]:
+    unknown = [name for name in _PLACEHOLDER.findall(template) if name not in there]
+    known = ", ".join("{" + name + "}" for name in there)
     problems = [f"unknown placeholder {{{name}}}; there are {known}" for name in unknown]
-    return [f"launcher: {problem}" for problem in problems + status_problems(template)]
+    return [f"{field}: {problem}" for problem in problems + status_problems(template)]
 
 
 def launch_line(template: str, resources: Resources, command: str) -> str:
@@ -248,6 +271,9 @@ def launch_line(template: str, resources: Resources, command: str) -> str:
         "ranks_per_node": str(resources.ranks_per_node),
         "threads": str(resources.threads_per_rank),
         "gpus_per_node": str(resources.gpus_per_node),
+        # Told by the agent of the allocation, when it starts the job.
+        "hosts": '"$HPC_ALLOCATION_HOSTS"',
+        "hostfile": '"$HPC_ALLOCATION_HOSTFILE"',
         "command": command,
     }
     line = _PLACEHOLDER.sub(lambda match: values[match[1]], template.strip())

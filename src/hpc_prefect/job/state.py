@@ -64,23 +64,27 @@ class Patience:
         absent: a job that good answers no longer list, until the exit record alone tells.
         lost: the same without any exit record, until the job is LOST.
         record: a job that the scheduler says has ended, until its exit record is given up.
-        outputs: the same for expected outputs (NFS may show them late).
+        outputs: the same for expected outputs. They were looked for before the job, and NFS may
+            remember for a minute (`acdirmax`) that such a name is not there.
+        more: an end of which the scheduler may still tell more.
         silent: a scheduler that gives no useful answer, or lists the job as running although its
             exit record is there, until the exit record alone tells.
         find: after an unclear submission, how long the tag is looked for.
         confirm: after our own cancellation, until the caller is told that it is not confirmed.
         confirm_earlier: the same after one that an earlier run asked for, before anything more is
-            submitted.
+            submitted. `confirm` and `lost` together at the least: what is listed nowhere is LOST by
+            then, and else it would be in the way of every later run.
     """
 
     absent: float = 60.0
     lost: float = 300.0
     record: float = 60.0
-    outputs: float = 10.0
+    outputs: float = 65.0
+    more: float = 10.0
     silent: float = 600.0
     find: float = 60.0
     confirm: float = 20.0
-    confirm_earlier: float = 20.0
+    confirm_earlier: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +233,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if told := _by_output(evidence):
         return told
     waited = evidence.ended_for or 0.0
-    if not seen.final and waited < patience.outputs:
+    if not seen.final and waited < patience.more:
         return None
     if seen.exit_code == GUARD_CODE and evidence.start is not None:
         if record is None and waited < patience.lost:

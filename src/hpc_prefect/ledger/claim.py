@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import secrets
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +20,7 @@ from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.job import folder as names
 from hpc_prefect.local_batch import process
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 #: A claim of another host that was not touched for so long is dead; it is touched every 30 s.
 STALE_AFTER = 300.0
@@ -56,7 +54,7 @@ class Claimant:
     def is_dead(self) -> bool:
         """Whether it, or the process for which it works, has surely ended, as told on its host."""
         whos = (self.process, self.worker_of or self.process)
-        return process.is_of_this_boot(self.process) and any(process.dead(who) for who in whos)
+        return host().is_of_this_boot(self.process) and any(host().dead(who) for who in whos)
 
     def describe(self) -> str:
         run = f"flow run {self.flow_run}" if self.flow_run else "a script"
@@ -72,13 +70,13 @@ def this_process(flow_run: str = "", worker_of: int = 0) -> Claimant:
     Raises:
         JobHeld: that process has ended.
     """
-    who, flow = process.identity(os.getpid()), ""
+    who, flow = host().identity(host().pid), ""
     assert who is not None  # we are alive
     if worker_of:
-        flow = process.identity(worker_of) or ""
+        flow = host().identity(worker_of) or ""
         if not flow:
             raise JobHeld(_ORPHAN)
-    return Claimant(flow_run=flow_run, host=socket.gethostname(), process=who, worker_of=flow)
+    return Claimant(flow_run=flow_run, host=host().name, process=who, worker_of=flow)
 
 
 _ORPHAN = (
@@ -101,13 +99,13 @@ def is_alive(
     # A living process may be through with that run and serve another one now.
     if holder.flow_run and is_over(holder.flow_run):
         return False
-    if process.alive(holder.process):
+    if host().alive(holder.process):
         return True
     limit = STALE_AFTER
-    if not process.is_of_this_boot(holder.process) and holder.host == socket.gethostname():
+    if not host().is_of_this_boot(holder.process) and holder.host == host().name:
         # An earlier boot of this host, whose claims were touched before it; unless another machine
         # has the same name.
-        limit = min(limit, process.seconds_since_boot())
+        limit = min(limit, host().seconds_since_boot())
     return idle_seconds() < limit
 
 
@@ -221,7 +219,7 @@ def _read(transport: Transport, folder: str, generation: int) -> Claimant | None
 
 def _idle(transport: Transport, path: str) -> float:
     """Seconds since a file was touched, both times by the file server's clock."""
-    probe = f"{path}.{secrets.token_hex(4)}"
+    probe = f"{path}.{host().token(4)}"
     transport.write_atomic(probe, b"")
     now, then = transport.status(probe), transport.status(path)
     transport.remove(probe)

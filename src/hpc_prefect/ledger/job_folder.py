@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.ledger import journal
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -78,12 +78,12 @@ class JobFolder:
         Args:
             at: when it happened (seconds since 1970, 0 for not known); None for now.
         """
-        line = names.journal_line(time.time() if at is None else at, event, **facts)
+        line = names.journal_line(host().time() if at is None else at, event, **facts)
         self._append(names.JOURNAL, line, durable=durable)
 
     def note_cancel_request(self, event: str = "cancel", **facts: Any) -> None:
         """Ask for the job's end (`by`), whoever works on it; or note what is known of that end."""
-        line = names.journal_line(time.time(), event, **facts)
+        line = names.journal_line(host().time(), event, **facts)
         self._append(names.CANCEL, line, durable=True)
 
     def _append(self, name: str, line: bytes, *, durable: bool) -> None:

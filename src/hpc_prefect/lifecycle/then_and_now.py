@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
 
-from hpc_prefect.blocks.from_record import described, stored_block
+from hpc_prefect.blocks.from_record import described, is_of_code, stored_block
 from hpc_prefect.blocks.profiles import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.convergence.stop import parse_algorithm
 from hpc_prefect.errors import ConfigurationError
@@ -112,6 +112,8 @@ async def _configuration(record: Record) -> list[str]:
     reproduced = of_record(record)
     async with get_client() as client:
         for (kind, name), then in reproduced.blocks.items():
+            if is_of_code(name):
+                continue
             now = await _stored(kind, name, client)
             what = f"Variable {name!r}" if kind.endswith(_VARIABLE) else f"{kind} block {name!r}"
             found += _change(what, then, now)

@@ -3,7 +3,7 @@
 list_jobs(work_dir)     what is known of each job; `ask` adds what their other sides say now
 find_job(words)         the one that a person means
 follow(job)             what it writes, as it is written
-cancel_jobs(jobs)       the wish first, then the scheduler; says what is not confirmed
+cancel_jobs(jobs)       the request first, then the scheduler; says what is not confirmed
 cancel_jobs_of(run, …)  the same for all jobs of a flow run
 attach(job)             take over from a dead claimant and follow to the verdict
 """

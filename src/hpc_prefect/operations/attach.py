@@ -49,7 +49,9 @@ def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = 
     executor().start_array(_array(job, request)).result.result()
     ended = read_job(job.folder.path, job.folder.transport).result
     if ended is None:
-        raise LedgerError(f"{job.folder.path}: its end was asked for, and nobody has seen it")
+        raise LedgerError(
+            f"{job.folder.path}: its cancellation was requested, and nobody has seen that it ended"
+        )
     return ended
 
 

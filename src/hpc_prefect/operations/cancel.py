@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 from hpc_prefect.operations.status import NOT_SUBMITTED
 from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.host import host
 
 #: Seconds for which an end is waited for.
 CONFIRM = 20.0
@@ -90,7 +90,7 @@ def cancel_jobs(
     by whoever attaches to it, or starts its flow again. Whatever is not confirmed in time is asked
     for again by those, or by another call.
     """
-    deadline = time.monotonic() + wait
+    deadline = host().monotonic() + wait
     done: dict[str, Cancellation] = {}
     requests = []
     for job in jobs:
@@ -139,7 +139,7 @@ def _of(requests: Sequence[_CancelRequest], jobs: Sequence[JobSnapshot]) -> list
 def _await_claimants(requests: Sequence[_CancelRequest], deadline: float) -> None:
     """Jobs that were not submitted yet: nobody but their living claimants can say more."""
     pause = _SOON
-    while any(not request.words for request in requests) and time.monotonic() < deadline:
+    while any(not request.words for request in requests) and host().monotonic() < deadline:
         for request in requests:
             _look(request)
             request.silence = "it is not submitted yet; its process has been told not to"
@@ -167,7 +167,7 @@ class _Ends:
             self._observe()
             for request in self._open():
                 _look(request)
-            if not self._open() or time.monotonic() >= self._deadline:
+            if not self._open() or host().monotonic() >= self._deadline:
                 return
             pause = _rest(pause, self._deadline)
 
@@ -188,7 +188,7 @@ class _Ends:
                 request.silence = f"whether it was submitted is not known; {name} lists no such job"
 
     def _ask_for_the_end(self) -> None:
-        if time.monotonic() < self._try_at:
+        if host().monotonic() < self._try_at:
             return
         tags = {
             each: request.job.tag
@@ -200,7 +200,7 @@ class _Ends:
             return
         said = self._client.cancel(tags, self._deadline)
         if isinstance(said, NoAnswer):
-            self._try_at = time.monotonic() + _AGAIN
+            self._try_at = host().monotonic() + _AGAIN
             for request in self._open():
                 request.silence = f"{self._client.scheduler.name} did not take it in ({said.said})"
         else:
@@ -245,7 +245,7 @@ def _look(request: _CancelRequest) -> None:
 
 def _rest(pause: float, deadline: float) -> float:
     """Sleep; returns the next pause."""
-    time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+    host().sleep(max(0.0, min(pause, deadline - host().monotonic())))
     return min(_LATER, 1.5 * pause)
 
 
@@ -256,5 +256,9 @@ def _told(request: _CancelRequest) -> Cancellation:
         with contextlib.suppress(TransportError):  # that it ended can be found out again
             folder.note_cancel_request("ended", said=request.words, used=request.used)
         job = read_job(folder.path, folder.transport)
-    words = request.words or request.silence or "its end was asked for and not seen"
+    words = (
+        request.words
+        or request.silence
+        or "its cancellation was requested, and its end was not seen"
+    )
     return Cancellation(job=job, confirmed=bool(request.words), words=words)

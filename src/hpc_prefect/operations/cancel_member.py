@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from hpc_prefect.errors import NotOurs, UnknownJob
 from hpc_prefect.job.state import JobState
 from hpc_prefect.ledger.claim import this_process
@@ -12,6 +10,7 @@ from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
 from hpc_prefect.operations.snapshot import JobSnapshot
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.host import host
 
 _ENDED = ("succeeded", "failed")
 #: Between two looks, from the first to the longest.
@@ -33,7 +32,7 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
     if member.state in _ENDED:
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
-    deadline = time.monotonic() + wait
+    deadline = host().monotonic() + wait
     job.folder.note_cancel_request(member=member.index, by="user", who=this_process().describe())
     said = at_each_scheduler(lambda client, _: _end(client, job, member, deadline), [job])
     return said[0][1] if said else (False, "its scheduler is not known to this version")
@@ -75,7 +74,7 @@ def _end(
             words = f"{name} lists {job_id} no longer, and its end was not seen"
         elif seen.state is JobState.ENDED and heard:
             return True, f"{name} says {seen.word}"
-        if time.monotonic() >= deadline:
+        if host().monotonic() >= deadline:
             return False, words or f"{name} has been asked, and its end was not seen"
-        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        host().sleep(max(0.0, min(pause, deadline - host().monotonic())))
         pause = min(_LATER, 1.5 * pause)

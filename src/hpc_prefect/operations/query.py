@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from hpc_prefect.operations.kinds import provider_of
 from hpc_prefect.operations.snapshot import JobSnapshot
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,7 +66,7 @@ class SchedulerClient:
         try:
             command = next(dialogue)
             while True:
-                left = max(1.0, deadline - time.monotonic())
+                left = max(1.0, deadline - host().monotonic())
                 limited = replace(command, timeout=min(command.timeout, left))
                 command = dialogue.send(self.transport.run(limited))
         except StopIteration as stop:
@@ -106,6 +106,9 @@ def at_each_scheduler(
     desks = by_scheduler(jobs)
     if not desks:
         return []
+    if len(desks) == 1:  # as mostly
+        ((client, theirs),) = desks
+        return [(client, work(client, theirs))]
     with ThreadPoolExecutor(len(desks)) as pool:
         done = [(client, pool.submit(work, client, theirs)) for client, theirs in desks]
         return [(client, future.result()) for client, future in done]
@@ -117,7 +120,7 @@ def ask(jobs: Sequence[JobSnapshot], *, wait: float = 60.0) -> list[JobSnapshot]
     Args:
         wait: seconds after which a scheduler that has not answered gives no answer.
     """
-    deadline = time.monotonic() + wait
+    deadline = host().monotonic() + wait
 
     def question(
         client: SchedulerClient, theirs: list[JobSnapshot]

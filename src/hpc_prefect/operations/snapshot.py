@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -26,6 +25,7 @@ from hpc_prefect.operations.members import MemberCounts, count_members
 from hpc_prefect.operations.status import UNREADABLE, JobStatus, status_of, status_told, time_of
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 from hpc_prefect.transports.local import LocalTransport, reader
 
 
@@ -388,5 +388,5 @@ def holder_of(folder: JobFolder, everybody: dict[str, Claimant]) -> Holder | Non
     name, claimant = list(everybody.items())[-1]
     status = folder.transport.status(folder.file(name))
     touched = status.modified if status else 0.0
-    alive = claims.is_alive(claimant, lambda: time.time() - touched, lambda flow_run: False)
+    alive = claims.is_alive(claimant, lambda: host().time() - touched, lambda flow_run: False)
     return Holder(claimant, touched, alive)

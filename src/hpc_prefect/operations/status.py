@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from hpc_prefect.job.folder import ExitRecord
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.host import host
 
 if TYPE_CHECKING:
     from hpc_prefect.operations.snapshot import JobSnapshot
@@ -49,7 +49,7 @@ def status_of(job: JobSnapshot, *, closed: bool) -> JobStatus:
     if job.exit is not None and not requeued:
         return JobStatus(JobState.ENDED, _record_words(job.exit) + _NO_VERDICT, job.exit.time)
     alive = job.holder is not None and job.holder.alive
-    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
+    wished = f"its cancellation was requested ({job.ledger.cancel})" if job.ledger.cancel else ""
     if not job.ids:
         return _without_id(job, wished, alive=alive, closed=closed)
     if last.state == JobState.ENDED:
@@ -123,8 +123,8 @@ def status_told(job: JobSnapshot, answer: Observation | NoAnswer | None) -> JobS
         reason = f"{scheduler} says {answer.word}{f' ({said})' if said else ''}"
     if answer.state is JobState.ENDED:
         reason += _NO_VERDICT
-    wished = f"its end was asked for ({job.ledger.cancel})" if job.ledger.cancel else ""
-    return JobStatus(answer.state, _joined(reason, wished), time.time())
+    wished = f"its cancellation was requested ({job.ledger.cancel})" if job.ledger.cancel else ""
+    return JobStatus(answer.state, _joined(reason, wished), host().time())
 
 
 def _record_words(record: ExitRecord) -> str:

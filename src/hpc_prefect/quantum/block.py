@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, HttpUrl, model_validator
 from pydantic_core import PydanticCustomError
 
 from hpc_prefect.blocks.checks import StoredModel, is_loading
+from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
 from hpc_prefect.quantum.backends import BackendSpec, Kind
 from hpc_prefect.quantum.services import VENDORS
 from hpc_prefect.quantum.transpilation import OPTIONS, transpilation_problems
@@ -47,9 +48,8 @@ class QuantumBackendBlock(StoredModel, Block):
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Quantum Backend"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-quantum-backend"
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     kind: Kind = "simulator"
     """What it is: a simulator, a simulated copy of a device, a computer of IBM Quantum, or any

@@ -8,6 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr
 
 from hpc_prefect.blocks.checks import StoredModel
+from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.services.ibm.client import Account
@@ -32,9 +33,8 @@ class IBMQuantumCredentials(StoredModel, Block):
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect IBM Quantum Credentials"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-ibm-credentials"
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     token: SecretStr = Field(default=SecretStr(""))
     """The API key. Never shown, logged or written anywhere."""

@@ -35,6 +35,7 @@ from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
 from hpc_prefect.flow_runs.waiting import Simulation, outcome_of
 from hpc_prefect.flow_runs.workers import flow_process
+from hpc_prefect.job import notebook
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.ledger.quantum_folder import attempts
 from hpc_prefect.quantum.purchase.words import place_of
@@ -69,6 +70,13 @@ class QuantumJob:
     digest: str
     folder: str
     work_dir: str
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = [("digest", self.digest[:12]), ("work_dir", self.work_dir), ("record", self.folder)]
+        return notebook.heading(
+            f"{self.kind} {self.backend}", more=(self.job_id,)
+        ) + notebook.facts(rows)
 
 
 async def sample(

@@ -21,6 +21,8 @@ _RESULT = (
     *("collected", "folder", "name", "key"),
 )
 _VERDICT = ("reason", "summary", "exit_code", "signal")
+#: Begins the name of the scheduler of a job that ran in a held allocation.
+ALLOCATION = "allocation-"
 #: Of a quantum job, as its service told it.
 _QUANTUM = ("device", "calibrated_at", "qpu_seconds", "qpu_seconds_are", "attempt", "tag")
 #: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
@@ -61,13 +63,16 @@ def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:
     cores = nodes * int(asked.get("ranks_per_node") or 0) * int(asked.get("threads_per_rank") or 0)
     gpus = nodes * int(asked.get("gpus_per_node") or 0)
     hours = _hours(result.run_seconds)
+    # In a held allocation it costs nothing: the allocation is a job of its own, which has the cost.
+    free = str(site.get("scheduler") or "").startswith(ALLOCATION)
     return {
         "kind": "batch",
         **{name: getattr(result, name) for name in _RESULT},
         **{name: getattr(result.verdict, name) for name in _VERDICT},
-        "node_hours": _times(nodes, hours),
-        "core_hours": _times(cores, hours),
-        **({"gpu_hours": _times(gpus, hours)} if gpus else {}),
+        "node_hours": 0.0 if free else _times(nodes, hours),
+        "core_hours": 0.0 if free else _times(cores, hours),
+        **({"gpu_hours": 0.0 if free else _times(gpus, hours)} if gpus else {}),
+        **({"in_allocation": True} if free else {}),
         "asked": {
             "nodes": nodes,
             "ranks_per_node": asked.get("ranks_per_node"),

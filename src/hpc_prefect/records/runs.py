@@ -20,6 +20,7 @@ from typing import Any
 
 from hpc_prefect.errors import ConfigurationError, InvalidQuery
 from hpc_prefect.extras import missing
+from hpc_prefect.job import notebook
 from hpc_prefect.records import index, query
 from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import STATES, read_run
@@ -111,6 +112,46 @@ class Selection:
     ids: list[str]
 
 
+class RunList(list[RunSummary]):
+    """Runs, as `find` found them: a list, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the newest of many, with what tells them apart."""
+        shown = self[-notebook.MOST :]
+        parameters = _names(each.parameters for each in shown)
+        measures = _names(each.measures for each in shown)
+        rows = [
+            (
+                *(each.name, each.id[:8], each.flow, each.state),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(each.started)),
+                *(notebook.number(each.parameters.get(name)) for name in parameters),
+                *(notebook.number(each.measures.get(name)) for name in measures),
+            )
+            for each in shown
+        ]
+        head = ("run", "id", "flow", "state", "started", *parameters, *measures)
+        more = f"the newest {len(shown)} of them" if len(shown) < len(self) else ""
+        count = "1 run" if len(self) == 1 else f"{len(self)} runs"
+        return notebook.heading(count, more=(more,)) + notebook.table(head, rows)
+
+
+#: Parameters, and measures, that a notebook's table of runs has.
+_MOST_NAMES = 4
+#: What every loop has for measures.
+_OF_LOOPS = ("iteration", "change")
+
+
+def _names(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of single values, those of the newest run first."""
+    found = dict.fromkeys(
+        name
+        for each in reversed(list(values))
+        for name, value in each.items()
+        if isinstance(value, int | float | str) and name not in _OF_LOOPS
+    )
+    return list(found)[:_MOST_NAMES]
+
+
 def find(
     *,
     flow: str | None = None,
@@ -121,7 +162,7 @@ def find(
     where: str | Iterable[str] = (),
     sort: str | None = None,
     limit: int | None = None,
-) -> list[RunSummary]:
+) -> RunList:
     """This user's runs, the newest last. Runs whose folders were removed are not among them.
 
     Args:
@@ -143,10 +184,11 @@ def find(
         InvalidQuery: a condition, state or time cannot be read, or no run has a name that is asked
             for, or numbers are to be more or less than a word.
     """
-    return select(
+    found = select(
         flow=flow, campaign=campaign, state=state, since=since, until=until, where=where,
         sort=sort, limit=limit,
-    ).runs  # fmt: skip
+    )  # fmt: skip
+    return RunList(found.runs)
 
 
 def select(

@@ -15,11 +15,23 @@ import pwd
 import stat
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 #: Ours: never through a link as the last step, never waiting for a pipe's or a device's other end.
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 PRIVATE = 0o700
+
+
+def state_folder() -> Path:
+    """Where this package keeps what belongs to the user, and to no experiment."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "hpc-prefect"
+
+
+def server_home() -> Path:
+    """The folder of the user's own Prefect server, where no other one is asked for."""
+    return state_folder() / "server"
 
 
 class NotOursError(OSError):

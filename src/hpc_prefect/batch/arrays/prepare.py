@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_prefect.batch.arrays.member import Member, ReadMember, read_member
+from hpc_prefect.batch.placing import placing_of
 from hpc_prefect.batch.prepare import (
     JobTerms,
     blocks_of_run,
@@ -23,7 +24,7 @@ from hpc_prefect.batch.prepare import (
     wait_seconds,
 )
 from hpc_prefect.batch.program import content_of, program_facts
-from hpc_prefect.blocks import BlockNames, Call, resolve
+from hpc_prefect.blocks import Call, GivenBlocks, resolve
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.flow_runs.campaigns import identity_problems, locate
@@ -32,7 +33,7 @@ from hpc_prefect.job.identity import digest
 from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.spec import JobSpec
 
-#: So many members are told with their problems.
+#: How many members' problems a message lists.
 _TOLD = 20
 
 
@@ -62,7 +63,7 @@ class PreparedArray:
     on_sigterm: str
 
 
-async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerms) -> PreparedArray:
+async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) -> PreparedArray:
     """Everything before the task run; every problem that can be found is found here, at once.
 
     Raises:
@@ -73,7 +74,7 @@ async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerm
     loaded, spec = None, None
     secrets: dict[str, str] = {}
     try:
-        loaded = await blocks_of_run(block_names, shared.subject)
+        loaded = await blocks_of_run(given, shared.subject)
         spec, secrets = resolve(*loaded.blocks, shared, machine_cores=os.cpu_count() or 1)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
@@ -99,6 +100,7 @@ async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerm
         poll_interval=hpc.poll_interval,
         max_jobs_in_queue=hpc.max_jobs_in_queue,
         queue_full_wait=wait_seconds(hpc.queue_full_wait),
+        placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
         provenance=provenance_of(place, loaded.described, {}) | program,
@@ -112,7 +114,7 @@ async def prepare_array(call: ArrayCall, block_names: BlockNames, terms: JobTerm
 
 
 def _identity(call: ArrayCall, spec: JobSpec, content: object) -> str:
-    """Of what the members share; which members there are is no part of it.
+    """The array's identity: what its members share, not which members there are.
 
     So a sweep that has grown is the same array, and its new members alone are submitted.
     """
@@ -202,7 +204,7 @@ def _digest(member: ReadMember, name: str, known: dict[str, str]) -> str:
 def _members(
     name: str, read: Sequence[ReadMember], digests: Sequence[Mapping[str, str]]
 ) -> tuple[MemberSpec, ...]:
-    """The members with their keys: what each runs, and the how manieth it is of its likes."""
+    """The members with their keys: of what each runs, and how many equal ones came before."""
     seen: Counter[str] = Counter()
     found = []
     for position, (member, inputs) in enumerate(zip(read, digests, strict=True)):

@@ -18,7 +18,7 @@ from hpc_prefect.records.markdown import escaped
 
 #: Seconds between two lines in the log that say how far it is.
 EVERY = 10.0
-#: So many members that failed are told one by one; of each so many lines of its stderr.
+#: How many failed members are logged one by one, and how many lines of stderr of each.
 _TOLD, _LINES = 20, 5
 
 

@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import Any, overload
 
 from hpc_prefect.errors import ConfigurationError, HpcPrefectError
+from hpc_prefect.job import notebook
 from hpc_prefect.job.result import JobResult
 
-#: So many members that failed are described in an error's message.
+#: How many failed members an error's message describes.
 _DESCRIBED = 3
 
 
@@ -43,6 +44,23 @@ class JobResults(Sequence[JobResult]):
 
     def __repr__(self) -> str:
         return f"<{self.summary}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the members, those that failed first."""
+        rows = [
+            (
+                each.name,
+                each.state,
+                "" if each.succeeded else each.verdict.summary,
+                each.job_id,
+                each.host,
+                notebook.number(each.run_seconds),
+                "" if each.succeeded else each.stderr_path,
+            )
+            for each in sorted(self._results, key=lambda result: result.succeeded)
+        ]
+        head = ("job", "state", "reason", "id", "host", "seconds", "stderr")
+        return notebook.heading(self.summary) + notebook.table(head, rows)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobResults) and self._results == other._results

@@ -17,10 +17,17 @@ from hpc_prefect.batch.arrays.member import Member
 from hpc_prefect.batch.arrays.prepare import ArrayCall, PreparedArray, prepare_array
 from hpc_prefect.batch.arrays.progress import ArrayProgress
 from hpc_prefect.batch.arrays.results import JobResults
+from hpc_prefect.batch.placing import HoldsNodes
 from hpc_prefect.batch.prepare import JobTerms, resolved_work_dir
 from hpc_prefect.batch.recording import note_never_begun, note_wanted
 from hpc_prefect.batch.task import no_warning_outside_of_flows
-from hpc_prefect.blocks import BlockNames, Call
+from hpc_prefect.blocks import (
+    Call,
+    CommandBlock,
+    ExecutionProfileBlock,
+    GivenBlocks,
+    HPCProfileBlock,
+)
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns.end import note_finished, note_unfinished
@@ -38,9 +45,9 @@ from hpc_prefect.job.retry import RetryPolicy
 
 async def run_jobs_from_blocks(
     *,
-    command_block_name: str,
-    execution_profile_block_name: str,
-    hpc_profile_block_name: str,
+    command_block_name: str | CommandBlock,
+    execution_profile_block_name: str | ExecutionProfileBlock,
+    hpc_profile_block_name: str | HPCProfileBlock,
     work_dir: str | os.PathLike[str],
     script_filename: str,
     members: Sequence[Member],
@@ -52,6 +59,7 @@ async def run_jobs_from_blocks(
     timeout_seconds: float | None = None,
     retries: int = 0,
     retry_policy: RetryPolicy | None = None,
+    allocation: HoldsNodes | None = None,
 ) -> JobResults:
     """Run many jobs of one shape: as arrays, in as few submissions as the scheduler allows.
 
@@ -63,9 +71,13 @@ async def run_jobs_from_blocks(
     `script_filename`s or scopes, or each a `job_key`.
 
     Args:
-        command_block_name, execution_profile_block_name, hpc_profile_block_name, work_dir,
-            script_filename, execution_profile_overrides: as of `run_job_from_blocks`. Where a site
-            has no arrays, members are submitted as single jobs, each of `pack` members.
+        command_block_name: as of `run_job_from_blocks`; so are the next five.
+        execution_profile_block_name: HOW, of each member.
+        hpc_profile_block_name: WHERE. If the site has no arrays, members are submitted as single
+            jobs, each of `pack` members.
+        work_dir: of the members that have none of their own.
+        script_filename: the array's name.
+        execution_profile_overrides: fields of the execution profile, for this call.
         members: what is each job's own.
         pack: members that an element of the array runs, one after another. The profile's walltime
             is that of an element. A member that fails takes down no other.
@@ -77,6 +89,7 @@ async def run_jobs_from_blocks(
         retries: how many more times each member is submitted when it fails for a reason that is
             worth it, with more memory or walltime where that was it; see `run_job_from_blocks`.
         retry_policy: which reasons are worth it, and how much more is asked for.
+        allocation: of `allocation(…)`, to be handed to; None for the one around the call, if any.
 
     Returns:
         The results in the order of the members.
@@ -94,14 +107,12 @@ async def run_jobs_from_blocks(
     if on_failure not in ("raise", "return"):
         raise InvalidJob(shared.subject, [f"on_failure is {on_failure!r}; write raise or return"])
     call = ArrayCall(shared=shared, members=members, pack=pack, at_once=at_once, array_key=job_key)
-    block_names = BlockNames(
-        command_block_name, execution_profile_block_name, hpc_profile_block_name
-    )
-    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
+    given = GivenBlocks(command_block_name, execution_profile_block_name, hpc_profile_block_name)
+    terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy(), allocation)
     await raise_if_cancelled()
     place = None
     try:
-        array = await prepare_array(call, block_names, terms)
+        array = await prepare_array(call, given, terms)
         if not array.request.members:
             return JobResults(array.request.spec.name, ())
         place = array.request.base

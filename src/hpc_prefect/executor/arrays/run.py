@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from hpc_prefect.executor.arrays.monitor import ArrayMonitor
 from hpc_prefect.executor.arrays.opening import OpenedArray, open_array
 from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.executor.arrays.submission import Submission, new_submission
+from hpc_prefect.executor.attempt import at_site
 from hpc_prefect.executor.cancelling import cancel_remote
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.finalize import MAY_STILL_BE_THERE
@@ -21,7 +23,9 @@ from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.members import Ended, MemberSpec
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import RetryPolicy, next_attempt
-from hpc_prefect.job.spec import Resources
+from hpc_prefect.job.spec import Resources, Site
+from hpc_prefect.schedulers import is_allocation
+from hpc_prefect.schedulers.base import Scheduler
 
 #: How members end of which an end was asked for.
 _ENDED_BY_WISH = (Reason.CANCELLED, Reason.TIMED_OUT)
@@ -30,9 +34,17 @@ _ENDED_BY_WISH = (Reason.CANCELLED, Reason.TIMED_OUT)
 class ArrayRun:
     """An array under way, on the executor's event loop; what blocks runs in threads."""
 
-    def __init__(self, request: ArrayRequest, connection: Connection) -> None:
+    def __init__(
+        self,
+        request: ArrayRequest,
+        connection: Connection,
+        connect: Callable[[Site], Connection] | None = None,
+    ) -> None:
+        """`connect` gives the connection to a place: each submission may go to another one.
+        Without it all are handed over by `connection`."""
         self._request = request
         self._connection = connection
+        self._connect = connect or (lambda site: connection)
         self._members = {member.key: member for member in request.members}
         self._results: dict[str, JobResult] = {}
         self._tries: Counter[str] = Counter()
@@ -40,7 +52,7 @@ class ArrayRun:
         self._opened = OpenedArray()
         self._cancelled_by = ""
         # One submission after another where only so many elements may run at once.
-        at_once = request.at_once // self._most_elements()
+        at_once = request.at_once // self._most_elements(connection.scheduler, request.spec.site)
         self._turn = asyncio.Semaphore(max(1, at_once) if request.at_once else 1_000_000)
 
     async def carry_out(self) -> tuple[JobResult, ...]:
@@ -100,12 +112,15 @@ class ArrayRun:
 
     async def _submit(self, members: Sequence[MemberSpec], resources: Resources) -> None:
         """Submit members, in as few submissions as the scheduler allows."""
-        for part in _parts(members, self._most_elements() * self._request.per_element):
-            submission = await self._connection.in_thread(
+        request = await self._placed(resources)
+        connection = self._connect(request.spec.site)
+        most = self._most_elements(connection.scheduler, request.spec.site)
+        for part in _parts(members, most * request.per_element):
+            submission = await connection.in_thread(
                 partial(
                     new_submission,
-                    self._request,
-                    self._connection,
+                    request,
+                    connection,
                     self._opened.number(),
                     part,
                     resources,
@@ -116,14 +131,24 @@ class ArrayRun:
             self._tries.update(member.key for member in part)
             self._follow(submission)
 
-    def _most_elements(self) -> int:
+    async def _placed(self, resources: Resources) -> ArrayRequest:
+        """The request for members that are to be handed over now; see `Placing`."""
+        request = self._request
+        if request.placing is not None:
+            spec = dataclasses.replace(request.spec, resources=resources)
+            site = await request.placing.site_for(spec)
+            request = request if site is None else at_site(request, site)
+        return request
+
+    def _most_elements(self, scheduler: Scheduler, site: Site) -> int:
         """Of one submission."""
-        scheduler, at_once = self._connection.scheduler, self._request.at_once
-        most = max(1, scheduler.array_limit(self._request.spec.site.options))
+        at_once = self._request.at_once
+        most = max(1, scheduler.array_limit(site.options))
         return min(most, at_once) if at_once and not scheduler.throttles_arrays else most
 
     def _follow(self, submission: Submission) -> None:
         submission.array_claim = self._opened.claim
+        submission.connection = self._connect(submission.request.spec.site)
         following = _Following(submission, self._cancelled_by, self._on_end)
         task = asyncio.get_running_loop().create_task(self._in_turn(following))
         self._following[task] = following
@@ -184,6 +209,9 @@ class ArrayRun:
             return None  # it may run: another call looks at it again
         if following.is_left_over and verdict.reason in _ENDED_BY_WISH:
             return self._request.spec.resources  # an earlier run's wish; this one asks for it
+        handed_to = following.submission.request.spec.site.scheduler
+        if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):
+            return self._request.spec.resources  # the allocation ended before its turn
         if self._tries[member.key] > self._request.retries or not self._request.retries:
             return None
         job = member.job(following.submission.request.spec)
@@ -317,7 +345,9 @@ class _Following:
         with contextlib.suppress(JobHeld, LedgerError, TransportError):
             for other in await connection.in_thread(submission.others_begun):
                 await connection.cancel(other, submission.tag)
-        confirmed = await cancel_remote(submission, monitor, self._cancelled_by)
+        confirmed = await cancel_remote(
+            submission, monitor, self._cancelled_by, earlier=lambda: self.is_left_over
+        )
         self.unconfirmed = not confirmed
 
     async def _conclude(self) -> None:

@@ -35,6 +35,7 @@ from typing import TypeVar
 from hpc_prefect.local_batch import process
 from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.transports import own
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -73,7 +74,7 @@ class HostPeers:
         """`name`: of the folder in the first of `folders` that can be used; "": no peers."""
         self._name = name
         self._folders = folders
-        self._boot, pid, start, self._namespace = (process.identity(os.getpid()) or "").split()
+        self._boot, pid, start, self._namespace = (host().identity(host().pid) or "").split()
         self.me = f"{pid}.{start}"
         self._published: dict[str, bytes] = {}
         self._at = -1  # the open folder, while a decision is made in it
@@ -85,7 +86,7 @@ class HostPeers:
 
     def is_alive(self, who: str) -> bool:
         pid, _, start = who.partition(".")
-        return process.alive(f"{self._boot} {pid} {start} {self._namespace}")
+        return host().alive(f"{self._boot} {pid} {start} {self._namespace}")
 
     def together(self, decide: Callable[[int], T], alone: T) -> T:
         """Decide under the lock, given its open file; `alone` where there is no folder to share.

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from hpc_prefect.executor.coordination.host_coordination import HostPeers
 from hpc_prefect.executor.coordination.orphans import Orphan, await_end
+from hpc_prefect.transports.host import host
 
 if TYPE_CHECKING:
     from hpc_prefect.executor.connection import Connection
@@ -72,7 +72,7 @@ class QueueSlots:
 
     async def take(self, slot: QueueSlot, on_wait: Callable[[], None] = lambda: None) -> None:
         """Wait for a slot; `on_wait` is called once when it is not there at once."""
-        since = time.monotonic()
+        since = host().monotonic()
         waits = _Once(on_wait)
         await self._take_here(slot.limit, waits)
         if not slot.limit or self._peers.alone:
@@ -180,7 +180,7 @@ class QueueSlots:
             self._write_slot(slot)
             self._unlink(self._wait_file)
             return True, {}
-        self._peers.write(self._wait_file, f"{since} {time.monotonic()}".encode())
+        self._peers.write(self._wait_file, f"{since} {host().monotonic()}".encode())
         dead = [one for one in taken if not self._peers.is_alive(one.who)]
         return False, {one.name: self._orphan_of(one, slot) for one in dead}
 
@@ -193,7 +193,7 @@ class QueueSlots:
                 self._unlink(name)
                 continue
             began, looked = map(float, (self._read(name) or "inf 0").split())
-            if began < since and time.monotonic() - looked < _STOPPED:
+            if began < since and host().monotonic() - looked < _STOPPED:
                 return True
         return False
 

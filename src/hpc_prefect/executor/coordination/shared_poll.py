@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from hpc_prefect.executor.coordination.host_coordination import HostPeers
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Answer, NoAnswer
+from hpc_prefect.transports.host import host
 
 #: Seconds for which a question under way is waited for. The process that asks may be stopped.
 _LONGEST = 60.0
@@ -67,11 +67,11 @@ class SharedPoll:
 
         Without a turn there may be an answer that a neighbour got about our jobs.
         """
-        own = Turn(mine=True, ids=tuple(ids), began=time.monotonic())
+        own = Turn(mine=True, ids=tuple(ids), began=host().monotonic())
         return self._peers.together(lambda lock: self._take(lock, tuple(ids), pause), own)
 
     def _take(self, lock: int, ids: tuple[str, ...], pause: float) -> Turn:
-        now = time.monotonic()
+        now = host().monotonic()
         names = self._peers.names()
         self._publish(ids, names, now)
         last = _Last.read(lock)
@@ -103,7 +103,7 @@ class SharedPoll:
                 told = {id_: _encoded(answer[id_]) for id_ in turn.others if id_ in answer}
                 content = {"began": turn.began, "ids": sorted(turn.others), "answer": told}
                 self._peers.write("answer", json.dumps(content).encode())
-            _Last(turn.began, time.monotonic(), self._peers.me).write(lock)
+            _Last(turn.began, host().monotonic(), self._peers.me).write(lock)
 
         self._peers.together(ended, None)
 
@@ -167,7 +167,7 @@ class _Last:
             last = cls(float(began), None if ended is None else float(ended), str(who))
         except (ValueError, TypeError):
             return cls()
-        return last if last.began <= time.monotonic() else cls()
+        return last if last.began <= host().monotonic() else cls()
 
     def write(self, lock: int) -> None:
         text = json.dumps([self.began, self.ended, self.who])

@@ -94,6 +94,12 @@ class Comparison:
 
         return markdown(self, measures=measures)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from hpc_prefect.records.compare.text import as_html
+
+        return as_html(self)
+
     def plot(self, *, form: Form = "png", measures: Sequence[str] = (), against: str = "") -> bytes:
         """A picture: convergence curves of few runs; of many a measure against what varies.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from hpc_prefect.job import notebook
 from hpc_prefect.records.compare.differences import Contrast, Section
 from hpc_prefect.records.compare.diffs import TextDiff
 from hpc_prefect.records.compare.sweep import (
@@ -43,6 +44,8 @@ FEW = 3
 ROWS, ROWS_OF_MANY, ITERATIONS = 20, 4, 12
 #: Runs that are named in a line.
 _NAMED = 3
+#: Rows of a table in a notebook.
+_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,11 @@ def report(comparison: Comparison, *, measures: Sequence[str] = (), width: int =
 def markdown(comparison: Comparison, *, measures: Sequence[str] = ()) -> str:
     """The same in Markdown, for an artifact of Prefect's."""
     return "\n\n".join(_marked(part) for part in _parts(comparison, measures, 0)) + "\n"
+
+
+def as_html(comparison: Comparison) -> str:
+    """The same as a notebook shows it."""
+    return "".join(_in_html(part) for part in _parts(comparison, (), 0))
 
 
 def _parts(comparison: Comparison, measures: Sequence[str], width: int) -> list[Part]:
@@ -450,3 +458,14 @@ def _marked(part: Part) -> str:
     found += [escaped(line) for line in part.lines]
     found += [fenced(part.verbatim, "diff")] if part.verbatim else []
     return "\n\n".join(found)
+
+
+def _in_html(part: Part) -> str:
+    found = [notebook.heading(part.title)] if part.title else []
+    if part.head:
+        found.append(notebook.table(part.head, part.rows, _ROWS))
+    found += [f"<div>{notebook.word(line)}</div>" for line in part.lines]
+    if part.verbatim:
+        text = "\n".join(notebook.word(line) for line in part.verbatim)
+        found.append(f"<pre>{text}</pre>")
+    return "".join(found)

@@ -55,7 +55,9 @@ class LocalScheduler:
     name = "local"
     runs_here = True
     # Everything is on one machine: what is not there now will not come.
-    patience = Patience(absent=2.0, lost=5.0, record=2.0, outputs=1.0, silent=60.0, find=2.0)
+    patience = Patience(
+        absent=2.0, lost=5.0, record=2.0, outputs=1.0, more=1.0, silent=60.0, find=2.0
+    )
     ids_per_question = 500
     throttles_arrays = True
     hurry = 0.05

@@ -1,0 +1,16 @@
+"""Where Prefect's UI links the block types to.
+
+Prefect takes addresses of the web alone, for documentation and logo; none of this package's own is
+public, so they are what a group has set, when its block types are registered.
+"""
+
+from __future__ import annotations
+
+from pydantic import HttpUrl
+
+from hpc_prefect.flow_runs.settings import HPCPrefectSettings
+
+_GIVEN = HPCPrefectSettings()
+
+DOCUMENTATION = _GIVEN.documentation_url or HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
+LOGO = _GIVEN.logo_url

@@ -1,0 +1,488 @@
+"""A held allocation: one batch job after another whose nodes run the jobs that they are handed.
+
+Each of these batch jobs, a *term*, is an ordinary job of the executor with a key of its own, so it
+is submitted once and attached to whatever dies. Its spool lies beside its folder. All of it runs on
+the executor's loop; what blocks runs in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.attempt import is_over, numbers
+from hpc_prefect.executor.request import JobRequest, Listener
+from hpc_prefect.executor.service import Executor, Handle
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.identity import job_key, spread
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import Executable, JobSpec, Site
+from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.schedulers.allocation import spool as spools
+from hpc_prefect.schedulers.allocation.share import UNKNOWN_MEMORY, Held
+from hpc_prefect.schedulers.allocation.spool import SpoolLook
+from hpc_prefect.transports.base import Transport
+
+logger = logging.getLogger("hpc_prefect.executor")
+
+T = TypeVar("T")
+
+#: Seconds by which what the agent said last of its time may be old: it says so every five.
+_OLD = 10
+#: Seconds between SIGTERM and SIGKILL of a job in it.
+_GRACE = 5
+_MIB = 1024**2
+#: Bytes at the end of an agent's log in which its last words are.
+_TAIL = 200
+#: As the agent counts: in hundredths of a second.
+_HOUR = 360_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllocationTerms:
+    """How long an allocation lives.
+
+    Attributes:
+        idle_timeout: seconds without a job after which it ends.
+        orphan_timeout: seconds after which it ends when nobody renews it: its flow is gone.
+        renew: the next one is submitted before the present one is over.
+    """
+
+    idle_timeout: int
+    orphan_timeout: int
+    renew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationUse:
+    """What an allocation has cost so far, in node-hours; `used` is with a job on the node."""
+
+    held: float = 0.0
+    used: float = 0.0
+
+    @property
+    def idle(self) -> float:
+        """Node-hours that were held for nothing."""
+        return max(0.0, self.held - self.used)
+
+    def __add__(self, other: AllocationUse) -> AllocationUse:
+        return AllocationUse(self.held + other.held, self.used + other.used)
+
+    def __str__(self) -> str:
+        return f"held {_hours(self.held)} node-hours, used {_hours(self.used)}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f}" if hours >= 1 else f"{hours:.3g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Whether a term is over, and the seconds that it has left for jobs; None: it has not begun."""
+
+    is_over: bool
+    left: int | None
+
+
+class Term:
+    """One of an allocation's batch jobs.
+
+    Attributes:
+        found: an earlier process has submitted it.
+        job_id: of its batch job; empty while none is known.
+        submitted: set once it has an id, or has ended without one.
+    """
+
+    def __init__(self, request: JobRequest, spool: str, transport: Transport, *, found: bool):
+        self.request = request
+        self.spool = spool
+        self.found = found
+        self.job_id = ""
+        self.submitted = asyncio.Event()
+        self._transport = transport
+        self._handle: Handle[JobResult] | None = None
+        self.ended: asyncio.Future[JobResult] | None = None
+
+    @property
+    def folder(self) -> str:
+        """As of a claim: what is renewed."""
+        return self.spool
+
+    def touch(self) -> None:
+        """Tell the agent that its holder lives."""
+        self._transport.touch(f"{self.spool}/{spools.RENEWED}")
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended is not None and self.ended.done()
+
+    @property
+    def result(self) -> JobResult | None:
+        """How it ended; None while it has not, or could not be followed."""
+        if self.ended is None or not self.ended.done() or self.ended.exception():
+            return None
+        return self.ended.result()
+
+    @property
+    def began(self) -> bool:
+        """Of one that is over: whether it ever held its nodes."""
+        return self.result is not None and bool(self.result.host)
+
+    def prepare(self) -> None:
+        """Make the spool; what a killed process has left of it is used. Blocks."""
+        for name in spools.FOLDERS:
+            self._transport.make_folder(f"{self.spool}/{name}")
+        text = spools.agent_text().encode()
+        self._transport.write_atomic(f"{self.spool}/{spools.AGENT}", text)
+        for name in (spools.BELL, spools.LOG, spools.RENEWED):
+            self._transport.create(f"{self.spool}/{name}", b"")
+        self.touch()
+
+    def begin(self, executor: Executor, on_end: Callable[[JobResult], object]) -> None:
+        """Hand its batch job over, or attach to it."""
+        listener = _Hears(self.request.listener, self._has_id)
+        self._handle = executor.start(dataclasses.replace(self.request, listener=listener))
+        self.ended = asyncio.wrap_future(self._handle.result)
+        self.ended.add_done_callback(partial(self._has_ended, executor, on_end))
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def look(self) -> SpoolLook | None:
+        """What its spool tells; None when it cannot be seen now. Blocks."""
+        try:
+            return spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
+        except TransportError as error:
+            logger.warning("looking into %s: %s", self.spool, error)
+            return None
+
+    def glance(self) -> Glance:
+        """What is to be known of it before each job, from two small files. Blocks."""
+        try:
+            beat = self._transport.read(f"{self.spool}/{spools.HEARTBEAT}") or b""
+            log = f"{self.spool}/{spools.LOG}"
+            status = self._transport.status(log)
+            start = max(0, (status.size if status else 0) - _TAIL)
+            tail = self._transport.read(log, start) or b""
+        except TransportError as error:
+            logger.warning("looking into %s: %s", self.spool, error)
+            return Glance(self.is_over, None)
+        words = beat.split()
+        left = int(words[0]) if len(words) == 2 and words[0].isdigit() else None
+        return Glance(self.is_over or spools.has_ended(tail.decode(errors="replace")), left)
+
+    def tell_agent(self, word: str) -> bool:
+        """`CLOSE` or `NOW`; whether it could be told. Blocks."""
+        try:
+            reply = self._transport.run(spools.ask_to_end(self.spool, word))
+        except TransportError as error:
+            logger.warning("telling an allocation to end: %s", error)
+            return False
+        return reply.code == 0
+
+    def use(self, look: SpoolLook | None) -> AllocationUse:
+        """By the agent's last words; of one that was killed, by its record and last heartbeat."""
+        if look is not None and len(look.end) == 3:
+            return AllocationUse(int(look.end[1]) / _HOUR, int(look.end[2]) / _HOUR)
+        used = (look.used if look else 0) / _HOUR
+        nodes = self.request.spec.resources.num_nodes
+        if self.result is not None:
+            seconds = self.result.run_seconds or 0.0
+            return AllocationUse(max(used, nodes * seconds / 3600), used)
+        return AllocationUse(used, used)
+
+    def _has_id(self, job_id: str) -> None:
+        if job_id == self.job_id:
+            return
+        self.job_id = job_id
+        try:  # a small file, once
+            self._transport.write_atomic(f"{self.spool}/{spools.JOB}", job_id.encode() + b"\n")
+        except TransportError as error:
+            logger.warning("noting the id of an allocation: %s", error)
+        self.submitted.set()
+
+    def _has_ended(
+        self,
+        executor: Executor,
+        on_end: Callable[[JobResult], object],
+        ended: asyncio.Future[JobResult],
+    ) -> None:
+        executor.release(self)
+        self.submitted.set()
+        if not (ended.cancelled() or ended.exception()):  # else it may go on
+            on_end(ended.result())
+
+    def note_end(self, result: JobResult) -> None:
+        """Tell whoever looks for its jobs that none of them runs any more. Blocks."""
+        told = JobFolder(self._transport, result.folder).ledger().result
+        if not told or result.verdict.reason is Reason.LOST:
+            return  # nobody has seen its end
+        words = f"{result.verdict.reason}: {result.verdict.summary}".replace("\n", " ")
+        self._transport.write_atomic(f"{self.spool}/{spools.GONE}", words.encode() + b"\n")
+
+
+class _Hears:
+    """A listener that also hears the job's id."""
+
+    def __init__(self, listener: Listener, on_id: Callable[[str], object]) -> None:
+        self._listener = listener
+        self._on_id = on_id
+
+    def state(
+        self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
+    ) -> None:
+        if job_id:
+            self._on_id(job_id)
+        self._listener.state(text, warning=warning, minor=minor, job_id=job_id)
+
+    def output(self, stream: str, text: str, path: str) -> None:
+        pass  # the agent's words about itself
+
+
+class TermListener(Protocol):
+    """Who is told of an allocation's batch jobs, on the executor's thread."""
+
+    def begun(self, request: JobRequest) -> None:
+        """This one is handed over, or attached to."""
+
+    def ended(self, result: JobResult, use: AllocationUse) -> None:
+        """It has ended, after this use."""
+
+
+class _NobodyHears:
+    def begun(self, request: JobRequest) -> None: ...
+
+    def ended(self, result: JobResult, use: AllocationUse) -> None: ...
+
+
+class HeldAllocation:
+    """An allocation that this process holds; a `Placing` for the jobs of its flow.
+
+    The coroutines run on the executor's loop.
+    """
+
+    def __init__(
+        self,
+        request: JobRequest,
+        terms: AllocationTerms,
+        executor: Executor,
+        transport: Transport,
+    ) -> None:
+        """`request`: of its batch jobs, but for program, arguments and key of each."""
+        self._request = request
+        self._terms = terms
+        self._executor = executor
+        self._transport = transport
+        self.held = Held.of(request.spec)
+        self._term: Term | None = None  # the newest
+        self._others: list[Term] = []  # before it, while they run
+        self._number = 0
+        self._use = AllocationUse()
+        self._lock = asyncio.Lock()
+        self._closed = False
+        self._told: set[str] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self.resource_class = request.spec.resources.resource_class
+        self.on_term: TermListener = _NobodyHears()
+
+    # --- its life
+
+    async def open(self) -> JobResult | None:
+        """Attach to the allocation that an earlier run has left, or submit the first one.
+
+        When earlier ones are over, the next is submitted when a job needs it: what is left of the
+        experiment may be done.
+
+        Returns:
+            How it ended, when it was not even taken by the scheduler.
+
+        Raises:
+            JobHeld, LedgerError, SchedulerError, TransportError: it cannot be followed, or another
+                flow holds it.
+        """
+        async with self._lock:
+            number, found = await self._in_thread(self._find)
+            self._number = number - 1
+            if number > 1 and not found:
+                return None
+            term = await self._begin_next(found=found)
+        await term.submitted.wait()
+        if term.ended is not None and term.ended.done():
+            term.ended.result()  # raises what keeps it from being followed
+        return term.result if term.is_over and not term.found else None
+
+    async def close(self, *, now: bool = False) -> AllocationUse:
+        """End it, and wait until its end is seen.
+
+        Args:
+            now: with the jobs that still run in it.
+        """
+        async with self._lock:
+            self._closed = True
+            terms = [*self._others, *([self._term] if self._term else [])]
+        for term in terms:
+            await self._end(term, now=now)
+        return self.use
+
+    def leave(self) -> None:
+        """Renew it no more: it ends when nobody takes it up again."""
+        for term in [*self._others, *([self._term] if self._term else [])]:
+            self._executor.release(term)
+
+    @property
+    def use(self) -> AllocationUse:
+        """What the terms that are over have cost."""
+        return self._use
+
+    # --- where jobs are handed to
+
+    async def site_for(self, spec: JobSpec) -> Site | None:
+        """See `Placing`."""
+        if refused := self.held.refuses(spec):
+            self.tell_normally(spec, refused)
+            return None
+        async with self._lock:
+            term = await self._term_for(spec)
+        if term is not None and term.is_over:  # such as one that was refused
+            self.tell_normally(spec, "the allocation has ended")
+            return None
+        return None if term is None else self.held.site(spec, term.spool)
+
+    async def _term_for(self, spec: JobSpec) -> Term | None:
+        if self._closed:
+            self.tell_normally(spec, "the allocation is closed")
+            return None
+        for earlier in list(self._others):
+            if await self._has_room(earlier, spec):
+                return earlier
+        term = self._term
+        if term is None:
+            return await self._begin_next()
+        seen = await self._in_thread(term.glance)
+        if seen.is_over:
+            return await self._next(spec, "the allocation has ended", again=term.found)
+        if seen.left is None:  # it has not begun: all of its time is left
+            return term
+        if spec.resources.walltime + _OLD > seen.left:
+            why = f"its walltime is {spec.resources.walltime} s, and {seen.left} s are left"
+            return await self._next(spec, why)
+        if self._terms.renew and seen.left < 2 * spec.resources.walltime + _OLD:
+            await self._begin_next()  # to wait in the queue while the last job of this one runs
+        return term
+
+    async def _has_room(self, earlier: Term, spec: JobSpec) -> bool:
+        """Whether the job fits into a term of which the next is there already; else that ends."""
+        seen = await self._in_thread(earlier.glance)
+        if not seen.is_over and seen.left and spec.resources.walltime + _OLD <= seen.left:
+            return True
+        if not seen.is_over:
+            await self._in_thread(partial(earlier.tell_agent, spools.CLOSE))
+        return False
+
+    async def _next(self, spec: JobSpec, why: str, *, again: bool = False) -> Term | None:
+        """Another term, if there may be one; `again`: also where no renewal was asked for."""
+        never_began = self._term is not None and self._term.is_over and not self._term.began
+        if again or (self._terms.renew and not never_began):
+            return await self._begin_next()
+        self.tell_normally(spec, why)
+        return None
+
+    def tell_normally(self, spec: JobSpec, why: str) -> None:
+        """Say, once, why a job is submitted as if there were no allocation."""
+        text = f"{spec.name} is submitted outside of the allocation: {why}"
+        if text not in self._told:
+            self._told.add(text)
+            self._request.listener.state(text, warning=True)
+
+    # --- terms
+
+    def _find(self) -> tuple[int, bool]:
+        """The number of the term under way (True), or of the first that never was. Blocks."""
+        number = 1
+        while True:
+            base, _ = self._base(number)
+            there = numbers(self._transport, base)
+            if not there:
+                return number, False
+            folder = JobFolder(self._transport, f"{base}-{there[-1]}")
+            ledger = folder.ledger()
+            if not is_over(folder, ledger):
+                return number, ledger.intended
+            number += 1
+
+    def _base(self, number: int) -> tuple[str, str]:
+        """The base of a term's job folders, and its key."""
+        campaign = self._request.base.rsplit("/", 2)[0]
+        key = job_key(self._request.key, (), "allocation", number)
+        return f"{campaign}/{spread(key)}/{key}", key
+
+    async def _begin_next(self, *, found: bool = False) -> Term:
+        self._number += 1
+        base, key = self._base(self._number)
+        spool = f"{base}.spool"
+        request = dataclasses.replace(self._request, spec=self._agent(spool), base=base, key=key)
+        term = Term(request, spool, self._transport, found=found)
+        await self._in_thread(term.prepare)
+        self._executor.keep(term)
+        if self._term is not None:
+            self._others.append(self._term)
+        self._term = term
+        self.on_term.begun(request)
+        term.begin(self._executor, partial(self._has_ended, term))
+        return term
+
+    def _agent(self, spool: str) -> JobSpec:
+        """The batch job that holds the nodes."""
+        spec, held, terms = self._request.spec, self.held, self._terms
+        numbers_ = (
+            held.num_nodes,
+            held.cores_per_node,
+            held.memory_per_node // _MIB or UNKNOWN_MEMORY,
+            held.gpus_per_node,
+            held.walltime,
+            held.margin,
+            terms.idle_timeout,
+            terms.orphan_timeout,
+            _GRACE,
+        )
+        arguments = (f"{spool}/{spools.AGENT}", spool, held.scheduler, *map(str, numbers_))
+        return dataclasses.replace(
+            spec, executable=Executable(path="/bin/bash"), arguments=arguments
+        )
+
+    def _has_ended(self, term: Term, result: JobResult) -> None:
+        """On the loop."""
+        if term in self._others:
+            self._others.remove(term)
+        task = asyncio.get_running_loop().create_task(self._settle(term, result))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _settle(self, term: Term, result: JobResult) -> None:
+        try:
+            await self._in_thread(partial(term.note_end, result))
+        except TransportError as error:
+            logger.warning("noting the end of an allocation: %s", error)
+        use = term.use(await self._in_thread(term.look))
+        self._use += use
+        self.on_term.ended(result, use)
+
+    async def _end(self, term: Term, *, now: bool) -> None:
+        if term.ended is not None and not term.is_over:  # else it is over, or was never ours
+            look = await self._in_thread(term.look)
+            word = spools.CLOSE_NOW if now else spools.CLOSE
+            waits = look is None or look.left is None  # in the queue; or nobody can tell
+            if waits or not await self._in_thread(partial(term.tell_agent, word)):
+                term.cancel()
+            await asyncio.wait([term.ended])
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -1,0 +1,420 @@
+#!/bin/bash
+# The agent of a held allocation: the program of a batch job that holds nodes and runs the jobs it is
+# handed. bash 4.2 and the core utilities are all that it needs; `taskset` is used where it is there.
+#
+# Its folder, the spool, is on the shared file system (`spool.py` beside this file has the other side):
+#
+#   jobs/TAG      a job that was handed over: its fields, a NUL after each. Never changed or removed
+#   turns/TAG     a symbolic link that only one can make: `started` by the agent before it starts the
+#                 job, `cancelled` by whoever cancels it before
+#   inbox/        what the agent is to look at: TAG, cancel.TAG, CLOSE. It removes what it has seen
+#   bell          written after each of these: to look whether there is news is to open one file
+#   log           what came of the jobs, a line each, ended by " ." so that half a line tells nothing
+#   agent         a link to the id of the batch job whose agent this is: there is one in a spool
+#   heartbeat     rewritten in place: seconds that are left, and for how long nodes were used, in
+#                 hundredths of a second times nodes
+#   renewed       touched by the process that holds the allocation
+#
+# A job is a child in a process group of its own. Its script (start guard, records, signals) is the
+# same as without an allocation; that tells how its program ended, the log tells only what was done.
+
+spool=$1 kind=$2 node_count=$3 node_cores=$4 node_memory=$5 node_gpus=$6
+walltime=$7 margin=$8 idle_timeout=$9 orphan_timeout=${10} grace=${11}
+
+set -m
+shopt -s nullglob
+umask 077
+export LC_ALL=C
+cd -- "$spool" || exit 1
+
+# --- time: of this node's boot clock, which nobody sets, in hundredths of a second
+
+clock() {
+  local up rest
+  read -r up rest < /proc/uptime
+  now=$((10#${up/./}))
+}
+
+note() { # what happened to which job, and how
+  local at
+  printf -v at '%(%s)T' -1
+  printf '%s %s %s %s .\n' "$1" "$2" "$at" "$3" >> log
+}
+
+# --- who and where
+
+case $kind in
+  slurm) id=${SLURM_JOB_ID-} here=${SLURMD_NODENAME-} ;;
+  pbs) id=${PBS_JOBID-} here= ;;
+  pjm) id=${PJM_JOBID-} here= ;;
+  *) id=${HPC_LOCAL_JOBID-} here= ;;
+esac
+read -r machine < /proc/sys/kernel/hostname
+here=${here:-$machine}
+
+ln -s -n -- "$id" agent 2>/dev/null || {
+  echo "hpc-prefect: this allocation has had an agent ($(readlink agent)); it is not begun again" >&2
+  exit 1
+}
+
+hosts=()
+add_hosts() { # each once, in their order
+  local host
+  while read -r host _; do
+    case " ${hosts[*]-} " in *" $host "*) ;; *) hosts+=("$host") ;; esac
+  done
+}
+case $kind in
+  slurm) add_hosts < <(scontrol show hostnames "${SLURM_JOB_NODELIST-}") ;;
+  pbs) add_hosts < "${PBS_NODEFILE-/dev/null}" ;;
+  pjm) [ -z "${PJM_O_NODEINF-}" ] || add_hosts < "$PJM_O_NODEINF" ;;
+esac
+[ ${#hosts[@]} -gt 0 ] || hosts=("$here")
+# Where several nodes are one machine, as on a laptop, its name stands for each of them.
+different=${#hosts[@]}
+for ((i = different; i < node_count; i++)); do hosts+=("${hosts[i % different]}"); done
+hosts=("${hosts[@]:0:node_count}")
+mine=0
+for ((i = node_count - 1; i >= 0; i--)); do
+  case $here in "${hosts[i]}" | "${hosts[i]%%.*}") mine=$i ;; esac
+done
+
+free_cores=() free_memory=() free_gpus=() jobs_on=()
+for ((i = 0; i < node_count; i++)); do
+  free_cores[i]=$node_cores free_memory[i]=$node_memory free_gpus[i]=$node_gpus jobs_on[i]=0
+done
+
+# The processors of this machine that jobs share out among themselves, so that two launchers do not
+# bind to the same ones. Not on Slurm, whose steps are placed by srun.
+processors=()
+find_processors() {
+  local said part first last
+  command -v taskset > /dev/null || return
+  said=$(taskset -cp $$) || return
+  said=${said##*: }
+  for part in ${said//,/ }; do
+    first=${part%%-*} last=${part##*-}
+    for ((i = first; i <= last; i++)); do processors+=("$i"); done
+  done
+  local wanted=$node_cores
+  [ "$different" -gt 1 ] || wanted=$((node_cores * node_count))
+  [ ${#processors[@]} -ge "$wanted" ] || processors=()
+}
+[ "$kind" = slurm ] || find_processors
+
+# A job must see its own shape, not that of the allocation, which srun would take for its own.
+unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM_CPUS_PER_TASK \
+  SLURM_TRES_PER_TASK SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU SLURM_NNODES SLURM_JOB_NUM_NODES \
+  SLURM_GPUS_PER_NODE SLURM_DISTRIBUTION OMP_NUM_THREADS
+
+# --- the jobs
+
+declare -A known=() share=() pid=() began=() ends_at=() kill_at=() cause=() held_back=() came=()
+declare -A cores_of=() memory_of=() gpus_of=() taken=()
+waiting=() # tags, in the order in which they came
+used=0 counted=0 closing= ending= idle_since=0 why=
+
+count_used() { # node-seconds (hundredths) in which a node had a job
+  local i
+  for ((i = 0; i < node_count; i++)); do
+    [ "${jobs_on[i]}" -eq 0 ] || used=$((used + now - counted))
+  done
+  counted=$now
+}
+
+read_job() { # its fields; whether they are all there
+  local field
+  fields=()
+  while IFS= read -r -d '' field; do fields+=("$field"); done < "jobs/$1"
+  [ ${#fields[@]} -eq 12 ] && [ "${fields[0]}" = 1 ]
+}
+
+take_in() {
+  local tag=$1
+  [ -z "${known[$tag]-}" ] || return
+  known[$tag]=yes
+  if ! read_job "$tag"; then note R "$tag" unreadable; return; fi
+  came[$tag]=$now
+  waiting+=("$tag")
+}
+
+seconds_left() { left=$(((began_at + (walltime - margin) * 100 - now) / 100)); }
+
+# First fit: sets `chosen` to the nodes that a job gets. It may want all of them (`alone`), only the
+# machine on which the agent is (`here`), or any.
+choose_nodes() {
+  local wanted=$1 cores=$2 memory=$3 gpus=$4 how=$5 i
+  chosen=()
+  for ((i = 0; i < node_count && ${#chosen[@]} < wanted; i++)); do
+    [ "$how" != here ] || [ "${hosts[i]}" = "${hosts[mine]}" ] || continue
+    [ "$how" != alone ] || [ "${jobs_on[i]}" -eq 0 ] || return 1
+    [ "${free_cores[i]}" -ge "$cores" ] && [ "${free_memory[i]}" -ge "$memory" ] &&
+      [ "${free_gpus[i]}" -ge "$gpus" ] && chosen+=("$i")
+  done
+  [ ${#chosen[@]} -eq "$wanted" ]
+}
+
+give() { # take (1) or give back (-1) a job's share
+  local tag=$1 sign=$2 i
+  for i in ${share[$tag]}; do
+    free_cores[i]=$((free_cores[i] - sign * cores_of[$tag]))
+    free_memory[i]=$((free_memory[i] - sign * memory_of[$tag]))
+    free_gpus[i]=$((free_gpus[i] - sign * gpus_of[$tag]))
+    jobs_on[i]=$((jobs_on[i] + sign))
+  done
+}
+
+choose_processors() { # sets `on` to those for a job whose nodes are all this machine
+  local count=$1 i
+  shift
+  on=
+  for i; do [ "${hosts[i]}" = "${hosts[mine]}" ] || return; done
+  [ ${#processors[@]} -ge "$count" ] || return
+  on=$(IFS=,; echo "${processors[*]:0:count}")
+  processors=("${processors[@]:count}")
+}
+
+start_job() {
+  local tag=$1 nodes=${fields[1]} cores=${fields[2]} ranks=${fields[7]} i r hostlist= on=
+  if ! ln -s -n -- started "turns/$tag" 2>/dev/null && [ "$(readlink "turns/$tag")" != started ]; then
+    return # it was cancelled; the link says so
+  fi
+  cores_of[$tag]=$cores memory_of[$tag]=${fields[3]} gpus_of[$tag]=${fields[4]}
+  share[$tag]="${chosen[*]}"
+  count_used
+  give "$tag" 1
+  for i in "${chosen[@]}"; do
+    hostlist+=${hostlist:+,}${hosts[i]}
+    for ((r = 0; r < ranks; r++)); do printf '%s\n' "${hosts[i]}"; done
+  done > "turns/$tag.hosts"
+  [ ${#processors[@]} -eq 0 ] || choose_processors $((nodes * cores)) "${chosen[@]}"
+  taken[$tag]=$on
+  note S "$tag" "$hostlist"
+  (
+    trap : TERM INT HUP XCPU USR1 USR2
+    (
+      trap - TERM INT HUP XCPU USR1 USR2
+      exec {ends}>&- < /dev/null >> "${fields[9]}" 2>> "${fields[10]}"
+      cd -- "${fields[11]}" || exit
+      export HPC_ALLOCATION_JOB_ID=$prefix.$tag HPC_ALLOCATION_HOSTS=$hostlist
+      export HPC_ALLOCATION_HOSTFILE=$PWD_OF_SPOOL/turns/$tag.hosts
+      unset LC_ALL OLDPWD
+      exec ${on:+taskset -c "$on"} /bin/bash -p "${fields[8]}"
+    )
+    code=$?
+    printf '%s\n' "$tag" >&"$ends"
+    exit "$code"
+  ) 2>/dev/null &
+  pid[$tag]=$! began[$tag]=$now ends_at[$tag]=$((now + fields[5] * 100))
+}
+
+start_what_fits() {
+  local tag still=()
+  seconds_left
+  for tag in ${waiting[@]+"${waiting[@]}"}; do
+    # One that has waited for a minute is not overtaken any more.
+    if [ ${#still[@]} -gt 0 ] && [ $((now - came[${still[0]}])) -gt 6000 ]; then
+      still+=("$tag")
+      continue
+    fi
+    read_job "$tag"
+    if [ -n "$closing$ending" ]; then
+      note R "$tag" closed
+    elif [ "${fields[5]}" -gt "$left" ]; then
+      note R "$tag" walltime
+    elif [ "${fields[1]}" -gt "$node_count" ] || [ "${fields[2]}" -gt "$node_cores" ] ||
+      [ "${fields[3]}" -gt "$node_memory" ] || [ "${fields[4]}" -gt "$node_gpus" ]; then
+      note R "$tag" size
+    elif [ -L "turns/$tag" ]; then
+      : # cancelled
+    elif choose_nodes "${fields[1]}" "${fields[2]}" "${fields[3]}" "${fields[4]}" "${fields[6]}"; then
+      start_job "$tag"
+      active=$now
+    else
+      still+=("$tag")
+    fi
+  done
+  waiting=(${still[@]+"${still[@]}"})
+}
+
+end_job() { # ask for its end: why; killed when it goes on
+  local tag=$1
+  [ -z "${cause[$tag]-}" ] || return
+  cause[$tag]=$2 kill_at[$tag]=$((now + grace * 100))
+  kill -TERM -- "-${pid[$tag]}" 2>/dev/null
+  kill -CONT -- "-${pid[$tag]}" 2>/dev/null
+}
+
+kill_job() { # its group, and what has left the group but not the job
+  local tag=$1 each variable
+  kill -KILL -- "-${pid[$tag]}" 2>/dev/null
+  for each in /proc/[0-9]*; do
+    while IFS= read -r -d '' variable; do
+      [ "$variable" = "HPC_ALLOCATION_JOB_ID=$prefix.$tag" ] || continue
+      kill -KILL "${each#/proc/}" 2>/dev/null
+      break
+    done < "$each/environ"
+  done 2>/dev/null
+  kill_at[$tag]=$((now + 500))
+}
+
+reap() { # a job whose process is gone
+  local tag=$1 code
+  wait "${pid[$tag]}" 2>/dev/null
+  code=$?
+  kill -KILL -- "-${pid[$tag]}" 2>/dev/null # what it has left behind
+  count_used
+  give "$tag" -1
+  [ -z "${taken[$tag]}" ] || processors+=(${taken[$tag]//,/ })
+  unset "pid[$tag]" "ends_at[$tag]" "kill_at[$tag]"
+  command rm -f -- "turns/$tag.hosts"
+  active=$now
+  # What made it fail may have been meant for the whole allocation: then we are told in this moment
+  # too. A launcher whose ranks were killed ends with any code.
+  if [ "$code" -eq 0 ] || [ -n "${cause[$tag]-}" ]; then
+    note E "$tag" "${cause[$tag]-exit} $code"
+  else
+    held_back[$tag]="$((now + 100)) $code"
+    tell_held_back
+  fi
+}
+
+tell_held_back() {
+  local tag at code
+  for tag in "${!held_back[@]}"; do
+    read -r at code <<< "${held_back[$tag]}"
+    [ "$now" -ge "$at" ] || [ -n "$ending" ] || continue
+    if [ -n "$ending" ]; then note E "$tag" "allocation $code"; else note E "$tag" "exit $code"; fi
+    unset "held_back[$tag]"
+  done
+}
+
+look_after_jobs() {
+  local tag
+  for tag in "${!pid[@]}"; do
+    if ! kill -0 "${pid[$tag]}" 2>/dev/null; then
+      reap "$tag"
+    elif [ -n "${kill_at[$tag]-}" ]; then
+      [ "$now" -lt "${kill_at[$tag]}" ] || kill_job "$tag"
+    elif [ "$now" -ge "${ends_at[$tag]}" ]; then
+      end_job "$tag" walltime
+    fi
+  done
+  [ ${#held_back[@]} -eq 0 ] || tell_held_back
+}
+
+# --- the inbox
+
+network=
+case $(stat -f -c %T . 2>/dev/null) in
+  nfs | smb* | cifs | fuse* | autofs) network=nfs ;;
+  lustre | gpfs | beegfs | ceph | panfs | UNKNOWN*) network=yes ;;
+esac
+# Seconds (hundredths) between two looks when nothing happens.
+longest=50
+[ -z "$network" ] || longest=300
+
+look_into_inbox() {
+  local each name seen=()
+  if [ "$network" = nfs ]; then
+    # An NFS client believes for half a minute that a folder is as it was, unless it changes it.
+    : > inbox/.look
+    command rm -f -- inbox/.look
+  fi
+  local there=(inbox/*)
+  # In the order in which they came. All of these names are letters, digits and dots.
+  [ ${#there[@]} -lt 2 ] || there=($(ls -tr inbox))
+  for each in "${there[@]}"; do
+    name=${each#inbox/}
+    case $name in
+      CLOSE) closing=closed ;;
+      NOW) closing=closed; [ -n "$ending" ] || ending=closed ;;
+      cancel.*) [ -z "${pid[${name#cancel.}]-}" ] || end_job "${name#cancel.}" cancelled ;;
+      *) take_in "$name" ;;
+    esac
+    seen+=("inbox/$name")
+  done
+  [ ${#seen[@]} -eq 0 ] || { command rm -f -- "${seen[@]}"; active=$now; }
+}
+
+beat() {
+  seconds_left
+  count_used
+  printf '%010d %012d\n' "$((left > 0 ? left : 0))" "$used" 1<> heartbeat
+}
+
+is_orphan() { # nobody has renewed our holder's claim; both times are the file server's
+  local ours theirs
+  [ -e renewed ] || return 1
+  : < renewed # an NFS client asks the server when a file is opened
+  ours=$(stat -c %Y heartbeat) theirs=$(stat -c %Y renewed) || return 1
+  [ $((ours - theirs)) -gt "$orphan_timeout" ]
+}
+
+pause() { # until a job ends, or for ever longer while nothing happens
+  local length=$(((now - active) / 20)) line
+  [ "$length" -ge 10 ] || length=10
+  [ "$length" -le "$longest" ] || length=$longest
+  printf -v length '%d.%02d' $((length / 100)) $((length % 100))
+  if read -r -t "$length" -u "$ends" line; then
+    clock
+    [ -z "${pid[$line]-}" ] || reap "$line"
+  fi
+}
+
+end_all() { # of all jobs, because the allocation ends
+  local tag
+  for tag in "${!pid[@]}"; do end_job "$tag" allocation; done
+}
+
+# --- from here on it runs
+
+exec {ends}<> <(:)
+prefix=${spool##*/}
+prefix=${prefix:0:8}
+PWD_OF_SPOOL=$PWD
+trap 'ending=${ending:-signalled}' TERM INT HUP XCPU USR1 USR2
+clock
+began_at=$now counted=$now active=$now looked=0 beaten=$((-1000000)) checked=$now rung=
+echo "hpc-prefect: the allocation $id holds ${hosts[*]}"
+
+while :; do
+  clock
+  [ -z "$ending" ] || end_all
+  look_after_jobs
+  if [ $((now - beaten)) -ge 500 ]; then
+    beat
+    beaten=$now
+  fi
+  { read -r ring < bell; } 2>/dev/null || ring=
+  if [ "$ring" != "$rung" ] || [ $((now - looked)) -ge 3000 ]; then
+    rung=$ring looked=$now
+    look_into_inbox
+  fi
+  [ ${#waiting[@]} -eq 0 ] || start_what_fits
+  if [ ${#pid[@]} -gt 0 ] || [ ${#held_back[@]} -gt 0 ]; then
+    idle_since=$now
+  elif [ -n "$ending$closing" ]; then
+    why=${ending:-$closing}
+    break
+  elif [ $((now - idle_since)) -ge $((idle_timeout * 100)) ] && [ "$idle_since" -gt 0 ]; then
+    why=idle
+    break
+  fi
+  [ "$idle_since" -gt 0 ] || idle_since=$now
+  if [ -z "$ending" ] && [ $((now - checked)) -ge 1000 ]; then
+    checked=$now
+    ! is_orphan || ending=orphan
+    seconds_left
+    [ "$left" -gt 0 ] || [ ${#pid[@]} -gt 0 ] || ending=walltime
+  fi
+  pause
+done
+
+# What came in this moment is not taken any more.
+look_into_inbox
+[ ${#waiting[@]} -eq 0 ] || { ending=${ending:-$why}; start_what_fits; }
+clock
+count_used
+note X - "$why $(((now - began_at) * node_count)) $used"
+echo "hpc-prefect: the allocation $id ends: $why"

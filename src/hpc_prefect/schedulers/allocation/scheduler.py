@@ -1,0 +1,283 @@
+"""A held allocation, spoken to like any other scheduler.
+
+It is a batch job of the scheduler inside, whose program, the agent, starts the jobs that it finds
+in its spool, a folder that both sides see. A job is named by its tag, so a submission is exclusive
+by its file and never in doubt for long, and the search by tag is exact.
+
+What became of a job is told by the agent's log. That an allocation is gone is told by the agent's
+last words, by the flow that holds it, or by the scheduler inside when it is asked about the
+allocation's own job. A heartbeat that is late is only a reason to ask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.script import Preamble
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.state import JobState, Observation, signal_of
+from hpc_prefect.schedulers.allocation import spool as spools
+from hpc_prefect.schedulers.allocation.share import share_of
+from hpc_prefect.schedulers.allocation.spool import JobLine, SpoolLook
+from hpc_prefect.schedulers.base import (
+    Accepted,
+    Answer,
+    Found,
+    NoAnswer,
+    Refused,
+    Scheduler,
+    Submission,
+    Ticket,
+    Told,
+    Unclear,
+)
+
+#: Begins the name of the dialect; the name of the scheduler inside follows.
+PREFIX = "allocation-"
+
+#: Seconds without a sign of life (there is one every five) after which the scheduler is asked.
+_LATE = 60.0
+#: Without one for so long, an allocation that the scheduler does not list has ended.
+_DEAD = 600.0
+
+_ENDS = {
+    "exit": None,
+    "walltime": Reason.WALLTIME,
+    "cancelled": Reason.CANCELLED,
+    "allocation": Reason.ALLOCATION_ENDED,
+}
+_WHY = {
+    "idle": "it had nothing to do for longer than it may",
+    "closed": "it was told to end",
+    "signalled": "it got a signal, as from a cancellation or at its walltime",
+    "orphan": "nobody had renewed it for longer than it may be without a flow",
+    "walltime": "its time was over",
+}
+_NOT_TAKEN = {
+    "walltime": "the allocation had not enough time left for it",
+    "closed": "the allocation was ending",
+    "size": "the allocation is too small for it",
+    "unreadable": "its agent could not read it",
+}
+
+
+class AllocationScheduler:
+    """`Scheduler` for jobs that are handed to a held allocation of another scheduler.
+
+    Its options are `spool` and `held`: of the allocation, the `options` of the scheduler inside,
+    and what it has (`num_nodes`, …; see `share.py`).
+    """
+
+    runs_here = False
+    ids_per_question = 200
+    throttles_arrays = False
+    hurry = 0.2  # files are looked at, no scheduler
+
+    def __init__(self, inside: Scheduler) -> None:
+        self._inside = inside
+        self.name = PREFIX + inside.name
+        self.patience = inside.patience
+
+    def problems(self, spec: JobSpec) -> list[str]:
+        return []  # a job that an allocation cannot take is not handed to it
+
+    def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
+        return []
+
+    def array_limit(self, options: Mapping[str, object]) -> int:
+        return 0  # members are handed over one by one, or in packs
+
+    def element_id(self, array_id: str, index: int) -> str:
+        return array_id
+
+    def array_of(self, element_id: str) -> str:
+        return element_id
+
+    def preamble(self, spec: JobSpec, ticket: Ticket) -> Preamble:
+        site = dataclasses.replace(
+            spec.site, scheduler=self._inside.name, options=_inner(spec.site.options)
+        )
+        inside = self._inside.preamble(dataclasses.replace(spec, site=site), ticket)
+        return Preamble(id_expression='"$HPC_ALLOCATION_JOB_ID"', restarts="0", unset=inside.unset)
+
+    def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
+        spool = _spool(spec.site.options)
+        share = share_of(spec)
+        fields = (
+            *share.fields(),
+            ticket.script,
+            ticket.scheduler_out,
+            ticket.scheduler_err,
+            spec.work_dir,
+        )
+        reply = yield spools.ask_to_submit(spool, ticket.tag, fields)
+        if reply.code == 0:
+            return Accepted(_id(spool, ticket.tag))
+        return Refused(reply.said) if spools.surely_refused(reply) else Unclear(reply.said)
+
+    def observe(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Answer | NoAnswer]:
+        tags = {_tag(each): each for each in ids}
+        seen = yield from self._see([*tags], options)
+        if isinstance(seen, NoAnswer):
+            return seen
+        return {tags[tag]: each for tag, each in seen.items()}
+
+    def find(
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        reply = yield spools.ask_to_ring_again(_spool(options), tags)
+        if reply.code != 0:
+            return NoAnswer(reply.said)
+        seen = yield from self._see(tags, options)
+        if isinstance(seen, NoAnswer):
+            return seen
+        found: Found = {tag: {} for tag in tags}
+        for tag, each in seen.items():
+            found[tag] = each if isinstance(each, NoAnswer) else {each.id: each}
+        return found
+
+    def cancel(
+        self, jobs: Mapping[str, str], options: Mapping[str, object]
+    ) -> Dialogue[NoAnswer | None]:
+        reply = yield spools.ask_to_cancel(_spool(options), [_tag(each) for each in jobs])
+        return None if reply.code == 0 else NoAnswer(reply.said)
+
+    def read_output(self, text: str) -> Told | None:
+        return self._inside.read_output(text)
+
+    def _see(
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[dict[str, Observation | NoAnswer] | NoAnswer]:
+        """What is known of each job that was handed over, by its tag."""
+        spool = _spool(options)
+        reply = yield spools.ask_to_look(spool, tags)
+        look = spools.read_look(reply)
+        if look is None:
+            return NoAnswer(reply.said)
+        found: dict[str, Observation | NoAnswer] = {}
+        under_way = []
+        for tag in tags:
+            if (ended := _ended(look, tag, spool)) is not None:
+                found[tag] = ended
+            elif tag in look.there:
+                under_way.append(tag)
+        if under_way:
+            held = yield from self._ask_about(look, options)
+            found |= {tag: _under_way(look, tag, spool, held) for tag in under_way}
+        return found
+
+    def _ask_about(
+        self, look: SpoolLook, options: Mapping[str, object]
+    ) -> Dialogue[Observation | NoAnswer]:
+        """The allocation itself, as far as it must be known; its scheduler is asked if need be."""
+        if look.end or look.gone:
+            why = _WHY.get(look.end[0], look.end[0]) if look.end else look.gone
+            return Observation(id="", state=JobState.ENDED, message=why)
+        if look.beat_age is not None and look.beat_age < _LATE:
+            return Observation(id="", state=JobState.RUNNING)
+        if not look.ids:
+            return Observation(id="", state=JobState.QUEUED, message="it is being submitted")
+        own = look.ids[0]
+        answer = yield from self._inside.observe([own], _inner(options))
+        said = answer if isinstance(answer, NoAnswer) else answer.get(own)
+        if said is not None:
+            return said
+        if look.beat_age is not None and look.beat_age > _DEAD:
+            why = f"nothing was heard of it for {look.beat_age:.0f} s, and {own} is not listed"
+            return Observation(id=own, state=JobState.ENDED, message=why)
+        return NoAnswer(f"{self._inside.name} does not list the allocation {own}")
+
+
+def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
+    """The end of a job by the agent's log, or because it was cancelled before its turn."""
+    lines = look.lines.get(tag, {})
+    started = lines["S"].at if "S" in lines else 0.0
+    if (end := lines.get("E")) is not None:
+        return _end(tag, spool, end, started)
+    if (refused := lines.get("R")) is not None:
+        why = _NOT_TAKEN.get(" ".join(refused.words), "it was not taken")
+        return _observation(tag, spool, "NOT_TAKEN", Reason.ALLOCATION_ENDED, why)
+    if tag in look.cancelled and tag in look.there:
+        return _observation(tag, spool, "CANCELLED", Reason.CANCELLED, "cancelled before its turn")
+    return None
+
+
+def _end(tag: str, spool: str, line: JobLine, started: float) -> Observation:
+    how, code = line.words[0], int(line.words[1])
+    cause = _ENDS.get(how, Reason.PROGRAM_FAILED)
+    words = {
+        Reason.WALLTIME: "over its walltime",
+        Reason.CANCELLED: "cancelled",
+        Reason.ALLOCATION_ENDED: "the allocation ended while it ran",
+    }
+    plain = cause is None
+    return Observation(
+        id=_id(spool, tag),
+        state=JobState.ENDED,
+        word=how.upper(),
+        cause=cause,
+        tag=tag,
+        exit_code=code if plain and code <= 128 else None,
+        signal=signal_of(code) if plain else "",
+        message=words.get(cause, "") if cause else "",
+        started_at=started,
+        ended_at=line.at,
+    )
+
+
+def _under_way(
+    look: SpoolLook, tag: str, spool: str, held: Observation | NoAnswer
+) -> Observation | NoAnswer:
+    """A job whose end the log does not tell, by what is known of the allocation."""
+    started = look.lines.get(tag, {}).get("S")
+    if isinstance(held, NoAnswer):
+        return held
+    if held.state is JobState.ENDED:
+        own = f" ({look.ids[0]} is {held.word})" if look.ids and held.word else ""
+        why = f"the allocation ended{own}" + (f": {held.message}" if held.message else "")
+        return _observation(tag, spool, "ALLOCATION_ENDED", Reason.ALLOCATION_ENDED, why)
+    if started is not None:
+        return Observation(
+            id=_id(spool, tag),
+            state=JobState.RUNNING,
+            word="RUNNING",
+            tag=tag,
+            host=" ".join(started.words),
+            started_at=started.at,
+        )
+    waits = "" if look.beat_age is not None else "the allocation has not begun"
+    waits += f": {held.message}" if waits and held.message else ""
+    return Observation(
+        id=_id(spool, tag), state=JobState.QUEUED, word="QUEUED", tag=tag, message=waits
+    )
+
+
+def _observation(tag: str, spool: str, word: str, cause: Reason, why: str) -> Observation:
+    return Observation(
+        id=_id(spool, tag), state=JobState.ENDED, word=word, cause=cause, tag=tag, message=why
+    )
+
+
+def _id(spool: str, tag: str) -> str:
+    """As the agent gives it: the beginning of the spool's name tells the allocation."""
+    return f"{spool.rpartition('/')[2][:8]}.{tag}"
+
+
+def _tag(job_id: str) -> str:
+    return job_id.rpartition(".")[2]
+
+
+def _spool(options: Mapping[str, object]) -> str:
+    return str(options["spool"])
+
+
+def _inner(options: Mapping[str, object]) -> dict[str, Any]:
+    """The options of the scheduler inside."""
+    held: Any = options["held"]
+    return dict(held["options"])

@@ -1,0 +1,185 @@
+"""Which share of a held allocation a job gets, and how its program is started on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hpc_prefect.job.spec import JobSpec, Resources, Site
+
+_MIB = 1024**2
+#: What a node has of memory when nobody knows: never too little.
+UNKNOWN_MEMORY = 10**12
+
+_PLACES = re.compile(r"(?<!\$)\{(hosts|hostfile)\}")
+_SRUN = re.compile(r"srun(?=\s|$)")
+#: Put into a site's own srun line: so many processors and so much memory are the step's alone, and
+#: the rest is left to the steps beside it.
+_STEP = "srun --exact --nodes={nodes} --nodelist={hosts} --mem={memory}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What an allocation holds.
+
+    Attributes:
+        scheduler, options: whose batch job it is.
+        memory_per_node: in bytes, 0 when nobody knows it; what it has of cores is always known.
+        walltime: seconds; the agent keeps `margin` of them for its own end.
+    """
+
+    scheduler: str
+    options: dict[str, Any]
+    num_nodes: int
+    cores_per_node: int
+    memory_per_node: int
+    gpus_per_node: int
+    walltime: int
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Held:
+        """What the batch job of this spec holds."""
+        shape = spec.resources
+        return cls(
+            scheduler=spec.site.scheduler,
+            options=spec.site.options,
+            num_nodes=shape.num_nodes,
+            cores_per_node=shape.cores_per_node,
+            memory_per_node=shape.memory_per_node,
+            gpus_per_node=shape.gpus_per_node,
+            walltime=shape.walltime,
+        )
+
+    @property
+    def margin(self) -> int:
+        """Seconds at the end of the walltime in which no job runs any more."""
+        return min(30, 3 + self.walltime // 20)
+
+    def as_options(self, spool: str) -> dict[str, Any]:
+        """The options of the allocation as a scheduler; JSON values."""
+        return {"spool": spool, "held": dataclasses.asdict(self)}
+
+    def refuses(self, spec: JobSpec) -> str:
+        """Why a job can have no share of it, in words; empty when it can."""
+        asked = spec.resources
+        for what, wanted, there in (
+            ("nodes", asked.num_nodes, self.num_nodes),
+            ("cores on a node", asked.cores_per_node, self.cores_per_node),
+            ("GPUs on a node", asked.gpus_per_node, self.gpus_per_node),
+            ("bytes of memory on a node", asked.memory_per_node, self.memory_per_node or None),
+        ):
+            if there is not None and wanted > there:
+                return f"it asks for {wanted} {what}, and the allocation has {there}"
+        if asked.walltime > self.walltime - self.margin:
+            return (
+                f"its walltime is {asked.walltime} s, and an allocation of {self.walltime} s has"
+                f" {self.walltime - self.margin} s for jobs"
+            )
+        if spec.site.options.get("qpu"):
+            return "it asks its scheduler for a QPU"
+        if self._how(spec, self.launcher(spec)) == "alone" and asked.num_nodes < self.num_nodes:
+            return (
+                f"its launcher cannot be told to use {asked.num_nodes} of {self.num_nodes} nodes;"
+                " set launcher_in_allocation in the HPC profile"
+            )
+        return ""
+
+    def launcher(self, spec: JobSpec) -> str:
+        """The line that starts a job's program on its share; empty: it is started directly."""
+        site, single = spec.site, spec.resources.launch == "single"
+        if line := site.launcher_in_allocation.strip():
+            pass
+        elif self.scheduler == "slurm" and single:
+            line = f"{_STEP} --ntasks=1 --cpus-per-task={{threads}}{_gpus(spec.resources)}"
+        elif self.scheduler == "slurm" and _SRUN.match(site.launcher.strip()):
+            line = _SRUN.sub(_STEP + _gpus(spec.resources), site.launcher.strip(), count=1)
+        else:
+            line = site.launcher
+        return line.replace("{memory}", f"{self._memory(spec.resources)}M")
+
+    def site(self, spec: JobSpec, spool: str) -> Site:
+        """The place of a job that is handed to the allocation, in place of its own."""
+        return dataclasses.replace(
+            spec.site,
+            scheduler=f"allocation-{self.scheduler}",
+            options=self.as_options(spool),
+            launcher=self.launcher(spec),
+        )
+
+    def share(self, spec: JobSpec) -> Share:
+        """What a job that was given `site` gets of it."""
+        asked = spec.resources
+        cores = asked.cores_per_node
+        if asked.gpus_per_node and self.scheduler != "slurm":
+            cores = self.cores_per_node  # nobody else would keep two jobs from one GPU
+        return Share(
+            nodes=asked.num_nodes,
+            cores=cores,
+            memory=self._memory(asked),
+            gpus=asked.gpus_per_node,
+            walltime=asked.walltime,
+            how=self._how(spec, spec.site.launcher),
+            ranks=asked.ranks_per_node,
+        )
+
+    def _memory(self, asked: Resources) -> int:
+        """MiB on a node: what a job asks for, or its part by cores. 0: nobody counts it."""
+        if asked.memory_per_node:
+            return -(-asked.memory_per_node // _MIB)
+        return self.memory_per_node * asked.cores_per_node // self.cores_per_node // _MIB
+
+    def _how(self, spec: JobSpec, launcher: str) -> How:
+        """On which nodes its program can be started."""
+        if _PLACES.search(launcher):
+            return "any"
+        if spec.resources.launch == "single":
+            return "here"
+        # On one machine two launchers keep apart by their processors; but PJM's mpiexec is told the
+        # ranks of the whole batch job. Else it takes all nodes, as it would alone.
+        one_machine = self.scheduler == "local" or (self.num_nodes == 1 and self.scheduler != "pjm")
+        return "here" if one_machine else "alone"
+
+
+How = Literal["any", "here", "alone"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What the agent is asked for; memory in MiB, walltime in seconds.
+
+    Attributes:
+        how: `any` nodes, the one on which the agent is (`here`), or all of them, with no other job
+            beside it (`alone`).
+        ranks: on each node, which the host file names so many times.
+    """
+
+    nodes: int
+    cores: int
+    memory: int
+    gpus: int
+    walltime: int
+    how: How
+    ranks: int
+
+    def fields(self) -> tuple[str, ...]:
+        """In the order in which the agent reads them."""
+        numbers = (self.nodes, self.cores, self.memory, self.gpus, self.walltime)
+        return (*map(str, numbers), self.how, str(self.ranks))
+
+
+def share_of(spec: JobSpec) -> Share:
+    """The share of a job that is handed to an allocation; its site says to which."""
+    return held_of(spec.site.options).share(spec)
+
+
+def held_of(options: Mapping[str, Any]) -> Held:
+    """What the allocation holds that these options are of."""
+    known = {each.name for each in dataclasses.fields(Held)}
+    return Held(**{name: value for name, value in options["held"].items() if name in known})
+
+
+def _gpus(asked: Resources) -> str:
+    return " --gpus-per-node={gpus_per_node}" if asked.gpus_per_node else ""

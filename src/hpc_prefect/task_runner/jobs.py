@@ -1,0 +1,205 @@
+"""The jobs that carry a flow's workers: ordinary jobs of ours, of the same three blocks.
+
+They are no work of the experiment: each start of the flow submits its own, and none is taken up by
+a later one. A worker whose flow is gone ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
+
+from hpc_prefect.batch.prepare import Job, JobTerms, prepare, resolved_work_dir
+from hpc_prefect.batch.recording import note_end_of, note_wanted
+from hpc_prefect.blocks import (
+    Call,
+    CommandBlock,
+    ExecutionProfileBlock,
+    GivenBlocks,
+    HPCProfileBlock,
+    load_blocks,
+)
+from hpc_prefect.errors import FlowRunCancelled, InvalidJob
+from hpc_prefect.executor.service import Handle, executor
+from hpc_prefect.flow_runs.cancellation import RunCancelled, cancellable, raise_if_cancelled
+from hpc_prefect.flow_runs.run_log import RunLog
+from hpc_prefect.flow_runs.watch import MESSAGE
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.retry import RetryPolicy
+from hpc_prefect.schedulers import scheduler_for
+
+#: Under this key a profile may name the Python of workers where no command block does.
+WORKER = "hpc-worker"
+_NO_SERVER = (
+    "tasks on workers tell Prefect's server what becomes of them, and there is none: set"
+    " PREFECT_API_URL, or start one with: hpc-prefect server start --use"
+)
+#: A worker begins to leave so long before its job's walltime, so that its results can be fetched.
+_LEAVE_BEFORE = 60
+#: Seconds for which a worker waits for a flow that it cannot reach.
+_PATIENCE = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerBlocks:
+    """By which blocks workers are made, and where they run.
+
+    Attributes:
+        command: names the Python of the workers; None: that of the flow.
+    """
+
+    command: str | CommandBlock | None
+    execution: str | ExecutionProfileBlock
+    hpc: str | HPCProfileBlock
+    work_dir: str
+
+    async def load(self) -> GivenBlocks:
+        """The three blocks, loaded.
+
+        Raises:
+            InvalidJob: with all that is wrong with them.
+        """
+        own_python = CommandBlock(command_name=WORKER, executable_key=WORKER)
+        named = GivenBlocks(self.command or own_python, self.execution, self.hpc)
+        command, execution, hpc = await load_blocks(named, subject="the workers")
+        if self.command is None:
+            command = own_python.model_copy(update={"command_name": execution.command_name})
+            here = {WORKER: sys.executable} | hpc.executables
+            hpc = hpc.model_copy(update={"executables": here})
+        return GivenBlocks(command, execution, hpc)
+
+
+class WorkerJobs:
+    """Submits the jobs of one flow's workers, in the context of the flow.
+
+    Attributes:
+        sample: a job that is like each of them.
+    """
+
+    def __init__(
+        self, blocks: WorkerBlocks, loaded: GivenBlocks, sample: Job, context: Context
+    ) -> None:
+        self._blocks = blocks
+        self._loaded = loaded
+        self._context = context
+        self._log = get_run_logger()
+        self._api = get_current_settings().api.url or ""
+        self.sample = sample
+        self.secrets: dict[str, str] = {}
+
+    @classmethod
+    async def of(cls, blocks: WorkerBlocks) -> WorkerJobs:
+        """Load and check everything; nothing is submitted.
+
+        Raises:
+            InvalidJob: with every problem of blocks, program and place.
+        """
+        loaded = await blocks.load()
+        if not get_current_settings().api.url:
+            raise InvalidJob("the workers", [_NO_SERVER])
+        sample = await _prepared(blocks, loaded, WORKER, [])
+        return cls(blocks, loaded, sample, copy_context())
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the jobs run on this very machine."""
+        return scheduler_for(self.sample.spec.site.scheduler).runs_here
+
+    @property
+    def ranks(self) -> int:
+        """How many workers a job has: one on each rank of an MPI job, else 0 for a single one."""
+        resources = self.sample.spec.resources
+        return resources.ranks if resources.launch == "mpi" else 0
+
+    def start(
+        self, name: str, scheduler: str, handed_over: Callable[[Handle[JobResult]], None]
+    ) -> Future[JobResult]:
+        """Begin the job of one more worker, on the executor's loop and in the flow's context.
+
+        Args:
+            name: the worker's.
+            scheduler: the address at which Dask's scheduler is reached.
+            handed_over: given the job's handle, on that loop.
+
+        Returns:
+            How the job ended; or, as its exception, why there is none: `InvalidJob`,
+            `FlowRunCancelled`, or that the job could not be followed to its end.
+        """
+        life = self._carry_out(name, scheduler, handed_over)
+        begin = partial(asyncio.run_coroutine_threadsafe, life, executor().loop)
+        return self._context.copy().run(begin)
+
+    async def _carry_out(
+        self, name: str, scheduler: str, handed_over: Callable[[Handle[JobResult]], None]
+    ) -> JobResult:
+        await raise_if_cancelled()
+        arguments = worker_arguments(self.sample, name, scheduler, self._api)
+        job = await _prepared(self._blocks, self._loaded, name, arguments)
+        listener = WorkerLog(name, self._log)
+        request = with_secrets(replace(job.request, listener=listener), self.secrets)
+        note_wanted(request)
+        handle = executor().start(request)
+        note_end_of(handle.result, request)
+        handed_over(handle)
+        try:
+            with cancellable(handle) as call:
+                result: JobResult = await call.outcome()
+                return result
+        except RunCancelled:
+            raise FlowRunCancelled(MESSAGE) from None
+        finally:
+            listener.close()
+
+    def warn(self, text: str) -> None:
+        """A warning in the flow run's log."""
+        self._context.copy().run(partial(self._log.warning, "%s", text))
+
+
+class WorkerLog(RunLog):
+    """The states of a worker's job. Its output is left out: what tasks log Prefect has itself."""
+
+    def output(self, stream: str, text: str, path: str) -> None:
+        pass
+
+
+async def _prepared(
+    blocks: WorkerBlocks, loaded: GivenBlocks, name: str, arguments: list[str]
+) -> Job:
+    """A job of no other's identity: nobody takes it up again."""
+    work_dir = resolved_work_dir(blocks.work_dir)
+    call = Call(script_filename=name, work_dir=work_dir, user_args=arguments)
+    terms = JobTerms(timeout_seconds=None, retries=0, policy=RetryPolicy())
+    return await prepare(call, loaded, f"{WORKER} {uuid.uuid4()}", terms)
+
+
+def worker_arguments(job: Job, name: str, scheduler: str, api: str) -> list[str]:
+    """What the Python of a worker's job is given."""
+    resources = job.spec.resources
+    ranks = resources.ranks_per_node if resources.launch == "mpi" else 1
+    threads = resources.threads_per_rank if resources.launch == "mpi" else resources.cores_per_node
+    arguments = ["-m", "hpc_prefect.task_runner.worker", scheduler, "--name", name, "--api", api]
+    arguments += ["--threads", str(threads), "--patience", str(_PATIENCE)]
+    if resources.memory_per_node:
+        arguments += ["--memory", str(resources.memory_per_node // ranks)]
+    if resources.launch == "mpi":
+        arguments += ["--ranks"]
+    # A short job is one of a test, or of somebody who knows that its tasks are shorter still.
+    leave = resources.walltime - min(_LEAVE_BEFORE, resources.walltime // 4)
+    return [*arguments, "--lifetime", str(leave)]
+
+
+def with_secrets(request: Any, secrets: Mapping[str, str]) -> Any:
+    """The request with further secret variables in the job's environment."""
+    held = request.secrets | dict(secrets)
+    spec = replace(request.spec, secret_names=tuple(sorted(held)))
+    return replace(request, spec=spec, secrets=held)

@@ -1,0 +1,99 @@
+"""The program of a worker's job: one Dask worker, or in an MPI job one on each rank.
+
+It ends by itself: when the flow has no more use for it, before the job's walltime, or when the
+flow's process is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+#: Seconds for a connection to Prefect's server.
+_CONNECT = 20
+
+#: What launchers tell a process of its rank, the site's scheduler last: `srun` sets it for a batch
+#: script's own processes too.
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID", "SLURM_PROCID")
+
+
+def rank_of(environment: Mapping[str, str]) -> str:
+    """This process's rank in its MPI job.
+
+    Raises:
+        SystemExit: no launcher tells it.
+    """
+    for name in _RANKS:
+        if environment.get(name, "").isdecimal():
+            return environment[name]
+    raise SystemExit(
+        f"no launcher has told this process its rank (none of {', '.join(_RANKS)} is set), so two"
+        " workers would have one name. Give the workers an execution profile with launch = 'single'"
+    )
+
+
+def dask_arguments(given: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
+    """The command line of Dask's own worker."""
+    name = f"{given.name}-{rank_of(environment)}" if given.ranks else given.name
+    arguments = [given.scheduler, "--name", name, "--nthreads", str(given.threads)]
+    arguments += ["--nworkers", "1", "--no-dashboard", "--death-timeout", str(given.patience)]
+    # Without Dask's nanny, which would start a worker that is too large again and again in the same
+    # job: so the job ends, and its scheduler tells why.
+    arguments += ["--no-nanny", "--memory-limit", str(given.memory)]
+    if given.lifetime:
+        arguments += ["--lifetime", f"{given.lifetime}s"]
+    if given.local_directory:
+        arguments += ["--local-directory", given.local_directory]
+    return arguments
+
+
+def reach(url: str) -> None:
+    """See that Prefect's server can be reached: a task that cannot tell its state is lost work.
+
+    Where the account uses a proxy nobody can tell by a connection.
+
+    Raises:
+        SystemExit: it cannot be reached.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname or any(os.environ.get(name) for name in ("HTTPS_PROXY", "HTTP_PROXY")):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT).close()
+    except OSError as error:
+        raise SystemExit(
+            f"Prefect's server at {url} cannot be reached from {socket.gethostname()} ({error})."
+            " Workers tell it what becomes of their tasks: set PREFECT_API_URL, where the flow"
+            " is started, to an address that compute nodes can reach"
+        ) from None
+
+
+def main() -> None:
+    """Read what the flow's process asks for, and be a worker until it wants none any more."""
+    parser = argparse.ArgumentParser(prog="hpc-prefect worker")
+    parser.add_argument("scheduler")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--memory", type=int, default=0, help="bytes of a worker; 0: not limited")
+    parser.add_argument("--ranks", action="store_true", help="one worker on each rank")
+    parser.add_argument("--lifetime", type=int, default=0, help="seconds; 0: without end")
+    parser.add_argument("--patience", type=int, default=60, help="seconds without the flow")
+    parser.add_argument("--local-directory", default="", help="for what does not fit in memory")
+    parser.add_argument("--api", default="", help="the address of Prefect's server")
+    given = parser.parse_args()
+    reach(given.api)
+
+    # What Dask has to say of each connection is of no use in a job's stderr.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+    os.environ.setdefault("DASK_DISTRIBUTED__WORKER__HTTP__ROUTES", "[]")
+    from distributed.cli.dask_worker import main as dask_worker
+
+    dask_worker(dask_arguments(given, os.environ))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Lives of the product in a world in memory.
+
+python -m simulation --seeds 1000     many of them; the last line counts
+python -m simulation --seed 27        one, as a timeline
+python -m simulation --seed 27 --shrink [--keep NAME]    the few faults that it takes
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from simulation.coverage import EXPECTED, Coverage
+from simulation.shrink import shrink
+from simulation.simulate import Tally, simulate, simulate_all
+from simulation.story import STORIES, Story, timeline
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--seeds", type=int, default=100, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument("--most", type=int, default=10, help="stop when so many found something")
+    parser.add_argument("--coverage", action="store_true", help="tell what happened how often")
+    parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
+    parser.add_argument("--all", action="store_true", help="with what changed nothing")
+    parser.add_argument("--shrink", action="store_true", help="as few faults as possible")
+    parser.add_argument("--story", metavar="NAME", help="one that is kept, as a timeline")
+    parser.add_argument("--keep", metavar="NAME", help="write them as a story")
+    given = parser.parse_args()
+    if given.story:
+        outcome = Story.read(STORIES / f"{given.story}.json").happen()
+        print(timeline(outcome, dull=given.all))
+        return bool(outcome.wrong)
+    if given.seed is not None:
+        return _one(given)
+    coverage = Coverage()
+    seeds = range(given.first, given.first + given.seeds)
+    tally = simulate_all(seeds, coverage, most_found=given.most, meanwhile=_so_far)
+    for outcome in tally.found:
+        print(f"seed {outcome.seed}: {outcome.wrong[0][0]}: {outcome.wrong[0][1]}")
+    if given.coverage:
+        for what, count in sorted(coverage.seen.items()):
+            print(f"{count:9}  {what}")
+    if missing := coverage.missing(EXPECTED):
+        print("never happened: " + "; ".join(missing))
+    print(tally.line())
+    return bool(tally.found)
+
+
+def _so_far(tally: Tally) -> None:
+    print(f"so far: {tally.line()}", file=sys.stderr, flush=True)
+
+
+def _one(given: argparse.Namespace) -> int:
+    outcome = simulate(given.seed, keep=True)
+    if given.shrink and outcome.wrong:
+        kind = outcome.wrong[0][0]
+        outcome = shrink(given.seed, kind)
+        if given.keep:
+            story = Story("", given.seed, outcome.faults, ": ".join(outcome.wrong[0]))
+            story.write(STORIES / f"{given.keep}.json")
+    print(timeline(outcome, dull=given.all))
+    print(f"TRACE {outcome.trace}")
+    return bool(outcome.wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What must have happened in a run of many lives, or the run has shown little: "sometimes"."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+
+class Coverage:
+    """How often each thing happened."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+
+    def sometimes(self, what: str) -> None:
+        """This happened."""
+        self.seen[what] += 1
+
+    def missing(self, expected: Iterable[str]) -> list[str]:
+        """What never did."""
+        return [what for what in expected if not self.seen[what]]
+
+
+#: What a job's listener is told, by a part of it: the ways through submission and take-over.
+TOLD = (
+    "already done as",
+    "taken up again as",
+    "found as",
+    "it was submitted after all",
+    "was a second job",
+    "never started; it is submitted again",
+    "could not start its program",
+    "jobs of yours are in the queue",
+    "the queue is full",
+    "outcome is unclear",
+    "cancelling",
+    "running as",
+    "held as",
+)
+
+#: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
+EXPECTED = (
+    # processes and machines
+    "a process dies before a step",
+    "a process dies torn a step",
+    "a process dies after a step",
+    "a process dies power a step",
+    "a process is stopped for a while",
+    "a stopped process is taken for dead",
+    "a login node loses its power",
+    "Prefect is wrong about a run",
+    # the file server
+    "a listing is late",
+    "a name is remembered as absent",
+    "an unsynced write is lost",
+    "no space is left",
+    "the file server errs",
+    # the scheduler
+    "a site has slurm",
+    "a site has pbs",
+    "a site has pjm",
+    "the reply to a submission is lost",
+    "a submission is lost",
+    "a submission is made and answered with an error",
+    "a submission is answered with an error and not made",
+    "a submission is made twice",
+    "a submission is refused",
+    "the queue is full",
+    "the scheduler goes down with a submission",
+    "the scheduler is down",
+    "the scheduler is hung",
+    "the scheduler is unlisted",
+    "the scheduler is forgetful",
+    "the scheduler is garbage",
+    "an id is given again",
+    "a node dies",
+    "a job is requeued",
+    "a job is started again without being counted",
+    "a job exceeds its walltime",
+    "a job is cancelled by the operator while running",
+    "a job is cancelled by the product while pending",
+    "a job is cancelled by the product while running",
+    # the script
+    "a script refuses with 117",
+    "a script refuses with 118",
+    "a script finds its program's success",
+    "a script finds a start that was not counted",
+    "a script's program.sh is not whole",
+    # what is told
+    "an error: JobHeld",
+    "an error: LedgerError",
+    "an error: SchedulerError",
+    "an error: TransportError",
+    "two jobs of one name are told of",
+    "a cancelling command says confirmed",
+    "a cancelling command says unconfirmed",
+    "an end is not confirmed",
+    "the end is: succeeded",
+    "the end is: program failed",
+    "the end is: set-up failed",
+    "the end is: job folder not writable",
+    "the end is: walltime exceeded",
+    "the end is: node failure",
+    "the end is: preempted",
+    "the end is: cancelled",
+    "the end is: cancelled by someone else",
+    "the end is: timed out",
+    "the end is: rejected at submit",
+    "the end is: output lost",
+    "the end is: never started",
+    "the end is: lost",
+    *(f"told: {part}" for part in TOLD),
+)

@@ -1,0 +1,298 @@
+"""Who wants jobs: a flow that is started, dies, and is started again, with its user."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hpc_prefect.errors import (
+    HpcPrefectError,
+    JobHeld,
+    LedgerError,
+    SchedulerError,
+    TransportError,
+)
+from hpc_prefect.executor.attempt import numbers
+from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
+from hpc_prefect.operations.snapshot import read_job
+from simulation.coverage import TOLD, Coverage
+from simulation.process import Process
+
+if TYPE_CHECKING:
+    from simulation.place import Place
+
+#: What a job that is under way may be ended by with an error, and the flow be started again.
+_ERRORS = (JobHeld, LedgerError, SchedulerError, TransportError)
+#: Starts in fair weather, after which all must be well.
+_FAIR_STARTS = 4
+#: Within so many seconds a start in fair weather must come to its end.
+_LONGEST = 6 * 3600.0
+
+
+class _Told:
+    """A listener that counts what it is told."""
+
+    def __init__(self, coverage: Coverage) -> None:
+        self._coverage = coverage
+
+    def state(
+        self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
+    ) -> None:
+        for part in TOLD:
+            if part in text:
+                self._coverage.sometimes(f"told: {part}")
+
+    def output(self, stream: str, text: str, path: str) -> None:
+        self._coverage.sometimes(f"told: {stream}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job that a flow wants; `base` is its folder without the attempt."""
+
+    key: str
+    base: str
+    spec: JobSpec
+
+
+class Life:
+    """A flow with its jobs, from its first start to its last.
+
+    Attributes:
+        results: the last result of each job, by its key.
+        over: nobody starts it again.
+    """
+
+    def __init__(self, place: Place, number: int, wanted: list[Wanted], starts: int) -> None:
+        self.place = place
+        self.world = place.world
+        self.number = number
+        self.wanted = wanted
+        self.results: dict[str, JobResult] = {}
+        self.over = False
+        self.starts_left = starts
+        self._fair_starts = 0
+        self._process: Process | None = None
+        self._open: dict[str, Future[JobResult]] = {}
+        self._given_up: set[str] = set()
+        self._errors: list[str] = []
+        self._name = f"life {number}"
+        self._most_in_queue = self.world.chance.one_of("most in the queue", (0, 0, 0, 1, 2))
+
+    # --- a start
+
+    def start(self) -> None:
+        """A process that wants all of its jobs."""
+        place, world = self.place, self.world
+        if self._process is not None or self.over:
+            return
+        fair = world.chance.fair
+        self.starts_left -= 1
+        self._fair_starts += fair
+        self._errors = []
+        process = self._process = place.new_process(self._name)
+        run = f"run-{process.number}"
+        place.runs[run] = process
+        if not fair:
+            process.doom(30 + 25 * len(self.wanted))
+        self._open = {}
+        for job in self.wanted:
+            if job.key in self._given_up:
+                continue
+            request = self._request(job, process, run)
+            with process.at_work():
+                handle = process.executor.start(request)
+            self._open[job.key] = handle.result
+            handle.result.add_done_callback(partial(self._ended, process, job))
+            if not fair and world.chance.fault("a flow cancels a job", 0.05):
+                delay = world.chance.number("cancelled after", 0.0, 30.0)
+                world.later(delay, partial(self._cancel, process, job, handle))
+        if not self._open:
+            self._end(process)
+            return
+        if fair:
+            world.later(_LONGEST, partial(self._must_be_over, process))
+        elif world.chance.fault("somebody cancels by a command", 0.06):
+            delay = world.chance.number("command after", 0.5, 40.0)
+            world.later(delay, self._cancel_by_command)
+
+    def _request(self, job: Wanted, process: Process, run: str) -> JobRequest:
+        chance = self.world.chance
+        timeout = None
+        if chance.fault("a call has a timeout", 0.05):
+            timeout = chance.number("timeout", 1.0, 60.0)
+            self.place.programs.wishes.add(job.base)
+        return JobRequest(
+            spec=job.spec,
+            base=job.base,
+            key=job.key,
+            claimant=process.claimant(run),
+            poll_interval=self.place.poll_interval,
+            timeout=timeout,
+            attach_only=chance.fault("a call only attaches", 0.03),
+            queue_full_wait=300.0,
+            max_jobs_in_queue=self._most_in_queue,
+            listener=_Told(self.world.coverage),
+            is_over=partial(self.place.prefect_says_over, process),
+        )
+
+    def _cancel(self, process: Process, job: Wanted, handle: Any) -> None:
+        if process.dead or handle.result.done():
+            return
+        self.world.note(self._name, f"cancels {job.key}")
+        self.place.programs.wishes.add(job.base)
+        handle.cancel("user")
+
+    def _ended(self, process: Process, job: Wanted, future: Future[JobResult]) -> None:
+        """A result, or an error, was handed over."""
+        if process.dead or future.cancelled():
+            return
+        error = future.exception()
+        if self._process is not process:  # it was taken for dead; what it tells must be true too
+            if error is None:
+                self.place.judgements.result(future.result(), job.base)
+            return
+        self._open.pop(job.key, None)
+        if error is not None:
+            self._stumbled(job, error)
+        else:
+            result = future.result()
+            reason = result.verdict.reason
+            self.world.note(
+                self._name, f"is told of {job.key}: {reason} ({result.verdict.summary})"
+            )
+            self.place.judgements.result(result, job.base)
+            self.results[job.key] = result
+        if not self._open:
+            self.world.later(0.0, partial(self._end, process))
+
+    def _stumbled(self, job: Wanted, error: BaseException) -> None:
+        """No result, and why; a person does what the message says."""
+        self.world.note(self._name, f"gets an error about {job.key}: {type(error).__name__}")
+        self.world.coverage.sometimes(f"an error: {type(error).__name__}")
+        if not isinstance(error, _ERRORS):
+            self.world.fail("bug", f"{job.base}: {error!r}")
+        self._errors.append(str(error))
+        if "Cancel all but one" in str(error):
+            self.world.coverage.sometimes("two jobs of one name are told of")
+            cluster = self.place.cluster
+            mine = [j for j in cluster.every_job if j.script.folder.startswith(f"{job.base}-")]
+            open_ones = [each for each in mine if each.open and not each.runs]
+            for each in open_ones[: len([j for j in mine if j.open]) - 1]:
+                cluster.cancel(each, by="user")
+
+    def _end(self, process: Process) -> None:
+        """The process ends by itself."""
+        if process.dead:
+            return
+        process.die("at its end")
+
+    def died(self, process: Process) -> None:
+        """Its process is gone, however; its user may start it again."""
+        if process is not self._process:
+            return
+        self._process = None
+        if self._is_content():
+            self.over = True
+            self.world.note(self._name, "is content")
+            return
+        if self.world.chance.fair:
+            if self._fair_starts >= _FAIR_STARTS:
+                self._complain()
+            else:
+                self.world.later(1000.0, self.start)
+        elif self.starts_left > 0:
+            chance = self.world.chance
+            delay = chance.number("started again after", 0.0, 20.0)
+            if chance.below("started again", 4) == 0:
+                delay += 400.0
+            self.world.later(delay, self.start)
+
+    def stopped(self, process: Process) -> None:
+        """Its process does nothing: its user may think that it is dead."""
+        if process is not self._process or self.starts_left <= 0:
+            return
+        if self.world.chance.fault("a stopped process is taken for dead", 0.6):
+            self.world.coverage.sometimes("a stopped process is taken for dead")
+            self.world.note(self._name, f"takes {process.name} for dead")
+            self.place.taken_for_dead.add(process)
+            self._process = None
+            self.world.later(self.world.chance.number("taken for dead", 1.0, 20.0), self.start)
+
+    def _is_content(self) -> bool:
+        """Whether the user wants no more: what failed by itself is not run for ever."""
+        chance = self.world.chance
+        for job in self.wanted:
+            result = self.results.get(job.key)
+            if result is None:
+                return False
+            if job.key in self._given_up or result.state == "succeeded":
+                continue
+            if result.state == "lost" and not chance.fair:
+                return False
+            if not chance.fair and chance.below("a user gives up", 2):
+                return False
+            if result.state == "lost" and self._fair_starts < _FAIR_STARTS:
+                return False
+            self._given_up.add(job.key)
+        return True
+
+    def _complain(self) -> None:
+        missing = [job.key for job in self.wanted if job.key not in self.results]
+        self.over = True
+        if missing:
+            said = self._errors[-1] if self._errors else "nothing"
+            self.world.fail(
+                "lost", f"{missing} have no result after {_FAIR_STARTS} fair starts: {said}"
+            )
+
+    def _must_be_over(self, process: Process) -> None:
+        if not process.dead and self._process is process:
+            self.world.fail(
+                "stuck", f"{sorted(self._open)} have no end after {_LONGEST:.0f} s without a fault"
+            )
+
+    # --- cancelling from outside
+
+    def _cancel_by_command(self) -> None:
+        """`hpc-prefect jobs cancel`, by another process on some machine."""
+        process = self.place.new_process("jobs cancel")
+        chosen = self.wanted[self.world.chance.below("which is cancelled", len(self.wanted))]
+        process.in_thread(partial(self._command, process, chosen))
+
+    def _command(self, process: Process, job: Wanted) -> None:
+        try:
+            newest = max(numbers(process.mount, job.base), default=0)
+            if newest:
+                self.place.programs.wishes.add(job.base)
+                snapshot = read_job(f"{job.base}-{newest}", process.mount)
+                (done,) = cancel_jobs([snapshot])
+                self._told(done)
+        except HpcPrefectError as error:
+            self.world.note("jobs cancel", f"fails: {type(error).__name__}")
+        process.die("at its end")
+
+    def _told(self, done: Cancellation) -> None:
+        self.world.note("jobs cancel", f"says {done.confirmed}: {done.words}")
+        self.world.coverage.sometimes(
+            f"a cancelling command says {'confirmed' if done.confirmed else 'unconfirmed'}"
+        )
+        folder = done.job.folder.path
+        # It believes the scheduler, which may have forgotten a start: see docs/killed.md.
+        jobs = [each for each in self.place.cluster.every_job if each.script.folder == folder]
+        forgotten = any(len(each.runs) > 1 for each in jobs)
+        if done.confirmed and self.place.programs.running(folder) and not forgotten:
+            self.world.fail(
+                "false", f"{folder} is told as gone ({done.words}), but its program runs"
+            )
+
+
+def final(result: JobResult) -> bool:
+    """Whether nobody can find out more."""
+    return result.verdict.reason is not Reason.LOST

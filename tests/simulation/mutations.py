@@ -1,0 +1,171 @@
+"""What the simulation must find: the product with one of its promises taken out.
+
+Each is a change of the source, made in a copy that a child process runs the simulation on. The
+product itself is never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import hpc_prefect
+
+_SOURCE = Path(hpc_prefect.__file__).parent
+_TESTS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A text in a file, and what stands there instead; `name` says what is missing then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = (
+    Mutation(
+        "the start guard is removed from the script",
+        "job/script.py",
+        '"_hp_guard || _hp_again" if again else "_hp_guard || :"',
+        '":"',
+    ),
+    Mutation(
+        "nobody looks for a job of the same tag",
+        "executor/submission.py",
+        "if attempt.intended and await _found_by_tag(attempt):",
+        "if False:",
+    ),
+    Mutation(
+        "the intent is not forced to disk",
+        "executor/attempt.py",
+        '"intent",\n            durable=True,',
+        '"intent",\n            durable=False,',
+    ),
+    Mutation(
+        "a job that is not listed has ended",
+        "job/state.py",
+        "return evidence.absent_for - evidence.silent_for >= patience",
+        "return evidence.absent_for > 0",
+    ),
+    Mutation(
+        "the claim is not checked before a submission",
+        "executor/attempt.py",
+        "        self.claim.check()\n        ticket",
+        "        ticket",
+    ),
+    Mutation(
+        "a cancellation that was asked for is believed",
+        "executor/cancelling.py",
+        "watched.give_up(Verdict(reason=reason, summary=summary))\n    return False",
+        "watched.give_up(Verdict(reason=reason, summary=summary))\n    return True",
+    ),
+    Mutation(
+        "the history is not asked",
+        "schedulers/slurm/scheduler.py",
+        'if (left or failed) and options.get("accounting", True):',
+        "if False:",
+    ),
+    Mutation(
+        "a journal is written on behind a torn line",
+        "ledger/journal.py",
+        "if _torn(transport, path):",
+        "if False:",
+    ),
+    Mutation(
+        "a question that failed is an empty answer",
+        "schedulers/slurm/status.py",
+        "    if reply.code != 0:\n        return NoAnswer(reply.said)\n    rows = []",
+        "    if reply.code != 0:\n        return Listed()\n    rows = []",
+    ),
+    Mutation(
+        "a job under a number that was used again is ours",
+        "executor/monitor.py",
+        "if seen is not None and seen.tag and seen.tag != self._attempt.tag:",
+        "if False:",
+    ),
+    Mutation(
+        "a start that the scheduler did not count runs the program",
+        "job/script.py",
+        "run = _run(spec, word, again=bool(again), member=array is not None)",
+        "run = _run(spec, word, again=False, member=array is not None)",
+    ),
+    Mutation(
+        "a job that never started is not shut out before the next one",
+        "ledger/job_folder.py",
+        "return self.transport.link(self.file(names.GUARD), CLOSED) or self.guard() == CLOSED",
+        'return self.guard() == ""',
+    ),
+    # What the simulation has found itself; each of these is a story, too.
+    Mutation(
+        "an output that NFS remembers as absent is given up soon",
+        "job/state.py",
+        "outputs: float = 65.0",
+        "outputs: float = 10.0",
+    ),
+    Mutation(
+        "an earlier run's cancellation of a forgotten job is in the way of each later run",
+        "executor/cancelling.py",
+        "(patience.lost if is_left_over() else 0.0)",
+        "0.0",
+    ),
+    Mutation(
+        "the exit record of a job that a stopped process submitted is not known",
+        "executor/attempt.py",
+        "self.words |= self.folder.ledger().words",
+        "pass",
+    ),
+)
+
+
+def copy_with(mutation: Mutation, folder: Path) -> Path:
+    """A copy of the product with one change; returns what PYTHONPATH needs."""
+    target = folder / _SOURCE.name
+    shutil.copytree(_SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    file = target / mutation.file
+    text = file.read_text()
+    assert text.count(mutation.old) == 1, f"{mutation.name}: {mutation.file} has changed"
+    file.write_text(text.replace(mutation.old, mutation.new))
+    return folder
+
+
+def run_on(mutation: Mutation, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m simulation` with these words, on the product with that change."""
+    path = os.pathsep.join([str(copy_with(mutation, folder)), str(_TESTS)])
+    return subprocess.run(
+        [sys.executable, "-m", "simulation", *words],
+        env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def lives_until_found(mutation: Mutation, folder: Path, *, first: int, seeds: int) -> int | None:
+    """After how many lives the simulation finds it; None when it does not."""
+    done = run_on(mutation, folder, "--first", str(first), "--seeds", str(seeds), "--most", "1")
+    last = done.stdout.strip().split("\n")[-1]
+    lives = re.search(r"\blives=(\d+)", last)
+    assert lives, f"{mutation.name}: {done.stdout[-500:]}{done.stderr[-2000:]}"
+    return int(lives[1]) if done.returncode == 1 else None
+
+
+def main() -> None:
+    """`python -m simulation.mutations`: each of them, and after how many lives it was found."""
+    import tempfile
+
+    chosen = [m for m in MUTATIONS if not sys.argv[1:] or any(w in m.name for w in sys.argv[1:])]
+    for mutation in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            lives = lives_until_found(mutation, Path(folder), first=1, seeds=15_000)
+        print(f"{'-' if lives is None else lives:>7}  {mutation.name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

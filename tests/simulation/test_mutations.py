@@ -1,0 +1,34 @@
+"""The simulation can fail: the product with one promise taken out is found, each time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from simulation.mutations import MUTATIONS, Mutation, lives_until_found, run_on
+from simulation.story import Story, stories
+
+ON_CI = os.environ.get("CI") == "true"
+#: Found within so many lives, nearly all of them within a few hundred. A seed has 1 life or 2.
+LIVES = 20_000
+#: In `make test` those that are found soon.
+QUICK = MUTATIONS if ON_CI else MUTATIONS[:3]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mutation", QUICK, ids=lambda mutation: mutation.name)
+def test_a_promise_that_is_taken_out_is_found(mutation: Mutation, tmp_path: Path) -> None:
+    lives = lives_until_found(mutation, tmp_path, first=1, seeds=LIVES)
+    assert lives is not None
+    assert lives <= LIVES
+
+
+@pytest.mark.parametrize("path", stories(), ids=lambda path: path.stem)
+def test_a_story_is_still_one_without_what_mended_it(path: Path, tmp_path: Path) -> None:
+    story = Story.read(path)
+    mutation = next(each for each in MUTATIONS if each.name == story.mutation)
+    done = run_on(mutation, tmp_path, "--story", path.stem)
+    assert done.returncode == 1, done.stderr
+    assert "WRONG" in done.stdout

@@ -1,0 +1,112 @@
+"""The product's code in a world in memory: nothing lost, nothing twice, and each seed the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.chance import Chance
+from simulation.coverage import EXPECTED, Coverage
+from simulation.shrink import shrink
+from simulation.simulate import simulate, simulate_all
+from simulation.story import Story, stories, timeline
+
+ON_CI = os.environ.get("CI") == "true"
+TESTS = Path(__file__).parents[1]
+SOURCE = TESTS.parent / "src"
+#: Seeds of one test; the parts are run beside each other.
+SEEDS, PARTS = (6000, 4) if ON_CI else (600, 2)
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_in_every_world_nothing_is_lost_and_nothing_runs_twice(part: int) -> None:
+    coverage = Coverage()
+    first = 1 + part * SEEDS
+    tally = simulate_all(range(first, first + SEEDS), coverage, most_found=3)
+    print(tally.line())
+    found = [(outcome.seed, outcome.wrong[0]) for outcome in tally.found]
+    assert not found, f"python -m simulation --seed {found[0][0]} --shrink (in tests/): {found}"
+    assert tally.seeds == SEEDS
+    if ON_CI:
+        assert coverage.missing(EXPECTED) == []
+
+
+def _trace_of(python: str, seed: int, hash_seed: str, more: str = "") -> str:
+    """The last line of a child that simulates one seed."""
+    path = os.pathsep.join([str(SOURCE), str(TESTS), more])
+    done = subprocess.run(
+        [python, "-m", "simulation", "--seed", str(seed)],
+        env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip().rpartition("\n")[2] or done.stderr
+
+
+@pytest.mark.parametrize("seed", [3, 25, 40])
+def test_a_seed_gives_the_same_trace_in_any_process(seed: int) -> None:
+    here = f"TRACE {simulate(seed).trace}"
+    assert here == f"TRACE {simulate(seed).trace}"
+    assert {_trace_of(sys.executable, seed, hash_seed) for hash_seed in ("0", "7")} == {here}
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_a_seed_gives_the_same_trace_on_any_python(version: str, tmp_path: Path) -> None:
+    python = shutil.which(f"python{version}")
+    works = python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
+    if not python or not works:
+        pytest.skip(f"there is no Python {version} here")
+    for name in ("hpc_prefect", "prefect"):  # a run record names their versions
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    for seed in (25, 40):
+        assert _trace_of(python, seed, "1", str(tmp_path)) == f"TRACE {simulate(seed).trace}"
+
+
+def test_a_fault_that_is_left_out_changes_nothing_else_that_is_drawn() -> None:
+    def draws(only: set[str] | None) -> list[float]:
+        chance = Chance(5, only)
+        found = []
+        for _ in range(50):
+            chance.fault("it breaks", 0.5)
+            found.append(chance.number("a length"))
+        return found
+
+    assert draws(None) == draws(set()) == draws({"it breaks 3"})
+
+
+def test_only_the_faults_that_are_asked_for_happen() -> None:
+    faults = simulate(40).faults
+    assert len(faults) > 3
+    assert simulate(40, only=faults).trace == simulate(40).trace
+    assert simulate(40, only=()).faults == []
+
+
+@pytest.mark.parametrize("path", stories(), ids=lambda path: path.stem)
+def test_what_was_found_once_does_not_come_back(path: Path) -> None:
+    story = Story.read(path)
+    outcome = story.happen()
+    assert not outcome.wrong, f"{story.about}\n{timeline(outcome)}"
+
+
+def test_a_world_that_goes_wrong_shrinks_to_the_faults_that_it_takes() -> None:
+    """With somebody who calls it wrong that a node dies while the file server lags."""
+
+    def wrong(faults: list[str]) -> str:
+        nodes = [fault for fault in faults if fault.startswith("a node dies")]
+        lags = "the file server lags 1" in faults
+        return "watched" if nodes and lags else ""
+
+    seed = next(s for s in range(1, 2000) if wrong(simulate(s).faults))
+    outcome = shrink(seed, "watched", judge=lambda outcome: wrong(outcome.faults))
+    assert len(outcome.faults) == 2
+    told = timeline(outcome)
+    assert "fault: a node dies" in told
+    assert "fault: the file server lags 1" in told

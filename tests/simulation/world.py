@@ -1,0 +1,84 @@
+"""Virtual time and the one queue of events; what happened, as a trace whose digest is compared."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from hashlib import blake2b
+
+from simulation.chance import Chance
+from simulation.coverage import Coverage
+
+#: Seconds since 1970 at which each world begins.
+EPOCH = 1_800_000_000.0
+#: A pause inside of a pause inside of …: deeper, no time passes.
+_DEEPEST = 6
+#: More events than the longest life has.
+_MOST_EVENTS = 400_000
+
+
+class World:
+    """Attributes:
+    now: seconds since the world began.
+    wrong: what must not have happened, a sentence each; the first one ends the world.
+    timeline: lines of (seconds, who, what), when they are kept for a person.
+    """
+
+    def __init__(self, chance: Chance, coverage: Coverage, *, keep: bool = False) -> None:
+        self.chance = chance
+        self.coverage = coverage
+        self.now = 0.0
+        self.wrong: list[tuple[str, str]] = []
+        self.steps = 0
+        self.timeline: list[tuple[float, str, str]] = []
+        self._keep = keep
+        self._digest = blake2b(digest_size=16)
+        self._events: list[tuple[float, int, int, Callable[[], None]]] = []
+        self._count = 0
+        self._depth = 0
+        self.over = False
+
+    @property
+    def trace(self) -> str:
+        """The digest of all that happened."""
+        return self._digest.hexdigest()
+
+    def note(self, who: str, what: str) -> None:
+        """Something happened."""
+        self._digest.update(f"{self.now:.6f} {who} {what}\n".encode())
+        if self._keep:
+            self.timeline.append((self.now, who, what))
+
+    def fail(self, kind: str, sentence: str) -> None:
+        """Something must not have happened: `kind` is one of `oracles.KINDS`."""
+        self.note("oracle", f"{kind}: {sentence}")
+        self.wrong.append((kind, sentence))
+        self.over = True
+
+    def later(self, seconds: float, event: Callable[[], None]) -> None:
+        """Have it happen; of two things at one moment the seed says which is first."""
+        self._count += 1
+        order = self.chance.bits("order")
+        heapq.heappush(self._events, (self.now + seconds, order, self._count, event))
+
+    def run(self, until: float) -> None:
+        """Let time pass, up to a moment or the world's end."""
+        events = self._events
+        while events and not self.over and events[0][0] <= until:
+            self.now, _, _, event = heapq.heappop(events)
+            self.steps += 1
+            event()
+            if self.steps > _MOST_EVENTS:
+                self.fail("stuck", f"{self.steps} events, and no end")
+        if not self.over and until > self.now and until != float("inf"):
+            self.now = until
+
+    def pass_time(self, seconds: float) -> None:
+        """Inside of something that takes time: meanwhile everybody else goes on."""
+        if seconds <= 0 or self._depth >= _DEEPEST:
+            return
+        self._depth += 1
+        try:
+            self.run(self.now + seconds)
+        finally:
+            self._depth -= 1
