@@ -74,6 +74,7 @@ def test_only_what_may_well_succeed_next_time_is_retryable() -> None:
         Reason.WALLTIME,
         Reason.OUT_OF_MEMORY,
         Reason.NODE_FAILURE,
+        Reason.ALLOCATION_ENDED,
         Reason.NEVER_STARTED,
         Reason.PREEMPTED,
         Reason.QUEUE_FULL,
