@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import socket
 import sys
 import tempfile
 from argparse import Namespace
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc_prefect.task_runner.jobs import own_modules
-from hpc_prefect.task_runner.runner import HPCTaskRunner
+from hpc_prefect.task_runner.runner import HPCTaskRunner, quiet
 from hpc_prefect.task_runner.worker import (
     dask_arguments,
     forget_keys,
@@ -76,6 +78,18 @@ def test_files_of_dask_are_in_no_folder_that_another_user_could_have_made(
     Path(usual).rmdir()
     Path(usual).symlink_to(tmp_path)
     assert own_scratch() != usual
+
+
+def test_two_runs_at_once_give_dask_s_logger_back_its_level() -> None:
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(quiet())
+    second.enter_context(quiet())
+    first.close()
+    assert logger.level == logging.WARNING
+    second.close()
+    assert logger.level == before
 
 
 def test_workers_are_told_where_modules_are_that_their_python_does_not_know(

@@ -29,6 +29,8 @@ R = TypeVar("R")
 
 #: Seconds between two looks at how many workers there should be.
 _LOOK_EVERY = 1.0
+#: What the level of Dask's logger was before each of the runs that are under way.
+_LEVELS: list[int] = []
 
 
 class WorkerFuture(PrefectDaskFuture[R]):  # type: ignore[misc]
@@ -206,7 +208,7 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
     def _begin_workers(self) -> WorkerCluster:
         """The cluster, when the first task asks for it; called in the flow's context."""
         jobs = run_sync(lambda: WorkerJobs.of(self._blocks))
-        self._exit_stack.enter_context(_quiet())
+        self._exit_stack.enter_context(quiet())
         host = self._terms["host"] or ("127.0.0.1" if jobs.runs_here else "")
         cluster = WorkerCluster(jobs, host=host, on_failure=self._give_up)
         self._cluster = self._exit_stack.enter_context(cluster)
@@ -253,15 +255,18 @@ def _thread_free(future: Future) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Dask has to say of each connection out of the flow's log; its warnings stay."""
+def quiet() -> Iterator[None]:
+    """Keep what Dask has to say of each connection out of the flow's log; its warnings stay.
+
+    The last of several runs at once gives the logger back its level, whichever began first.
+    """
     logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(max(before, logging.WARNING))
+    _LEVELS.append(logger.level)
+    logger.setLevel(max(logger.level, logging.WARNING))
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(_LEVELS.pop())
 
 
 def _bounds(workers: int | tuple[int, int]) -> tuple[int, int]:
