@@ -40,8 +40,8 @@ MUTATIONS = (
     Mutation(
         "nobody looks for a job of the same tag",
         "executor/submission.py",
-        "if attempt.intended and await _found_by_tag(attempt):",
-        "if False:",
+        "    while unclear < _MOST_UNCLEAR:\n        if attempt.may_be_there() and await",
+        "    while unclear < _MOST_UNCLEAR:\n        if False and await",
     ),
     Mutation(
         "the intent is not forced to disk",
@@ -58,14 +58,14 @@ MUTATIONS = (
     Mutation(
         "the claim is not checked before a submission",
         "executor/attempt.py",
-        "        self.claim.check()\n        ticket",
-        "        ticket",
+        "        self.claim.check()\n        submission = ",
+        "        submission = ",
     ),
     Mutation(
         "a cancellation that was asked for is believed",
         "executor/cancelling.py",
-        "watched.give_up(Verdict(reason=reason, summary=summary))\n    return False",
-        "watched.give_up(Verdict(reason=reason, summary=summary))\n    return True",
+        "watched.give_up(Verdict(reason=asked_for(by), summary=summary))\n    return False",
+        "watched.give_up(Verdict(reason=asked_for(by), summary=summary))\n    return True",
     ),
     Mutation(
         "the history is not asked",
@@ -113,8 +113,8 @@ MUTATIONS = (
     Mutation(
         "an earlier run's cancellation of a forgotten job is in the way of each later run",
         "executor/cancelling.py",
-        "(patience.lost if is_left_over() else 0.0)",
-        "0.0",
+        "patience.confirm + patience.lost",
+        "patience.confirm",
     ),
     Mutation(
         "the exit record of a job that a stopped process submitted is not known",
