@@ -40,8 +40,8 @@ MUTATIONS = (
     Mutation(
         "nobody looks for a job of the same tag",
         "executor/submission.py",
-        "        if attempt.may_be_there() and await _found_by_tag(attempt):\n            return",
-        "        if False:\n            return",
+        "    while unclear < _MOST_UNCLEAR:\n        if attempt.may_be_there() and await",
+        "    while unclear < _MOST_UNCLEAR:\n        if False and await",
     ),
     Mutation(
         "the intent is not forced to disk",
@@ -58,8 +58,8 @@ MUTATIONS = (
     Mutation(
         "the claim is not checked before a submission",
         "executor/attempt.py",
-        "        self.claim.check()\n        submission",
-        "        submission",
+        "        self.claim.check()\n        submission = ",
+        "        submission = ",
     ),
     Mutation(
         "a cancellation that was asked for is believed",
@@ -107,7 +107,7 @@ MUTATIONS = (
     Mutation(
         "an earlier run's cancellation of a forgotten job is in the way of each later run",
         "executor/cancelling.py",
-        "max(patience.confirm_earlier, patience.confirm + patience.lost)",
+        "patience.confirm + patience.lost",
         "patience.confirm",
     ),
     Mutation(
