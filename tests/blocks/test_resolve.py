@@ -68,7 +68,8 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
         walltime="01:00:00", environment={"DIAG_LEVEL": "3"},
     )  # fmt: skip
     where = hpc(
-        launcher="mpiexec -n {ranks}", queue_cpu="q", modules=["m"],
+        launcher="mpiexec -n {ranks}", launcher_in_allocation="mpiexec -hosts {hosts}",
+        queue_cpu="q", modules=["m"],
         setup=["ulimit -s unlimited"], teardown=["sync"], environment={"SITE": "1"},
         login_shell=True, local={"slots": 8}, cores_per_node=4, memory_per_node="2G",
         max_walltime="48:00:00",
@@ -85,6 +86,7 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
         },
         "site": {
             "scheduler": "local", "queue": "q", "project": "", "launcher": "mpiexec -n {ranks}",
+            "launcher_in_allocation": "mpiexec -hosts {hosts}",
             "login_shell": True, "modules": ("m",), "setup": ("ulimit -s unlimited",),
             "teardown": ("sync",), "environment": {"SITE": "1"},
             "cores_per_node": 4, "memory_per_node": 2**31, "gpus_per_node": 0,
@@ -491,3 +493,24 @@ def test_a_walltime_beyond_what_the_profile_allows_is_refused_on_its_side() -> N
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
 def test_every_scheduler_that_a_profile_can_name_has_a_dialect(name: str) -> None:
     assert scheduler_for(name).name == name
+
+
+def test_a_share_of_the_nodes_can_be_named_in_a_held_allocation_alone() -> None:
+    where = hpc()
+    where.launcher = "mpiexec -hosts {hosts} {command}"
+    where.launcher_in_allocation = "mpiexec -hosts {host} {command}"
+    found = problems(where=where)
+    assert [text.partition(";")[0] for text in found] == [
+        "HPC profile, launcher: unknown placeholder {hosts}",
+        "HPC profile, launcher_in_allocation: unknown placeholder {host}",
+    ]
+
+
+def test_the_gpu_sides_launcher_is_not_given_the_cpu_sides_line_for_allocations() -> None:
+    where = hpc(
+        launcher="mpiexec -n {ranks}",
+        launcher_in_allocation="mpiexec -hosts {hosts}",
+        gpu={"launcher": "mpirun -n {ranks}"},
+    )
+    spec = resolved(how=execution(resource_class="gpu"), where=where)
+    assert spec.site.launcher_in_allocation == ""

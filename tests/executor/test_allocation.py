@@ -166,6 +166,21 @@ async def test_a_job_that_had_not_started_is_submitted_again_when_the_allocation
     assert rig.runs().count("waits ") == 1
 
 
+async def test_members_that_had_not_begun_are_submitted_again_when_the_allocation_is_gone(
+    held: Held, rig: Rig
+) -> None:
+    holds = held.start("exec sleep 600", "holds", resources={"walltime": 60, "ranks_per_node": 2})
+    await until(rig.runs, "the start")
+    spec = rig.spec(program=rig.program("true", "m"), resources={"walltime": 60})
+    array = rig.array(spec, ["x", "y"], placing=held.allocation)
+    results = asyncio.wrap_future(held.executor.start_array(array).result)
+    await until(lambda: "submitted" in rig.events(2), "the hand-over of both")
+    rig.engine("cancel", *rig.active())
+    assert [result.state for result in await results] == ["succeeded", "succeeded"]
+    assert sorted(rig.runs()) == ["holds ", "m x", "m y"]
+    assert (await holds).verdict.reason is Reason.ALLOCATION_ENDED
+
+
 async def test_when_the_agent_is_killed_its_jobs_end_with_the_allocation(
     held: Held, rig: Rig
 ) -> None:
@@ -199,6 +214,21 @@ async def test_renewed_the_next_is_submitted_when_a_job_no_longer_fits(rig: Rig)
         # Of 35 seconds for jobs some have gone by, and what the agent says is a little old.
         assert (await held.run("true", "long", resources={"walltime": 30})).succeeded
         assert held.where("long") == "allocation-local"
+        assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 2
+    finally:
+        await held.close()
+
+
+async def test_what_still_fits_into_the_present_one_does_not_wait_for_the_next(rig: Rig) -> None:
+    held = Held(rig, walltime=60, renew=True)
+    rig.options["slots"] = 8
+    await held.open()
+    try:
+        first = await held.run("true", "first", resources={"walltime": 1})
+        # No second one of these would fit, so the next is submitted already.
+        assert (await held.run("true", "half", resources={"walltime": 30})).succeeded
+        third = await held.run("true", "third", resources={"walltime": 1})
+        assert third.job_id.partition(".")[0] == first.job_id.partition(".")[0]
         assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 2
     finally:
         await held.close()

@@ -21,6 +21,23 @@ class Coverage:
         return [what for what in expected if not self.seen[what]]
 
 
+#: What a job's listener is told, by a part of it: the ways through submission and take-over.
+TOLD = (
+    "already done as",
+    "taken up again as",
+    "found as",
+    "it was submitted after all",
+    "was a second job",
+    "never started; it is submitted again",
+    "could not start its program",
+    "jobs of yours are in the queue",
+    "the queue is full",
+    "outcome is unclear",
+    "cancelling",
+    "running as",
+    "held as",
+)
+
 #: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
 EXPECTED = (
     # processes and machines
@@ -92,5 +109,5 @@ EXPECTED = (
     "the end is: output lost",
     "the end is: never started",
     "the end is: lost",
-    "the end is: second job of one attempt",
+    *(f"told: {part}" for part in TOLD),
 )

@@ -21,6 +21,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
 from hpc_prefect.operations.snapshot import read_job
+from simulation.coverage import TOLD, Coverage
 from simulation.process import Process
 
 if TYPE_CHECKING:
@@ -32,6 +33,23 @@ _ERRORS = (JobHeld, LedgerError, SchedulerError, TransportError)
 _FAIR_STARTS = 4
 #: Within so many seconds a start in fair weather must come to its end.
 _LONGEST = 6 * 3600.0
+
+
+class _Told:
+    """A listener that counts what it is told."""
+
+    def __init__(self, coverage: Coverage) -> None:
+        self._coverage = coverage
+
+    def state(
+        self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
+    ) -> None:
+        for part in TOLD:
+            if part in text:
+                self._coverage.sometimes(f"told: {part}")
+
+    def output(self, stream: str, text: str, path: str) -> None:
+        self._coverage.sometimes(f"told: {stream}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,7 @@ class Life:
         self._given_up: set[str] = set()
         self._errors: list[str] = []
         self._name = f"life {number}"
+        self._most_in_queue = self.world.chance.one_of("most in the queue", (0, 0, 0, 1, 2))
 
     # --- a start
 
@@ -118,6 +137,8 @@ class Life:
             timeout=timeout,
             attach_only=chance.fault("a call only attaches", 0.03),
             queue_full_wait=300.0,
+            max_jobs_in_queue=self._most_in_queue,
+            listener=_Told(self.world.coverage),
             is_over=partial(self.place.prefect_says_over, process),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpc_prefect.transports.host import Host
+from simulation.neighbours import MeetingPlace
 from simulation.world import EPOCH, World
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class Machine:
         skew: seconds by which its clock is ahead of the file server's.
         boots: how often it has started.
         living: its processes of the product, by their pids.
+        meeting_place: where these meet.
     """
 
     def __init__(self, world: World, name: str, skew: float) -> None:
@@ -27,6 +29,7 @@ class Machine:
         self.boots = 1
         self.booted_at = -100_000.0
         self.living: dict[int, Process] = {}
+        self.meeting_place = MeetingPlace()
         self._pids = 100
 
     @property
@@ -49,6 +52,7 @@ class Machine:
         self.world.note(self.name, "loses its power")
         for process in list(self.living.values()):
             process.die("its machine lost its power")
+        self.meeting_place.clear()
         self.boots += 1
         self.booted_at = self.world.now
 

@@ -222,11 +222,15 @@ class Submissions:
         """The scheduler has said for sure that it did not take it."""
         self._submitted.pop(tag, None)
 
-    def asked(self, tags: Sequence[str], process: Process) -> None:
+    def asked(self, tags: Sequence[str]) -> None:
         """There was a useful answer about these names."""
         for tag in tags:
             if tag in self._submitted:
                 self._submitted[tag] = (self._submitted[tag][0], True)
+
+    def asked_all(self) -> None:
+        """There was one about all names."""
+        self._submitted = {tag: (by, True) for tag, (by, _) in self._submitted.items()}
 
     def _must_hold(self, folder: str, process: Process) -> None:
         """Unless it was stopped since it looked, or cannot know yet."""

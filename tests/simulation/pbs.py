@@ -56,9 +56,9 @@ class PBSCommands:
         if program == "qstat" and self._cluster.has("garbage"):
             return Reply(0, reply.stdout[: len(reply.stdout) // 2] + "\x00garbage")
         if program == "qselect" and reply.code == 0:
-            self._oracles.asked([words[-1]], process)
+            self._oracles.asked([words[-1]])
         if "-u" in words:  # the user's list has all names
-            self._oracles.asked([job.tag for job in self._cluster.every_job], process)
+            self._oracles.asked_all()
         return reply
 
     def _qsub(self, words: list[str], process: Process) -> Reply:

@@ -49,7 +49,7 @@ class PJMCommands:
             return self._pjsub(words, process)
         if program == "pjdel":
             return self._pjdel(words)
-        reply = self._pjstat(words, process)
+        reply = self._pjstat(words)
         if self._cluster.has("garbage"):
             return Reply(0, reply.stdout[: len(reply.stdout) // 2] + "\x00garbage")
         return reply
@@ -91,7 +91,7 @@ class PJMCommands:
             self._oracles.refused(tag)
         return reply
 
-    def _pjstat(self, words: list[str], process: Process) -> Reply:
+    def _pjstat(self, words: list[str]) -> Reply:
         history = "-H" in words
         if history and self._cluster.has("forgetful"):
             return _error("0091", "pjstat", "The history cannot be read.")
@@ -105,7 +105,7 @@ class PJMCommands:
             and self._cluster.seen(job)
         ]
         if what == "jnam" and history and not self._cluster.has("garbage"):
-            self._oracles.asked(asked, process)
+            self._oracles.asked(asked)
         lines = [_line([name for name, _ in _COLUMNS])]
         lines += [_line(self._cells(job)) for job in rows]
         return Reply(0, "".join(lines))

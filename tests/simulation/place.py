@@ -52,6 +52,7 @@ class Place:
         lag = chance.number("lag", 1.0, 60.0) if chance.fault("the file server lags", 0.5) else 0.0
         self.files = FileServer(world, lag)
         self.files.make_folder("", _CAMPAIGN)
+        self._nodes = nodes
         self.cluster = Cluster(world, self.files, nodes)
         self.programs = self.cluster.programs
         self.judgements = Judgements(world, self.cluster)
@@ -174,6 +175,11 @@ class Place:
             self.world.coverage.sometimes("Prefect is wrong about a run")
             return True
         return False
+
+    def close(self) -> None:
+        """The world is over."""
+        for machine in (*self.machines, *self._nodes.values()):
+            machine.meeting_place.close()
 
     def facts(self) -> dict[str, Any]:
         """What a person wants to know of this world first."""

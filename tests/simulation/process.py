@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpc_prefect.executor.coordination.host_coordination import HostPeers
 from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.ledger.claim import Claimant
@@ -14,6 +13,7 @@ from hpc_prefect.transports.host import standing_in
 from simulation.loop import Killed, VirtualLoop
 from simulation.machines import Machine, ProcessHost
 from simulation.mount import Mount
+from simulation.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from simulation.place import Place
@@ -55,7 +55,9 @@ class Process:
         self.world.note(self.name, "begins")
         with self.at_work():
             self.executor = Executor(
-                self.mount, loop=self.loop, peers=lambda scheduler, options: HostPeers()
+                self.mount,
+                loop=self.loop,
+                peers=lambda scheduler, options: Neighbours(self, machine.meeting_place),
             )
 
     def claimant(self, flow_run: str) -> Claimant:

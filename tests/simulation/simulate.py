@@ -71,6 +71,7 @@ def simulate(
     for machine in place.machines:
         for process in list(machine.living.values()):
             process.die("at the end of the world")
+    place.close()
     return Outcome(
         seed,
         world.wrong,

@@ -60,7 +60,7 @@ class SlurmCommands:
         if program in ("squeue", "sacct") and self._cluster.has("garbage"):
             return Reply(0, reply.stdout[: len(reply.stdout) // 2] + "\x00garbage|")
         if program == "squeue" and reply.code == 0:
-            self._oracles.asked(_option(words, "--name").split(","), process)
+            self._oracles.asked(_option(words, "--name").split(","))
         return reply
 
     def _sbatch(self, words: list[str], process: Process) -> Reply:

@@ -80,7 +80,7 @@ def resolve(
     resources = _resources(execution, problems)
     problems += _launch_problems(resources, place.launcher)
     in_allocation = share_launcher_problems(place.launcher_in_allocation)
-    problems += _in("HPC profile", in_allocation)
+    problems += [f"HPC profile, {text}" for text in in_allocation]
     problems += _node_problems(resources, place)
     options = getattr(hpc, hpc.scheduler).model_dump(mode="json")
     if hpc.scheduler == "local":

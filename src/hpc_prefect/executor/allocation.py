@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +38,8 @@ _OLD = 10
 #: Seconds between SIGTERM and SIGKILL of a job in it.
 _GRACE = 5
 _MIB = 1024**2
+#: Bytes at the end of an agent's log in which its last words are.
+_TAIL = 200
 #: As the agent counts: in hundredths of a second.
 _HOUR = 360_000
 
@@ -81,12 +82,21 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f}" if hours >= 1 else f"{hours:.3g}"
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Whether a term is over, and the seconds that it has left for jobs; None: it has not begun."""
+
+    is_over: bool
+    left: int | None
+
+
 class Term:
     """One of an allocation's batch jobs.
 
     Attributes:
-        begun_by: this process has submitted it, or is about to; else it was found.
+        found: an earlier process has submitted it.
         job_id: of its batch job; empty while none is known.
+        submitted: set once it has an id, or has ended without one.
     """
 
     def __init__(self, request: JobRequest, spool: str, transport: Transport, *, found: bool):
@@ -94,10 +104,9 @@ class Term:
         self.spool = spool
         self.found = found
         self.job_id = ""
-        self.submitted = asyncio.Event()  # or it never will be
+        self.submitted = asyncio.Event()
         self._transport = transport
         self._handle: Handle[JobResult] | None = None
-        self._seen: tuple[SpoolLook | None, float] = (None, 0.0)
         self.ended: asyncio.Future[JobResult] | None = None
 
     @property
@@ -148,19 +157,26 @@ class Term:
 
     def look(self) -> SpoolLook | None:
         """What its spool tells; None when it cannot be seen now. Blocks."""
-        at = time.monotonic()
         try:
-            seen = spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
+            return spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
         except TransportError as error:
             logger.warning("looking into %s: %s", self.spool, error)
             return None
-        self._seen = seen, at
-        return seen
 
-    def look_since(self, asked_at: float) -> SpoolLook | None:
-        """What was seen since then: of a thousand jobs that ask at once one looks."""
-        seen, at = self._seen
-        return seen if seen is not None and at >= asked_at else self.look()
+    def glance(self) -> Glance:
+        """What is to be known of it before each job, from two small files. Blocks."""
+        try:
+            beat = self._transport.read(f"{self.spool}/{spools.HEARTBEAT}") or b""
+            log = f"{self.spool}/{spools.LOG}"
+            status = self._transport.status(log)
+            start = max(0, (status.size if status else 0) - _TAIL)
+            tail = self._transport.read(log, start) or b""
+        except TransportError as error:
+            logger.warning("looking into %s: %s", self.spool, error)
+            return Glance(self.is_over, None)
+        words = beat.split()
+        left = int(words[0]) if len(words) == 2 and words[0].isdigit() else None
+        return Glance(self.is_over or spools.has_ended(tail.decode(errors="replace")), left)
 
     def tell_agent(self, word: str) -> bool:
         """`CLOSE` or `NOW`; whether it could be told. Blocks."""
@@ -297,7 +313,10 @@ class HeldAllocation:
             if number > 1 and not found:
                 return None
             term = await self._begin_next(found=found)
-            return term.result if term.is_over and not term.found else None
+        await term.submitted.wait()
+        if term.ended is not None and term.ended.done():
+            term.ended.result()  # raises what keeps it from being followed
+        return term.result if term.is_over and not term.found else None
 
     async def close(self, *, now: bool = False) -> AllocationUse:
         """End it, and wait until its end is seen.
@@ -329,49 +348,51 @@ class HeldAllocation:
         if refused := self.held.refuses(spec):
             self.tell_normally(spec, refused)
             return None
-        asked_at = time.monotonic()
         async with self._lock:
-            term = await self._term_for(spec, asked_at)
+            term = await self._term_for(spec)
+        if term is not None and term.is_over:  # such as one that was refused
+            self.tell_normally(spec, "the allocation has ended")
+            return None
         return None if term is None else self.held.site(spec, term.spool)
 
-    async def _term_for(self, spec: JobSpec, asked_at: float) -> Term | None:
+    async def _term_for(self, spec: JobSpec) -> Term | None:
         if self._closed:
             self.tell_normally(spec, "the allocation is closed")
             return None
+        for earlier in list(self._others):
+            if await self._has_room(earlier, spec):
+                return earlier
         term = self._term
-        if term is not None:
-            look = await self._in_thread(partial(term.look_since, asked_at))
-            if not (term.is_over or (look and (look.end or look.gone))):
-                left = None if look is None else look.left
-                if left is None:  # it has not begun: all of its time is left
-                    return term
-                if spec.resources.walltime + _OLD <= left:
-                    self._renew_early(left, spec)
-                    return term
-                why = f"its walltime is {spec.resources.walltime} s, and {left} s are left"
-                return await self._next(spec, why)
-            if not term.found:
-                return await self._next(spec, "the allocation has ended")
-        return await self._begin_next()
+        if term is None:
+            return await self._begin_next()
+        seen = await self._in_thread(term.glance)
+        if seen.is_over:
+            return await self._next(spec, "the allocation has ended", again=term.found)
+        if seen.left is None:  # it has not begun: all of its time is left
+            return term
+        if spec.resources.walltime + _OLD > seen.left:
+            why = f"its walltime is {spec.resources.walltime} s, and {seen.left} s are left"
+            return await self._next(spec, why)
+        if self._terms.renew and seen.left < 2 * spec.resources.walltime + _OLD:
+            await self._begin_next()  # to wait in the queue while the last job of this one runs
+        return term
 
-    async def _next(self, spec: JobSpec, why: str) -> Term | None:
+    async def _has_room(self, earlier: Term, spec: JobSpec) -> bool:
+        """Whether the job fits into a term of which the next is there already; else that ends."""
+        seen = await self._in_thread(earlier.glance)
+        if not seen.is_over and seen.left and spec.resources.walltime + _OLD <= seen.left:
+            return True
+        if not seen.is_over:
+            await self._in_thread(partial(earlier.tell_agent, spools.CLOSE))
+        return False
+
+    async def _next(self, spec: JobSpec, why: str, *, again: bool = False) -> Term | None:
+        """Another term, if there may be one; `again`: also where no renewal was asked for."""
         never_began = self._term is not None and self._term.is_over and not self._term.began
-        if self._terms.renew and not never_began:
+        if again or (self._terms.renew and not never_began):
             return await self._begin_next()
         self.tell_normally(spec, why)
         return None
-
-    def _renew_early(self, left: int, spec: JobSpec) -> None:
-        """Have the next term wait in the queue while the last job of this one runs."""
-        if self._terms.renew and left < 2 * spec.resources.walltime + _OLD:
-            task = asyncio.get_running_loop().create_task(self._renew(self._term))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _renew(self, present: Term | None) -> None:
-        async with self._lock:
-            if self._term is present and not self._closed:
-                await self._begin_next()
 
     def tell_normally(self, spec: JobSpec, why: str) -> None:
         """Say, once, why a job is submitted as if there were no allocation."""
@@ -415,9 +436,6 @@ class HeldAllocation:
         self._term = term
         self.on_term.begun(request)
         term.begin(self._executor, partial(self._has_ended, term))
-        await term.submitted.wait()
-        if term.ended is not None and term.ended.done():
-            term.ended.result()  # raises what keeps it from being followed
         return term
 
     def _agent(self, spool: str) -> JobSpec:

@@ -140,7 +140,7 @@ class Executor:
         """Hand over a job. A job that this process already runs is joined, not run again.
 
         Args:
-            kind: what carries it out.
+            kind: what carries it out; with `submit_only` its result is a `JobSubmitted`.
         """
         return self._start(request, kind)
 
@@ -191,19 +191,20 @@ class Executor:
         key = provider or json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
             scheduler = cast(Scheduler, provider) if provider else scheduler_for(site.scheduler)
+            # A service has threads of its own, or a slow one would hold up all batch jobs.
+            pools = (_threads(), _threads()) if provider else (self._pool, self._asking)
+            # Its users have accounts of their own, and an allocation is this flow's: no other
+            # process asks about the same jobs.
+            alone = provider or is_allocation(site.scheduler)
+            peers = None if alone else self._peers(scheduler, site.options)
             self._connections[key] = Connection(
-                scheduler,
-                self._transport,
-                site.options,
-                self._pool,
-                self._asking,
-                # A service's users have accounts of their own, and an allocation is this flow's: no
-                # other process asks about the same jobs.
-                peers=None
-                if provider or is_allocation(site.scheduler)
-                else self._peers(scheduler, site.options),
+                scheduler, self._transport, site.options, *pools, peers=peers
             )
         return self._connections[key]
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-service")
 
 
 _executor: Executor | None = None

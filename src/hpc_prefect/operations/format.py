@@ -173,7 +173,7 @@ def _facts(job: JobSnapshot) -> str:
         "scope": "/".join(job.scope),
         "flow run": " ".join(filter(None, [job.flow_run_name, job.flow_run])),
         "holder": job.holder.describe() if job.holder else "nobody",
-        "script": job.folder.file(names.SCRIPT) if job.spec else "",
+        "script": job.folder.file(names.SCRIPT) if job.spec and job.spec.writes_output else "",
         "folder": job.folder.path,
         **_kinds_facts(job),
     }

@@ -234,12 +234,12 @@ class ArrayMonitor:
             verdict = decide(alone, self._files.patience) or verdict
         evidence = monitor.final_look()
         self._submission.connection.release(monitor)
-        if verdict.reason is Reason.LOST:
+        if verdict.reason in (Reason.LOST, Reason.ALLOCATION_ENDED):
             if self._files.holder(index) not in ("", monitor.job_id):
                 self._doubt([index])  # another submission of this one has begun it meanwhile
                 return
             if not evidence.starts:
-                self._begin_closing([index], _NEVER_STARTED, verdict)
+                self._begin_closing([index], _never_started(verdict), verdict)
                 return
         if not evidence.starts and (words := self._sibling_words(index, verdict)):
             verdict = dataclasses.replace(verdict, reason=Reason.NEVER_STARTED, summary=words)
@@ -385,6 +385,13 @@ _NEVER_STARTED = Verdict(
     reason=Reason.NEVER_STARTED,
     summary="neither queue nor history lists it, and it has never been at its start guard",
 )
+
+
+def _never_started(verdict: Verdict) -> Verdict:
+    """The same of a member of which nobody knows whether it had begun, once that is excluded."""
+    if verdict.reason is Reason.ALLOCATION_ENDED:
+        return dataclasses.replace(verdict, reason=Reason.NEVER_STARTED)
+    return _NEVER_STARTED
 
 
 def _cancelled(by: str) -> Verdict:

@@ -17,6 +17,7 @@ FORMAT = "1"
 
 AGENT = "agent.sh"
 BELL, LOG, JOB, GONE, RENEWED = "bell", "log", "job", "gone", "renewed"
+HEARTBEAT = "heartbeat"
 FOLDERS = ("jobs", "turns", "inbox")
 CLOSE, CLOSE_NOW = "CLOSE", "NOW"
 
@@ -142,6 +143,11 @@ class SpoolLook:
     there: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     lines: dict[str, dict[str, JobLine]] = field(default_factory=dict)
+
+
+def has_ended(tail: str) -> bool:
+    """Whether the end of an agent's log has its last words."""
+    return any(line.startswith("X - ") and line.endswith(" .") for line in tail.split("\n"))
 
 
 def read_look(reply: Reply) -> SpoolLook | None:
