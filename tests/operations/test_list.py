@@ -78,14 +78,16 @@ async def test_a_job_runs_while_its_claimant_lives_and_is_unknown_after(rig):
 
 async def test_what_a_program_wrote_tells_until_when_it_surely_ran(rig):
     await rig.abandon(rig.request(rig.spec(f"echo here; {FOREVER}")))
-    await until((rig.attempt() / "stdout").read_text, "its output")
+    output = rig.attempt() / "stdout"
+    await until(lambda: output.exists() and output.read_text(), "its output")
     later = time.time() + 100
     os.utime(rig.attempt() / "stdout", (later, later))
     assert one(rig).status.known_at == pytest.approx(later)
 
 
 async def test_a_job_that_ended_while_nobody_looked_is_no_success_yet(rig):
-    await rig.abandon(rig.request(rig.spec("exit 0")), " as ")
+    await rig.abandon(rig.request(rig.spec(f"until [ -e {rig.folder}/go ]; do sleep 0.05; done")))
+    (rig.folder / "go").touch()
     await until(lambda: not rig.active(), "the job's end")
     job = one(rig)
     assert job.status.state == "ended"
@@ -339,7 +341,8 @@ async def test_what_the_scheduler_says_is_told_apart(rig, answer, state, reason)
 
 
 async def test_a_job_whose_own_record_is_there_is_not_said_to_run(rig):
-    await rig.abandon(rig.request(rig.spec("exit 0")), " as ")
+    await rig.abandon(rig.request(rig.spec(f"until [ -e {rig.folder}/go ]; do sleep 0.05; done")))
+    (rig.folder / "go").touch()
     await until(lambda: not rig.active(), "the job's end")
     running = Observation(id="1", state=JobState.RUNNING)
     assert one(rig).seen(running).status.state == "ended"

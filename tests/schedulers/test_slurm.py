@@ -583,3 +583,20 @@ def test_what_a_program_writes_is_no_evidence(text: str) -> None:
 def test_any_output_can_be_read(text: str) -> None:
     SLURM.read_output(text)
     SLURM.read_output("slurmstepd: error: " + text)
+
+
+@pytest.mark.parametrize("length", [12, -1, -20, -40])
+def test_an_answer_that_is_cut_off_is_no_answer(length: int) -> None:
+    """A job whose row is not whole would look as if nobody listed it."""
+    whole, cut = row(), row(JobID="8").rstrip("\n")[:length]
+    listed, _ = converse(SLURM.find(["htag"], ALONE), Reply(0, whole + cut))
+    assert isinstance(listed, NoAnswer)
+    assert "cut off" in listed.said
+
+
+@pytest.mark.parametrize("length", [12, -1, -20, -40])
+def test_a_history_that_is_cut_off_is_no_answer(length: int) -> None:
+    gone, cut = recorded("squeue_one_unknown"), past(JobID="8").rstrip("\n")[:length]
+    answer, _ = converse(SLURM.observe(["8"], {}), gone, Reply(0, past() + cut))
+    assert isinstance(answer, dict)
+    assert isinstance(answer["8"], NoAnswer)

@@ -50,7 +50,8 @@ def main() -> int:
 
 
 def _so_far(tally: Tally) -> None:
-    print(f"so far: {tally.line()}", file=sys.stderr, flush=True)
+    seeds = [outcome.seed for outcome in tally.found]
+    print(f"so far: {tally.line()} {seeds or ''}", file=sys.stderr, flush=True)
 
 
 def _one(given: argparse.Namespace) -> int:

@@ -241,7 +241,7 @@ class ScriptRun:
             if by_itself and program.writes:
                 for output in self._job.outputs:
                     self._files.may_write(output)
-                    self._files.put(self._node, output, b"result")
+                    self._files.put(self._node, output, b"result", synced=True)
             self._append(names.PHASE, f"code {code}\n".encode())
         except TransportError as error:
             self._world.note("program", f"cannot write: {error}")

@@ -82,8 +82,8 @@ MUTATIONS = (
     Mutation(
         "a question that failed is an empty answer",
         "schedulers/slurm/status.py",
-        "    if reply.code != 0:\n        return NoAnswer(reply.said)\n    rows = []",
-        "    if reply.code != 0:\n        return Listed()\n    rows = []",
+        'NoAnswer(reply.said)\n    if _is_cut_off(reply, f"|{mark}"',
+        'Listed()\n    if _is_cut_off(reply, f"|{mark}"',
     ),
     Mutation(
         "a job under a number that was used again is ours",
@@ -96,12 +96,6 @@ MUTATIONS = (
         "job/script.py",
         "run = _run(spec, word, again=bool(again), member=array is not None)",
         "run = _run(spec, word, again=False, member=array is not None)",
-    ),
-    Mutation(
-        "a job that never started is not shut out before the next one",
-        "ledger/job_folder.py",
-        "return self.transport.link(self.file(names.GUARD), CLOSED) or self.guard() == CLOSED",
-        'return self.guard() == ""',
     ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
@@ -121,6 +115,12 @@ MUTATIONS = (
         "executor/attempt.py",
         "self.words |= self.folder.ledger().words",
         "pass",
+    ),
+    Mutation(
+        "an answer of squeue that is cut off tells that a job is not listed",
+        "schedulers/slurm/status.py",
+        'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',
+        "return False",
     ),
 )
 

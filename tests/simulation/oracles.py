@@ -11,6 +11,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_journal
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.job.script import GUARD_CODE
 from simulation.file_server import File, FileServer
 from simulation.world import World
 
@@ -109,7 +110,7 @@ class Judgements:
         verdict, folder = result.verdict, result.folder
         reason = verdict.reason
         self._world.coverage.sometimes(f"the end is: {reason}")
-        if not self._is_written(folder):
+        if not self._is_written(result):
             self._world.coverage.sometimes("an end is not confirmed")
             if "did not confirm" not in verdict.summary:
                 self._false(result, "its journal has no verdict")
@@ -125,8 +126,11 @@ class Judgements:
         if reason in (Reason.NEVER_STARTED, Reason.REJECTED, Reason.QUEUE_FULL):
             self._programs.closed[folder] = reason.words
 
-    def _is_written(self, folder: str) -> bool:
-        return any(entry.get("event") == "verdict" for entry in _entries(self._cluster, folder))
+    def _is_written(self, result: JobResult) -> bool:
+        """Whether it is the journal's verdict, and no end that nobody has seen yet."""
+        entries = _entries(self._cluster, result.folder)
+        written = [JobResult.from_dict(e["result"]) for e in entries if e.get("event") == "verdict"]
+        return any(each.verdict.reason is result.verdict.reason for each in written)
 
     def _contradiction(self, result: JobResult, base: str) -> str:
         """What speaks against it; empty when nothing does."""
@@ -164,6 +168,8 @@ class Judgements:
         for job in jobs:
             if self._programs.runs.get(job.script.folder) and job.open and job.runs:
                 return f"{job.id} runs, and is listed" if self._cluster.seen(job) else ""
+            if job.end == "by code" and job.code == GUARD_CODE:
+                continue  # the guard's code, or the program's own: without a record nobody can tell
             history = self._cluster.has_history and not job.forgotten
             if not job.open and history and self._world.now - job.ended_at > 5.0:
                 return f"the history lists {job.id} as {job.end}"

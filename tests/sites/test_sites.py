@@ -16,6 +16,7 @@ from hpc_prefect.block_files.document import read_document
 from hpc_prefect.blocks.profiles import SCHEDULER_NAMES
 from hpc_prefect.cli import main
 from hpc_prefect.errors import ConfigurationError
+from hpc_prefect.templates import template_files, template_names
 from hpc_rehearsal.sites import rehearsed
 
 from .profiles import FILLED, SITES, blanks, filled
@@ -128,6 +129,9 @@ def test_the_wheel_has_the_files(tmp_path: Path) -> None:
         there = set(wheel.namelist())
 
     assert {f"hpc_prefect/sites/{name}.toml" for name in SITES} <= there
+    for template in template_names():
+        files = set(template_files(template, with_mpi=True)) - {".gitignore"}
+        assert {f"hpc_prefect/templates/{template}/{name}" for name in files} <= there
     stands_in = [name for name in SITES if rehearsed(name)]
     assert {f"hpc_rehearsal/sites/{name}.toml" for name in stands_in} <= there
 

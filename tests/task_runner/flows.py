@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
+from contextvars import copy_context
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,22 @@ def waiting(folder: str) -> None:
     Path(folder, f"begun-{os.getpid()}").touch()
     while not Path(folder, "go").exists():
         time.sleep(0.05)
+
+
+@task
+def ends_its_worker() -> None:
+    os._exit(3)
+
+
+@task
+def leaves() -> None:
+    sys.exit("the task has left")
+
+
+@task
+def sum_of_squares(count: int) -> int:
+    """A task that has tasks of its own, and waits for them."""
+    return sum(each.result()[0] for each in squared.map(range(count)))
 
 
 @flow
@@ -93,6 +112,83 @@ def in_two_parts(folder: str, count: int) -> dict[str, Any]:
     while not Path(folder, "on").exists():
         time.sleep(0.05)
     return {"squares": [each.result()[0] for each in squared.map(range(2))]}
+
+
+@flow
+def from_threads(count: int) -> dict[str, Any]:
+    """Tasks whose first ones are submitted by several threads at once."""
+    jobs = []
+    at_once = threading.Barrier(count)
+
+    def ask(number: int) -> None:
+        at_once.wait()
+        jobs.append(squared.submit(number).result()[2])
+
+    threads = [threading.Thread(target=copy_context().run, args=(ask, n)) for n in range(count)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    return {"asked": len(jobs), "jobs": sorted(set(jobs))}
+
+
+@flow
+def of_tasks(count: int) -> dict[str, Any]:
+    """More tasks with tasks of their own than workers have threads."""
+    return {"sums": [each.result() for each in sum_of_squares.map([count] * 3)]}
+
+
+@flow
+def deadly() -> dict[str, Any]:
+    """A task that no worker survives, and one that has nothing to do with it."""
+    task_run = ends_its_worker.submit()
+    task_run.wait()
+    try:
+        task_run.result()
+    except WorkersFailed as error:
+        other = squared.submit(3).result()[0]
+        return {"said": str(error), "task": task_run.state.name, "other": other}
+    raise AssertionError("a worker survived")
+
+
+_MODULE = """
+from prefect import task
+
+def times_three(number):
+    return 3 * number
+
+@task
+def tripled(number):
+    return times_three(number)
+"""
+
+
+@flow
+def left() -> dict[str, Any]:
+    """A task that ends by something that is no `Exception`."""
+    task_run = leaves.submit()
+    task_run.wait()
+    try:
+        task_run.result()
+    except SystemExit as error:
+        return {"said": str(error), "task": task_run.state.name}
+    raise AssertionError("the task came to a good end")
+
+
+@flow
+def of_a_module(folder: str, keep: str) -> dict[str, Any]:
+    """A task of a module that is in a folder of its own; perhaps only this process can read it."""
+    source = Path(folder, "module_of_the_flow.py")
+    source.write_text(_MODULE)
+    sys.path.insert(0, folder)
+    module = import_module(source.stem)
+    if keep != "keep":
+        source.unlink()
+    tasks = module.tripled.map(range(40))
+    try:
+        return {"tripled": [each.result() for each in tasks]}
+    except WorkersFailed as error:
+        return {"said": str(error)}
 
 
 def main() -> None:

@@ -116,6 +116,46 @@ def test_a_lost_worker_s_task_goes_to_another_job(workers: Workers, tmp_path: Pa
     assert (end["state"], end["done"], queue(workers)) == ("Completed", 1, {})
 
 
+def test_threads_that_submit_at_once_share_the_workers(workers: Workers) -> None:
+    end = workers.start("from_threads", workers.profile("plain"), workers.shape("one"), "1", "4")()
+    assert (end["state"], end["asked"], len(end["jobs"])) == ("Completed", 4, 1), end["out"]
+    assert end["out"].count("worker-1: submitted") == 1
+
+
+def test_tasks_may_have_tasks_of_their_own(workers: Workers) -> None:
+    end = workers.start("of_tasks", workers.profile("plain"), workers.shape("one"), "1", "4")()
+    assert (end["state"], end["sums"]) == ("Completed", [14, 14, 14]), end["out"]
+
+
+def test_a_task_that_ends_its_workers_is_given_up_and_the_flow_goes_on(workers: Workers) -> None:
+    end = workers.start("deadly", workers.profile("plain"), workers.shape("one"), "1")()
+    assert end["state"] == "Completed", end["out"]
+    assert "4 workers that had it were lost" in end["said"]
+    assert "ended with exit code 3" in end["said"]
+    assert (end["task"], end["other"], queue(workers)) == ("Failed", 9, {})
+
+
+def test_a_task_may_end_by_what_is_no_exception(workers: Workers) -> None:
+    end = workers.start("left", workers.profile("plain"), workers.shape("one"), "1")()
+    assert (end["state"], end["said"], end["task"]) == ("Completed", "the task has left", "Crashed")
+    assert "worker-2" not in end["out"]  # the worker goes on
+
+
+def test_workers_find_the_modules_of_the_flow(workers: Workers, tmp_path: Path) -> None:
+    given = [workers.profile("plain"), workers.shape("one"), "1", str(tmp_path)]
+    end = workers.start("of_a_module", *given, "keep")()
+    assert end.get("tripled") == [3 * number for number in range(40)], end["out"]
+
+
+def test_a_flow_whose_tasks_no_worker_can_read_is_told_why(
+    workers: Workers, tmp_path: Path
+) -> None:
+    given = [workers.profile("plain"), workers.shape("one"), "1", str(tmp_path)]
+    end = workers.start("of_a_module", *given, "hide")()
+    assert "No module named 'module_of_the_flow'" in end["said"]
+    assert queue(workers) == {}
+
+
 def test_a_cancelled_run_ends_its_workers(workers: Workers, tmp_path: Path) -> None:
     started = workers.start(
         "held", workers.profile("plain"), workers.shape("one"), "1", str(tmp_path), "2"
@@ -140,6 +180,17 @@ def test_workers_of_a_killed_flow_end_by_themselves(workers: Workers, tmp_path: 
     started.process.communicate()
     (tmp_path / "go").touch()
     until(lambda: not queue(workers))
+
+
+@pytest.mark.slow
+def test_a_task_that_takes_longer_than_the_walltime_is_not_begun_for_ever(
+    workers: Workers, tmp_path: Path
+) -> None:
+    shape = workers.shape("short", walltime="00:00:08")
+    end = workers.start("held", workers.profile("plain"), shape, "1", str(tmp_path), "1")()
+    assert end["state"] == "Failed"
+    assert "9 jobs in a row ended whose workers had finished no task" in end["message"]
+    assert queue(workers) == {}
 
 
 @pytest.mark.slow

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
+import sys
+import tempfile
 from argparse import Namespace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpc_prefect.task_runner.jobs import own_modules
 from hpc_prefect.task_runner.runner import HPCTaskRunner
-from hpc_prefect.task_runner.worker import dask_arguments, rank_of, reach
+from hpc_prefect.task_runner.worker import (
+    dask_arguments,
+    forget_keys,
+    own_scratch,
+    rank_of,
+    reach,
+)
 
 NAMES = {"execution_profile_block_name": "e", "hpc_profile_block_name": "h"}
 
@@ -25,7 +36,6 @@ def given_of(**changes: object) -> Namespace:
         "ranks": False,
         "lifetime": 0,
         "patience": 60,
-        "local_directory": "",
     }
     return Namespace(**plain | changes)
 
@@ -36,6 +46,44 @@ def test_a_single_job_is_one_worker_of_its_own_name() -> None:
     pairs = dict(pairwise(arguments))
     assert (pairs["--name"], pairs["--nthreads"]) == ("worker-3", "4")
     assert (pairs["--memory-limit"], pairs["--lifetime"]) == (str(2**30), "240s")
+
+
+def test_a_worker_of_the_same_machine_is_heard_nowhere_else() -> None:
+    here = dict(pairwise(dask_arguments(given_of(scheduler="tls://127.0.0.1:8786"), {})))
+    assert here["--host"] == "127.0.0.1"
+    elsewhere = dict(pairwise(dask_arguments(given_of(), {})))
+    assert "--host" not in elsewhere
+    assert here["--dashboard-address"] == elsewhere["--dashboard-address"] == "127.0.0.1:0"
+
+
+def test_what_tasks_start_does_not_inherit_the_keys() -> None:
+    keys = {"DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY": "secret"}
+    environment = {"PATH": "/bin", "DASK_LOGGING__DISTRIBUTED": "warning"}
+    given = environment | keys
+    forget_keys(given)
+    assert given == environment
+
+
+def test_files_of_dask_are_in_no_folder_that_another_user_could_have_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    usual = own_scratch()
+    assert Path(usual).stat().st_mode & 0o077 == 0
+    assert own_scratch() == usual  # where Dask then clears up
+    Path(usual).chmod(0o777)
+    assert own_scratch() != usual
+    Path(usual).rmdir()
+    Path(usual).symlink_to(tmp_path)
+    assert own_scratch() != usual
+
+
+def test_workers_are_told_where_modules_are_that_their_python_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = ["", str(tmp_path / "gone"), f"{sys.prefix}/lib/python", f"{sys.base_prefix}/lib"]
+    assert own_modules(path) == [str(tmp_path)]
 
 
 def test_each_rank_of_an_mpi_job_is_a_worker_with_a_name_of_its_own() -> None:
@@ -78,6 +126,7 @@ def test_a_runner_is_duplicated_with_all_of_its_settings() -> None:
     again = runner.duplicate()
     assert again is not runner
     assert again == runner
+    assert pickle.loads(pickle.dumps(runner)) == runner
     assert again != HPCTaskRunner(**NAMES, workers=3)
     with pytest.raises(ValueError, match="idle_seconds"):
         HPCTaskRunner(**NAMES, idle_seconds=0)

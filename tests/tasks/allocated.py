@@ -125,6 +125,12 @@ async def loop(work_dir: str, steps: int, script: str = COUNT) -> list[str]:
 
 
 @flow
+async def retried(work_dir: str) -> list[str]:
+    async with held(work_dir):
+        return [(await job(work_dir, "again", WAIT, retries=1)).job_id]
+
+
+@flow
 async def fails(work_dir: str) -> None:
     async with held(work_dir):
         waiting = asyncio.ensure_future(job(work_dir, "waits", WAIT))
@@ -139,3 +145,5 @@ if __name__ == "__main__":
     name, folder = sys.argv[1:3]
     if name == "loop":
         print("IDS", *asyncio.run(loop(folder, 3, WAIT)))
+    elif name == "retried":
+        print("IDS", *asyncio.run(retried(folder)))

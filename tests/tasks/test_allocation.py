@@ -163,6 +163,17 @@ def test_the_command_line_lists_it_and_ends_it(
     assert ends["s0"].value == "allocation_ended"
 
 
+def test_a_job_whose_allocation_was_cancelled_is_tried_again_without_it(tmp_path: Path) -> None:
+    with process("retried", str(tmp_path), file=PROGRAM) as started:
+        until(lambda: runs(tmp_path))
+        assert main(["jobs", "cancel", "allocation", "--work-dir", str(tmp_path)]) == 0
+        (tmp_path / "go").touch()
+        said = ended(started)
+    (line,) = [line for line in said.splitlines() if line.startswith("IDS ")]
+    assert inside(line.split()[1:], tmp_path) == [False]
+    assert runs(tmp_path) == ["again", "again"]
+
+
 async def test_a_profile_that_is_not_there_is_told_before_anything_is_submitted(
     tmp_path: Path,
 ) -> None:

@@ -27,15 +27,11 @@ class Project:
     """One that `init` wrote, of somebody with a queue and blocks of their own."""
 
     def __init__(self, folder: Path, template: str) -> None:
-        self.folder, self.home = folder / "project", folder
-        assert main(["init", str(self.folder), "--template", template]) == 0
-        # The session's server has blocks of other tests.
         own = uuid.uuid4().hex[:8]
-        for file in self.folder.iterdir():
-            text = file.read_text()
-            text = re.sub(r"\b((?:cmd|exec|hpc|qpu)-[a-z-]+[a-z])(?![-\w])", rf"\1-{own}", text)
-            text = text.replace(f"hpc-profile-{own}", "hpc-profile")
-            file.write_text(re.sub(r"\b(vqe|sqd)-algorithm", rf"\1-algorithm-{own}", text))
+        self.folder, self.home = folder / f"Project {own}", folder
+        assert main(["init", str(self.folder), "--template", template]) == 0
+        for file in self.folder.iterdir():  # the session's server has an hpc-local of other tests
+            file.write_text(file.read_text().replace("hpc-local", f"hpc-local-{own}"))
 
     def run(self, *words: str) -> str:
         """What `python flow.py` printed, both streams; with a home that is empty at first."""
@@ -246,3 +242,67 @@ def test_what_others_changed_stays_and_what_the_file_changed_is_stored(
     Variable.set(name, {"value": 7}, overwrite=True, _sync=True)
     value, said = ready(2)
     assert (value, f"{name}: stored otherwise than in" in said) == ({"value": 7}, True)
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_notebook_whose_loop_runs_already_is_made_ready_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.variables import Variable
+
+    from hpc_prefect import ensure_ready
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    name = f"v_{uuid.uuid4().hex[:8]}"
+    (tmp_path / "blocks.toml").write_text(f"[variable.{name}]\nvalue = 1\n")
+    ensure_ready(tmp_path / "blocks.toml")
+    assert await Variable.aget(name) == {"value": 1}
+
+
+def test_what_is_to_be_installed_for_a_template_is_told_before_it_is_to_be_run(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import importlib.util as util, sys; find = util.find_spec\n"
+        "util.find_spec = lambda name, *more: None if name in ('pyscf', 'mpi4py') else find(name)\n"
+        "from hpc_prefect.cli import main; sys.exit(main(['init', 'p', '--template', 'sqd']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[1:] == [
+        "template sqd needs pyscf, mpi4py, which are not installed here;"
+        " run: pip install 'hpc-prefect[sqd,mpi]'",
+        "then run it: cd p && python flow.py",
+    ]
+    assert 'launch = "mpi"' in (tmp_path / "p" / "blocks.toml").read_text()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_another_projects_blocks_are_not_used_by_accident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpc_prefect import ensure_ready
+    from hpc_prefect.errors import ConfigurationError
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    name = f"v_{uuid.uuid4().hex[:8]}"
+    for value in (1, 2):
+        (tmp_path / f"{value}.toml").write_text(f"[variable.{name}]\nvalue = {value}\n")
+    ensure_ready(tmp_path / "1.toml")
+    with pytest.raises(ConfigurationError, match=r"are those of .*1\.toml"):
+        ensure_ready(tmp_path / "2.toml")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("N2 / cc-pVDZ", "cc-pvdz"),
+        ("My Project_2", "my-project-2"),
+        ("__", "vqe"),
+        ("é" * 90, "vqe"),
+    ],
+)
+def test_blocks_are_called_by_the_projects_folder(folder: str, name: str, tmp_path: Path) -> None:
+    assert templates.project_name(tmp_path / folder, "vqe") == name

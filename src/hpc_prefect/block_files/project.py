@@ -20,6 +20,7 @@ from hpc_prefect.block_files.apply import (
     compare_document,
     read_file,
 )
+from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.prefect_internals import set_for_process
 from hpc_prefect.server import (
     Progress,
@@ -52,7 +53,8 @@ def ensure_ready(blocks: str | os.PathLike[str] | None = None) -> None:
             is told.
 
     Raises:
-        ConfigurationError: the file cannot be stored, or the server that is named does not answer.
+        ConfigurationError: the file cannot be stored, another file that is still there made blocks
+            of the same names, or the server that is named does not answer.
         ServerError: your own server does not start.
     """
     _have_server(_tell)
@@ -88,9 +90,16 @@ def _use(server: Server) -> None:
 
 def _have_blocks(file: Path) -> None:
     document = read_file(file, venv=sys.prefix, environ=os.environ)
+    for warning in document.warnings:
+        _tell(f"warning: {warning}")
     made = applied.read_made(state_folder() / "applied", file)
     changes = _run(lambda: compare_document(document, made=made))
     missing = any(change.kind == "created" for change in changes)
+    if others := sorted(_other_files(changes, made)):
+        raise ConfigurationError(
+            f"{file}: blocks of the same names are those of {', '.join(others)}, which names other"
+            " programs or values; give them other names here"
+        )
     if not missing and (foreign := [c.item.name for c in changes if c.conflicts]):
         _tell(
             f"{', '.join(foreign)}: stored otherwise than in {file}, and not by it; what is stored"
@@ -100,6 +109,17 @@ def _have_blocks(file: Path) -> None:
     if any(change.kind != "unchanged" for change in changes):
         _run(lambda: apply_document(document, report=lambda _: None, made=made))
         _tell(f"stored from {file}: {', '.join(_stored(changes))}")
+
+
+def _other_files(changes: Sequence[BlockChange], made: applied.Made) -> set[str]:
+    """The files that made what these changes would replace, and that are still there."""
+    return {
+        other.file
+        for change in changes
+        for one in change.conflicts
+        for other in made.elsewhere
+        if one.stored is not None and other.has(change.key, one.where, one.stored)
+    }
 
 
 def _run(call: Callable[[], Coroutine[object, object, T]]) -> T:

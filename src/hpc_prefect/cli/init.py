@@ -44,7 +44,8 @@ def _run(arguments: argparse.Namespace) -> int:
     lacking, uses_mpi = templates.missing_for(name), templates.uses_mpi(name)
     # What is still to be installed for it brings MPI along.
     with_mpi = uses_mpi and ("mpi4py" in lacking or templates.can_run_mpi())
-    files = templates.template_files(name, with_mpi=with_mpi)
+    project = templates.project_name(folder, name)
+    files = templates.template_files(name, project=project, with_mpi=with_mpi)
     templates.write_project(folder, files)
     print(f"wrote {', '.join(files)}{'' if folder == Path() else f' into {folder}'}")
     if uses_mpi and not with_mpi:

@@ -1,6 +1,7 @@
 """Prefect tasks by the thousand, on workers that are batch jobs.
 
     runner.py      `HPCTaskRunner`, which a flow is given
+    client.py      what hands its tasks over
     cluster.py     Dask's cluster, whose workers come and go with their jobs
     jobs.py        the job of a worker: its blocks, its submission, its end
     worker.py      the program that such a job runs

@@ -11,16 +11,23 @@ from typing import Any
 import dask
 from distributed import Scheduler
 from distributed.deploy.spec import ProcessInterface, SpecCluster
+from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.security import Security
 
-from hpc_prefect.batch.task import describe
+from hpc_prefect.batch.task import describe, tail_of
 from hpc_prefect.errors import FlowRunCancelled, WorkersFailed
 from hpc_prefect.executor.service import Handle
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.task_runner.jobs import WorkerJobs
+from hpc_prefect.task_runner.worker import own_scratch
 
 #: After so many jobs in a row of which no worker came, no further one is submitted.
 _FAILURES = 3
+#: After so many jobs in a row whose workers have finished no task (and so many for each job that
+#: there is) none is submitted either. Dask itself does not count workers that leave before their
+#: walltime, and begins a task that takes longer again for ever.
+_FRUITLESS = 9
+_FRUITLESS_EACH = 3
 #: Seconds for which a worker that was told to leave is waited for, before its job is cancelled.
 _LEAVING = 10.0
 
@@ -39,6 +46,7 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc]
         self._life: asyncio.Task[None] | None = None
         self._closing = False
         self.came = False  # whether its worker was ever connected
+        self.fruitful = False  # whether a task came to its end on it
 
     async def start(self) -> None:
         """Begin the job's life. Never raises: Dask would stop its scaling for good, in silence."""
@@ -51,7 +59,7 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc]
         cancelled = None
         try:
             result = await asyncio.wrap_future(job)
-            words = "" if result.succeeded else describe(result)
+            words = tail_of(result.stderr_path) if result.succeeded else describe(result)
         except FlowRunCancelled as error:
             words, cancelled = "", error
         except Exception as error:  # noqa: BLE001 - whatever it is, this worker will not come
@@ -80,20 +88,35 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc]
         await asyncio.wait([self._life])
 
 
+class EndsOfTasks(SchedulerPlugin):  # type: ignore[misc]
+    """Tells the cluster on which worker a task came to its end, as Dask's scheduler notices it."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **known: Any) -> None:
+        """A task's state in Dask; one that failed in Prefect is "memory" too, it holds a state."""
+        if start == "processing" and finish == "memory":
+            self._told(str(known.get("worker")))
+
+
 class WorkerCluster(SpecCluster):  # type: ignore[misc]
     """A Dask scheduler in the flow's process, and the jobs of its workers.
 
     Attributes:
         failure: why no further worker will come, to be raised where a task was wanted; None while
             they do.
+        last_end: what is known of the last worker that was lost.
     """
 
     def __init__(self, jobs: WorkerJobs, *, host: str, on_failure: Callable[[], None]) -> None:
         self._jobs = jobs
         self._lost_in_a_row = 0
+        self._fruitless_in_a_row = 0
         self._numbers = itertools.count(1)
         self._on_failure = on_failure
         self.failure: BaseException | None = None
+        self.last_end = ""
         security = Security.temporary()
         jobs.secrets = _for_workers(security)
         worker: dict[str, Any] = {"cls": WorkerJob, "options": {"jobs": jobs, "cluster": self}}
@@ -108,13 +131,15 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
         }
-        with dask.config.set({"distributed.scheduler.http.routes": []}):
+        settings = {"distributed.scheduler.http.routes": [], "temporary-directory": own_scratch()}
+        with dask.config.set(settings):
             super().__init__(
                 worker=worker,
                 scheduler={"cls": Scheduler, "options": scheduler},
                 security=security,
                 name="hpc-prefect",
             )
+        self.scheduler.add_plugin(EndsOfTasks(self._task_ended), name="hpc-prefect")
 
     @property
     def dashboard_link(self) -> str:
@@ -150,6 +175,13 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
         if job is not None:
             job.came = True
 
+    def _task_ended(self, address: str) -> None:
+        self._fruitless_in_a_row = 0
+        worker = self.scheduler.workers.get(address)
+        job = self.workers.get(self._job_of(str(worker.name))) if worker is not None else None
+        if job is not None:
+            job.fruitful = True
+
     def _job_of(self, worker: str) -> str:
         """The job that carries a worker: in an MPI job each rank is one."""
         return job_of(worker) if self._jobs.ranks else worker
@@ -169,6 +201,9 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             return
         if job.came:
             self._jobs.warn(f"{job.name} has ended; what it had to do goes to others. {words}")
+            self.last_end = f"{job.name} has ended. {words}"
+            if not job.fruitful:
+                self._count_fruitless()
             return
         self._lost_in_a_row += 1
         self._jobs.warn(f"{job.name} has ended, and no worker came of it. {words}")
@@ -178,6 +213,21 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
                     f"{self._lost_in_a_row} jobs in a row ended before their worker came, so no"
                     f" further one is submitted and the flow's tasks are given up. The last one:"
                     f" {words}"
+                )
+            )
+
+    def _count_fruitless(self) -> None:
+        """A worker that came has left again, and no task was done by it."""
+        self._fruitless_in_a_row += 1
+        jobs = len(self.worker_spec) + 1  # with this one
+        if self._fruitless_in_a_row >= max(_FRUITLESS, _FRUITLESS_EACH * jobs):
+            self._fail(
+                WorkersFailed(
+                    f"{self._fruitless_in_a_row} jobs in a row ended whose workers had finished no"
+                    " task, so no further one is submitted and the flow's tasks are given up."
+                    " Either a task takes longer than the walltime of a worker (see the execution"
+                    " profile), or it ends its worker, or the worker cannot read it."
+                    f" {self.last_end}"
                 )
             )
 
@@ -215,4 +265,7 @@ def _for_workers(security: Security) -> dict[str, str]:
         f"{prefix}__TLS__CA_FILE": keys["ca_file"],
         f"{prefix}__TLS__WORKER__CERT": keys["cert"],
         f"{prefix}__TLS__WORKER__KEY": keys["key"],
+        # For a task that has tasks of its own, which it hands to the same scheduler.
+        f"{prefix}__TLS__CLIENT__CERT": keys["cert"],
+        f"{prefix}__TLS__CLIENT__KEY": keys["key"],
     }

@@ -7,6 +7,7 @@ a later one. A worker whose flow is gone ends by itself.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -193,9 +194,22 @@ def worker_arguments(job: Job, name: str, scheduler: str, api: str) -> list[str]
         arguments += ["--memory", str(resources.memory_per_node // ranks)]
     if resources.launch == "mpi":
         arguments += ["--ranks"]
+    for folder in own_modules(sys.path):
+        arguments += ["--path", folder]
     # A short job is one of a test, or of somebody who knows that its tasks are shorter still.
     leave = resources.walltime - min(_LEAVE_BEFORE, resources.walltime // 4)
     return [*arguments, "--lifetime", str(leave)]
+
+
+def own_modules(path: list[str]) -> list[str]:
+    """Where this process finds modules of which its Python knows nothing by itself.
+
+    The first is the folder of the program that was started: tasks are often in another file there.
+    """
+    known = tuple(os.path.join(place, "") for place in {sys.prefix, sys.base_prefix})
+    # Dask's scheduler puts its folder there, of which workers have one of their own.
+    folders = [os.path.abspath(each) for each in path if "dask-scratch-space" not in each]
+    return [each for each in folders if os.path.isdir(each) and not each.startswith(known)]
 
 
 def with_secrets(request: Any, secrets: Mapping[str, str]) -> Any:

@@ -6,17 +6,22 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
+from distributed import Future, get_worker, rejoin, secede
+from distributed.scheduler import KilledWorker
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 from prefect.tasks import Task
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
+from hpc_prefect.errors import WorkersFailed
 from hpc_prefect.flow_runs.sync import run_sync
+from hpc_prefect.task_runner.client import WorkerClient
 from hpc_prefect.task_runner.cluster import WorkerCluster
 from hpc_prefect.task_runner.jobs import WorkerBlocks, WorkerJobs
 
@@ -34,22 +39,29 @@ class WorkerFuture(PrefectDaskFuture[R]):  # type: ignore[misc]
 
     @property
     def _given_up(self) -> BaseException | None:
-        """Why the task was cancelled before it was run; None when it was not."""
-        cancelled = self.wrapped_future.cancelled()
-        return self.cluster.failure if cancelled and self.cluster is not None else None
+        """Why there will be no word of the task's end; None when there was one, or may be."""
+        future = self.wrapped_future
+        if future.status == "error":  # a task that fails is none for Dask: it gives back its state
+            last_end = self.cluster.last_end if self.cluster is not None else ""
+            return _lost_with_workers(future.exception(), last_end)
+        return self.cluster.failure if future.cancelled() and self.cluster is not None else None
 
     def wait(self, timeout: float | None = None) -> None:
-        super().wait(timeout)
+        with _thread_free(self.wrapped_future):
+            super().wait(timeout)
         if self._final_state is None and (failure := self._given_up) is not None:
             self._final_state = Failed(message=str(failure), data=failure)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
-        try:
-            return super().result(timeout=timeout, raise_on_failure=raise_on_failure)
-        except CancelledError:
-            if (failure := self._given_up) is not None:
-                raise failure from None
-            raise
+        self.wait(timeout)
+        ended_by = self._final_state.data if self._final_state is not None else None
+        if raise_on_failure and isinstance(ended_by, BaseException):
+            raise ended_by  # here: in Prefect's event loop it may be none that a loop can pass on
+        if self._final_state is None and not self.wrapped_future.done():
+            raise TimeoutError(
+                f"Task run {self.task_run_id} did not complete within {timeout} seconds"
+            )
+        return super().result(timeout=timeout, raise_on_failure=raise_on_failure)
 
 
 class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
@@ -75,6 +87,8 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
             return [energy.submit(angle) for angle in angles]
         ```
     """
+
+    _client: WorkerClient | None
 
     def __init__(
         self,
@@ -124,11 +138,10 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         if idle_seconds < _LOOK_EVERY:
             raise ValueError(f"idle_seconds is {idle_seconds!r}; it must be 1 or more")
         self._handed_out: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._beginning = Lock()
         looks = round(idle_seconds / _LOOK_EVERY)
         scaling = {"minimum": minimum, "maximum": maximum, "interval": f"{_LOOK_EVERY}s"}
-        super().__init__(
-            cluster_class=self._start_workers, adapt_kwargs=scaling | {"wait_count": looks}
-        )
+        super().__init__(adapt_kwargs=scaling | {"wait_count": looks})
 
     def duplicate(self) -> HPCTaskRunner:
         """A runner of the same settings that has not begun."""
@@ -138,6 +151,20 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         return isinstance(other, HPCTaskRunner) and self._terms == other._terms
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What goes to workers with each task, in its flow: the settings alone."""
+        return partial(type(self), **self._terms), ()
+
+    @property
+    def client(self) -> WorkerClient:
+        """What hands tasks over; the first caller begins the workers, other threads wait for it."""
+        with self._beginning:
+            if self._client is None:
+                where = self._scheduler_around() or self._begin_workers()
+                client = WorkerClient(where, **self.client_kwargs)
+                self._client = self._exit_stack.enter_context(client)
+            return self._client
 
     def submit(
         self,
@@ -168,12 +195,23 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         cluster = self._cluster
         return cluster if isinstance(cluster, WorkerCluster) else None
 
-    def _start_workers(self) -> WorkerCluster:
+    @staticmethod
+    def _scheduler_around() -> str:
+        """In a task that is on a worker: the scheduler it came from; else nothing."""
+        try:
+            return str(get_worker().scheduler.address)
+        except ValueError:
+            return ""
+
+    def _begin_workers(self) -> WorkerCluster:
         """The cluster, when the first task asks for it; called in the flow's context."""
         jobs = run_sync(lambda: WorkerJobs.of(self._blocks))
         self._exit_stack.enter_context(_quiet())
         host = self._terms["host"] or ("127.0.0.1" if jobs.runs_here else "")
-        return WorkerCluster(jobs, host=host, on_failure=self._give_up)
+        cluster = WorkerCluster(jobs, host=host, on_failure=self._give_up)
+        self._cluster = self._exit_stack.enter_context(cluster)
+        cluster.adapt(**self.adapt_kwargs)
+        return cluster
 
     def _give_up(self) -> None:
         """Nobody will run what waits: end it, so that the flow learns why."""
@@ -181,6 +219,37 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         if client is not None:
             waiting = [each for each in list(self._handed_out) if not each.done()]
             client.loop.add_callback(client._cancel, waiting, reason="no worker", force=True)
+
+
+def _lost_with_workers(error: BaseException, last_end: str) -> BaseException:
+    """Dask's error in words for who knows nothing of Dask."""
+    if not isinstance(error, KilledWorker):
+        return error
+    return WorkersFailed(
+        f"the task was given up: {error.allowed_failures + 1} workers that had it were lost. Either"
+        " it needs more memory than the execution profile asks for, or it ends the process that it"
+        f" runs in, or the worker cannot read it. {last_end}"
+    )
+
+
+@contextmanager
+def _thread_free(future: Future) -> Iterator[None]:
+    """In a task that waits for others on its own worker: have another one run in its place.
+
+    Without it, as many such tasks as there are threads would wait for each other for ever.
+    """
+    if future.done():
+        yield
+        return
+    try:
+        secede()
+    except (ValueError, KeyError):  # no task of a worker's, or one whose place is free already
+        yield
+        return
+    try:
+        yield
+    finally:
+        rejoin()
 
 
 @contextmanager

@@ -9,7 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Mapping
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 #: Seconds for a connection to Prefect's server.
@@ -40,13 +45,15 @@ def dask_arguments(given: argparse.Namespace, environment: Mapping[str, str]) ->
     name = f"{given.name}-{rank_of(environment)}" if given.ranks else given.name
     arguments = [given.scheduler, "--name", name, "--nthreads", str(given.threads)]
     arguments += ["--nworkers", "1", "--no-dashboard", "--death-timeout", str(given.patience)]
+    # Without its pages a worker still has a server for them, and would open it to everyone.
+    arguments += ["--dashboard-address", "127.0.0.1:0"]
+    if (host := urlsplit(given.scheduler).hostname) == "127.0.0.1":
+        arguments += ["--host", host]
     # Without Dask's nanny, which would start a worker that is too large again and again in the same
     # job: so the job ends, and its scheduler tells why.
     arguments += ["--no-nanny", "--memory-limit", str(given.memory)]
     if given.lifetime:
         arguments += ["--lifetime", f"{given.lifetime}s"]
-    if given.local_directory:
-        arguments += ["--local-directory", given.local_directory]
     return arguments
 
 
@@ -82,17 +89,47 @@ def main() -> None:
     parser.add_argument("--ranks", action="store_true", help="one worker on each rank")
     parser.add_argument("--lifetime", type=int, default=0, help="seconds; 0: without end")
     parser.add_argument("--patience", type=int, default=60, help="seconds without the flow")
-    parser.add_argument("--local-directory", default="", help="for what does not fit in memory")
+    parser.add_argument("--path", action="append", default=[], help="where the flow's modules are")
     parser.add_argument("--api", default="", help="the address of Prefect's server")
     given = parser.parse_args()
     reach(given.api)
-
-    # What Dask has to say of each connection is of no use in a job's stderr.
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-    os.environ.setdefault("DASK_DISTRIBUTED__WORKER__HTTP__ROUTES", "[]")
+    sys.path += [each for each in given.path if each not in sys.path]
+    settle(os.environ, own_scratch())
     from distributed.cli.dask_worker import main as dask_worker
 
+    forget_keys(os.environ)
     dask_worker(dask_arguments(given, os.environ))
+
+
+def own_scratch() -> str:
+    """A folder on this machine's own disk in which nobody else can write, for Dask's files.
+
+    Modules are looked for there, and pickles read. Dask's own one is whoever's made it first. Its
+    name is always the same, so that Dask clears up there what killed workers left.
+    """
+    folder = Path(tempfile.gettempdir(), f"hpc-prefect-dask-{os.getuid()}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return str(folder) if ours and not found.st_mode & 0o077 else tempfile.mkdtemp()
+
+
+def settle(environment: MutableMapping[str, str], folder: str) -> None:
+    """Dask's settings, which it reads from the environment when it is imported."""
+    environment["DASK_TEMPORARY_DIRECTORY"] = folder
+    # What Dask has to say of each connection is of no use in a job's stderr.
+    environment.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+    environment.setdefault("DASK_DISTRIBUTED__WORKER__HTTP__ROUTES", "[]")
+    # A worker that has much in memory would take no further task, and nobody would be told.
+    environment.setdefault("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "False")
+
+
+def forget_keys(environment: MutableMapping[str, str]) -> None:
+    """Dask has read them; programs and jobs that tasks start are not to inherit them."""
+    for name in list(environment):
+        if name.startswith("DASK_DISTRIBUTED__COMM__"):
+            del environment[name]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Adding one is a folder here, with a README whose first line says what it shows, 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "sqd": ("qiskit", "ffsim", "pyscf", "qiskit_addon_sqd", "mpi4py"),
     "vqe": ("qiskit", "qiskit_aer"),
 }
+#: Stands in a template for the project's name.
+_PROJECT = "PROJECT"
 _GITIGNORE = "__pycache__/\nwork/\n"
 #: The lines of a template's block file that start its program with MPI, and those without.
 _WITH_MPI = 'ranks_per_node = 2\nlaunch = "mpi"\n'
@@ -38,11 +41,23 @@ def _is_template(folder: Traversable) -> bool:
     return folder.is_dir() and folder.joinpath("flow.py").is_file()
 
 
-def template_files(name: str, *, with_mpi: bool) -> dict[str, str]:
-    """The files of a project, by their names."""
+def project_name(folder: Path, template: str) -> str:
+    """What a project's blocks are called: by its folder, as Prefect takes names."""
+    plain = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    return plain[:40].strip("-") or template
+
+
+def template_files(name: str, *, project: str = "project", with_mpi: bool) -> dict[str, str]:
+    """The files of a project, by their names.
+
+    Args:
+        project: stands in the names of its blocks, so that two projects have blocks of their own.
+    """
     folder = resources.files(__name__).joinpath(name)
     found = {
-        each.name: each.read_text(encoding="utf-8") for each in folder.iterdir() if each.is_file()
+        each.name: each.read_text(encoding="utf-8").replace(_PROJECT, project)
+        for each in folder.iterdir()
+        if each.is_file()
     }
     if not with_mpi:
         found["blocks.toml"] = found["blocks.toml"].replace(_WITH_MPI, _WITHOUT_MPI)

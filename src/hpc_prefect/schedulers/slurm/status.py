@@ -123,6 +123,8 @@ def ask_queue(
         return Listed()
     if reply.code != 0:
         return NoAnswer(reply.said)
+    if _is_cut_off(reply, f"|{mark}", marks=len(ends)):
+        return NoAnswer(f"an answer of squeue is cut off: {reply.stdout[-200:]!r}")
     rows = []
     for row in _queue_rows(reply, mark):
         tasks = row["ArrayTaskID"]
@@ -136,6 +138,15 @@ def ask_queue(
 
 def _mark() -> str:
     return secrets.token_hex(8)
+
+
+def _is_cut_off(reply: Reply, mark: str, *, marks: int) -> bool:
+    """Whether a row has begun behind the last whole one, each of which has so many marks.
+
+    Its job would look as if it were not listed. Lines of other kinds are passed over.
+    """
+    parts = reply.stdout.split(mark)
+    return (len(parts) - 1) % marks != 0 or "|" in parts[-1]
 
 
 def _queue_rows(reply: Reply, mark: str) -> Iterator[dict[str, str]]:
@@ -171,6 +182,8 @@ def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Listed |
         return None
     if reply.code != 0:
         return NoAnswer(reply.said)
+    if _is_cut_off(reply, mark, marks=len(_HISTORY_FIELDS)):
+        return NoAnswer(f"an answer of sacct is cut off: {reply.stdout[-200:]!r}")
     found, steps = [], []
     for row in _history_rows(reply, mark):
         if _STEP.fullmatch(row["JobID"]):

@@ -31,8 +31,8 @@ async def bitcount(shots: int = 10_000, seed: int = 1) -> dict[str, int]:
     bits, counts = f"bits-{shots}-{seed}.txt", f"counts-{shots}-{seed}.json"
     write(work / bits, "\n".join(imitated_ghz(shots, seed)))
     await run_job_from_blocks(
-        command_block_name="cmd-count-bits",  # WHAT
-        execution_profile_block_name="exec-count-bits",  # HOW
+        command_block_name="cmd-PROJECT",  # WHAT
+        execution_profile_block_name="exec-PROJECT",  # HOW
         hpc_profile_block_name=HPC_PROFILE,  # WHERE
         work_dir=work,
         script_filename="count-bits",
@@ -41,7 +41,8 @@ async def bitcount(shots: int = 10_000, seed: int = 1) -> dict[str, int]:
         expected_outputs=[counts],  # or the job has failed, whatever its exit code says
     )
     found: dict[str, int] = json.loads((work / counts).read_text())
-    record_measures(all_alike=(found["0" * QUBITS] + found["1" * QUBITS]) / shots)
+    alike = sum(found.get(bit * QUBITS, 0) for bit in "01")
+    record_measures(all_alike=alike / shots)  # for `hpc-prefect runs compare`
     return found
 
 

@@ -58,7 +58,7 @@ async def sqd(seed: int = 1) -> float:
             [circuit(molecule)],
             quantum_backend_block_name=QUANTUM_BACKEND,
             work_dir=work,
-            variable_name="sqd-algorithm",
+            variable_name="PROJECT-algorithm",
             options={"seed": int(it.rng.integers(2**63))},
         )
         batches = subspaces(sampled[0].data.meas, before, it.parameters, it.rng)
@@ -66,8 +66,8 @@ async def sqd(seed: int = 1) -> float:
         # The folder is this iteration's, also when it is repeated after a kill.
         write(it.folder / "question.npz", nelec=NELEC, **integrals, **batches)
         await run_job_from_blocks(
-            command_block_name="cmd-diagonalize",  # WHAT
-            execution_profile_block_name="exec-diagonalize",  # HOW
+            command_block_name="cmd-PROJECT",  # WHAT
+            execution_profile_block_name="exec-PROJECT",  # HOW
             hpc_profile_block_name=HPC_PROFILE,  # WHERE
             work_dir=it.folder,
             script_filename="diagonalize",
@@ -83,7 +83,7 @@ async def sqd(seed: int = 1) -> float:
         step,
         Estimate(),
         measure=lambda state: {"energy": state.energy, "error_mha": 1e3 * (state.energy - exact)},
-        stop_variable_name="sqd-algorithm",
+        stop_variable_name="PROJECT-algorithm",
         work_dir=work,
         seed=seed,
         name="sqd",

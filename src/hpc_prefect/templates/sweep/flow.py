@@ -31,8 +31,8 @@ async def sweep(size: int = 16, sweeps: int = 200) -> dict[str, float]:
     work = HERE / "work"
     results = {f"{each:.1f}": f"m-{each:.1f}-{size}-{sweeps}.json" for each in TEMPERATURES}
     await run_jobs_from_blocks(
-        command_block_name="cmd-ising",  # WHAT
-        execution_profile_block_name="exec-ising",  # HOW
+        command_block_name="cmd-PROJECT",  # WHAT
+        execution_profile_block_name="exec-PROJECT",  # HOW
         hpc_profile_block_name=HPC_PROFILE,  # WHERE
         work_dir=work,
         script_filename="ising",

@@ -59,7 +59,7 @@ async def vqe(seed: int = 1) -> float:
         step,
         {"angles": [1.5, 0.0, 0.0, 0.8, 0.0, 0.0], "energy": [0.0]},
         measure=lambda state: {"energy": state["energy"][0]},
-        stop_variable_name="vqe-algorithm",
+        stop_variable_name="PROJECT-algorithm",
         work_dir=work,
         seed=seed,
         name="vqe",
