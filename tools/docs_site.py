@@ -16,7 +16,6 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -25,10 +24,6 @@ from mkdocs.structure.pages import Page
 import docs_reference
 
 ROOT = Path(__file__).parents[1]
-
-#: Pages that other work is to bring. Until one is there, the navigation does not list it, and a
-#: line of a list or table that leads to it is left out.
-TO_COME = {"start.md", "from-qcsc.md", "allocations.md"}
 
 #: Pages whose tables need the room of the table of contents.
 WIDE = {"about/compare.md", "ends.md"}
@@ -49,12 +44,6 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".cpp": "cpp", "
 # --- what MkDocs calls
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is not written yet."""
-    config.nav = _without(config.nav, missing_pages())
-    return config
-
-
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the reference, and what lies outside of docs/."""
     pages = docs_reference.pages() | outside(ROOT)
@@ -67,35 +56,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Lead links out of docs/ to pages of the site, and make tabs."""
     if page.file.src_uri in WIDE:
         page.meta["hide"] = ["toc"]
-    written = without_lines_to(missing_pages(), markdown)
-    return with_tabs(with_links_inside(written, page.file.src_uri))
-
-
-# --- pages that are not there yet
-
-
-def missing_pages() -> set[str]:
-    """Those that are still to come."""
-    return {name for name in TO_COME if not (ROOT / "docs" / name).exists()}
-
-
-def without_lines_to(missing: set[str], markdown: str) -> str:
-    """The text without the lines of lists and tables that lead to one of these pages."""
-    leads = re.compile(rf"\]\((?:\.\./)*(?:{'|'.join(map(re.escape, missing)) or '$^'})[#)]")
-    lines = markdown.splitlines(keepends=True)
-    return "".join(line for line in lines if line[0] not in "|-" or not leads.search(line))
-
-
-def _without(nav: Any, missing: set[str]) -> Any:
-    """The navigation, a list of pages and of `{title: page or list}`, without some pages."""
-    kept = []
-    for entry in nav:
-        ((title, page),) = entry.items() if isinstance(entry, dict) else ((None, entry),)
-        if isinstance(page, list):
-            kept.append({title: _without(page, missing)})
-        elif page not in missing:
-            kept.append(entry)
-    return kept
+    return with_tabs(with_links_inside(markdown, page.file.src_uri))
 
 
 # --- tabs

@@ -109,16 +109,3 @@ def test_a_link_out_of_docs_leads_to_a_page_of_the_site(
     page: str, link: str, leads_to: str
 ) -> None:
     assert docs_site.with_links_inside(f"[x]({link}#y)", page) == f"[x]({leads_to}#y)"
-
-
-def test_a_page_that_is_not_written_yet_is_not_listed() -> None:
-    nav = [{"Start": ["index.md", {"Soon": "soon.md"}]}, "soon.md"]
-    assert docs_site._without(nav, {"soon.md"}) == [{"Start": ["index.md"]}]
-
-
-def test_a_row_that_leads_to_a_page_not_written_yet_is_left_out() -> None:
-    text = "| [now](now.md) |\n| [soon](../soon.md#how) |\n- [soon](soon.md)\nSee [now](now.md).\n"
-    assert docs_site.without_lines_to({"soon.md"}, text) == (
-        "| [now](now.md) |\nSee [now](now.md).\n"
-    )
-    assert docs_site.without_lines_to(set(), text) == text
