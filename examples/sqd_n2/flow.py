@@ -14,13 +14,13 @@ from subspaces import diagonalize, nodes
 
 from hpc_prefect import (
     ONCE,
+    Convergence,
     Iteration,
     Plot,
     cancel_jobs,
     converge,
     sample,
 )
-from hpc_prefect.convergence import Convergence
 
 State = dict[str, Estimate]
 

@@ -20,6 +20,7 @@ from walkers import NOTHING, Found, Generation, columns, proposed, subspaces, su
 
 from hpc_prefect import (
     ONCE,
+    Convergence,
     Iteration,
     Plot,
     cancel_jobs,
@@ -28,7 +29,6 @@ from hpc_prefect import (
     sample,
     scope,
 )
-from hpc_prefect.convergence import Convergence
 
 Key = tuple[str, int]  # the kind of samples, the walker's number
 

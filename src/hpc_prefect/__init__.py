@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hpc_prefect.flow_runs.campaigns import campaign
     from hpc_prefect.flow_runs.recording import record_measures
     from hpc_prefect.flow_runs.scopes import scope
-    from hpc_prefect.job.failure import Reason
+    from hpc_prefect.job.failure import Reason, Verdict
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.job.retry import RetryPolicy
     from hpc_prefect.lifecycle.hooks import cancel_jobs
@@ -49,6 +49,7 @@ _HOME = {
     "InvalidJob": "errors",
     "JobFailed": "errors",
     "Reason": "job.failure",
+    "Verdict": "job.failure",
     "JobResult": "job.result",
     "RetryPolicy": "job.retry",
     "ONCE": "flow_runs.cache_policy",
@@ -89,6 +90,7 @@ __all__ = [
     "Reason",
     "RetryPolicy",
     "StopRule",
+    "Verdict",
     "allocation",
     "campaign",
     "cancel_jobs",
