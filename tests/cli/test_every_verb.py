@@ -22,6 +22,7 @@ MISTAKES: dict[str, tuple[list[str], int]] = {
     "blocks apply": (["blocks", "apply", "nowhere.toml"], 1),
     "blocks diff": (["blocks", "diff", "broken.toml"], 1),
     "blocks list": (["blocks", "list", "too", "much"], 2),
+    "blocks import-qcsc": (["blocks", "import-qcsc", "nowhere.json"], 1),
     "sites show": (["sites", "show", "atlantis"], 1),
     "render": (["render", "--command", "no", "--execution", "no", "--hpc", "no"], 1),
     "jobs list": (["jobs", "list", "nowhere"], 1),
