@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from simulation.coverage import EXPECTED, Coverage
+from simulation.coverage import EXPECTED, RARE, Coverage
 from simulation.shrink import shrink
 from simulation.simulate import Tally, simulate, simulate_all
 from simulation.story import STORIES, Story, timeline
@@ -43,7 +43,7 @@ def main() -> int:
     if given.coverage:
         for what, count in sorted(coverage.seen.items()):
             print(f"{count:9}  {what}")
-    if missing := coverage.missing(EXPECTED):
+    if missing := coverage.missing((*EXPECTED, *RARE)):
         print("never happened: " + "; ".join(missing))
     print(tally.line())
     return bool(tally.found)

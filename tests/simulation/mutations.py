@@ -80,12 +80,6 @@ MUTATIONS = (
         "if False:",
     ),
     Mutation(
-        "a question that failed is an empty answer",
-        "schedulers/slurm/status.py",
-        'NoAnswer(reply.said)\n    if _is_cut_off(reply, f"|{mark}"',
-        'Listed()\n    if _is_cut_off(reply, f"|{mark}"',
-    ),
-    Mutation(
         "a job under a number that was used again is ours",
         "executor/monitor.py",
         "if seen is not None and seen.tag and seen.tag != self._attempt.tag:",
