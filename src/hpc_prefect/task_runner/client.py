@@ -15,7 +15,8 @@ class CarryingClient(Client):  # type: ignore[misc]
     """Dask's client, for functions that always come back with something."""
 
     def submit(self, func: Callable[..., Any], *args: Any, **terms: Any) -> Future:
-        return super().submit(brought_back(func), *args, **terms)
+        # Each is a task run of its own: a digest of all that is sent would find no two alike.
+        return super().submit(brought_back(func), *args, **terms | {"pure": False})
 
 
 class WorkerClient(PrefectDaskClient, CarryingClient):  # type: ignore[misc]
