@@ -26,6 +26,8 @@ from hpc_prefect.job.spec import Executable, JobSpec, Resources
 from hpc_prefect.schedulers import scheduler_for
 
 CALL = Call(script_filename="diag", work_dir="/work/me")
+#: What to do about an executable that the profile does not have.
+ADD = "Add its path to `executables` in the profile's file, and apply that again"
 
 
 def command(**fields: Any) -> CommandBlock:
@@ -218,11 +220,11 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
             "what": command(executable_key="dig"),
             "where": hpc(executables={"b": "b", "a": "a"}),
         },
-        "executable 'dig' is not in the HPC profile; its executables: 'a', 'b'",
+        "executable 'dig' is not in the HPC profile; its executables: 'a', 'b'. " + ADD,
     ),
     "no keys": (
         lambda: {"where": hpc(executables={})},
-        "executable 'diag' is not in the HPC profile; its executables: none",
+        "executable 'diag' is not in the HPC profile; its executables: none. " + ADD,
     ),
     "relative path": (
         lambda: {"where": loaded(hpc(), executables={"diag": "bin/diag"})},
@@ -457,7 +459,8 @@ def test_all_problems_are_told_at_once_in_one_message() -> None:
     assert str(caught.value) == (
         "job 'diag': 5 problems, nothing was submitted:\n"
         "  - execution profile 'exec-diag' is for command 'prep', but the command block is 'diag'\n"
-        "  - executable 'dig' is not in the HPC profile; its executables: 'diag'\n"
+        "  - executable 'dig' is not in the HPC profile; its executables: 'diag'. "
+        f"{ADD}\n"
         "  - execution profile, walltime 'x': write HH:MM:SS (or D-HH:MM:SS), such as 01:30:00\n"
         "  - launch is 'mpi', but the HPC profile has no launcher; "
         "set one, such as 'mpiexec -n {ranks} {command}'\n"

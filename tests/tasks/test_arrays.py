@@ -292,10 +292,12 @@ async def test_results_are_a_table(tmp_path: Path) -> None:
 
 
 async def test_what_is_collected_is_told_as_that_and_an_empty_call_as_nothing(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await named("kept", str(tmp_path), members(["a", "b"]))
+    assert "scan: 2 jobs, 2 succeeded" in caplog.messages
     await named("kept", str(tmp_path), members(["a", "b"]))
+    assert "scan: 2 jobs, 2 succeeded (2 of these by an earlier run)" in caplog.messages
     await named("kept", str(tmp_path), [])
     found = until(lambda: len(ended_records(tmp_path)) == 3 and ended_records(tmp_path))
     first, second, third = (record.as_dict() for record in found)

@@ -83,7 +83,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "executable key not in the map": (
         {"command_block_name": "cmd-unknown"},
-        "executable 'unknown' is not in the HPC profile; its executables: 'sh'",
+        "executable 'unknown' is not in the HPC profile; its executables: 'sh'. "
+        "Add its path to `executables` in the profile's file, and apply that again",
     ),
     "malformed walltime": (
         {"execution_profile_overrides": {"walltime": "1 hour"}},

@@ -255,7 +255,10 @@ def _executable(
         known = {key: program}
     if key not in known:
         keys = ", ".join(repr(name) for name in sorted(known)) or "none"
-        problems.append(f"executable {key!r} is not in the HPC profile; its executables: {keys}")
+        problems.append(
+            f"executable {key!r} is not in the HPC profile; its executables: {keys}."
+            " Add its path to `executables` in the profile's file, and apply that again"
+        )
         return None
     executable, found = read_executable(known[key])
     problems += [f"HPC profile, executables, {key!r}: {text}" for text in found]

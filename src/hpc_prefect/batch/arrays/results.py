@@ -76,10 +76,15 @@ class JobResults(Sequence[JobResult]):
     @property
     def summary(self) -> str:
         """`scan: 1000 jobs, 997 succeeded, 2 program failed, 1 walltime exceeded`."""
+        return f"{self.name}: {self.counts}"
+
+    @property
+    def counts(self) -> str:
+        """The summary without the name, for a place that has said it."""
         ends = Counter(str(result.verdict.reason) for result in self._results)
         told = [f"{count} {reason}" for reason, count in ends.most_common()]
         jobs = "1 job" if len(self) == 1 else f"{len(self)} jobs"
-        return f"{self.name}: {', '.join([jobs, *told])}"
+        return ", ".join([jobs, *told])
 
     @property
     def node_hours(self) -> float:

@@ -183,7 +183,10 @@ async def _array_task(hidden: _Opaque) -> State[Any] | None:
         return found
     results = hidden.results = JobResults(request.spec.name, found)
     if not results.failed:
-        listener.state(results.summary)
+        collected = sum(result.collected for result in results)
+        listener.state(
+            results.counts + (f" ({collected} of these by an earlier run)" if collected else "")
+        )
         return None
     # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
     return Failed(message=f"{results.summary}; everything about them is in {request.base}-…")
