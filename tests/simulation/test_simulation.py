@@ -20,7 +20,7 @@ ON_CI = os.environ.get("CI") == "true"
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src"
 #: Seeds of one test; the parts are run beside each other.
-SEEDS, PARTS = (4000, 4) if ON_CI else (600, 2)
+SEEDS, PARTS = (2500, 2) if ON_CI else (600, 2)
 
 
 @pytest.mark.timeout(1500)
