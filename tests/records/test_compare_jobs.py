@@ -46,6 +46,15 @@ def test_jobs_are_matched_though_the_digests_in_their_scopes_are_of_the_paramete
     assert found.section("jobs").rows[1].example == "loop/iter-3/evaluate"
 
 
+def test_what_the_members_of_an_array_were_given_is_not_said_to_be_the_same():
+    array = run(jobs=[batch_job(1, members=16, arguments=[])])
+
+    found = differences([array, array])
+
+    assert found.likely["arguments"] == "of arrays, what their members share"
+    assert "arguments" not in found.same
+
+
 def test_a_job_that_has_not_ended_differs_in_nothing_but_its_state():
     one = run(jobs=[batch_job(1)])
     two = run(jobs=[batch_job(1)])

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 from prefect.types import SecretDict
 
 from hpc_prefect.batch.placing import calls_in
@@ -354,4 +354,4 @@ def _log() -> logging.Logger | logging.LoggerAdapter[Any]:
     try:
         return get_run_logger()
     except MissingContextError:
-        return logging.getLogger("hpc_prefect.batch")
+        return get_logger("hpc_prefect.allocation")  # one that Prefect shows, in a script too

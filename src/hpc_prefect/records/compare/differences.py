@@ -128,6 +128,10 @@ _JOB_SECTIONS: dict[str, tuple[str, ...]] = {
 _FILES_OF = {"executables": ("executable", "images"), "inputs": ("inputs",),
              "outputs": ("outputs",)}  # fmt: skip
 _NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too deep"
+#: A record has an array as one job, with what its members share.
+_SHARED = "of arrays, what their members share"
+#: The sections of what each member of an array has for itself.
+_OF_MEMBERS = ("arguments", "inputs", "outputs")
 #: More files of one kind than so many are one row.
 _FILES = 4
 _HOST = ("host", "user", "platform", "cwd", "argv", "variables")
@@ -458,6 +462,8 @@ def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jo
         rows += _grouped(_few_files(leaves, one) if one in ("inputs", "outputs") else leaves)
     if name == "executables" and not all(job.get("executable") for job in _batch_jobs(jobs)):
         doubt = doubt or _NO_DIGEST
+    if name in _OF_MEMBERS and any(job.get("members") for job in _batch_jobs(jobs)):
+        doubt = doubt or _SHARED
     notes = (f"{name} are nested too deep to be compared as a whole",) if doubt == _DEEP else ()
     return known, Section(name, tuple(rows), notes=notes), doubt
 
