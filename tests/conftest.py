@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hpc_prefect.server import Server, ensure_server, free_port, stop_server
 
@@ -58,6 +59,11 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
     "XDG_DATA_HOME": str(HOME / "data"),  # where the list of runs is
 }
+
+
+# Machines of tests are shared: how long an example takes says nothing about the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

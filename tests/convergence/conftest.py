@@ -3,10 +3,4 @@
 import sys
 from pathlib import Path
 
-from hypothesis import settings
-
 sys.path.insert(0, str(Path(__file__).parent))
-
-# On a busy machine any example can take longer than Hypothesis' own 200 ms.
-settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")

@@ -326,7 +326,7 @@ async def test_a_cancelled_generation_cancels_its_walkers() -> None:
 
 #: A small case, with one rank a job, and with a program that can be made to fail or to wait.
 SMALLER = {
-    "ranks_per_node = 2": "ranks_per_node = 1",
+    'command_name = "diag"\nranks_per_node = 2': 'command_name = "diag"\nranks_per_node = 1',
     "hpc-profile.hpc-local]": "hpc-profile.hpc-local]\nlocal = { slots = 2 }",
     '"${HERE}/diagonalize.py"': '"${HERE}/told"',
     "walkers = 6 ": "walkers = 4 ",
