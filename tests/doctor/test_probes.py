@@ -171,7 +171,7 @@ def test_what_is_no_answer_of_squeue_is_not_taken_for_one() -> None:
     found, _ = on_slurm(**{"squeue_--noheader": Reply(0, "JOBID|STATE\n")})
 
     assert wrong(found) == ["status dialect"]
-    assert "no row of it" in of(found, "status dialect").seen
+    assert "an answer of squeue is cut off" in of(found, "status dialect").seen
 
 
 def test_a_command_that_is_missing_is_named_and_nothing_else_is_asked() -> None:

@@ -100,7 +100,8 @@ def test_the_first_line_is_a_description_that_fits(name: str) -> None:
 
 
 def test_no_place_is_named_in_the_code() -> None:
-    """But for those that are named like a scheduler, and for this machine."""
+    """But for those that are named like a scheduler, for this machine, and where another package's
+    blocks are read, which name their places."""
     here = {site.name for site in SITES.values() if site.scheduler == "local"}
     places = set(SITES) - set(SCHEDULER_NAMES) - here
     assert len(places) >= 2
@@ -108,7 +109,7 @@ def test_no_place_is_named_in_the_code() -> None:
         (str(path.relative_to(SOURCE)), name)
         for path in SOURCE.rglob("*.py")
         for name in places
-        if name in path.read_text(encoding="utf-8").lower()
+        if path.parent.name != "qcsc" and name in path.read_text(encoding="utf-8").lower()
     ]
     assert named == []
 
