@@ -129,7 +129,7 @@ async def test_an_end_that_nobody_saw_is_not_confirmed_until_somebody_sees_it(
     assert (done.returncode, done.stdout[:11]) == (1, "UNCONFIRMED"), done.stderr
     (doubtful,) = list_jobs(tmp_path)
     assert (doubtful.status.state, doubtful.ended_surely) == ("unknown", False)
-    assert "its end was asked for (user)" in doubtful.status.reason
+    assert "its cancellation was requested (user)" in doubtful.status.reason
 
     service.clear("cancel-lags")
     done = await asyncio.to_thread(run, *cancel, "--wait", "60")

@@ -111,6 +111,12 @@ MUTATIONS = (
         "pass",
     ),
     Mutation(
+        "jobs of one name of which all have ended are still too many",
+        "executor/attempt.py",
+        "found.keys() - ended or {max(ended)}",
+        "found.keys() - ended",
+    ),
+    Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",
         "schedulers/slurm/status.py",
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',

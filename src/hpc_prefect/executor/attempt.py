@@ -156,8 +156,9 @@ class Attempt:
             # such as the ones that a person has cancelled because of the error below.
             guard = await self.connection.in_thread(self.guard)
             ended = {i for i, seen in found.items() if seen.state is JobState.ENDED}
-            left = {guard} if guard else found.keys() - ended
-            found = {i: seen for i, seen in found.items() if i in left} if left else found
+            # Where all have, any of them tells that this attempt is over.
+            left = {guard} if guard else found.keys() - ended or {max(ended)}
+            found = {i: seen for i, seen in found.items() if i in left} or found
         if len(found) > 1:
             raise LedgerError(
                 f"job {self.request.spec.name}: the scheduler holds {len(found)} jobs named"
