@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: What can be wrong, in the words of the last line of a run:
 #: a program's work is lost, or ran twice; what was told is false; no progress; something was
-#: cancelled for nobody; something of a life is left; the product stumbled.
-KINDS = ("lost", "twice", "false", "stuck", "cancelled", "leak", "bug")
+#: cancelled for nobody; the product stumbled.
+KINDS = ("lost", "twice", "false", "stuck", "cancelled", "bug")
 
 #: How far a journal is: nothing of it may be taken back.
 _RANKS = {"": 0, "intended": 1, "submitted": 2, "lost": 3, "judged": 4}
