@@ -15,8 +15,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "quantum.md").read_text(encoding="u
 
 
 def code(language: str) -> str:
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return text
+    """All code of the page in that language, as one document."""
+    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
 
 
 def test_the_python_on_the_page_runs(prefect_server, tmp_path):
@@ -35,7 +35,7 @@ def test_the_blocks_on_the_page_can_be_applied():
     )
 
     kinds = [item.kind for item in document.items]
-    assert kinds == ["ibm-credentials", "quantum-backend", "quantum-backend"]
+    assert kinds == ["ibm-credentials", *["quantum-backend"] * 3]
     assert document.items[0].value.token.get_secret_value() == "t"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from simulation.chance import Chance
@@ -53,9 +54,25 @@ def simulate(
         only: the faults that happen, by their names; None: those that the seed draws.
         keep: keep the timeline, for a person.
     """
-    logging.getLogger("hpc_prefect").setLevel(logging.CRITICAL + 1)
+    with _unheard():
+        return _simulate(seed, coverage or Coverage(), only, keep)
+
+
+@contextmanager
+def _unheard() -> Generator[None]:
+    """The product says nothing meanwhile; afterwards its loggers are as they were."""
+    logger = logging.getLogger("hpc_prefect")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _simulate(seed: int, coverage: Coverage, only: Collection[str] | None, keep: bool) -> Outcome:
     chance = Chance(seed, only)
-    world = World(chance, coverage or Coverage(), keep=keep)
+    world = World(chance, coverage, keep=keep)
     place = Place(world)
     for life in place.lives:
         world.later(chance.number("first start", 0.0, 10.0), life.start)
