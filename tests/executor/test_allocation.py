@@ -239,8 +239,9 @@ async def test_what_still_fits_into_the_present_one_does_not_wait_for_the_next(r
 
 @contextlib.contextmanager
 def _driven(rig: Rig, *words: str, **trap: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds an allocation; `trap` as of `driver.py`."""
-    argv = [sys.executable, str(DRIVER), json.dumps(trap), str(rig.folder), *words]
+    """A process that holds an allocation; `trap` as of `driver.py`, or `renew`."""
+    options = json.dumps(rig.options)
+    argv = [sys.executable, str(DRIVER), json.dumps(trap), str(rig.folder), options, *words]
     with subprocess.Popen(argv, text=True, stdout=subprocess.PIPE) as driver:
         try:
             yield driver

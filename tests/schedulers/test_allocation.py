@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site, parse_memory
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.scheduler import AllocationScheduler
@@ -279,6 +280,98 @@ def _is_dead(pid: int) -> bool:
         return True
 
 
+@pytest.mark.parametrize("end", ["by itself", "cancelled"])
+def test_nothing_of_a_job_goes_on_after_it(allocation: Allocation, end: str) -> None:
+    allocation.start()
+    leaves = "setsid sleep 1000 & echo $! > child"
+    job_id = allocation.submit("hjob", leaves if end == "by itself" else f"{leaves}; wait")
+    child = int(allocation.until(lambda: allocation.written("child")))
+    if end == "cancelled":
+        allocation.cancel(job_id)
+        assert allocation.ended(job_id).cause is Reason.CANCELLED
+        assert _is_dead(child)  # who hears that it is gone may rely on it
+    allocation.until(lambda: _is_dead(child))
+
+
+def test_a_job_has_the_umask_and_the_locale_of_the_batch_job(
+    allocation: Allocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    before = os.umask(0o027)
+    try:
+        allocation.start()
+    finally:
+        os.umask(before)
+    allocation.ended(allocation.submit("hjob", "umask; echo $LC_ALL"))
+    assert allocation.written("hjob.out").split() == ["0027", "C.UTF-8"]
+
+
+def test_a_cancelled_job_that_waits_for_room_is_in_nobodys_way(allocation: Allocation) -> None:
+    allocation.start()
+    hold = "until [ -e go ]; do sleep 0.05; done"
+    allocation.begun(allocation.submit("hone", hold))
+    large = allocation.submit("hlarge", "true", num_nodes=2, ranks_per_node=2)
+    allocation.cancel(large)
+    allocation.until(lambda: not list((allocation.spool / "inbox").iterdir()))
+    assert allocation.ended(large).cause is Reason.CANCELLED
+    assert allocation.ended(allocation.submit("hafter", "true")).exit_code == 0
+    (allocation.folder / "go").touch()
+
+
+def test_told_to_take_no_more_it_does_what_it_has_taken(allocation: Allocation) -> None:
+    allocation.start()
+    hold = "until [ -e go ]; do sleep 0.05; done"
+    both = [allocation.submit(tag, hold, ranks_per_node=2) for tag in ("hone", "htwo")]
+    waits = allocation.submit("hwaits", "true")
+    for each in both:
+        allocation.begun(each)
+    allocation.until(lambda: not list((allocation.spool / "inbox").iterdir()))
+    (allocation.spool / "inbox" / spools.CLOSE).touch()
+    (allocation.spool / spools.BELL).write_text("close\n")
+    left = lambda: allocation.written("abcdefghijklmnop.spool/heartbeat").split()[0]  # noqa: E731
+    allocation.until(lambda: int(left()) == 0)  # whoever would hand over more sees it
+    late = allocation.ended(allocation.submit("hlate", "touch ran"))
+    assert late.cause is Reason.ALLOCATION_ENDED
+    (allocation.folder / "go").touch()
+    assert allocation.ended(waits).exit_code == 0
+    assert allocation.end() == 0
+    assert not (allocation.folder / "ran").exists()
+
+
+def test_what_is_too_large_for_an_agent_is_not_to_be_handed_over_again(
+    allocation: Allocation,
+) -> None:
+    allocation.start()
+    seen = allocation.ended(allocation.submit("hjob", "touch ran", ranks_per_node=3))
+    assert seen.cause is Reason.REJECTED
+    assert "too small" in seen.message
+
+
+def test_an_end_that_a_full_disk_did_not_take_is_told_when_there_is_room(
+    allocation: Allocation,
+) -> None:
+    hold = "until [ -e go-$0 ]; do sleep 0.05; done".replace("$0", "{}")
+    allocation.start()
+    both = [allocation.submit(tag, hold.format(tag)) for tag in ("hone", "htwo")]
+    for each in both:
+        allocation.begun(each)
+    assert allocation.agent is not None
+    log = allocation.spool / spools.LOG
+    # Room for a part of the next line: a limit to the file's size does here what a full disk does.
+    _limit_files(allocation.agent.pid, log.stat().st_size + 5)
+    (allocation.folder / "go-hone").touch()
+    torn = log.stat().st_size + 5
+    allocation.until(lambda: log.stat().st_size == torn, "half a line")
+    _limit_files(allocation.agent.pid, resource.RLIM_INFINITY)
+    (allocation.folder / "go-htwo").touch()
+    for each in both:
+        assert allocation.ended(each).exit_code == 0
+
+
+def _limit_files(pid: int, size: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 def test_a_running_job_is_cancelled(allocation: Allocation) -> None:
     allocation.start()
     job_id = allocation.submit("hjob", "exec sleep 1000")
@@ -441,6 +534,13 @@ def _job(launcher: str = "", launch: str = "mpi", **resources: Any) -> JobSpec:
         resources=Resources(launch=launch, **resources),  # type: ignore[arg-type]
         work_dir="/w",
     )
+
+
+def test_a_job_of_as_much_memory_as_the_allocation_has_fits_into_it() -> None:
+    held = _held(memory_per_node=parse_memory("1.3G"))  # not a whole number of MiB
+    job = _job("srun {command}", memory_per_node=parse_memory("1.3G"))
+    assert held.refuses(job) == ""
+    assert held.share(job).memory <= held.mib_per_node
 
 
 def test_on_slurm_a_sites_own_srun_line_becomes_a_step_of_the_share() -> None:

@@ -25,7 +25,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Site
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.allocation import spool as spools
-from hpc_prefect.schedulers.allocation.share import UNKNOWN_MEMORY, Held
+from hpc_prefect.schedulers.allocation.share import Held
 from hpc_prefect.schedulers.allocation.spool import SpoolLook
 from hpc_prefect.transports.base import Transport
 
@@ -35,9 +35,10 @@ T = TypeVar("T")
 
 #: Seconds by which what the agent said last of its time may be old: it says so every five.
 _OLD = 10
+#: Seconds without a sign of life after which an agent that was told to end is not waited for.
+_DEAF = 120.0
 #: Seconds between SIGTERM and SIGKILL of a job in it.
 _GRACE = 5
-_MIB = 1024**2
 #: Bytes at the end of an agent's log in which its last words are.
 _TAIL = 200
 #: As the agent counts: in hundredths of a second.
@@ -97,6 +98,7 @@ class Term:
         found: an earlier process has submitted it.
         job_id: of its batch job; empty while none is known.
         submitted: set once it has an id, or has ended without one.
+        told_to_end: it takes no more jobs.
     """
 
     def __init__(self, request: JobRequest, spool: str, transport: Transport, *, found: bool):
@@ -104,6 +106,7 @@ class Term:
         self.spool = spool
         self.found = found
         self.job_id = ""
+        self.told_to_end = False
         self.submitted = asyncio.Event()
         self._transport = transport
         self._handle: Handle[JobResult] | None = None
@@ -175,7 +178,7 @@ class Term:
             logger.warning("looking into %s: %s", self.spool, error)
             return Glance(self.is_over, None)
         words = beat.split()
-        left = int(words[0]) if len(words) == 2 and words[0].isdigit() else None
+        left = int(words[0]) if len(words) == 3 and words[0].isdigit() else None
         return Glance(self.is_over or spools.has_ended(tail.decode(errors="replace")), left)
 
     def tell_agent(self, word: str) -> bool:
@@ -187,16 +190,18 @@ class Term:
             return False
         return reply.code == 0
 
+    def ask_to_end(self) -> None:
+        """Have it take no more, and end when its last job has. Blocks."""
+        self.told_to_end = self.told_to_end or self.tell_agent(spools.CLOSE)
+
     def use(self, look: SpoolLook | None) -> AllocationUse:
         """By the agent's last words; of one that was killed, by its record and last heartbeat."""
         if look is not None and len(look.end) == 3:
             return AllocationUse(int(look.end[1]) / _HOUR, int(look.end[2]) / _HOUR)
-        used = (look.used if look else 0) / _HOUR
+        used, held = (look.used / _HOUR, look.held / _HOUR) if look else (0.0, 0.0)
         nodes = self.request.spec.resources.num_nodes
-        if self.result is not None:
-            seconds = self.result.run_seconds or 0.0
-            return AllocationUse(max(used, nodes * seconds / 3600), used)
-        return AllocationUse(used, used)
+        seconds = (self.result.run_seconds if self.result is not None else None) or 0.0
+        return AllocationUse(max(held, nodes * seconds / 3600), used)
 
     def _has_id(self, job_id: str) -> None:
         if job_id == self.job_id:
@@ -295,7 +300,7 @@ class HeldAllocation:
     # --- its life
 
     async def open(self) -> JobResult | None:
-        """Attach to the allocation that an earlier run has left, or submit the first one.
+        """Attach to what an earlier run has left of the allocation, or submit its first job.
 
         When earlier ones are over, the next is submitted when a job needs it: what is left of the
         experiment may be done.
@@ -308,15 +313,21 @@ class HeldAllocation:
                 flow holds it.
         """
         async with self._lock:
-            number, found = await self._in_thread(self._find)
-            self._number = number - 1
-            if number > 1 and not found:
+            left, known = await self._in_thread(self._find)
+            if known and not left:
+                self._number = known
                 return None
-            term = await self._begin_next(found=found)
-        await term.submitted.wait()
-        if term.ended is not None and term.ended.done():
-            term.ended.result()  # raises what keeps it from being followed
-        return term.result if term.is_over and not term.found else None
+            terms = []
+            for number, found in left or [(1, False)]:
+                self._number = number - 1
+                terms.append(await self._begin_next(found=found))
+            self._number = max(self._number, known)
+        for term in terms:
+            await term.submitted.wait()
+            if term.ended is not None and term.ended.done():
+                term.ended.result()  # raises what keeps it from being followed
+        (first, *more) = terms
+        return first.result if first.is_over and not first.found and not more else None
 
     async def close(self, *, now: bool = False) -> AllocationUse:
         """End it, and wait until its end is seen.
@@ -380,17 +391,22 @@ class HeldAllocation:
     async def _has_room(self, earlier: Term, spec: JobSpec) -> bool:
         """Whether the job fits into a term of which the next is there already; else that ends."""
         seen = await self._in_thread(earlier.glance)
-        if not seen.is_over and seen.left and spec.resources.walltime + _OLD <= seen.left:
+        if seen.is_over or seen.left is None:  # or nobody can tell now
+            return False
+        if not earlier.told_to_end and spec.resources.walltime + _OLD <= seen.left:
             return True
-        if not seen.is_over:
-            await self._in_thread(partial(earlier.tell_agent, spools.CLOSE))
+        await self._in_thread(earlier.ask_to_end)
         return False
 
     async def _next(self, spec: JobSpec, why: str, *, again: bool = False) -> Term | None:
         """Another term, if there may be one; `again`: also where no renewal was asked for."""
         never_began = self._term is not None and self._term.is_over and not self._term.began
         if again or (self._terms.renew and not never_began):
-            return await self._begin_next()
+            present = self._term
+            following = await self._begin_next()
+            if present is not None and not present.is_over:
+                await self._in_thread(present.ask_to_end)
+            return following
         self.tell_normally(spec, why)
         return None
 
@@ -403,19 +419,23 @@ class HeldAllocation:
 
     # --- terms
 
-    def _find(self) -> tuple[int, bool]:
-        """The number of the term under way (True), or of the first that never was. Blocks."""
-        number = 1
+    def _find(self) -> tuple[list[tuple[int, bool]], int]:
+        """The terms that are not over, by number, each with whether it was about to be submitted;
+        and how many there are. Blocks.
+
+        There may be two: the next one is submitted while the present one works.
+        """
+        left, number = [], 0
         while True:
-            base, _ = self._base(number)
+            base, _ = self._base(number + 1)
             there = numbers(self._transport, base)
             if not there:
-                return number, False
+                return left, number
+            number += 1
             folder = JobFolder(self._transport, f"{base}-{there[-1]}")
             ledger = folder.ledger()
             if not is_over(folder, ledger):
-                return number, ledger.intended
-            number += 1
+                left.append((number, ledger.intended))
 
     def _base(self, number: int) -> tuple[str, str]:
         """The base of a term's job folders, and its key."""
@@ -431,7 +451,7 @@ class HeldAllocation:
         term = Term(request, spool, self._transport, found=found)
         await self._in_thread(term.prepare)
         self._executor.keep(term)
-        if self._term is not None:
+        if self._term is not None and not self._term.is_over:
             self._others.append(self._term)
         self._term = term
         self.on_term.begun(request)
@@ -444,7 +464,7 @@ class HeldAllocation:
         numbers_ = (
             held.num_nodes,
             held.cores_per_node,
-            held.memory_per_node // _MIB or UNKNOWN_MEMORY,
+            held.mib_per_node,
             held.gpus_per_node,
             held.walltime,
             held.margin,
@@ -481,7 +501,10 @@ class HeldAllocation:
             waits = look is None or look.left is None  # in the queue; or nobody can tell
             if waits or not await self._in_thread(partial(term.tell_agent, word)):
                 term.cancel()
-            await asyncio.wait([term.ended])
+            while not (await asyncio.wait([term.ended], timeout=_OLD))[0]:
+                look = await self._in_thread(term.look)
+                if look is not None and (look.beat_age or 0.0) > _DEAF:
+                    term.cancel()  # its agent hangs; the nodes are held for nothing
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -20,6 +20,7 @@ from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import Evidence
+from hpc_prefect.schedulers import is_allocation
 
 #: After so many jobs that were forgotten before they started something is wrong at the site.
 _FORGOTTEN = 3
@@ -216,7 +217,9 @@ class JobRun:
         """Whether a job is to be submitted anew because the scheduler has forgotten it."""
         if result.verdict.reason is not Reason.NEVER_STARTED:
             return False
-        self._forgotten += 1
+        # An allocation that ended before the job's turn has forgotten nothing, however many do.
+        handed_to = self._attempt.request.spec.site.scheduler if self._attempt else ""
+        self._forgotten += not is_allocation(handed_to)
         wanted = not (self._cancelled_by or self._request.attach_only)
         return wanted and self._forgotten < _FORGOTTEN
 

@@ -7,12 +7,13 @@
 #   jobs/TAG      a job that was handed over: its fields, a NUL after each. Never changed or removed
 #   turns/TAG     a symbolic link that only one can make: `started` by the agent before it starts the
 #                 job, `cancelled` by whoever cancels it before
-#   inbox/        what the agent is to look at: TAG, cancel.TAG, CLOSE. It removes what it has seen
+#   inbox/        what the agent is to look at: TAG, cancel.TAG, CLOSE (take no more), NOW (and end
+#                 what runs). It removes what it has seen
 #   bell          written after each of these: to look whether there is news is to open one file
 #   log           what came of the jobs, a line each, ended by " ." so that half a line tells nothing
 #   agent         a link to the id of the batch job whose agent this is: there is one in a spool
-#   heartbeat     rewritten in place: seconds that are left, and for how long nodes were used, in
-#                 hundredths of a second times nodes
+#   heartbeat     rewritten in place: seconds that are left for jobs, which are none once it takes no
+#                 more; for how long nodes were used, and held, in hundredths of a second times nodes
 #   renewed       touched by the process that holds the allocation
 #
 # A job is a child in a process group of its own. Its script (start guard, records, signals) is the
@@ -23,6 +24,8 @@ walltime=$7 margin=$8 idle_timeout=$9 orphan_timeout=${10} grace=${11}
 
 set -m
 shopt -s nullglob
+# A job has them as they were; the shell's own commands are to be the same everywhere.
+users_umask=$(umask) users_locale=${LC_ALL-} has_locale=${LC_ALL+yes}
 umask 077
 export LC_ALL=C
 cd -- "$spool" || exit 1
@@ -36,9 +39,19 @@ clock() {
 }
 
 note() { # what happened to which job, and how
-  local at
-  printf -v at '%(%s)T' -1
-  printf '%s %s %s %s .\n' "$1" "$2" "$at" "$3" >> log
+  local line
+  printf -v line '%s %s %(%s)T %s .\n' "$1" "$2" -1 "$3"
+  unwritten+=$line
+  write_notes
+}
+
+write_notes() { # what a full disk has not taken is written when there is room, some of it twice
+  [ -n "$unwritten" ] || return
+  if printf '%s' "$torn$unwritten" 2>/dev/null >> log; then
+    unwritten= torn=
+  else
+    torn=$'\n' # what was taken of the last line is not to spoil the next
+  fi
 }
 
 # --- who and where
@@ -109,9 +122,11 @@ unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM
 
 # --- the jobs
 
-declare -A known=() share=() pid=() began=() ends_at=() kill_at=() cause=() held_back=() came=()
+declare -A known=() asked=() share=() pid=() began=() ends_at=() kill_at=() cause=() held_back=() came=()
 declare -A cores_of=() memory_of=() gpus_of=() taken=()
 waiting=() # tags, in the order in which they came
+over=()    # of jobs whose process is gone, which may have left others behind
+unwritten= torn= news= swept=0
 used=0 counted=0 closing= ending= idle_since=0 why=
 
 count_used() { # node-seconds (hundredths) in which a node had a job
@@ -133,9 +148,18 @@ take_in() {
   local tag=$1
   [ -z "${known[$tag]-}" ] || return
   known[$tag]=yes
-  if ! read_job "$tag"; then note R "$tag" unreadable; return; fi
-  came[$tag]=$now
-  waiting+=("$tag")
+  if ! read_job "$tag"; then
+    note R "$tag" unreadable
+  elif [ -n "$closing$ending" ]; then
+    note R "$tag" closed
+  elif [ "${fields[1]}" -gt "$node_count" ] || [ "${fields[2]}" -gt "$node_cores" ] ||
+    [ "${fields[3]}" -gt "$node_memory" ] || [ "${fields[4]}" -gt "$node_gpus" ]; then
+    note R "$tag" size
+  else
+    asked[$tag]="${fields[*]:1:6}" # numbers and a word
+    came[$tag]=$now news=yes
+    waiting+=("$tag")
+  fi
 }
 
 seconds_left() { left=$(((began_at + (walltime - margin) * 100 - now) / 100)); }
@@ -175,7 +199,9 @@ choose_processors() { # sets `on` to those for a job whose nodes are all this ma
 }
 
 start_job() {
-  local tag=$1 nodes=${fields[1]} cores=${fields[2]} ranks=${fields[7]} i r hostlist= on=
+  local tag=$1 nodes cores ranks i r hostlist= on=
+  if ! read_job "$tag"; then note R "$tag" unreadable; return; fi
+  nodes=${fields[1]} cores=${fields[2]} ranks=${fields[7]}
   if ! ln -s -n -- started "turns/$tag" 2>/dev/null && [ "$(readlink "turns/$tag")" != started ]; then
     return # it was cancelled; the link says so
   fi
@@ -198,7 +224,10 @@ start_job() {
       cd -- "${fields[11]}" || exit
       export HPC_ALLOCATION_JOB_ID=$prefix.$tag HPC_ALLOCATION_HOSTS=$hostlist
       export HPC_ALLOCATION_HOSTFILE=$PWD_OF_SPOOL/turns/$tag.hosts
+      [ "$kind" != slurm ] || export SLURM_JOB_NAME=$tag # so are its steps named, see kill_steps
       unset LC_ALL OLDPWD
+      [ -z "$has_locale" ] || export LC_ALL=$users_locale
+      umask "$users_umask"
       exec ${on:+taskset -c "$on"} /bin/bash -p "${fields[8]}"
     )
     code=$?
@@ -209,32 +238,38 @@ start_job() {
 }
 
 start_what_fits() {
-  local tag still=()
+  local tag want still=()
+  local -A full=() # what there is no room for
   seconds_left
   for tag in ${waiting[@]+"${waiting[@]}"}; do
-    # One that has waited for a minute is not overtaken any more.
-    if [ ${#still[@]} -gt 0 ] && [ $((now - came[${still[0]}])) -gt 6000 ]; then
-      still+=("$tag")
-      continue
-    fi
-    read_job "$tag"
-    if [ -n "$closing$ending" ]; then
+    want=(${asked[$tag]})
+    if [ -n "$ending" ]; then
       note R "$tag" closed
-    elif [ "${fields[5]}" -gt "$left" ]; then
+    elif [ "${want[4]}" -gt "$left" ]; then
       note R "$tag" walltime
-    elif [ "${fields[1]}" -gt "$node_count" ] || [ "${fields[2]}" -gt "$node_cores" ] ||
-      [ "${fields[3]}" -gt "$node_memory" ] || [ "${fields[4]}" -gt "$node_gpus" ]; then
-      note R "$tag" size
-    elif [ -L "turns/$tag" ]; then
-      : # cancelled
-    elif choose_nodes "${fields[1]}" "${fields[2]}" "${fields[3]}" "${fields[4]}" "${fields[6]}"; then
+    # One that has waited for a minute is not overtaken any more.
+    elif [ ${#still[@]} -gt 0 ] && [ $((now - came[${still[0]}])) -gt 6000 ]; then
+      still+=("$tag")
+    elif [ -n "${full["${want[*]}"]-}" ]; then
+      still+=("$tag")
+    elif choose_nodes "${want[0]}" "${want[1]}" "${want[2]}" "${want[3]}" "${want[5]}"; then
       start_job "$tag"
       active=$now
     else
+      full["${want[*]}"]=yes
       still+=("$tag")
     fi
   done
   waiting=(${still[@]+"${still[@]}"})
+  news=
+}
+
+drop() { # a job that waits and was cancelled
+  local tag still=()
+  [ "$(readlink "turns/$1")" = cancelled ] || return
+  for tag in ${waiting[@]+"${waiting[@]}"}; do [ "$tag" = "$1" ] || still+=("$tag"); done
+  waiting=(${still[@]+"${still[@]}"})
+  news=yes
 }
 
 end_job() { # ask for its end: why; killed when it goes on
@@ -246,16 +281,38 @@ end_job() { # ask for its end: why; killed when it goes on
 }
 
 kill_job() { # its group, and what has left the group but not the job
-  local tag=$1 each variable
+  local tag=$1
+  kill_steps "$tag"
   kill -KILL -- "-${pid[$tag]}" 2>/dev/null
-  for each in /proc/[0-9]*; do
-    while IFS= read -r -d '' variable; do
-      [ "$variable" = "HPC_ALLOCATION_JOB_ID=$prefix.$tag" ] || continue
-      kill -KILL "${each#/proc/}" 2>/dev/null
-      break
-    done < "$each/environ"
-  done 2>/dev/null
+  kill_marked "$tag"
   kill_at[$tag]=$((now + 500))
+}
+
+kill_marked() { # all processes of these jobs, and what they start meanwhile
+  local tag each found tries
+  for ((tries = 0; tries < 5; tries++)); do
+    found=$(for tag; do printf 'HPC_ALLOCATION_JOB_ID=%s.%s\n' "$prefix" "$tag"; done |
+      grep -l -z -x -F -f - /proc/[0-9]*/environ 2>/dev/null)
+    [ -n "$found" ] || return
+    for each in $found; do
+      each=${each#/proc/}
+      kill -KILL "${each%/environ}" 2>/dev/null
+    done
+  done
+}
+
+kill_steps() { # a step of Slurm's runs on, on any node, when its srun is killed
+  local step name
+  [ "$kind" = slurm ] || return
+  while read -r step name; do
+    [ "$name" != "$1" ] || scancel --signal=KILL "$step" 2>/dev/null
+  done < <(squeue --steps --noheader --jobs="$id" --format='%i %j' 2>/dev/null)
+}
+
+sweep() { # what jobs that are over have left behind, many at once
+  [ ${#over[@]} -gt 0 ] || return
+  kill_marked "${over[@]}"
+  over=() swept=$now
 }
 
 reap() { # a job whose process is gone
@@ -263,12 +320,14 @@ reap() { # a job whose process is gone
   wait "${pid[$tag]}" 2>/dev/null
   code=$?
   kill -KILL -- "-${pid[$tag]}" 2>/dev/null # what it has left behind
+  [ "$code" -ne 137 ] || kill_steps "$tag"
+  if [ -n "${cause[$tag]-}" ]; then kill_marked "$tag"; else over+=("$tag"); fi
   count_used
   give "$tag" -1
   [ -z "${taken[$tag]}" ] || processors+=(${taken[$tag]//,/ })
   unset "pid[$tag]" "ends_at[$tag]" "kill_at[$tag]"
   command rm -f -- "turns/$tag.hosts"
-  active=$now
+  active=$now news=yes
   # What made it fail may have been meant for the whole allocation: then we are told in this moment
   # too. A launcher whose ranks were killed ends with any code.
   if [ "$code" -eq 0 ] || [ -n "${cause[$tag]-}" ]; then
@@ -327,12 +386,15 @@ look_into_inbox() {
   for each in "${there[@]}"; do
     name=${each#inbox/}
     case $name in
-      CLOSE) closing=closed ;;
-      NOW) closing=closed; [ -n "$ending" ] || ending=closed ;;
-      cancel.*) [ -z "${pid[${name#cancel.}]-}" ] || end_job "${name#cancel.}" cancelled ;;
+      CLOSE) closing=closed; beat ;;
+      NOW) closing=closed ending=${ending:-closed}; beat ;;
+      cancel.*)
+        name=${name#cancel.}
+        if [ -n "${pid[$name]-}" ]; then end_job "$name" cancelled; else drop "$name"; fi
+        ;;
       *) take_in "$name" ;;
     esac
-    seen+=("inbox/$name")
+    seen+=("inbox/${each#inbox/}")
   done
   [ ${#seen[@]} -eq 0 ] || { command rm -f -- "${seen[@]}"; active=$now; }
 }
@@ -340,7 +402,9 @@ look_into_inbox() {
 beat() {
   seconds_left
   count_used
-  printf '%010d %012d\n' "$((left > 0 ? left : 0))" "$used" 1<> heartbeat
+  [ -z "$closing$ending" ] || left=0 # so nobody hands over what would not be taken
+  printf '%010d %012d %012d\n' "$((left > 0 ? left : 0))" "$used" \
+    $(((now - began_at) * node_count)) 1<> heartbeat
 }
 
 is_orphan() { # nobody has renewed our holder's claim; both times are the file server's
@@ -374,6 +438,7 @@ prefix=${spool##*/}
 prefix=${prefix:0:8}
 PWD_OF_SPOOL=$PWD
 trap 'ending=${ending:-signalled}' TERM INT HUP XCPU USR1 USR2
+trap : XFSZ # a file that may not grow is like a full disk
 clock
 began_at=$now counted=$now active=$now looked=0 beaten=$((-1000000)) checked=$now rung=
 echo "hpc-prefect: the allocation $id holds ${hosts[*]}"
@@ -384,16 +449,20 @@ while :; do
   look_after_jobs
   if [ $((now - beaten)) -ge 500 ]; then
     beat
-    beaten=$now
+    beaten=$now news=yes # the time may have become too short for one that waits
   fi
+  write_notes
   { read -r ring < bell; } 2>/dev/null || ring=
   if [ "$ring" != "$rung" ] || [ $((now - looked)) -ge 3000 ]; then
     rung=$ring looked=$now
     look_into_inbox
   fi
-  [ ${#waiting[@]} -eq 0 ] || start_what_fits
+  [ -z "$news$ending" ] || [ ${#waiting[@]} -eq 0 ] || start_what_fits
+  [ $((now - swept)) -lt 100 ] || sweep
   if [ ${#pid[@]} -gt 0 ] || [ ${#held_back[@]} -gt 0 ]; then
     idle_since=$now
+  elif [ -n "$closing" ] && [ ${#waiting[@]} -gt 0 ]; then
+    : # these were taken before it was told
   elif [ -n "$ending$closing" ]; then
     why=${ending:-$closing}
     break
@@ -412,9 +481,17 @@ while :; do
 done
 
 # What came in this moment is not taken any more.
+ending=${ending:-$why}
 look_into_inbox
-[ ${#waiting[@]} -eq 0 ] || { ending=${ending:-$why}; start_what_fits; }
+[ ${#waiting[@]} -eq 0 ] || start_what_fits
+sweep
 clock
 count_used
+beat
 note X - "$why $(((now - began_at) * node_count)) $used"
+for ((i = 0; i < 10; i++)); do
+  [ -n "$unwritten" ] || break
+  sleep 1
+  write_notes
+done
 echo "hpc-prefect: the allocation $id ends: $why"

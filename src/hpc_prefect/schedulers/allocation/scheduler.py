@@ -60,8 +60,12 @@ _WHY = {
 _NOT_TAKEN = {
     "walltime": "the allocation had not enough time left for it",
     "closed": "the allocation was ending",
-    "size": "the allocation is too small for it",
-    "unreadable": "its agent could not read it",
+}
+#: Handed over again it would be refused again. Who hands jobs over sees to it that none of these
+#: comes about; an agent of another version may not know that.
+_REFUSED = {
+    "size": "the agent of the allocation says that it is too small for it",
+    "unreadable": "the agent of the allocation could not read it",
 }
 
 
@@ -201,7 +205,10 @@ def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
     if (end := lines.get("E")) is not None:
         return _end(tag, spool, end, started)
     if (refused := lines.get("R")) is not None:
-        why = _NOT_TAKEN.get(" ".join(refused.words), "it was not taken")
+        word = " ".join(refused.words)
+        if word in _REFUSED:
+            return _observation(tag, spool, "REFUSED", Reason.REJECTED, _REFUSED[word])
+        why = _NOT_TAKEN.get(word, "it was not taken")
         return _observation(tag, spool, "NOT_TAKEN", Reason.ALLOCATION_ENDED, why)
     if tag in look.cancelled and tag in look.there:
         return _observation(tag, spool, "CANCELLED", Reason.CANCELLED, "cancelled before its turn")

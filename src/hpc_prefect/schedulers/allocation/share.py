@@ -54,6 +54,11 @@ class Held:
         )
 
     @property
+    def mib_per_node(self) -> int:
+        """Its memory in MiB, rounded as a job's is: what is equal must fit."""
+        return _mib(self.memory_per_node) or UNKNOWN_MEMORY
+
+    @property
     def margin(self) -> int:
         """Seconds at the end of the walltime in which no job runs any more."""
         return min(30, 3 + self.walltime // 20)
@@ -128,7 +133,7 @@ class Held:
     def _memory(self, asked: Resources) -> int:
         """MiB on a node: what a job asks for, or its part by cores. 0: nobody counts it."""
         if asked.memory_per_node:
-            return -(-asked.memory_per_node // _MIB)
+            return _mib(asked.memory_per_node)
         return self.memory_per_node * asked.cores_per_node // self.cores_per_node // _MIB
 
     def _how(self, spec: JobSpec, launcher: str) -> How:
@@ -179,6 +184,10 @@ def held_of(options: Mapping[str, Any]) -> Held:
     """What the allocation holds that these options are of."""
     known = {each.name for each in dataclasses.fields(Held)}
     return Held(**{name: value for name, value in options["held"].items() if name in known})
+
+
+def _mib(size: int) -> int:
+    return -(-size // _MIB)
 
 
 def _gpus(asked: Resources) -> str:

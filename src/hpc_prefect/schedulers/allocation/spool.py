@@ -34,13 +34,15 @@ ln -- "$new" "jobs/$tag" 2>/dev/null
 rm -f -- "$new"
 [ -f "jobs/$tag" ] && : > "inbox/$tag" && echo "$tag $$" > {BELL} || exit {_NOT_WRITTEN}"""
 
-#: Whoever cancels a job before its turn has taken its turn: nobody starts it any more.
+#: Whoever cancels a job before its turn has taken its turn: nobody starts it any more. The agent is
+#: told in any case, so that it neither ends a job that runs unasked nor waits for room for one that
+#: is not to run.
 _CANCEL = f"""\
 cd -- "$1" || exit {_NO_SPOOL}
 shift
 for tag; do
-  ln -s -n -- cancelled "turns/$tag" 2>/dev/null || [ "$(readlink "turns/$tag")" = cancelled ] ||
-    : > "inbox/cancel.$tag" || exit
+  ln -s -n -- cancelled "turns/$tag" 2>/dev/null
+  [ -L "turns/$tag" ] && : > "inbox/cancel.$tag" || exit
 done
 echo "cancel $$ $*" > {BELL}"""
 
@@ -125,8 +127,8 @@ class SpoolLook:
 
     Attributes:
         beat_age: seconds since the agent's last sign of life; None when there was none.
-        left: seconds of its walltime that it had then for jobs.
-        used: for how long nodes had a job; hundredths of a second times nodes.
+        left: seconds of its walltime that it had then for jobs; none once it takes no more.
+        used, held: for how long nodes had a job, or were there; hundredths of a second times nodes.
         ids: of the allocation's own job: what the agent says, then what its holder says.
         gone: why it has ended, by its holder; empty when it says nothing.
         end: the agent's last words: why, for how long nodes were held, and used; as `used`.
@@ -137,6 +139,7 @@ class SpoolLook:
     beat_age: float | None = None
     left: int | None = None
     used: int = 0
+    held: int = 0
     ids: list[str] = field(default_factory=list)
     gone: str = ""
     end: tuple[str, ...] = ()
@@ -170,7 +173,7 @@ def _take(look: SpoolLook, word: str, rest: list[str]) -> None:
         look.now = float(rest[0])
     elif word == "beat":
         look.beat_age = max(0.0, look.now - float(rest[0]))
-        look.left, look.used = int(rest[1]), int(rest[2])
+        look.left, look.used, look.held = int(rest[1]), int(rest[2]), int(rest[3])
     elif word in ("agent", "job"):
         look.ids.append(rest[0])
     elif word == "gone":

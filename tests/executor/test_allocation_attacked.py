@@ -1,0 +1,127 @@
+"""Held allocations on the laptop's engine, attacked: what is asked of them at their edges."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from rig import Rig, until
+from test_allocation import Held, _agent_of, _driven, _results
+
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.spec import JobSpec, Site
+from hpc_prefect.operations.find import list_jobs
+from hpc_prefect.schedulers.allocation import spool as spools
+from hpc_prefect.schedulers.allocation.share import Held as Shape
+
+
+HOLD = "until [ -e go ]; do sleep 0.05; done"
+
+
+class Over:
+    """A `Placing` whose allocations are over when a job arrives; after so many there is none."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
+        self._left = count
+
+    async def site_for(self, spec: JobSpec) -> Site | None:
+        if not self._left:
+            return None
+        self._left -= 1
+        spool = self._folder / f"over-{self._left}.spool"
+        for name in spools.FOLDERS:
+            (spool / name).mkdir(parents=True)
+        (spool / spools.GONE).write_text("walltime: its time was over\n")
+        return Shape.of(spec).site(spec, str(spool))
+
+
+async def test_a_job_that_comes_too_late_for_many_allocations_is_not_given_up(rig: Rig) -> None:
+    held = Held(rig)
+    spec = rig.spec(program=rig.program("true", "k"), name="k", resources={"walltime": 60})
+    request = rig.request(spec, "k", placing=Over(rig.folder, 5))
+    result = await asyncio.wrap_future(held.executor.start(request).result)
+    assert result.succeeded, result.verdict
+    assert rig.runs() == ["k "]
+
+
+async def test_an_allocation_that_was_told_to_end_is_handed_nothing_more(rig: Rig) -> None:
+    held = Held(rig, walltime=60, renew=True)
+    rig.options["slots"] = 8
+    await held.open()
+    try:
+        runs = held.start(HOLD, "holds", resources={"walltime": 40})
+        await until(rig.runs, "the start of the one that is waited for")
+        # Neither fits any more: the first has the next submitted, the second ends the present one.
+        long = [held.start("true", f"long-{i}", resources={"walltime": 45}) for i in range(2)]
+        assert all(result.succeeded for result in await asyncio.gather(*long))
+        short = await held.run("true", "short", resources={"walltime": 1})
+        assert (short.verdict.reason, short.attempt) == (Reason.SUCCEEDED, 1)
+        (rig.work / "go").touch()
+        assert (await runs).succeeded
+    finally:
+        await held.close()
+
+
+@pytest.mark.parametrize("second", ["waits", "runs"])
+async def test_a_holder_started_again_takes_up_all_that_was_left(rig: Rig, second: str) -> None:
+    """Also the next allocation, which the killed holder had submitted beside the present one."""
+    rig.options["slots"] = 8 if second == "runs" else 2
+    program = rig.program(HOLD, "p")
+    jobs = ("a:30", "b:45")  # of the first one's 54 seconds
+    with _driven(rig, program, *jobs, renew=60):
+        await until(lambda: len(_allocations(rig)) == 2, "the next allocation")
+        await until(lambda: len(rig.runs()) == (2 if second == "runs" else 1), "the jobs")
+    (rig.work / "go").touch()
+    with _driven(rig, program, *jobs, renew=60) as driver:
+        results = await asyncio.to_thread(_results, driver)
+    assert results == {"a": "succeeded", "b": "succeeded"}
+    assert sorted(rig.runs()) == ["p a", "p b"]
+    assert rig.active() == []  # none is left to its timeout
+
+
+def _allocations(rig: Rig) -> list[str]:
+    return [job.job_id for job in list_jobs(rig.work) if job.name == "allocation"]
+
+
+async def test_what_a_killed_allocation_held_is_told(rig: Rig) -> None:
+    held = Held(rig)
+    await held.open()
+    try:
+        agent = await until(lambda: _agent(rig), "the agent")
+        spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
+        await until(lambda: _held_so_far(spool) > 0, "some time in which it was held for nothing")
+        os.kill(agent, signal.SIGKILL)
+        await until(lambda: not rig.active(), "its end")
+    finally:
+        await held.close()
+    use = held.allocation.use
+    assert use.held > 0
+    assert use.used == 0
+
+
+async def test_an_agent_that_hangs_is_not_waited_for(rig: Rig) -> None:
+    held = Held(rig)
+    await held.open()
+    agent = await until(lambda: _agent(rig), "the agent")
+    spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
+    await until((spool / spools.HEARTBEAT).exists, "its first sign of life")
+    os.kill(agent, signal.SIGSTOP)
+    os.utime(spool / spools.HEARTBEAT, (0, 0))  # as if it hung for long
+    await held.on_loop(held.allocation.close())
+    assert rig.active() == []
+
+
+def _held_so_far(spool: Path) -> int:
+    path = spool / spools.HEARTBEAT
+    return int(path.read_text().split()[2]) if path.exists() else 0
+
+
+def _agent(rig: Rig) -> int | None:
+    try:
+        return _agent_of(rig)
+    except AssertionError:
+        return None
