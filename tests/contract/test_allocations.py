@@ -24,6 +24,7 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.operations.cancel import cancel_jobs
 from hpc_prefect.operations.find import list_jobs
 from hpc_prefect.transports.local import LocalTransport
 
@@ -176,6 +177,13 @@ class Allocations:
         assert verdict.reason is Reason.ALLOCATION_ENDED
 
 
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def _kill_agent(spool: Path) -> None:
     wanted = os.fsencode(f"{spool}/agent.sh")
     for entry in Path("/proc").iterdir():
@@ -225,6 +233,31 @@ class TestSlurm(Allocations):
         over = nodes.start("over", takes, launch="single", memory_per_node=50 << 20)
         assert over.result(PATIENCE_SECONDS).verdict.reason is Reason.OUT_OF_MEMORY
         assert fits.result(PATIENCE_SECONDS).succeeded
+
+    @pytest.mark.timeout(300)
+    def test_a_step_that_goes_on_after_its_cancellation_is_killed(self, nodes: Nodes) -> None:
+        # Only Slurm can find it: on another node, or without the mark in its environment.
+        program = "trap '' TERM INT; exec env -i bash -c 'echo $$ > pid; exec sleep 1000'"
+        running = nodes.start("deaf", program, launch="single")
+        nodes.until("pid")
+        nodes.come_true(lambda: bool((nodes.folder / "pid").read_text()), "its number")
+        pid = int((nodes.folder / "pid").read_text())
+        (job,) = [job for job in list_jobs(nodes.folder) if job.name == "deaf"]
+        cancel_jobs([job])
+        assert running.result(PATIENCE_SECONDS).verdict.reason is Reason.CANCELLED
+        nodes.come_true(lambda: not _lives(pid), "the end of its program")
+        assert (
+            nodes.start("after", "true", ranks_per_node=4, num_nodes=2)
+            .result(PATIENCE_SECONDS)
+            .succeeded
+        )
+
+    @pytest.mark.timeout(300)
+    def test_what_a_step_leaves_behind_ends_with_it(self, nodes: Nodes) -> None:
+        leaves = "setsid env -i sleep 1000 & echo $! > child"
+        assert nodes.start("leaves", leaves, launch="single").result(PATIENCE_SECONDS).succeeded
+        child = int((nodes.folder / "child").read_text())
+        nodes.come_true(lambda: not _lives(child), "the end of what it left")
 
     @pytest.mark.timeout(300)
     def test_steps_are_on_the_nodes_that_the_agent_gave_them(self, nodes: Nodes) -> None:

@@ -17,7 +17,6 @@ from hpc_prefect.operations.find import list_jobs
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.share import Held as Shape
 
-
 HOLD = "until [ -e go ]; do sleep 0.05; done"
 
 

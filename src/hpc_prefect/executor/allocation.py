@@ -425,7 +425,8 @@ class HeldAllocation:
 
         There may be two: the next one is submitted while the present one works.
         """
-        left, number = [], 0
+        left: list[tuple[int, bool]] = []
+        number = 0
         while True:
             base, _ = self._base(number + 1)
             there = numbers(self._transport, base)
