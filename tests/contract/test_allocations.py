@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -24,7 +25,6 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.ledger.claim import this_process
-from hpc_prefect.operations.cancel import cancel_jobs
 from hpc_prefect.operations.find import list_jobs
 from hpc_prefect.transports.local import LocalTransport
 
@@ -184,6 +184,19 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def _started_as(name: str, job_id: str) -> list[int]:
+    """The processes of that name of a job in an allocation."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            mark = f"HPC_ALLOCATION_JOB_ID={job_id}\0".encode() in (entry / "environ").read_bytes()
+            if mark and (entry / "comm").read_text().strip() == name:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 def _kill_agent(spool: Path) -> None:
     wanted = os.fsencode(f"{spool}/agent.sh")
     for entry in Path("/proc").iterdir():
@@ -235,29 +248,18 @@ class TestSlurm(Allocations):
         assert fits.result(PATIENCE_SECONDS).succeeded
 
     @pytest.mark.timeout(300)
-    def test_a_step_that_goes_on_after_its_cancellation_is_killed(self, nodes: Nodes) -> None:
-        # Only Slurm can find it: on another node, or without the mark in its environment.
-        program = "trap '' TERM INT; exec env -i bash -c 'echo $$ > pid; exec sleep 1000'"
+    def test_a_step_whose_srun_was_killed_does_not_go_on(self, nodes: Nodes) -> None:
+        # Without the mark of its job it is found as a process on another node is: by Slurm alone.
+        program = "exec env -i bash -c 'echo $$ > pid; exec sleep 1000'"
         running = nodes.start("deaf", program, launch="single")
         nodes.until("pid")
         nodes.come_true(lambda: bool((nodes.folder / "pid").read_text()), "its number")
-        pid = int((nodes.folder / "pid").read_text())
         (job,) = [job for job in list_jobs(nodes.folder) if job.name == "deaf"]
-        cancel_jobs([job])
-        assert running.result(PATIENCE_SECONDS).verdict.reason is Reason.CANCELLED
+        for srun in _started_as("srun", job.job_id):
+            os.kill(srun, signal.SIGKILL)
+        assert running.result(PATIENCE_SECONDS).verdict.reason is Reason.PROGRAM_FAILED
+        pid = int((nodes.folder / "pid").read_text())
         nodes.come_true(lambda: not _lives(pid), "the end of its program")
-        assert (
-            nodes.start("after", "true", ranks_per_node=4, num_nodes=2)
-            .result(PATIENCE_SECONDS)
-            .succeeded
-        )
-
-    @pytest.mark.timeout(300)
-    def test_what_a_step_leaves_behind_ends_with_it(self, nodes: Nodes) -> None:
-        leaves = "setsid env -i sleep 1000 & echo $! > child"
-        assert nodes.start("leaves", leaves, launch="single").result(PATIENCE_SECONDS).succeeded
-        child = int((nodes.folder / "child").read_text())
-        nodes.come_true(lambda: not _lives(child), "the end of what it left")
 
     @pytest.mark.timeout(300)
     def test_steps_are_on_the_nodes_that_the_agent_gave_them(self, nodes: Nodes) -> None:

@@ -546,16 +546,16 @@ def test_a_job_of_as_much_memory_as_the_allocation_has_fits_into_it() -> None:
 def test_on_slurm_a_sites_own_srun_line_becomes_a_step_of_the_share() -> None:
     job = _job("srun --mpi=pmix -n {ranks} {command}", ranks_per_node=2)
     assert _held().launcher(job) == (
-        "srun --exact --nodes={nodes} --nodelist={hosts} --mem=4096M"
-        " --mpi=pmix -n {ranks} {command}"
+        'srun --job-name="$HPC_ALLOCATION_JOB_ID" --exact --nodes={nodes} --nodelist={hosts}'
+        " --mem=4096M --mpi=pmix -n {ranks} {command}"
     )
 
 
 def test_a_program_of_one_process_is_put_on_its_node_by_srun() -> None:
     line = _held().launcher(_job(launch="single"))
     assert line == (
-        "srun --exact --nodes={nodes} --nodelist={hosts} --mem=2048M --ntasks=1"
-        " --cpus-per-task={threads}"
+        'srun --job-name="$HPC_ALLOCATION_JOB_ID" --exact --nodes={nodes} --nodelist={hosts}'
+        " --mem=2048M --ntasks=1 --cpus-per-task={threads}"
     )
 
 

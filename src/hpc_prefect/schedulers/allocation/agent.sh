@@ -224,7 +224,6 @@ start_job() {
       cd -- "${fields[11]}" || exit
       export HPC_ALLOCATION_JOB_ID=$prefix.$tag HPC_ALLOCATION_HOSTS=$hostlist
       export HPC_ALLOCATION_HOSTFILE=$PWD_OF_SPOOL/turns/$tag.hosts
-      [ "$kind" != slurm ] || export SLURM_JOB_NAME=$tag # so are its steps named, see kill_steps
       unset LC_ALL OLDPWD
       [ -z "$has_locale" ] || export LC_ALL=$users_locale
       umask "$users_umask"
@@ -301,11 +300,11 @@ kill_marked() { # all processes of these jobs, and what they start meanwhile
   done
 }
 
-kill_steps() { # a step of Slurm's runs on, on any node, when its srun is killed
+kill_steps() { # a step of Slurm's runs on, on any node, when its srun is killed; named in share.py
   local step name
   [ "$kind" = slurm ] || return
   while read -r step name; do
-    [ "$name" != "$1" ] || scancel --signal=KILL "$step" 2>/dev/null
+    [ "$name" != "$prefix.$1" ] || scancel --signal=KILL "$step" 2>/dev/null
   done < <(squeue --steps --noheader --jobs="$id" --format='%i %j' 2>/dev/null)
 }
 

@@ -17,8 +17,11 @@ UNKNOWN_MEMORY = 10**12
 _PLACES = re.compile(r"(?<!\$)\{(hosts|hostfile)\}")
 _SRUN = re.compile(r"srun(?=\s|$)")
 #: Put into a site's own srun line: so many processors and so much memory are the step's alone, and
-#: the rest is left to the steps beside it.
-_STEP = "srun --exact --nodes={nodes} --nodelist={hosts} --mem={memory}"
+#: the rest is left to the steps beside it. By its name the agent finds it when srun was killed.
+_STEP = (
+    'srun --job-name="$HPC_ALLOCATION_JOB_ID" --exact --nodes={nodes} --nodelist={hosts}'
+    " --mem={memory}"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
