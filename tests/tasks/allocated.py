@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from prefect import flow, task
 from hpc_prefect import (
     JobResult,
     Member,
+    StopRule,
     allocation,
     campaign,
+    converge,
     run_job_from_blocks,
     run_job_from_blocks_sync,
     run_jobs_from_blocks,
@@ -77,6 +80,39 @@ async def everywhere(work_dir: str) -> list[str]:
     after = await job(work_dir, "after")
     assert nodes.use.held >= nodes.use.used > 0
     return [result.job_id for result in (*inside, after)]
+
+
+async def handed_over(work_dir: str) -> list[str]:
+    """Jobs of a script's threads, and of a loop in a task, that know nothing of the block."""
+
+    def told(label: str, nodes: Any) -> JobResult:
+        return run_job_from_blocks_sync(
+            **NAMES,
+            work_dir=work_dir,
+            script_filename=label,
+            user_args=[COUNT, "sh", label],
+            job_key=label,
+            allocation=nodes,
+        )
+
+    async def step(state: list[str], iteration: Any) -> list[str]:
+        return [*state, (await job(work_dir, "step")).job_id]
+
+    async def looped(given: asyncio.Future[Any]) -> list[str]:
+        once, nodes = StopRule(max_iterations=1), await given
+        loop = await converge(
+            step, [], measure=len, work_dir=work_dir, stop=once, seed=1, allocation=nodes
+        )
+        return loop.state
+
+    given = asyncio.get_running_loop().create_future()
+    loop = asyncio.ensure_future(looped(given))
+    with ThreadPoolExecutor() as threads:
+        async with held(work_dir) as nodes:
+            single = [threads.submit(told, label, nodes) for label in ("one", "two")]
+            found = [(await asyncio.wrap_future(each)).job_id for each in single]
+            given.set_result(nodes)
+            return found + await loop
 
 
 @flow

@@ -57,6 +57,11 @@ async def test_calls_of_the_flow_of_tasks_and_of_threads_run_in_it(tmp_path: Pat
     assert held.result.succeeded
 
 
+async def test_calls_of_threads_and_loops_that_were_given_it_run_in_it(tmp_path: Path) -> None:
+    ids = await allocated.handed_over(str(tmp_path))
+    assert inside(ids, tmp_path) == [True] * 3
+
+
 def test_a_sync_flow_holds_one_with_a_plain_with(tmp_path: Path) -> None:
     assert inside(in_sync(str(tmp_path)), tmp_path) == [True, False]
 

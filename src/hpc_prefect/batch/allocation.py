@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Iterable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -155,6 +155,14 @@ class Allocation:
                 "the allocation is not held: it can be used inside its `with` block only"
             )
         return _Inside(self._holder, hpc == self._given.hpc, self._profile)
+
+    def calls_inside(self) -> AbstractContextManager[object]:
+        """Calls in the `with` block of this are made in the allocation.
+
+        For code that does not say so itself, in a thread that knows nothing of the block that
+        holds it. Raises `SchedulerError` at a call when the allocation is not held.
+        """
+        return calls_in(self)
 
     async def __aenter__(self) -> Self:
         await self._enter()

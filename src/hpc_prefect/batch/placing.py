@@ -23,7 +23,8 @@ _around: ContextVar[HoldsNodes | None] = ContextVar("hpc_prefect_allocation", de
 
 @contextmanager
 def calls_in(allocation: HoldsNodes) -> Iterator[None]:
-    """Calls inside are made in this allocation; so are those of tasks and threads begun there."""
+    """Calls inside are made in this allocation; so are those of what is begun there with a copy of
+    the context: asyncio's and Prefect's tasks, `asyncio.to_thread`. Other threads begin without."""
     token = _around.set(allocation)
     try:
         yield

@@ -8,9 +8,10 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints
 from hpc_prefect.convergence.loop import (
@@ -32,6 +33,14 @@ from hpc_prefect.job.identity import digest
 if TYPE_CHECKING:
     from hpc_prefect.flow_runs.campaigns import CallIdentity
 
+
+class CallsInside(Protocol):
+    """A held allocation, as the loop sees it."""
+
+    def calls_inside(self) -> AbstractContextManager[object]:
+        """Calls in its `with` block are made in the allocation."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -50,6 +59,7 @@ async def converge(
     until: Predicate | None = None,
     raise_if_not_converged: bool = False,
     on_iteration: Callable[[Row], object] | None = None,
+    allocation: CallsInside | None = None,
 ) -> Convergence[State]:
     """Repeat `step` until the stop rule ends the loop; resume where an earlier run was stopped.
 
@@ -81,6 +91,8 @@ async def converge(
             stop rule does not say so. It is the call's own, also in a resumed loop.
         raise_if_not_converged: do what `result.raise_if_not_converged()` does.
         on_iteration: is given each new row after its checkpoint is safe; async or sync.
+        allocation: of `allocation(…)`, to be handed the jobs of all iterations; None for the one
+            around the call, if any.
 
     Raises:
         ConfigurationError: the stop rule, a measured column or the state cannot be used.
@@ -108,7 +120,7 @@ async def converge(
     )  # fmt: skip
     start = _Start(name, seed, place, initial_state, source, book)
     body = Body(step=step, measure=measure, name=name, until=until)
-    with scope(_scope_of(name, place)):
+    with allocation.calls_inside() if allocation else nullcontext(), scope(_scope_of(name, place)):
         result = await run_loop(
             book, body, start, watcher=reporter, enter=scope, before=raise_if_cancelled
         )
