@@ -47,6 +47,16 @@ async def test_a_job_that_comes_too_late_for_many_allocations_is_not_given_up(ri
     assert rig.runs() == ["k "]
 
 
+async def test_what_never_started_in_an_allocation_costs_a_member_no_try(rig: Rig) -> None:
+    held = Held(rig)
+    text = "[ ! -e begun ] || exit 0; touch begun; exec sleep 600"
+    spec = rig.spec(program=rig.program(text, "m"), resources={"walltime": 1})
+    array = rig.array(spec, ["x"], placing=Over(rig.folder, 2), retries=1)
+    (result,) = await asyncio.wrap_future(held.executor.start_array(array).result)
+    assert result.succeeded, result.verdict
+    assert rig.runs() == ["m x", "m x"]
+
+
 async def test_an_allocation_that_was_told_to_end_is_handed_nothing_more(rig: Rig) -> None:
     held = Held(rig, walltime=60, renew=True)
     rig.options["slots"] = 8
@@ -107,7 +117,7 @@ async def test_an_agent_that_hangs_is_not_waited_for(rig: Rig) -> None:
     await held.open()
     agent = await until(lambda: _agent(rig), "the agent")
     spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
-    await until((spool / spools.HEARTBEAT).exists, "its first sign of life")
+    await until(lambda: _held_so_far(spool) > 0, "its second sign of life")
     os.kill(agent, signal.SIGSTOP)
     os.utime(spool / spools.HEARTBEAT, (0, 0))  # as if it hung for long
     await held.on_loop(held.allocation.close())
@@ -116,7 +126,8 @@ async def test_an_agent_that_hangs_is_not_waited_for(rig: Rig) -> None:
 
 def _held_so_far(spool: Path) -> int:
     path = spool / spools.HEARTBEAT
-    return int(path.read_text().split()[2]) if path.exists() else 0
+    words = path.read_text().split() if path.exists() else []
+    return int(words[2]) if len(words) == 3 else 0  # it is made empty
 
 
 def _agent(rig: Rig) -> int | None:

@@ -211,6 +211,7 @@ class ArrayRun:
             return self._request.spec.resources  # an earlier run's wish; this one asks for it
         handed_to = following.submission.request.spec.site.scheduler
         if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):
+            self._tries[member.key] -= 1
             return self._request.spec.resources  # the allocation ended before its turn
         if self._tries[member.key] > self._request.retries or not self._request.retries:
             return None
