@@ -2,8 +2,8 @@
 
 Run by `make bench` as root where HPC_PREFECT_ENGINES names slurm, or on CI; anywhere else it says
 so and ends. MEMBERS (default 2000) of /bin/true; ours, the same scripts by hand, and a script that
-has nothing but /bin/true take turns, and ratios of one run count. The load of the machine is told with
-each: with other work on it, they differ by more than what is asked.
+has nothing but /bin/true take turns, and ratios of one run count. The load of the machine is told
+with each: beside other work they differ by more than what is asked.
 """
 
 from __future__ import annotations

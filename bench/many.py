@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from common import HOME, load, prefect_server, told  # before Prefect
@@ -165,7 +166,7 @@ def report(name: str, sizes: list[int]) -> None:
             f" {load()}",
             flush=True,
         )
-    for less, more in zip(costs, costs[1:], strict=False):
+    for less, more in pairwise(costs):
         ratio = more.each / less.each
         print(
             f"{name}: a member of {more.members} costs {ratio:.2f} × one of {less.members}"
