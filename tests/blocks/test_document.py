@@ -248,6 +248,12 @@ def test_a_profile_for_a_command_that_is_elsewhere_is_left_for_the_server_to_kno
     assert document.foreign_commands == (("line 3, [execution-profile.a] command_name", "prep"),)
 
 
+def test_a_profile_of_resources_alone_asks_for_no_command() -> None:
+    document = read("[execution-profile.a]\nprofile_name = 'a'\nnum_nodes = 4\n")
+
+    assert document.foreign_commands == ()
+
+
 def test_an_hpc_profile_without_a_commands_executable_is_worth_a_warning() -> None:
     document = read(GOOD.replace("executables.diag", "executables.prep"), TOKEN="x")
 

@@ -215,6 +215,11 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: {"how": execution(command_name="prep")},
         "execution profile 'exec-diag' is for command 'prep', but the command block is 'diag'",
     ),
+    "no command": (
+        lambda: {"how": execution(command_name="")},
+        "execution profile 'exec-diag' names no command, so it serves for allocations and workers "
+        "alone; to run this command with it, write command_name = 'diag' in it",
+    ),
     "key": (
         lambda: {
             "what": command(executable_key="dig"),

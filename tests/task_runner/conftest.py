@@ -38,7 +38,7 @@ class Workers:
 
     def shape(self, name: str, **fields: Any) -> str:
         """Store an execution profile; its block's name."""
-        block = ExecutionProfileBlock(profile_name=name, command_name="workers", **fields)
+        block = ExecutionProfileBlock(profile_name=name, **fields)
         block.save(f"workers-{name}-{_NAME}", overwrite=True, _sync=True)
         return f"workers-{name}-{_NAME}"
 

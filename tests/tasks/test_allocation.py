@@ -30,9 +30,8 @@ PROGRAM = Path(allocated.__file__)
 
 @pytest.fixture(autouse=True)
 def shapes(blocks: None) -> None:
-    shape = ExecutionProfileBlock(
-        profile_name="alloc", command_name="sh", ranks_per_node=2, walltime="00:20:00"
-    )
+    # It names no command: what is held is resources alone.
+    shape = ExecutionProfileBlock(profile_name="alloc", ranks_per_node=2, walltime="00:20:00")
     shape.save(SHAPE, overwrite=True, _sync=True)
     minute = ExecutionProfileBlock(profile_name="minute", command_name="sh", walltime="00:01:00")
     minute.save("exec-minute", overwrite=True, _sync=True)

@@ -251,9 +251,12 @@ class Allocation:
             InvalidJob: with all problems.
         """
         call = Call(script_filename=NAME, work_dir=self._work_dir)
-        command = CommandBlock(command_name=execution.command_name, executable_key=_KEY)
+        # Whichever command the profile is for, or none: here it says how much is held.
+        command = CommandBlock(command_name=NAME, executable_key=_KEY)
         # Of several ranks, as the jobs inside may be; but they are not what starts the agent.
-        shape = execution.model_copy(update={"launch": "mpi", "environment": {}})
+        shape = execution.model_copy(
+            update={"command_name": NAME, "launch": "mpi", "environment": {}}
+        )
         place = hpc.model_copy(
             update=_BARE
             | {

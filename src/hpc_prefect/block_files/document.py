@@ -236,7 +236,8 @@ def _foreign_commands(reader: _Reader, items: list[Item]) -> tuple[tuple[str, st
     return tuple(
         (reader.place((item.kind, item.name, "command_name")), item.value.command_name)
         for item in items
-        if item.kind == "execution-profile" and item.value.command_name not in here
+        if item.kind == "execution-profile"
+        if item.value.command_name and item.value.command_name not in here
     )
 
 

@@ -101,8 +101,9 @@ class ExecutionProfileBlock(StoredModel, Block):
 
     profile_name: str = Field(min_length=1)
     """This profile's name, for people and messages."""
-    command_name: str = Field(min_length=1)
-    """The `command_name` of the command that this profile is for."""
+    command_name: str = ""
+    """The `command_name` of the command that this profile is for; empty: none, and it serves for
+    nodes that are held (`allocation`) and for workers (`HPCTaskRunner`) alone."""
     resource_class: Literal["cpu", "gpu"] = "cpu"
     """Which side of the machine: chooses queue, project and overrides of the HPC profile."""
     num_nodes: int = Field(default=1, ge=1, title="Nodes")

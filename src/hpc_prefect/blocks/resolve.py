@@ -126,6 +126,12 @@ def _secrets(hpc: HPCProfileBlock, problems: list[str]) -> dict[str, str]:
 def _pair_problems(command: CommandBlock, execution: ExecutionProfileBlock) -> list[str]:
     if execution.command_name == command.command_name:
         return []
+    if not execution.command_name:
+        return [
+            f"execution profile {execution.profile_name!r} names no command, so it serves for"
+            " allocations and workers alone; to run this command with it, write"
+            f" command_name = {command.command_name!r} in it"
+        ]
     return [
         f"execution profile {execution.profile_name!r} is for command "
         f"{execution.command_name!r}, but the command block is {command.command_name!r}"

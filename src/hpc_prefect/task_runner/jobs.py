@@ -73,6 +73,8 @@ class WorkerBlocks:
         own_python = CommandBlock(command_name=WORKER, executable_key=WORKER)
         named = GivenBlocks(self.command or own_python, self.execution, self.hpc)
         command, execution, hpc = await load_blocks(named, subject="the workers")
+        if not execution.command_name:  # a profile of resources alone
+            execution = execution.model_copy(update={"command_name": command.command_name})
         if self.command is None:
             command = own_python.model_copy(update={"command_name": execution.command_name})
             here = {WORKER: sys.executable} | hpc.executables
