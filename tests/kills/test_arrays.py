@@ -104,8 +104,8 @@ def test_a_flow_killed_five_times_while_a_thousand_members_run_runs_each_once(
     ended = json.loads(line.removeprefix("ENDED "))
     assert [n for n, each in enumerate(ended) if each["state"] != "succeeded"] == [VICTIM]
     for n, each in enumerate(ended):
-        text = "" if n == VICTIM else f"result of {n}\n"
-        assert Path(each["stdout"]).read_text() == text, n
+        # The victim's program went on to its end without its script, which alone tells how it was.
+        assert Path(each["stdout"]).read_text() == f"result of {n}\n"
     (folder,) = {Path(each["folder"]) for each in ended}  # one submission, and no other
     files = Counter(path.name.partition(".")[0] for path in folder.glob("m/*/[0-9]*"))
     assert max(files.values()) <= 5
