@@ -2,11 +2,12 @@
 
     python bench/loop.py [--turns 3]
 
-Run by `make bench`. Both have the molecule prepared; sample, recover configurations and run
-`mpiexec -n 2 diagonalize.py` with the same numbers, so that they have the same energies to the last
-bit, which is checked. They take turns, each first every other time, and the ratios of turns count:
-on a busy machine a time by itself says nothing. The flow is the demo's, with its default profile
-and with artifacts; but both have ITERATIONS, whether they have converged or not. It starts a Prefect server of its own in a temporary home, and stops it.
+Run by `make bench`. Both have the molecule prepared, and as many iterations, whether they have
+converged or not; they sample, recover configurations and run `mpiexec -n 2 diagonalize.py` with the
+same numbers, so that they have the same energies to the last bit, which is checked. They take
+turns, each first every other time, and the ratios of turns count: on a busy machine a time by
+itself says nothing. The flow is the demo's, with its default profile and with artifacts. It starts
+a Prefect server of its own in a temporary home, and stops it.
 """
 
 from __future__ import annotations
