@@ -267,7 +267,7 @@ def test_a_whole_and_a_sub_job_are_cancelled_by_their_ids() -> None:
 
 
 def test_an_answer_with_the_sub_jobs_of_a_hundred_large_bulk_jobs_is_read() -> None:
-    # As many as one question may be about; with work for each pair of rows it would not end in time.
+    # As many as one question may be about; work for each pair of rows would not end in time.
     ids = [str(number) for number in range(20_000, 20_100)]
     rows = [
         row
