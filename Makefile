@@ -52,7 +52,8 @@ docs-serve: $(VENV)/dev.stamp
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 bench: $(VENV)/dev.stamp
-	@for b in bench/overhead.py bench/slow_api.py bench/records.py bench/slurm.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+	@for b in bench/overhead.py bench/slow_api.py bench/records.py bench/slurm.py \
+	  bench/arrays.py bench/allocation.py bench/loop.py bench/many.py bench/rehearsal.py; do echo "== $$b"; $(PY) $$b || exit 1; done
 
 # Kills at random instants, seeded: make chaos SEED=3
 chaos: $(VENV)/dev.stamp

@@ -2,7 +2,8 @@
 
 Run by `make bench` as root where HPC_PREFECT_ENGINES names slurm, or on CI; anywhere else it says
 so and ends. MEMBERS (default 2000) of /bin/true; ours, the same scripts by hand, and a script that
-has nothing but /bin/true take turns, and ratios of one run count.
+has nothing but /bin/true take turns, and ratios of one run count. The load of the machine is told
+with each: beside other work they differ by more than what is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import HOME, prefect_server, told  # before Prefect
+from common import HOME, load, prefect_server, told  # before Prefect
 from slurm import cluster, counted
 
 # isort: split
@@ -119,7 +120,9 @@ def main() -> None:
         print("not run: it needs a real Slurm; set HPC_PREFECT_ENGINES=slurm as root")
         HOME.rmdir()
         return
-    with cluster(), prefect_server():
+    # A turn has three times as many jobs as MEMBERS; Slurm would refuse what is over its
+    # MaxJobCount, in which those count that have ended and are still known.
+    with cluster("--min-job-age", "30"), prefect_server():
         save_blocks()
         report()
 
@@ -133,12 +136,15 @@ def report() -> None:
         ours.append(seconds)
         cpus.append(cpu)
         commands.append(found.total())
-        same.append(seconds_by_hand(copies(results)))
-        bare.append(seconds_by_hand(plain()))
         print(
-            f"turn {turn}: ours {seconds:.1f} s, the same scripts {same[-1]:.1f} s, /bin/true alone"
-            f" {bare[-1]:.1f} s; {cpu:.1f} s of CPU; {dict(sorted(found.items()))}"
+            f"turn {turn}: ours {seconds:.1f} s, {cpu:.1f} s of CPU;"
+            f" {dict(sorted(found.items()))}; {load()}",
+            flush=True,
         )
+        same.append(seconds_by_hand(copies(results)))
+        print(f"turn {turn}: the same scripts {same[-1]:.1f} s; {load()}", flush=True)
+        bare.append(seconds_by_hand(plain()))
+        print(f"turn {turn}: /bin/true alone {bare[-1]:.1f} s; {load()}", flush=True)
     called, scripts, alone = (statistics.median(each) for each in (ours, same, bare))
     cpu_ms = 1000 * statistics.median(cpus) / MEMBERS
     mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -70,3 +70,9 @@ def copy_of(job_folder: str) -> str:
 
 def told(value: float, most: float, unit: str) -> str:
     return f"target {most:g} {unit} {'met' if value <= most else 'missed'}".replace("  ", " ")
+
+
+def load() -> str:
+    """How busy the machine is: what a figure was measured beside."""
+    minute, five, _ = os.getloadavg()
+    return f"load {minute:.1f} (1 min), {five:.1f} (5 min)"

@@ -57,12 +57,15 @@ while [ -n "$(squeue --noheader --format=%i --jobs="${ids#,}")" ]; do sleep 1; d
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[None]:
-    """A Slurm inside, with room for all jobs at once, to which this process's commands go."""
+def cluster(*options: str) -> Iterator[None]:
+    """A Slurm inside, with room for all jobs at once, to which this process's commands go.
+
+    `options` are further ones of the tool's `up`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     print("starting a Slurm …", file=sys.stderr)
     try:
-        tool("up", folder, "--cpus", "32")
+        tool("up", folder, "--cpus", "32", *options)
         for line in tool("env", folder).splitlines():
             name, _, value = line.partition("=")
             os.environ[name] = value

@@ -264,3 +264,18 @@ def test_a_whole_and_a_sub_job_are_cancelled_by_their_ids() -> None:
     done, commands = converse(PJM.cancel({"239": TAG, "239[1]": TAG}, {}), Reply(1, accepted, gone))
     assert done is None
     assert commands == ["pjdel 239 239[1]"]
+
+
+def test_an_answer_with_the_sub_jobs_of_a_hundred_large_bulk_jobs_is_read() -> None:
+    # As many as one question may be about; work for each pair of rows would not end in time.
+    ids = [str(number) for number in range(20_000, 20_100)]
+    rows = [
+        row
+        for job_id in ids
+        for row in (
+            line(job_id, "RUN", "- - -"),
+            *(line(f"{job_id}[{n}]", "EXT" if n < 900 else "QUE") for n in range(1000)),
+        )
+    ]
+    answer, _ = ask(ids, table(*rows))
+    assert {each.left for each in answer.values()} == {((900, 999),)}

@@ -66,11 +66,14 @@ def problems(spec: JobSpec) -> list[str]:
 
 
 def observations(rows: Sequence[pjstat.Record], ids: Collection[str]) -> dict[str, Observation]:
-    """What the rows say of these jobs, wholes and sub jobs."""
-    parts: dict[str, dict[int, Observation]] = {}
+    """What the rows say of these jobs, wholes and sub jobs.
+
+    There may be 100,000 rows of sub jobs in an answer about wholes: only their states are read.
+    """
+    parts: dict[str, dict[int, JobState]] = {}
     for row in rows:
         if match := _SUB_JOB.fullmatch(row["JOB_ID"]):
-            parts.setdefault(match[1], {})[int(match[2])] = pjstat.observation(row)
+            parts.setdefault(match[1], {})[int(match[2])] = pjstat.state(row)
     found = {}
     for row in rows:
         job_id = row["JOB_ID"]
@@ -83,18 +86,18 @@ def observations(rows: Sequence[pjstat.Record], ids: Collection[str]) -> dict[st
     return found
 
 
-def _whole(row: Observation, parts: Mapping[int, Observation]) -> Observation:
+def _whole(row: Observation, parts: Mapping[int, JobState]) -> Observation:
     """The whole, by its sub jobs; without their rows by its own, which tells of none that wait."""
     seen = replace(row, cause=None, exit_code=None, signal="")
     if not parts:
         state = JobState.RUNNING if row.state is JobState.ENDING else row.state
         every = ((0, _LAST_NUMBER),) if row.word in _ACCEPTED else ()
         return replace(seen, state=state, left=every)
-    left = sorted(index for index, each in parts.items() if each.state is not JobState.ENDED)
+    left = sorted(index for index, each in parts.items() if each is not JobState.ENDED)
     if not left:
         over = row.state is JobState.ENDED
         return replace(seen, state=JobState.ENDED if over else JobState.ENDING)
-    states = {parts[index].state for index in left}
+    states = {parts[index] for index in left}
     if len(left) < len(parts) or states - _NOT_BEGUN:
         state = JobState.RUNNING
     else:

@@ -154,7 +154,7 @@ def _listed(ids: Sequence[str], history: tuple[str, ...]) -> Dialogue[Answer]:
         if isinstance(rows, NoAnswer):
             found |= dict.fromkeys(left, rows)
         else:
-            found |= arrays.observations(rows, ids)
+            found |= arrays.observations(rows, {*ids})
     return found
 
 

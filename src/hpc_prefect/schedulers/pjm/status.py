@@ -113,16 +113,18 @@ def read_table(text: str) -> list[Record]:
     if text and not text.endswith("\n"):
         raise ValueError("it is cut off")
     found = []
+    ids: set[str] = set()
     columns: list[re.Match[str]] = []
     for line in text.split("\n"):
         # A note ("Data loading...") may stand before it, on the same line.
         if header := _HEADER.search(line):
             columns = list(re.finditer(r"\S+", header[0]))
         elif columns and _ROW.match(line + " "):
-            found.append(_record(line, columns))
-            ids = [record["JOB_ID"] for record in found]
-            if ids[-1] in ids[:-1]:
-                raise ValueError(f"it has the job {ids[-1]} twice")
+            record = _record(line, columns)
+            if record["JOB_ID"] in ids:
+                raise ValueError(f"it has the job {record['JOB_ID']} twice")
+            ids.add(record["JOB_ID"])
+            found.append(record)
     if columns or _NO_JOB.search(text):
         return found
     if any(line.strip() and not _NOTE.fullmatch(line.strip()) for line in text.split("\n")):
@@ -168,14 +170,18 @@ def may_be(record: Record, tags: Sequence[str]) -> list[str]:
     return [tag for tag in tags if len(name) >= 10 and tag.startswith(name)]
 
 
+def state(record: Record) -> JobState:
+    """The state that a row tells of; all that counts of a sub job that is not asked about."""
+    return _STATES.get(_word(record), JobState.UNKNOWN)
+
+
 def observation(record: Record) -> Observation:
     """What a row says. Its times have neither year nor zone, and are not read.
 
     A name of 10 characters is left out: it may be cut, and would make the job look like another.
     """
     word, name = _word(record), record.get("JOB_NAME", "")
-    state = _STATES.get(word, JobState.UNKNOWN)
-    ended = state is JobState.ENDED
+    ended = state(record) is JobState.ENDED
     reason = record.get("REASON", "")
     code, signal = (_number(record, "EC"), _number(record, "SN")) if ended else (None, None)
     cause, message = _end(record, word, reason) if ended else (None, reason)
@@ -184,7 +190,7 @@ def observation(record: Record) -> Observation:
     own = cause in (Reason.SUCCEEDED, Reason.PROGRAM_FAILED) and _number(record, "PC") == 0
     return Observation(
         id=record["JOB_ID"],
-        state=state,
+        state=state(record),
         word=word,
         cause=cause,
         tag="" if len(name) == 10 else name,
