@@ -255,6 +255,8 @@ async def test_in_prefect_it_is_one_task_run_with_a_page_and_a_record(tmp_path: 
     assert [(job["name"], job["state"], job["members"], job["ends"]) for job in jobs] == [
         ("scan", "failed", 3, {"succeeded": 2, "program_failed": 1})
     ]
+    assert record.totals.jobs == {"succeeded": 2, "failed": 1}
+    assert jobs[0]["member_arguments"]["count"] == 3
     assert jobs[0]["node_hours"] == pytest.approx(
         sum(result.node_hours or 0.0 for result in kept[0].results)
     )
@@ -306,6 +308,8 @@ async def test_what_is_collected_is_told_as_that_and_an_empty_call_as_nothing(
     assert (collected["state"], collected["collected"]) == ("succeeded", True)
     assert collected["run_seconds"] == pytest.approx(ran["run_seconds"])
     assert third["jobs"] == []
+    assert (found[0].totals.jobs, found[0].totals.reused) == ({"succeeded": 2}, 0)
+    assert (found[1].totals.jobs, found[1].totals.reused) == ({"succeeded": 2}, 2)
 
 
 def ended_records(work_dir: Path) -> list[Record]:

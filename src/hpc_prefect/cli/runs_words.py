@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TextIO
 
 from hpc_prefect.records import query
-from hpc_prefect.records.fold import DIFF, Record, label_of
+from hpc_prefect.records.fold import DIFF, Record, begun_in_words, label_of
 from hpc_prefect.records.read import RUNNING
 from hpc_prefect.records.runs import RunSummary
 from hpc_prefect.terminal import moment, printable
@@ -295,7 +295,7 @@ def _facts(record: Record, state: str) -> str:
         "flow": record.flow,
         "entrypoint": run.get("entrypoint"),
         "deployment": run.get("deployment"),
-        "attempt": number if (number := run.get("attempt")) not in (None, 0, 1) else "",
+        "begun": begun_in_words(run.get("attempt")),
         **_code(record),
         "started": moment(record.started),
         "ended": moment(record.ended) if record.ended else "",
