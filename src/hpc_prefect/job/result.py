@@ -9,7 +9,6 @@ from typing import Any
 from hpc_prefect.job import notebook
 from hpc_prefect.job.failure import Reason, Verdict
 
-
 #: Reasons that are an end that somebody wished.
 _WISHED = (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE, Reason.TIMED_OUT)
 

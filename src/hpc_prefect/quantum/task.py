@@ -38,9 +38,10 @@ from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job import notebook
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.ledger.quantum_folder import attempts
+from hpc_prefect.quantum.block import QuantumBackendBlock
 from hpc_prefect.quantum.purchase.words import place_of
 from hpc_prefect.quantum.recording import note_wanted, recorded
-from hpc_prefect.quantum.resolve import Resolved, resolve
+from hpc_prefect.quantum.resolve import Resolved, name_of, resolve
 from hpc_prefect.records.job_folders import QuantumWork
 from hpc_prefect.transports.local import LocalTransport
 
@@ -82,7 +83,7 @@ class QuantumJob:
 async def sample(
     pubs: Iterable[SamplerPubLike],
     *,
-    quantum_backend_block_name: str,
+    quantum_backend_block_name: str | QuantumBackendBlock,
     work_dir: str | PathLike[str],
     variable_name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -101,7 +102,8 @@ async def sample(
     Args:
         pubs: PUBs as Qiskit's primitives take them: circuits, or tuples (circuit, parameter
             values, shots). All of them are one job.
-        quantum_backend_block_name: the `QuantumBackendBlock` to sample on.
+        quantum_backend_block_name: the `QuantumBackendBlock` to sample on: its name, or the block
+            itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
         variable_name: a Prefect Variable with the options, a JSON object; or with a key
             `"sampler"` that holds them, and whatever else the flow needs beside it.
@@ -118,14 +120,14 @@ async def sample(
         QuantumJobFailed: the job ended without a result.
         QuantumServiceError: the service refuses, or cannot be asked.
     """
-    call = _Call("sampler", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
     return await _carry_out(call, await _found(call, pubs, variable_name, options))
 
 
 async def estimate(
     pubs: Iterable[EstimatorPubLike],
     *,
-    quantum_backend_block_name: str,
+    quantum_backend_block_name: str | QuantumBackendBlock,
     work_dir: str | PathLike[str],
     variable_name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -136,7 +138,8 @@ async def estimate(
     Args:
         pubs: PUBs as Qiskit's primitives take them: tuples (circuit, observables, parameter
             values, precision). All of them are one job.
-        quantum_backend_block_name: the `QuantumBackendBlock` to estimate on.
+        quantum_backend_block_name: the `QuantumBackendBlock` to estimate on: its name, or the block
+            itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
         variable_name: a Prefect Variable with the options; its key `"estimator"` holds them if
             there is more in it.
@@ -146,7 +149,7 @@ async def estimate(
     Returns:
         Qiskit's own `PrimitiveResult`, with `evs` and `stds` for each PUB.
     """
-    call = _Call("estimator", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
     return await _carry_out(call, await _found(call, pubs, variable_name, options))
 
 
@@ -163,7 +166,7 @@ async def submit_sampling(
 
     A simulator has no queue: it does its work here, and `fetch` reads the record.
     """
-    call = _Call("sampler", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
     return await _submit(call, await _found(call, pubs, variable_name, options))
 
 
@@ -177,7 +180,7 @@ async def submit_estimation(
     on_cancel: OnCancel = None,
 ) -> QuantumJob:
     """Submit an estimation and go on; `fetch` waits for it. Arguments are those of `estimate`."""
-    call = _Call("estimator", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
     return await _submit(call, await _found(call, pubs, variable_name, options))
 
 
@@ -215,10 +218,27 @@ def estimate_sync(pubs: Iterable[EstimatorPubLike], **arguments: Any) -> Primiti
 
 
 class _Call(NamedTuple):
+    """What a caller has given.
+
+    Attributes:
+        backend: the block's name; of one that is not stored, what records call it.
+        given: the name, or the block.
+    """
+
     kind: str
     backend: str
+    given: str | QuantumBackendBlock
     work_dir: str
     on_cancel: OnCancel
+
+
+def _call(
+    kind: str,
+    given: str | QuantumBackendBlock,
+    work_dir: str | PathLike[str],
+    on_cancel: OnCancel,
+) -> _Call:
+    return _Call(kind, name_of(given), given, absolute_work_dir(work_dir), on_cancel)
 
 
 class _Found(NamedTuple):
@@ -251,7 +271,7 @@ async def _checked(
 ) -> _Found:
     subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
     _need_qiskit(subject)
-    resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
+    resolved: Resolved = await resolve(call.kind, call.given, variable_name, options)
     if call.on_cancel not in (None, "cancel", "keep"):
         resolved.problems.append(
             f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"

@@ -69,8 +69,8 @@ class ArrayRun:
         )
         self._request.follower.begun(self.counts)
         self._take(opened.done)
-        for whole, members in opened.collected:
-            self._request.follower.submission_ended(whole, members)
+        for whole, used in opened.collected:
+            self._request.follower.submission_ended(whole, used)
         for submission in opened.under_way:
             self._tries.update(asked.member.key for asked in submission.asked)
             # What an earlier claimant has judged is looked at no more.

@@ -276,14 +276,15 @@ def _take(
 
 
 def _tell_begun(found: Campaign, choice: CampaignChoice) -> None:
-    before = found.instance - 1
-    advice = (
-        ""
-        if choice.name
-        else f", which is complete; name the experiment (with hpc_prefect.campaign('{found.name}'):"
-        " …) to have what succeeded never run again"
+    anew = f"{found.name} begins anew (number {found.instance})"
+    if choice.name:
+        _tell(f"{anew}, as was asked for: it uses nothing of number {found.instance - 1}")
+        return
+    _tell(
+        f"{anew}, because number {found.instance - 1} is complete. Nothing is wrong. To have a"
+        " further start collect what succeeded, and not run it again, name the experiment:"
+        f" with hpc_prefect.campaign('{found.name}'): …"
     )
-    _tell(f"instance {found.instance} of {found.name}: reuses nothing of {before}{advice}")
 
 
 _missed: set[str] = set()
