@@ -72,6 +72,15 @@ def test_in_eighty_columns_words_stay_whole_and_what_to_do_stands_below() -> Non
     ]
 
 
+def test_a_path_is_never_broken() -> None:
+    console = Console(width=40, record=True, file=io.StringIO())
+    path = "/work/gz00/me/first/.hpc-prefect/doctor/1b/mse5qqij2pqgwklcqome-1"
+
+    print_findings([ok("job", f"4711 ran on n1; see {path}")], console)
+
+    assert path in console.export_text().split()
+
+
 def test_a_check_of_a_long_name_has_a_line_of_its_own() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
 

@@ -107,6 +107,13 @@ def test_the_environment_and_the_inputs_of_members_are_compared():
     assert list(rows(found, "inputs")) == ["inputs of all members"]
 
 
+def test_the_number_of_an_array_s_submission_is_no_result():
+    one, two = array_of(1), array_of(1)
+    two.jobs["key-1"]["attempt"] = 2
+
+    assert rows(differences([one, two]), "results") == {}
+
+
 def test_the_work_dir_of_an_array_is_no_difference_and_no_secret_is_kept():
     def given(place: str) -> dict[str, Any]:
         words = ("--in", f"{place}/in.npz", "--token=hunter2")

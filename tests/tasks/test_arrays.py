@@ -314,3 +314,18 @@ async def test_what_is_collected_is_told_as_that_and_an_empty_call_as_nothing(
 
 def ended_records(work_dir: Path) -> list[Record]:
     return [record for record in records(work_dir) if record.state != "running"]
+
+
+async def test_a_run_that_was_killed_is_not_given_what_an_earlier_one_had_done(
+    tmp_path: Path,
+) -> None:
+    await named("cut", str(tmp_path), members(["a"]))
+    await named("cut", str(tmp_path), members(["a", "b"]))
+    _, second = until(lambda: len(ended_records(tmp_path)) == 2 and ended_records(tmp_path))
+    events = Path(second.folder, "events.jsonl")
+    lines = events.read_text().splitlines(keepends=True)
+    events.write_text("".join(line for line in lines if '"event":"job-ended"' not in line))
+
+    again = next(each for each in records(tmp_path) if each.id == second.id)
+
+    assert (again.totals.jobs, again.totals.reused) == ({"succeeded": 1}, 0)

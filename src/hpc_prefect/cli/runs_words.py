@@ -431,7 +431,7 @@ def _totals(record: Record) -> Iterator[str]:
     for name, unit in _UNITS.items():
         spent = _cost(totals, name)
         saved = totals["saved"].get(name)
-        words = [] if spent in ("-", "0") else [f"{spent} {unit}"]
+        words = [] if spent in ("-", "0") else [f"{spent} {unit}" if spent != "?" else "not known"]
         words += [f"{saved:.4g} {unit} saved by reusing"] if saved else []
         facts[name.rpartition("_")[0].replace("_", " ")] = ", ".join(words)
     yield from (line[2:] for line in _pairs(facts))

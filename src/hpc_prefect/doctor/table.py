@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -30,6 +31,7 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
         if len(each.check) > checks:
             console.print(Text(printable(each.check)), soft_wrap=True)
         name = each.check if len(each.check) <= checks else ""
+        # As text: brackets of a scheduler are no markup.
         head = Text(f"{printable(name):<{checks}}  ")
         indent = " " * (checks + results + 4)
         first, *more = _lines(each, console.width - len(indent))
@@ -39,8 +41,10 @@ def print_findings(findings: Sequence[Finding], console: Console | None = None) 
 
 
 def _lines(finding: Finding, width: int) -> Iterator[str]:
-    """What was seen, and what to do, in lines. As text: brackets of a scheduler are no markup."""
-    told = [finding.seen, f"→ {finding.remedy}" if finding.remedy else ""]
+    """What was seen, and what to do, in lines."""
+    told = [finding.seen or "-", f"→ {finding.remedy}" if finding.remedy else ""]
     for text in filter(None, told):
-        for line in Text(printable(text)).wrap(Console(), max(width, 20)):
-            yield line.plain.rstrip()
+        # A path stays whole, to be copied, also where it is longer than the line.
+        yield from textwrap.wrap(
+            printable(text), max(width, 20), break_long_words=False, break_on_hyphens=False
+        )

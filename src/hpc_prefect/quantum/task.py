@@ -162,10 +162,12 @@ async def submit_sampling(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> QuantumJob:
-    """Submit a sampling and go on; `fetch` waits for it. Arguments are those of `sample`.
+    """Submit a sampling and go on; `fetch` waits for it. Arguments are those of `sample`, but the
+    block must be a stored one, by whose name another process finds it.
 
     A simulator has no queue: it does its work here, and `fetch` reads the record.
     """
+    _need_stored(quantum_backend_block_name)
     call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
     return await _submit(call, await _found(call, pubs, variable_name, options))
 
@@ -179,7 +181,10 @@ async def submit_estimation(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> QuantumJob:
-    """Submit an estimation and go on; `fetch` waits for it. Arguments are those of `estimate`."""
+    """Submit an estimation and go on; `fetch` waits for it. Arguments are those of `estimate`, but
+    the block must be a stored one, by whose name another process finds it.
+    """
+    _need_stored(quantum_backend_block_name)
     call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
     return await _submit(call, await _found(call, pubs, variable_name, options))
 
@@ -239,6 +244,13 @@ def _call(
     on_cancel: OnCancel,
 ) -> _Call:
     return _Call(kind, name_of(given), given, absolute_work_dir(work_dir), on_cancel)
+
+
+def _need_stored(given: object) -> None:
+    """What is submitted may be fetched by another process, which finds the backend by its name."""
+    if not isinstance(given, str):
+        wanted = "the name of a stored Quantum Backend block is wanted"
+        raise InvalidJob("submission", [f"{type(given).__name__} was given where {wanted}"])
 
 
 class _Found(NamedTuple):

@@ -448,7 +448,7 @@ def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jo
         leaves: _Leaves = defaultdict(dict)
         for label, row in jobs.items():
             # A job that has not ended has none of these, which is no difference.
-            held = [job is not None and job.get(one) is not None for job in row]
+            held = [job is not None and _has(job, one) for job in row]
             if sum(held) < 2:
                 continue
             known = (
@@ -473,6 +473,11 @@ def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jo
             doubt = doubt or _SHARED
     notes = (f"{name} are nested too deep to be compared as a whole",) if doubt == _DEEP else ()
     return known, Section(name, tuple(rows), notes=notes), doubt
+
+
+def _has(job: Mapping[str, Any], one: str) -> bool:
+    """Whether a job has a field; of an array's submissions the number says nothing of a retry."""
+    return job.get(one) is not None and not (one == "attempt" and job.get("members"))
 
 
 def _batch_jobs(jobs: Jobs) -> Iterable[Mapping[str, Any]]:
