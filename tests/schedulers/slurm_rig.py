@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from hpc_prefect.blocks import SlurmOptions
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
+from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from hpc_prefect.job.state import Observation
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.base import Submission, Ticket
 from hpc_prefect.schedulers.slurm.scheduler import SlurmScheduler
 
@@ -25,6 +26,40 @@ TICKET = Ticket(
 #: Stands in replies where the mark is that the question drew.
 MARK = "<mark>"
 _DRAWN = re.compile(r"(?:Reason:\||--delimiter=\|)([0-9a-f]{16})")
+#: Words of the manual, and some that it does not have, with the state and the cause of an end.
+STATES = {
+    "POWER_UP_NODE": (JobState.QUEUED, None),
+    "EXPEDITING": (JobState.QUEUED, None),
+    "BOOT_FAIL": (JobState.ENDED, Reason.NODE_FAILURE),
+    "CANCELLED": (JobState.ENDED, Reason.CANCELLED),
+    "CANCELLED+": (JobState.ENDED, Reason.CANCELLED),
+    "CANCELLED by 1001": (JobState.ENDED, Reason.CANCELLED),
+    "COMPLETED": (JobState.ENDED, Reason.SUCCEEDED),
+    "CONFIGURING": (JobState.QUEUED, None),
+    "COMPLETING": (JobState.ENDING, None),
+    "DEADLINE": (JobState.ENDED, Reason.WALLTIME),
+    "FAILED": (JobState.ENDED, Reason.PROGRAM_FAILED),
+    "NODE_FAIL": (JobState.ENDED, Reason.NODE_FAILURE),
+    "OUT_OF_MEMORY": (JobState.ENDED, Reason.OUT_OF_MEMORY),
+    "PENDING": (JobState.QUEUED, None),
+    "PREEMPTED": (JobState.ENDED, Reason.PREEMPTED),
+    "RUNNING": (JobState.RUNNING, None),
+    "RESV_DEL_HOLD": (JobState.HELD, None),
+    "REQUEUE_FED": (JobState.QUEUED, None),
+    "REQUEUE_HOLD": (JobState.HELD, None),
+    "REQUEUED": (JobState.QUEUED, None),
+    "RESIZING": (JobState.RUNNING, None),
+    "REVOKED": (JobState.UNKNOWN, None),  # another cluster of a federation has it
+    "SIGNALING": (JobState.RUNNING, None),
+    "SPECIAL_EXIT": (JobState.HELD, None),
+    "STAGE_OUT": (JobState.ENDING, None),
+    "STOPPED": (JobState.SUSPENDED, None),
+    "SUSPENDED": (JobState.SUSPENDED, None),
+    "TIMEOUT": (JobState.ENDED, Reason.WALLTIME),
+    "HIBERNATING": (JobState.UNKNOWN, None),
+    "FAILED_NOT": (JobState.UNKNOWN, None),
+    "": (JobState.UNKNOWN, None),
+}
 DEFAULT = SlurmOptions().model_dump(mode="json")
 
 

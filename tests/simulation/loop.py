@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simulation.process import Process
 
+#: Seconds until a piece of work looks again for a thread, when there is none.
+_ALL_BUSY = 0.1
+
 
 class Killed(KeyboardInterrupt):
     """The process is dead. Of this kind, because no code of the product catches it."""
@@ -161,6 +164,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             with process.at_work():
                 self._is_due = True  # what becomes ready meanwhile is run in this turn
                 while ready and not process.dead:
+                    if self._world.stands_still():
+                        return
                     ready.popleft().run()
         except Killed:
             process.die("killed")
@@ -175,8 +180,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         process = self._process
         if process.dead or future.cancelled():
             return
-        if (stopped := process.stopped_for()) > 0.0:
-            self._world.later(stopped, lambda: self._work(future, func, args))
+        wait = _ALL_BUSY if self._world.is_busy else process.stopped_for()
+        if wait > 0.0:
+            self._world.later(wait, lambda: self._work(future, func, args))
             return
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(None)

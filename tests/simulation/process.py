@@ -108,7 +108,7 @@ class Process:
 
     def check(self) -> None:
         """The dead do nothing."""
-        if self.dead:
+        if self.dead or self.world.stands_still():
             raise Killed
 
     def die(self, how: str) -> None:

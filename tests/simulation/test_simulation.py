@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from simulation.chance import Chance
+from simulation.coverage import Coverage
+from simulation.place import Place
 from simulation.shrink import shrink
 from simulation.simulate import simulate
 from simulation.story import Story, stories, timeline
+from simulation.world import World
 
 ON_CI = os.environ.get("CI") == "true"
 TESTS = Path(__file__).parents[1]
@@ -82,6 +85,45 @@ def test_a_fault_that_is_left_out_changes_nothing_else_that_is_drawn() -> None:
         return found
 
     assert draws(None) == draws(set()) == draws({"it breaks 3"})
+
+
+@pytest.mark.parametrize("where", ["a thread", "the loop"])
+def test_who_goes_round_and_round_while_no_time_passes_is_stuck(where: str) -> None:
+    place = Place(World(Chance(1), Coverage()))
+    process = place.new_process("restless")
+
+    def look_for_ever() -> None:
+        while True:
+            process.mount.status("/w/nothing")
+
+    def come_again() -> None:
+        process.loop.call_soon(come_again)
+
+    if where == "a thread":
+        process.in_thread(look_for_ever)
+    else:
+        come_again()
+    place.world.run(10.0)
+    place.close()
+    assert [kind for kind, _ in place.world.wrong] == ["stuck"]
+
+
+def test_a_thread_that_waits_inside_of_many_others_comes_to_its_end() -> None:
+    """Seed 2699: no time passed for a command that waited while six others did."""
+    place = Place(World(Chance(1), Coverage()))
+    process = place.new_process("busy")
+    ended: list[float] = []
+
+    def wait() -> None:
+        process.pause(20.0)
+        ended.append(place.world.now)
+
+    for _ in range(20):
+        process.in_thread(wait)
+    place.world.run(1000.0)
+    place.close()
+    assert len(ended) == 20
+    assert min(ended) >= 20.0
 
 
 def test_only_the_faults_that_are_asked_for_happen() -> None:

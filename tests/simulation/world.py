@@ -11,10 +11,12 @@ from simulation.coverage import Coverage
 
 #: Seconds since 1970 at which each world begins.
 EPOCH = 1_800_000_000.0
-#: A pause inside of a pause inside of …: deeper, no time passes.
+#: A pause inside of a pause inside of …: deeper, no thread begins.
 _DEEPEST = 6
 #: More events than the longest life has.
 _MOST_EVENTS = 400_000
+#: More operations and events than ever happen at one moment.
+_MOST_AT_ONCE = 20_000
 
 
 class World:
@@ -36,6 +38,7 @@ class World:
         self._events: list[tuple[float, int, int, Callable[[], None]]] = []
         self._count = 0
         self._depth = 0
+        self._moment, self._at_once = -1.0, 0
         self.over = False
 
     @property
@@ -67,6 +70,8 @@ class World:
         while events and not self.over and events[0][0] <= until:
             self.now, _, _, event = heapq.heappop(events)
             self.steps += 1
+            if self.stands_still():
+                return
             event()
             if self.steps > _MOST_EVENTS:
                 self.fail("stuck", f"{self.steps} events, and no end")
@@ -75,10 +80,26 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         """Inside of something that takes time: meanwhile everybody else goes on."""
-        if seconds <= 0 or self._depth >= _DEEPEST:
+        if seconds <= 0:
             return
         self._depth += 1
         try:
             self.run(self.now + seconds)
         finally:
             self._depth -= 1
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether no thread may begin now, because it would wait inside of too many others."""
+        return self._depth >= _DEEPEST
+
+    def stands_still(self) -> bool:
+        """Whether something goes round and round while no time passes; called at each operation."""
+        if self.now != self._moment:
+            self._moment, self._at_once = self.now, 0
+        self._at_once += 1
+        if self._at_once <= _MOST_AT_ONCE:
+            return False
+        if not self.over:
+            self.fail("stuck", f"{_MOST_AT_ONCE} operations at one moment, and no end")
+        return True
