@@ -25,6 +25,8 @@ _MOST = 4
 _LESS = ("HEARD", "QPU S", "NODE-HOURS", "FLOW", "WALL", "JOBS")
 #: Of one run: its newest jobs, and the first and last rows of a loop.
 _JOBS, _FIRST, _LAST = 20, 1, 4
+#: Cells that say nothing: of scripts without arguments, such as `argv`, too.
+_NOTHING = {"-", "", "[]", "{}"}
 #: Hours, or seconds, that nothing takes: a record may have any number.
 _ABSURD = 1e15
 
@@ -76,7 +78,7 @@ def table(
     extra = [name for name in dict.fromkeys(extra) if name not in names]
     columns |= {name: _cells(name, runs, short, _LONG) for name in extra if name not in columns}
     columns |= {_head(name): _cells(name, runs, short) for name in names}
-    filled = {head: cells for head, cells in columns.items() if set(cells) - {"-", ""}}
+    filled = {head: cells for head, cells in columns.items() if set(cells) - _NOTHING}
     return lay_out(_fitting(filled, [*reversed(extra), *_LESS], width))
 
 
