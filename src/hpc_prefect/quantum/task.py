@@ -33,6 +33,7 @@ from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.uncaught import forget_frames
 from hpc_prefect.flow_runs.waiting import Simulation, outcome_of
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job import notebook
@@ -270,8 +271,9 @@ async def _found(
     await raise_if_cancelled()
     try:
         return await _checked(call, pubs, variable_name, options)
-    except BaseException:
+    except BaseException as error:
         note_unfinished()
+        forget_frames(error)
         raise
 
 
@@ -315,8 +317,9 @@ async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
         if isinstance(result, State):
             await raise_if_cancelled()
             raise FlowRunCancelled(result.message)
-    except BaseException:
+    except BaseException as error:
         note_unfinished(folder)
+        forget_frames(error)
         raise
     return result
 
