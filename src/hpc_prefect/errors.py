@@ -36,7 +36,14 @@ if TYPE_CHECKING:
 
 
 class HpcPrefectError(Exception):
-    """Any error of this package."""
+    """Any error of this package.
+
+    Attributes:
+        says_it_all: its message has what happened and what to do, and where in our code it was
+            raised tells nothing more. Not so of files, commands and schedulers that misbehave.
+    """
+
+    says_it_all = True
 
 
 class InvalidJob(HpcPrefectError):
@@ -119,9 +126,13 @@ class UnknownJob(HpcPrefectError):
 class LedgerError(HpcPrefectError):
     """A job folder cannot be written, or what it says makes no sense."""
 
+    says_it_all = False
+
 
 class TransportError(HpcPrefectError):
     """A command could not be run, or a file could not be reached."""
+
+    says_it_all = False
 
 
 class NotOurs(HpcPrefectError):
@@ -130,6 +141,8 @@ class NotOurs(HpcPrefectError):
 
 class SchedulerError(HpcPrefectError):
     """The scheduler answered, but not usefully; nothing was concluded from it."""
+
+    says_it_all = False
 
 
 class JobFailed(HpcPrefectError):

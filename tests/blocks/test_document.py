@@ -222,6 +222,18 @@ def test_a_blank_is_refused_with_what_its_comment_says() -> None:
     ]
 
 
+def test_a_long_comment_is_cut_and_told_once_for_a_line() -> None:
+    comment = "The path of the program, " + "and more of it, " * 20
+    text = f"# {comment}\nexecutables = {{ one = '<program>', two = '<program>' }}\n"
+
+    first, second = problems(f"[hpc-profile.hpc-here]\nscheduler = 'pbs'\n{text}")
+
+    assert first.partition("the file says: ")[2].startswith("The path of the program, and more")
+    assert first.endswith("…")
+    assert len(first) < 300
+    assert second.endswith("fill in <program>, or remove the line")
+
+
 def test_only_a_whole_text_of_a_block_is_a_blank() -> None:
     text = """
 [variable.html]

@@ -32,7 +32,7 @@ def test_the_exit_status_tells_and_the_table_has_the_remedy(tmp_path: Path) -> N
     (row,) = [line for line in bad.stdout.splitlines() if "executable diag" in line]
     assert "wrong" in row
     assert "/no/such is not there" in row
-    assert "correct the path" in row
+    assert "→ correct the path" in bad.stdout
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -55,6 +55,40 @@ def test_what_a_scheduler_says_is_printed_as_it_is() -> None:
     print_findings([wrong("queue", "[red]n[1-4][/red]", "do")], console)
 
     assert "[red]n[1-4][/red]" in console.export_text()
+
+
+def test_in_eighty_columns_words_stay_whole_and_what_to_do_stands_below() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    seen = "the queue regular-c is there, and takes no jobs: it is stopped for maintenance"
+    findings = [ok("profile", "a job can be made of it"), wrong("queue", seen, "choose another")]
+
+    print_findings(findings, console)
+
+    assert console.export_text().splitlines() == [
+        "profile  ok     a job can be made of it",
+        "queue    wrong  the queue regular-c is there, and takes no jobs: it is stopped",
+        "                for maintenance",
+        "                → choose another",
+    ]
+
+
+def test_a_path_is_never_broken() -> None:
+    console = Console(width=40, record=True, file=io.StringIO())
+    path = "/work/gz00/me/first/.hpc-prefect/doctor/1b/mse5qqij2pqgwklcqome-1"
+
+    print_findings([ok("job", f"4711 ran on n1; see {path}")], console)
+
+    assert path in console.export_text().split()
+
+
+def test_a_check_of_a_long_name_has_a_line_of_its_own() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+
+    print_findings([ok("queue", "fine"), ok("executable of-a-very-long-name", "there")], console)
+
+    assert console.export_text().splitlines() == [
+        "queue  ok  fine", "executable of-a-very-long-name", "       ok  there",
+    ]  # fmt: skip
 
 
 def test_a_walltime_that_is_none_is_wrong_usage() -> None:

@@ -234,8 +234,16 @@ async def test_on_a_narrow_terminal_a_job_is_one_line_of_what_matters_most(rig):
     assert max(map(len, lines)) <= 60
     assert len(lines) == 2
     assert lines[0].split()[:4] == ["JOB", "KEY", "ID", "STATE"]
-    assert "HOLDER" not in lines[0]
-    assert "HOLDER" in table(jobs, 300)
+    assert "WHERE" not in lines[0]
+    assert "WHERE" in table(jobs, 300)
+
+
+async def test_the_process_that_looks_after_a_job_is_shown_until_the_job_is_over(rig):
+    await rig.run(rig.request(rig.spec("exit 0"), "over"))
+    assert "HOLDER" not in table(list_jobs(rig.work), 300)
+    await rig.abandon(rig.request(rig.spec(FOREVER), "left"))
+    over, left = table(list_jobs(rig.work), 300).splitlines()[1:]
+    assert (" dead" in over, " dead" in left) == (False, True)
 
 
 def test_wide_letters_keep_the_columns_straight():

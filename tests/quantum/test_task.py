@@ -14,7 +14,7 @@ from prefect.variables import Variable
 
 from hpc_prefect import campaign
 from hpc_prefect.errors import InvalidJob
-from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync
+from hpc_prefect.quantum import QuantumBackendBlock, sample, sample_sync, submit_sampling
 from hpc_prefect.quantum.task import _sample
 from hpc_prefect.records.read import read_run
 
@@ -76,6 +76,60 @@ async def test_a_sampling_is_a_task_run_named_after_its_backend(block, tmp_path,
 
     assert [each.task_run_name for each in lines] == [f"sample {block}"]
     assert "1 circuit, 1 shots on the simulator aer" in lines[0].message
+
+
+async def test_a_backend_may_be_given_as_a_block_and_the_record_says_so(tmp_path):
+    here = QuantumBackendBlock(backend_name="aer")
+
+    @flow
+    async def experiment():
+        with campaign("given"):
+            return await sample(
+                [bell()],
+                quantum_backend_block_name=here,
+                work_dir=tmp_path,
+                options={"shots": 50, "seed": 3},
+            )
+
+    first, second = await experiment(), await experiment()
+    assert counts(first) == counts(second)
+    ran, collected = await ended_records(tmp_path, 2)
+    (job,), (again,) = ran.jobs.values(), collected.jobs.values()
+    assert (job["collected"], again["collected"]) == (False, True)
+    (block,) = ran.blocks.values()
+    assert (block["kind"], block["name"]) == ("quantum-backend", "simulator (in code)")
+    assert block["values"]["backend_name"] == "aer"
+
+
+async def test_a_saved_block_that_is_given_is_told_by_its_name(block, tmp_path):
+    stored = await QuantumBackendBlock.aload(block)
+    given = {"quantum_backend_block_name": stored, "work_dir": tmp_path}
+
+    @flow
+    async def experiment():
+        await sample([bell()], options={"shots": 1, "seed": 1}, **given)
+
+    await experiment()
+    (record,) = await ended_records(tmp_path, 1)
+    assert [each["name"] for each in record.blocks.values()] == [block]
+
+
+async def test_what_is_no_backend_is_told(tmp_path):
+    with pytest.raises(InvalidJob) as refused:
+        await sample(
+            [bell()], quantum_backend_block_name=7, work_dir=tmp_path, options={"shots": 1}
+        )
+
+    assert refused.value.problems == (
+        "int was given where the Quantum Backend block, or its name, is wanted",
+    )
+
+
+async def test_a_submitted_sampling_is_of_a_stored_backend(tmp_path):
+    with pytest.raises(InvalidJob, match="the name of a stored Quantum Backend block is wanted"):
+        await submit_sampling(
+            [bell()], quantum_backend_block_name=QuantumBackendBlock(), work_dir=tmp_path
+        )
 
 
 async def test_two_identical_samplings_are_two_and_a_resumed_run_repeats_neither(block, tmp_path):

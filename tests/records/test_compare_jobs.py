@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.records.compare import compare, differences
 from hpc_prefect.records.compare.text import report
-from hpc_prefect.records.compare.values import words
+from hpc_prefect.records.compare.values import ABSENT, words
 from hpc_prefect.records.fold import Record
+from hpc_prefect.records.job_events import members_given
 
 from .built import batch_job, one_row, rows, run, sampler_job
 
@@ -53,6 +57,71 @@ def test_what_the_members_of_an_array_were_given_is_not_said_to_be_the_same():
 
     assert found.likely["arguments"] == "of arrays, what their members share"
     assert "arguments" not in found.same
+
+
+def array_of(*values: object, environment: Mapping[str, str] | None = None, **more: Any) -> Record:
+    """A run with an array, each of whose members has such an argument."""
+    each = [
+        MemberSpec(
+            key=str(i), name=f"scan[{i}]", arguments=("--bond", str(value)),
+            environment=dict(environment or {}), work_dir="/w",
+        )
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+    given = members_given(each, [more] * len(each) if more else [{}] * len(each), "/w")
+    return run(jobs=[batch_job(1, members=len(each), arguments=[], inputs={}, **given)])
+
+
+def test_the_members_that_were_given_something_else_are_named():
+    found = differences([array_of(0.7, 0.8, 0.9), array_of(0.7, 0.81, 0.9)])
+
+    assert rows(found, "arguments") == {"member [1]": ("--bond 0.8", "--bond 0.81")}
+    assert "arguments" in differences([array_of(0.7), array_of(0.7)]).same
+
+
+def test_of_many_differing_members_one_stands_for_all():
+    found = differences([array_of(*range(9)), array_of(*range(1, 10))])
+
+    assert rows(found, "arguments") == {"9 members": ("--bond 0", "--bond 1")}
+
+
+def test_a_member_beyond_those_that_are_listed_differs_too():
+    one, two = array_of(*range(200)), array_of(*range(199), -1)
+
+    (row,) = differences([one, two]).section("arguments").rows
+
+    assert row.what == "arguments and environment of all members"
+
+
+def test_an_array_with_more_members_says_how_many():
+    found = rows(differences([array_of(1, 2), array_of(1, 2, 3)]), "arguments")
+
+    assert found == {"members": (2, 3), "member [2]": (ABSENT, "--bond 3")}
+
+
+def test_the_environment_and_the_inputs_of_members_are_compared():
+    found = differences([array_of(1, environment={"A": "1"}), array_of(1, environment={"A": "2"})])
+    assert list(rows(found, "arguments")) == ["arguments and environment of all members"]
+
+    found = differences([array_of(1, x="a" * 64), array_of(1, x="b" * 64)])
+    assert list(rows(found, "inputs")) == ["inputs of all members"]
+
+
+def test_the_number_of_an_array_s_submission_is_no_result():
+    one, two = array_of(1), array_of(1)
+    two.jobs["key-1"]["attempt"] = 2
+
+    assert rows(differences([one, two]), "results") == {}
+
+
+def test_the_work_dir_of_an_array_is_no_difference_and_no_secret_is_kept():
+    def given(place: str) -> dict[str, Any]:
+        words = ("--in", f"{place}/in.npz", "--token=hunter2")
+        member = MemberSpec(key="k", name="scan[0]", arguments=words, work_dir=place)
+        return members_given([member], [{f"{place}/in.npz": "d" * 64}], place)
+
+    assert given("/one") == given("/two/deeper")
+    assert "hunter2" not in str(given("/one"))
 
 
 def test_a_job_that_has_not_ended_differs_in_nothing_but_its_state():
@@ -130,7 +199,7 @@ def test_results_have_the_runs_state_and_that_of_jobs_with_reasons_and_attempts(
         "run.message": ("", "a job failed"),
         "state": ("succeeded", "failed"),
         "reason": ("success", "out_of_memory"),
-        "attempt": (1, 3),
+        "times submitted": (1, 3),
     }
 
 

@@ -34,6 +34,14 @@ def test_each_attempt_counts() -> None:
     assert record.jobs["a"]["state"] == "succeeded"
 
 
+def test_each_member_of_an_array_counts() -> None:
+    array = done(2, state="failed", ends={"succeeded": 7, "program_failed": 2, "cancelled": 1})
+    record = fold([began(1), array, done(3, key="again", ends={"succeeded": 4}, collected=True)])
+
+    assert record.totals.jobs == {"succeeded": 11, "failed": 2, "cancelled": 1}
+    assert record.totals.reused == 4
+
+
 def test_a_runs_own_job_that_it_finds_again_is_not_called_reused() -> None:
     record = fold([began(1), done(2, collected=True, made_by="r1", node_hours=1)])
     assert (record.totals.costs, record.totals.saved) == ({"node_hours": 1.0}, {})

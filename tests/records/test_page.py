@@ -143,7 +143,12 @@ def test_a_run_that_failed_says_why_and_how_to_go_on() -> None:
         notes=["This run has used 2 QPU seconds."],
     )
     assert whole.startswith("## hot-polecat: failed\n\njob bad failed\n\n| flow | sqd-loop |")
-    for part in ("| attempt | 2 |", "| took | 60 s |", "| shots | 7 |", r"| a\|b | \* |"):
+    for part in (
+        "| begun | 2 times: it was retried or resumed |",
+        "| took | 60 s |",
+        "| shots | 7 |",
+        r"| a\|b | \* |",
+    ):
         assert part in whole
     assert "This run has used 2 QPU seconds." in whole
     assert "hpc-prefect runs show abc-1\nhpc-prefect resume abc-1" in whole

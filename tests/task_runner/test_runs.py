@@ -130,7 +130,7 @@ def test_tasks_may_have_tasks_of_their_own(workers: Workers) -> None:
 def test_a_task_that_ends_its_workers_is_given_up_and_the_flow_goes_on(workers: Workers) -> None:
     end = workers.start("deadly", workers.profile("plain"), workers.shape("one"), "1")()
     assert end["state"] == "Completed", end["out"]
-    assert "4 workers that had it were lost" in end["said"]
+    assert "given to 4 workers, one after another, and each was lost" in end["said"]
     assert "ended with exit code 3" in end["said"]
     assert (end["task"], end["other"], queue(workers)) == ("Failed", 9, {})
 

@@ -255,6 +255,8 @@ async def test_in_prefect_it_is_one_task_run_with_a_page_and_a_record(tmp_path: 
     assert [(job["name"], job["state"], job["members"], job["ends"]) for job in jobs] == [
         ("scan", "failed", 3, {"succeeded": 2, "program_failed": 1})
     ]
+    assert record.totals.jobs == {"succeeded": 2, "failed": 1}
+    assert jobs[0]["member_arguments"]["count"] == 3
     assert jobs[0]["node_hours"] == pytest.approx(
         sum(result.node_hours or 0.0 for result in kept[0].results)
     )
@@ -306,7 +308,24 @@ async def test_what_is_collected_is_told_as_that_and_an_empty_call_as_nothing(
     assert (collected["state"], collected["collected"]) == ("succeeded", True)
     assert collected["run_seconds"] == pytest.approx(ran["run_seconds"])
     assert third["jobs"] == []
+    assert (found[0].totals.jobs, found[0].totals.reused) == ({"succeeded": 2}, 0)
+    assert (found[1].totals.jobs, found[1].totals.reused) == ({"succeeded": 2}, 2)
 
 
 def ended_records(work_dir: Path) -> list[Record]:
     return [record for record in records(work_dir) if record.state != "running"]
+
+
+async def test_a_run_that_was_killed_is_not_given_what_an_earlier_one_had_done(
+    tmp_path: Path,
+) -> None:
+    await named("cut", str(tmp_path), members(["a"]))
+    await named("cut", str(tmp_path), members(["a", "b"]))
+    _, second = until(lambda: len(ended_records(tmp_path)) == 2 and ended_records(tmp_path))
+    events = Path(second.folder, "events.jsonl")
+    lines = events.read_text().splitlines(keepends=True)
+    events.write_text("".join(line for line in lines if '"event":"job-ended"' not in line))
+
+    again = next(each for each in records(tmp_path) if each.id == second.id)
+
+    assert (again.totals.jobs, again.totals.reused) == ({"succeeded": 1}, 0)

@@ -189,7 +189,7 @@ async def test_a_sweep_whose_failures_were_caught_is_continued_by_the_next_start
     state = await sweep(str(tmp_path), return_state=True)  # type: ignore[call-overload]
     assert Counter(runs(tmp_path)) == {"a": 2, "b": 3, "c": 2}
     run = str(state.state_details.flow_run_id)
-    (told,) = until(lambda: logs(run, "instance 2 of sweep: reuses nothing of 1"))
+    (told,) = until(lambda: logs(run, "sweep begins anew (number 2), because number 1 is complete"))
     assert "with hpc_prefect.campaign('sweep')" in told.message
 
 

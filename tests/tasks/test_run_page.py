@@ -62,7 +62,7 @@ def test_sub_flows_threads_and_retries_are_on_the_page_of_the_run_around(tmp_pat
     jobs = [(row["job"], row["result"]) for row in table_on(page, "Jobs")]
     assert jobs[0] == ("last", "program failed")
     assert sorted(jobs[1:]) == [(name, "succeeded") for name in ("a", "b", "inner", "last")]
-    assert "| attempt | 2 |" in str(page.data)
+    assert "| begun | 2 times: it was retried or resumed |" in str(page.data)
     assert "| energy | -1.5 |" in str(page.data)
     assert f"## {record.name}: completed" in str(page.data)
 

@@ -60,5 +60,5 @@ def test_a_script_that_ran_to_its_end_begins_anew_and_says_so(
 ) -> None:
     said_by(tmp_path, "returns", *before)
     said = said_by(tmp_path, "returns", *before)
-    assert "instance 2 of script_ends.py: reuses nothing of 1" in said
+    assert "script_ends.py begins anew (number 2), because number 1 is complete" in said
     assert runs(tmp_path) == ["x", "x"]

@@ -72,8 +72,8 @@ async def test_a_failure_in_one_work_dir_leaves_all_of_the_experiment_to_be_cont
     assert counted(tmp_path) == {"a": 2, "b": 3, "c": 2}
     are_one(folders(tmp_path, 2))
     run = str(state.state_details.flow_run_id)
-    until(lambda: logs(run, "instance 2 of sweep"))
-    assert len(logs(run, "instance 2 of sweep: reuses nothing of 1")) == 1
+    until(lambda: logs(run, "sweep begins anew (number 2)"))
+    assert len(logs(run, "sweep begins anew (number 2)")) == 1
     until(lambda: read_trace(flow_run(run)).folders)
     assert len(read_trace(flow_run(run)).folders) == 1
     assert sorted(campaign_folders(read_trace(flow_run(run)))) == folders(tmp_path, 2)

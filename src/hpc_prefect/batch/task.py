@@ -42,6 +42,7 @@ from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.uncaught import forget_frames
 from hpc_prefect.flow_runs.waiting import outcome_of
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
@@ -144,8 +145,9 @@ async def run_call(
         place = job.request.base
         note_wanted(job.request)
         return await _outcome(job)
-    except BaseException:
+    except BaseException as error:
         note_unfinished(place)
+        forget_frames(error)
         raise
 
 

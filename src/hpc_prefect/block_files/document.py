@@ -20,6 +20,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ VARIABLE = "variable"
 KINDS = (*BLOCKS, *QUANTUM, VARIABLE)
 
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
+#: Letters of a line's comment that a message about it has; the rest stands in the file.
+_COMMENT = 160
 _BLANK = re.compile(r"<[a-z][a-z -]*>")
 
 
@@ -116,15 +119,19 @@ class _Reader:
             return [self.expand(item, where) for item in value]
         if isinstance(value, str):
             if where[0] != VARIABLE and _BLANK.fullmatch(value):
-                comment = self.comments.get(self.line(where), "")
-                advice = f"; the file says: {comment}" if comment else ""
-                self.complain(where, f"fill in {value}, or remove the line{advice}")
+                self.complain(where, f"fill in {value}, or remove the line{self._comment(where)}")
             return _PLACEHOLDER.sub(lambda match: self._fill(match, where), value)
         if isinstance(value, datetime.date | datetime.time):
             self.complain(where, f"{value} is a date or time: put it in quotes")
         if isinstance(value, float) and not math.isfinite(value):
             self.complain(where, f"{value} is no number that Prefect can keep")
         return value
+
+    def _comment(self, where: tuple[str, ...]) -> str:
+        """What the file says of a field; once, where several blanks stand in one line."""
+        comment = self.comments.pop(self.line(where), "")
+        comment = textwrap.shorten(comment, _COMMENT, placeholder=" …")
+        return f"; the file says: {comment}" if comment else ""
 
     def _fill(self, match: re.Match[str], where: tuple[str, ...]) -> str:
         name: str | None = match[1]

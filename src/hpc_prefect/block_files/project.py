@@ -22,6 +22,7 @@ from hpc_prefect.block_files.apply import (
 )
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.prefect_internals import set_for_process
+from hpc_prefect.flow_runs.uncaught import tell_errors_plainly
 from hpc_prefect.server import (
     Progress,
     Server,
@@ -46,6 +47,8 @@ def ensure_ready(blocks: str | os.PathLike[str] | None = None) -> None:
     `hpc-prefect server stop`.
 
     What is done is said on stderr, a line each; when there is nothing to do, where the server is.
+    From then on an error of this package that ends the script is told by its sentence, below the
+    script's own lines (`python -X dev` shows the whole traceback).
 
     Args:
         blocks: a TOML file, as of `hpc-prefect blocks apply`. What is missing of it on the server,
@@ -57,6 +60,7 @@ def ensure_ready(blocks: str | os.PathLike[str] | None = None) -> None:
             of the same names, or the server that is named does not answer.
         ServerError: your own server does not start.
     """
+    tell_errors_plainly()
     _have_server(_tell)
     if blocks is not None:
         _have_blocks(Path(blocks))

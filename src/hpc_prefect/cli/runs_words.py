@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TextIO
 
 from hpc_prefect.records import query
-from hpc_prefect.records.fold import DIFF, Record, label_of
+from hpc_prefect.records.fold import DIFF, Record, begun_in_words, label_of
 from hpc_prefect.records.read import RUNNING
 from hpc_prefect.records.runs import RunSummary
 from hpc_prefect.terminal import moment, printable
@@ -25,6 +25,8 @@ _MOST = 4
 _LESS = ("HEARD", "QPU S", "NODE-HOURS", "FLOW", "WALL", "JOBS")
 #: Of one run: its newest jobs, and the first and last rows of a loop.
 _JOBS, _FIRST, _LAST = 20, 1, 4
+#: Cells that say nothing: of scripts without arguments, such as `argv`, too.
+_NOTHING = {"-", "", "[]", "{}"}
 #: Hours, or seconds, that nothing takes: a record may have any number.
 _ABSURD = 1e15
 
@@ -76,7 +78,7 @@ def table(
     extra = [name for name in dict.fromkeys(extra) if name not in names]
     columns |= {name: _cells(name, runs, short, _LONG) for name in extra if name not in columns}
     columns |= {_head(name): _cells(name, runs, short) for name in names}
-    filled = {head: cells for head, cells in columns.items() if set(cells) - {"-", ""}}
+    filled = {head: cells for head, cells in columns.items() if set(cells) - _NOTHING}
     return lay_out(_fitting(filled, [*reversed(extra), *_LESS], width))
 
 
@@ -295,7 +297,7 @@ def _facts(record: Record, state: str) -> str:
         "flow": record.flow,
         "entrypoint": run.get("entrypoint"),
         "deployment": run.get("deployment"),
-        "attempt": number if (number := run.get("attempt")) not in (None, 0, 1) else "",
+        "begun": begun_in_words(run.get("attempt")),
         **_code(record),
         "started": moment(record.started),
         "ended": moment(record.ended) if record.ended else "",
@@ -431,7 +433,7 @@ def _totals(record: Record) -> Iterator[str]:
     for name, unit in _UNITS.items():
         spent = _cost(totals, name)
         saved = totals["saved"].get(name)
-        words = [] if spent in ("-", "0") else [f"{spent} {unit}"]
+        words = [] if spent in ("-", "0") else [f"{spent} {unit}" if spent != "?" else "not known"]
         words += [f"{saved:.4g} {unit} saved by reusing"] if saved else []
         facts[name.rpartition("_")[0].replace("_", " ")] = ", ".join(words)
     yield from (line[2:] for line in _pairs(facts))

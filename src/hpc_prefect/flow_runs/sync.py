@@ -11,6 +11,7 @@ from typing import TypeVar
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs import cancellation
 from hpc_prefect.flow_runs.signals import noticing_sigterm
+from hpc_prefect.flow_runs.uncaught import forget_frames
 
 T = TypeVar("T")
 
@@ -40,10 +41,11 @@ def run_sync(call: Callable[[], Awaitable[T]]) -> T:
         copy_context().run(loop.call_soon_threadsafe, start)
         try:
             return done.result()
-        except BaseException:
+        except BaseException as error:
             if not done.done():  # interrupted here: KeyboardInterrupt, TerminationSignal …
                 loop.call_soon_threadsafe(cancel)
                 _wait_quietly(done)
+            forget_frames(error)
             raise
 
 

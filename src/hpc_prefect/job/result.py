@@ -9,6 +9,18 @@ from typing import Any
 from hpc_prefect.job import notebook
 from hpc_prefect.job.failure import Reason, Verdict
 
+#: Reasons that are an end that somebody wished.
+_WISHED = (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE, Reason.TIMED_OUT)
+
+
+def state_of(reason: Reason) -> str:
+    """How a job that ended for this reason stands: `succeeded`, `failed`, `cancelled`, `lost`."""
+    if reason is Reason.SUCCEEDED:
+        return "succeeded"
+    if reason is Reason.LOST:
+        return "lost"
+    return "cancelled" if reason in _WISHED else "failed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
@@ -50,16 +62,7 @@ class JobResult:
 
     @property
     def state(self) -> str:
-        if self.verdict.succeeded:
-            return "succeeded"
-        if self.verdict.reason is Reason.LOST:
-            return "lost"
-        ended_by_us = self.verdict.reason in (
-            Reason.CANCELLED,
-            Reason.CANCELLED_ELSEWHERE,
-            Reason.TIMED_OUT,
-        )
-        return "cancelled" if ended_by_us else "failed"
+        return state_of(self.verdict.reason)
 
     @property
     def succeeded(self) -> bool:

@@ -69,7 +69,8 @@ def _columns(jobs: Sequence[JobSnapshot]) -> dict[str, list[str]]:
         "WHERE": [job.where or "-" for job in jobs],
         "MEMBERS": [job.members.words if job.members else "-" for job in jobs],
         "QPU S": ["-" if (cost := job.qpu_seconds) is None else f"{cost:g}" for job in jobs],
-        "HOLDER": [_short_holder(job.holder) for job in jobs],
+        # Of a job that is over nobody has to care for it: that its process is gone is no news.
+        "HOLDER": ["-" if job.is_over else _short_holder(job.holder) for job in jobs],
         _REASON: [job.status.reason for job in jobs],
     }
     return {

@@ -13,7 +13,13 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from hpc_prefect.blocks.checks import field_errors, sentence, suggestion
-from hpc_prefect.blocks.from_record import described, from_record, recorded_fields
+from hpc_prefect.blocks.from_record import (
+    described,
+    from_record,
+    name_in_record,
+    recorded_fields,
+    stored_name,
+)
 from hpc_prefect.blocks.load import stored_names
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.reproduction import recorded
@@ -45,30 +51,42 @@ class Resolved(NamedTuple):
     described: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - never changed
 
 
+def name_of(given: object) -> str:
+    """The name of a backend's block; what records call one that is not stored."""
+    if isinstance(given, QuantumBackendBlock):
+        return name_in_record(given, given.kind)
+    return given if isinstance(given, str) else type(given).__name__
+
+
 async def resolve(
-    kind: str, block_name: str, variable_name: str | None, options: Mapping[str, Any] | None
+    kind: str,
+    block: str | QuantumBackendBlock,
+    variable_name: str | None,
+    options: Mapping[str, Any] | None,
 ) -> Resolved:
     """Load block, credentials and Variable; merge and check the options. Asks only Prefect.
 
     Args:
         kind: sampler or estimator.
+        block: the name of the backend's block, or the block itself.
     """
     # Prefect's decorator hides what this returns.
-    found: Resolved = await _resolve(kind, block_name, variable_name, options)
+    found: Resolved = await _resolve(kind, block, variable_name, options)
     return found
 
 
 @inject_client
 async def _resolve(
     kind: str,
-    block_name: str,
+    given: str | QuantumBackendBlock,
     variable_name: str | None,
     options: Mapping[str, Any] | None,
     client: PrefectClient | None = None,
 ) -> Resolved:
     assert client is not None  # inject_client's promise: the flow run's own, or a new one
+    block_name = name_of(given)
     (block, wrong_block), (layers, wrong_variable) = await asyncio.gather(
-        _load_block(QuantumBackendBlock, "Quantum Backend", block_name, client),
+        _load_block(QuantumBackendBlock, "Quantum Backend", given, client),
         _load_variable(kind, variable_name, client),
     )
     problems = [*wrong_block, *wrong_variable]
@@ -129,9 +147,18 @@ async def _backend(
 
 
 async def _load_block(
-    kind: type[B], what: str, name: str, client: PrefectClient
+    kind: type[B], what: str, given: str | B, client: PrefectClient
 ) -> tuple[B | None, list[str]]:
-    """The block, or what is wrong with it."""
+    """The block, or what is wrong with it. In a reproduction the recorded one counts."""
+    if isinstance(given, kind):
+        name = stored_name(given)
+        if not name or recorded_fields(kind, name) is None:
+            return given, []
+    elif isinstance(given, str):
+        name = given
+    else:
+        wanted = f"the {what} block, or its name, is wanted"
+        return None, [f"{type(given).__name__} was given where {wanted}"]
     if (fields := recorded_fields(kind, name)) is not None:
         found = await from_record(kind, name, fields, client)
         return (None, found) if isinstance(found, list) else (found, [])

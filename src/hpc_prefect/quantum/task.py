@@ -33,14 +33,16 @@ from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.uncaught import forget_frames
 from hpc_prefect.flow_runs.waiting import Simulation, outcome_of
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job import notebook
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.ledger.quantum_folder import attempts
+from hpc_prefect.quantum.block import QuantumBackendBlock
 from hpc_prefect.quantum.purchase.words import place_of
 from hpc_prefect.quantum.recording import note_wanted, recorded
-from hpc_prefect.quantum.resolve import Resolved, resolve
+from hpc_prefect.quantum.resolve import Resolved, name_of, resolve
 from hpc_prefect.records.job_folders import QuantumWork
 from hpc_prefect.transports.local import LocalTransport
 
@@ -82,7 +84,7 @@ class QuantumJob:
 async def sample(
     pubs: Iterable[SamplerPubLike],
     *,
-    quantum_backend_block_name: str,
+    quantum_backend_block_name: str | QuantumBackendBlock,
     work_dir: str | PathLike[str],
     variable_name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -101,7 +103,8 @@ async def sample(
     Args:
         pubs: PUBs as Qiskit's primitives take them: circuits, or tuples (circuit, parameter
             values, shots). All of them are one job.
-        quantum_backend_block_name: the `QuantumBackendBlock` to sample on.
+        quantum_backend_block_name: the `QuantumBackendBlock` to sample on: its name, or the block
+            itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
         variable_name: a Prefect Variable with the options, a JSON object; or with a key
             `"sampler"` that holds them, and whatever else the flow needs beside it.
@@ -118,14 +121,14 @@ async def sample(
         QuantumJobFailed: the job ended without a result.
         QuantumServiceError: the service refuses, or cannot be asked.
     """
-    call = _Call("sampler", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
     return await _carry_out(call, await _found(call, pubs, variable_name, options))
 
 
 async def estimate(
     pubs: Iterable[EstimatorPubLike],
     *,
-    quantum_backend_block_name: str,
+    quantum_backend_block_name: str | QuantumBackendBlock,
     work_dir: str | PathLike[str],
     variable_name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -136,7 +139,8 @@ async def estimate(
     Args:
         pubs: PUBs as Qiskit's primitives take them: tuples (circuit, observables, parameter
             values, precision). All of them are one job.
-        quantum_backend_block_name: the `QuantumBackendBlock` to estimate on.
+        quantum_backend_block_name: the `QuantumBackendBlock` to estimate on: its name, or the block
+            itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
         variable_name: a Prefect Variable with the options; its key `"estimator"` holds them if
             there is more in it.
@@ -146,7 +150,7 @@ async def estimate(
     Returns:
         Qiskit's own `PrimitiveResult`, with `evs` and `stds` for each PUB.
     """
-    call = _Call("estimator", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
     return await _carry_out(call, await _found(call, pubs, variable_name, options))
 
 
@@ -159,11 +163,13 @@ async def submit_sampling(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> QuantumJob:
-    """Submit a sampling and go on; `fetch` waits for it. Arguments are those of `sample`.
+    """Submit a sampling and go on; `fetch` waits for it. Arguments are those of `sample`, but the
+    block must be a stored one, by whose name another process finds it.
 
     A simulator has no queue: it does its work here, and `fetch` reads the record.
     """
-    call = _Call("sampler", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    _need_stored(quantum_backend_block_name)
+    call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
     return await _submit(call, await _found(call, pubs, variable_name, options))
 
 
@@ -176,8 +182,11 @@ async def submit_estimation(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> QuantumJob:
-    """Submit an estimation and go on; `fetch` waits for it. Arguments are those of `estimate`."""
-    call = _Call("estimator", quantum_backend_block_name, absolute_work_dir(work_dir), on_cancel)
+    """Submit an estimation and go on; `fetch` waits for it. Arguments are those of `estimate`, but
+    the block must be a stored one, by whose name another process finds it.
+    """
+    _need_stored(quantum_backend_block_name)
+    call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
     return await _submit(call, await _found(call, pubs, variable_name, options))
 
 
@@ -215,10 +224,34 @@ def estimate_sync(pubs: Iterable[EstimatorPubLike], **arguments: Any) -> Primiti
 
 
 class _Call(NamedTuple):
+    """What a caller has given.
+
+    Attributes:
+        backend: the block's name; of one that is not stored, what records call it.
+        given: the name, or the block.
+    """
+
     kind: str
     backend: str
+    given: str | QuantumBackendBlock
     work_dir: str
     on_cancel: OnCancel
+
+
+def _call(
+    kind: str,
+    given: str | QuantumBackendBlock,
+    work_dir: str | PathLike[str],
+    on_cancel: OnCancel,
+) -> _Call:
+    return _Call(kind, name_of(given), given, absolute_work_dir(work_dir), on_cancel)
+
+
+def _need_stored(given: object) -> None:
+    """What is submitted may be fetched by another process, which finds the backend by its name."""
+    if not isinstance(given, str):
+        wanted = "the name of a stored Quantum Backend block is wanted"
+        raise InvalidJob("submission", [f"{type(given).__name__} was given where {wanted}"])
 
 
 class _Found(NamedTuple):
@@ -238,8 +271,9 @@ async def _found(
     await raise_if_cancelled()
     try:
         return await _checked(call, pubs, variable_name, options)
-    except BaseException:
+    except BaseException as error:
         note_unfinished()
+        forget_frames(error)
         raise
 
 
@@ -251,7 +285,7 @@ async def _checked(
 ) -> _Found:
     subject = f"{'sampling' if call.kind == 'sampler' else 'estimation'} with {call.backend!r}"
     _need_qiskit(subject)
-    resolved: Resolved = await resolve(call.kind, call.backend, variable_name, options)
+    resolved: Resolved = await resolve(call.kind, call.given, variable_name, options)
     if call.on_cancel not in (None, "cancel", "keep"):
         resolved.problems.append(
             f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"
@@ -283,8 +317,9 @@ async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
         if isinstance(result, State):
             await raise_if_cancelled()
             raise FlowRunCancelled(result.message)
-    except BaseException:
+    except BaseException as error:
         note_unfinished(folder)
+        forget_frames(error)
         raise
     return result
 

@@ -119,6 +119,8 @@ class _Completion:
 
         A command that attached to it has none.
         """
+        if job.members is not None and job.status.known_at < self.record.started:
+            return False  # whoever works on an array claims its first submission, over or not
         by = [each for each in job.claims.values() if each.flow_run or self._am(each)]
         return bool(by) and self._am(by[-1])
 

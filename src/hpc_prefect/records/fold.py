@@ -34,6 +34,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.result import state_of
+
 FORMAT = 1
 #: The folder of the runs, in a campaign's.
 RUNS = "runs"
@@ -59,7 +62,7 @@ class Totals:
     """What a run has done, counted as it goes.
 
     Attributes:
-        jobs: how many have ended, by their state.
+        jobs: how many have ended, by their state; of an array each member counts.
         reused: how many of them an earlier run had done.
         costs: of this run's own jobs, in all of their attempts, by the names of `COSTS`.
         saved: what the reused ones had cost, which was not paid for again.
@@ -79,8 +82,10 @@ class Totals:
             ValueError, TypeError: a cost is no number that could be; nothing was added.
         """
         costs = {name: _cost(job[name]) for name in COSTS if name in job}
-        self.jobs[str(job.get("state"))] += times
-        self.reused += reused * times
+        ended = _ends(job)
+        for state, count in ended.items():
+            self.jobs[state] += times * count
+        self.reused += times * reused * ended.total()
         sums = self.saved if reused else self.costs
         for name, cost in costs.items():
             if cost is None:
@@ -97,6 +102,27 @@ class Totals:
             "saved": _rounded(self.saved),
             "unknown": {name: count for name, count in sorted(self.unknown.items()) if count},
         }
+
+
+def _ends(job: Mapping[str, Any]) -> Counter[str]:
+    """How many jobs have ended with it, by their state: of an array its members.
+
+    Raises:
+        ValueError, TypeError: they are no numbers.
+    """
+    if not job.get("ends"):
+        return Counter({str(job.get("state")): 1})
+    found: Counter[str] = Counter()
+    for reason, count in job["ends"].items():
+        found[_state(reason)] += int(count)
+    return found
+
+
+def _state(reason: str) -> str:
+    try:
+        return state_of(Reason(reason))
+    except ValueError:  # of a version to come
+        return "failed"
 
 
 def _cost(value: Any) -> float | None:
@@ -378,6 +404,12 @@ def fold(
     for event in events:
         record.add(event)
     return record
+
+
+def begun_in_words(times: object) -> str:
+    """How often a run has begun, where that is more than once."""
+    often = isinstance(times, int) and times > 1
+    return f"{times} times: it was retried or resumed" if often else ""
 
 
 def label_of(job: Mapping[str, Any]) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hpc_prefect.records.write.plain import plain_arguments
+from hpc_prefect.job.identity import digest
+from hpc_prefect.records.write.plain import plain, plain_arguments
 
 if TYPE_CHECKING:  # whoever compares runs need not load what runs jobs
     from hpc_prefect.executor.request import JobRequest
+    from hpc_prefect.job.members import MemberSpec
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.operations.snapshot import JobSnapshot
 
@@ -21,6 +23,10 @@ _RESULT = (
     *("collected", "folder", "name", "key"),
 )
 _VERDICT = ("reason", "summary", "exit_code", "signal")
+#: Of a call's array: what its members were given, as `members_given` tells it.
+_OF_MEMBERS = ("member_arguments", "member_inputs")
+#: Members of an array whose arguments a record has word by word; of all of them it has a digest.
+_LISTED = 100
 #: Begins the name of the scheduler of a job that ran in a held allocation.
 ALLOCATION = "allocation-"
 #: Of a quantum job, as its service told it.
@@ -46,7 +52,39 @@ def batch_wanted(request: JobRequest, blocks: Sequence[str] = ()) -> dict[str, A
         "scope": made.get("scope") or [],
         "n": made.get("n"),
         "blocks": list(blocks),
+        **{name: made[name] for name in _OF_MEMBERS if name in made},
     }
+
+
+def members_given(
+    members: Sequence[MemberSpec], inputs: Sequence[Mapping[str, str]], work_dir: str
+) -> dict[str, Any]:
+    """What tells the members of one array from those of another, without secrets and without bulk.
+
+    Args:
+        inputs: of each member the SHA-256 of its inputs, by their names.
+        work_dir: of the call; paths in it are written from there, the same in every work_dir.
+    """
+    arguments = [
+        [_from_here(word, work_dir) for word in plain_arguments(member.arguments)]
+        for member in members
+    ]
+    settings = [plain(member.environment) for member in members]
+    given: dict[str, Any] = {
+        "member_arguments": {
+            "count": len(members),
+            "sha256": digest([arguments, settings]),
+            "first": arguments[:_LISTED],
+        }
+    }
+    if any(inputs):
+        files = [{_from_here(name, work_dir): one[name] for name in one} for one in inputs]
+        given["member_inputs"] = {"sha256": digest(files)}
+    return given
+
+
+def _from_here(word: str, work_dir: str) -> str:
+    return f".{word[len(work_dir) :]}" if f"{word}/".startswith(f"{work_dir}/") else word
 
 
 def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.records.compare.values import flat, number, words
-from hpc_prefect.records.fold import RUNS, Record, label_of
+from hpc_prefect.records.fold import RUNS, Record, begun_in_words, label_of
 from hpc_prefect.records.markdown import escaped, fenced, table
 from hpc_prefect.terminal import printable
 
@@ -109,13 +109,12 @@ def page(record: Record, jobs: Jobs, notes: Iterable[str] = ()) -> str:
 
 
 def _facts(record: Record, jobs: Jobs) -> str:
-    attempt = record.run.get("attempt")
     costs = {_UNITS[name]: _spent(*pair) for name, pair in _costs(record).items()}
     campaigns = dict.fromkeys(str(each.get("name")) for each in record.campaigns.values())
     facts = {
         "flow": _text(record.flow),
         "campaign": ", ".join(map(_text, islice(campaigns, _NAMED))),
-        "attempt": "" if attempt in (None, 1) else _text(attempt),
+        "begun": begun_in_words(record.run.get("attempt")),
         "started": _moment(record.started),
         "ended": _moment(record.ended),
         "as of": "" if record.ended else _moment(record.updated),
@@ -322,7 +321,7 @@ _BATCH: dict[str, Callable[[Job], object]] = {
     "result": _result,
     "exit code": lambda job: job.get("exit_code"),
     "id": lambda job: job.get("job_id"),
-    "attempt": lambda job: job.get("attempt"),
+    "times submitted": lambda job: job.get("attempt"),
     "in queue (s)": lambda job: _seconds(job.get("queue_seconds")),
     "on nodes (s)": lambda job: _seconds(job.get("run_seconds")),
     "node-hours": lambda job: _hours(job.get("node_hours")),
@@ -343,7 +342,7 @@ _QUANTUM: dict[str, Callable[[Job], object]] = {
     "earlier run": lambda job: "yes" if job.get("collected") else "",
 }
 _NUMBERS = (
-    *("exit code", "attempt", "in queue (s)", "on nodes (s)", "node-hours"),
+    *("exit code", "times submitted", "in queue (s)", "on nodes (s)", "node-hours"),
     *("shots", "depth", "two-qubit gates", "QPU seconds", "simulated (s)"),
 )
 

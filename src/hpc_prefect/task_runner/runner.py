@@ -115,8 +115,9 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
             work_dir: where the jobs' records are, in `.hpc-prefect`, and the workers' directory.
             workers: how many jobs at least and at most; one number for always so many.
             idle_seconds: after how long without work a worker's job is ended.
-            host: the name or address of this machine that compute nodes reach; empty: what Dask
-                finds. On the laptop's own queue nothing but this machine is listened to.
+            host: the name or address of this machine that compute nodes reach; empty: the
+                address by which it reaches the outside, its default route's. On the laptop's own
+                queue nothing but this machine is listened to.
 
         Raises:
             ValueError: `workers` or `idle_seconds` make no sense.
@@ -228,9 +229,11 @@ def _lost_with_workers(error: BaseException, last_end: str) -> BaseException:
     if not isinstance(error, KilledWorker):
         return error
     return WorkersFailed(
-        f"the task was given up: {error.allowed_failures + 1} workers that had it were lost. Either"
-        " it needs more memory than the execution profile asks for, or it ends the process that it"
-        f" runs in, or the worker cannot read it. {last_end}"
+        f"the task was given to {error.allowed_failures + 1} workers, one after another, and each"
+        " was lost while it had it; it is not tried again. It may need more memory than the"
+        " execution profile asks for (raise memory_per_node), or end its own process (a crash in a"
+        " library, os._exit), or need a package that the workers' Python does not have."
+        f" {last_end}"
     )
 
 

@@ -32,6 +32,7 @@ from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.job.identity import digest
 from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.records.job_events import members_given
 
 #: How many members' problems a message lists.
 _TOLD = 20
@@ -91,6 +92,8 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
     place = await locate(
         work_dir=shared.work_dir, name="array", digest=what, keyed=call.array_key is not None
     )
+    members = _members(spec.name, read, digests)
+    told = await asyncio.to_thread(members_given, members, digests, str(shared.work_dir))
     request = ArrayRequest(
         spec=spec,
         secrets=secrets,
@@ -103,9 +106,9 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
         placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
-        provenance=provenance_of(place, loaded.described, {}) | program,
+        provenance=provenance_of(place, loaded.described, {}) | program | told,
         is_over=is_over,
-        members=_members(spec.name, read, digests),
+        members=members,
         per_element=call.pack,
         at_once=call.at_once or 0,
         retries=terms.retries,

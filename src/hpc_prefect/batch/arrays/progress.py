@@ -11,6 +11,7 @@ from hpc_prefect.executor.arrays.request import ArrayRequest, Counts
 from hpc_prefect.flow_runs.artifacts import Content, LiveArtifact, home_of_run
 from hpc_prefect.flow_runs.recording import noting
 from hpc_prefect.flow_runs.run_log import RunLog
+from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import slug
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.records.job_folders import batch_end
@@ -50,8 +51,10 @@ class ArrayProgress:
             self._told_at = now
             self._log.state(self.line())
 
-    def submission_ended(self, whole: JobResult) -> None:
-        self._later(lambda: [("job-ended", batch_end(whole))])
+    def submission_ended(self, whole: JobResult, members: int) -> None:
+        # Of an earlier call's those alone that are used: what failed is told by its own run.
+        used = {"members": members, "ends": {Reason.SUCCEEDED.value: members}}
+        self._later(lambda: [("job-ended", batch_end(whole) | (used if whole.collected else {}))])
 
     def close(self) -> None:
         """It has ended, or is not followed any more: show what is known now."""

@@ -39,6 +39,7 @@ from hpc_prefect.flow_runs.cancellation import (
 from hpc_prefect.flow_runs.run_log import RunLog
 from hpc_prefect.flow_runs.sync import run_sync
 from hpc_prefect.flow_runs.task_arguments import ONCE_ONLY
+from hpc_prefect.flow_runs.uncaught import forget_frames
 from hpc_prefect.flow_runs.waiting import outcome_of
 from hpc_prefect.job.retry import RetryPolicy
 
@@ -124,8 +125,9 @@ async def run_jobs_from_blocks(
             note_finished(place)
         if on_failure == "raise":
             results.raise_for_failures()
-    except BaseException:
+    except BaseException as error:
         note_unfinished(place)
+        forget_frames(error)
         raise
     return results
 

@@ -40,7 +40,8 @@ class OpenedArray:
     Attributes:
         claim: ours on the array; None before it is taken.
         done: the results of members that have succeeded, by their keys.
-        collected: the submissions that these are of, each as a job with its share in `done`.
+        collected: the submissions that these are of, each as a job with its share in `done`, and
+            how many of its members that are.
         more: with which resources those are to be run whose last submission had too little.
         tries: how many submissions have a member, by its key.
         under_way: submissions whose end is not known, which are ours now.
@@ -50,7 +51,7 @@ class OpenedArray:
 
     claim: Claim | None = None
     done: dict[str, JobResult] = field(default_factory=dict)
-    collected: list[JobResult] = field(default_factory=list)
+    collected: list[tuple[JobResult, int]] = field(default_factory=list)
     more: dict[str, Resources] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     under_way: list[Submission] = field(default_factory=list)
@@ -160,7 +161,7 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
     for submission in over:
         opened.tries.update(asked.member.key for asked in submission.asked)
     followed = {submission.number for submission in opened.under_way}
-    seconds: dict[int, float] = {}
+    seconds: dict[int, list[float]] = {}
     for key, (_, submission, index) in last.items():
         ended = submission.ended.get(index)
         if submission.number in followed or ended is None:
@@ -170,12 +171,11 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
                 opened.more[key] = more
         elif _outputs_there(submission, ended):
             opened.done[key] = dataclasses.replace(ended.result, collected=True)
-            before = seconds.get(submission.number, 0.0)
-            seconds[submission.number] = before + (ended.result.run_seconds or 0.0)
+            seconds.setdefault(submission.number, []).append(ended.result.run_seconds or 0.0)
     opened.collected = [
-        _share(submission, seconds[submission.number])
+        (_share(submission, sum(of_each)), len(of_each))
         for submission in over
-        if submission.number in seconds
+        if (of_each := seconds.get(submission.number))
     ]
 
 

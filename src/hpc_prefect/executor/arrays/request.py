@@ -29,10 +29,11 @@ class ArrayListener(Protocol):
     def ended(self, results: Collection[JobResult]) -> None:
         """Members have ended, with the results that they now have."""
 
-    def submission_ended(self, whole: JobResult) -> None:
+    def submission_ended(self, whole: JobResult, members: int) -> None:
         """All members of one submission have ended; `whole` is it as a job.
 
-        Of one that an earlier call made, with `collected` and the run time of those that are used.
+        Of one that an earlier call made, with `collected`, and the run time and number of those
+        members that are used.
         """
 
 
@@ -43,7 +44,7 @@ class Nobody:
 
     def ended(self, results: Collection[JobResult]) -> None: ...
 
-    def submission_ended(self, whole: JobResult) -> None: ...
+    def submission_ended(self, whole: JobResult, members: int) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,8 +69,8 @@ class ArrayRun:
         )
         self._request.follower.begun(self.counts)
         self._take(opened.done)
-        for whole in opened.collected:
-            self._request.follower.submission_ended(whole)
+        for whole, used in opened.collected:
+            self._request.follower.submission_ended(whole, used)
         for submission in opened.under_way:
             self._tries.update(asked.member.key for asked in submission.asked)
             # What an earlier claimant has judged is looked at no more.
@@ -362,7 +362,7 @@ class _Following:
             others.add(submission.job_id)
         for job_id in sorted(others):
             await connection.cancel(job_id, submission.tag)
-        submission.request.follower.submission_ended(submission.whole())
+        submission.request.follower.submission_ended(submission.whole(), len(submission.asked))
 
 
 def _tell_submitted(submission: Submission) -> None:

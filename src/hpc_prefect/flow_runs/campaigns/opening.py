@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 
 from hpc_prefect.errors import HpcPrefectError, JobHeld
 from hpc_prefect.flow_runs.campaigns import shared_numbers
@@ -42,8 +41,6 @@ from hpc_prefect.ledger.quantum_folder import RECORDS
 from hpc_prefect.operations import list_jobs
 from hpc_prefect.operations.completion import is_marked, unfinished, unmark
 from hpc_prefect.transports.local import LocalTransport
-
-logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 
 _opening = threading.Lock()
 
@@ -276,14 +273,15 @@ def _take(
 
 
 def _tell_begun(found: Campaign, choice: CampaignChoice) -> None:
-    before = found.instance - 1
-    advice = (
-        ""
-        if choice.name
-        else f", which is complete; name the experiment (with hpc_prefect.campaign('{found.name}'):"
-        " …) to have what succeeded never run again"
+    anew = f"{found.name} begins anew (number {found.instance})"
+    if choice.name:
+        _tell(f"{anew}, as was asked for: it uses nothing of number {found.instance - 1}")
+        return
+    _tell(
+        f"{anew}, because number {found.instance - 1} is complete. Nothing is wrong. To have a"
+        " further start collect what succeeded, and not run it again, name the experiment:"
+        f" with hpc_prefect.campaign('{found.name}'): …"
     )
-    _tell(f"instance {found.instance} of {found.name}: reuses nothing of {before}{advice}")
 
 
 _missed: set[str] = set()
@@ -330,8 +328,8 @@ def _when(time: float) -> str:
 
 
 def _tell(text: str) -> None:
-    """Into the run's log where there is a run; to a script's stderr, which shows warnings only."""
+    """Into the run's log where there is a run; else by a logger that Prefect shows in a script."""
     try:
         get_run_logger().info("%s", text)
     except MissingContextError:
-        logger.warning("%s", text)
+        get_logger("hpc_prefect.campaign").info("%s", text)

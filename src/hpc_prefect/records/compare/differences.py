@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -111,8 +112,8 @@ class Differences:
 #: The sections about jobs, each with the fields of a job's event that it compares.
 _JOB_SECTIONS: dict[str, tuple[str, ...]] = {
     "executables": ("command", "executable", "images", "modules"),
-    "inputs": ("inputs",),
-    "arguments": ("arguments",),
+    "inputs": ("inputs", "member_inputs"),
+    "arguments": ("arguments", "member_arguments"),
     "resources": ("asked", "scheduler", "queue"),
     "devices": ("device", "backend"),
     "calibration": ("calibrated_at",),
@@ -128,12 +129,15 @@ _JOB_SECTIONS: dict[str, tuple[str, ...]] = {
 _FILES_OF = {"executables": ("executable", "images"), "inputs": ("inputs",),
              "outputs": ("outputs",)}  # fmt: skip
 _NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too deep"
-#: A record has an array as one job, with what its members share.
+#: A record has an array as one job, with what its members share; older ones have no more.
 _SHARED = "of arrays, what their members share"
-#: The sections of what each member of an array has for itself.
-_OF_MEMBERS = ("arguments", "inputs", "outputs")
-#: More files of one kind than so many are one row.
+#: The sections of what each member of an array has for itself, and by which field that is told.
+_OF_MEMBERS = {"arguments": "member_arguments", "inputs": "member_arguments", "outputs": ""}
+_ALL_MEMBERS = "arguments and environment of all members"
+#: More files, or members, of one kind than so many are one row.
 _FILES = 4
+#: Fields that people are told by other names.
+_CALLED = {"attempt": "times submitted"}
 _HOST = ("host", "user", "platform", "cwd", "argv", "variables")
 
 
@@ -373,7 +377,8 @@ def _rows(records: Sequence[Record], sides: Sequence[Sequence[dict[str, Any]]]) 
 
 def _content(record: Record, job: Mapping[str, Any]) -> str:
     """What a job was given, in which it is told from another one of its name."""
-    given = [name for name in ("arguments", "inputs") if job.get(name) is not None]
+    fields = ("arguments", "inputs", "member_arguments", "member_inputs")
+    given = [name for name in fields if job.get(name) is not None]
     return canonical([_leaves(name, record, job) for name in given])
 
 
@@ -443,7 +448,7 @@ def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jo
         leaves: _Leaves = defaultdict(dict)
         for label, row in jobs.items():
             # A job that has not ended has none of these, which is no difference.
-            held = [job is not None and job.get(one) is not None for job in row]
+            held = [job is not None and _has(job, one) for job in row]
             if sum(held) < 2:
                 continue
             known = (
@@ -459,13 +464,20 @@ def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jo
                 leaves[path][label] = values
             if any(is_too_deep(job.get(one)) for job in row if job):
                 doubt = _DEEP
-        rows += _grouped(_few_files(leaves, one) if one in ("inputs", "outputs") else leaves)
+        rows += _grouped(_shortened(leaves, one))
     if name == "executables" and not all(job.get("executable") for job in _batch_jobs(jobs)):
         doubt = doubt or _NO_DIGEST
-    if name in _OF_MEMBERS and any(job.get("members") for job in _batch_jobs(jobs)):
-        doubt = doubt or _SHARED
+    if name in _OF_MEMBERS:
+        arrays = (job for job in _batch_jobs(jobs) if job.get("members"))
+        if any(not job.get(_OF_MEMBERS[name]) for job in arrays):
+            doubt = doubt or _SHARED
     notes = (f"{name} are nested too deep to be compared as a whole",) if doubt == _DEEP else ()
     return known, Section(name, tuple(rows), notes=notes), doubt
+
+
+def _has(job: Mapping[str, Any], one: str) -> bool:
+    """Whether a job has a field; of an array's submissions the number says nothing of a retry."""
+    return job.get(one) is not None and not (one == "attempt" and job.get("members"))
 
 
 def _batch_jobs(jobs: Jobs) -> Iterable[Mapping[str, Any]]:
@@ -523,11 +535,21 @@ def _leaves(name: str, record: Record, job: Mapping[str, Any]) -> dict[str, Any]
     if name == "arguments" and isinstance(value, list):
         own = _own_paths(record, job)
         return {f"argument {i + 1}": own(str(each)) for i, each in enumerate(value)}
+    if name == "member_arguments" and isinstance(value, Mapping):
+        listed = found if isinstance(found := value.get("first"), list) else []
+        each = {f"member [{i}]": _command_line(words) for i, words in enumerate(listed)}
+        return {"members": value.get("count"), **each, _ALL_MEMBERS: value.get("sha256")}
+    if name == "member_inputs" and isinstance(value, Mapping):
+        return {"inputs of all members": value.get("sha256")}
     if name == "options" and isinstance(value, Mapping):  # seeds have a section of their own
         return flat({k: v for k, v in value.items() if k != "seed"}, "options.")
     if name == "circuits" and isinstance(value, list):
         return flat({str(i): each for i, each in enumerate(value)}, "circuits.")
-    return flat({name: value})
+    return flat({_CALLED.get(name, name): value})
+
+
+def _command_line(words: object) -> str:
+    return shlex.join(map(str, words)) if isinstance(words, list) else str(words)
 
 
 def _file(value: object) -> dict[str, Any]:
@@ -555,15 +577,28 @@ def _own_paths(record: Record, job: Mapping[str, Any]) -> Callable[[str], str]:
     return shortened
 
 
-def _few_files(leaves: _Leaves, name: str) -> _Leaves:
-    """One row for many files: the first of each job stands for them."""
+def _shortened(leaves: _Leaves, field_name: str) -> _Leaves:
+    """Leaves of which there may be very many, in fewer."""
+    if field_name in ("inputs", "outputs"):
+        return _few(leaves, f"{field_name[:-1]} files")
+    if field_name != "member_arguments":
+        return leaves
+    one_by_one = {path: leaves[path] for path in leaves if path.startswith("member [")}
+    others = {path: leaves[path] for path in leaves if path not in one_by_one}
+    if one_by_one:
+        others.pop(_ALL_MEMBERS, None)  # which members, and how, says more
+    return others | _few(one_by_one, "members")
+
+
+def _few(leaves: _Leaves, what: str) -> _Leaves:
+    """One row for many leaves: the first of each job stands for them."""
     if len(leaves) <= _FILES:
         return leaves
     merged: dict[str, tuple[Any, ...]] = {}
     for by_job in leaves.values():
         for label, values in by_job.items():
             merged.setdefault(label, values)
-    return {f"{len(leaves)} {name[:-1]} files": merged}
+    return {f"{len(leaves)} {what}": merged}
 
 
 def _grouped(leaves: _Leaves) -> list[Contrast]:

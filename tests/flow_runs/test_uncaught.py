@@ -1,0 +1,67 @@
+"""A script that ends by an error of ours shows its own lines and the sentence; all others, all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+
+from hpc_prefect import InvalidJob, run_job_sync
+
+PLAINLY = "from hpc_prefect.flow_runs.uncaught import tell_errors_plainly; tell_errors_plainly()\n"
+WRONG = "from hpc_prefect import run_job_sync\nrun_job_sync([], on='hpc-local')\n"
+
+
+def said_by(folder: Path, text: str, *options: str) -> str:
+    script = folder / "mine.py"
+    script.write_text(text)
+    done = subprocess.run(
+        [sys.executable, *options, str(script)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_the_traceback_of_a_sync_call_begins_at_the_call() -> None:
+    with pytest.raises(InvalidJob) as caught:
+        run_job_sync([], on="hpc-local")
+
+    names = [Path(each.filename).name for each in traceback.extract_tb(caught.value.__traceback__)]
+    assert names == [Path(__file__).name, "single.py"]
+
+
+def test_the_script_s_own_lines_and_then_the_sentence(tmp_path: Path) -> None:
+    said = said_by(tmp_path, PLAINLY + WRONG)
+
+    assert [line for line in said.splitlines() if "File " in line] == [
+        f'  File "{tmp_path}/mine.py", line 3, in <module>'
+    ]
+    assert "\n\nInvalidJob: job: 1 problem, nothing was submitted:\n  - command is []" in said
+
+
+def test_an_error_that_is_not_ours_keeps_all_of_its_traceback(tmp_path: Path) -> None:
+    said = said_by(tmp_path, PLAINLY + "import json\njson.loads('{')\n")
+
+    assert said.startswith("Traceback (most recent call last):\n")
+    assert "/json/decoder.py" in said
+
+
+def test_so_does_one_of_ours_of_something_that_misbehaves(tmp_path: Path) -> None:
+    raises = "from hpc_prefect.errors import LedgerError\nraise LedgerError('odd')\n"
+
+    assert said_by(tmp_path, PLAINLY + raises).startswith("Traceback (most recent call last):\n")
+
+
+def test_python_x_dev_shows_everything(tmp_path: Path) -> None:
+    said = said_by(tmp_path, PLAINLY + WRONG, "-X", "dev", "-W", "ignore")
+
+    assert "/hpc_prefect/batch/single.py" in said
+
+
+def test_whoever_tells_errors_otherwise_goes_on_doing_so(tmp_path: Path) -> None:
+    other = "import sys\nsys.excepthook = lambda *_: sys.stderr.write('mine')\n"
+
+    assert said_by(tmp_path, other + PLAINLY + "raise ValueError\n") == "mine"
