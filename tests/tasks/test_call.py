@@ -277,7 +277,7 @@ def test_the_run_has_one_page_that_tells_of_its_jobs(shown: Shown) -> None:
     (row,) = table_on(page, "Jobs")
     assert row["job"] == "chatty"
     assert row["id"] == shown.result.job_id
-    assert (row["result"], row["exit code"], row["attempt"]) == ("succeeded", "0", "1")
+    assert (row["result"], row["exit code"], row["times submitted"]) == ("succeeded", "0", "1")
     assert str(page.description).startswith("completed; 1 job: 1 succeeded; ")
     assert shown.result.folder.endswith(row["folder"])
     assert f"hpc-prefect runs show {shown.run}" in str(page.data)

@@ -67,7 +67,7 @@ async def test_each_attempt_is_on_the_page_and_a_failed_one_has_its_own(tmp_path
     run_id, _ = await one(str(tmp_path), retries=1, **LITTLE_TIME)
     pages = artifacts_with(run_id, "completed", "slow: ")
     (page,) = [each for each in pages if (each.key or "").startswith("run-")]
-    assert [(row["attempt"], row["result"]) for row in table_on(page, "Jobs")] == [
+    assert [(row["times submitted"], row["result"]) for row in table_on(page, "Jobs")] == [
         ("1", "walltime exceeded"),
         ("2", "succeeded"),
     ]
