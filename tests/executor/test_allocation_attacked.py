@@ -11,11 +11,13 @@ import pytest
 from rig import Rig, until
 from test_allocation import Held, _agent_of, _driven, _results
 
+from hpc_prefect.errors import TransportError
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.operations.find import list_jobs
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.share import Held as Shape
+from hpc_prefect.transports.local import LocalTransport
 
 HOLD = "until [ -e go ]; do sleep 0.05; done"
 
@@ -73,6 +75,42 @@ async def test_an_allocation_that_was_told_to_end_is_handed_nothing_more(rig: Ri
         assert (await runs).succeeded
     finally:
         await held.close()
+
+
+class Blind(LocalTransport):
+    """Does not see into the spools while `blind` is set, as with a file server that is away."""
+
+    blind = False
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
+        if self.blind and path.endswith(f".spool/{spools.HEARTBEAT}"):
+            raise TransportError("the file server is away")
+        return super().read(path, offset, size)
+
+
+async def test_what_cannot_be_seen_now_is_no_reason_to_end_an_allocation(rig: Rig) -> None:
+    transport = Blind()
+    held = Held(rig, walltime=60, renew=True, transport=transport)
+    rig.options["slots"] = 8
+    await held.open()
+    try:
+        assert (await held.run("true", "warm", resources={"walltime": 1})).succeeded
+        assert (await held.run("true", "a", resources={"walltime": 30})).succeeded
+        await until(lambda: len(_allocations(rig)) == 2, "the next one, as no second would fit")
+        transport.blind = True
+        assert (await held.run("true", "b", resources={"walltime": 5})).succeeded
+        transport.blind = False
+        assert (await held.run("true", "c", resources={"walltime": 5})).succeeded
+    finally:
+        await held.close()
+    first, second = (_spool_of(rig, key) for key in "ab")
+    assert first != second
+    assert _spool_of(rig, "c") == first
+
+
+def _spool_of(rig: Rig, key: str) -> str:
+    intents = [each for each in rig.journal(1, key) if each["event"] == "intent"]
+    return str(intents[-1]["job"]["site"]["options"]["spool"])
 
 
 @pytest.mark.parametrize("second", ["waits", "runs"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc_prefect import InvalidJob, run_job_sync
+from hpc_prefect.flow_runs.sync import run_sync
 
 PLAINLY = "from hpc_prefect.flow_runs.uncaught import tell_errors_plainly; tell_errors_plainly()\n"
 WRONG = "from hpc_prefect import run_job_sync\nrun_job_sync([], on='hpc-local')\n"
@@ -29,8 +30,21 @@ def test_the_traceback_of_a_sync_call_begins_at_the_call() -> None:
     with pytest.raises(InvalidJob) as caught:
         run_job_sync([], on="hpc-local")
 
-    names = [Path(each.filename).name for each in traceback.extract_tb(caught.value.__traceback__)]
-    assert names == [Path(__file__).name, "single.py"]
+    assert files_of(caught.value) == [Path(__file__).name, "single.py"]
+
+
+def test_of_what_ran_on_the_executors_loop_no_frame_is_left() -> None:
+    async def call() -> None:
+        raise InvalidJob("job", ["it is wrong"])
+
+    with pytest.raises(InvalidJob) as caught:
+        run_sync(call)
+
+    assert files_of(caught.value) == [Path(__file__).name]
+
+
+def files_of(error: BaseException) -> list[str]:
+    return [Path(each.filename).name for each in traceback.extract_tb(error.__traceback__)]
 
 
 def test_the_script_s_own_lines_and_then_the_sentence(tmp_path: Path) -> None:

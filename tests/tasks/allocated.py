@@ -85,15 +85,19 @@ async def everywhere(work_dir: str) -> list[str]:
 async def handed_over(work_dir: str) -> list[str]:
     """Jobs of a script's threads, and of a loop in a task, that know nothing of the block."""
 
-    def told(label: str, nodes: Any) -> JobResult:
+    def told(label: str, **more: Any) -> JobResult:
         return run_job_from_blocks_sync(
             **NAMES,
             work_dir=work_dir,
             script_filename=label,
             user_args=[COUNT, "sh", label],
             job_key=label,
-            allocation=nodes,
+            **more,
         )
+
+    def unsaid(label: str, nodes: Any) -> JobResult:
+        with nodes.calls_inside():
+            return told(label)
 
     async def step(state: list[str], iteration: Any) -> list[str]:
         return [*state, (await job(work_dir, "step")).job_id]
@@ -109,7 +113,8 @@ async def handed_over(work_dir: str) -> list[str]:
     loop = asyncio.ensure_future(looped(given))
     with ThreadPoolExecutor() as threads:
         async with held(work_dir) as nodes:
-            single = [threads.submit(told, label, nodes) for label in ("one", "two")]
+            single = [threads.submit(told, label, allocation=nodes) for label in ("one", "two")]
+            single += [threads.submit(unsaid, "three", nodes), threads.submit(told, "out")]
             found = [(await asyncio.wrap_future(each)).job_id for each in single]
             given.set_result(nodes)
             return found + await loop

@@ -5,9 +5,7 @@ What no run's record tells is in neither: it is not known to be the same.
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +20,16 @@ from hpc_prefect.records.compare.diffs import (
     code_diffs,
     script_diffs,
 )
+from hpc_prefect.records.compare.leaves import (
+    Leaves,
+    leaves_of,
+    plainly_same,
+    shortened,
+    varied_leaves,
+)
 from hpc_prefect.records.compare.values import (
     ABSENT,
     canonical,
-    differ,
     flat,
     is_too_deep,
     json_value,
@@ -133,11 +137,6 @@ _NO_DIGEST, _SAMPLED, _DEEP = "no digest", "digests of samples", "nested too dee
 _SHARED = "of arrays, what their members share"
 #: The sections of what each member of an array has for itself, and by which field that is told.
 _OF_MEMBERS = {"arguments": "member_arguments", "inputs": "member_arguments", "outputs": ""}
-_ALL_MEMBERS = "arguments and environment of all members"
-#: More files, or members, of one kind than so many are one row.
-_FILES = 4
-#: Fields that people are told by other names.
-_CALLED = {"attempt": "times submitted"}
 _HOST = ("host", "user", "platform", "cwd", "argv", "variables")
 
 
@@ -379,7 +378,7 @@ def _content(record: Record, job: Mapping[str, Any]) -> str:
     """What a job was given, in which it is told from another one of its name."""
     fields = ("arguments", "inputs", "member_arguments", "member_inputs")
     given = [name for name in fields if job.get(name) is not None]
-    return canonical([_leaves(name, record, job) for name in given])
+    return canonical([leaves_of(name, record, job) for name in given])
 
 
 def _number(job: Mapping[str, Any]) -> int:
@@ -436,16 +435,12 @@ def _script_row(found: Scripts) -> Contrast:
     return Contrast("script", values, len(found.differing), found.alike, found.differing[0])
 
 
-#: A leaf of jobs: in which jobs it differs, each with its values in all runs.
-_Leaves = dict[str, dict[str, tuple[Any, ...]]]
-
-
 def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jobs: Jobs) -> _Found:
     """What differs in some fields of jobs that two runs or more have, alike ones in one row."""
     known, doubt = False, ""
     rows: list[Contrast] = []
     for one in fields:
-        leaves: _Leaves = defaultdict(dict)
+        leaves: Leaves = defaultdict(dict)
         for label, row in jobs.items():
             # A job that has not ended has none of these, which is no difference.
             held = [job is not None and _has(job, one) for job in row]
@@ -458,13 +453,13 @@ def _job_section(name: str, fields: Sequence[str], records: Sequence[Record], jo
                 doubt = doubt or next(
                     filter(None, (_doubt(job[one]) for job in row if job and job.get(one))), ""
                 )
-            if _plainly_same(one, row):
+            if plainly_same(one, row):
                 continue
-            for path, values in _varied_leaves(one, records, row, held).items():
+            for path, values in varied_leaves(one, records, row, held).items():
                 leaves[path][label] = values
             if any(is_too_deep(job.get(one)) for job in row if job):
                 doubt = _DEEP
-        rows += _grouped(_shortened(leaves, one))
+        rows += _grouped(shortened(leaves, one))
     if name == "executables" and not all(job.get("executable") for job in _batch_jobs(jobs)):
         doubt = doubt or _NO_DIGEST
     if name in _OF_MEMBERS:
@@ -498,112 +493,9 @@ def _doubt(files: Any) -> str:
     return _SAMPLED if files.get("sampled") else ""
 
 
-def _plainly_same(field_name: str, row: Sequence[Mapping[str, Any] | None]) -> bool:
-    """The common case, quickly."""
-    try:
-        texts = {repr(job[field_name]) for job in row if job and field_name in job}
-    except RecursionError:
-        return False
-    return len(texts) == 1
-
-
-def _varied_leaves(
-    name: str, records: Sequence[Record], row: Sequence[Mapping[str, Any] | None], held: list[bool]
-) -> dict[str, tuple[Any, ...]]:
-    """The leaves of a field that differ among the runs that hold it."""
-    flats: list[dict[str, Any] | None] = []
-    for record, job, has in zip(records, row, held, strict=True):
-        flats.append(_leaves(name, record, job) if has and job else None)
-    there = [each for each in flats if each is not None]
-    found: dict[str, tuple[Any, ...]] = {}
-    for path in dict.fromkeys(path for each in there for path in each):
-        if differ([each.get(path, ABSENT) for each in there]):
-            found[path] = tuple(each.get(path, ABSENT) if each else ABSENT for each in flats)
-    return found
-
-
-def _leaves(name: str, record: Record, job: Mapping[str, Any]) -> dict[str, Any]:
-    value = job[name]
-    if name == "executable" and isinstance(value, Mapping):
-        return flat(_file(value), "executable.")
-    if name == "images" and isinstance(value, list):
-        return flat({str(i): _file(each) for i, each in enumerate(value)}, "images.")
-    if name in ("inputs", "outputs") and isinstance(value, Mapping):
-        own = _own_paths(record, job)
-        files = {own(str(path)): _file(each) for path, each in value.items()}
-        return {f"{name[:-1]} {path}": each.get("sha256", each) for path, each in files.items()}
-    if name == "arguments" and isinstance(value, list):
-        own = _own_paths(record, job)
-        return {f"argument {i + 1}": own(str(each)) for i, each in enumerate(value)}
-    if name == "member_arguments" and isinstance(value, Mapping):
-        listed = found if isinstance(found := value.get("first"), list) else []
-        each = {f"member [{i}]": _command_line(words) for i, words in enumerate(listed)}
-        return {"members": value.get("count"), **each, _ALL_MEMBERS: value.get("sha256")}
-    if name == "member_inputs" and isinstance(value, Mapping):
-        return {"inputs of all members": value.get("sha256")}
-    if name == "options" and isinstance(value, Mapping):  # seeds have a section of their own
-        return flat({k: v for k, v in value.items() if k != "seed"}, "options.")
-    if name == "circuits" and isinstance(value, list):
-        return flat({str(i): each for i, each in enumerate(value)}, "circuits.")
-    return flat({_CALLED.get(name, name): value})
-
-
-def _command_line(words: object) -> str:
-    return shlex.join(map(str, words)) if isinstance(words, list) else str(words)
-
-
-def _file(value: object) -> dict[str, Any]:
-    """A file by its path and content; by its size where no digest of it is known."""
-    if not isinstance(value, Mapping):
-        return {"path": value}
-    told = ("path", "sha256") if value.get("sha256") else ("path", "size")
-    return {name: value[name] for name in told if name in value}
-
-
-def _own_paths(record: Record, job: Mapping[str, Any]) -> Callable[[str], str]:
-    """Paths without what is the run's own: its folders have another name in every campaign."""
-    own = {str(job.get("folder") or ""): "<job>", str(job.get("work_dir") or ""): "<work_dir>"}
-    for campaign in record.campaigns.values():
-        own[str(campaign.get("folder") or "")] = "<campaign>"
-        own.setdefault(str(campaign.get("work_dir") or ""), "<work_dir>")
-    known = sorted((path for path in own if len(path) > 1), key=len, reverse=True)
-
-    def shortened(text: str) -> str:
-        for path in known:
-            if text == path or text.startswith(path.rstrip("/") + os.sep):
-                return own[path] + text[len(path.rstrip("/")) :]
-        return text
-
-    return shortened
-
-
-def _shortened(leaves: _Leaves, field_name: str) -> _Leaves:
-    """Leaves of which there may be very many, in fewer."""
-    if field_name in ("inputs", "outputs"):
-        return _few(leaves, f"{field_name[:-1]} files")
-    if field_name != "member_arguments":
-        return leaves
-    one_by_one = {path: leaves[path] for path in leaves if path.startswith("member [")}
-    others = {path: leaves[path] for path in leaves if path not in one_by_one}
-    if one_by_one:
-        others.pop(_ALL_MEMBERS, None)  # which members, and how, says more
-    return others | _few(one_by_one, "members")
-
-
-def _few(leaves: _Leaves, what: str) -> _Leaves:
-    """One row for many leaves: the first of each job stands for them."""
-    if len(leaves) <= _FILES:
-        return leaves
-    merged: dict[str, tuple[Any, ...]] = {}
-    for by_job in leaves.values():
-        for label, values in by_job.items():
-            merged.setdefault(label, values)
-    return {f"{len(leaves)} {what}": merged}
-
-
-def _grouped(leaves: _Leaves) -> list[Contrast]:
+def _grouped(leaves: Leaves) -> list[Contrast]:
     """A row for each leaf, with the values that most of its jobs have; list places are one leaf."""
-    alike: _Leaves = defaultdict(dict)
+    alike: Leaves = defaultdict(dict)
     for path, by_job in leaves.items():
         merged = re.sub(r"\.\d+(?=\.|$)", ".*", path)
         for label, values in by_job.items():
