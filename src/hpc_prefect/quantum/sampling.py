@@ -26,6 +26,7 @@ from hpc_prefect.quantum.checks import circuit_problems, pub_problems
 from hpc_prefect.quantum.circuit_digest import pub_digest
 from hpc_prefect.quantum.options import OF_A_PUB, PrimitiveOptions
 from hpc_prefect.quantum.result_file import read_finished, write_asked, write_finished
+from hpc_prefect.transports.host import host
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -318,7 +319,7 @@ def _versions(backend: Backend) -> Mapping[str, str]:
 
 
 def now_as_iso() -> str:
-    return iso_time(time.time())
+    return iso_time(host().time())
 
 
 def iso_time(seconds: float) -> str:
