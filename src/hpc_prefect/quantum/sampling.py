@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -311,11 +311,18 @@ def describe(request: Request) -> dict[str, Any]:
 def _versions(backend: Backend) -> Mapping[str, str]:
     found = {}
     for distribution in ("hpc-prefect", "qiskit", "numpy", *backend.packages):
-        try:
-            found[distribution] = version(distribution)
-        except PackageNotFoundError:
-            continue
+        if there := _version(distribution):
+            found[distribution] = there
     return found
+
+
+@cache
+def _version(distribution: str) -> str:
+    """Of what is installed; empty when it is not. To look it up takes some milliseconds."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
 
 
 def now_as_iso() -> str:
