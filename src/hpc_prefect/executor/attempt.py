@@ -171,8 +171,8 @@ class Attempt:
         """Where the other side may have made two jobs of one submission: choose one."""
 
     def guard(self) -> str:
-        """The id under which its script has started; see `JobFolder.guard`."""
-        return self.folder.guard()
+        """The id under which its script has started; empty before any start."""
+        return self.folder.started_as()
 
     def submitted(self, job_id: str, at: float) -> None:
         """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
@@ -213,12 +213,18 @@ class Attempt:
         """
         self.claim.check()
         holder = self.folder.close(self.job_id) if close else self.folder.guard()
-        return "" if holder in (CLOSED, self.job_id) else holder
+        if holder == CLOSED:  # perhaps by another process, after the job that it had followed
+            holder = self.folder.started_as()
+        return "" if holder == self.job_id else holder
 
     def close_unstarted(self) -> bool:
         """Whether no job of this attempt has started, and none can any more."""
         self.claim.check()
         return self.folder.close_unstarted()
+
+    def is_closed(self) -> bool:
+        """Whether somebody has closed it."""
+        return self.folder.guard() == CLOSED
 
     def restore(self, ledger: Ledger) -> None:
         """Take up what was submitted, which may differ from what is asked for now."""

@@ -119,6 +119,14 @@ class JobFolder:
         link = self.transport.read_link(self.file(names.GUARD))
         return CLOSED if link == "" else link or ""
 
+    def started_as(self) -> str:
+        """The same, also after it was closed: whom it had let in has left a start record."""
+        guard = self.guard()
+        if guard != CLOSED:
+            return guard
+        starts = names.read_starts(self._written_by_others(names.START, 0, MOST))
+        return starts[-1].id if starts else ""
+
     def close(self, job_id: str) -> str:
         """Let no job start in this folder from now on; returns what `guard` then is.
 
