@@ -24,7 +24,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import Preamble, render
 from hpc_prefect.job.spec import JobSpec, Resources, Site
-from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
@@ -242,13 +242,15 @@ class Attempt:
         return is_over(folder, ledger)
 
     @classmethod
-    def has_result(cls, request: JobRequest, folder: JobFolder, ledger: Ledger) -> bool:
-        """Whether what a finished job left is still there; False when something is gone.
+    def has_result(
+        cls, request: JobRequest, folder: JobFolder, ledger: Ledger, patience: Patience
+    ) -> bool:
+        """Whether what a finished job left is still there; False when something is gone. Blocks.
 
         Raises:
             LedgerError: it was changed afterwards.
         """
-        return _outputs_there(folder, ledger, request.spec)
+        return _outputs_there(folder, ledger, request.spec, patience)
 
 
 def open_attempt(
@@ -269,7 +271,8 @@ def open_attempt(
         earlier, over = _result_of(folder, ledger), kind.is_over(folder, ledger)
         if earlier and over and request.attach_only:
             return earlier
-        if earlier and earlier.succeeded and kind.has_result(request, folder, ledger):
+        patience = connection.scheduler.patience
+        if earlier and earlier.succeeded and kind.has_result(request, folder, ledger, patience):
             return earlier
         if request.attach_only and (over or not ledger.intended):
             raise LedgerError(_NEVER_SUBMITTED.format(folder.path))
@@ -397,9 +400,9 @@ def _result_of(folder: JobFolder, ledger: Ledger) -> JobResult | None:
         ) from error
 
 
-def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec) -> bool:
+def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec, patience: Patience) -> bool:
     """Whether a finished job's files are still as it left them; False when one is gone."""
-    if lost := folder.lost_outputs(spec, ledger.outputs):
+    if lost := folder.surely_lost_outputs(spec, ledger.outputs, patience.outputs):
         logger.warning(
             "job %s already ran (%s), but %s is not there any more: it runs again",
             spec.name,
