@@ -523,6 +523,23 @@ def test_of_a_job_that_its_scheduler_forgot_and_started_again_only_its_own_recor
     assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"observation": seen(exit_code=117), "ended_for": 400.0}, id="forgotten"),
+        pytest.param({"absent_for": 400.0}, id="listed nowhere"),
+    ],
+)
+def test_outputs_of_a_record_that_came_late_are_waited_for_as_long_as_ever(
+    facts: dict[str, Any],
+) -> None:
+    """The scheduler's end is long past, but NFS may still not show what was just written."""
+    missing = facts | {"missing_outputs": ("o",)}
+    assert reason(record(), record_for=PATIENCE.outputs - 1, **missing) is None
+    assert reason(record(), record_for=PATIENCE.outputs, **missing) is Reason.OUTPUT_LOST
+    assert reason(record(), record_for=1.0, **facts) is Reason.SUCCEEDED
+
+
 def test_a_node_that_outlived_the_program_is_not_why_it_ended() -> None:
     """A killed controller forgets an end, and later says NODE_FAIL of the job that it misses."""
     missed = seen(cause=Reason.NODE_FAILURE, signal="SIGHUP")

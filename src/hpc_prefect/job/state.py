@@ -271,6 +271,7 @@ def _started_twice(
     """The end that the scheduler tells of is that of a start that the script itself refused.
 
     The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
+    So its outputs come when its own record does, however long the scheduler's end is past.
     """
     if record is None:
         return _verdict(evidence, Reason.LOST, _FORGOTTEN)
