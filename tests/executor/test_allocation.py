@@ -219,6 +219,21 @@ async def test_renewed_the_next_is_submitted_when_a_job_no_longer_fits(rig: Rig)
         await held.close()
 
 
+async def test_renewed_one_that_a_person_cancelled_is_followed_by_no_other(rig: Rig) -> None:
+    held = Held(rig, renew=True)
+    await held.open()
+    try:
+        running = held.start("exec sleep 600", "k")
+        await until(rig.runs, "the start")
+        rig.engine("cancel", *rig.active())
+        assert (await running).verdict.reason is Reason.ALLOCATION_ENDED
+        assert (await held.run("true", "after")).succeeded
+        assert held.where("after") == "local"
+        assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 1
+    finally:
+        await held.close()
+
+
 async def test_what_still_fits_into_the_present_one_does_not_wait_for_the_next(rig: Rig) -> None:
     held = Held(rig, walltime=60, renew=True)
     rig.options["slots"] = 8
