@@ -8,7 +8,7 @@ from typing import Protocol
 from hpc_prefect.terminal import line
 
 
-class Told(Protocol):
+class WaitedFor(Protocol):
     """A job that is waited for."""
 
     name: str
@@ -22,11 +22,11 @@ class UnderWay:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: dict[int, Told] = {}
+        self._jobs: dict[int, WaitedFor] = {}
         self._ended = 0
-        self._entry: line.Entry | None = None
+        self._entry: line.GoingOn | None = None
 
-    def begins(self, job: Told) -> None:
+    def begins(self, job: WaitedFor) -> None:
         """A call waits for it from now on."""
         with self._lock:
             self._jobs[id(job)] = job
@@ -34,7 +34,7 @@ class UnderWay:
                 self._ended = 0
                 self._entry = line.begin(self.words)
 
-    def ends(self, job: Told) -> None:
+    def ends(self, job: WaitedFor) -> None:
         """No call waits for it any more."""
         with self._lock:
             if self._jobs.pop(id(job), None) is None:

@@ -36,22 +36,22 @@ def shown(words: Words) -> Iterator[None]:
         end(entry)
 
 
-class Entry:
+class GoingOn:
     """Something that goes on."""
 
     def __init__(self, words: Words) -> None:
         self.words, self.began = words, time.monotonic()
 
 
-def begin(words: Words) -> Entry:
+def begin(words: Words) -> GoingOn:
     """Something begins that lasts until `end`; see `shown`."""
-    entry = Entry(words)
+    entry = GoingOn(words)
     if is_wanted():
         _line.add(entry)
     return entry
 
 
-def end(entry: Entry) -> None:
+def end(entry: GoingOn) -> None:
     """It is over; a second time: nothing."""
     _line.remove(entry)
 
@@ -75,10 +75,10 @@ class _Line:
 
     def __init__(self) -> None:
         self._changed = threading.Condition(screen.lock)
-        self._entries: list[Entry] = []
+        self._entries: list[GoingOn] = []
         self._thread: threading.Thread | None = None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: GoingOn) -> None:
         with self._changed:
             self._entries.append(entry)
             if self._thread is None:
@@ -88,7 +88,7 @@ class _Line:
                 )
                 self._thread.start()
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: GoingOn) -> None:
         with self._changed:
             if entry not in self._entries:
                 return
@@ -131,7 +131,7 @@ def is_in_front() -> bool:
         return False
 
 
-def _fitting(entry: Entry) -> str:
+def _fitting(entry: GoingOn) -> str:
     """The line, not longer than the terminal is wide."""
     from rich.cells import set_cell_size  # late: most processes show no line
 
