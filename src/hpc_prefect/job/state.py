@@ -161,6 +161,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
     if seen is not None and seen.cause in (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET):
         return _verdict(evidence, seen.cause, f"the scheduler says: {seen.message or seen.word}")
     if evidence.exit is not None and _record_alone_counts(evidence, patience):
+        if _outputs_may_come(evidence, evidence.exit, patience):
+            return None
         return _by_record(evidence, evidence.exit)
     if _gone(evidence, patience.absent) and (told := _by_output(evidence)):
         return told
@@ -239,7 +241,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         if record is None and waited < patience.lost:
             return None
         if record is None or record.code != GUARD_CODE:
-            return _started_twice(evidence, record)
+            return _started_twice(evidence, record, patience)
     killed = seen.signal == "SIGKILL" and evidence.start is not None
     if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none
@@ -266,16 +268,28 @@ def _spoiled(evidence: Evidence) -> str:
     return f": {evidence.spoiled}" if evidence.spoiled else ""
 
 
-def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:
+def _started_twice(
+    evidence: Evidence, record: ExitRecord | None, patience: Patience
+) -> Verdict | None:
     """The end that the scheduler tells of is that of a start that the script itself refused.
 
     The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
+    So its outputs come when its own record does, however long the scheduler's end is past.
     """
     if record is None:
         return _verdict(evidence, Reason.LOST, _FORGOTTEN)
     if record.signals:
         return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
+    if _outputs_may_come(evidence, record, patience):
+        return None
     return _by_record(evidence, record)
+
+
+def _outputs_may_come(evidence: Evidence, record: ExitRecord, patience: Patience) -> bool:
+    """Whether outputs that are missing may only not be shown yet, since its record is new."""
+    if not evidence.missing_outputs or not _ended_well(record):
+        return False
+    return (evidence.record_for or 0.0) < patience.outputs
 
 
 def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
