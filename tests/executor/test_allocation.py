@@ -17,6 +17,7 @@ import pytest
 from rig import Rig, Told, until
 
 from hpc_prefect.executor.allocation import AllocationTerms, HeldAllocation
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
@@ -173,7 +174,7 @@ async def test_members_that_had_not_begun_are_submitted_again_when_the_allocatio
     await until(rig.runs, "the start")
     spec = rig.spec(program=rig.program("true", "m"), resources={"walltime": 60})
     array = rig.array(spec, ["x", "y"], placing=held.allocation)
-    results = asyncio.wrap_future(held.executor.start_array(array).result)
+    results = asyncio.wrap_future(held.executor.start(array, ArrayRun).result)
     await until(lambda: "submitted" in rig.events(2), "the hand-over of both")
     rig.engine("cancel", *rig.active())
     assert [result.state for result in await results] == ["succeeded", "succeeded"]
@@ -215,6 +216,21 @@ async def test_renewed_the_next_is_submitted_when_a_job_no_longer_fits(rig: Rig)
         assert (await held.run("true", "long", resources={"walltime": 30})).succeeded
         assert held.where("long") == "allocation-local"
         assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 2
+    finally:
+        await held.close()
+
+
+async def test_renewed_one_that_a_person_cancelled_is_followed_by_no_other(rig: Rig) -> None:
+    held = Held(rig, renew=True)
+    await held.open()
+    try:
+        running = held.start("exec sleep 600", "k")
+        await until(rig.runs, "the start")
+        rig.engine("cancel", *rig.active())
+        assert (await running).verdict.reason is Reason.ALLOCATION_ENDED
+        assert (await held.run("true", "after")).succeeded
+        assert held.where("after") == "local"
+        assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 1
     finally:
         await held.close()
 

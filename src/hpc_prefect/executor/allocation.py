@@ -43,6 +43,8 @@ _GRACE = 5
 _TAIL = 200
 #: As the agent counts: in hundredths of a second.
 _HOUR = 360_000
+#: Ends that a person wanted.
+_BY_A_PERSON = (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,12 @@ class Term:
     def began(self) -> bool:
         """Of one that is over: whether it ever held its nodes."""
         return self.result is not None and bool(self.result.host)
+
+    async def was_cancelled(self) -> bool:
+        """Of one that ends: whether a person wanted that. Waits for its verdict."""
+        if self.ended is not None:
+            await asyncio.wait([self.ended])
+        return self.result is not None and self.result.verdict.reason in _BY_A_PERSON
 
     def prepare(self) -> None:
         """Make the spool; what a killed process has left of it is used. Blocks."""
@@ -378,6 +386,9 @@ class HeldAllocation:
             return await self._begin_next()
         seen = await self._in_thread(term.glance)
         if seen.is_over:
+            if await term.was_cancelled():
+                self.tell_normally(spec, "somebody cancelled it, so no other one follows")
+                return None
             return await self._next(spec, "the allocation has ended", again=term.found)
         if seen.left is None:  # it has not begun: all of its time is left
             return term

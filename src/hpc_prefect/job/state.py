@@ -64,8 +64,9 @@ class Patience:
         absent: a job that good answers no longer list, until the exit record alone tells.
         lost: the same without any exit record, until the job is LOST.
         record: a job that the scheduler says has ended, until its exit record is given up.
-        outputs: the same for expected outputs. They were looked for before the job, and NFS may
-            remember for a minute (`acdirmax`) that such a name is not there.
+        outputs: an exit record that tells of a success, until expected outputs are given up. They
+            were looked for before the job, and NFS may remember for a minute (`acdirmax`) that such
+            a name is not there.
         more: an end of which the scheduler may still tell more.
         silent: a scheduler that gives no useful answer, or lists the job as running although its
             exit record is there, until the exit record alone tells.
@@ -161,7 +162,7 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
     if seen is not None and seen.cause in (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET):
         return _verdict(evidence, seen.cause, f"the scheduler says: {seen.message or seen.word}")
     if evidence.exit is not None and _record_alone_counts(evidence, patience):
-        return _by_record(evidence, evidence.exit)
+        return _by_record(evidence, evidence.exit, patience)
     if _gone(evidence, patience.absent) and (told := _by_output(evidence)):
         return told
     if evidence.exit is None and _gone(evidence, patience.lost):
@@ -225,7 +226,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         and seen.cause is Reason.NODE_FAILURE
         and _node_outlived(evidence, record)
     ):
-        return _by_record(evidence, record)
+        return _by_record(evidence, record, patience)
     if evidence.word_is_all and seen.cause is Reason.SUCCEEDED:
         return Verdict(reason=Reason.SUCCEEDED, summary=f"the service says {seen.word}")
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
@@ -239,12 +240,12 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         if record is None and waited < patience.lost:
             return None
         if record is None or record.code != GUARD_CODE:
-            return _started_twice(evidence, record)
+            return _started_twice(evidence, record, patience)
     killed = seen.signal == "SIGKILL" and evidence.start is not None
     if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
-        return _by_record(evidence, record)
+        return _by_record(evidence, record, patience)
     if evidence.start is None and not evidence.spoiled:
         return _verdict(evidence, Reason.SETUP_FAILED, _never_began(seen))
     if record is None and seen.exit_code == FOLDER_CODE:
@@ -257,25 +258,26 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if record is None:
         what = f"the scheduler says it ended, but it left no exit record{_spoiled(evidence)}"
         return _verdict(evidence, Reason.OUTPUT_LOST, what)
-    if evidence.missing_outputs and waited < patience.outputs:
-        return None
-    return _by_record(evidence, record)
+    return _by_record(evidence, record, patience)
 
 
 def _spoiled(evidence: Evidence) -> str:
     return f": {evidence.spoiled}" if evidence.spoiled else ""
 
 
-def _started_twice(evidence: Evidence, record: ExitRecord | None) -> Verdict:
+def _started_twice(
+    evidence: Evidence, record: ExitRecord | None, patience: Patience
+) -> Verdict | None:
     """The end that the scheduler tells of is that of a start that the script itself refused.
 
     The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
+    So its outputs come when its own record does, however long the scheduler's end is past.
     """
     if record is None:
         return _verdict(evidence, Reason.LOST, _FORGOTTEN)
     if record.signals:
         return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
-    return _by_record(evidence, record)
+    return _by_record(evidence, record, patience)
 
 
 def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
@@ -309,8 +311,9 @@ def _ended_well(record: ExitRecord) -> bool:
     return record.code == 0 and record.phase == "program"
 
 
-def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
-    """What the script itself wrote, when the scheduler has nothing to add."""
+def _by_record(evidence: Evidence, record: ExitRecord, patience: Patience) -> Verdict | None:
+    """What the script itself wrote, when the scheduler has nothing to add; None while an output
+    that is not seen may still be there."""
     if record.phase == "missing":
         loaded = record.detail.replace(":", ", ") or "none"
         return _verdict(
@@ -322,6 +325,8 @@ def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
         summary = _NOT_RUN[record.phase].format(_exit_words(record))
         return _verdict(evidence, Reason.SETUP_FAILED, summary)
     if record.code == 0 and evidence.missing_outputs:
+        if (evidence.record_for or 0.0) < patience.outputs:
+            return None
         files = ", ".join(evidence.missing_outputs)
         return _verdict(
             evidence, Reason.OUTPUT_LOST, f"the program ended with 0 but did not write {files}"

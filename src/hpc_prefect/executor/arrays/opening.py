@@ -44,6 +44,8 @@ class OpenedArray:
             how many of its members that are.
         more: with which resources those are to be run whose last submission had too little.
         tries: how many submissions have a member, by its key.
+        last: the number of the last submission that has it: what earlier ones came to is past.
+            0 for one that is to run again.
         under_way: submissions whose end is not known, which are ours now.
         free: numbers of submissions that were never made.
         next: the number after all of them.
@@ -54,6 +56,7 @@ class OpenedArray:
     collected: list[tuple[JobResult, int]] = field(default_factory=list)
     more: dict[str, Resources] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
+    last: dict[str, int] = field(default_factory=dict)
     under_way: list[Submission] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     next: int = 1
@@ -75,6 +78,7 @@ def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
     """
     transport, opened = connection.transport, OpenedArray()
     over: list[Submission] = []
+    told: list[Submission] = []  # under way for what is lost of them; how the rest ended is known
     first = f"{request.base}-1"
     transport.make_folder(first)
     # Whoever has the first one has the array.
@@ -97,10 +101,14 @@ def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
                 continue
         if ledger.intended:  # or some of its ends are not there any more: they are judged anew
             opened.under_way.append(_taken_up(request, connection, number, folder))
+            if ledger.result:
+                told.append(opened.under_way[-1])
         else:
             transport.remove(folder.file(names.SECRETS))  # of a call that was killed
             opened.free.append(number)
     _collect(over, opened, request)
+    if not request.attach_only:
+        _run_again(told, opened, request)
     _count_under_way(opened, request)
     return opened
 
@@ -158,6 +166,7 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
             key = asked.member.key
             if key in wanted and (key not in last or asked.attempt > last[key][0]):
                 last[key] = (asked.attempt, submission, index)
+    opened.last = {key: submission.number for key, (_, submission, _) in last.items()}
     for submission in over:
         opened.tries.update(asked.member.key for asked in submission.asked)
     followed = {submission.number for submission in opened.under_way}
@@ -177,6 +186,18 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
         for submission in over
         if (of_each := seconds.get(submission.number))
     ]
+
+
+def _run_again(told: Sequence[Submission], opened: OpenedArray, request: ArrayRequest) -> None:
+    """What has failed beside a lost member, of which an earlier call was told, is due again."""
+    for submission in told:
+        for index, ended in submission.ended.items():
+            key = submission.asked[index].member.key
+            if ended.result.succeeded or opened.last.get(key) != submission.number:
+                continue
+            opened.last[key] = 0
+            if more := _more(submission, ended, request):
+                opened.more[key] = more
 
 
 def _share(submission: Submission, run_seconds: float) -> JobResult:
@@ -206,7 +227,8 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
         return True
     folder = submission.folder.member(ended.index)
     job = member.job(submission.request.spec)
-    if lost := folder.lost_outputs(job, ended.outputs):
+    patience, judged_in = submission.connection.scheduler.patience.outputs, submission.folder.path
+    if lost := folder.surely_lost_outputs(job, ended.outputs, patience, judged_in=judged_in):
         logger.warning("%s already ran, but %s is not there any more: it runs again",
                        member.name, some(lost))  # fmt: skip
         return False

@@ -77,8 +77,9 @@ class ArrayRun:
             self._on_end(submission, submission.ended.values())
             self._follow(submission)
         missing: dict[Resources, list[MemberSpec]] = {}
+        followed = {submission.number for submission in opened.under_way}
         for key, member in self._members.items():
-            if key not in opened.done and key not in self._tries:
+            if key not in opened.done and opened.last.get(key) not in followed:
                 resources = opened.more.get(key, self._request.spec.resources)
                 missing.setdefault(resources, []).append(member)
         try:
@@ -129,6 +130,7 @@ class ArrayRun:
             )
             self._opened.tries.update(member.key for member in part)
             self._tries.update(member.key for member in part)
+            self._opened.last.update((member.key, submission.number) for member in part)
             self._follow(submission)
 
     async def _placed(self, resources: Resources) -> ArrayRequest:
@@ -186,8 +188,8 @@ class ArrayRun:
         wanted: dict[Resources, list[MemberSpec]] = {}
         for index, each in ended.items():
             member = submission.asked[index].member
-            if member.key not in self._members:
-                continue  # of an earlier call, which this one does not ask for
+            if not self._tells_of(submission, member.key):
+                continue
             if resources := self._again(following, member, each.result.verdict):
                 wanted.setdefault(resources, []).append(self._members[member.key])
         if wanted and following.unconfirmed:
@@ -222,13 +224,20 @@ class ArrayRun:
     # --- results
 
     def _on_end(self, submission: Submission, ended: Collection[Ended]) -> None:
-        self._take({submission.asked[each.index].member.key: each.result for each in ended})
+        keys = {submission.asked[each.index].member.key: each.result for each in ended}
+        self._take({key: keys[key] for key in keys if self._tells_of(submission, key)})
+
+    def _tells_of(self, submission: Submission, key: str) -> bool:
+        """Whether a member of this submission is asked for, and no later one has it.
+
+        A submission with a lost member stays under way, when others of it have long run again.
+        """
+        return key in self._members and self._opened.last[key] == submission.number
 
     def _take(self, results: dict[str, JobResult]) -> None:
-        known = {key: result for key, result in results.items() if key in self._members}
-        self._results |= known
-        if known:
-            self._request.follower.ended(list(known.values()))
+        self._results |= results
+        if results:
+            self._request.follower.ended(list(results.values()))
 
 
 class _Following:
