@@ -224,7 +224,8 @@ async def test_few_commands_whatever_the_number_of_members(rig: Rig):
     request = rig.array(rig.spec(PROGRAM), [f"m{i}" for i in range(40)], per_element=40)
     await rig.run_array(request, rig.connection(transport=transport))
     assert transport.verbs().count("submit") == 1
-    assert len(transport.commands) <= 10
+    # On a slow machine it takes longer, so it is asked about more often; but not once a member.
+    assert len(transport.commands) <= 20
 
 
 class Held(LocalScheduler):

@@ -145,7 +145,8 @@ async def test_what_is_cancelled_is_gone_in_the_other_submission_too(rig):
     run.cancel("user")
     assert {each.state for each in await task} == {"cancelled"}
     assert rig.active() == []
-    assert rig.runs() == ["program a"]
+    # The one that is cancelled first makes room: the other may begin before it is cancelled.
+    assert sorted(rig.runs()) in (["program a"], ["program a", "program b"])
 
 
 async def abandoned(rig: Rig, request, begun: int) -> None:

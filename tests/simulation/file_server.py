@@ -43,6 +43,7 @@ class _Seen:
 
     since: float
     names: list[str] | None = None
+    modified: float | None = None
     absent: set[str] = field(default_factory=set)
 
 
@@ -58,6 +59,7 @@ class FileServer:
         self.full_until = self.silent_until = -1.0
         self._entries: dict[str, File | Link] = {}
         self._folders: dict[str, dict[str, None]] = {"": {}}
+        self._changed: dict[str, float] = {}
         self._inodes = 0
         self._seen: dict[tuple[str, str], _Seen] = {}
 
@@ -107,6 +109,16 @@ class FileServer:
         elif seen.names != now:
             self.world.coverage.sometimes("a listing is late")
         return seen.names
+
+    def folder_modified(self, machine: str, folder: str) -> float:
+        """When its names changed, in whole seconds, perhaps as it was: as old as its listing."""
+        now = float(int(self._changed.get(folder, 0.0)))
+        if not self.lag:
+            return now
+        seen = self._remembered(machine, folder)
+        if seen.modified is None:
+            seen.names, seen.modified = self.names(folder), now
+        return seen.modified
 
     def _remembered(self, machine: str, folder: str) -> _Seen:
         seen = self._seen.get((machine, folder))
@@ -180,6 +192,7 @@ class FileServer:
         folder, _, name = path.rpartition("/")
         if self._entries.pop(path, None) is not None:
             self._folders[folder].pop(name, None)
+            self._changed[folder] = self.time()
         self._forget(machine, path)
 
     def make_folder(self, machine: str, path: str) -> None:
@@ -189,6 +202,7 @@ class FileServer:
         self.make_folder(machine, above)
         self._folders[path] = {}
         self._folders[above][name] = None
+        self._changed[path] = self._changed[above] = self.time()
         self._forget(machine, path)
 
     def _enter(self, machine: str, path: str, what: File | Link) -> None:
@@ -197,6 +211,7 @@ class FileServer:
             raise TransportError(f"cannot write {path}: No such file or directory")
         self._entries[path] = what
         self._folders[folder][name] = None
+        self._changed[folder] = self.time()
         self._forget(machine, path)
 
     def _forget(self, machine: str, path: str) -> None:

@@ -149,7 +149,9 @@ class Mount:
         found = self._look(path)
         if isinstance(found, File):
             return FileStatus(len(found.data), found.modified)
-        return FileStatus(0, 0.0) if self._server.is_folder(path) else None
+        if not self._server.is_folder(path):
+            return None
+        return FileStatus(0, self._server.folder_modified(self._machine, path))
 
     def read_link(self, path: str) -> str | None:
         found = self._look(path)

@@ -283,3 +283,16 @@ def test_of_many_links_of_one_name_the_first_stands_and_only_it_is_told_so(tmp_p
 def test_a_command_runs_where_it_is_told_to(tmp_path: Path) -> None:
     here = TRANSPORT.run(Command(("pwd",), cwd=str(tmp_path)))
     assert here.stdout == f"{tmp_path.resolve()}\n"
+
+
+@pytest.mark.parametrize("size", [0, 300, 16 * 1024, 16 * 1024 + 1, 100_000])
+@pytest.mark.parametrize("most", [-1, 0, 1, 16 * 1024, 16 * 1024 + 1, 1 << 20])
+@pytest.mark.parametrize("offset", [0, 7])
+def test_a_file_is_read_from_an_offset_on_up_to_so_many_bytes(
+    tmp_path: Path, size: int, most: int, offset: int
+) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    path = tmp_path / "file"
+    path.write_bytes(data[:size])
+    wanted = data[:size][offset : None if most < 0 else offset + most]
+    assert TRANSPORT.read(str(path), offset, most) == wanted

@@ -17,11 +17,12 @@ from typing import ClassVar, NamedTuple
 from uuid import UUID
 
 from httpx import TransportError
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_UI_URL
 
 from hpc_prefect.flow_runs import prefect_internals as internals
+from hpc_prefect.flow_runs.clients import short_client
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
 from hpc_prefect.flow_runs.settings import HPCPrefectSettings
@@ -155,7 +156,7 @@ class LiveArtifact:
     async def _send(self, content: Content) -> None:
         # Requests by hand: the client's own methods emit events, for which an ending process has no
         # thread any more, and one of them sends nulls, which are refused.
-        async with asyncio.timeout(self.patience), get_client() as client:
+        async with asyncio.timeout(self.patience), short_client() as client:
             if self._id is None and self._may_exist:
                 self._id = await self._find(client)
             shown = {"data": content.data, "description": content.about}

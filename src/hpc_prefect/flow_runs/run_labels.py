@@ -40,6 +40,7 @@ from prefect.settings import get_current_settings
 
 from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.flow_runs import prefect_internals as internals
+from hpc_prefect.flow_runs.clients import short_sync_client
 from hpc_prefect.flow_runs.per_run import PerRun
 from hpc_prefect.flow_runs.reproduction import recorded
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
@@ -241,7 +242,7 @@ class _Teller:
 
     def _tell(self, run_id: UUID, untold: _Untold) -> bool:
         try:
-            with get_client(sync_client=True) as client:
+            with short_sync_client() as client:
                 client.update_flow_run_labels(run_id, untold.labels)  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001 - the run itself does not need it
             logger.warning(

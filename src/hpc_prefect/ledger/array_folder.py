@@ -86,6 +86,12 @@ class ArrayFolder(JobFolder):
             }
         return found
 
+    def shard_modified(self, number: int) -> float:
+        """When a member's file was last made in this shard, by the file server's clock (seconds
+        since 1970); 0 if nobody tells."""
+        status = self.transport.status(f"{self.path}/{layout.shard(number * layout.SHARD)}")
+        return status.modified if status else 0.0
+
     def turned_away(self, indices: Iterable[int]) -> set[str]:
         """Ids of elements that a start guard of these members turned away."""
         found: set[str] = set()

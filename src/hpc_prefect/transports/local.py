@@ -114,6 +114,18 @@ def _write(
         os.close(descriptor)
 
 
+#: Room for a read, in bytes. Python makes all of the room that it is told of before it reads, and
+#: takes what is larger than 128 KiB from the kernel each time: 20 µs for a record of 300 bytes.
+_ROOM = 16 * 1024
+
+
+def _read_at_most(descriptor: int, offset: int, size: int) -> bytes:
+    found = os.pread(descriptor, min(size, _ROOM), offset)
+    if len(found) < _ROOM or len(found) == size:  # all that there is, or was asked for
+        return found
+    return found + os.pread(descriptor, size - len(found), offset + len(found))
+
+
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -235,7 +247,9 @@ class LocalTransport:
             with self._at("read", path):
                 descriptor = own.open_file(path, owner=self._owner)
                 try:
-                    length = max(0, os.fstat(descriptor).st_size - offset) if size < 0 else size
+                    if size >= 0:
+                        return _read_at_most(descriptor, offset, size)
+                    length = max(0, os.fstat(descriptor).st_size - offset)
                     return os.pread(descriptor, length, offset)
                 finally:
                     os.close(descriptor)

@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import Records
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord
+from hpc_prefect.job.members import SHARD
 from hpc_prefect.job.script import GUARD_CODE
 from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide
+from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.job_folder import CLOSED
+
+#: A folder's time may stay the same through so many seconds of changes: there are file systems that
+#: count whole seconds, or two.
+_COARSE = 3.0
+
+
+class BegunMembers:
+    """Which members have begun. A folder of theirs that has not changed is not listed again.
+
+    Most of an array waits, or has ended, while a few members run. So a look costs what those cost,
+    and not what all cost. It compares the file server's times with each other, and never with ours.
+    """
+
+    def __init__(self, folder: ArrayFolder) -> None:
+        self._folder = folder
+        # Of each folder: its time, since when it has had that, and whether a listing had all of it.
+        self._known: dict[int, tuple[float, float, bool]] = {}
+
+    def among(self, waiting: Collection[int], now: float, *, anew: bool) -> set[int]:
+        """Those of the `waiting` that have begun.
+
+        Args:
+            now: by the event loop's clock.
+            anew: list all folders, whatever their times are.
+        """
+        found: set[int] = set()
+        for shard in {each // SHARD for each in waiting}:
+            found |= self._in(shard, now, anew=anew)
+        return found.intersection(waiting)
+
+    def _in(self, shard: int, now: float, *, anew: bool) -> set[int]:
+        modified = self._folder.shard_modified(shard)  # before its names: they may be newer
+        before, since, settled = self._known.get(shard, (0.0, now, False))
+        if modified != before:
+            since, settled = now, False
+        if settled and not anew:
+            return set()
+        found = self._folder.began([shard])
+        # A place that tells no time is listed each time.
+        self._known[shard] = modified, since, modified > 0 and now - since >= _COARSE
+        return found
 
 
 class MemberFiles:

@@ -14,19 +14,21 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from hpc_prefect.errors import TransportError
-from hpc_prefect.executor.arrays.evidence import MemberFiles
+from hpc_prefect.executor.arrays.evidence import BegunMembers, MemberFiles
 from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import JobMonitor, Records
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import Silence
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
-from hpc_prefect.job.members import SHARD, Ended
+from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 
 #: So much of one core is spent on looking at files, at most; and the pause after a look that cost
 #: nearly nothing, or very much, in seconds.
 _SHARE = 0.025
 _SOONEST, _LATEST = 0.1, 10.0
+#: While nothing is new each pause is so much longer than the last one, up to so many seconds.
+_SLOW_DOWN, _QUIET = 1.5, 1.0
 #: Seconds between two writings of what has ended. What a crash loses of it is judged again.
 _WRITE_EVERY = 2.0
 #: So many members that have left the queue without a trace are asked about one by one; of more,
@@ -60,6 +62,8 @@ class ArrayMonitor:
         self._submission = submission
         self._cancelled_by = cancelled_by
         self._files = MemberFiles(submission, cancelled_by)
+        self._begun_members = BegunMembers(submission.folder)
+        self._pause = _SOONEST
         self._on_end = on_end
         every = range(len(submission.asked))
         self._waiting = {index for index in every if index not in submission.ended}
@@ -85,15 +89,21 @@ class ArrayMonitor:
 
     def look(self, now: float) -> None:
         """Look for members that have begun and ended."""
-        began = time.perf_counter()
-        waiting = self._waiting
-        for index in self._submission.folder.began({each // SHARD for each in waiting}) & waiting:
+        self._look(now)
+
+    def _look(self, now: float, *, anew: bool = False) -> None:
+        """`anew`: also in folders that do not seem to have changed."""
+        began, before = time.perf_counter(), len(self._submission.ended)
+        begun = self._begun_members.among(self._waiting, now, anew=anew)
+        for index in begun:
             self._begun(index, self._files.records(index))
         trouble = self._look_at_begun()
         if now - self._written_at >= _WRITE_EVERY:
             self._write(now)
         cost = time.perf_counter() - began
-        self.next_look = now + min(max(_SOONEST, cost / _SHARE), _LATEST)
+        news = begun or len(self._submission.ended) > before
+        self._pause = _SOONEST if news else min(_SLOW_DOWN * self._pause, _QUIET)
+        self.next_look = now + min(max(self._pause, cost / _SHARE), _LATEST)
         if trouble is not None:
             raise trouble
 
@@ -128,7 +138,7 @@ class ArrayMonitor:
         self._gone_since = (self._gone_since or now) if gone else None
         trouble: TransportError | None = None
         try:
-            self.look(now)
+            self._look(now, anew=True)
         except TransportError as error:  # of one of them, which keeps us from no other
             trouble = error
         left = () if seen is None else seen.left
