@@ -227,7 +227,8 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
         return True
     folder = submission.folder.member(ended.index)
     job = member.job(submission.request.spec)
-    if lost := folder.lost_outputs(job, ended.outputs):
+    patience, judged_in = submission.connection.scheduler.patience.outputs, submission.folder.path
+    if lost := folder.surely_lost_outputs(job, ended.outputs, patience, judged_in=judged_in):
         logger.warning("%s already ran, but %s is not there any more: it runs again",
                        member.name, some(lost))  # fmt: skip
         return False

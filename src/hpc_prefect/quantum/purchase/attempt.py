@@ -26,7 +26,7 @@ from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.identity import digest
 from hpc_prefect.job.provider import NoAnswer, Refused, Submission
 from hpc_prefect.job.quantum_spec import QuantumSpec
-from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.quantum import service as words
 from hpc_prefect.quantum.purchase.budget import Budget, check_usage, estimate
@@ -269,7 +269,9 @@ class QuantumAttempt(Attempt):
         return not succeeded and super().is_over(folder, ledger)
 
     @classmethod
-    def has_result(cls, request: JobRequest, folder: JobFolder, ledger: Ledger) -> bool:
+    def has_result(
+        cls, request: JobRequest, folder: JobFolder, ledger: Ledger, patience: Patience
+    ) -> bool:
         from hpc_prefect.quantum.result_file import read_finished
 
         spec: Any = request.spec
