@@ -17,6 +17,7 @@ import pytest
 from rig import Rig, Told, until
 
 from hpc_prefect.executor.allocation import AllocationTerms, HeldAllocation
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
@@ -173,7 +174,7 @@ async def test_members_that_had_not_begun_are_submitted_again_when_the_allocatio
     await until(rig.runs, "the start")
     spec = rig.spec(program=rig.program("true", "m"), resources={"walltime": 60})
     array = rig.array(spec, ["x", "y"], placing=held.allocation)
-    results = asyncio.wrap_future(held.executor.start_array(array).result)
+    results = asyncio.wrap_future(held.executor.start(array, ArrayRun).result)
     await until(lambda: "submitted" in rig.events(2), "the hand-over of both")
     rig.engine("cancel", *rig.active())
     assert [result.state for result in await results] == ["succeeded", "succeeded"]

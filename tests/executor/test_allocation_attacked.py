@@ -12,6 +12,7 @@ from rig import Rig, until
 from test_allocation import Held, _agent_of, _driven, _results
 
 from hpc_prefect.errors import TransportError
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.operations.find import list_jobs
@@ -54,7 +55,7 @@ async def test_what_never_started_in_an_allocation_costs_a_member_no_try(rig: Ri
     text = "[ ! -e begun ] || exit 0; touch begun; exec sleep 600"
     spec = rig.spec(program=rig.program(text, "m"), resources={"walltime": 1})
     array = rig.array(spec, ["x"], placing=Over(rig.folder, 2), retries=1)
-    (result,) = await asyncio.wrap_future(held.executor.start_array(array).result)
+    (result,) = await asyncio.wrap_future(held.executor.start(array, ArrayRun).result)
     assert result.succeeded, result.verdict
     assert rig.runs() == ["m x", "m x"]
 

@@ -139,16 +139,24 @@ async def run_call(
 ) -> JobResult:
     """What every call that runs one job comes to; errors are those of `run_job_from_blocks`."""
     await raise_if_cancelled()
-    place = None
+    hidden: _Opaque | None = None
     try:
-        job = await prepare(call, given, job_key, terms)
-        place = job.request.base
-        note_wanted(job.request)
-        return await _outcome(job)
+        hidden = _Opaque(await prepare(call, given, job_key, terms))
+        note_wanted(hidden.job.request)
+        with no_warning_outside_of_flows():
+            result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
+        if hidden.failed is not None:
+            raise hidden.failed
+        if isinstance(result, State):
+            await raise_if_cancelled()
+            raise FlowRunCancelled(result.message)
     except BaseException as error:
-        note_unfinished(place)
+        if hidden is not None:
+            hidden.never_begun(error)
+        note_unfinished(None if hidden is None else hidden.job.request.base)
         forget_frames(error)
         raise
+    return result
 
 
 # --- the task run
@@ -160,22 +168,27 @@ class _Opaque:
     Attributes:
         again: whether the last attempt failed and another one is worth its cost.
         failed: the error of the last attempt, after which there is no other one.
-        handed_over: whether the executor has it.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.again = False
         self.failed: JobFailed | None = None
-        self.handed_over = False
+        self._end_is_told = False
         timeout = job.request.timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def request(self, listener: Listener) -> JobRequest:
         """The job to hand over now: a timeout counts from the first attempt on."""
-        self.again, self.handed_over = False, True
+        self.again, self._end_is_told = False, True  # by whoever follows it
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         return replace(self.job.request, listener=listener, timeout=left)
+
+    def never_begun(self, error: BaseException) -> None:
+        """Tell the record that the call ended so, if its job was not handed over."""
+        if not self._end_is_told:
+            self._end_is_told = True
+            note_never_begun(self.job.request, error)
 
 
 def _run_name(parameters: dict[str, Any]) -> str:
@@ -190,7 +203,9 @@ def _run_name(parameters: dict[str, Any]) -> str:
 )
 async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     if await run_is_cancelled():
-        return cancelled_state()
+        state = cancelled_state()
+        hidden.never_begun(FlowRunCancelled(state.message))
+        return state
     job = hidden.job
     listener = RunLog(job.spec.name, get_run_logger())
     handle = executor().start(request := hidden.request(listener))
@@ -240,26 +255,6 @@ def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
         return hidden.again
 
     return _job_task.with_options(retries=hidden.job.retries, retry_condition_fn=worth_it)
-
-
-async def _outcome(job: Job) -> JobResult:
-    hidden = _Opaque(job)
-    try:
-        with no_warning_outside_of_flows():
-            result: JobResult | State[Any] = await _with_retries(hidden)(hidden)
-    except BaseException as error:
-        if not hidden.handed_over:
-            note_never_begun(job.request, error)
-        raise
-    if hidden.failed is not None:
-        raise hidden.failed
-    if isinstance(result, State):
-        cancelled = FlowRunCancelled(result.message)
-        if not hidden.handed_over:
-            note_never_begun(job.request, cancelled)
-        await raise_if_cancelled()
-        raise cancelled
-    return result
 
 
 def no_warning_outside_of_flows() -> AbstractContextManager[object]:

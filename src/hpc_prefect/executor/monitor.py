@@ -36,9 +36,18 @@ class JobMonitor:
     """
 
     def __init__(
-        self, attempt: Attempt, output: Output, cancelled_by: Callable[[], str], *, ask: bool
+        self,
+        attempt: Attempt,
+        output: Output,
+        cancelled_by: Callable[[], str],
+        *,
+        ask: bool,
+        own: Callable[[Evidence], Evidence] = lambda evidence: evidence,
     ) -> None:
-        """Begin now. `cancelled_by`: who of us asked for its end; `ask`: at once, for its state."""
+        """Begin now. `cancelled_by`: who of us asked for its end; `ask`: at once, for its state.
+
+        `own` gives what of the evidence tells of it, where its scheduler's job runs more than it.
+        """
         loop = asyncio.get_running_loop()
         self.job_id = attempt.job_id
         self.tag = attempt.tag
@@ -49,6 +58,7 @@ class JobMonitor:
         self._attempt = attempt
         self._output = output
         self._cancelled_by = cancelled_by
+        self._own = own
         self._records = Records(attempt.folder, attempt.words)
         self._outputs = _Outputs(attempt, lambda: attempt.connection.hurry(self))
         self._seen: Observation | None = None
@@ -174,7 +184,7 @@ class JobMonitor:
         if evidence.exit is not None and spec.expected_outputs and not self.verdict.done():
             missing = self._outputs.missing(evidence.exit)
             evidence = dataclasses.replace(evidence, missing_outputs=missing)
-        return self._with_output(evidence)
+        return self._own(self._with_output(evidence))
 
     def _with_output(self, evidence: Evidence) -> Evidence:
         """Add what others wrote into the folder, if the job seems to have ended ill.

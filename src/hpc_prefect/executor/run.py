@@ -73,39 +73,37 @@ class JobRun:
                 its end; it may be running, and another call with the same identity finds it.
         """
         while True:
-            opened = await self._connection.in_thread(
+            attempt = await self._connection.in_thread(
                 partial(open_attempt, self._request, self._connection, self.attempt_type)
             )
-            if isinstance(opened, JobResult):
+            if isinstance(attempt, JobResult):
                 self._tell(
-                    f"already done as {opened.job_id} in attempt {opened.attempt}:"
+                    f"already done as {attempt.job_id} in attempt {attempt.attempt}:"
                     " its result is used"
                 )
-                return opened
-            result = await self._finish(opened)
-            if isinstance(result, JobSubmitted):
+                return attempt
+            self._take(attempt)
+            await find_place(attempt, self._connect)
+            self._connection = attempt.connection
+            slots = self._connection.slots(attempt.request.spec.site.queue)
+            has_slot = await take_slot(attempt, self._cancelled)
+            try:
+                verdict = None
+                if not attempt.job_id:
+                    wish = self._wish_for_what_is_not_there
+                    verdict = await submit(attempt, wish, self._cancelled)
+                    # Where nothing keeps a job that comes to light later from running, this is no
+                    # end.
+                    in_doubt = attempt.intended and not attempt.guarded
+                    self._unconfirmed = verdict is not None and in_doubt
+                if attempt.job_id and self._request.submit_only and not self._cancelled_by:
+                    return JobSubmitted(attempt.job_id)
+                result = await self._brought_to_end(attempt, verdict)
+            finally:
+                if has_slot:
+                    slots.give_back(slot_of(attempt))
+            if not self._is_wanted_again(attempt, result):
                 return result
-            if self._was_forgotten(result):
-                self._tell(f"{result.job_id} never started; it is submitted again")
-                continue
-            if self._was_in_the_way(opened, result):
-                self._tell(
-                    f"{result.job_id}, of an earlier run, could not start its program"
-                    f" ({result.verdict.summary}); it is submitted again"
-                )
-                continue
-            if not self._cancel_is_left_over or result.state in ("succeeded", "lost"):
-                return result
-            if self._unconfirmed:
-                raise SchedulerError(
-                    f"job {self._request.spec.name}: an earlier run asked for the end of"
-                    f" {self.job_id}, which {self._connection.scheduler.name} still does not"
-                    " confirm. Nothing more was submitted; start again when it is gone"
-                )
-            if self._request.attach_only:
-                return result
-            # The earlier run's wish is fulfilled; now the job that this one asked for.
-            self._cancelled_by = ""
 
     def cancel(self, by: str) -> None:
         """Ask for the job's end: `user` or `timeout`. The result then tells how it ended."""
@@ -122,8 +120,8 @@ class JobRun:
         if not self._cancelled_by:  # a wish that is being fulfilled is not ours
             self.cancel(by)
 
-    async def _finish(self, attempt: Attempt) -> JobResult | JobSubmitted:
-        """Bring an attempt to its end, from wherever it is."""
+    def _take(self, attempt: Attempt) -> None:
+        """From now on this is the job's attempt, from wherever it is."""
         self._attempt = attempt
         loop = asyncio.get_running_loop()
         attempt.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._heard, by)
@@ -136,26 +134,11 @@ class JobRun:
             )
         if attempt.raised:
             self._tell(f"attempt {attempt.number}: {attempt.raised}")
-        await find_place(attempt, self._connect)
-        self._connection = attempt.connection
-        slots = self._connection.slots(attempt.request.spec.site.queue)
-        has_slot = await take_slot(attempt, self._cancelled)
-        try:
-            return await self._bring_to_end(attempt)
-        finally:
-            if has_slot:
-                slots.give_back(slot_of(attempt))
 
-    async def _bring_to_end(self, attempt: Attempt) -> JobResult | JobSubmitted:
+    async def _brought_to_end(self, attempt: Attempt, verdict: Verdict | None) -> JobResult:
+        """Monitor and finalize an attempt; a `verdict` is there when it was not submitted."""
         output = Output(attempt.folder, self._request.listener)
         evidence = Evidence(job_id="", walltime=0)
-        verdict = None
-        if not attempt.job_id:
-            verdict = await submit(attempt, self._wish_for_what_is_not_there, self._cancelled)
-            # Where nothing keeps a job that comes to light later from running, this is no end.
-            self._unconfirmed = verdict is not None and attempt.intended and not attempt.guarded
-        if attempt.job_id and self._request.submit_only and not self._cancelled_by:
-            return JobSubmitted(attempt.job_id)
         ask = bool(attempt.taken_from)
         while True:
             if verdict is None:
@@ -163,7 +146,7 @@ class JobRun:
                 verdict = await self._monitored(monitor)
                 evidence = monitor.final_look()
             self._began = bool(evidence.starts)
-            if verdict.reason in _UNSEEN and not evidence.starts:
+            if not evidence.starts:
                 verdict = await self._never_started(attempt, verdict) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
@@ -171,6 +154,35 @@ class JobRun:
                 return await self._finalize(attempt, verdict, evidence, confirmed=confirmed)
             await self._turn_to(attempt, other)
             verdict, ask = None, True
+
+    def _is_wanted_again(self, attempt: Attempt, result: JobResult) -> bool:
+        """Whether the job is to be submitted anew, after an attempt that has ended.
+
+        Raises:
+            SchedulerError: an earlier run asked for the attempt's end, which nobody confirms.
+        """
+        if self._was_forgotten(result):
+            self._tell(f"{result.job_id} never started; it is submitted again")
+            return True
+        if self._was_in_the_way(attempt, result):
+            self._tell(
+                f"{result.job_id}, of an earlier run, could not start its program"
+                f" ({result.verdict.summary}); it is submitted again"
+            )
+            return True
+        if not self._cancel_is_left_over or result.state in ("succeeded", "lost"):
+            return False
+        if self._unconfirmed:
+            raise SchedulerError(
+                f"job {self._request.spec.name}: an earlier run asked for the end of"
+                f" {self.job_id}, which {self._connection.scheduler.name} still does not"
+                " confirm. Nothing more was submitted; start again when it is gone"
+            )
+        if self._request.attach_only:
+            return False
+        # The earlier run's wish is fulfilled; now the job that this one asked for.
+        self._cancelled_by = ""
+        return True
 
     def _monitor_for(self, attempt: Attempt, output: Output, *, ask: bool) -> JobMonitor:
         return JobMonitor(attempt, output, lambda: self._cancelled_by, ask=ask)
@@ -204,11 +216,17 @@ class JobRun:
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
         """A lost job whose start guard was free: closed, it proves that it never ran.
 
-        A job that comes to light later finds it closed, and does not start the program.
+        A job that comes to light later finds it closed, and does not start the program. Neither
+        did one that found it closed already, by a process that was stopped in the middle of that.
         """
-        if not await self._connection.in_thread(attempt.close_unstarted):
+        unseen = verdict.reason in _UNSEEN
+        turned_away = verdict.reason is Reason.DUPLICATE
+        look = attempt.close_unstarted if unseen else attempt.is_closed
+        if not ((unseen or turned_away) and await self._connection.in_thread(look)):
             return None
         summary = "neither queue nor history lists it, and it has never been at its start guard"
+        if turned_away:
+            summary = "its attempt had been closed by another process before any job of it began"
         if verdict.reason is Reason.ALLOCATION_ENDED:
             summary = verdict.summary
         return Verdict(reason=Reason.NEVER_STARTED, summary=summary)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.request import ArrayRequest
@@ -136,19 +136,21 @@ class Executor:
                 logger.warning("renewing the claim on %s: %s", claim.folder, error)
         self.loop.call_later(TOUCH_EVERY, self._touch)
 
-    def start(self, request: JobRequest, kind: type[JobRun] = JobRun) -> Handle[JobResult]:
+    @overload
+    def start(self, request: JobRequest, kind: type[JobRun] = JobRun) -> Handle[JobResult]: ...
+
+    @overload
+    def start(
+        self, request: ArrayRequest, kind: type[ArrayRun]
+    ) -> Handle[tuple[JobResult, ...]]: ...
+
+    def start(self, request: Any, kind: type[JobRun | ArrayRun] = JobRun) -> Handle[Any]:
         """Hand over a job. A job that this process already runs is joined, not run again.
 
         Args:
-            kind: what carries it out; with `submit_only` its result is a `JobSubmitted`.
+            kind: what carries it out. With `submit_only` the result is a `JobSubmitted`; of an
+                array it is those of its members, in their order.
         """
-        return self._start(request, kind)
-
-    def start_array(self, request: ArrayRequest) -> Handle[tuple[JobResult, ...]]:
-        """Hand over an array; the results are those of its members, in their order."""
-        return self._start(request, ArrayRun)
-
-    def _start(self, request: Any, kind: type[JobRun | ArrayRun]) -> Handle[Any]:
         # In no context: what begins here, such as the poller of all jobs, may outlive the caller's
         # run, and must neither use that run's clients nor keep it in memory.
         begin = partial(asyncio.run_coroutine_threadsafe, self._run(request, kind), self.loop)

@@ -105,7 +105,8 @@ async def submit(
                 return verdict
             if cancelled.is_set():
                 continue
-        outcome = await connection.in_thread(attempt.hand_over)
+        loop = asyncio.get_running_loop()
+        outcome = await loop.run_in_executor(connection.pool, attempt.hand_over)
         if isinstance(outcome, Accepted):
             await attempt.look_for_twins()
             return None

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from hpc_prefect.errors import LedgerError, NotOurs
 from hpc_prefect.executor.arrays.request import ArrayRequest
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.request import JobRequest, Listener, Silence
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.result import JobResult
@@ -46,7 +47,7 @@ def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = 
     request = _request(job, listener)
     if job.members is None:
         return executor().start(request).result.result()
-    executor().start_array(_array(job, request)).result.result()
+    executor().start(_array(job, request), ArrayRun).result.result()
     ended = read_job(job.folder.path, job.folder.transport).result
     if ended is None:
         raise LedgerError(

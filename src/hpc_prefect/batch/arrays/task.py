@@ -29,6 +29,7 @@ from hpc_prefect.blocks import (
     HPCProfileBlock,
 )
 from hpc_prefect.errors import FlowRunCancelled, InvalidJob
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns.end import note_finished, note_unfinished
 from hpc_prefect.flow_runs.cancellation import (
@@ -176,7 +177,7 @@ async def _array_task(hidden: _Opaque) -> State[Any] | None:
     progress = ArrayProgress(request, listener)
     request = replace(request, listener=listener, follower=progress, timeout=hidden.seconds_left())
     hidden.handed_over = True
-    handle = executor().start_array(request)
+    handle = executor().start(request, ArrayRun)
     try:
         found = await outcome_of(handle, listener, hidden.array.on_sigterm)
     finally:
