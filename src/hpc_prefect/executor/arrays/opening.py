@@ -119,7 +119,7 @@ def _submission(
     """A submission as its folder tells of it."""
     ledger = folder.ledger()
     array = Array(**ledger.array) if ledger.array else None
-    spec = dataclasses.replace(request.spec, array=array)
+    spec = dataclasses.replace(request.spec, array=array, has_members=True)
     try:
         asked = folder.asked()
         if ledger.members not in (0, len(asked)):
