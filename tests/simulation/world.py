@@ -61,9 +61,7 @@ class World:
     def later(self, seconds: float, event: Callable[[], None]) -> None:
         """Have it happen; of two things at one moment the seed says which is first."""
         self._count += 1
-        heappush(
-            self._events, (self.now + seconds, self.chance.bits("order"), self._count, event)
-        )
+        heappush(self._events, (self.now + seconds, self.chance.bits("order"), self._count, event))
 
     def run(self, until: float) -> None:
         """Let time pass, up to a moment or the world's end."""
