@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from simulation.array_world import FIRST as FIRST_OF_ARRAYS
+from simulation.array_world import array_lives
 from simulation.cluster import Cluster
 from simulation.file_server import FileServer
 from simulation.job_script import Program
@@ -66,7 +69,11 @@ class Place:
         )
         world.coverage.sometimes(f"a site has {self.scheduler.name}")
         self._processes = 0
-        self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
+        self.lives: Sequence[Life]
+        if chance.seed >= FIRST_OF_ARRAYS:
+            self.lives = array_lives(self)
+        else:
+            self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
         for _ in range(4):
             self._trouble()
 
@@ -79,10 +86,10 @@ class Place:
             count = 40
         # A second flow may want jobs of the first one.
         other = number if chance.below("shared", 3) else 1
-        wanted = [self._wanted(f"{chr(96 + other)}{n}") for n in range(count)]
+        wanted = [self.wanted(f"{chr(96 + other)}{n}") for n in range(count)]
         return Life(self, number, wanted, starts=1 + chance.below("starts", 5))
 
-    def _wanted(self, key: str) -> Wanted:
+    def wanted(self, key: str) -> Wanted:
         chance = self.world.chance
         if key not in self.cluster.behaviour:
             self.cluster.behaviour[key] = [self._program() for _ in range(3)]

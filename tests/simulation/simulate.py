@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from simulation.array_world import world_of
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.oracles import KINDS
@@ -145,7 +146,7 @@ def simulate_all(
     gc.disable()  # a dead process's tasks are circles: cleared up now and then
     try:
         for number, seed in enumerate(seeds):
-            outcome = simulate(seed, coverage)
+            outcome = simulate(world_of(seed), coverage)
             tally.seeds += 1
             tally.lives += outcome.lives
             tally.jobs += outcome.jobs

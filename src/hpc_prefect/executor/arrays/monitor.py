@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
@@ -22,6 +21,7 @@ from hpc_prefect.executor.request import Silence
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
+from hpc_prefect.transports.host import host
 
 #: So much of one core is spent on looking at files, at most; and the pause after a look that cost
 #: nearly nothing, or very much, in seconds.
@@ -93,14 +93,15 @@ class ArrayMonitor:
 
     def _look(self, now: float, *, anew: bool = False) -> None:
         """`anew`: also in folders that do not seem to have changed."""
-        began, before = time.perf_counter(), len(self._submission.ended)
+        began, before = host().monotonic(), len(self._submission.ended)
+        self.next_look = now + self._pause  # also where the file server gives errors meanwhile
         begun = self._begun_members.among(self._waiting, now, anew=anew)
         for index in begun:
             self._begun(index, self._files.records(index))
         trouble = self._look_at_begun()
         if now - self._written_at >= _WRITE_EVERY:
             self._write(now)
-        cost = time.perf_counter() - began
+        cost = host().monotonic() - began
         news = begun or len(self._submission.ended) > before
         self._pause = _SOONEST if news else min(_SLOW_DOWN * self._pause, _QUIET)
         self.next_look = now + min(max(self._pause, cost / _SHARE), _LATEST)
@@ -381,9 +382,10 @@ class ArrayMonitor:
             self.verdict.set_result(_ALL_ENDED)
 
     def _write(self, now: float) -> None:
+        self._written_at = now  # a full disk is not tried again at once
         kept = [each for each in self._unwritten if each.index not in self._given_up]
         self._submission.folder.note_ended(kept)
-        self._unwritten, self._written_at = [], now
+        self._unwritten = []
 
     def _stop(self) -> None:
         for monitor in self._doubtful.values():
