@@ -13,7 +13,7 @@ from hpc_prefect.errors import HpcPrefectError
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.attempt import numbers
-from hpc_prefect.executor.request import JobRequest, Silence
+from hpc_prefect.executor.request import Silence
 from hpc_prefect.job import members as layout
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_entries
@@ -96,9 +96,8 @@ class ArrayLife(Life):
             retries=self.shape.retries,
         )
 
-    def _hand_over(self, process: Process, request: JobRequest) -> Any:
-        assert isinstance(request, ArrayRequest)
-        return process.executor.start(request, ArrayRun)
+    def hand_over(self, job: Wanted, process: Process, run: str) -> Any:
+        return process.executor.start(self._request(job, process, run), ArrayRun)
 
     def _judge(self, job: Wanted, result: Any) -> JobResult | _Whole:
         """What a call came to: each result is that of its member, in their order."""
@@ -242,9 +241,9 @@ class MemberJudgements(Judgements):
         if result.succeeded:
             self._succeeded.add(base)
         elif base in self._succeeded:
-            self._false(named, "it was told as succeeded before")
+            self.false(named, "it was told as succeeded before")
         if wrong := self._others_end(named):
-            self._false(named, wrong)
+            self.false(named, wrong)
 
     def _others_end(self, result: JobResult) -> str:
         """Whether it was told what became of another one."""
@@ -260,11 +259,11 @@ class MemberJudgements(Judgements):
             return f"its program ended with {own}"
         return ""
 
-    def _is_written(self, result: JobResult) -> bool:
+    def is_written(self, result: JobResult) -> bool:
         keys = keys_of(self._cluster.files.entry(f"{self._array}/{layout.ASKED}"))
         entry = self._cluster.files.entry(f"{self._array}/{layout.ENDED}")
         if not isinstance(entry, File):
-            return super()._is_written(dataclasses.replace(result, folder=self._array))
+            return super().is_written(dataclasses.replace(result, folder=self._array))
         written = {
             (keys[each["i"]], each.get("reason"))
             for each in read_entries(entry.data)
@@ -272,7 +271,7 @@ class MemberJudgements(Judgements):
         }
         if (result.key, result.verdict.reason.value) in written:
             return True
-        return super()._is_written(dataclasses.replace(result, folder=self._array))
+        return super().is_written(dataclasses.replace(result, folder=self._array))
 
     def _jobs_of(self, work: str) -> list[BatchJob]:
         keys = keys_of(self._cluster.files.entry(f"{self._array}/{layout.ASKED}"))

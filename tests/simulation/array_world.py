@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
 #: A seed from here on is a world of arrays; so the worlds below it stay as they are.
 FIRST = 10_000_000
-#: Of a run of many seeds each one that can be divided by this is a world of arrays.
-_EACH = 6
 
 
-def world_of(seed: int) -> int:
-    """The seed of the world that a run of many takes for this one."""
-    return FIRST + seed if seed % _EACH == 0 and seed < FIRST else seed
+def is_of_arrays(seed: int) -> bool:
+    """Whether a seed's world is one of arrays."""
+    return seed >= FIRST
 
 
 def array_lives(place: Place) -> list[ArrayLife]:

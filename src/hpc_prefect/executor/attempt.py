@@ -264,8 +264,9 @@ def open_attempt(
             or its outputs were changed afterwards.
     """
     transport = connection.transport
+    seen = 1  # NFS may list the newest one late, for a minute
     while True:
-        number = _newest(transport, request.base) or 1
+        seen = number = max(_newest(transport, request.base), seen)
         folder = JobFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
         earlier, over = _result_of(folder, ledger), kind.is_over(folder, ledger)
@@ -277,7 +278,7 @@ def open_attempt(
         if request.attach_only and (over or not ledger.intended):
             raise LedgerError(_NEVER_SUBMITTED.format(folder.path))
         if over:
-            number += 1
+            seen = number = number + 1
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)

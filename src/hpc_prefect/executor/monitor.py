@@ -16,6 +16,12 @@ from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_sta
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.ledger.job_folder import MOST, JobFolder
 
+#: The pause between two looks at a job's records, as a part of the time since something was new of
+#: it: among few jobs, and among more of them.
+_EAGER, _PATIENT, _FEW = 0.04, 0.15, 10
+#: The shortest and the longest pause, in seconds.
+_SOONEST, _LATEST = 0.03, 1.0
+
 
 class JobMonitor:
     """One submitted job, up to its verdict. The connection's loop calls it; see `Polled`.
@@ -56,7 +62,7 @@ class JobMonitor:
         self._records = Records(attempt.folder, attempt.words)
         self._outputs = _Outputs(attempt, lambda: attempt.connection.hurry(self))
         self._seen: Observation | None = None
-        self._began = self._answered_at = loop.time()
+        self._began = self._news_at = self._answered_at = loop.time()
         self._absent_since: float | None = None
         self._untold_since: float | None = None
         self._ended_since: float | None = None
@@ -68,15 +74,21 @@ class JobMonitor:
 
     def look(self, now: float) -> None:
         """Read the job's own records and output; judge when something is new."""
-        # Often while it is young, as most short jobs end soon; once a second later.
-        self.next_look = now + min(1.0, max(0.03, 0.15 * (now - self._began)))
+        self.next_look = now + self._pause(now)
         # A start that was seen needs no second look while the job runs.
         known = self.evidence.start is not None and self.evidence.exit is None
         news = self._records.refresh(starts=not known)
+        if news:
+            self._news_at, self.next_look = now, now + _SOONEST
         if news or not self._shown or self._time_may_decide():
             self._consider(now)
         if self._records.starts:  # not before: NFS would remember that there is no such file
             self._output.show(now)
+
+    def _pause(self, now: float) -> float:
+        """Short when it has just begun to wait or to run, as most short jobs end soon."""
+        part = _EAGER if self._attempt.connection.watched <= _FEW else _PATIENT
+        return min(_LATEST, max(_SOONEST, part * (now - self._news_at)))
 
     def _time_may_decide(self) -> bool:
         """Whether the verdict may come by waiting alone, because something is there, or missing."""

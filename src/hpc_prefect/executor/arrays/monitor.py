@@ -93,6 +93,9 @@ class ArrayMonitor:
 
     def _look(self, now: float, *, anew: bool = False) -> None:
         """`anew`: also in folders that do not seem to have changed."""
+        if self.verdict.done():  # what is not written yet is being written in a thread
+            self.next_look = now + _LATEST
+            return
         began, before = host().monotonic(), len(self._submission.ended)
         self.next_look = now + self._pause  # also where the file server gives errors meanwhile
         begun = self._begun_members.among(self._waiting, now, anew=anew)
