@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from simulation import leaks
 from simulation.array_world import array_lives, is_of_arrays
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
@@ -96,6 +97,9 @@ class Place(Ground):
             writes,
             chance.one_of("on term", ("dies", "dies", "slow", "deaf", "zero")),
         )
+
+    def leaks(self) -> list[str]:
+        return leaks.of_world(self.files, CAMPAIGN, self.world.chance.happened)
 
     def facts(self) -> dict[str, Any]:
         """What a person wants to know of this world first."""
