@@ -1,7 +1,7 @@
 """Where Prefect's UI links the block types to.
 
-Prefect takes addresses of the web alone, for documentation and logo; none of this package's own is
-public, so they are what a group has set, when its block types are registered.
+For documentation and logo Prefect takes web addresses only. This package has no public ones, so
+they are those that a group has set when its block types are registered.
 """
 
 from __future__ import annotations

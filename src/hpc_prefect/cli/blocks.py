@@ -25,12 +25,12 @@ def add(verbs: Verbs) -> None:
         "apply",
         help="save the blocks and Variables of a TOML file",
         description="Save the blocks and Variables that are new or changed; if anything is wrong, "
-        "none is saved. What another file, the UI or code has made is not replaced without "
-        "--force; executables that it added to the same profile stay.",
+        "none is saved. Without --force nothing is replaced that another file, the UI or code has"
+        " made; executables that these added to the same profile stay.",
     )
     apply.add_argument("file", type=Path, metavar="FILE")
     apply.add_argument(
-        "--force", action="store_true", help="replace what others made or changed, too"
+        "--force", action="store_true", help="also replace what others made or changed"
     )
     apply.add_argument("--dry-run", action="store_true", help="the same as `blocks diff`")
     apply.set_defaults(run=_apply)
@@ -49,7 +49,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _read(file: Path) -> tuple[Document, Made]:
-    """The file, and what it made before."""
+    """The file's content, and the blocks that it made before."""
     from hpc_prefect.block_files import applied, apply
 
     use_own_server()
@@ -67,7 +67,9 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _diff(arguments)
     document, made = _read(arguments.file)
-    applying = apply.apply_document(document, report=_tell, made=made, force=arguments.force)
+    applying = apply.apply_document(
+        document, report=_print_change, made=made, force=arguments.force
+    )
     changes = asyncio.run(applying)
     if not changes:
         print(f"{arguments.file} has no blocks and no Variables")
@@ -84,7 +86,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     document, made = _read(arguments.file)
     changes = asyncio.run(apply.compare_document(document, made=made))
     for change in changes:
-        _tell(change)
+        _print_change(change)
     conflicts = sum(len(change.conflicts) for change in changes)
     if conflicts:
         print(
@@ -95,7 +97,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     return 1 if conflicts else 0
 
 
-def _tell(change: BlockChange) -> None:
+def _print_change(change: BlockChange) -> None:
     print(f"{change.kind:<9}  {change.item.kind}  {change.item.name}", flush=True)
     for one in change.differences:
         print(f"    {'!' if one in change.conflicts else ' '} {one.describe()}", flush=True)

@@ -1,7 +1,7 @@
-"""A line in a terminal that says that something goes on, until there is something to read.
+"""A progress line in a terminal, while a command has printed nothing yet.
 
 It appears when a command has printed nothing for a second, and is gone before the first output. It
-is never in a pipe, a file or a log: only a terminal has it.
+is never in a pipe, a file or a log, only in a terminal.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def shown() -> Iterator[None]:
 
 
 def is_wanted() -> bool:
-    """Whether standard error is a terminal that can erase, and nobody reads the output by a pipe.
+    """Whether standard error is a terminal that can erase, and the output goes into no pipe.
 
-    Such a reader, `less` for one, may have the terminal to itself.
+    A pager behind the pipe, such as `less`, may use the whole terminal.
     """
     if os.environ.get("TERM", "dumb") == "dumb":
         return False
@@ -63,7 +63,7 @@ class _Line:
             wait = _EVERY
 
     def end(self) -> None:
-        """Once; then the line is gone, and does not come back."""
+        """Erase the line for good; further calls do nothing."""
         with self._lock:
             if not self._over.is_set() and self._is_there:
                 _write(_ERASE)

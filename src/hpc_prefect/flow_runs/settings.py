@@ -18,13 +18,13 @@ class HPCPrefectSettings(PrefectBaseSettings):
 
     artifacts: bool = Field(
         default=True,
-        description="Whether a flow run shows in Prefect what it does: its page, jobs that failed,"
+        description="Whether a flow run shows artifacts in Prefect: its page, failed jobs,"
         " quantum jobs, loops, comparisons.",
     )
     documentation_url: HttpUrl | None = Field(
         default=None,
-        description="Where your group serves this package's documentation: what Prefect's UI links"
-        " the block types to. None: Prefect's own page on blocks.",
+        description="The address at which your group serves this package's documentation;"
+        " Prefect's UI links the block types to it. None: Prefect's own page on blocks.",
     )
     logo_url: HttpUrl | None = Field(
         default=None,

@@ -1,8 +1,7 @@
-"""A script that ends by an error of ours: the sentence stands last, and only the script's own lines
-stand above it.
+"""Prints an uncaught error of ours as its message, below the script's own lines of the traceback.
 
-Frames of Prefect, of Python and of this package say nothing to whom a mistake of their own is told.
-Every other error keeps all of its traceback, and so does each with `python -X dev`.
+Frames of Prefect, of Python and of this package do not help a user with a mistake of their own.
+Other errors keep their whole traceback, and so do all with `python -X dev`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from types import TracebackType
 from hpc_prefect.errors import HpcPrefectError
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: Where code lies that is not the user's.
+#: Folders of code that is not the user's.
 _FOREIGN = tuple(
     {
         os.path.join(place, "")
@@ -28,9 +27,9 @@ _FOREIGN = tuple(
 
 
 def forget_frames(error: BaseException) -> None:
-    """At the end of a call: drop the frames of ours, where the error's message says it all.
+    """At the end of a call: drop our own frames, if the error's message says it all.
 
-    Whoever catches the error then sees the call, and above it their own code.
+    The traceback then ends at the user's call.
     """
     if _says_it_all(error):
         error.__traceback__ = None
@@ -41,7 +40,7 @@ def _says_it_all(error: BaseException) -> bool:
 
 
 def tell_errors_plainly() -> None:
-    """Have the uncaught errors of this process told so, unless somebody else tells them."""
+    """Print uncaught errors of this process in this way, unless another hook is installed."""
     if sys.excepthook is sys.__excepthook__ and not sys.flags.dev_mode:
         sys.excepthook = _tell
 

@@ -53,16 +53,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What a caller may say about a job whose run is cancelled; None is what the block says.
+#: What to do with a job whose run is cancelled; None: as the block says.
 OnCancel = Literal["cancel", "keep"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantumJob:
-    """A sampling or estimation that was submitted: plain values, good in any later process.
+    """A sampling or estimation that was submitted: plain values, valid in any later process.
 
     Attributes:
-        job_id: of the service; empty on a simulator, which has done its work already.
+        job_id: of the service; empty for a simulator, which has finished already.
         folder: of its record.
     """
 
@@ -106,17 +106,17 @@ async def sample(
         quantum_backend_block_name: the `QuantumBackendBlock` to sample on: its name, or the block
             itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
-        variable_name: a Prefect Variable with the options, a JSON object; or with a key
-            `"sampler"` that holds them, and whatever else the flow needs beside it.
+        variable_name: a Prefect Variable, a JSON object of options; or an object whose key
+            `"sampler"` holds them, beside other values of the flow's.
         options: options of this call (see `SamplerOptions`); they win over the Variable.
-        on_cancel: `keep` a job on a quantum computer when the run is cancelled, or `cancel` it;
-            None is what the block says.
+        on_cancel: `keep` or `cancel` a job on a quantum computer when the run is cancelled; None:
+            as the block says.
 
     Returns:
         Qiskit's own `PrimitiveResult`, one result for each PUB.
 
     Raises:
-        InvalidJob: with everything that is wrong with the call; nothing was sampled.
+        InvalidJob: with all problems of the call; nothing was sampled.
         BudgetExceeded: the job would cost more QPU seconds than are left; nothing was bought.
         QuantumJobFailed: the job ended without a result.
         QuantumServiceError: the service refuses, or cannot be asked.
@@ -134,7 +134,7 @@ async def estimate(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> PrimitiveResult:
-    """Estimate expectation values, once; all that is said of `sample` holds.
+    """Estimate expectation values, once; in everything else as `sample`.
 
     Args:
         pubs: PUBs as Qiskit's primitives take them: tuples (circuit, observables, parameter
@@ -142,8 +142,8 @@ async def estimate(
         quantum_backend_block_name: the `QuantumBackendBlock` to estimate on: its name, or the block
             itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
-        variable_name: a Prefect Variable with the options; its key `"estimator"` holds them if
-            there is more in it.
+        variable_name: a Prefect Variable, a JSON object of options; or an object whose key
+            `"estimator"` holds them.
         options: options of this call (see `EstimatorOptions`); they win over the Variable.
         on_cancel: as for `sample`.
 
@@ -193,7 +193,7 @@ async def submit_estimation(
 async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResult:
     """The result of a submitted job, waiting for it; in any process, as often as it is asked for.
 
-    A result that was fetched once is read from its record, which asks nobody.
+    Once fetched, it is read from its record without asking the service.
 
     Args:
         on_cancel: as for `sample`.
@@ -227,7 +227,7 @@ class _Call(NamedTuple):
     """What a caller has given.
 
     Attributes:
-        backend: the block's name; of one that is not stored, what records call it.
+        backend: the block's name; of one that is not stored, its name in records.
         given: the name, or the block.
     """
 
@@ -248,14 +248,14 @@ def _call(
 
 
 def _need_stored(given: object) -> None:
-    """What is submitted may be fetched by another process, which finds the backend by its name."""
+    """Another process may fetch the job, and finds the backend by its block's name."""
     if not isinstance(given, str):
-        wanted = "the name of a stored Quantum Backend block is wanted"
+        wanted = "the name of a stored Quantum Backend block is needed"
         raise InvalidJob("submission", [f"{type(given).__name__} was given where {wanted}"])
 
 
 class _Found(NamedTuple):
-    """A valid request in its place of the experiment."""
+    """A valid request with its identity in the experiment."""
 
     request: Request
     place: CallIdentity
@@ -291,9 +291,10 @@ async def _checked(
             f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"
         )
     resolved.problems.extend(identity_problems())
-    # Circuits can be large: canonical form and simulation run off the loop, other tasks go on.
+    # Circuits can be large: digest and simulation run in threads, so that other tasks go on.
     request = await asyncio.to_thread(_ask, subject, pubs, resolved, call.kind)
-    # The place is found before the task run starts: inside, it would be a place of that task.
+    # The identity is found before the task run starts: inside, it would be that of a call in this
+    # task.
     name = "sample" if call.kind == "sampler" else "estimate"
     place = await locate(work_dir=call.work_dir, name=name, digest=request.digest)
     return _Found(request, place, resolved.described)
@@ -311,7 +312,7 @@ def _ask(subject: str, pubs: Iterable[Any], call: Resolved, kind: str) -> Reques
 
 
 async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
-    """Do some work of a place; when it does not succeed, its campaign is not complete."""
+    """Do some work of a campaign; when it does not succeed, the campaign is not complete."""
     try:
         result = await work
         if isinstance(result, State):
@@ -337,7 +338,7 @@ def _recorded(call: _Call, name: str, found: _Found) -> AbstractContextManager[N
 
 
 def _named(call: _Call, found: _Found) -> str:
-    """What the task run is called after: the backend, and the iteration that it samples for."""
+    """The task run's name: the backend, and the iteration that it samples for."""
     where = place_of(found.place.scope)
     return f"{call.backend}, {where}" if where else call.backend
 
@@ -345,7 +346,7 @@ def _named(call: _Call, found: _Found) -> str:
 async def _submit(call: _Call, found: _Found) -> QuantumJob:
     request, place = found.request, found.place
     work, name = partial(_result, call, found, submit_only=True), _named(call, found)
-    with _recorded(call, name, found):  # a simulator has done it then
+    with _recorded(call, name, found):  # a simulator has finished then
         job_id = await _noting(place.folder, _submit_task(name, work))
     return QuantumJob(
         kind=call.kind,
@@ -358,7 +359,7 @@ async def _submit(call: _Call, found: _Found) -> QuantumJob:
 
 
 async def _result(call: _Call, found: _Found, log: Any, *, submit_only: bool = False) -> Any:
-    """The result, of the record, a simulator or a job; with `submit_only` the job's id."""
+    """The result, from the record, a simulator or a job; with `submit_only` the job's id."""
     from hpc_prefect.quantum.sampling import read_earlier, sample_once
 
     request, work = found.request, found.place.folder
@@ -396,12 +397,12 @@ Work = Callable[[Any], Awaitable[Any]]
 
 
 async def _attended(work: Work) -> Any:
-    """What a task run does, unless its run was cancelled."""
+    """The body of a task run, unless its flow run was cancelled."""
     return cancelled_state() if await run_is_cancelled() else await work(get_run_logger())
 
 
-# The record decides what is repeated, not Prefect's cache (which would also drop an intended
-# second sampling). `work` is opaque to Prefect, which would look into every circuit otherwise.
+# The record decides what is repeated, not Prefect's cache (which would also drop an intended second
+# sampling). `work` is a function, so that Prefect does not search every circuit.
 @task(name="sample", task_run_name="sample {backend}", **ONCE_ONLY)
 async def _sample(backend: str, work: Work) -> Any:
     return await _attended(work)

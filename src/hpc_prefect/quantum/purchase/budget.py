@@ -1,8 +1,7 @@
 """QPU seconds of one experiment: what its jobs have cost or may cost, and what is left.
 
-An experiment's runs share one budget: a run that continues another pays on from what that one
-spent. So do the processes of one run. What the journals of its folder say counts, whatever run or
-process wrote them; nothing is kept in memory.
+All runs of an experiment, and all processes of a run, share one budget. What counts is in the
+journals of its folders, whichever run or process wrote them; nothing is kept in memory.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from hpc_prefect.ledger.quantum_folder import OLD_JOURNAL, qpu_seconds, refuse_o
 from hpc_prefect.transports import own
 from hpc_prefect.transports.local import LocalTransport
 
-#: Seconds that a job takes beside its circuits, and between two shots where the device does not
-#: say: IBM's documentation estimates with both.
+#: Seconds that a job takes besides its circuits, and between two shots if the device does not say;
+#: both are from IBM's documentation.
 OVERHEAD, REP_DELAY = 2.0, 250e-6
 
-#: How long another process may take to write one line: it may hang, or be stopped.
+#: Seconds to wait for another process to write one line; it may hang or be stopped.
 _PATIENCE = 60.0
-#: What a file system without locks says; then only the threads of a process take turns.
+#: Errors of a file system without locks; then only the threads of one process exclude each other.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -45,31 +44,31 @@ class Budget:
         """What all of its jobs have cost or may cost. Reads their journals.
 
         Raises:
-            LedgerError: there are some of a version before, which are not read.
+            LedgerError: some were written by an earlier version and cannot be read.
         """
         transport = LocalTransport()
         folders = [Path(each) for each in folders_of(transport, str(self.campaign))]
         for old in (path for each in folders for path in each.glob(f"*/*/{OLD_JOURNAL}")):
             refuse_old(transport, str(old.parent))
         attempts = (path for each in folders for path in each.glob("*/*-*"))
-        # A batch job has a script; so the journals of thousands of those are not read.
+        # A folder with a script is a batch job's: the journals of thousands of those are skipped.
         bought = (path for path in attempts if not (path / names.SCRIPT).exists())
         jobs = (JobFolder(transport, str(path)) for path in bought)
         return sum(qpu_seconds(job.ledger(), job.ended_by_request()) for job in jobs)
 
     @contextlib.contextmanager
     def reserved(self, seconds: float, limit: float) -> Iterator[float]:
-        """What is left for one more job, while nobody else can promise any of it. Blocks.
+        """What is left for one more job, while no other job can reserve any of it. Blocks.
 
-        The job's intent is to be written inside: from then on it counts, for everybody.
+        Write the job's intent inside: from then on it counts for all.
 
         Args:
             seconds: what the job will cost.
-            limit: of all jobs together; 0 is none, and then 0 is left.
+            limit: of all jobs together; 0 for no limit, which yields 0.
 
         Raises:
-            BudgetExceeded: they are not there.
-            LedgerError: another process kept the budget to itself.
+            BudgetExceeded: not enough is left.
+            LedgerError: another process held the lock for too long.
         """
         if not limit:
             yield 0.0
@@ -85,13 +84,13 @@ class Budget:
             yield left
 
 
-#: Threads take turns among themselves where the file system has no locks.
+#: Excludes the threads of this process from each other, also on a file system without locks.
 _threads = threading.Lock()
 
 
 @contextlib.contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Be the only one who has the file's lock, of all threads and processes."""
+    """Hold the file's lock, alone among all threads and processes."""
     with _threads:
         lock = own.open_file(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -120,10 +119,10 @@ def _lock(lock: int, path: Path) -> None:
 
 
 def check_usage(usage: Mapping[str, Any], seconds: float) -> None:
-    """Whether the instance has so many seconds left, as far as the service says.
+    """Check that the instance has so many seconds left, as far as the service says.
 
     Raises:
-        BudgetExceeded: it has not.
+        BudgetExceeded: it has not enough.
     """
     left = usage.get("usage_remaining_seconds")
     if usage.get("usage_limit_reached"):

@@ -1,4 +1,4 @@
-"""A call's quantum job: what the executor is asked for, and what its end is to the call."""
+"""From a call to the executor's request, and from the job's end to a result or an error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def to_buy(
     *,
     submit_only: bool = False,
 ) -> QuantumRequest:
-    """The job of a call, in the context of the call."""
+    """The request for a call's job; to be made in the context of the call."""
     backend: ServiceBackend = request.backend
     flow = root_flow()
     run = None if flow is None else flow.flow_run
@@ -75,7 +75,7 @@ def to_buy(
 def to_attach(
     job: QuantumJob, backend: ServiceBackend, claimant: Claimant, on_cancel: str | None
 ) -> QuantumRequest:
-    """A job that was submitted, in this process or another."""
+    """The request to attach to a job that was submitted by this process or another."""
     work = Path(job.folder)
     return QuantumRequest(
         spec=_spec(job.backend, backend, job.kind, job.digest, on_cancel),
@@ -102,8 +102,8 @@ def _spec(
 
 
 async def carried_out(wanted: QuantumRequest, listener: RunLog) -> Any:
-    """The result of a job, whoever bought it; with `submit_only` its id. A State in a run that was
-    cancelled.
+    """The result of a job, whichever process bought it; its id with `submit_only`; a State in a run
+    that was cancelled.
 
     Raises:
         HpcPrefectError: there is no result; see `raise_for`.
