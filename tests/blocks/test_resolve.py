@@ -218,7 +218,7 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "no command": (
         lambda: {"how": execution(command_name="")},
         "execution profile 'exec-diag' names no command, so it is for allocations and workers "
-        "alone; to run this command with it, write command_name = 'diag' in it",
+        "only; to run this command with it, set its command_name to 'diag'",
     ),
     "key": (
         lambda: {
