@@ -14,6 +14,7 @@ from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.quantum.purchase.provider import ServiceProvider
 from hpc_prefect.quantum.purchase.retry import patiently
 from hpc_prefect.quantum.service import QuantumService, ServiceBackend
+from hpc_prefect.transports.base import Transport
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.purchase.show import Page
@@ -40,13 +41,14 @@ class Purchase:
         backend: ServiceBackend = self.request.backend
         return backend
 
-    def write_asked(self, work: Path) -> None:
-        """Record what is sampled; fetching the result then needs no circuits. Blocks."""
+    def write_asked(self, work: Path, transport: Transport) -> None:
+        """Write down what is sampled, so that the result can be fetched without the circuits.
+        Blocks."""
         from hpc_prefect.quantum.result_file import write_asked
         from hpc_prefect.quantum.sampling import describe
 
         asked = describe(self.request) | {"made_by": self.made_by}
-        write_asked(work, asked, self.request.kind)
+        write_asked(work, asked, self.request.kind, transport)
 
     def seconds_allowed(self, spec: QuantumSpec) -> int | None:
         """The QPU seconds after which the service stops the job; None for no limit."""

@@ -68,8 +68,22 @@ class Client:
     is_of_the_client = staticmethod(is_of_the_client)
     was_answered = staticmethod(was_answered)
 
-    def __init__(self, account: Account) -> None:
+    def __init__(
+        self,
+        account: Account,
+        *,
+        sign_in: Callable[[Account], Any] | None = None,
+        primitive: Callable[[str, str], Any] | None = None,
+    ) -> None:
+        """Both are seams for a simulation.
+
+        Args:
+            sign_in: gives the client's service; None for a `QiskitRuntimeService`.
+            primitive: the client's class for a kind and an interface; None for the installed one.
+        """
         self._account = account
+        self._sign_in = sign_in or _open
+        self._primitive = primitive or _primitive
         self._service: Any = None
         self._jobs: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -79,7 +93,7 @@ class Client:
         with self._lock, _quiet():
             try:
                 if self._service is None:
-                    self._service = _open(self._account)
+                    self._service = self._sign_in(self._account)
                 return question(self._service)
             except Exception as error:
                 if kind_of(error) is Kind.UNAUTHORIZED:
@@ -117,7 +131,7 @@ class Client:
 
     def post(self, order: PrimitiveOrder) -> str:
         """Post the job; its id."""
-        return self.ask(lambda service: _post(service, order))
+        return self.ask(lambda service: _post(service, order, self._primitive))
 
     def look(self, job_id: str) -> Look:
         """How the job is."""
@@ -244,7 +258,7 @@ def _primitive(kind: str, interface: str) -> Any:
     return SamplerV2 if kind == "sampler" else EstimatorV2
 
 
-def _post(service: Any, order: PrimitiveOrder) -> str:
+def _post(service: Any, order: PrimitiveOrder, primitive: Callable[[str, str], Any]) -> str:
     backend = service.backend(order.device, use_fractional_gates=order.fractional_gates)
     mode = backend
     if order.session_id:
@@ -253,8 +267,8 @@ def _post(service: Any, order: PrimitiveOrder) -> str:
     options["environment"] = {**options.get("environment", {}), "job_tags": list(order.tags)}
     if order.max_execution_time:
         options["max_execution_time"] = order.max_execution_time
-    primitive = _primitive(order.kind, order.interface)(mode=mode, options=options)
-    return str(primitive.run(order.pubs).job_id())
+    made = primitive(order.kind, order.interface)(mode=mode, options=options)
+    return str(made.run(order.pubs).job_id())
 
 
 def _session_class(mode: str) -> Any:
