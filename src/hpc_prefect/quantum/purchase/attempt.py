@@ -26,6 +26,7 @@ from hpc_prefect.job.provider import NoAnswer, Refused, Submission
 from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.ledger.quantum_folder import refuse_old
 from hpc_prefect.quantum import service as words
 from hpc_prefect.quantum.purchase.budget import Budget, check_usage, estimate
 from hpc_prefect.quantum.purchase.provider import NotPosted
@@ -33,6 +34,7 @@ from hpc_prefect.quantum.purchase.request import Purchase, QuantumRequest
 from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.quantum.purchase.transpile import Transpiled, transpile
 from hpc_prefect.quantum.service import Kind
+from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
 
 #: How many seconds the service may give no answer before a job is bought. Afterwards there is no
@@ -49,8 +51,8 @@ class QuantumAttempt(Attempt):
     Attributes:
         posting: a POST was begun, to a service that cannot be searched for the job.
         intended_at: seconds since 1970 of its intent; 0 while there is none.
-        drawn: the random part of its tag, so that two experiments of one name, in two folders,
-            never take each other's jobs.
+        drawn: the random the random part of its tag, so that two experiments of one name, in two
+            folders, never take each other's jobs.
     """
 
     guarded = False  # a job that is listed late is running, and costs
@@ -85,7 +87,8 @@ class QuantumAttempt(Attempt):
         spec = QuantumSpec.from_dict(ledger.job)
         if self.spec.digest not in ("", spec.digest):
             raise LedgerError(
-                f"the attempt in {self.folder.path} belongs to other work: its digest differs"
+                f"the attempt in the attempt in {self.folder.path} belongs to other work: its"
+                f" digest differs: its digest differs"
             )
         self.request = replace(self.request, spec=replace(spec, on_cancel=self.spec.on_cancel))
         self._tag, self.intended_at = str(ledger.intent["tag"]), float(ledger.intent["time"])
@@ -224,34 +227,36 @@ class QuantumAttempt(Attempt):
             self.posting = True
         return self.request.provider.submit(self._order, None)
 
-    def hand_over(self) -> Submission:
-        """Post it, and note the id.
+    def _answered(self, said: Submission, *, in_doubt: bool) -> None:
+        """Note the id, or raise what a person must be told.
 
         Raises:
             InvalidJob: the client refused it, so that it was not posted.
             QuantumServiceError: the service refused it, but may have accepted an earlier POST. Then
                 the intent stays open, since that job may be listed later.
         """
-        in_doubt = self.intended and (self.request.service.searchable or self.posting)
+        may_be_listed = in_doubt and self.request.service.searchable
         outcome = "nothing was bought"
-        if in_doubt:
+        if may_be_listed:
             outcome = (
                 "an earlier POST of it may have been accepted: the next run searches for the tag"
                 f" {self.tag} before another POST"
             )
-        try:
-            said = super().hand_over()
-        except NotPosted as error:
-            self.folder.note("refused", durable=True, said=str(error))
-            problem = f"the vendor's client refuses it: {error}; {outcome}"
-            raise InvalidJob(f"the job for {self.spec.device}", [problem]) from error
+        if isinstance(said, NotPosted):
+            self.folder.note("refused", durable=True, said=said.said)
+            problem = f"the client refuses it: {said.said}; {outcome}"
+            raise InvalidJob(f"the job for {self.spec.device}", [problem]) from said.error
+        super()._answered(said, in_doubt=in_doubt)
         if isinstance(said, Refused):
             self.posting = False
-            if in_doubt:
+            if may_be_listed:
                 raise QuantumServiceError(f"the service refuses the job: {said.said}; {outcome}")
         elif not self.job_id:
             self._why = f" ({said.said})"  # type: ignore[union-attr]
-        return said
+
+    @classmethod
+    def check_earlier(cls, transport: Transport, base: str) -> None:
+        refuse_old(transport, base)
 
     # --- a service has no start guard, and what it runs leaves no files
 
