@@ -209,10 +209,11 @@ async def test_other_tasks_go_on_while_the_simulator_works():
         started.set()
         return go.wait(30)
 
-    async def work(log):
-        return await asyncio.to_thread(simulate)
+    class Work:
+        async def known(self, log):
+            return await asyncio.to_thread(simulate)
 
-    sampling = asyncio.create_task(_sample("aer", work))
+    sampling = asyncio.create_task(_sample("aer", Work()))
     await asyncio.to_thread(started.wait, 30)
     go.set()  # by this loop, which a simulation on it would keep from coming here
 

@@ -85,6 +85,7 @@ EXPECTED = (
     "a script finds a start that was not counted",
     "a script's program.sh is not whole",
     # what is told
+    "a process is at rest",
     "an error: JobHeld",
     "an error: LedgerError",
     "an error: SchedulerError",

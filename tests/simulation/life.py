@@ -22,6 +22,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
 from hpc_prefect.operations.snapshot import read_job
+from simulation import leaks
 from simulation.coverage import TOLD, Coverage
 from simulation.process import Process
 
@@ -207,9 +208,20 @@ class Life:
                 cluster.cancel(each, by="user")
 
     def _end(self, process: Process) -> None:
-        """The process ends by itself."""
+        """The process ends by itself; in fair weather it is looked first what it holds on to."""
         if process.dead:
             return
+        if self.world.chance.fair:
+            self.world.later(leaks.AT_REST, partial(self._end_at_rest, process))
+        else:
+            process.die("at its end")
+
+    def _end_at_rest(self, process: Process) -> None:
+        if process.dead:
+            return
+        self.world.coverage.sometimes("a process is at rest")
+        for leak in leaks.of_process(process):
+            self.world.fail("leak", leak)
         process.die("at its end")
 
     def died(self, process: Process) -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 #: What can be wrong, in the words of the last line of a run:
 #: a program's work is lost, or ran twice; what was told is false; no progress; something was
-#: cancelled for nobody; more QPU seconds than allowed; the product stumbled.
-KINDS = ("lost", "twice", "false", "stuck", "cancelled", "budget", "bug")
+#: cancelled for nobody; more QPU seconds than allowed; something is left
+#: over; the product stumbled.
+KINDS = ("lost", "twice", "false", "stuck", "cancelled", "budget", "leak", "bug")
 
 #: How far a journal is: nothing of it may be taken back.
 _RANKS = {"": 0, "intended": 1, "submitted": 2, "lost": 3, "judged": 4}

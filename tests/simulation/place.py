@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
+from simulation import leaks
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
 from simulation.job_script import Program
@@ -92,6 +93,9 @@ class Place(Ground):
             writes,
             chance.one_of("on term", ("dies", "dies", "slow", "deaf", "zero")),
         )
+
+    def leaks(self) -> list[str]:
+        return leaks.of_world(self.files, CAMPAIGN, self.world.chance.happened)
 
     def facts(self) -> dict[str, Any]:
         """What a person wants to know of this world first."""

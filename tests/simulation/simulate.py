@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from simulation import leaks
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.ground import Ground
@@ -89,6 +90,9 @@ def _simulate(seed: int, coverage: Coverage, only: Collection[str] | None, keep:
     for machine in place.machines:
         for process in list(machine.living.values()):
             process.die("at the end of the world")
+    if not world.over:
+        for leak in (*place.leaks(), *leaks.threads()):
+            world.fail("leak", leak)
     place.close()
     return Outcome(
         seed,

@@ -15,6 +15,7 @@ from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_starts
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.ledger.job_folder import MOST, JobFolder
+from hpc_prefect.schedulers.base import Told
 
 #: The pause between two looks at a job's records, as a part of the time since something was new of
 #: it: among few jobs, and among more of them.
@@ -68,6 +69,8 @@ class JobMonitor:
         self._ended_since: float | None = None
         self._record_since: float | None = None
         self._shown = ""
+        self._words = ""  # what a scheduler may have written of its end …
+        self._told: Told | None = None  # … and what that tells
         self.evidence = self._collect(loop.time())
 
     # --- what the connection's loop calls
@@ -181,8 +184,9 @@ class JobMonitor:
             spoiled=records.spoiled,
             cancel=self._cancelled_by(),
         )
-        if evidence.exit is not None and spec.expected_outputs and not self.verdict.done():
-            missing = self._outputs.missing(evidence.exit)
+        looks_for = spec.expected_outputs and not self.verdict.done()
+        end = evidence.exit if looks_for else None
+        if end is not None and (missing := self._outputs.missing(end)):
             evidence = dataclasses.replace(evidence, missing_outputs=missing)
         return self._own(self._with_output(evidence))
 
@@ -195,14 +199,15 @@ class JobMonitor:
         gone = self._ended_since is not None or self._absent_since is not None
         if record.clean if record is not None else not gone:
             return evidence
-        if not evidence.cancel:
-            evidence = dataclasses.replace(evidence, cancel=self._attempt.cancel_request())
+        cancel = evidence.cancel or self._attempt.cancel_request()
         folder, scheduler = self._attempt.folder, self._attempt.connection.scheduler
         words = folder.scheduler_words(requeued=len(evidence.starts) > 1)
-        told = scheduler.read_output(words)
-        if told is None:
+        if words != self._words:  # it is the same at nearly all looks
+            self._words, self._told = words, scheduler.read_output(words)
+        if self._told is None and cancel == evidence.cancel:
             return evidence
-        return dataclasses.replace(evidence, told=told.reason, told_words=told.words)
+        told, said = (self._told.reason, self._told.words) if self._told else (None, "")
+        return dataclasses.replace(evidence, cancel=cancel, told=told, told_words=said)
 
     def _show(self, evidence: Evidence) -> None:
         """Tell the listener of a new state, in the scheduler's word where there is one."""

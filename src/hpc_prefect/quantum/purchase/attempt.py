@@ -26,6 +26,7 @@ from hpc_prefect.job.provider import NoAnswer, Refused, Submission
 from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.ledger.quantum_folder import refuse_old
 from hpc_prefect.quantum import service as words
 from hpc_prefect.quantum.purchase.budget import Budget, check_usage, estimate
 from hpc_prefect.quantum.purchase.provider import NotPosted
@@ -33,6 +34,7 @@ from hpc_prefect.quantum.purchase.request import Purchase, QuantumRequest
 from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.quantum.purchase.transpile import Transpiled, transpile
 from hpc_prefect.quantum.service import Kind
+from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
 
 #: How long the service may be silent before a job is bought. Afterwards there is no limit.
@@ -220,34 +222,36 @@ class QuantumAttempt(Attempt):
             self.posting = True
         return self.request.provider.submit(self._order, None)
 
-    def hand_over(self) -> Submission:
-        """Post it, and note the id.
+    def _answered(self, said: Submission, *, in_doubt: bool) -> None:
+        """Note the id, or raise what a person must be told.
 
         Raises:
             InvalidJob: the client refused it, so that it was not posted.
             QuantumServiceError: the service did, but an earlier POST may have been taken: then the
                 intent stays open, for a list that lags may show its job later.
         """
-        in_doubt = self.intended and (self.request.service.searchable or self.posting)
+        may_be_listed = in_doubt and self.request.service.searchable
         outcome = "nothing was bought"
-        if in_doubt:
+        if may_be_listed:
             outcome = (
                 "an earlier POST of it may have been taken: when this is run again the service is"
                 f" asked for the tag {self.tag} before another POST"
             )
-        try:
-            said = super().hand_over()
-        except NotPosted as error:
-            self.folder.note("refused", durable=True, said=str(error))
-            problem = f"the client refuses it: {error}; {outcome}"
-            raise InvalidJob(f"the job for {self.spec.device}", [problem]) from error
+        if isinstance(said, NotPosted):
+            self.folder.note("refused", durable=True, said=said.said)
+            problem = f"the client refuses it: {said.said}; {outcome}"
+            raise InvalidJob(f"the job for {self.spec.device}", [problem]) from said.error
+        super()._answered(said, in_doubt=in_doubt)
         if isinstance(said, Refused):
             self.posting = False
-            if in_doubt:
+            if may_be_listed:
                 raise QuantumServiceError(f"the service refuses the job: {said.said}; {outcome}")
         elif not self.job_id:
             self._why = f" ({said.said})"  # type: ignore[union-attr]
-        return said
+
+    @classmethod
+    def check_earlier(cls, transport: Transport, base: str) -> None:
+        refuse_old(transport, base)
 
     # --- a service has no start guard, and what it runs leaves no files
 

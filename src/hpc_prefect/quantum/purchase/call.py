@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from hpc_prefect.errors import (
     SchedulerError,
 )
 from hpc_prefect.executor.request import JobSubmitted
-from hpc_prefect.executor.service import executor
+from hpc_prefect.executor.service import Handle
 from hpc_prefect.flow_runs.campaigns import CallIdentity
 from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.flow_runs.recording import recorded_run
@@ -35,6 +34,8 @@ from hpc_prefect.quantum.purchase.run import QuantumRun
 from hpc_prefect.quantum.purchase.show import Page
 from hpc_prefect.quantum.result_file import read_finished
 from hpc_prefect.quantum.service import ServiceBackend
+
+__all__ = ["QuantumRun", "outcome", "to_attach", "to_buy"]
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.sampling import Request
@@ -101,14 +102,13 @@ def _spec(
     )
 
 
-async def carried_out(wanted: QuantumRequest, listener: RunLog) -> Any:
-    """The result of a job, whoever bought it; with `submit_only` its id. A State in a run that was
-    cancelled.
+async def outcome(handle: Handle[JobResult], wanted: QuantumRequest, listener: RunLog) -> Any:
+    """The result of a job that was handed over, whoever bought it; with `submit_only` its id. A
+    State in a run that was cancelled.
 
     Raises:
         HpcPrefectError: there is no result; see `raise_for`.
     """
-    handle = executor().start(replace(wanted, listener=listener), QuantumRun)
     work = Kept(handle, listener) if wanted.spec.on_cancel == "keep" else handle
     try:
         ended = await outcome_of(work, listener, "leave")

@@ -64,8 +64,11 @@ def observed(job_id: str, look: Look) -> QuantumObservation:
     )
 
 
-class NotPosted(Exception):
-    """The vendor's client refused a job before it asked the service."""
+@dataclass(frozen=True, slots=True)
+class NotPosted(Refused):
+    """The vendor's client refused a job, by this error, before it asked the service."""
+
+    error: Exception | None = None
 
 
 class ServiceProvider:
@@ -89,22 +92,18 @@ class ServiceProvider:
         self._refused_at = float("-inf")  # … of which those about many jobs at once count as one
 
     def submit(self, spec: Any, ticket: object) -> Dialogue[Submission]:
-        """Post a job, as the vendor's backend has made it.
-
-        Raises:
-            NotPosted: the client refused it.
-        """
+        """Post a job, as the vendor's backend has made it."""
         yield from ()
         service = self.service
         try:
             return Accepted(service.post(spec))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the client raises
             said = first_line(error)
             passes = service.kind_of(error) in (Kind.TRANSIENT, Kind.UNAUTHORIZED)
             if passes and service.searchable:
                 return Unclear(said)
             if service.is_of_the_client(error):
-                raise NotPosted(str(error)) from error
+                return NotPosted(str(error), error=error)
             return Refused(said) if service.was_answered(error) else Unclear(said, again=False)
 
     def observe(

@@ -10,12 +10,10 @@ from typing import Any
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
-from hpc_prefect.executor.request import JobSubmitted
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.failure import Verdict
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.state import Evidence, JobState, Observation
-from hpc_prefect.ledger.quantum_folder import refuse_old
 from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
 from hpc_prefect.quantum.purchase.provider import QuantumObservation
 from hpc_prefect.quantum.purchase.words import described
@@ -85,11 +83,6 @@ class QuantumRun(JobRun):
     """A quantum job under way."""
 
     attempt_type = QuantumAttempt
-
-    async def carry_out(self) -> JobResult | JobSubmitted:
-        transport, base = self._connection.transport, self._request.base
-        await self._connection.in_thread(partial(refuse_old, transport, base))
-        return await super().carry_out()
 
     def _monitor_for(self, attempt: Attempt, output: Output, *, ask: bool) -> JobMonitor:
         assert isinstance(attempt, QuantumAttempt)

@@ -90,11 +90,16 @@ class Client:
 
     def ask(self, question: Callable[[Any], T]) -> T:
         """Ask the service something; after a 401 the next question signs in anew."""
+        with self._signed_in() as service:
+            return question(service)
+
+    @contextlib.contextmanager
+    def _signed_in(self) -> Iterator[Any]:
         with self._lock, _quiet():
             try:
                 if self._service is None:
                     self._service = self._sign_in(self._account)
-                return question(self._service)
+                yield self._service
             except Exception as error:
                 if kind_of(error) is Kind.UNAUTHORIZED:
                     self.forget()
@@ -131,7 +136,17 @@ class Client:
 
     def post(self, order: PrimitiveOrder) -> str:
         """Post the job; its id."""
-        return self.ask(lambda service: _post(service, order, self._primitive))
+        with self._signed_in() as service:
+            backend = service.backend(order.device, use_fractional_gates=order.fractional_gates)
+            mode = backend
+            if order.session_id:
+                mode = _session_class(order.mode).from_id(order.session_id, service)
+            environment = {**order.options.get("environment", {}), "job_tags": list(order.tags)}
+            options: dict[str, Any] = {**order.options, "environment": environment}
+            if order.max_execution_time:
+                options["max_execution_time"] = order.max_execution_time
+            primitive = self._primitive(order.kind, order.interface)(mode=mode, options=options)
+            return str(primitive.run(order.pubs).job_id())
 
     def look(self, job_id: str) -> Look:
         """How the job is."""
@@ -256,19 +271,6 @@ def _primitive(kind: str, interface: str) -> Any:
     from qiskit_ibm_runtime import EstimatorV2, SamplerV2
 
     return SamplerV2 if kind == "sampler" else EstimatorV2
-
-
-def _post(service: Any, order: PrimitiveOrder, primitive: Callable[[str, str], Any]) -> str:
-    backend = service.backend(order.device, use_fractional_gates=order.fractional_gates)
-    mode = backend
-    if order.session_id:
-        mode = _session_class(order.mode).from_id(order.session_id, service)
-    options: dict[str, Any] = {**order.options}
-    options["environment"] = {**options.get("environment", {}), "job_tags": list(order.tags)}
-    if order.max_execution_time:
-        options["max_execution_time"] = order.max_execution_time
-    made = primitive(order.kind, order.interface)(mode=mode, options=options)
-    return str(made.run(order.pubs).job_id())
 
 
 def _session_class(mode: str) -> Any:
