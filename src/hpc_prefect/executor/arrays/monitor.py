@@ -27,8 +27,10 @@ from hpc_prefect.transports.host import host
 #: nearly nothing, or very much, in seconds.
 _SHARE = 0.025
 _SOONEST, _LATEST = 0.1, 10.0
-#: While nothing is new each pause is so much longer than the last one, up to so many seconds.
+#: While nothing is new each pause is so much longer than the last one, up to so many seconds. As
+#: long it is at most while there are news: such a part of the time that the array has taken so far.
 _SLOW_DOWN, _QUIET = 1.5, 1.0
+_OF_AGE = 0.002
 #: Seconds between two writings of what has ended. What a crash loses of it is judged again.
 _WRITE_EVERY = 2.0
 #: So many members that have left the queue without a trace are asked about one by one; of more,
@@ -72,7 +74,7 @@ class ArrayMonitor:
         self._missed: set[int] = set()  # that the last answer should have listed, and did not
         self._given_up: set[int] = set()
         self._unwritten: list[Ended] = []
-        self._written_at = loop.time()
+        self._began_at = self._written_at = loop.time()
         self._gone_since: float | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._closing: set[int] = set()  # whose guards are being closed
@@ -106,7 +108,8 @@ class ArrayMonitor:
             self._write(now)
         cost = host().monotonic() - began
         news = begun or len(self._submission.ended) > before
-        self._pause = _SOONEST if news else min(_SLOW_DOWN * self._pause, _QUIET)
+        soon = max(_SOONEST, _OF_AGE * (now - self._began_at))
+        self._pause = min(soon if news else _SLOW_DOWN * self._pause, _QUIET)
         self.next_look = now + min(max(self._pause, cost / _SHARE), _LATEST)
         if trouble is not None:
             raise trouble
