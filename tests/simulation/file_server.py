@@ -81,6 +81,7 @@ class FileServer:
         self.locks: dict[str, Lock] = {}
         self._changed: dict[str, float] = {}
         self._inodes = 0
+        self._sorted: dict[str, list[str]] = {}  # names of folders, until one changes
         self._seen: dict[tuple[str, str], _Seen] = {}
 
     def time(self) -> float:
@@ -92,7 +93,10 @@ class FileServer:
         return self._entries.get(path)
 
     def names(self, folder: str) -> list[str]:
-        return sorted(self._folders.get(folder, ()))
+        found = self._sorted.get(folder)
+        if found is None:
+            found = self._sorted[folder] = sorted(self._folders.get(folder, ()))
+        return found
 
     def below(self, ending: str) -> list[str]:
         """All paths that end so."""
@@ -212,6 +216,7 @@ class FileServer:
         folder, _, name = path.rpartition("/")
         if self._entries.pop(path, None) is not None:
             self._folders[folder].pop(name, None)
+            self._sorted.pop(folder, None)
             self._changed[folder] = self.time()
         self._forget(machine, path)
 
@@ -222,6 +227,8 @@ class FileServer:
         self.make_folder(machine, above)
         self._folders[path] = {}
         self._folders[above][name] = None
+        self._sorted.pop(path, None)
+        self._sorted.pop(above, None)
         self._changed[path] = self._changed[above] = self.time()
         self._forget(machine, path)
 
@@ -229,8 +236,10 @@ class FileServer:
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             raise TransportError(f"cannot write {path}: No such file or directory")
+        if path not in self._entries:
+            self._folders[folder][name] = None
+            self._sorted.pop(folder, None)
         self._entries[path] = what
-        self._folders[folder][name] = None
         self._changed[folder] = self.time()
         self._forget(machine, path)
 

@@ -120,6 +120,10 @@ class Ground:
             return True
         return False
 
+    def leaks(self) -> list[str]:
+        """What is left over in the end, in a sentence each."""
+        return []
+
     def close(self) -> None:
         """The world is over."""
         for machine in (*self.machines, *self.nodes.values()):

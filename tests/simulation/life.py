@@ -22,6 +22,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
 from hpc_prefect.operations.snapshot import read_job
+from simulation import leaks
 from simulation.coverage import TOLD, Coverage
 from simulation.process import Process
 
@@ -85,7 +86,7 @@ class Life:
         self.world = place.world
         self.number = number
         self.wanted = wanted
-        self.results: dict[str, JobResult] = {}
+        self.results: dict[str, Any] = {}
         self.over = False
         self.starts_left = starts
         self._fair_starts = 0
@@ -175,21 +176,22 @@ class Life:
         error = future.exception()
         if self._process is not process:  # it was taken for dead; what it tells must be true too
             if error is None:
-                self.place.judgements.result(future.result(), job.base)
+                self._judge(job, future.result())
             return
         self._open.pop(job.key, None)
         if error is not None:
             self._stumbled(job, error)
         else:
-            result = future.result()
-            reason = result.verdict.reason
-            self.world.note(
-                self._name, f"is told of {job.key}: {reason} ({result.verdict.summary})"
-            )
-            self.place.judgements.result(result, job.base)
-            self.results[job.key] = result
+            self.results[job.key] = self._judge(job, future.result())
         if not self._open:
             self.world.later(0.0, partial(self._end, process))
+
+    def _judge(self, job: Wanted, result: Any) -> Any:
+        """Hold what was handed over against what happened; what is kept of it has a `state`."""
+        verdict = result.verdict
+        self.world.note(self._name, f"is told of {job.key}: {verdict.reason} ({verdict.summary})")
+        self.place.judgements.result(result, job.base)
+        return result
 
     def _stumbled(self, job: Wanted, error: BaseException) -> None:
         """No result, and why; a person does what the message says."""
@@ -207,9 +209,20 @@ class Life:
                 cluster.cancel(each, by="user")
 
     def _end(self, process: Process) -> None:
-        """The process ends by itself."""
+        """The process ends by itself; in fair weather it is looked first what it holds on to."""
         if process.dead:
             return
+        if self.world.chance.fair:
+            self.world.later(leaks.AT_REST, partial(self._end_at_rest, process))
+        else:
+            process.die("at its end")
+
+    def _end_at_rest(self, process: Process) -> None:
+        if process.dead:
+            return
+        self.world.coverage.sometimes("a process is at rest")
+        for leak in leaks.of_process(process):
+            self.world.fail("leak", leak)
         process.die("at its end")
 
     def died(self, process: Process) -> None:

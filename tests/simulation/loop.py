@@ -156,22 +156,22 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if process.stopped_for() > 0.0:
             self._come_due()
             return
-        ready = self._ready
-        before = asyncio._get_running_loop()
+        ready, stands_still = self._ready, self._world.stands_still
+        # No other loop runs: on a loop nothing takes time, so it waits inside of none.
         asyncio._set_running_loop(self)
         process.on_loop = True
         try:
             with process.at_work():
                 self._is_due = True  # what becomes ready meanwhile is run in this turn
                 while ready and not process.dead:
-                    if self._world.stands_still():
+                    if stands_still():
                         return
                     ready.popleft().run()
         except Killed:
             process.die("killed")
         finally:
             self._is_due = process.on_loop = False
-            asyncio._set_running_loop(before)
+            asyncio._set_running_loop(None)
 
     def _work(
         self, future: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]
@@ -184,8 +184,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if wait > 0.0:
             self._world.later(wait, lambda: self._work(future, func, args))
             return
-        before = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
         began, process.work_began = process.work_began, self._world.now
         result: Any = None
         error: BaseException | None = None
@@ -199,7 +197,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             error = trouble
         finally:
             process.work_began = began
-            asyncio._set_running_loop(before)
         self.call_soon(_settle, future, result, error)
 
     def bury(self) -> None:

@@ -155,8 +155,10 @@ class Mount:
 
     def _look(self, path: str) -> File | Link | None:
         self._process.check()
-        self._server.may_speak(path)
-        return self._server.look(self._machine, path)
+        server = self._server
+        if server.world.now < server.silent_until:
+            server.may_speak(path)
+        return server.look(self._machine, path)
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes | None:
         found = self._look(path)

@@ -136,6 +136,24 @@ MUTATIONS = (
         "run = _run(spec, word, again=bool(again), member=array is not None)",
         "run = _run(spec, word, again=False, member=array is not None)",
     ),
+    Mutation(
+        "who has no jobs any more lets the neighbours ask for them",
+        "executor/connection.py",
+        "if self._turns.known_to_others:",
+        "if False:",
+    ),
+    Mutation(
+        "who waits for a cancellation in vain goes on waiting",
+        "executor/submission.py",
+        "        asked.cancel()",
+        "        pass",
+    ),
+    Mutation(
+        "what is written to read the file server's clock stays there",
+        "ledger/claim.py",
+        "    transport.remove(probe)\n",
+        "",
+    ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
         "an output that NFS remembers as absent is given up soon",

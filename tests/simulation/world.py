@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from hashlib import blake2b
+from heapq import heappop, heappush
 
 from simulation.chance import Chance
 from simulation.coverage import Coverage
@@ -38,7 +38,7 @@ class World:
         self._events: list[tuple[float, int, int, Callable[[], None]]] = []
         self._count = 0
         self._depth = 0
-        self._moment, self._at_once = -1.0, 0
+        self._at_once = 0
         self.over = False
 
     @property
@@ -61,14 +61,15 @@ class World:
     def later(self, seconds: float, event: Callable[[], None]) -> None:
         """Have it happen; of two things at one moment the seed says which is first."""
         self._count += 1
-        order = self.chance.bits("order")
-        heapq.heappush(self._events, (self.now + seconds, order, self._count, event))
+        heappush(self._events, (self.now + seconds, self.chance.bits("order"), self._count, event))
 
     def run(self, until: float) -> None:
         """Let time pass, up to a moment or the world's end."""
         events = self._events
         while events and not self.over and events[0][0] <= until:
-            self.now, _, _, event = heapq.heappop(events)
+            now, _, _, event = heappop(events)
+            if now != self.now:
+                self.now, self._at_once = now, 0
             self.steps += 1
             if self.stands_still():
                 return
@@ -76,7 +77,7 @@ class World:
             if self.steps > _MOST_EVENTS:
                 self.fail("stuck", f"{self.steps} events, and no end")
         if not self.over and until > self.now and until != float("inf"):
-            self.now = until
+            self.now, self._at_once = until, 0
 
     def pass_time(self, seconds: float) -> None:
         """Inside of something that takes time: meanwhile everybody else goes on."""
@@ -95,8 +96,6 @@ class World:
 
     def stands_still(self) -> bool:
         """Whether something goes round and round while no time passes; called at each operation."""
-        if self.now != self._moment:
-            self._moment, self._at_once = self.now, 0
         self._at_once += 1
         if self._at_once <= _MOST_AT_ONCE:
             return False

@@ -134,6 +134,11 @@ class Connection:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
+    @property
+    def watched(self) -> int:
+        """How many jobs it looks after."""
+        return len(self._jobs)
+
     def watch(self, job: Polled) -> None:
         """Begin to look after a job."""
         self._jobs[job] = None
@@ -187,19 +192,21 @@ class Connection:
             now = clock()
             for job in [job for job in self._jobs if job.next_look <= now]:
                 self._guarded(job, lambda job=job, now=now: job.look(now))  # type: ignore[misc]
-            if self._jobs and self._question_due(now):
+            due = self._next_question(now) if self._jobs else None
+            if due is not None and now >= due:
                 await self._question(now)
+                due = None
             if now - kept_at >= TOUCH_EVERY:
-                kept_at = now
+                kept_at, due = now, None
                 for job in list(self._jobs):
                     self._guarded(job, job.heartbeat)
-            await self._rest()
+            await self._rest(due)
         if self._turns.known_to_others:
             # Not awaited: a job that comes meanwhile must find this loop at its end.
             asyncio.get_running_loop().run_in_executor(self._asking, self._turns.leave)
 
-    async def _rest(self) -> None:
-        """Sleep until the next job wants a look, a question is due, or something happened."""
+    async def _rest(self, due: float | None) -> None:
+        """Sleep until the next job wants a look, a question is `due`, or something happened."""
         if not self._jobs:
             return
         loop = asyncio.get_running_loop()
@@ -207,7 +214,8 @@ class Connection:
         looks = min(job.next_look for job in self._jobs)
         # With many jobs several looks are taken at one waking.
         least = max(0.01, 0.0005 * len(self._jobs))
-        pause = max(least, min(looks, self._next_question()) - now)
+        due = self._next_question(now) if due is None else due
+        pause = max(least, min(looks, due) - now)
         # A timer of its own: `wait_for` would make a task at each waking.
         timer = loop.call_later(pause, self._wake.set)
         try:
@@ -226,11 +234,10 @@ class Connection:
             self.release(job)
             job.broken(error)
 
-    def _next_question(self) -> float:
+    def _next_question(self, now: float) -> float:
         interval = min(job.poll_interval for job in self._jobs)
         back_off = min(_BACK_OFF, 1 + 0.1 * (self._answers_alike + self._failures))
         self._pause = interval * (back_off + self._disorder)
-        now = asyncio.get_running_loop().time()
         self._wanting = {job: self._wanting.get(job, now) for job in self._jobs if job.wants_answer}
         if self._wanting:
             # While the scheduler fails, a job that newly wants to know is no reason to press it.
@@ -238,9 +245,6 @@ class Connection:
                 self._hurried_pause = self.scheduler.hurry
             self._pause = max(self.scheduler.hurry, min(interval, self._hurried_pause))
         return max(self._asked_at + self._pause, self._not_before)
-
-    def _question_due(self, now: float) -> bool:
-        return now >= self._next_question()
 
     async def _question(self, now: float) -> None:
         """Ask about all jobs, or take what a neighbour was answered, and tell each job of it."""

@@ -15,6 +15,13 @@ from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_starts
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.ledger.job_folder import MOST, JobFolder
+from hpc_prefect.schedulers.base import Told
+
+#: The pause between two looks at a job's records, as a part of the time since something was new of
+#: it: among few jobs, and among more of them.
+_EAGER, _PATIENT, _FEW = 0.04, 0.15, 10
+#: The shortest and the longest pause, in seconds.
+_SOONEST, _LATEST = 0.03, 1.0
 
 
 class JobMonitor:
@@ -56,27 +63,35 @@ class JobMonitor:
         self._records = Records(attempt.folder, attempt.words)
         self._outputs = _Outputs(attempt, lambda: attempt.connection.hurry(self))
         self._seen: Observation | None = None
-        self._began = self._answered_at = loop.time()
+        self._began = self._news_at = self._answered_at = loop.time()
         self._absent_since: float | None = None
         self._untold_since: float | None = None
         self._ended_since: float | None = None
         self._record_since: float | None = None
         self._shown = ""
+        self._words = ""  # what a scheduler may have written of its end …
+        self._told: Told | None = None  # … and what that tells
         self.evidence = self._collect(loop.time())
 
     # --- what the connection's loop calls
 
     def look(self, now: float) -> None:
         """Read the job's own records and output; judge when something is new."""
-        # Often while it is young, as most short jobs end soon; once a second later.
-        self.next_look = now + min(1.0, max(0.03, 0.15 * (now - self._began)))
+        self.next_look = now + self._pause(now)
         # A start that was seen needs no second look while the job runs.
         known = self.evidence.start is not None and self.evidence.exit is None
         news = self._records.refresh(starts=not known)
+        if news:
+            self._news_at, self.next_look = now, now + _SOONEST
         if news or not self._shown or self._time_may_decide():
             self._consider(now)
         if self._records.starts:  # not before: NFS would remember that there is no such file
             self._output.show(now)
+
+    def _pause(self, now: float) -> float:
+        """Short when it has just begun to wait or to run, as most short jobs end soon."""
+        part = _EAGER if self._attempt.connection.watched <= _FEW else _PATIENT
+        return min(_LATEST, max(_SOONEST, part * (now - self._news_at)))
 
     def _time_may_decide(self) -> bool:
         """Whether the verdict may come by waiting alone, because something is there, or missing."""
@@ -169,8 +184,9 @@ class JobMonitor:
             spoiled=records.spoiled,
             cancel=self._cancelled_by(),
         )
-        if evidence.exit is not None and spec.expected_outputs and not self.verdict.done():
-            missing = self._outputs.missing(evidence.exit)
+        looks_for = spec.expected_outputs and not self.verdict.done()
+        end = evidence.exit if looks_for else None
+        if end is not None and (missing := self._outputs.missing(end)):
             evidence = dataclasses.replace(evidence, missing_outputs=missing)
         return self._own(self._with_output(evidence))
 
@@ -183,14 +199,15 @@ class JobMonitor:
         gone = self._ended_since is not None or self._absent_since is not None
         if record.clean if record is not None else not gone:
             return evidence
-        if not evidence.cancel:
-            evidence = dataclasses.replace(evidence, cancel=self._attempt.cancel_request())
+        cancel = evidence.cancel or self._attempt.cancel_request()
         folder, scheduler = self._attempt.folder, self._attempt.connection.scheduler
         words = folder.scheduler_words(requeued=len(evidence.starts) > 1)
-        told = scheduler.read_output(words)
-        if told is None:
+        if words != self._words:  # it is the same at nearly all looks
+            self._words, self._told = words, scheduler.read_output(words)
+        if self._told is None and cancel == evidence.cancel:
             return evidence
-        return dataclasses.replace(evidence, told=told.reason, told_words=told.words)
+        told, said = (self._told.reason, self._told.words) if self._told else (None, "")
+        return dataclasses.replace(evidence, cancel=cancel, told=told, told_words=said)
 
     def _show(self, evidence: Evidence) -> None:
         """Tell the listener of a new state, in the scheduler's word where there is one."""
@@ -202,6 +219,8 @@ class JobMonitor:
             text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
             text += f"; {ADVICE[Reason.HELD].remedy}" if held else ""
             minor = not held
+        elif self._attempt.told_id == self.job_id and not self._shown:
+            return
         elif start is None or not self._shown:  # a quick job may have ended already
             text, minor = f"submitted as {self.job_id}", False
         else:

@@ -345,11 +345,15 @@ def _number(value: object) -> float:
         return 0.0
 
 
+# One for all: `json.dumps` would make a new one for each line.
+_encode_line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
 def journal_line(time: float, event: str, **facts: Any) -> bytes:
     """One journal entry, terminated. Always UTF-8: a line that is not could not be read back."""
     entry = {"time": round(time, 3), "event": event, **facts}
     try:
-        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+        text = _encode_line(entry).encode()
     except UnicodeEncodeError:  # a path of bytes that are no text
         text = json.dumps(entry, separators=(",", ":"), default=str).encode()
     return text + b"\n"

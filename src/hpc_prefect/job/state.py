@@ -132,16 +132,20 @@ class Evidence:
     @property
     def start(self) -> StartRecord | None:
         """The newest start of this job."""
-        own = [start for start in self.starts if start.id == self.job_id]
-        return own[-1] if own else None
+        for start in reversed(self.starts):
+            if start.id == self.job_id:
+                return start
+        return None
 
     @property
     def exit(self) -> ExitRecord | None:
         """The exit record, if it belongs to the newest start; an older one is of an earlier run."""
-        start = self.start
-        if start is None:
+        if not self.exits or (start := self.start) is None:
             return None
-        return next((e for e in reversed(self.exits) if e.token == start.token), None)
+        for record in reversed(self.exits):
+            if record.token == start.token:
+                return record
+        return None
 
 
 def decide(evidence: Evidence, patience: Patience) -> Verdict | None:

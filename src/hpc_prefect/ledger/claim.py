@@ -15,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.job import folder as names
@@ -53,8 +54,10 @@ class Claimant:
     @property
     def is_dead(self) -> bool:
         """Whether it, or the process for which it works, has surely ended, as told on its host."""
-        whos = (self.process, self.worker_of or self.process)
-        return host().is_of_this_boot(self.process) and any(host().dead(who) for who in whos)
+        here = host()
+        if not here.is_of_this_boot(self.process):
+            return False
+        return here.dead(self.process) or bool(self.worker_of and here.dead(self.worker_of))
 
     def describe(self) -> str:
         run = f"flow run {self.flow_run}" if self.flow_run else "a script"
@@ -210,7 +213,11 @@ def _newest(transport: Transport, folder: str) -> int:
 
 
 def _read(transport: Transport, folder: str, generation: int) -> Claimant | None:
-    data = transport.read(f"{folder}/{names.CLAIM}{generation}")
+    return _parsed(transport.read(f"{folder}/{names.CLAIM}{generation}"))
+
+
+@lru_cache(maxsize=4096)  # each is read again at each heartbeat
+def _parsed(data: bytes | None) -> Claimant | None:
     try:
         claimant = Claimant(**json.loads(data or b""))
         # Of an older version it has no PID namespace, and then counts until its claim is old.

@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr
 
 from hpc_prefect.blocks.checks import StoredModel
-from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
+from hpc_prefect.blocks.links import LOGO, documentation
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.services.ibm.client import Account
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class IBMQuantumCredentials(StoredModel, Block):
     """An account of IBM Quantum, for `QuantumBackendBlock`s of kind `ibm`.
 
-    Loading it asks nobody but Prefect.
+    Loading it asks Prefect only, no service.
 
     Example:
         Load a stored account:
@@ -28,12 +28,12 @@ class IBMQuantumCredentials(StoredModel, Block):
         ```
     """
 
-    # Of the two bases Prefect's would win, which keeps unknown fields.
+    # Without this the configuration of Prefect's base class would win, which keeps unknown fields.
     model_config = ConfigDict(extra="ignore")
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect IBM Quantum Credentials"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-ibm-credentials"
-    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = documentation("howto/ibm-credentials.html")
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     token: SecretStr = Field(default=SecretStr(""))
