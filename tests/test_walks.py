@@ -1,9 +1,9 @@
 """How many functions of ours a reader passes on a job's way; docs/architecture.md has the walks.
 
 A walk is what an asynchronous stack trace shows when the submission leaves this process: the
-frames of this package, from the public call to the one that hands the command to the transport.
-Where a task or a thread begins, the stack goes on where it was begun. So helpers that have returned
-by then do not count, and neither do Prefect's and Python's functions.
+frames of this package, from the public call to the one that hands the command to the transport, or
+the job to the vendor's client. Where a task or a thread begins, the stack goes on where it was
+begun. So helpers that have returned by then do not count, and neither do Prefect's and Python's.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from prefect import flow
 
 import hpc_prefect
 from hpc_prefect import run_job_from_blocks
+from hpc_prefect.quantum import QuantumBackendBlock, sample
 
-from .tasks.conftest import blocks, spool
-from .tasks.jobs import HERE
+from .flows.jobs import HERE
+from .quantum.circuits import bell
+from .quantum.service import QuantumService, ibm_quantum
 
-__all__ = ["blocks", "spool"]
+__all__ = ["ibm_quantum"]
 
 PACKAGE = str(Path(hpc_prefect.__file__).parent)
+_POST = re.compile(rb"POST \S*/jobs ")
 ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 
@@ -162,3 +165,28 @@ async def test_from_the_call_to_the_submit_command_a_reader_passes_nine_function
     assert walk[-1] == "transports/local.py LocalTransport.run"
     assert walk[:-1] == told("The walk of a batch job")
     assert len(walk[:-1]) <= 9
+
+
+async def test_from_sample_to_the_post_a_reader_passes_ten_functions(
+    ibm_quantum: QuantumService, prefect_server: object, tracing: Tracing, tmp_path: Path
+) -> None:
+    def is_post(event: str, arguments: tuple[Any, ...]) -> bool:
+        return event == "http.client.send" and bool(_POST.match(bytes(arguments[1])))
+
+    @flow
+    async def experiment() -> None:
+        backend = QuantumBackendBlock(kind="ibm", backend_name="fake_manila")
+        await sample(
+            [bell()],
+            quantum_backend_block_name=backend,
+            work_dir=tmp_path,
+            options={"shots": 10, "seed": 1},
+        )
+
+    watch(tracing, is_post)
+    await experiment()
+    assert ibm_quantum.posted() == 1
+    (walk,) = tracing.walks
+    assert walk[-1] == "quantum/services/ibm/client.py Client.post"
+    assert walk[:-1] == told("The walk of a quantum job")
+    assert len(walk[:-1]) <= 10

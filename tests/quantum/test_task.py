@@ -121,12 +121,12 @@ async def test_what_is_no_backend_is_told(tmp_path):
         )
 
     assert refused.value.problems == (
-        "int was given where the Quantum Backend block, or its name, is wanted",
+        "int was given where a Quantum Backend block, or its name, is needed",
     )
 
 
 async def test_a_submitted_sampling_is_of_a_stored_backend(tmp_path):
-    with pytest.raises(InvalidJob, match="the name of a stored Quantum Backend block is wanted"):
+    with pytest.raises(InvalidJob, match="the name of a stored Quantum Backend block is needed"):
         await submit_sampling(
             [bell()], quantum_backend_block_name=QuantumBackendBlock(), work_dir=tmp_path
         )
@@ -209,10 +209,11 @@ async def test_other_tasks_go_on_while_the_simulator_works():
         started.set()
         return go.wait(30)
 
-    async def work(log):
-        return await asyncio.to_thread(simulate)
+    class Work:
+        async def known(self, log):
+            return await asyncio.to_thread(simulate)
 
-    sampling = asyncio.create_task(_sample("aer", work))
+    sampling = asyncio.create_task(_sample("aer", Work()))
     await asyncio.to_thread(started.wait, 30)
     go.set()  # by this loop, which a simulation on it would keep from coming here
 

@@ -52,6 +52,7 @@ class Attempt:
         outputs_before: what was in the place of the expected outputs when it was handed over.
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
+        told_id: the id by which it was told that the job is there already; empty when it was not.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
         cancel_offset: bytes of requests to cancel that were there before; `cancel` tells of them.
         on_cancel_request: told who asks for the job's end from outside of this process.
@@ -71,6 +72,7 @@ class Attempt:
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     taken_from: str = ""
+    told_id: str = ""
     raised: str = ""
     cancel_offset: int = 0
     on_cancel_request: Callable[[str], object] = lambda by: None
@@ -93,12 +95,16 @@ class Attempt:
         submission = self._submission()
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(submission)
-        if isinstance(outcome, Accepted):
-            self.submitted(outcome.id, host().time())
-        elif isinstance(outcome, Refused):  # so this one is not there, for sure
-            self.folder.note("refused", said=outcome.said)
-            self.intended = in_doubt
+        self._answered(outcome, in_doubt=in_doubt)
         return outcome
+
+    def _answered(self, said: Submission, *, in_doubt: bool) -> None:
+        """Note what came of a submission; whether an earlier one is `in_doubt` is not changed."""
+        if isinstance(said, Accepted):
+            self.submitted(said.id, host().time())
+        elif isinstance(said, Refused):  # so this one is not there, for sure
+            self.folder.note("refused", said=said.said)
+            self.intended = in_doubt
 
     def _submission(self) -> Dialogue[Submission]:
         """Write all that must be there before it; the dialogue that submits."""
@@ -237,6 +243,10 @@ class Attempt:
         self.outputs_before = ledger.outputs_before
 
     @classmethod
+    def check_earlier(cls, transport: Transport, base: str) -> None:
+        """Raise `LedgerError` for what an earlier version left and this one does not read."""
+
+    @classmethod
     def is_over(cls, folder: JobFolder, ledger: Ledger) -> bool:
         """Whether nothing of this attempt can run any more, so that the next one may."""
         return is_over(folder, ledger)
@@ -264,6 +274,7 @@ def open_attempt(
             or its outputs were changed afterwards.
     """
     transport = connection.transport
+    kind.check_earlier(transport, request.base)
     seen = 1  # NFS may list the newest one late, for a minute
     while True:
         seen = number = max(_newest(transport, request.base), seen)

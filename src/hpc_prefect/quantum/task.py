@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from prefect import get_run_logger, task
+from prefect import Task, get_run_logger, task
 from prefect.client.schemas.objects import State
 
 from hpc_prefect.errors import ConfigurationError, FlowRunCancelled, InvalidJob
+from hpc_prefect.executor.service import executor
 from hpc_prefect.extras import missing
 from hpc_prefect.flow_runs.campaigns import (
     CallIdentity,
@@ -49,20 +50,19 @@ from hpc_prefect.transports.local import LocalTransport
 if TYPE_CHECKING:
     from qiskit.primitives import EstimatorPubLike, PrimitiveResult, SamplerPubLike
 
+    from hpc_prefect.quantum.purchase.request import QuantumRequest
     from hpc_prefect.quantum.sampling import Request
 
-T = TypeVar("T")
-
-#: What a caller may say about a job whose run is cancelled; None is what the block says.
+#: What to do with a job whose run is cancelled; None: as the block says.
 OnCancel = Literal["cancel", "keep"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantumJob:
-    """A sampling or estimation that was submitted: plain values, good in any later process.
+    """A sampling or estimation that was submitted: plain values, valid in any later process.
 
     Attributes:
-        job_id: of the service; empty on a simulator, which has done its work already.
+        job_id: of the service; empty for a simulator, which has finished already.
         folder: of its record.
     """
 
@@ -106,23 +106,24 @@ async def sample(
         quantum_backend_block_name: the `QuantumBackendBlock` to sample on: its name, or the block
             itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
-        variable_name: a Prefect Variable with the options, a JSON object; or with a key
-            `"sampler"` that holds them, and whatever else the flow needs beside it.
+        variable_name: a Prefect Variable, a JSON object of options; or an object whose key
+            `"sampler"` holds them, beside other values of the flow's.
         options: options of this call (see `SamplerOptions`); they win over the Variable.
-        on_cancel: `keep` a job on a quantum computer when the run is cancelled, or `cancel` it;
-            None is what the block says.
+        on_cancel: `keep` or `cancel` a job on a quantum computer when the run is cancelled; None:
+            as the block says.
 
     Returns:
         Qiskit's own `PrimitiveResult`, one result for each PUB.
 
     Raises:
-        InvalidJob: with everything that is wrong with the call; nothing was sampled.
+        InvalidJob: with all problems of the call; nothing was sampled.
         BudgetExceeded: the job would cost more QPU seconds than are left; nothing was bought.
         QuantumJobFailed: the job ended without a result.
         QuantumServiceError: the service refuses, or cannot be asked.
     """
     call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
-    return await _carry_out(call, await _found(call, pubs, variable_name, options))
+    result: PrimitiveResult = await _carry_out(call, pubs, variable_name, options)
+    return result
 
 
 async def estimate(
@@ -134,7 +135,7 @@ async def estimate(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> PrimitiveResult:
-    """Estimate expectation values, once; all that is said of `sample` holds.
+    """Estimate expectation values, once; in everything else as `sample`.
 
     Args:
         pubs: PUBs as Qiskit's primitives take them: tuples (circuit, observables, parameter
@@ -142,8 +143,8 @@ async def estimate(
         quantum_backend_block_name: the `QuantumBackendBlock` to estimate on: its name, or the block
             itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
-        variable_name: a Prefect Variable with the options; its key `"estimator"` holds them if
-            there is more in it.
+        variable_name: a Prefect Variable, a JSON object of options; or an object whose key
+            `"estimator"` holds them.
         options: options of this call (see `EstimatorOptions`); they win over the Variable.
         on_cancel: as for `sample`.
 
@@ -151,7 +152,8 @@ async def estimate(
         Qiskit's own `PrimitiveResult`, with `evs` and `stds` for each PUB.
     """
     call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
-    return await _carry_out(call, await _found(call, pubs, variable_name, options))
+    result: PrimitiveResult = await _carry_out(call, pubs, variable_name, options)
+    return result
 
 
 async def submit_sampling(
@@ -170,7 +172,8 @@ async def submit_sampling(
     """
     _need_stored(quantum_backend_block_name)
     call = _call("sampler", quantum_backend_block_name, work_dir, on_cancel)
-    return await _submit(call, await _found(call, pubs, variable_name, options))
+    job: QuantumJob = await _carry_out(call, pubs, variable_name, options, submit_only=True)
+    return job
 
 
 async def submit_estimation(
@@ -187,13 +190,14 @@ async def submit_estimation(
     """
     _need_stored(quantum_backend_block_name)
     call = _call("estimator", quantum_backend_block_name, work_dir, on_cancel)
-    return await _submit(call, await _found(call, pubs, variable_name, options))
+    job: QuantumJob = await _carry_out(call, pubs, variable_name, options, submit_only=True)
+    return job
 
 
 async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResult:
     """The result of a submitted job, waiting for it; in any process, as often as it is asked for.
 
-    A result that was fetched once is read from its record, which asks nobody.
+    Once fetched, it is read from its record without asking the service.
 
     Args:
         on_cancel: as for `sample`.
@@ -202,15 +206,22 @@ async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResu
     from hpc_prefect.quantum.result_file import read_finished
 
     await raise_if_cancelled()
-    with recorded(QuantumWork(job.kind, job.folder, Path(job.folder).name, job.backend)):
-        finished = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
-        if finished is not None:
-            return finished
-        resolved: Resolved = await resolve(job.kind, job.backend, None, None)
-        if resolved.backend is None or resolved.problems:
-            raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
-        work = partial(_collect, job, resolved.backend, on_cancel)
-        return await _noting(job.folder, _fetch_task(job.backend, work))
+    try:
+        with recorded(QuantumWork(job.kind, job.folder, Path(job.folder).name, job.backend)):
+            kept = await asyncio.to_thread(read_finished, Path(job.folder), job.digest, job.kind)
+            if kept is not None:
+                return kept
+            resolved: Resolved = await resolve(job.kind, job.backend, None, None)
+            if resolved.backend is None or resolved.problems:
+                raise InvalidJob(f"fetching from {job.backend!r}", resolved.problems)
+            work = _Fetching(job, resolved.backend, on_cancel)
+            result: PrimitiveResult = await _fetch_task(job.backend, work)
+            await _raise_if_ended(result)
+    except BaseException as error:
+        note_unfinished(job.folder)
+        forget_frames(error)
+        raise
+    return result
 
 
 def sample_sync(pubs: Iterable[SamplerPubLike], **arguments: Any) -> PrimitiveResult:
@@ -227,7 +238,7 @@ class _Call(NamedTuple):
     """What a caller has given.
 
     Attributes:
-        backend: the block's name; of one that is not stored, what records call it.
+        backend: the block's name; of one that is not stored, its name in records.
         given: the name, or the block.
     """
 
@@ -248,33 +259,50 @@ def _call(
 
 
 def _need_stored(given: object) -> None:
-    """What is submitted may be fetched by another process, which finds the backend by its name."""
+    """Another process may fetch the job, and finds the backend by its block's name."""
     if not isinstance(given, str):
-        wanted = "the name of a stored Quantum Backend block is wanted"
+        wanted = "the name of a stored Quantum Backend block is needed"
         raise InvalidJob("submission", [f"{type(given).__name__} was given where {wanted}"])
 
 
 class _Found(NamedTuple):
-    """A valid request in its place of the experiment."""
+    """A valid request with its identity in the experiment."""
 
     request: Request
     place: CallIdentity
     described: Mapping[str, Mapping[str, Any]]
 
 
-async def _found(
+async def _carry_out(
     call: _Call,
     pubs: Iterable[Any],
     variable_name: str | None,
     options: Mapping[str, Any] | None,
-) -> _Found:
+    *,
+    submit_only: bool = False,
+) -> Any:
+    """What every such call comes to: its result, or with `submit_only` its `QuantumJob`."""
     await raise_if_cancelled()
+    folder: Path | None = None
     try:
-        return await _checked(call, pubs, variable_name, options)
+        found = await _checked(call, pubs, variable_name, options)
+        folder, name = found.place.folder, _named(call, found)
+        wanted = _submit_task if submit_only else _TASKS[call.kind]
+        with _recorded(call, name, found):  # what is submitted to a simulator is done then
+            result = await wanted(name, _Sampling(call, found, submit_only=submit_only))
+            await _raise_if_ended(result)
     except BaseException as error:
-        note_unfinished()
+        note_unfinished(folder)
         forget_frames(error)
         raise
+    return _submitted(call, found, result) if submit_only else result
+
+
+async def _raise_if_ended(result: object) -> None:
+    """A task run gives a State in place of a result when the run around it was cancelled."""
+    if isinstance(result, State):
+        await raise_if_cancelled()
+        raise FlowRunCancelled(result.message)
 
 
 async def _checked(
@@ -291,9 +319,10 @@ async def _checked(
             f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"
         )
     resolved.problems.extend(identity_problems())
-    # Circuits can be large: canonical form and simulation run off the loop, other tasks go on.
+    # Circuits can be large: digest and simulation run in threads, so that other tasks go on.
     request = await asyncio.to_thread(_ask, subject, pubs, resolved, call.kind)
-    # The place is found before the task run starts: inside, it would be a place of that task.
+    # The identity is found before the task run starts: inside, it would be that of a call in this
+    # task.
     name = "sample" if call.kind == "sampler" else "estimate"
     place = await locate(work_dir=call.work_dir, name=name, digest=request.digest)
     return _Found(request, place, resolved.described)
@@ -310,26 +339,6 @@ def _ask(subject: str, pubs: Iterable[Any], call: Resolved, kind: str) -> Reques
     return ask(pubs, call.options, call.backend, subject=subject, problems=call.problems, kind=kind)
 
 
-async def _noting(folder: str | PathLike[str], work: Awaitable[T]) -> T:
-    """Do some work of a place; when it does not succeed, its campaign is not complete."""
-    try:
-        result = await work
-        if isinstance(result, State):
-            await raise_if_cancelled()
-            raise FlowRunCancelled(result.message)
-    except BaseException as error:
-        note_unfinished(folder)
-        forget_frames(error)
-        raise
-    return result
-
-
-async def _carry_out(call: _Call, found: _Found) -> PrimitiveResult:
-    work, name = partial(_result, call, found), _named(call, found)
-    with _recorded(call, name, found):
-        return await _noting(found.place.folder, _task_of(call.kind)(name, work))
-
-
 def _recorded(call: _Call, name: str, found: _Found) -> AbstractContextManager[None]:
     wanted = QuantumWork(call.kind, str(found.place.folder), found.place.key, name)
     note_wanted(wanted, found.place, found.described)
@@ -337,42 +346,74 @@ def _recorded(call: _Call, name: str, found: _Found) -> AbstractContextManager[N
 
 
 def _named(call: _Call, found: _Found) -> str:
-    """What the task run is called after: the backend, and the iteration that it samples for."""
+    """The task run's name: the backend, and the iteration that it samples for."""
     where = place_of(found.place.scope)
     return f"{call.backend}, {where}" if where else call.backend
 
 
-async def _submit(call: _Call, found: _Found) -> QuantumJob:
-    request, place = found.request, found.place
-    work, name = partial(_result, call, found, submit_only=True), _named(call, found)
-    with _recorded(call, name, found):  # a simulator has done it then
-        job_id = await _noting(place.folder, _submit_task(name, work))
+def _submitted(call: _Call, found: _Found, job_id: str) -> QuantumJob:
     return QuantumJob(
         kind=call.kind,
         backend=call.backend,
         job_id=job_id,
-        digest=request.digest,
-        folder=str(place.folder),
+        digest=found.request.digest,
+        folder=str(found.place.folder),
         work_dir=call.work_dir,
     )
 
 
-async def _result(call: _Call, found: _Found, log: Any, *, submit_only: bool = False) -> Any:
-    """The result, of the record, a simulator or a job; with `submit_only` the job's id."""
-    from hpc_prefect.quantum.sampling import read_earlier, sample_once
+# --- the task runs
 
-    request, work = found.request, found.place.folder
-    if request.backend.simulates:
-        sampled = Simulation(partial(sample_once, request, work, made_by=recorded_run(), log=log))
-        result = await outcome_of(sampled, RunLog(call.backend, log), "cancel")
-        return "" if submit_only else result
-    earlier = await asyncio.to_thread(read_earlier, request, work, log)
-    if earlier is not None:
-        return await asyncio.to_thread(_known_id, work) if submit_only else earlier
-    from hpc_prefect.quantum.purchase.call import carried_out, to_buy
 
-    wanted = to_buy(request, found.place, call.backend, call.on_cancel, submit_only=submit_only)
-    return await carried_out(wanted, RunLog(call.backend, log))
+class _Sampling:
+    """What a call's task run does. Opaque to Prefect, which would look into every circuit."""
+
+    def __init__(self, call: _Call, found: _Found, *, submit_only: bool) -> None:
+        """With `submit_only` its job's id stands for the result; empty on a simulator."""
+        self.block = call.backend
+        self._call, self._found, self._submit_only = call, found, submit_only
+
+    async def known(self, log: Any) -> Any:
+        """What needs no job: what an earlier run left, or a simulator makes; else None."""
+        from hpc_prefect.quantum.sampling import read_earlier, sample_once
+
+        request, work = self._found.request, self._found.place.folder
+        if request.backend.simulates:
+            do = partial(sample_once, request, work, made_by=recorded_run(), log=log)
+            result = await outcome_of(Simulation(do), RunLog(self.block, log), "cancel")
+            return "" if self._submit_only and not isinstance(result, State) else result
+        earlier = await asyncio.to_thread(read_earlier, request, work, log)
+        if earlier is None or not self._submit_only:
+            return earlier
+        return await asyncio.to_thread(_known_id, work)
+
+    def wanted(self) -> QuantumRequest:
+        """The job to buy, or to attach to."""
+        from hpc_prefect.quantum.purchase.call import to_buy
+
+        found, only = self._found, self._submit_only
+        on_cancel = self._call.on_cancel
+        return to_buy(found.request, found.place, self.block, on_cancel, submit_only=only)
+
+
+class _Fetching:
+    """The same for a job that was submitted."""
+
+    def __init__(self, job: QuantumJob, backend: Any, on_cancel: OnCancel) -> None:
+        self.block = job.backend
+        self._job, self._backend, self._on_cancel = job, backend, on_cancel
+
+    async def known(self, log: Any) -> None:
+        """Whoever fetches has looked already."""
+
+    def wanted(self) -> QuantumRequest:
+        """The job to attach to."""
+        from hpc_prefect.quantum.purchase.call import to_attach
+
+        flow = root_flow()
+        run = "" if flow is None or flow.flow_run is None else str(flow.flow_run.id)
+        claimant = this_process(run, flow_process())
+        return to_attach(self._job, self._backend, claimant, self._on_cancel)
 
 
 def _known_id(work: Path) -> str:
@@ -381,46 +422,30 @@ def _known_id(work: Path) -> str:
     return jobs[-1].ledger().job_id if jobs else ""
 
 
-async def _collect(job: QuantumJob, backend: Any, on_cancel: OnCancel, log: Any) -> PrimitiveResult:
-    from hpc_prefect.quantum.purchase.call import carried_out, to_attach
+def _task(function: str, name: str) -> Task[[str, _Sampling | _Fetching], Coroutine[Any, Any, Any]]:
+    """A task of this name. `function` stands in its key, by which `resume` counts runs.
 
-    flow = root_flow()
-    run = "" if flow is None or flow.flow_run is None else str(flow.flow_run.id)
-    claimant = this_process(run, flow_process())
-    wanted = to_attach(job, backend, claimant, on_cancel)
-    result: PrimitiveResult = await carried_out(wanted, RunLog(job.backend, log))
-    return result
+    The record decides what is repeated, not Prefect's cache, which would also drop an intended
+    second sampling.
+    """
 
+    async def once(backend: str, work: _Sampling | _Fetching) -> Any:
+        if await run_is_cancelled():
+            return cancelled_state()
+        log = get_run_logger()
+        if (known := await work.known(log)) is not None:
+            return known
+        from hpc_prefect.quantum.purchase.call import QuantumRun, outcome
 
-Work = Callable[[Any], Awaitable[Any]]
+        wanted, listener = work.wanted(), RunLog(work.block, log)
+        handle = executor().start(replace(wanted, listener=listener), QuantumRun)
+        return await outcome(handle, wanted, listener)
 
-
-async def _attended(work: Work) -> Any:
-    """What a task run does, unless its run was cancelled."""
-    return cancelled_state() if await run_is_cancelled() else await work(get_run_logger())
-
-
-# The record decides what is repeated, not Prefect's cache (which would also drop an intended
-# second sampling). `work` is opaque to Prefect, which would look into every circuit otherwise.
-@task(name="sample", task_run_name="sample {backend}", **ONCE_ONLY)
-async def _sample(backend: str, work: Work) -> Any:
-    return await _attended(work)
+    once.__name__ = once.__qualname__ = function
+    return task(name=name, task_run_name=f"{name} {{backend}}", **ONCE_ONLY)(once)
 
 
-@task(name="estimate", task_run_name="estimate {backend}", **ONCE_ONLY)
-async def _estimate(backend: str, work: Work) -> Any:
-    return await _attended(work)
-
-
-@task(name="submit", task_run_name="submit {backend}", **ONCE_ONLY)
-async def _submit_task(backend: str, work: Work) -> Any:
-    return await _attended(work)
-
-
-@task(name="fetch", task_run_name="fetch {backend}", **ONCE_ONLY)
-async def _fetch_task(backend: str, work: Work) -> Any:
-    return await _attended(work)
-
-
-def _task_of(kind: str) -> Any:
-    return _sample if kind == "sampler" else _estimate
+_sample, _estimate = _task("_sample", "sample"), _task("_estimate", "estimate")
+_submit_task = _task("_submit_task", "submit")
+_fetch_task = _task("_fetch_task", "fetch")
+_TASKS = {"sampler": _sample, "estimator": _estimate}

@@ -1,10 +1,9 @@
-"""A call's quantum job: what the executor is asked for, and what its end is to the call."""
+"""From a call to the executor's request, and from the job's end to a result or an error."""
 
 from __future__ import annotations
 
 import asyncio
 from contextvars import copy_context
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from hpc_prefect.errors import (
     SchedulerError,
 )
 from hpc_prefect.executor.request import JobSubmitted
-from hpc_prefect.executor.service import executor
+from hpc_prefect.executor.service import Handle
 from hpc_prefect.flow_runs.campaigns import CallIdentity
 from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.flow_runs.recording import recorded_run
@@ -36,6 +35,8 @@ from hpc_prefect.quantum.purchase.show import Page
 from hpc_prefect.quantum.result_file import read_finished
 from hpc_prefect.quantum.service import ServiceBackend
 
+__all__ = ["QuantumRun", "outcome", "to_attach", "to_buy"]
+
 if TYPE_CHECKING:
     from hpc_prefect.quantum.sampling import Request
     from hpc_prefect.quantum.task import QuantumJob
@@ -49,7 +50,7 @@ def to_buy(
     *,
     submit_only: bool = False,
 ) -> QuantumRequest:
-    """The job of a call, in the context of the call."""
+    """The request for a call's job; to be made in the context of the call."""
     backend: ServiceBackend = request.backend
     flow = root_flow()
     run = None if flow is None else flow.flow_run
@@ -75,7 +76,7 @@ def to_buy(
 def to_attach(
     job: QuantumJob, backend: ServiceBackend, claimant: Claimant, on_cancel: str | None
 ) -> QuantumRequest:
-    """A job that was submitted, in this process or another."""
+    """The request to attach to a job that was submitted by this process or another."""
     work = Path(job.folder)
     return QuantumRequest(
         spec=_spec(job.backend, backend, job.kind, job.digest, on_cancel),
@@ -101,14 +102,13 @@ def _spec(
     )
 
 
-async def carried_out(wanted: QuantumRequest, listener: RunLog) -> Any:
-    """The result of a job, whoever bought it; with `submit_only` its id. A State in a run that was
-    cancelled.
+async def outcome(handle: Handle[JobResult], wanted: QuantumRequest, listener: RunLog) -> Any:
+    """The result of a job that was handed over, whoever bought it; with `submit_only` its id. A
+    State in a run that was cancelled.
 
     Raises:
         HpcPrefectError: there is no result; see `raise_for`.
     """
-    handle = executor().start(replace(wanted, listener=listener), QuantumRun)
     work = Kept(handle, listener) if wanted.spec.on_cancel == "keep" else handle
     try:
         ended = await outcome_of(work, listener, "leave")
