@@ -67,6 +67,13 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
+        "who has lost a quantum job while it prepared writes its intent all the same",
+        "quantum/purchase/attempt.py",
+        "        self.claim.check()\n        super().note_intent(**facts)",
+        "        super().note_intent(**facts)",
+        quantum=True,
+    ),
+    Mutation(
         "an attempt that is listed late is looked for without end",
         "executor/attempt.py",
         "seen = number = max(_newest(transport, request.base), seen)",
