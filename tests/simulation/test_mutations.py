@@ -21,7 +21,7 @@ QUICK = [m for m in MUTATIONS if m.name not in _STORIES] if ON_CI else MUTATIONS
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("mutation", QUICK, ids=lambda mutation: mutation.name)
 def test_a_promise_that_is_taken_out_is_found(mutation: Mutation, tmp_path: Path) -> None:
-    lives = lives_until_found(mutation, tmp_path, first=1, seeds=LIVES)
+    lives = lives_until_found(mutation, tmp_path, first=mutation.first, seeds=LIVES)
     assert lives is not None
     assert lives <= LIVES
 

@@ -184,7 +184,12 @@ class ArrayMonitor:
         self._settle(ended)
 
     def write_ended(self) -> None:
-        """Have all that has ended in the folder, for good. Blocks."""
+        """Have all that has ended in the folder, for good. Blocks.
+
+        Raises:
+            JobHeld: another run has taken the array over.
+        """
+        self._submission.claim.check()
         kept = [each for each in self._unwritten if each.index not in self._given_up]
         self._submission.folder.note_ended(kept, durable=True)
         self._unwritten = []
@@ -390,6 +395,8 @@ class ArrayMonitor:
     def _write(self, now: float) -> None:
         self._written_at = now  # a full disk is not tried again at once
         kept = [each for each in self._unwritten if each.index not in self._given_up]
+        if kept:  # who has lost the array may not know each script's word, and judges wrongly
+            self._submission.claim.check()
         self._submission.folder.note_ended(kept)
         self._unwritten = []
 
