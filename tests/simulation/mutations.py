@@ -25,6 +25,7 @@ _TESTS = Path(__file__).parents[1]
 class Mutation:
     """A text in a file, and what stands there instead; `name` says what is missing then.
 
+    `quantum`: it is looked for in the seeds that have a quantum service, alone.
     `first`: the seed to begin with.
     """
 
@@ -32,11 +33,99 @@ class Mutation:
     file: str
     old: str
     new: str
+    quantum: bool = False
     first: int = 1
 
 
 #: The first seed of those whose worlds are all of arrays.
 OF_ARRAYS = FIRST + 1
+#: Of arrays.
+ARRAYS = (
+    Mutation(
+        "a packed member is judged as its element is",
+        "executor/arrays/evidence.py",
+        "if self._submission.per_element == 1 or evidence.start is None:",
+        "if True:",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "the success of a member is not read before it is submitted",
+        "executor/arrays/opening.py",
+        "        elif _outputs_there(submission, ended):",
+        "        elif False:",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "what a member came to in an earlier submission counts",
+        "executor/arrays/run.py",
+        " and self._opened.last[key] == submission.number",
+        "",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "a scheduler may start members again",
+        "job/spec.py",
+        " and not self.has_members",
+        "",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "the list of an array's members is not forced to disk",
+        "ledger/array_folder.py",
+        'self.transport.append(path, b"", durable=True)',
+        'self.transport.append(path, b"")',
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "who has lost an array writes how its members ended",
+        "executor/arrays/monitor.py",
+        'array over.\n        """\n        self._submission.claim.check()',
+        'array over.\n        """',
+        first=OF_ARRAYS,
+    ),
+)
+
+
+#: Of purchases at a quantum service.
+QUANTUM = (
+    Mutation(
+        "the budget is counted after the POST",
+        "ledger/quantum_folder.py",
+        "elif ledger.intended:",
+        "elif ledger.job_id:",
+        quantum=True,
+    ),
+    Mutation(
+        "nobody looks for a quantum job of the same tag after a lost reply",
+        "quantum/purchase/attempt.py",
+        "if self.request.service.searchable:\n            return self.intended",
+        "if self.request.service.searchable:\n            return False",
+        quantum=True,
+    ),
+    Mutation(
+        "a cancellation that the service accepts is the end",
+        "executor/cancelling.py",
+        "            watched.wants_answer = True\n",
+        "            watched.wants_answer = True\n            if heard:\n"
+        "                watched.give_up(Verdict(reason=asked_for(by), summary='accepted'))\n",
+        quantum=True,
+    ),
+    # What the simulation has found itself; each of these is a story, too.
+    Mutation(
+        "a second job of one POST that is listed late is not looked for",
+        "quantum/purchase/attempt.py",
+        "await self._end_others(self.job_id, found)",
+        "pass",
+        quantum=True,
+    ),
+    Mutation(
+        "an attempt that is listed late is looked for without end",
+        "executor/attempt.py",
+        "seen = number = max(_newest(transport, request.base), seen)",
+        "seen = number = _newest(transport, request.base) or 1",
+        quantum=True,
+    ),
+)
 
 MUTATIONS = (
     Mutation(
@@ -166,49 +255,8 @@ MUTATIONS = (
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',
         "return False",
     ),
-    # Arrays.
-    Mutation(
-        "a packed member is judged as its element is",
-        "executor/arrays/evidence.py",
-        "if self._submission.per_element == 1 or evidence.start is None:",
-        "if True:",
-        first=OF_ARRAYS,
-    ),
-    Mutation(
-        "the success of a member is not read before it is submitted",
-        "executor/arrays/opening.py",
-        "        elif _outputs_there(submission, ended):",
-        "        elif False:",
-        first=OF_ARRAYS,
-    ),
-    Mutation(
-        "what a member came to in an earlier submission counts",
-        "executor/arrays/run.py",
-        " and self._opened.last[key] == submission.number",
-        "",
-        first=OF_ARRAYS,
-    ),
-    Mutation(
-        "a scheduler may start members again",
-        "job/spec.py",
-        " and not self.has_members",
-        "",
-        first=OF_ARRAYS,
-    ),
-    Mutation(
-        "the list of an array's members is not forced to disk",
-        "ledger/array_folder.py",
-        'self.transport.append(path, b"", durable=True)',
-        'self.transport.append(path, b"")',
-        first=OF_ARRAYS,
-    ),
-    Mutation(
-        "who has lost an array writes how its members ended",
-        "executor/arrays/monitor.py",
-        'array over.\n        """\n        self._submission.claim.check()',
-        'array over.\n        """',
-        first=OF_ARRAYS,
-    ),
+    *ARRAYS,
+    *QUANTUM,
 )
 
 
@@ -236,7 +284,8 @@ def run_on(mutation: Mutation, folder: Path, *words: str) -> subprocess.Complete
 
 def lives_until_found(mutation: Mutation, folder: Path, *, first: int, seeds: int) -> int | None:
     """After how many lives the simulation finds it; None when it does not."""
-    done = run_on(mutation, folder, "--first", str(first), "--seeds", str(seeds), "--most", "1")
+    words = ["--first", str(first), "--seeds", str(seeds), "--most", "1"]
+    done = run_on(mutation, folder, *words, *["--quantum"] * mutation.quantum)
     last = done.stdout.strip().split("\n")[-1]
     lives = re.search(r"\blives=(\d+)", last)
     assert lives, f"{mutation.name}: {done.stdout[-500:]}{done.stderr[-2000:]}"
