@@ -104,7 +104,7 @@ async def test_a_refusal_closes_the_attempt_unless_an_earlier_post_may_have_been
     assert cost(tmp_path) == 0
 
     lives.service.on_post, lives.service.hidden = ["lose", "refuse"], True
-    with pytest.raises(QuantumServiceError, match="an earlier POST of it may have been taken"):
+    with pytest.raises(QuantumServiceError, match="an earlier POST of it may have been accepted"):
         await lives.run().carry_out()
     assert cost(tmp_path) == 5.0
     lives.service.hidden = False
