@@ -47,16 +47,26 @@ def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = 
             f"{job.folder.path}: --job-id is not possible here, since its scheduler"
             f" finds the job by its tag"
         )
-    request = _request(job, listener)
-    if job.members is None:
+    request = what_to_follow(job, listener)
+    if not isinstance(request, ArrayRequest):
         return executor().start(request).result.result()
-    executor().start(_array(job, request), ArrayRun).result.result()
+    executor().start(request, ArrayRun).result.result()
     ended = read_job(job.folder.path, job.folder.transport).result
     if ended is None:
         raise LedgerError(
             f"{job.folder.path}: its cancellation was requested, but its end is not confirmed"
         )
     return ended
+
+
+def what_to_follow(job: JobSnapshot, listener: Listener) -> JobRequest | ArrayRequest:
+    """A batch job, or the array of this submission, as the executor is asked to follow it.
+
+    Raises:
+        LedgerError, NotOurs: there is nothing that this user can follow.
+    """
+    request = _request(job, listener)
+    return request if job.members is None else _array(job, request)
 
 
 def _array(job: JobSnapshot, request: JobRequest) -> ArrayRequest:
