@@ -223,7 +223,7 @@ class QuantumAttempt(Attempt):
         def intend() -> None:
             limit = purchase.backend.terms.max_qpu_seconds
             budget = Budget(self.request.campaign, self.folder.transport)
-            with budget.reserved(seconds, limit) as left:
+            with budget.reserved(seconds, limit, self.folder.path) as left:
                 allowed = round(left, 3) if limit else None
                 self.request = replace(self.request, spec=replace(spec, allowed_seconds=allowed))
                 purchase.write_asked(self.request.work, self.folder.transport)
