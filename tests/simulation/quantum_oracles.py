@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -149,9 +150,17 @@ class Purchases:
 class QuantumJudgements(Told):
     """What was told of each quantum job: it must be what the service has."""
 
-    def __init__(self, service: QuantumService, files: FileServer, purchases: Purchases) -> None:
+    def __init__(
+        self,
+        service: QuantumService,
+        files: FileServer,
+        purchases: Purchases,
+        any_was_stopped: Callable[[], bool],
+    ) -> None:
+        """`any_was_stopped`: whether a process was stopped, and went on."""
         super().__init__(service.world, files)
         self._service, self._purchases = service, purchases
+        self._any_was_stopped = any_was_stopped
 
     def journals(self, files: FileServer) -> None:
         """What they say in the end."""
@@ -185,7 +194,8 @@ class QuantumJudgements(Told):
         job = self._service.jobs[result.job_id]
         if job.status != _STATUS[reason]:
             return f"the service has {job.id} as {job.status}"
-        if job.tag != result.tag:
+        # Between its look at the claim and its intent, no process knows that it was stopped.
+        if job.tag != result.tag and not self._any_was_stopped():
             return f"{job.id} is another one's"
         told = result.resources_used.get("qpu_seconds")
         if told is not None and told != job.cost:
