@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
@@ -22,6 +21,7 @@ from hpc_prefect.executor.request import Silence
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
+from hpc_prefect.transports.host import host
 
 #: So much of one core is spent on looking at files, at most; and the pause after a look that cost
 #: nearly nothing, or very much, in seconds.
@@ -98,14 +98,15 @@ class ArrayMonitor:
         if self.verdict.done():  # what is not written yet is being written in a thread
             self.next_look = now + _LATEST
             return
-        began, before = time.perf_counter(), len(self._submission.ended)
+        began, before = host().monotonic(), len(self._submission.ended)
+        self.next_look = now + self._pause  # also where the file server gives errors meanwhile
         begun = self._begun_members.among(self._waiting, now, anew=anew)
         for index in begun:
             self._begun(index, self._files.records(index))
         trouble = self._look_at_begun()
         if now - self._written_at >= _WRITE_EVERY:
             self._write(now)
-        cost = time.perf_counter() - began
+        cost = host().monotonic() - began
         news = begun or len(self._submission.ended) > before
         soon = max(_SOONEST, _OF_AGE * (now - self._began_at))
         self._pause = min(soon if news else _SLOW_DOWN * self._pause, _QUIET)
@@ -387,9 +388,10 @@ class ArrayMonitor:
             self.verdict.set_result(_ALL_ENDED)
 
     def _write(self, now: float) -> None:
+        self._written_at = now  # a full disk is not tried again at once
         kept = [each for each in self._unwritten if each.index not in self._given_up]
         self._submission.folder.note_ended(kept)
-        self._unwritten, self._written_at = [], now
+        self._unwritten = []
 
     def _stop(self) -> None:
         for monitor in self._doubtful.values():
