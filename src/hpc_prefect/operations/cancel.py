@@ -1,4 +1,4 @@
-"""Cancelling jobs by their folders alone: without their flow, its process, or Prefect."""
+"""Cancels jobs by their folders alone, without their flow, its process, or Prefect."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from hpc_prefect.operations.status import NOT_SUBMITTED
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
-#: Seconds for which an end is waited for.
+#: How many seconds to wait for an end.
 CONFIRM = 20.0
-#: Seconds between two tries of a cancellation that the scheduler did not take in.
+#: Seconds between two tries of a cancellation that the scheduler did not accept.
 _AGAIN = 2.0
-#: Between two looks, from the first to the longest.
+#: Seconds between two looks: the first and the longest pause.
 _SOON, _LATER = 0.1, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cancellation:
-    """What became of the request to cancel a job.
+    """The outcome of a request to cancel a job.
 
     Attributes:
-        confirmed: nothing of it runs any more, or ever did.
-        words: how that is known, or what is not.
-        job: as its folder tells it afterwards.
+        confirmed: it has ended, or was never submitted.
+        words: how that is known, or what is not known.
+        job: the job afterwards, by its folder.
     """
 
     job: JobSnapshot
@@ -42,14 +42,14 @@ class Cancellation:
 
 @dataclass
 class _CancelRequest:
-    """A job whose end is under way.
+    """A job that is being cancelled.
 
     Attributes:
-        ids: what is to be cancelled; found by its tag when its submission was in doubt.
+        ids: the scheduler's ids to cancel; searched for by tag if the submission is in doubt.
         ended: ids whose end has been seen.
-        words: how it ended; empty while it has not.
-        silence: what is not known, for the one who waited in vain.
-        used: what it used, as the other side tells at its end.
+        words: how it ended; empty until then.
+        silence: the message if its end is not seen in time.
+        used: the resources that it used, by the scheduler.
     """
 
     job: JobSnapshot
@@ -67,14 +67,14 @@ def cancel_jobs_of(
     by: str = "user",
     wait: float = CONFIRM,
 ) -> list[Cancellation]:
-    """Cancel all jobs that a flow run worked for, that have no verdict yet and are not to be kept.
+    """Cancel all jobs of a flow run that have no verdict yet and are not to be kept.
 
     Args:
-        flow_run_id: of the outermost flow run, as claims name it. A job that another run took
-            over from it is that one's.
-        folders: work_dirs, campaigns' folders or jobs', in any mixture.
-        by: `user` or `timeout`: what the job's verdict will tell.
-        wait: seconds for which their ends are waited for.
+        flow_run_id: of the outermost flow run, as claims name it. A job that another run took over
+            is not among them.
+        folders: folders of work_dirs, campaigns or jobs, in any mixture.
+        by: `user` or `timeout`: the cause in the job's verdict.
+        wait: how many seconds to wait for their ends.
     """
     found = {job.folder.path: job for folder in folders for job in list_jobs(folder)}
     theirs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
@@ -86,9 +86,9 @@ def cancel_jobs(
 ) -> list[Cancellation]:
     """Write the request into each job's folder, ask the schedulers, and wait for the ends.
 
-    A living claimant ends its job as cancelled; the verdict of a job that nobody claims is written
-    by whoever attaches to it, or starts its flow again. Whatever is not confirmed in time is asked
-    for again by those, or by another call.
+    A living claimant ends its job as cancelled. A job without one gets its verdict when somebody
+    attaches to it or starts its flow again; these, or another call, also repeat a cancellation
+    whose end is not confirmed in time.
     """
     deadline = host().monotonic() + wait
     done: dict[str, Cancellation] = {}
@@ -109,11 +109,11 @@ def cancel_jobs(
 
 
 def _nothing_to_cancel(job: JobSnapshot) -> str:
-    """Why there is no job to cancel; empty when there is, or may be, one."""
+    """Why there is nothing to cancel; empty if there is, or may be, a job."""
     if job.problem:
         return f"its folder cannot be read: {job.problem}"
     if job.user:
-        return f"it belongs to {job.user}, who alone can cancel it"
+        return f"it belongs to {job.user}: only this user can cancel it"
     if job.ended_surely:
         return f"it had ended: {job.status.state if job.is_over else job.status.reason}"
     if job.status.state == NOT_SUBMITTED:
@@ -122,12 +122,12 @@ def _nothing_to_cancel(job: JobSnapshot) -> str:
 
 
 def _request(job: JobSnapshot, by: str) -> _CancelRequest:
-    """Write it down first: whoever takes the job up then knows of it, also if we die now."""
+    """Write the request first: a process that takes the job up will find it, also if we die now."""
     request = _CancelRequest(job, list(job.ids))
     try:
         job.folder.note_cancel_request(by=by, who=this_process().describe())
     except (TransportError, NotOurs) as error:  # a full disk must not keep a job alive
-        request.silence = f"; its folder could not be told ({error})"
+        request.silence = f"; the request could not be written into its folder ({error})"
     return request
 
 
@@ -137,17 +137,17 @@ def _of(requests: Sequence[_CancelRequest], jobs: Sequence[JobSnapshot]) -> list
 
 
 def _await_claimants(requests: Sequence[_CancelRequest], deadline: float) -> None:
-    """Jobs that were not submitted yet: nobody but their living claimants can say more."""
+    """Wait for jobs that are not submitted yet: only their living claimants can end them."""
     pause = _SOON
     while any(not request.words for request in requests) and host().monotonic() < deadline:
         for request in requests:
             _look(request)
-            request.silence = "it is not submitted yet; its process has been told not to"
+            request.silence = "it is not submitted yet; its process was asked not to submit it"
         pause = _rest(pause, deadline)
 
 
 class _Ends:
-    """The ends of some jobs of one scheduler."""
+    """Cancels some jobs of one scheduler."""
 
     def __init__(
         self, client: SchedulerClient, requests: list[_CancelRequest], deadline: float
@@ -155,11 +155,11 @@ class _Ends:
         self._client = client
         self._requests = requests
         self._deadline = deadline
-        self._heard: set[str] = set()  # ids whose cancellation the scheduler took in
+        self._heard: set[str] = set()  # ids whose cancellation the scheduler accepted
         self._try_at = 0.0
 
     def bring_about(self) -> None:
-        """Ask for them until all are seen, or it is time."""
+        """Cancel, until all ends are seen or the time is up."""
         pause = max(_SOON, self._client.scheduler.hurry)
         while True:
             self._find_those_in_doubt()
@@ -201,8 +201,9 @@ class _Ends:
         said = self._client.cancel(tags, self._deadline)
         if isinstance(said, NoAnswer):
             self._try_at = host().monotonic() + _AGAIN
+            name = self._client.scheduler.name
             for request in self._open():
-                request.silence = f"{self._client.scheduler.name} did not take it in ({said.said})"
+                request.silence = f"{name} did not accept the cancellation ({said.said})"
         else:
             self._heard |= set(tags)
 
@@ -220,11 +221,11 @@ class _Ends:
         if isinstance(seen, NoAnswer):
             request.silence = request.silence or f"{name} gave no answer ({seen.said})"
         elif seen is None or (seen.tag and seen.tag != request.job.tag):
-            request.silence = f"{name} lists {job_id} no longer, and its end was not seen"
+            request.silence = f"{name} no longer lists {job_id}, and its end was not seen"
         elif seen.state is not JobState.ENDED:
             if job_id in self._heard:
                 request.silence = (
-                    f"{name} has been asked, and lists it as {seen.word or seen.state}"
+                    f"{name} was asked to cancel it, and lists it as {seen.word or seen.state}"
                 )
         else:
             request.ended.add(job_id)
@@ -234,7 +235,7 @@ class _Ends:
 
 
 def _look(request: _CancelRequest) -> None:
-    """What its folder says by now."""
+    """Look into its folder again."""
     job = read_job(request.job.folder.path, request.job.folder.transport)
     if job.is_over:
         request.words = f"its process says: {job.status.state}"
@@ -253,7 +254,7 @@ def _told(request: _CancelRequest) -> Cancellation:
     folder = request.job.folder
     job = read_job(folder.path, folder.transport)
     if request.words and not job.is_over:
-        with contextlib.suppress(TransportError):  # that it ended can be found out again
+        with contextlib.suppress(TransportError):  # the end can be found out again
             folder.note_cancel_request("ended", said=request.words, used=request.used)
         job = read_job(folder.path, folder.transport)
     words = (

@@ -1,4 +1,4 @@
-"""Cancelling one member of an array, by the array's folder alone."""
+"""Cancels one member of an array, by the array's folder alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
 _ENDED = ("succeeded", "failed")
-#: Between two looks, from the first to the longest.
+#: Seconds between two looks: the first and the longest pause.
 _SOON, _LATER = 0.1, 5.0
 
 
@@ -21,14 +21,14 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
     """Write the request into the array's folder, ask the scheduler, and wait for the end.
 
     Returns:
-        Whether nothing of it runs any more, and in words how that is known, or what is not.
+        Whether its end is confirmed, and in words how that is known, or what is not known.
 
     Raises:
         UnknownJob: it cannot be cancelled alone.
-        NotOurs: the array is somebody else's.
+        NotOurs: the array belongs to another user.
     """
     if job.user:
-        raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can cancel it")
+        raise NotOurs(f"{job.folder.path} belongs to {job.user}: only this user can cancel it")
     if member.state in _ENDED:
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
@@ -39,7 +39,7 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
 
 
 def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
-    """An element that runs several members is one job to the scheduler."""
+    """Refuse a member of an element with several, which is one job to the scheduler."""
     array = job.spec.array if job.spec is not None else None
     count = job.members.all if job.members is not None else 1
     if count > (array.size if array is not None else 1):
@@ -63,7 +63,10 @@ def _end(
         if not heard:
             refused = client.cancel({job_id: job.tag}, deadline)
             heard = refused is None
-            words = "" if refused is None else f"{name} did not take it in ({refused.said})"
+            if refused is None:
+                words = ""
+            else:
+                words = f"{name} did not accept the cancellation ({refused.said})"
         now = read_members(job.folder)[member.index]
         if now.state in _ENDED:
             return True, f"its process says: {now.reason or now.state}"
@@ -71,10 +74,10 @@ def _end(
         if isinstance(seen, NoAnswer):
             words = words or f"{name} gave no answer ({seen.said})"
         elif seen is None:
-            words = f"{name} lists {job_id} no longer, and its end was not seen"
+            words = f"{name} no longer lists {job_id}, and its end was not seen"
         elif seen.state is JobState.ENDED and heard:
             return True, f"{name} says {seen.word}"
         if host().monotonic() >= deadline:
-            return False, words or f"{name} has been asked, and its end was not seen"
+            return False, words or f"{name} was asked to cancel it, but its end was not seen"
         host().sleep(max(0.0, min(pause, deadline - host().monotonic())))
         pause = min(_LATER, 1.5 * pause)

@@ -1,4 +1,4 @@
-"""Asking the schedulers about jobs that folders tell of, all jobs of one in one command."""
+"""Asks schedulers about jobs of folders, each about all of its jobs in one command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class SchedulerClient:
-    """A scheduler as some jobs were submitted to it, and how to speak to it. Blocks."""
+    """Asks the scheduler that some jobs were submitted to. Blocks."""
 
     scheduler: Provider
     options: Mapping[str, Any]
@@ -33,7 +33,7 @@ class SchedulerClient:
     def observe(
         self, ids: Sequence[str], deadline: float
     ) -> dict[str, Observation | NoAnswer | None]:
-        """What it says of each job; None when it does not list it."""
+        """What it says of each job; None if it does not list the job."""
         found: dict[str, Observation | NoAnswer | None] = {}
         for chunk in self._chunks(ids):
             answer = self._converse(self.scheduler.observe(chunk, self.options), deadline)
@@ -54,7 +54,7 @@ class SchedulerClient:
         return found
 
     def cancel(self, jobs: Mapping[str, str], deadline: float) -> NoAnswer | None:
-        """Ask for the end of jobs, names by ids."""
+        """Cancel jobs, given as names by ids."""
         return self._converse(self.scheduler.cancel(jobs, self.options), deadline)
 
     def _chunks(self, names: Sequence[str]) -> list[Sequence[str]]:
@@ -62,7 +62,7 @@ class SchedulerClient:
         return [names[start : start + size] for start in range(0, len(names), size)]
 
     def _converse(self, dialogue: Dialogue[T], deadline: float) -> T | NoAnswer:
-        """Run a dialogue's commands; one that hangs is ended at the deadline (monotonic)."""
+        """Run a dialogue's commands; one that hangs is killed at the deadline (monotonic)."""
         try:
             command = next(dialogue)
             while True:
@@ -79,9 +79,9 @@ class SchedulerClient:
 
 
 def by_scheduler(jobs: Sequence[JobSnapshot]) -> list[tuple[SchedulerClient, list[JobSnapshot]]]:
-    """The jobs that have been resolved, by the scheduler that they were meant for.
+    """The jobs with a known spec, by their scheduler.
 
-    A scheduler that a later version of this package knew cannot be asked by this one.
+    Jobs of schedulers that this version does not know are left out.
     """
     found: dict[str, tuple[SchedulerClient, list[JobSnapshot]]] = {}
     for job in jobs:
@@ -102,11 +102,11 @@ def by_scheduler(jobs: Sequence[JobSnapshot]) -> list[tuple[SchedulerClient, lis
 def at_each_scheduler(
     work: Callable[[SchedulerClient, list[JobSnapshot]], R], jobs: Sequence[JobSnapshot]
 ) -> list[tuple[SchedulerClient, R]]:
-    """Do something at all of their schedulers at once: one that hangs must not hold up others."""
+    """Do something at all schedulers concurrently: one that hangs must not delay others."""
     desks = by_scheduler(jobs)
     if not desks:
         return []
-    if len(desks) == 1:  # as mostly
+    if len(desks) == 1:  # the usual case
         ((client, theirs),) = desks
         return [(client, work(client, theirs))]
     with ThreadPoolExecutor(len(desks)) as pool:
@@ -115,7 +115,7 @@ def at_each_scheduler(
 
 
 def ask(jobs: Sequence[JobSnapshot], *, wait: float = 60.0) -> list[JobSnapshot]:
-    """The same jobs with what their schedulers say now, for those that have no verdict.
+    """The jobs, updated by what their schedulers say now if they have no verdict.
 
     Args:
         wait: seconds after which a scheduler that has not answered gives no answer.
