@@ -214,12 +214,6 @@ MUTATIONS = (
         "",
     ),
     Mutation(
-        "a failed question for a name is taken as the answer that there is none",
-        "executor/connection.py",
-        "found |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said",
-        "found |= {tag: {} for tag in chunk} if isinstance(said, NoAnswer) else said",
-    ),
-    Mutation(
         "a failed question about a job is taken as the answer that it is not listed",
         "executor/connection.py",
         "if seen.error is not None:",
