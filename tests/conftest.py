@@ -73,6 +73,45 @@ def prefect_server() -> Server:
 
 
 @pytest.fixture(scope="session")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's queue of this machine lies."""
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="session")
+def blocks(prefect_server: Server, spool: Path) -> None:
+    """The blocks `cmd-sh`, `exec-sh` and `flows.jobs.HERE`: the job is `sh -c SCRIPT name ARGS`."""
+    from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock
+
+    from .flows.jobs import HERE
+
+    command = CommandBlock(command_name="sh", executable_key="sh", default_args=["-c"])
+    command.save("cmd-sh", overwrite=True, _sync=True)
+    profile = ExecutionProfileBlock(profile_name="sh", command_name="sh", walltime="00:05:00")
+    profile.save("exec-sh", overwrite=True, _sync=True)
+    other = ExecutionProfileBlock(profile_name="other", command_name="other")
+    other.save("exec-other", overwrite=True, _sync=True)
+    _store_profile(HERE, spool, secret_environment={"HP_TOKEN": "secret-value-4711"})
+
+
+@pytest.fixture
+def limited(blocks: None, spool: Path) -> str:
+    """The name of a profile that allows a second of walltime."""
+    from .flows.jobs import HERE
+
+    _store_profile(f"{HERE}-limited", spool, max_walltime="00:00:01")
+    return f"{HERE}-limited"
+
+
+def _store_profile(name: str, spool: Path, **more: Any) -> None:
+    from hpc_prefect.blocks import HPCProfileBlock
+
+    local = {"slots": 12, "spool": str(spool), "kill_grace": 1.0}
+    profile = HPCProfileBlock(scheduler="local", executables={"sh": "/bin/sh"}, local=local, **more)
+    profile.save(name, overwrite=True, _sync=True)
+
+
+@pytest.fixture(scope="session")
 def slurm() -> engines.SlurmCluster:
     """A real Slurm with accounting, started by the first test that asks for it."""
     return engines.slurm(SHARED, accounting=True)

@@ -25,12 +25,11 @@ import hpc_prefect
 from hpc_prefect import run_job_from_blocks
 from hpc_prefect.quantum import QuantumBackendBlock, sample
 
+from .flows.jobs import HERE
 from .quantum.circuits import bell
 from .quantum.service import QuantumService, ibm_quantum
-from .tasks.conftest import blocks, spool
-from .tasks.jobs import HERE
 
-__all__ = ["blocks", "ibm_quantum", "spool"]
+__all__ = ["ibm_quantum"]
 
 PACKAGE = str(Path(hpc_prefect.__file__).parent)
 _POST = re.compile(rb"POST \S*/jobs ")

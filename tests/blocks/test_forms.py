@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +137,26 @@ def test_a_group_says_where_its_documentation_and_logo_are(given: str) -> None:
     )  # fmt: skip
     wanted = f"{given} {given}" if given else "https://docs.prefect.io/v3/concepts/blocks None"
     assert done.stdout.splitlines() == [wanted] * 2
+
+
+def test_of_the_served_site_each_type_has_its_page_and_the_logo() -> None:
+    site = "https://docs.example.org/hpc/"
+    program = (
+        "from hpc_prefect.block_files.document import BLOCKS\n"
+        "from hpc_prefect import QuantumBackendBlock\n"
+        "from hpc_prefect.quantum.credentials import IBMQuantumCredentials\n"
+        "for kind in (*BLOCKS.values(), QuantumBackendBlock, IBMQuantumCredentials):\n"
+        "    made = kind._to_block_type()\n"
+        "    print(made.documentation_url, made.logo_url)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PREFECT_INTEGRATIONS_HPC_PREFECT_DOCUMENTATION_URL": site},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    docs = Path(__file__).parents[2] / "docs"
+    addresses = set(done.stdout.split())
+    assert len(addresses) > 2
+    for each in addresses:
+        assert each.startswith(site)
+        assert (docs / each.removeprefix(site).replace(".html", ".md")).exists()

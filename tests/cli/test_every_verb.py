@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpc_prefect.cli import _parser
+from hpc_prefect.server import Server
 
 MAIN = "import sys; from hpc_prefect.cli import main; sys.exit(main())"
 
@@ -57,6 +58,41 @@ LISTINGS = [
     ["runs"],
     ["server", "status", "--home", "none"],
 ]
+#: Every verb that lists something, with words for a place where there is something to list.
+AS_JSON = {
+    "blocks apply": ["blocks", "apply", "blocks.toml"],
+    "blocks diff": ["blocks", "diff", "other.toml"],
+    "blocks import-qcsc": ["blocks", "import-qcsc", "theirs.toml", "--apply", "--force"],
+    "blocks list": ["blocks", "list"],
+    "doctor": ["doctor", "every-verb"],
+    "jobs list": ["jobs", "list"],
+    "jobs show": ["jobs", "show", "sh", "--work-dir", "work"],
+    "runs compare": ["runs", "compare", "latest", "latest"],
+    "runs list": ["runs", "list"],
+    "runs reproduce": ["runs", "reproduce", "latest"],
+    "runs show": ["runs", "show", "latest"],
+    "server status": ["server", "status"],
+    "sites": ["sites"],
+    "version": ["version"],
+}
+#: What the others print is no list.
+NO_LIST = {
+    "init": "says which files it wrote", "sites show": "a TOML file", "render": "a script",
+    "jobs logs": "what a program wrote", "jobs cancel": "a sentence a job",
+    "jobs attach": "what happens", "runs scan": "a sentence", "runs export": "a sentence",
+    "resume": "what happens", "rehearse": "what COMMAND prints", "server start": "sentences",
+    "server stop": "a sentence", "completion bash": "a script", "completion zsh": "a script",
+    "completion fish": "a script", "completion words": "words, for a shell",
+}  # fmt: skip
+OURS = """
+[hpc-profile.every-verb]
+scheduler = "local"
+"""
+THEIRS = """
+[hpc_command.every-verb]
+command_name = "every-verb"
+executable_key = "every-verb"
+"""
 
 
 def verbs(parser: argparse.ArgumentParser, above: str = "") -> Iterator[str]:
@@ -102,6 +138,44 @@ def test_each_listing_is_to_be_had_as_json(words: list[str], tmp_path: Path) -> 
     done = command(tmp_path, *words, "--json")
     assert "Traceback" not in done.stderr
     json.loads(done.stdout)
+
+
+def test_each_verb_lists_or_does_not() -> None:
+    below_sites = {"sites"}  # lists without an action
+    assert sorted({*verbs(_parser())} | below_sites) == sorted([*AS_JSON, *NO_LIST])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: Server) -> Path:
+    """A folder with a run, its job, files of blocks, and their blocks on the server."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "blocks.toml").write_text(OURS)
+    (folder / "other.toml").write_text(OURS + "poll_interval = 7\n")
+    (folder / "theirs.toml").write_text(THEIRS)
+    (folder / "flow.py").write_text(
+        "from prefect import flow\nfrom hpc_prefect import run_job_sync\n"
+        "@flow\ndef works(work_dir: str) -> None:\n"
+        "    run_job_sync(['/bin/sh', '-c', ':'], on='hpc-local', work_dir=work_dir)\n"
+        "if __name__ == '__main__': works('work')\n"
+    )
+    data = {"XDG_DATA_HOME": str(folder / "data"), "XDG_STATE_HOME": str(folder / "state")}
+    subprocess.run(
+        [sys.executable, "flow.py"], cwd=folder, env=os.environ | data, check=True, timeout=200
+    )
+    assert command(folder, "blocks", "apply", "blocks.toml").returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("verb", AS_JSON)
+def test_what_lists_is_to_be_had_as_json_and_nothing_else_is_on_stdout(
+    verb: str, place: Path, prefect_server: Server
+) -> None:
+    words = AS_JSON[verb]
+    home = ["--home", str(prefect_server.home)] if verb == "server status" else []
+    done = command(place, *words, *home, "--json")
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)
 
 
 @pytest.mark.usefixtures("prefect_server")

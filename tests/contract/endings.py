@@ -22,7 +22,7 @@ from hpc_prefect import (
 )
 from hpc_prefect.flow_runs.scopes import root_flow
 
-from ..tasks.seen import task_runs
+from ..flows.seen import task_runs
 from .places import Place
 
 #: What every program does first: count its run, and tell under which id it runs.

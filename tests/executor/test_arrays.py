@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ import pytest
 from hpc_prefect.errors import JobHeld
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.members import ENDED
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.state import JobState
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
+from hpc_prefect.transports.local import LocalTransport
 
 from .rig import Counting, Rig, Told, living_process, until
 
@@ -226,6 +230,28 @@ async def test_few_commands_whatever_the_number_of_members(rig: Rig):
     assert transport.verbs().count("submit") == 1
     # On a slow machine it takes longer, so it is asked about more often; but not once a member.
     assert len(transport.commands) <= 20
+
+
+class SlowDisk(LocalTransport):
+    """What is to be on disk for good takes as long as looks need to write once more."""
+
+    def __init__(self) -> None:
+        self.again = threading.Event()
+
+    def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        if path.endswith(ENDED) and data and not durable:
+            self.again.set()
+        if path.endswith(ENDED) and data and durable:
+            self.again.clear()
+            self.again.wait(3.0)
+        super().append(path, data, durable=durable)
+
+
+async def test_an_end_is_written_once_however_long_the_last_writing_takes(rig: Rig):
+    request = rig.array(rig.spec(PROGRAM), ["a", "b", "c"])
+    await rig.run_array(request, rig.connection(transport=SlowDisk()))
+    written = (rig.attempt() / ENDED).read_text().splitlines()
+    assert sorted(json.loads(line)["i"] for line in written) == [0, 1, 2]
 
 
 class Held(LocalScheduler):

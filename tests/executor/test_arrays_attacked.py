@@ -22,7 +22,6 @@ from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.state import JobState
-from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
 
@@ -247,15 +246,6 @@ async def test_what_a_person_cancelled_in_the_queue_is_not_submitted_again(rig):
     results = await task
     assert {each.state for each in results.values()} == {"cancelled"}
     assert not rig.attempt(2).exists()
-
-
-async def test_a_success_may_not_start_again_where_the_scheduler_requeues(rig):
-    rig.options["requeue"] = "yes"
-    results = await rig.run_array(rig.array(rig.spec(HOLD), ["a", "b"], per_element=2))
-    assert {each.state for each in results.values()} == {"succeeded"}
-    guards = [JobFolder(LocalTransport(), f"{rig.attempt(1)}/m/0").transport.read_link(
-        f"{rig.attempt(1)}/m/0/{index}.guard") for index in (0, 1)]  # fmt: skip
-    assert guards == [CLOSED, CLOSED]
 
 
 # --- schedulers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from hpc_prefect.executor.finalize import versions
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
+from hpc_prefect.transports.local import LocalTransport
 
 MiB = 1 << 20
 
@@ -159,6 +161,28 @@ async def test_a_finished_job_whose_output_is_gone_runs_again(rig):
     result = await rig.run(request)
     assert (result.state, result.attempt, result.collected) == ("succeeded", 2, False)
     assert len(rig.runs()) == 2
+
+
+class Remembering(LocalTransport):
+    """NFS, which remembers from before the job that its output is not there."""
+
+    looks = 0
+
+    def left_now(self, path, name):
+        self.looks += 1
+        return None if self.looks == 1 else super().left_now(path, name)
+
+
+class Patient(LocalScheduler):
+    patience = dataclasses.replace(LocalScheduler.patience, outputs=600.0)
+
+
+async def test_an_output_that_nfs_remembers_as_absent_has_no_finished_job_run_again(rig):
+    request = rig.request(rig.spec("echo > made", expected_outputs=("made",)))
+    await rig.run(request)
+    result = await rig.run(request, rig.connection(Patient(), Remembering()))
+    assert (result.state, result.attempt, result.collected) == ("succeeded", 1, True)
+    assert len(rig.runs()) == 1
 
 
 async def test_a_finished_job_whose_output_was_changed_is_an_error_that_names_it(rig):

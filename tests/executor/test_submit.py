@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+import threading
 import time
 
 import pytest
-from rig import Counting, Rig, Told, until
+from rig import Counting, Rig, Told, living_process, until
 
 from hpc_prefect.errors import LedgerError, SchedulerError, TransportError
 from hpc_prefect.job.dialogue import Reply
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.result import JobResult
 from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused, Unclear
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
@@ -242,6 +245,13 @@ def start_late(rig, scheduler):
         time.sleep(0.01)
 
 
+def forget_the_verdict(rig):
+    """As if the process had died before it wrote one."""
+    journal = rig.attempt() / "journal.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if '"verdict"' not in line]
+    journal.write_text("\n".join(kept) + "\n")
+
+
 async def the_late_job_is_turned_away(rig, request, scheduler):
     late = arrive(rig, scheduler)
     await until(lambda: not rig.active(), "the end of the late job")
@@ -274,9 +284,7 @@ async def test_an_attempt_that_a_killed_run_closed_is_followed_by_the_next_one(r
     """It was killed after that and before it could write the verdict."""
     scheduler, request = Doubtful(), rig.request(rig.spec())
     await rig.run(request, rig.connection(scheduler))
-    journal = rig.attempt() / "journal.jsonl"
-    kept = [line for line in journal.read_text().splitlines() if "verdict" not in line]
-    journal.write_text("\n".join(kept) + "\n")
+    forget_the_verdict(rig)
     assert rig.events() == ["intent", "intent", "refused"]
     await the_late_job_is_turned_away(rig, request, scheduler)
 
@@ -304,6 +312,61 @@ async def test_a_job_that_started_while_its_attempt_was_settled_is_cancelled_if_
         result = await task
     assert (result.verdict.reason, result.job_id) == (Reason.CANCELLED, scheduler.late)
     assert rig.active() == []
+
+
+class Quick(LocalScheduler):
+    patience = QUICK
+
+
+class StandingStill(LocalScheduler):
+    """Of a process that stands still right before it submits, until it is let go on."""
+
+    def __init__(self) -> None:
+        self.stands, self.goes_on = threading.Event(), threading.Event()
+
+    def submit(self, spec, ticket):
+        self.stands.set()
+        assert self.goes_on.wait(60)
+        return (yield from super().submit(spec, ticket))
+
+
+@pytest.mark.parametrize(("text", "state"), [("exit 0", "succeeded"), ("exit 3", "failed")])
+async def test_what_a_process_submits_that_stood_still_hides_no_end_of_the_job_that_ran(
+    rig, text, state
+):
+    """Another one had taken over, followed its job to the end, and died before the verdict."""
+    rig.options["requeue"] = "yes"  # else a success closes nothing
+    spec, scheduler = rig.spec(text), StandingStill()
+    there, quick = rig.request(spec, is_over=lambda run: True), Quick()
+    with living_process() as other, contextlib.ExitStack() as stack:
+        here = rig.request(spec, claimant=dataclasses.replace(other, flow_run="stopped"))
+        stack.enter_context(rig.under_way(here, rig.connection(scheduler)))
+        await until(scheduler.stands.is_set)
+        ran = await rig.run(there, rig.connection(quick))
+        forget_the_verdict(rig)
+        scheduler.goes_on.set()
+        await until(lambda: rig.events().count("submitted") == 2)
+        result = await rig.run(there, rig.connection(quick))
+    assert (ran.state, ran.attempt) == (result.state, result.attempt) == (state, 1)
+    assert result.verdict == ran.verdict
+    assert result.job_id == ran.job_id
+    assert len(rig.runs()) == 1
+    ids = [entry["id"] for entry in rig.journal() if entry["event"] == "submitted"]
+    assert (rig.attempt() / "duplicates").read_text().split() == [ids[1]]
+
+
+async def test_a_job_that_found_its_attempt_closed_before_any_job_began_is_submitted_again(rig):
+    """Closed by a process that stood still in the middle of that."""
+    spec, scheduler = rig.spec(), StandingStill()
+    with rig.under_way(rig.request(spec), rig.connection(scheduler)) as (_, task):
+        await until(scheduler.stands.is_set)
+        os.symlink("closed", rig.attempt() / "guard")
+        scheduler.goes_on.set()
+        result = await task
+    assert (result.state, result.attempt) == ("succeeded", 2)
+    first = JobResult.from_dict(rig.journal()[-1]["result"] | {"collected": False})
+    assert first.verdict.reason is Reason.NEVER_STARTED
+    assert len(rig.runs()) == 1
 
 
 class Silent(LocalScheduler):

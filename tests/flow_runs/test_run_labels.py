@@ -23,7 +23,7 @@ from prefect.settings import (
 from hpc_prefect.flow_runs.run_labels import forget_notes, leave_trace, read_trace
 from hpc_prefect.flow_runs.scopes import current_run
 
-from ..tasks.seen import flow_run, until
+from ..flows.seen import flow_run, until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

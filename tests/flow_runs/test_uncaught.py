@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import traceback
@@ -79,3 +80,52 @@ def test_whoever_tells_errors_otherwise_goes_on_doing_so(tmp_path: Path) -> None
     other = "import sys\nsys.excepthook = lambda *_: sys.stderr.write('mine')\n"
 
     assert said_by(tmp_path, other + PLAINLY + "raise ValueError\n") == "mine"
+
+
+#: A flow whose job fails, or that has no job at all.
+FLOW = """
+import sys
+from prefect import flow
+from hpc_prefect import run_job_sync
+
+@flow
+def mine(what: str) -> None:
+    run_job_sync({"mistake": [], "failure": ["/bin/false"]}[what], on="hpc-local", work_dir="work")
+
+mine(sys.argv[1])
+"""
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [("mistake", "InvalidJob: job: 1 problem"), ("failure", "JobFailed: job false (")],
+)
+def test_prefect_s_log_of_a_flow_has_the_script_s_own_lines_too(
+    what: str, sentence: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(FLOW)
+    done = subprocess.run(
+        [sys.executable, str(script), what],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+    lines = done.stderr.splitlines()
+    assert {line.strip() for line in lines if 'File "' in line} == {
+        f'File "{script}", line 8, in mine',  # by Prefect's log, and at the end
+        f'File "{script}", line 10, in <module>',
+    }
+    assert len([line for line in lines if line.startswith(sentence)]) == 2
+    assert "NoneType: None" not in lines
+
+
+def test_a_log_of_any_other_error_has_all_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("theirs")
+    except ValueError:
+        logging.getLogger("prefect.flow_runs").exception("it failed")
+
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "in test_a_log_of_any_other_error_has_all_of_it" in str(record.exc_text)

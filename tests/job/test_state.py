@@ -202,8 +202,8 @@ def test_an_end_without_a_record_waits_for_it_and_is_then_no_success() -> None:
 
 def test_missing_outputs_are_waited_for_and_then_named() -> None:
     facts = {"observation": seen(exit_code=0), "missing_outputs": ("a.npz", "b")}
-    assert reason(record(), ended_for=PATIENCE.outputs - 1, **facts) is None
-    verdict = judge(record(), ended_for=PATIENCE.outputs, **facts)
+    assert reason(record(), record_for=PATIENCE.outputs - 1, **facts) is None
+    verdict = judge(record(), record_for=PATIENCE.outputs, **facts)
     assert verdict is not None
     assert verdict.reason is Reason.OUTPUT_LOST
     assert verdict.summary == "the program ended with 0 but did not write a.npz, b"
@@ -515,6 +515,9 @@ def test_of_a_job_that_its_scheduler_forgot_and_started_again_only_its_own_recor
     for code in (0, 143):
         noticed = record(code, signals=("TERM",))
         assert reason(noticed, observation=ended) is Reason.NODE_FAILURE, "so it may run again"
+    without = {"missing_outputs": ("o",), "observation": ended, "ended_for": 1000.0}
+    assert reason(record(), **without, record_for=PATIENCE.outputs - 1) is None
+    assert reason(record(), **without, record_for=PATIENCE.outputs) is Reason.OUTPUT_LOST
     own = judge(record(117), observation=ended)
     assert own is not None
     assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"

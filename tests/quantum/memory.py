@@ -136,6 +136,7 @@ class Lives:
         self.provider.hurry = 0.01
         self.provider.patience = Patience(find=0.05, confirm=0.3, confirm_earlier=float("inf"))
         self.pool = ThreadPoolExecutor(4)
+        self.transport = LocalTransport()
 
     def run(self, **changes: Any) -> MemoryRun:
         """A new start's run of the job, in a process that took over from the last one."""
@@ -154,7 +155,7 @@ class Lives:
             poll_interval=0.02,
             **changes,
         )
-        transport: Any = LocalTransport()
+        transport: Any = self.transport
         provider: Any = self.provider
         return MemoryRun(request, Connection(provider, transport, {}, self.pool))
 

@@ -12,6 +12,7 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.ledger.quantum_folder import qpu_seconds
 from hpc_prefect.operations import list_jobs
 from hpc_prefect.quantum.service import CANCELLED, DONE, ERROR, RUNNING
+from hpc_prefect.transports.local import LocalTransport
 
 from .journals import words
 from .memory import QUEUED, Lives, MemoryService
@@ -116,6 +117,21 @@ async def test_a_failed_job_is_another_attempt_for_the_next_run(tmp_path):
     assert (await lives.run().carry_out()).verdict.reason is Reason.SERVICE_FAILED
     lives.service.ends = DONE
     assert (await lives.run().carry_out()).attempt == 2
+
+
+class _ListsLate(LocalTransport):
+    """NFS remembers a folder's names for up to a minute: the newest attempt is not among them."""
+
+    def list(self, path: str) -> list[str]:
+        return [name for name in super().list(path) if name != "k-2"]
+
+
+async def test_an_attempt_that_is_listed_late_is_no_endless_search(tmp_path):
+    lives = Lives(tmp_path, MemoryService(ends=ERROR))
+    for _ in range(2):
+        await lives.run().carry_out()
+    lives.transport, lives.service.ends = _ListsLate(), DONE
+    assert (await asyncio.wait_for(lives.run().carry_out(), 60)).attempt == 3
 
 
 async def test_where_no_job_can_be_found_by_its_tag_a_lost_reply_stays_a_persons_affair(tmp_path):

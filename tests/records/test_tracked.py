@@ -125,7 +125,7 @@ def server(mlflow_server: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def _answering(url: str, process: subprocess.Popen[bytes]) -> Iterator[str]:
-    from tests.tasks.seen import until
+    from tests.flows.seen import until
 
     def answers() -> bool:
         assert process.poll() is None

@@ -1,11 +1,13 @@
 """The product's own code in a world in memory: many lives, each replayed from its seed.
 
-    seed -> `plan.py`  what is wanted, by whom, and what weather there is
+    seed -> `ground.py`, `place.py`, `quantum_place.py`: what is wanted, by whom, in which weather
          -> `world.py` virtual time, one thread, one queue of events, one trace
     below it: `machines.py` and `file_server.py` with `mount.py` (a process's files and commands),
     `cluster.py` with `job_script.py` (jobs on nodes) and a front end for each scheduler's dialect,
+    `quantum_service.py` with `quantum_client.py` (in one seed of ten, instead of a cluster),
     `process.py` with `loop.py` (a process of the product), `life.py` (who wants the jobs)
-    beside it: `oracles.py` (what must hold), `coverage.py` (what must have happened)
+    beside it: `oracles.py`, `quantum_oracles.py` (what must hold), `coverage.py` (what must have
+    happened)
     above it: `simulate.py` (a seed, many seeds), `shrink.py` and `story.py`, `mutations.py`
 
 `python -m simulation --seeds 100`, from `tests/`, or `make simulate SEEDS=100`.

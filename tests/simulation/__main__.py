@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from itertools import count, islice
 
-from simulation.coverage import EXPECTED, RARE, Coverage
+from simulation.coverage import EXPECTED, QUANTUM, RARE, Coverage
 from simulation.shrink import shrink
-from simulation.simulate import Tally, simulate, simulate_all
+from simulation.simulate import Tally, is_quantum, simulate, simulate_all
 from simulation.story import STORIES, Story, timeline
 
 
@@ -21,6 +23,7 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument("--quantum", action="store_true", help="those with a quantum service alone")
     parser.add_argument("--most", type=int, default=10, help="stop when so many found something")
     parser.add_argument("--coverage", action="store_true", help="tell what happened how often")
     parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
@@ -36,14 +39,19 @@ def main() -> int:
     if given.seed is not None:
         return _one(given)
     coverage = Coverage()
-    seeds = range(given.first, given.first + given.seeds)
+    seeds: Iterable[int] = count(given.first)
+    if given.quantum:
+        seeds = filter(is_quantum, seeds)
+    seeds = islice(seeds, given.seeds)
     tally = simulate_all(seeds, coverage, most_found=given.most, meanwhile=_so_far)
     for outcome in tally.found:
         print(f"seed {outcome.seed}: {outcome.wrong[0][0]}: {outcome.wrong[0][1]}")
     if given.coverage:
-        for what, count in sorted(coverage.seen.items()):
-            print(f"{count:9}  {what}")
-    for what, wanted in (("never happened", EXPECTED), ("did not happen, and is rare", RARE)):
+        for what, often in sorted(coverage.seen.items()):
+            print(f"{often:9}  {what}")
+    expected = QUANTUM if given.quantum else EXPECTED + QUANTUM
+    rare = () if given.quantum else RARE
+    for what, wanted in (("never happened", expected), ("did not happen, and is rare", rare)):
         if missing := coverage.missing(wanted):
             print(f"{what}: " + "; ".join(missing))
     print(tally.line())

@@ -9,9 +9,13 @@ disk is lost, from its end on, when the writer's machine loses its power within 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hpc_prefect.errors import TransportError
 from simulation.world import EPOCH, World
+
+if TYPE_CHECKING:
+    from simulation.process import Process
 
 #: Seconds after which what was written is on disk by itself.
 _WRITTEN_BACK = 30.0
@@ -47,8 +51,23 @@ class _Seen:
     absent: set[str] = field(default_factory=set)
 
 
+class Lock:
+    """A file's lock that a process has; it is gone with its holder."""
+
+    def __init__(self, holder: Process) -> None:
+        self._holder, self._given_back = holder, False
+
+    @property
+    def gone(self) -> bool:
+        return self._given_back or self._holder.dead
+
+    def give_back(self) -> None:
+        self._given_back = True
+
+
 class FileServer:
     """Attributes:
+    locks: by their paths.
     lag: seconds for which a machine may believe what it remembers.
     full_until, silent_until: until when there is no space, and no answer.
     """
@@ -59,6 +78,7 @@ class FileServer:
         self.full_until = self.silent_until = -1.0
         self._entries: dict[str, File | Link] = {}
         self._folders: dict[str, dict[str, None]] = {"": {}}
+        self.locks: dict[str, Lock] = {}
         self._changed: dict[str, float] = {}
         self._inodes = 0
         self._seen: dict[tuple[str, str], _Seen] = {}

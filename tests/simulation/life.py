@@ -17,6 +17,7 @@ from hpc_prefect.errors import (
 )
 from hpc_prefect.executor.attempt import numbers
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.service import Handle
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from simulation.place import Place
 
 #: What a job that is under way may be ended by with an error, and the flow be started again.
-_ERRORS = (JobHeld, LedgerError, SchedulerError, TransportError)
+_ERRORS: tuple[type[HpcPrefectError], ...] = (JobHeld, LedgerError, SchedulerError, TransportError)
 #: Starts in fair weather, after which all must be well.
 _FAIR_STARTS = 4
 #: Within so many seconds a start in fair weather must come to its end.
 _LONGEST = 6 * 3600.0
 
 
-class _Told:
+class Listening:
     """A listener that counts what it is told."""
 
     def __init__(self, coverage: Coverage) -> None:
@@ -55,11 +56,18 @@ class _Told:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A job that a flow wants; `base` is its folder without the attempt."""
+    """A job that a flow wants.
+
+    Attributes:
+        base: its folder without the attempt.
+        spec: of a batch job.
+        shots: of a quantum job.
+    """
 
     key: str
     base: str
-    spec: JobSpec
+    spec: JobSpec | None = None
+    shots: int = 0
 
 
 class Life:
@@ -68,7 +76,10 @@ class Life:
     Attributes:
         results: the last result of each job, by its key.
         over: nobody starts it again.
+        errors: what a job that is under way may end with, and the flow be started again.
     """
+
+    errors = _ERRORS
 
     def __init__(self, place: Place, number: int, wanted: list[Wanted], starts: int) -> None:
         self.place = place
@@ -106,9 +117,8 @@ class Life:
         for job in self.wanted:
             if job.key in self._given_up:
                 continue
-            request = self._request(job, process, run)
             with process.at_work():
-                handle = process.executor.start(request)
+                handle = self.hand_over(job, process, run)
             self._open[job.key] = handle.result
             handle.result.add_done_callback(partial(self._ended, process, job))
             if not fair and world.chance.fault("a flow cancels a job", 0.05):
@@ -123,25 +133,34 @@ class Life:
             delay = world.chance.number("command after", 0.5, 40.0)
             world.later(delay, self._cancel_by_command)
 
+    def hand_over(self, job: Wanted, process: Process, run: str) -> Handle[JobResult]:
+        """Have the process's executor begin with it."""
+        return process.executor.start(self._request(job, process, run))
+
     def _request(self, job: Wanted, process: Process, run: str) -> JobRequest:
         chance = self.world.chance
-        timeout = None
-        if chance.fault("a call has a timeout", 0.05):
-            timeout = chance.number("timeout", 1.0, 60.0)
-            self.place.programs.wishes.add(job.base)
+        assert job.spec is not None
         return JobRequest(
             spec=job.spec,
             base=job.base,
             key=job.key,
             claimant=process.claimant(run),
             poll_interval=self.place.poll_interval,
-            timeout=timeout,
+            timeout=self.timeout_of(job),
             attach_only=chance.fault("a call only attaches", 0.03),
             queue_full_wait=300.0,
             max_jobs_in_queue=self._most_in_queue,
-            listener=_Told(self.world.coverage),
+            listener=Listening(self.world.coverage),
             is_over=partial(self.place.prefect_says_over, process),
         )
+
+    def timeout_of(self, job: Wanted) -> float | None:
+        """After how many seconds its end is asked for; None for never."""
+        chance = self.world.chance
+        if not chance.fault("a call has a timeout", 0.05):
+            return None
+        self.place.programs.wishes.add(job.base)
+        return chance.number("timeout", 1.0, 60.0)
 
     def _cancel(self, process: Process, job: Wanted, handle: Any) -> None:
         if process.dead or handle.result.done():
@@ -177,7 +196,7 @@ class Life:
         """No result, and why; a person does what the message says."""
         self.world.note(self._name, f"gets an error about {job.key}: {type(error).__name__}")
         self.world.coverage.sometimes(f"an error: {type(error).__name__}")
-        if not isinstance(error, _ERRORS):
+        if not isinstance(error, self.errors):
             self.world.fail("bug", f"{job.base}: {error!r}")
         self._errors.append(str(error))
         if "Cancel all but one" in str(error):

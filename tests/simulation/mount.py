@@ -5,7 +5,9 @@ Before each operation the process may die, or be stopped for a while; a write ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.outputs import FILE, FOLDER, Left, Stamp
 from hpc_prefect.transports.base import FileStatus
-from simulation.file_server import File, Link
+from simulation.file_server import File, Link, Lock
 
 if TYPE_CHECKING:
     from simulation.process import Process
@@ -71,8 +73,12 @@ class Mount:
         if not self._server.is_folder(path):
             raise TransportError(f"cannot use {path}: No such file or directory")
 
-    def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
-        self._change("write", path, lambda: self._server.put(self._machine, path, data), _nothing)
+    def write_atomic(
+        self, path: str, data: bytes, *, mode: int = 0o600, durable: bool = False
+    ) -> None:
+        server, machine = self._server, self._machine
+        put = partial(server.put, machine, path, data, synced=durable)
+        self._change("write", path, put, _nothing)
 
     def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
         server, machine = self._server, self._machine
@@ -128,6 +134,23 @@ class Mount:
     def remove(self, path: str) -> None:
         self._change("remove", path, lambda: self._server.remove(self._machine, path), _nothing)
 
+    @contextlib.contextmanager
+    def turn(self, path: str, *, patience: float) -> Generator[bool]:
+        process, locks = self._process, self._server.locks
+        process.check()
+        self._server.may_speak(path)
+        give_up = process.world.now + patience
+        while (holder := locks.get(path)) is not None and not holder.gone:
+            if process.world.now >= give_up:
+                yield False
+                return
+            process.pause(0.05)
+        mine = locks[path] = Lock(process)
+        try:
+            yield True
+        finally:
+            mine.give_back()
+
     # --- looks
 
     def _look(self, path: str) -> File | Link | None:
@@ -144,6 +167,9 @@ class Mount:
         if isinstance(found, Link):
             raise NotOurs(f"cannot read {path}: it is a link")
         return found.data[offset : None if size < 0 else offset + size]
+
+    def read_private(self, path: str) -> bytes | None:
+        return self.read(path)
 
     def status(self, path: str) -> FileStatus | None:
         found = self._look(path)

@@ -117,6 +117,24 @@ MUTATIONS = (
         "found.keys() - ended",
     ),
     Mutation(
+        "whom a guard had let in that was closed afterwards is not known",
+        "executor/attempt.py",
+        "            holder = self.folder.started_as()",
+        '            holder = ""',
+    ),
+    Mutation(
+        "an output of a job that was started twice is given up at once",
+        "job/state.py",
+        "if (evidence.record_for or 0.0) < patience.outputs:",
+        "if (evidence.record_for or 0.0) < 1.0:",
+    ),
+    Mutation(
+        "an output of a finished job that NFS remembers as absent is gone",
+        "ledger/job_folder.py",
+        "if soon <= 0:",
+        "if True:",
+    ),
+    Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",
         "schedulers/slurm/status.py",
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',

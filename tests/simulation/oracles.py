@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: What can be wrong, in the words of the last line of a run:
 #: a program's work is lost, or ran twice; what was told is false; no progress; something was
-#: cancelled for nobody; the product stumbled.
-KINDS = ("lost", "twice", "false", "stuck", "cancelled", "bug")
+#: cancelled for nobody; more QPU seconds than allowed; the product stumbled.
+KINDS = ("lost", "twice", "false", "stuck", "cancelled", "budget", "bug")
 
 #: How far a journal is: nothing of it may be taken back.
 _RANKS = {"": 0, "intended": 1, "submitted": 2, "lost": 3, "judged": 4}
@@ -96,41 +96,83 @@ class Programs:
         return any(not run.over for run in self.runs.get(folder, ()))
 
 
-class Judgements:
-    """What was told of each attempt: it must be what happened, and stay so."""
+class Told:
+    """What was told of each attempt, which must stay so, and what the journals say.
 
-    def __init__(self, world: World, cluster: Cluster) -> None:
-        self._world, self._cluster = world, cluster
-        self._programs = cluster.programs
+    Attributes:
+        told: the last result of each attempt, by its folder.
+    """
+
+    def __init__(self, world: World, files: FileServer) -> None:
+        self._world, self._files = world, files
         self.told: dict[str, JobResult] = {}
         self._ranks: dict[str, int] = {}
+
+    def stays(self, result: JobResult) -> None:
+        """What was told before holds."""
+        before = self.told.get(result.folder)
+        if before is not None:
+            reason = before.verdict.reason
+            if reason not in (result.verdict.reason, Reason.LOST):
+                self.false(result, f"it was told as {reason} before")
+        self.told[result.folder] = result
+
+    def is_written(self, result: JobResult) -> bool:
+        """Whether it is the journal's verdict, and no end that nobody has seen yet."""
+        entries = entries_of(self._files, result.folder)
+        written = [JobResult.from_dict(e["result"]) for e in entries if e.get("event") == "verdict"]
+        return any(each.verdict.reason is result.verdict.reason for each in written)
+
+    def false(self, result: JobResult, why: str) -> None:
+        """It is told, and something speaks against it."""
+        verdict = result.verdict
+        self._world.fail(
+            "false", f"{result.folder} is told as {verdict.reason} ({verdict.summary}), but {why}"
+        )
+
+    def journals(self, files: FileServer) -> None:
+        """No journal goes back, also not behind a torn line."""
+        for path in files.below(f"/{names.JOURNAL}"):
+            entry = files.entry(path)
+            if not isinstance(entry, File):
+                continue
+            ledger = read_journal(entry.data)
+            state = str(ledger.result.get("state", ""))
+            word = "intended" if ledger.intended else ""
+            word = "submitted" if ledger.job_id else word
+            if state:
+                word = "lost" if state == "lost" else "judged"
+            rank = _RANKS[word]
+            if rank < self._ranks.get(path, 0):
+                self._world.fail("false", f"{path} has gone back to {word!r}")
+            self._ranks[path] = rank
+
+
+class Judgements(Told):
+    """What was told of each batch job: it must be what happened."""
+
+    def __init__(self, world: World, cluster: Cluster) -> None:
+        super().__init__(world, cluster.files)
+        self._cluster = cluster
+        self._programs = cluster.programs
 
     def result(self, result: JobResult, base: str) -> None:
         """A result was handed over."""
         verdict, folder = result.verdict, result.folder
         reason = verdict.reason
         self._world.coverage.sometimes(f"the end is: {reason}")
-        if not self._is_written(result):
+        if not self.is_written(result):
             self._world.coverage.sometimes("an end is not confirmed")
             if "did not confirm" not in verdict.summary:
-                self._false(result, "its journal has no verdict")
+                self.false(result, "its journal has no verdict")
             return
-        before = self.told.get(folder)
-        if before is not None and before.verdict.reason not in (reason, Reason.LOST):
-            self._false(result, f"it was told as {before.verdict.reason} before")
-        self.told[folder] = result
+        self.stays(result)
         if reason is not Reason.LOST and self._programs.running(folder):
-            self._false(result, "its program still runs")
+            self.false(result, "its program still runs")
         if wrong := self._contradiction(result, base):
-            self._false(result, wrong)
+            self.false(result, wrong)
         if reason in (Reason.NEVER_STARTED, Reason.REJECTED, Reason.QUEUE_FULL):
             self._programs.closed[folder] = reason.words
-
-    def _is_written(self, result: JobResult) -> bool:
-        """Whether it is the journal's verdict, and no end that nobody has seen yet."""
-        entries = _entries(self._cluster, result.folder)
-        written = [JobResult.from_dict(e["result"]) for e in entries if e.get("event") == "verdict"]
-        return any(each.verdict.reason is result.verdict.reason for each in written)
 
     def _contradiction(self, result: JobResult, base: str) -> str:
         """What speaks against it; empty when nothing does."""
@@ -175,29 +217,6 @@ class Judgements:
                 return f"the history lists {job.id} as {job.end}"
         return ""
 
-    def _false(self, result: JobResult, why: str) -> None:
-        verdict = result.verdict
-        self._world.fail(
-            "false", f"{result.folder} is told as {verdict.reason} ({verdict.summary}), but {why}"
-        )
-
-    def journals(self, files: FileServer) -> None:
-        """No journal goes back, also not behind a torn line."""
-        for path in files.below(f"/{names.JOURNAL}"):
-            entry = files.entry(path)
-            if not isinstance(entry, File):
-                continue
-            ledger = read_journal(entry.data)
-            state = str(ledger.result.get("state", ""))
-            word = "intended" if ledger.intended else ""
-            word = "submitted" if ledger.job_id else word
-            if state:
-                word = "lost" if state == "lost" else "judged"
-            rank = _RANKS[word]
-            if rank < self._ranks.get(path, 0):
-                self._world.fail("false", f"{path} has gone back to {word!r}")
-            self._ranks[path] = rank
-
 
 class Submissions:
     """What must be so when the product submits, and when it cancels."""
@@ -213,7 +232,7 @@ class Submissions:
         fail = self._world.fail
         intents = [
             entry
-            for entry in _entries(self._cluster, folder, on_disk=True)
+            for entry in entries_of(self._cluster.files, folder, on_disk=True)
             if entry.get("event") == "intent" and entry.get("tag") == tag
         ]
         if not intents:
@@ -266,9 +285,9 @@ class Submissions:
             self._world.fail("cancelled", f"{job.id} of {folder} is cancelled; nobody asked for it")
 
 
-def _entries(cluster: Cluster, folder: str, *, on_disk: bool = False) -> list[dict[str, Any]]:
+def entries_of(files: FileServer, folder: str, *, on_disk: bool = False) -> list[dict[str, Any]]:
     """A journal's entries; `on_disk`: those that survive the loss of power."""
-    entry = cluster.files.entry(f"{folder}/{names.JOURNAL}")
+    entry = files.entry(f"{folder}/{names.JOURNAL}")
     if not isinstance(entry, File):
         return []
     data = entry.data[: entry.synced] if on_disk else entry.data

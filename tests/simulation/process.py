@@ -16,7 +16,7 @@ from simulation.mount import Mount
 from simulation.neighbours import Neighbours
 
 if TYPE_CHECKING:
-    from simulation.place import Place
+    from simulation.ground import Ground
 
 #: The ways to die at an operation; `power`: with its machine, so that what is not on disk is lost.
 _WAYS = ("before", "torn", "after", "power")
@@ -31,7 +31,7 @@ class Process:
         after it was stopped.
     """
 
-    def __init__(self, place: Place, machine: Machine, number: int) -> None:
+    def __init__(self, place: Ground, machine: Machine, number: int) -> None:
         self.world = place.world
         self.site = place
         self.machine = machine

@@ -21,6 +21,7 @@ from hpc_prefect.blocks.call import as_text
 from hpc_prefect.blocks.checks import field_errors, sentence
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.flow_runs.sync import run_sync
+from hpc_prefect.flow_runs.uncaught import forget_frames
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import RetryPolicy
 
@@ -70,32 +71,36 @@ async def run_job(
     Raises:
         As `run_job_from_blocks`.
     """
-    program, arguments = _split(command)
-    plain = os.path.basename(program)
-    shape = {
-        "num_nodes": nodes,
-        "ranks_per_node": ranks_per_node,
-        "threads_per_rank": threads_per_rank,
-        "memory_per_node": memory_per_node,
-        "gpus_per_node": gpus_per_node,
-        "walltime": walltime,
-        "launch": launch or _launch(nodes, ranks_per_node),
-        "resource_class": "gpu" if gpus_per_node else "cpu",
-        "environment": {} if environment is None else environment,
-    }
-    call = Call(
-        script_filename=plain if name is None else name,
-        work_dir=resolved_work_dir(work_dir),
-        user_args=arguments,
-        inputs=inputs,
-        expected_outputs=expected_outputs,
-        program=program,
-    )
-    given = GivenBlocks(
-        CommandBlock(command_name=plain, executable_key=program),
-        _execution(plain, shape, call.subject),
-        on,
-    )
+    try:
+        program, arguments = _split(command)
+        plain = os.path.basename(program)
+        shape = {
+            "num_nodes": nodes,
+            "ranks_per_node": ranks_per_node,
+            "threads_per_rank": threads_per_rank,
+            "memory_per_node": memory_per_node,
+            "gpus_per_node": gpus_per_node,
+            "walltime": walltime,
+            "launch": launch or _launch(nodes, ranks_per_node),
+            "resource_class": "gpu" if gpus_per_node else "cpu",
+            "environment": {} if environment is None else environment,
+        }
+        call = Call(
+            script_filename=plain if name is None else name,
+            work_dir=resolved_work_dir(work_dir),
+            user_args=arguments,
+            inputs=inputs,
+            expected_outputs=expected_outputs,
+            program=program,
+        )
+        given = GivenBlocks(
+            CommandBlock(command_name=plain, executable_key=program),
+            _execution(plain, shape, call.subject),
+            on,
+        )
+    except InvalidJob as error:
+        forget_frames(error)
+        raise
     terms = JobTerms(timeout_seconds, retries, retry_policy or RetryPolicy())
     return await run_call(call, given, job_key, terms)
 

@@ -43,6 +43,10 @@ class Value:
             return "(secret, not shown)"
         return self.text if len(self.text) <= 100 else f"{self.text[:97]}…"
 
+    def told(self) -> dict[str, Any]:
+        """For programs: the whole value, unless it is secret."""
+        return {"secret": True} if self.secret else {"value": json.loads(self.text)}
+
 
 @dataclass(slots=True)
 class Made:

@@ -187,6 +187,11 @@ class Difference:
         )
         return f"{'.'.join(self.where) or 'its value'}: {stored} → {wanted}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """For programs. `stored` and `wanted` are null where there is none; no secret is told."""
+        stored, wanted = (None if v is None else v.told() for v in (self.stored, self.wanted))
+        return {"where": list(self.where), "stored": stored, "wanted": wanted}
+
 
 @dataclass(frozen=True, slots=True)
 class BlockChange:
@@ -210,6 +215,18 @@ class BlockChange:
     def key(self) -> str:
         """The item's, in what a file made."""
         return f"{self.item.kind}.{self.item.name}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "change": self.kind,
+            "kind": self.item.kind,
+            "name": self.item.name,
+            "differences": [
+                one.as_dict() | {"conflict": one in self.conflicts} for one in self.differences
+            ],
+            "kept": [list(where) for where in self.kept],
+        }
 
 
 #: What is stored of an item; None when it is not there.

@@ -31,6 +31,7 @@ from hpc_prefect.server import (
     find_server,
     last_url,
 )
+from hpc_prefect.terminal import line
 from hpc_prefect.transports.own import server_home, state_folder
 
 T = TypeVar("T")
@@ -82,7 +83,8 @@ def _have_server(tell: Progress) -> None:
     named = get_current_settings().api.url
     if named and named != last_url(home):
         return  # the user's: whether it answers is seen when it is asked for blocks
-    server = ensure_server(home, progress=tell)
+    with line.shown(lambda: "waiting for the Prefect server"):
+        server = ensure_server(home, progress=tell)
     _use(server)
     tell(f"Prefect is at {server.ui_url} (open it in a browser; stop: hpc-prefect server stop)")
 
@@ -97,7 +99,8 @@ def _have_blocks(file: Path) -> None:
     for warning in document.warnings:
         _tell(f"warning: {warning}")
     made = applied.read_made(state_folder() / "applied", file)
-    changes = _run(lambda: compare_document(document, made=made))
+    with line.shown(lambda: "asking the Prefect server for its blocks"):
+        changes = _run(lambda: compare_document(document, made=made))
     missing = any(change.kind == "created" for change in changes)
     if others := sorted(_other_files(changes, made)):
         raise ConfigurationError(
@@ -111,7 +114,8 @@ def _have_blocks(file: Path) -> None:
         )
         return
     if any(change.kind != "unchanged" for change in changes):
-        _run(lambda: apply_document(document, report=lambda _: None, made=made))
+        with line.shown(lambda: "storing blocks on the Prefect server"):
+            _run(lambda: apply_document(document, report=lambda _: None, made=made))
         _tell(f"stored from {file}: {', '.join(_stored(changes))}")
 
 

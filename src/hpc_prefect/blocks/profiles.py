@@ -20,7 +20,7 @@ from hpc_prefect.blocks.checks import (
     environment_problems,
     is_loading,
 )
-from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
+from hpc_prefect.blocks.links import LOGO, documentation
 from hpc_prefect.blocks.options import (
     Executables,
     GPUOverrides,
@@ -58,7 +58,7 @@ class CommandBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Command"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-command"
-    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = documentation("jobs.html")
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     command_name: str = Field(min_length=1)
@@ -96,7 +96,7 @@ class ExecutionProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Execution Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-execution-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = documentation("jobs.html")
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     profile_name: str = Field(min_length=1)
@@ -147,7 +147,7 @@ class HPCProfileBlock(StoredModel, Block):
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect HPC Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-hpc-profile"
-    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = documentation("jobs.html")
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     scheduler: SchedulerName

@@ -14,7 +14,6 @@ from hpc_prefect.cli import (
     doctor,
     init,
     jobs,
-    progress,
     rehearse,
     render,
     resume,
@@ -25,6 +24,7 @@ from hpc_prefect.cli import (
     version,
 )
 from hpc_prefect.errors import HpcPrefectError
+from hpc_prefect.terminal import line
 
 #: In the order in which `hpc-prefect --help` lists them.
 _VERBS = (init, blocks, sites, render, jobs, runs, resume, doctor, rehearse, server, version)
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         # What another program prints, and we do not see, would be written over the line.
-        quiet = nullcontext() if arguments.run is rehearse.run else progress.shown()
-        with quiet:
+        alone = arguments.run is rehearse.run
+        with nullcontext() if alone else line.shown(lambda: f"{arguments.verb}: at work"):
             status: int = arguments.run(arguments)
             sys.stdout.flush()
     except HpcPrefectError as error:
@@ -89,7 +89,7 @@ def _server_trouble(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hpc-prefect", description="Tools of HPC-Prefect.")
     parser.add_argument("--version", action=version.PrintVersions, help="print versions")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     for verb in _VERBS:
         verb.add(verbs)
     completion.add(verbs, parser)

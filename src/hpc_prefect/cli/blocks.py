@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def add(verbs: Verbs) -> None:
         "--force", action="store_true", help="replace what others made or changed, too"
     )
     apply.add_argument("--dry-run", action="store_true", help="the same as `blocks diff`")
+    apply.add_argument("--json", action="store_true", help="what was saved, as JSON")
     apply.set_defaults(run=_apply)
     diff = actions.add_parser(
         "diff",
@@ -41,6 +43,7 @@ def add(verbs: Verbs) -> None:
         "Exit status 1 when `apply` would refuse the file.",
     )
     diff.add_argument("file", type=Path, metavar="FILE")
+    diff.add_argument("--json", action="store_true", help="as JSON")
     diff.set_defaults(run=_diff)
     import_qcsc.add(actions, _apply)
     listing = actions.add_parser("list", help="list the blocks")
@@ -67,9 +70,12 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _diff(arguments)
     document, made = _read(arguments.file)
-    applying = apply.apply_document(document, report=_tell, made=made, force=arguments.force)
+    report = _keep if arguments.json else _tell
+    applying = apply.apply_document(document, report=report, made=made, force=arguments.force)
     changes = asyncio.run(applying)
-    if not changes:
+    if arguments.json:
+        _print_json(changes)
+    elif not changes:
         print(f"{arguments.file} has no blocks and no Variables")
     elif all(change.kind == "unchanged" for change in changes):
         print("nothing has changed")
@@ -83,8 +89,11 @@ def _diff(arguments: argparse.Namespace) -> int:
 
     document, made = _read(arguments.file)
     changes = asyncio.run(apply.compare_document(document, made=made))
-    for change in changes:
-        _tell(change)
+    if arguments.json:
+        _print_json(changes)
+    else:
+        for change in changes:
+            _tell(change)
     conflicts = sum(len(change.conflicts) for change in changes)
     if conflicts:
         print(
@@ -93,6 +102,16 @@ def _diff(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if conflicts else 0
+
+
+def _print_json(changes: Sequence[BlockChange]) -> None:
+    import json
+
+    print(json.dumps([change.as_dict() for change in changes], indent=1, ensure_ascii=False))
+
+
+def _keep(_: BlockChange) -> None:
+    """For the end: JSON is one text."""
 
 
 def _tell(change: BlockChange) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from hpc_prefect.cli.verbs import Verbs, use_own_server
+from hpc_prefect.terminal import line
 
 
 def add(verbs: Verbs) -> None:
@@ -63,8 +64,13 @@ def _run(arguments: argparse.Namespace) -> int:
     use_own_server()
 
     class Progress(Silence):
+        now = f"checking {arguments.profile}"
+
         def state(self, text: str, *, warning: bool = False, **_: object) -> None:
+            self.now = f"test job: {text}"
             print(f"job: {text}", file=sys.stderr)
+
+    progress = Progress()
 
     terms = Terms(
         work_dir=os.path.abspath(arguments.work_dir),
@@ -77,14 +83,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
     async def run() -> bool:
         hpc = await load_hpc_profile(arguments.profile)
-        findings = await examine(hpc, terms, Progress())
+        findings = await examine(hpc, terms, progress)
         if arguments.json:
             print(json.dumps([asdict(each) for each in findings], indent=1, ensure_ascii=False))
         else:
             print_findings(findings)
         return failed(findings)
 
-    wrong = asyncio.run(run())
+    with line.shown(lambda: progress.now):
+        wrong = asyncio.run(run())
     if arguments.record is not None:
         told = f"transcripts in {arguments.record}: look through them before you share them"
         print(told, file=sys.stderr if arguments.json else sys.stdout)

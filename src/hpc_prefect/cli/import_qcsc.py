@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import sys
@@ -74,7 +75,8 @@ def _run(
         print(f"{state}{_summary(found, made)}", file=report)
     if not arguments.apply:
         return 0
-    return apply(argparse.Namespace(file=out, force=False, dry_run=False))
+    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        return apply(argparse.Namespace(file=out, force=False, dry_run=False, json=False))
 
 
 _HEADER = """\

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hpc_prefect.cli.streams import reader_is_gone
 from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.terminal import line
 
 if TYPE_CHECKING:
     from hpc_prefect.operations import JobSnapshot
@@ -319,7 +320,8 @@ def _cancel(arguments: argparse.Namespace) -> int:
     jobs = list({job.folder.path: job for job in meant}.values())
     if arguments.member:
         return _cancel_member(jobs, arguments.member, arguments.wait)
-    done = cancel_jobs(jobs, wait=arguments.wait)
+    with line.shown(lambda: f"waiting for the end of {len(jobs)} job{'s' * (len(jobs) > 1)}"):
+        done = cancel_jobs(jobs, wait=arguments.wait)
     ends = [(one.confirmed, candidate(one.job), one.words) for one in done]
     for confirmed, which, words in ends:
         print(f"{'ended' if confirmed else 'UNCONFIRMED'}  {which}: {words}")
@@ -350,8 +352,10 @@ def _attach(arguments: argparse.Namespace) -> int:
     from hpc_prefect.operations.find import candidate
 
     job = _find(arguments.job, arguments)
+    printer = _Printer(job.name or job.key)
     try:
-        result = attach(job, _Printer(), job_id=arguments.job_id)
+        with line.shown(lambda: printer.now):
+            result = attach(job, printer, job_id=arguments.job_id)
     except KeyboardInterrupt:
         _say(
             f"\nhpc-prefect: not watched any more; the job is left as it is ({candidate(job)})."
@@ -367,9 +371,13 @@ def _attach(arguments: argparse.Namespace) -> int:
 class _Printer:
     """Prints what a listener is told: states to standard error, output where it belongs."""
 
+    def __init__(self, which: str) -> None:
+        self.now = self._which = which
+
     def state(self, text: str, *, warning: bool = False, **_: object) -> None:
         from hpc_prefect.terminal import moment, printable
 
+        self.now = f"{self._which}: {text}"
         _say(f"{moment(time.time())}  {'warning: ' if warning else ''}{printable(text)}")
 
     def output(self, stream: str, text: str, path: str) -> None:

@@ -12,6 +12,7 @@ from hpc_prefect.cli.runs_compare import add_compare
 from hpc_prefect.cli.runs_export import add_export
 from hpc_prefect.cli.runs_reproduce import add_reproduce
 from hpc_prefect.cli.verbs import RUN, Verbs
+from hpc_prefect.terminal import line
 
 if TYPE_CHECKING:
     from hpc_prefect.records.runs import Selection
@@ -210,7 +211,9 @@ def _scan(arguments: argparse.Namespace) -> int:
     if not arguments.folders and not arguments.prune:
         arguments.parser.error("name the folders to look in, or --prune")
     if arguments.folders:
-        done = index.scan(arguments.folders)
+        done = index.Scanned()
+        with line.shown(lambda: f"looking for runs, {done.found} found"):
+            index.scan(arguments.folders, done)
         skipped = f"; {done.skipped} could not be read" if done.skipped else ""
         print(f"{_runs(done.found)} found, {done.new} of them new{skipped}")
     if arguments.prune:

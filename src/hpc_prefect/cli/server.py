@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from hpc_prefect.cli.verbs import Verbs
+from hpc_prefect.terminal import line
 from hpc_prefect.transports.own import server_home
 
 #: The profile of Prefect's that `--use` makes.
@@ -42,7 +43,8 @@ def _start(arguments: argparse.Namespace) -> int:
     from hpc_prefect.server import ensure_server, last_url
 
     before = last_url(arguments.home)
-    server = ensure_server(arguments.home, progress=lambda text: print(text, file=sys.stderr))
+    with line.shown(lambda: "waiting for the Prefect server"):
+        server = ensure_server(arguments.home, progress=lambda text: print(text, file=sys.stderr))
     print(f"Prefect server {'started' if server.started else 'already running'}: {server.url}")
     print(f"  open in a browser:  {server.ui_url}")
     if server.pid is None:
@@ -127,7 +129,8 @@ def _tell_use(url: str) -> None:
 def _stop(arguments: argparse.Namespace) -> int:
     from hpc_prefect.server import stop_server
 
-    stopped = stop_server(arguments.home)
+    with line.shown(lambda: "waiting for the Prefect server's end"):
+        stopped = stop_server(arguments.home)
     print("stopped" if stopped else f"no Prefect server runs in {arguments.home}")
     return 0
 

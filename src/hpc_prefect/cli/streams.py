@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
+
+from hpc_prefect.terminal.watched import WatchedFile, on, raw_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -21,17 +22,14 @@ class CannotWrite(OSError):
     """Standard output or error takes nothing, and not because its reader has gone: a full disk."""
 
 
-class _Unread(io.FileIO):
+class _Unread(WatchedFile):
     """A file whose reader may go away."""
 
     reader_is_gone = False
-    before: Callable[[], None] | None = None
 
-    def write(self, data: ReadableBuffer, /) -> int:
-        if self.before is not None:
-            self.before()
+    def _write(self, data: ReadableBuffer) -> int:
         try:
-            return super().write(data)
+            return super()._write(data)
         except BrokenPipeError:
             self.reader_is_gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
@@ -44,13 +42,6 @@ class _Unread(io.FileIO):
 def outlive_their_readers() -> None:
     """From now on `sys.stdout` and `sys.stderr` take everything; once for a process."""
     sys.stdout, sys.stderr = _tolerant(_there(sys.stdout, 1)), _tolerant(_there(sys.stderr, 2))
-
-
-def before_output(call: Callable[[], None]) -> None:
-    """Have this called before anything is written to standard output or error."""
-    for raw in (_raw(sys.stdout), _raw(sys.stderr)):
-        if isinstance(raw, _Unread):
-            raw.before = call
 
 
 def _there(stream: TextIO | None, number: int) -> TextIO:
@@ -71,25 +62,15 @@ def _there(stream: TextIO | None, number: int) -> TextIO:
 
 def reader_is_gone() -> bool:
     """Whether somebody who read standard output or error has seen enough."""
-    raws = (_raw(stream) for stream in (sys.stdout, sys.stderr))
+    raws = (raw_of(stream) for stream in (sys.stdout, sys.stderr))
     return any(isinstance(raw, _Unread) and raw.reader_is_gone for raw in raws)
 
 
 def _tolerant(stream: TextIO) -> TextIO:
     """The same stream on a file of ours; another one (a test's, an editor's) as it is."""
-    raw = _raw(stream)
-    if not isinstance(stream, io.TextIOWrapper) or type(raw) is not io.FileIO:
+    if not (isinstance(stream, io.TextIOWrapper) and type(raw_of(stream)) is io.FileIO):
         return stream
-    stream.flush()
-    ours = _Unread(raw.fileno(), "wb", closefd=False)
-    unbuffered = stream.buffer is raw  # by PYTHONUNBUFFERED, as many containers have it
-    return io.TextIOWrapper(
-        ours if unbuffered else io.BufferedWriter(ours),
-        encoding=stream.encoding,
-        errors=_errors(stream),
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
+    return on(_Unread(stream.fileno()), stream, _errors(stream))
 
 
 def _errors(stream: TextIO) -> str | None:
@@ -97,8 +78,3 @@ def _errors(stream: TextIO) -> str | None:
     if stream.errors != "strict":
         return stream.errors
     return "surrogateescape" if stream.encoding.lower() == "utf-8" else "backslashreplace"
-
-
-def _raw(stream: TextIO) -> object:
-    buffer = getattr(stream, "buffer", None)
-    return getattr(buffer, "raw", buffer)

@@ -10,15 +10,22 @@ from hpc_prefect.cli.verbs import Verbs
 
 
 def add(verbs: Verbs) -> None:
-    verbs.add_parser("version", help="print versions").set_defaults(run=_run)
+    parser = verbs.add_parser("version", help="print versions")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_run)
 
 
-def _run(_: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
+    import json
     from importlib.metadata import version
 
-    for name in ("hpc-prefect", "prefect"):
-        print(f"{name} {version(name)}")
-    print(f"python {platform.python_version()}")
+    versions = {name: version(name) for name in ("hpc-prefect", "prefect")}
+    versions["python"] = platform.python_version()
+    if arguments.json:
+        print(json.dumps(versions))
+        return 0
+    for name, number in versions.items():
+        print(f"{name} {number}")
     return 0
 
 
@@ -29,4 +36,4 @@ class PrintVersions(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.exit(_run(argparse.Namespace()))
+        parser.exit(_run(argparse.Namespace(json=False)))

@@ -24,7 +24,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import NextAttempt, RetryPolicy, next_attempt
 from hpc_prefect.job.script import Preamble, render
 from hpc_prefect.job.spec import JobSpec, Resources, Site
-from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED, JobFolder
@@ -175,8 +175,8 @@ class Attempt:
         """Where the other side may have made two jobs of one submission: choose one."""
 
     def guard(self) -> str:
-        """The id under which its script has started; see `JobFolder.guard`."""
-        return self.folder.guard()
+        """The id under which its script has started; empty before any start."""
+        return self.folder.started_as()
 
     def submitted(self, job_id: str, at: float) -> None:
         """This is our job, submitted at that time (seconds since 1970, 0 for not known)."""
@@ -217,12 +217,18 @@ class Attempt:
         """
         self.claim.check()
         holder = self.folder.close(self.job_id) if close else self.folder.guard()
-        return "" if holder in (CLOSED, self.job_id) else holder
+        if holder == CLOSED:  # perhaps by another process, after the job that it had followed
+            holder = self.folder.started_as()
+        return "" if holder == self.job_id else holder
 
     def close_unstarted(self) -> bool:
         """Whether no job of this attempt has started, and none can any more."""
         self.claim.check()
         return self.folder.close_unstarted()
+
+    def is_closed(self) -> bool:
+        """Whether somebody has closed it."""
+        return self.folder.guard() == CLOSED
 
     def restore(self, ledger: Ledger) -> None:
         """Take up what was submitted, which may differ from what is asked for now."""
@@ -244,13 +250,15 @@ class Attempt:
         return is_over(folder, ledger)
 
     @classmethod
-    def has_result(cls, request: JobRequest, folder: JobFolder, ledger: Ledger) -> bool:
-        """Whether what a finished job left is still there; False when something is gone.
+    def has_result(
+        cls, request: JobRequest, folder: JobFolder, ledger: Ledger, patience: Patience
+    ) -> bool:
+        """Whether what a finished job left is still there; False when something is gone. Blocks.
 
         Raises:
             LedgerError: it was changed afterwards.
         """
-        return _outputs_there(folder, ledger, request.spec)
+        return _outputs_there(folder, ledger, request.spec, patience)
 
 
 def open_attempt(
@@ -265,19 +273,21 @@ def open_attempt(
     """
     transport = connection.transport
     kind.check_earlier(transport, request.base)
+    seen = 1  # NFS may list the newest one late, for a minute
     while True:
-        number = _newest(transport, request.base) or 1
+        seen = number = max(_newest(transport, request.base), seen)
         folder = JobFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
         earlier, over = _result_of(folder, ledger), kind.is_over(folder, ledger)
         if earlier and over and request.attach_only:
             return earlier
-        if earlier and earlier.succeeded and kind.has_result(request, folder, ledger):
+        patience = connection.scheduler.patience
+        if earlier and earlier.succeeded and kind.has_result(request, folder, ledger, patience):
             return earlier
         if request.attach_only and (over or not ledger.intended):
             raise LedgerError(_NEVER_SUBMITTED.format(folder.path))
         if over:
-            number += 1
+            seen = number = number + 1
             folder = JobFolder(transport, f"{request.base}-{number}")
         transport.make_folder(folder.path)
         claim, predecessor = claims.take(transport, folder.path, request.claimant, request.is_over)
@@ -400,9 +410,9 @@ def _result_of(folder: JobFolder, ledger: Ledger) -> JobResult | None:
         ) from error
 
 
-def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec) -> bool:
+def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec, patience: Patience) -> bool:
     """Whether a finished job's files are still as it left them; False when one is gone."""
-    if lost := folder.lost_outputs(spec, ledger.outputs):
+    if lost := folder.surely_lost_outputs(spec, ledger.outputs, patience.outputs):
         logger.warning(
             "job %s already ran (%s), but %s is not there any more: it runs again",
             spec.name,

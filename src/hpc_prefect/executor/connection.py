@@ -143,6 +143,11 @@ class Connection:
     async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
+    @property
+    def watched(self) -> int:
+        """How many jobs it looks after."""
+        return len(self._jobs)
+
     def watch(self, job: Polled) -> None:
         """Begin to look after a job."""
         self._jobs[job] = None

@@ -16,6 +16,12 @@ from hpc_prefect.job.folder import ExitRecord, StartRecord, read_exits, read_sta
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.ledger.job_folder import MOST, JobFolder
 
+#: The pause between two looks at a job's records, as a part of the time since something was new of
+#: it: among few jobs, and among more of them.
+_EAGER, _PATIENT, _FEW = 0.04, 0.15, 10
+#: The shortest and the longest pause, in seconds.
+_SOONEST, _LATEST = 0.03, 1.0
+
 
 class JobMonitor:
     """One submitted job, up to its verdict. The connection's loop calls it; see `Polled`.
@@ -30,9 +36,18 @@ class JobMonitor:
     """
 
     def __init__(
-        self, attempt: Attempt, output: Output, cancelled_by: Callable[[], str], *, ask: bool
+        self,
+        attempt: Attempt,
+        output: Output,
+        cancelled_by: Callable[[], str],
+        *,
+        ask: bool,
+        own: Callable[[Evidence], Evidence] = lambda evidence: evidence,
     ) -> None:
-        """Begin now. `cancelled_by`: who of us asked for its end; `ask`: at once, for its state."""
+        """Begin now. `cancelled_by`: who of us asked for its end; `ask`: at once, for its state.
+
+        `own` gives what of the evidence tells of it, where its scheduler's job runs more than it.
+        """
         loop = asyncio.get_running_loop()
         self.job_id = attempt.job_id
         self.tag = attempt.tag
@@ -43,10 +58,11 @@ class JobMonitor:
         self._attempt = attempt
         self._output = output
         self._cancelled_by = cancelled_by
+        self._own = own
         self._records = Records(attempt.folder, attempt.words)
         self._outputs = _Outputs(attempt, lambda: attempt.connection.hurry(self))
         self._seen: Observation | None = None
-        self._began = self._answered_at = loop.time()
+        self._began = self._news_at = self._answered_at = loop.time()
         self._absent_since: float | None = None
         self._untold_since: float | None = None
         self._ended_since: float | None = None
@@ -58,15 +74,21 @@ class JobMonitor:
 
     def look(self, now: float) -> None:
         """Read the job's own records and output; judge when something is new."""
-        # Often while it is young, as most short jobs end soon; once a second later.
-        self.next_look = now + min(1.0, max(0.03, 0.15 * (now - self._began)))
+        self.next_look = now + self._pause(now)
         # A start that was seen needs no second look while the job runs.
         known = self.evidence.start is not None and self.evidence.exit is None
         news = self._records.refresh(starts=not known)
+        if news:
+            self._news_at, self.next_look = now, now + _SOONEST
         if news or not self._shown or self._time_may_decide():
             self._consider(now)
         if self._records.starts:  # not before: NFS would remember that there is no such file
             self._output.show(now)
+
+    def _pause(self, now: float) -> float:
+        """Short when it has just begun to wait or to run, as most short jobs end soon."""
+        part = _EAGER if self._attempt.connection.watched <= _FEW else _PATIENT
+        return min(_LATEST, max(_SOONEST, part * (now - self._news_at)))
 
     def _time_may_decide(self) -> bool:
         """Whether the verdict may come by waiting alone, because something is there, or missing."""
@@ -162,7 +184,7 @@ class JobMonitor:
         if evidence.exit is not None and spec.expected_outputs and not self.verdict.done():
             missing = self._outputs.missing(evidence.exit)
             evidence = dataclasses.replace(evidence, missing_outputs=missing)
-        return self._with_output(evidence)
+        return self._own(self._with_output(evidence))
 
     def _with_output(self, evidence: Evidence) -> Evidence:
         """Add what others wrote into the folder, if the job seems to have ended ill.

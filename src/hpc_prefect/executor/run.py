@@ -146,7 +146,7 @@ class JobRun:
                 verdict = await self._monitored(monitor)
                 evidence = monitor.final_look()
             self._began = bool(evidence.starts)
-            if verdict.reason in _UNSEEN and not evidence.starts:
+            if not evidence.starts:
                 verdict = await self._never_started(attempt, verdict) or verdict
             other = await self._other_job(attempt, verdict)
             if not other:
@@ -216,11 +216,17 @@ class JobRun:
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
         """A lost job whose start guard was free: closed, it proves that it never ran.
 
-        A job that comes to light later finds it closed, and does not start the program.
+        A job that comes to light later finds it closed, and does not start the program. Neither
+        did one that found it closed already, by a process that was stopped in the middle of that.
         """
-        if not await self._connection.in_thread(attempt.close_unstarted):
+        unseen = verdict.reason in _UNSEEN
+        turned_away = verdict.reason is Reason.DUPLICATE
+        look = attempt.close_unstarted if unseen else attempt.is_closed
+        if not ((unseen or turned_away) and await self._connection.in_thread(look)):
             return None
         summary = "neither queue nor history lists it, and it has never been at its start guard"
+        if turned_away:
+            summary = "its attempt had been closed by another process before any job of it began"
         if verdict.reason is Reason.ALLOCATION_ENDED:
             summary = verdict.summary
         return Verdict(reason=Reason.NEVER_STARTED, summary=summary)

@@ -1,7 +1,7 @@
 """Whether the parameters of a run are still those that it was given: its body may change them.
 
 Prefect keeps no copy. But it stored a flow's parameters before the body began, and computed the key
-of a task's result from its inputs then (see tests/tasks/test_given.py).
+of a task's result from its inputs then (see tests/flow_runs/test_given.py).
 """
 
 from __future__ import annotations

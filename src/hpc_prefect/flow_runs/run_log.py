@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from hpc_prefect.flow_runs.scopes import root_flow
+from hpc_prefect.flow_runs.under_way import under_way
 from hpc_prefect.job import folder as names
 
 #: With more jobs than this at once only their ids and their ends are logged.
@@ -20,7 +22,7 @@ GATHER = 1.0
 
 
 class RunLog:
-    """A `Listener` that writes to the task run's log in Prefect.
+    """A `Listener` that writes to the task run's log in Prefect, and to the line in a terminal.
 
     Each record costs work in three threads. So in bursts a text waits a little for the next one,
     and one record tells both.
@@ -31,20 +33,26 @@ class RunLog:
     def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self.name = name
         self.log = log
+        #: How the job is, for a line: what was told last, or what a caller puts here.
+        self.now: Callable[[], str] = lambda: self._last
+        self._last = "begins"
         self.kept = {"send_to_api": root_flow() is not None}
         # The executor knows no run and none of its settings, which say where its logs go.
         self._context = copy_context()
         self._id_told = False
         self._waiting: deque[str] = deque()
         type(self)._active += 1
+        under_way.begins(self)
 
     def close(self) -> None:
         type(self)._active -= 1
+        under_way.ends(self)
         self._write()
 
     def state(
         self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
     ) -> None:
+        self._last = text.partition("\n")[0]
         burst = self._active > BURST
         if burst and minor and (self._id_told or not job_id):
             return

@@ -24,9 +24,12 @@ class HPCPrefectSettings(PrefectBaseSettings):
     documentation_url: HttpUrl | None = Field(
         default=None,
         description="Where your group serves this package's documentation: what Prefect's UI links"
-        " the block types to. None: Prefect's own page on blocks.",
+        " the block types to. An address that ends with / is that of the site which `make docs`"
+        " builds: then each block type is linked to its own page, and has the site's picture."
+        " None: Prefect's own page on blocks.",
     )
     logo_url: HttpUrl | None = Field(
         default=None,
-        description="A picture for the block types in Prefect's UI. None: Prefect's plain one.",
+        description="A picture for the block types in Prefect's UI. None: the site's, where its"
+        " address is known, else Prefect's plain one.",
     )

@@ -78,6 +78,7 @@ class MemberSpec:
             inputs=self.inputs,
             expected_outputs=self.expected_outputs,
             array=None,
+            has_members=True,
         )
 
 

@@ -133,6 +133,8 @@ class JobSpec:
         inputs: declared input files, relative to `work_dir` or absolute.
         expected_outputs: files that a successful run leaves, relative to `work_dir` or absolute.
         array: of an array, what it has of elements; `resources` are those of each element.
+        has_members: it runs members of an array (see `hpc_prefect.job.members`), or is one of them;
+            also where there is but one element, so that its scheduler has no array of it.
     """
 
     name: str
@@ -147,6 +149,7 @@ class JobSpec:
     inputs: tuple[str, ...] = ()
     expected_outputs: tuple[str, ...] = ()
     array: Array | None = None
+    has_members: bool = False
 
     kind = "batch"
     on_cancel = "cancel"
@@ -156,11 +159,11 @@ class JobSpec:
     def may_requeue(self) -> bool:
         """Whether its scheduler may start it again by itself, under the same id.
 
-        Never with secrets: the script reads them once, so a second start would have none. Nor an
-        array: what of it failed is submitted again as a smaller one.
+        Never with secrets: the script reads them once, so a second start would have none. Nor with
+        members: what of them failed is submitted again, and what has succeeded is not.
         """
         wanted = self.site.options.get("requeue") == "yes"
-        return wanted and not self.secret_names and self.array is None
+        return wanted and not self.secret_names and not self.has_members
 
     @property
     def words(self) -> str:
@@ -211,7 +214,7 @@ class JobSpec:
         is in it as any environment of the profile is; of an API key only the variable's name is.
         """
         values = self.as_dict()
-        del values["array"]
+        del values["array"], values["has_members"]
         kept = ("scheduler", "modules", "setup", "environment")
         values["site"] = {name: values["site"][name] for name in kept}
         if qpus := self.site.options.get("qpu"):

@@ -64,8 +64,9 @@ class Patience:
         absent: a job that good answers no longer list, until the exit record alone tells.
         lost: the same without any exit record, until the job is LOST.
         record: a job that the scheduler says has ended, until its exit record is given up.
-        outputs: the same for expected outputs. They were looked for before the job, and NFS may
-            remember for a minute (`acdirmax`) that such a name is not there.
+        outputs: an exit record that tells of a success, until expected outputs are given up. They
+            were looked for before the job, and NFS may remember for a minute (`acdirmax`) that such
+            a name is not there.
         more: an end of which the scheduler may still tell more.
         silent: a scheduler that gives no useful answer, or lists the job as running although its
             exit record is there, until the exit record alone tells.
@@ -161,9 +162,7 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
     if seen is not None and seen.cause in (Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET):
         return _verdict(evidence, seen.cause, f"the scheduler says: {seen.message or seen.word}")
     if evidence.exit is not None and _record_alone_counts(evidence, patience):
-        if _outputs_may_come(evidence, evidence.exit, patience):
-            return None
-        return _by_record(evidence, evidence.exit)
+        return _by_record(evidence, evidence.exit, patience)
     if _gone(evidence, patience.absent) and (told := _by_output(evidence)):
         return told
     if evidence.exit is None and _gone(evidence, patience.lost):
@@ -227,7 +226,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         and seen.cause is Reason.NODE_FAILURE
         and _node_outlived(evidence, record)
     ):
-        return _by_record(evidence, record)
+        return _by_record(evidence, record, patience)
     if evidence.word_is_all and seen.cause is Reason.SUCCEEDED:
         return Verdict(reason=Reason.SUCCEEDED, summary=f"the service says {seen.word}")
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
@@ -246,7 +245,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none
     if record is not None and not _ended_well(record):
-        return _by_record(evidence, record)
+        return _by_record(evidence, record, patience)
     if evidence.start is None and not evidence.spoiled:
         return _verdict(evidence, Reason.SETUP_FAILED, _never_began(seen))
     if record is None and seen.exit_code == FOLDER_CODE:
@@ -259,9 +258,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
     if record is None:
         what = f"the scheduler says it ended, but it left no exit record{_spoiled(evidence)}"
         return _verdict(evidence, Reason.OUTPUT_LOST, what)
-    if evidence.missing_outputs and waited < patience.outputs:
-        return None
-    return _by_record(evidence, record)
+    return _by_record(evidence, record, patience)
 
 
 def _spoiled(evidence: Evidence) -> str:
@@ -280,16 +277,7 @@ def _started_twice(
         return _verdict(evidence, Reason.LOST, _FORGOTTEN)
     if record.signals:
         return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
-    if _outputs_may_come(evidence, record, patience):
-        return None
-    return _by_record(evidence, record)
-
-
-def _outputs_may_come(evidence: Evidence, record: ExitRecord, patience: Patience) -> bool:
-    """Whether outputs that are missing may only not be shown yet, since its record is new."""
-    if not evidence.missing_outputs or not _ended_well(record):
-        return False
-    return (evidence.record_for or 0.0) < patience.outputs
+    return _by_record(evidence, record, patience)
 
 
 def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
@@ -323,8 +311,9 @@ def _ended_well(record: ExitRecord) -> bool:
     return record.code == 0 and record.phase == "program"
 
 
-def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
-    """What the script itself wrote, when the scheduler has nothing to add."""
+def _by_record(evidence: Evidence, record: ExitRecord, patience: Patience) -> Verdict | None:
+    """What the script itself wrote, when the scheduler has nothing to add; None while an output
+    that is not seen may still be there."""
     if record.phase == "missing":
         loaded = record.detail.replace(":", ", ") or "none"
         return _verdict(
@@ -336,6 +325,8 @@ def _by_record(evidence: Evidence, record: ExitRecord) -> Verdict:
         summary = _NOT_RUN[record.phase].format(_exit_words(record))
         return _verdict(evidence, Reason.SETUP_FAILED, summary)
     if record.code == 0 and evidence.missing_outputs:
+        if (evidence.record_for or 0.0) < patience.outputs:
+            return None
         files = ", ".join(evidence.missing_outputs)
         return _verdict(
             evidence, Reason.OUTPUT_LOST, f"the program ended with 0 but did not write {files}"

@@ -165,7 +165,7 @@ def take(
             return Claim(transport, folder, generation, claimant), None
         if holder is not None:
             path = f"{folder}/{names.CLAIM}{generation}"
-            if is_alive(holder, lambda path=path: _idle(transport, path), is_over):  # type: ignore[misc]
+            if is_alive(holder, lambda path=path: idle_seconds(transport, path), is_over):  # type: ignore[misc]
                 raise JobHeld(
                     f"{folder} is held by {holder.describe()}, which still runs. Wait for it, or"
                     f" stop it; if you are sure that it is dead, remove {path} and start again"
@@ -195,7 +195,9 @@ def is_held(transport: Transport, folder: str) -> bool:
     generation = _newest(transport, folder)
     holder = _read(transport, folder, generation)
     path = f"{folder}/{names.CLAIM}{generation}"
-    return holder is not None and is_alive(holder, lambda: _idle(transport, path), lambda _: False)
+    return holder is not None and is_alive(
+        holder, lambda: idle_seconds(transport, path), lambda _: False
+    )
 
 
 def _newest(transport: Transport, folder: str) -> int:
@@ -217,8 +219,8 @@ def _read(transport: Transport, folder: str, generation: int) -> Claimant | None
         return None
 
 
-def _idle(transport: Transport, path: str) -> float:
-    """Seconds since a file was touched, both times by the file server's clock."""
+def idle_seconds(transport: Transport, path: str) -> float:
+    """Seconds since a file was touched, or written to, both times by the file server's clock."""
     probe = f"{path}.{host().token(4)}"
     transport.write_atomic(probe, b"")
     now, then = transport.status(probe), transport.status(path)

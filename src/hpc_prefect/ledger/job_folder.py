@@ -12,10 +12,11 @@ from typing import Any
 from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import Ledger
-from hpc_prefect.job.outputs import Left, Stamp, Written, is_same, written
+from hpc_prefect.job.outputs import Left, Stamp, Written, is_same, some, written
 from hpc_prefect.job.script import JobScript, secrets_text
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.ledger import journal
+from hpc_prefect.ledger.claim import idle_seconds
 from hpc_prefect.schedulers.base import Ticket
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
@@ -31,6 +32,8 @@ MOST = 1 << 20
 _MOST_BELOW = 100_000
 _MOST_QUICK = 5000
 _MOST_LEFT = 5000
+#: Seconds between two looks for what a finished job has left.
+_LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,14 @@ class JobFolder:
         """
         link = self.transport.read_link(self.file(names.GUARD))
         return CLOSED if link == "" else link or ""
+
+    def started_as(self) -> str:
+        """The same, also after it was closed: whom it had let in has left a start record."""
+        guard = self.guard()
+        if guard != CLOSED:
+            return guard
+        starts = names.read_starts(self._written_by_others(names.START, 0, MOST))
+        return starts[-1].id if starts else ""
 
     def close(self, job_id: str) -> str:
         """Let no job start in this folder from now on; returns what `guard` then is.
@@ -245,6 +256,36 @@ class JobFolder:
                 if self.transport.left_now(path, name) is None
             ]
         return lost
+
+    def surely_lost_outputs(
+        self,
+        spec: JobSpec,
+        left: Mapping[str, Mapping[str, Left]],
+        patience: float,
+        *,
+        judged_in: str = "",
+    ) -> list[str]:
+        """The same, once the verdict is `patience` seconds old. Blocks until then.
+
+        A look before the job, on this host, found no such name, which NFS may remember so long.
+
+        Args:
+            judged_in: the folder whose journal has the verdict; this one if it is not given.
+        """
+        until, told = host().monotonic() + patience, False
+        while lost := self.lost_outputs(spec, left):
+            age = idle_seconds(self.transport, f"{judged_in or self.path}/{names.JOURNAL}")
+            soon = min(patience - age, until - host().monotonic())
+            if soon <= 0:
+                return lost
+            if not told:
+                logger.warning(
+                    "job %s already ran (%s), but %s is not seen: it is looked for %.0f s more",
+                    *(spec.name, self.path, some(lost), soon),
+                )
+            told = True
+            host().sleep(min(soon, _LOOK_AGAIN))
+        return []
 
     def altered_outputs(self, spec: JobSpec, left: Mapping[str, Mapping[str, Left]]) -> list[str]:
         """Which of what the job left is there with another content."""

@@ -326,13 +326,14 @@ def _read(job: JobSnapshot) -> JobSnapshot:
     intents = [entry for entry in entries if entry.get("event") == "intent"]
     intent = intents[-1] if intents else {}
     guard = folder.guard()
+    starts = names.read_starts(folder.transport.read(folder.file(names.START)))
     # Whom the start guard let in is the job, whatever was journalled.
-    ids = dict.fromkeys(each for each in (guard, ledger.job_id) if each not in ("", CLOSED))
-    starts = folder.transport.read(folder.file(names.START))
+    let_in = starts[-1].id if guard == CLOSED and starts else guard
+    ids = dict.fromkeys(each for each in (let_in, ledger.job_id) if each not in ("", CLOSED))
     records = Evidence(
         job_id=next(iter(ids), ""),
         walltime=0,
-        starts=names.read_starts(starts),
+        starts=starts,
         exits=names.read_exits(folder.transport.read(folder.file(names.EXIT)), ledger.words),
     )
     known = replace(

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, HttpUrl, model_validator
 from pydantic_core import PydanticCustomError
 
 from hpc_prefect.blocks.checks import StoredModel, is_loading
-from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
+from hpc_prefect.blocks.links import LOGO, documentation
 from hpc_prefect.quantum.backends import BackendSpec, Kind
 from hpc_prefect.quantum.services import VENDORS
 from hpc_prefect.quantum.transpilation import OPTIONS, transpilation_problems
@@ -48,7 +48,7 @@ class QuantumBackendBlock(StoredModel, Block):
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Quantum Backend"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-quantum-backend"
-    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = documentation("quantum.html")
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     kind: Kind = "simulator"

@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr
 
 from hpc_prefect.blocks.checks import StoredModel
-from hpc_prefect.blocks.links import DOCUMENTATION, LOGO
+from hpc_prefect.blocks.links import LOGO, documentation
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.services.ibm.client import Account
@@ -33,7 +33,7 @@ class IBMQuantumCredentials(StoredModel, Block):
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect IBM Quantum Credentials"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-ibm-credentials"
-    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
+    _documentation_url: ClassVar[HttpUrl | None] = documentation("howto/ibm-credentials.html")
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     token: SecretStr = Field(default=SecretStr(""))

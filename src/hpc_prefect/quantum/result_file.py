@@ -25,21 +25,27 @@ from qiskit.primitives import BitArray, DataBin, PrimitiveResult, PubResult, Sam
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.ledger.quantum_folder import RECORDS, RESULT
-from hpc_prefect.transports.local import LocalTransport, read_private, write_atomic
+from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.local import LocalTransport
 
 FORMAT = 1
+#: Where the record is, unless it is told: on this machine.
+_HERE = LocalTransport()
 
 
-def write_asked(folder: Path, asked: Mapping[str, Any], kind: str = "sampler") -> None:
+def write_asked(
+    folder: Path, asked: Mapping[str, Any], kind: str = "sampler", transport: Transport = _HERE
+) -> None:
     """Write down what will be sampled or estimated, before it is."""
-    LocalTransport().make_folder(str(folder))
-    _write_json(folder / RECORDS[kind], {"format": FORMAT, "state": "asked", **asked})
+    transport.make_folder(str(folder))
+    record = {"format": FORMAT, "state": "asked", **asked}
+    transport.write_atomic(str(folder / RECORDS[kind]), _json(record))
 
 
-def read_asked(folder: Path, kind: str = "sampler") -> dict[str, Any]:
+def read_asked(folder: Path, kind: str = "sampler", transport: Transport = _HERE) -> dict[str, Any]:
     """What was asked; empty if the record is torn or not there."""
     try:
-        record = json.loads(read_private(folder / RECORDS[kind]) or b"")
+        record = json.loads(transport.read_private(str(folder / RECORDS[kind])) or b"")
     except ValueError:
         return {}
     ours = ("format", "state", "result")
@@ -47,11 +53,15 @@ def read_asked(folder: Path, kind: str = "sampler") -> dict[str, Any]:
 
 
 def write_finished(
-    folder: Path, asked: Mapping[str, Any], result: PrimitiveResult, kind: str = "sampler"
+    folder: Path,
+    asked: Mapping[str, Any],
+    result: PrimitiveResult,
+    kind: str = "sampler",
+    transport: Transport = _HERE,
 ) -> None:
     """Write down the result, then that it is there."""
     packed = pack(result)
-    write_atomic(folder / RESULT, packed, durable=True)
+    transport.write_atomic(str(folder / RESULT), packed, durable=True)
     finished = {
         "format": FORMAT,
         "state": "finished",
@@ -62,10 +72,12 @@ def write_finished(
             "data_sha256": data_digest(result),
         },
     }
-    _write_json(folder / RECORDS[kind], finished, durable=True)
+    transport.write_atomic(str(folder / RECORDS[kind]), _json(finished), durable=True)
 
 
-def read_finished(folder: Path, digest: str, kind: str = "sampler") -> PrimitiveResult | None:
+def read_finished(
+    folder: Path, digest: str, kind: str = "sampler", transport: Transport = _HERE
+) -> PrimitiveResult | None:
     """The result that an earlier run left, or None if none finished here.
 
     Raises:
@@ -74,7 +86,7 @@ def read_finished(folder: Path, digest: str, kind: str = "sampler") -> Primitive
         NotOurs: another user can have written it.
     """
     name = RECORDS[kind]
-    text = read_private(folder / name)
+    text = transport.read_private(str(folder / name))
     if text is None:
         return None
     try:
@@ -84,7 +96,7 @@ def read_finished(folder: Path, digest: str, kind: str = "sampler") -> Primitive
         asked, wanted = record["digest"], record["result"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"{folder / name} cannot be used ({error!r})") from error
-    packed = read_private(folder / RESULT)
+    packed = transport.read_private(str(folder / RESULT))
     if packed is None:
         raise LedgerError(f"{folder / name} cannot be used: {RESULT} is not there")
     if asked != digest:
@@ -167,6 +179,5 @@ def as_json(value: object) -> Any:
     return str(value)
 
 
-def _write_json(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
-    text = json.dumps(as_json(value), indent=2, allow_nan=False) + "\n"
-    write_atomic(path, text.encode(), durable=durable)
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(as_json(value), indent=2, allow_nan=False) + "\n").encode()

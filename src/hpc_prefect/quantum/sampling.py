@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +26,7 @@ from hpc_prefect.quantum.checks import circuit_problems, pub_problems
 from hpc_prefect.quantum.circuit_digest import pub_digest
 from hpc_prefect.quantum.options import OF_A_PUB, PrimitiveOptions
 from hpc_prefect.quantum.result_file import read_finished, write_asked, write_finished
+from hpc_prefect.transports.host import host
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -310,15 +311,22 @@ def describe(request: Request) -> dict[str, Any]:
 def _versions(backend: Backend) -> Mapping[str, str]:
     found = {}
     for distribution in ("hpc-prefect", "qiskit", "numpy", *backend.packages):
-        try:
-            found[distribution] = version(distribution)
-        except PackageNotFoundError:
-            continue
+        if there := _version(distribution):
+            found[distribution] = there
     return found
 
 
+@cache
+def _version(distribution: str) -> str:
+    """Of what is installed; empty when it is not. To look it up takes some milliseconds."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
 def now_as_iso() -> str:
-    return iso_time(time.time())
+    return iso_time(host().time())
 
 
 def iso_time(seconds: float) -> str:

@@ -164,16 +164,19 @@ class Scanned:
     skipped: int = 0
 
 
-def scan(folders: Iterable[str | os.PathLike[str]]) -> Scanned:
+def scan(folders: Iterable[str | os.PathLike[str]], done: Scanned | None = None) -> Scanned:
     """Put all records of this user's below some folders into the index.
 
     Symbolic links are not followed, but for the folders themselves; other hidden folders are not
     entered. What cannot be read is skipped, with a warning.
 
+    Args:
+        done: where it is counted meanwhile.
+
     Raises:
         UnknownRun: one of the folders is not there.
     """
-    done = Scanned()
+    done = done or Scanned()
     paths = [os.path.abspath(os.path.expanduser(os.fspath(folder))) for folder in folders]
     for path in paths:
         if not os.path.isdir(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,8 +43,14 @@ class Transport(Protocol):
     def check_folder(self, path: str) -> None:
         """See that a folder, and each on the way to it from its root, is still this user's own."""
 
-    def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
-        """Replace a file as a whole: a reader sees the old content or the new."""
+    def write_atomic(
+        self, path: str, data: bytes, *, mode: int = 0o600, durable: bool = False
+    ) -> None:
+        """Replace a file as a whole: a reader sees the old content or the new.
+
+        Args:
+            durable: force it to disk before returning.
+        """
 
     def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Add to the end of a file in one write; `durable` forces it to disk before returning."""
@@ -56,6 +63,20 @@ class Transport(Protocol):
 
         Raises:
             NotOurs: it is a FIFO, a link, a folder, a device, or somebody else's. Never blocks.
+        """
+
+    def read_private(self, path: str) -> bytes | None:
+        """A file's content, if nobody but this user can have written it; None when there is none.
+
+        Raises:
+            NotOurs: it, or a folder on the way to it, is another user's, or others may change it.
+        """
+
+    def turn(self, path: str, *, patience: float) -> AbstractContextManager[bool]:
+        """Be the only one who has a file's lock, of all threads and processes of all hosts.
+
+        False inside when somebody else had it for `patience` seconds. Where the file system has no
+        locks only the threads of this process take turns.
         """
 
     def status(self, path: str) -> FileStatus | None:

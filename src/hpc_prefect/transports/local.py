@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -218,9 +220,11 @@ class LocalTransport:
                 self._walk(folder)
             yield
 
-    def write_atomic(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+    def write_atomic(
+        self, path: str, data: bytes, *, mode: int = 0o600, durable: bool = False
+    ) -> None:
         with self._at("write", path):
-            write_atomic(path, data, mode=mode)
+            write_atomic(path, data, mode=mode, durable=durable)
 
     def append(self, path: str, data: bytes, *, durable: bool = False) -> None:
         with self._at("write", path):
@@ -255,6 +259,28 @@ class LocalTransport:
                     os.close(descriptor)
         except _MissingError:
             return None
+
+    def read_private(self, path: str) -> bytes | None:
+        try:
+            with self._at("read", path):
+                descriptor = own.open_file(path, private=True)
+                with open(descriptor, "rb") as file:
+                    return file.read()
+        except _MissingError:
+            return None
+
+    @contextlib.contextmanager
+    def turn(self, path: str, *, patience: float) -> Iterator[bool]:
+        with _threads:
+            with self._at("lock", path):
+                descriptor = own.open_file(path, os.O_RDWR | os.O_CREAT)
+            try:
+                yield _is_locked(descriptor, path, patience)
+            finally:
+                # Closing alone would not do: a forked child may have inherited the open file.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
 
     def status(self, path: str) -> FileStatus | None:
         try:
@@ -316,6 +342,24 @@ class LocalTransport:
             os.unlink(path)
 
 
+#: What a file system without locks says; then only the threads of a process take turns.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+#: They take turns among themselves: a lock of a file may be the process's, and not the thread's.
+_threads = threading.Lock()
+
+
+def _is_locked(descriptor: int, path: str, patience: float) -> bool:
+    """Wait for a file's lock; False when somebody else had it all the time."""
+    try:
+        own.lock(descriptor, patience=patience, every=0.05)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise TransportError(f"cannot lock {path}: {error.strerror or error}") from error
+    return True
+
+
 def _stat(path: str) -> os.stat_result | None:
     """None below what is no folder, and for a link that leads nowhere."""
     try:
@@ -332,13 +376,7 @@ def read_private(path: Path) -> bytes | None:
     Raises:
         NotOurs: it, or a folder on the way to it, is another user's, or others may change it.
     """
-    try:
-        with LocalTransport()._at("read", str(path)):
-            descriptor = own.open_file(path, private=True)
-            with open(descriptor, "rb") as file:
-                return file.read()
-    except _MissingError:
-        return None
+    return LocalTransport().read_private(str(path))
 
 
 def reader(path: str) -> LocalTransport:

@@ -38,6 +38,7 @@ class ArrayProgress:
 
     def begun(self, counts: Callable[[], Counts]) -> None:
         self._counts = counts
+        self._log.now = self.line
         self._page.show(self._content)
 
     def ended(self, results: Collection[JobResult]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Collection
 
 from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import Records
-from hpc_prefect.job.failure import Verdict
+from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.folder import ExitRecord
 from hpc_prefect.job.members import SHARD
-from hpc_prefect.job.state import Evidence, Patience, decide
+from hpc_prefect.job.script import GUARD_CODE
+from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.job_folder import CLOSED
 
@@ -86,7 +87,6 @@ class MemberFiles:
             walltime=spec.resources.walltime,
             executable=spec.executable.path,
             nodes=spec.resources.num_nodes,
-            may_requeue=spec.may_requeue,
             starts=records.starts,
             exits=records.exits,
             spoiled=records.spoiled,
@@ -100,22 +100,41 @@ class MemberFiles:
         return decide(self.of_its_own(index, evidence), self.patience)
 
     def of_its_own(self, index: int, evidence: Evidence) -> Evidence:
-        """Without the scheduler's word, if its element went on to the next member.
+        """What of it tells of this member, where its element runs others too.
 
-        However the element ended then, it was after this one, which its own record tells of.
+        The scheduler knows elements only. The code with which one ends is that of its worst member,
+        and what ended it may have come when this member had long ended by itself.
         """
-        start = evidence.start
-        if evidence.may_requeue or start is None or evidence.exit is None:
+        if self._submission.per_element == 1 or evidence.start is None:
             return evidence
+        record = evidence.exit
+        if record is not None and self._ended_by_itself(index, evidence, record):
+            return dataclasses.replace(
+                evidence,
+                observation=_own_end(evidence.job_id, record),
+                absent_for=0.0,
+                silent_for=0.0,
+                ended_for=evidence.record_for,
+                told=None,
+            )
+        return dataclasses.replace(evidence, observation=_without_code(evidence))
+
+    def _ended_by_itself(self, index: int, evidence: Evidence, record: ExitRecord) -> bool:
+        """Whether its record tells all of its end: a signal that came later was for another one."""
+        if self._has_gone_on(index, evidence.job_id):
+            return True
+        if record.signals:
+            return False
+        seen = evidence.observation
+        return record.code == 0 or (seen is not None and seen.cause in _AFTER_A_SIGNAL)
+
+    def _has_gone_on(self, index: int, job_id: str) -> bool:
+        """Whether its element has begun the member after it."""
         if not self.is_followed(index):
-            return evidence
+            return False
         after = self.records(index + 1)
         after.refresh(starts=True)
-        if all(each.id != start.id for each in after.starts):
-            return evidence
-        return dataclasses.replace(
-            evidence, observation=None, absent_for=math.inf, silent_for=0.0, told=None
-        )
+        return any(each.id == job_id for each in after.starts)
 
     def is_followed(self, index: int) -> bool:
         """Whether its element runs another member after it."""
@@ -129,3 +148,29 @@ class MemberFiles:
         attempt = self._submission.member(index)
         missing = attempt.folder.missing_at_a_glance(attempt.request.spec, asked.outputs_before)
         return missing != ()
+
+
+#: Ends before which a scheduler signals the script, whose records tell of it.
+_AFTER_A_SIGNAL = (
+    *(Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE, Reason.TIMED_OUT),
+    *(Reason.WALLTIME, Reason.PREEMPTED),
+)
+_PLAIN = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
+
+
+def _own_end(job_id: str, record: ExitRecord) -> Observation:
+    """As a scheduler would tell of a member that was a job by itself."""
+    return Observation(id=job_id, state=JobState.ENDED, word="ended", exit_code=record.code)
+
+
+def _without_code(evidence: Evidence) -> Observation | None:
+    """What was seen of its element, without a code that may be another member's.
+
+    That of the start guard stays: of a second start of the element, which the first one outlives.
+    """
+    seen, record = evidence.observation, evidence.exit
+    if seen is None or (record is None and seen.exit_code == GUARD_CODE):
+        return seen
+    code = None if record is None else record.code
+    cause = None if seen.cause in _PLAIN else seen.cause
+    return dataclasses.replace(seen, exit_code=code, cause=cause)

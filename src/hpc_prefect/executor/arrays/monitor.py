@@ -93,6 +93,9 @@ class ArrayMonitor:
 
     def _look(self, now: float, *, anew: bool = False) -> None:
         """`anew`: also in folders that do not seem to have changed."""
+        if self.verdict.done():  # what is not written yet is being written in a thread
+            self.next_look = now + _LATEST
+            return
         began, before = time.perf_counter(), len(self._submission.ended)
         begun = self._begun_members.among(self._waiting, now, anew=anew)
         for index in begun:
@@ -199,18 +202,16 @@ class ArrayMonitor:
         evidence = self._files.evidence(index, records)
         verdict = self._files.own_verdict(index, evidence)
         if verdict is None:
-            if not self._is_to_wait(index, evidence):
+            if not self._is_to_wait(index):
                 self._doubt([index])
             return None
         return self._submission.end(index, verdict, evidence)
 
-    def _is_to_wait(self, index: int, evidence: Evidence) -> bool:
+    def _is_to_wait(self, index: int) -> bool:
         """Whether its element, of which the scheduler tells, is not at its end yet.
 
         It begins the next member, or leaves the queue: then `answered` takes this one up.
         """
-        if evidence.may_requeue:
-            return True
         return index + 1 in self._waiting and self._files.is_followed(index)
 
     def _doubt(self, indices: Iterable[int]) -> None:
@@ -223,7 +224,11 @@ class ArrayMonitor:
             self._running.pop(index, None)
             attempt = self._submission.member(index, self._files.holder(index))
             monitor = JobMonitor(
-                attempt, _Unshown(attempt.folder, Silence()), self._cancelled_by, ask=True
+                attempt,
+                _Unshown(attempt.folder, Silence()),
+                self._cancelled_by,
+                ask=True,
+                own=partial(self._files.of_its_own, index),
             )
             self._doubtful[index] = monitor
             monitor.verdict.add_done_callback(lambda _: self._look_soon())
@@ -239,9 +244,6 @@ class ArrayMonitor:
             self.broken(error)
             return
         verdict = monitor.verdict.result()
-        # As it was judged by: outputs are not looked for any more.
-        if (alone := self._files.of_its_own(index, monitor.evidence)) is not monitor.evidence:
-            verdict = decide(alone, self._files.patience) or verdict
         evidence = monitor.final_look()
         self._submission.connection.release(monitor)
         if verdict.reason in (Reason.LOST, Reason.ALLOCATION_ENDED):
@@ -260,8 +262,9 @@ class ArrayMonitor:
         """Why a member of an element was not begun, if another member of it was."""
         element, size = self._submission.element(index), self._submission.per_element
         siblings = range(element * size, element * size + size)
-        begun = any(each != index and each not in self._waiting for each in siblings)
-        if size == 1 or not begun or verdict.reason in _CANCELLED:
+        if size == 1 or verdict.reason in _CANCELLED:
+            return ""
+        if not any(each != index and self._files.holder(each) for each in siblings):
             return ""
         return f"its element ended before it was begun ({verdict.reason}: {verdict.summary})"
 

@@ -119,7 +119,7 @@ def _submission(
     """A submission as its folder tells of it."""
     ledger = folder.ledger()
     array = Array(**ledger.array) if ledger.array else None
-    spec = dataclasses.replace(request.spec, array=array)
+    spec = dataclasses.replace(request.spec, array=array, has_members=True)
     try:
         asked = folder.asked()
         if ledger.members not in (0, len(asked)):
@@ -227,7 +227,8 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
         return True
     folder = submission.folder.member(ended.index)
     job = member.job(submission.request.spec)
-    if lost := folder.lost_outputs(job, ended.outputs):
+    patience, judged_in = submission.connection.scheduler.patience.outputs, submission.folder.path
+    if lost := folder.surely_lost_outputs(job, ended.outputs, patience, judged_in=judged_in):
         logger.warning("%s already ran, but %s is not there any more: it runs again",
                        member.name, some(lost))  # fmt: skip
         return False

@@ -144,18 +144,14 @@ class Submission(Attempt):
     def close_ended(self) -> dict[int, str]:
         """Let no member that has ended start any more; those that another job has, with its id.
 
-        A success is left where the scheduler does not requeue: its script does not start the
-        program again.
+        A success is left as it is: its script does not start the program again.
         """
         self.claim.check()
         begun: dict[int, str] = {}
         if not self.intended:
             return begun  # it was never handed over, so nothing can start
-        requeues = self.request.spec.may_requeue
         for index, each in self.ended.items():
-            if (each.result.succeeded and not requeues) or (
-                each.result.verdict.reason is Reason.LOST
-            ):
+            if each.result.succeeded or each.result.verdict.reason is Reason.LOST:
                 continue
             holder = self.folder.member(index).close(each.result.job_id)
             if holder not in (CLOSED, each.result.job_id):
@@ -266,7 +262,7 @@ def new_submission(
             " run leaves it alone. Start again when that one has ended"
         )
     array = _array_of(len(members), request.per_element, request.at_once)
-    spec = dataclasses.replace(request.spec, array=array, resources=resources)
+    spec = dataclasses.replace(request.spec, array=array, has_members=True, resources=resources)
     return Submission(
         request=dataclasses.replace(request, spec=spec),
         connection=connection,

@@ -8,8 +8,6 @@ intent's tag, and a job that it knows is the attempt's. The rest is the executor
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,7 +24,7 @@ from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.identity import digest
 from hpc_prefect.job.provider import NoAnswer, Refused, Submission
 from hpc_prefect.job.quantum_spec import QuantumSpec
-from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.ledger.quantum_folder import refuse_old
 from hpc_prefect.quantum import service as words
@@ -37,6 +35,7 @@ from hpc_prefect.quantum.purchase.retry import first_line
 from hpc_prefect.quantum.purchase.transpile import Transpiled, transpile
 from hpc_prefect.quantum.service import Kind
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 
 #: How long the service may be silent before a job is bought. Afterwards there is no limit.
 BEFORE = 15 * 60.0
@@ -60,7 +59,7 @@ class QuantumAttempt(Attempt):
     request: QuantumRequest
     posting: bool = False
     intended_at: float = 0.0
-    drawn: str = field(default_factory=lambda: secrets.token_hex(16))
+    drawn: str = field(default_factory=lambda: host().token(16))
     _tag: str = ""
     _why: str = ""
     _transpiled: Transpiled | None = None
@@ -207,12 +206,13 @@ class QuantumAttempt(Attempt):
 
         def intend() -> None:
             limit = purchase.backend.terms.max_qpu_seconds
-            with Budget(self.request.campaign).reserved(seconds, limit) as left:
+            budget = Budget(self.request.campaign, self.folder.transport)
+            with budget.reserved(seconds, limit) as left:
                 allowed = round(left, 3) if limit else None
                 self.request = replace(self.request, spec=replace(spec, allowed_seconds=allowed))
-                purchase.write_asked(self.request.work)
+                purchase.write_asked(self.request.work, self.folder.transport)
                 self.note_intent()
-                self.intended_at = time.time()
+                self.intended_at = host().time()
 
         await self.connection.in_thread(intend)
 
@@ -230,9 +230,9 @@ class QuantumAttempt(Attempt):
             QuantumServiceError: the service did, but an earlier POST may have been taken: then the
                 intent stays open, for a list that lags may show its job later.
         """
-        in_doubt = in_doubt and self.request.service.searchable
+        may_be_listed = in_doubt and self.request.service.searchable
         outcome = "nothing was bought"
-        if in_doubt:
+        if may_be_listed:
             outcome = (
                 "an earlier POST of it may have been taken: when this is run again the service is"
                 f" asked for the tag {self.tag} before another POST"
@@ -244,7 +244,7 @@ class QuantumAttempt(Attempt):
         super()._answered(said, in_doubt=in_doubt)
         if isinstance(said, Refused):
             self.posting = False
-            if in_doubt:
+            if may_be_listed:
                 raise QuantumServiceError(f"the service refuses the job: {said.said}; {outcome}")
         elif not self.job_id:
             self._why = f" ({said.said})"  # type: ignore[union-attr]
@@ -273,11 +273,14 @@ class QuantumAttempt(Attempt):
         return not succeeded and super().is_over(folder, ledger)
 
     @classmethod
-    def has_result(cls, request: JobRequest, folder: JobFolder, ledger: Ledger) -> bool:
+    def has_result(
+        cls, request: JobRequest, folder: JobFolder, ledger: Ledger, patience: Patience
+    ) -> bool:
         from hpc_prefect.quantum.result_file import read_finished
 
         spec: Any = request.spec
-        return read_finished(Path(request.base), spec.digest, spec.primitive) is not None
+        work, where = Path(request.base), folder.transport
+        return read_finished(work, spec.digest, spec.primitive, where) is not None
 
 
 def _check_device(purchase: Purchase, device: Any) -> None:

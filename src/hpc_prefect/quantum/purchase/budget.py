@@ -8,12 +8,9 @@ process wrote them; nothing is kept in memory.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
-import threading
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +18,20 @@ from hpc_prefect.errors import BudgetExceeded, LedgerError
 from hpc_prefect.job import folder as names
 from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.ledger.job_folder import JobFolder
-from hpc_prefect.ledger.quantum_folder import OLD_JOURNAL, qpu_seconds, refuse_old
-from hpc_prefect.transports import own
+from hpc_prefect.ledger.quantum_folder import qpu_seconds, refuse_old
+from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
 #: Seconds that a job takes beside its circuits, and between two shots where the device does not
 #: say: IBM's documentation estimates with both.
 OVERHEAD, REP_DELAY = 2.0, 250e-6
 
+#: Below a campaign's folder: the folders of its jobs.
+_PREFIX = re.compile(r"[0-9a-f]{2}")
+#: In the home of a campaign; held while QPU seconds are promised.
+LOCK = "budget.lock"
 #: How long another process may take to write one line: it may hang, or be stopped.
 _PATIENCE = 60.0
-#: What a file system without locks says; then only the threads of a process take turns.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Budget:
     """The QPU seconds of one campaign, in all of its folders; `campaign` is any of them."""
 
     campaign: Path
+    transport: Transport = field(default_factory=LocalTransport)
 
     def total(self) -> float:
         """What all of its jobs have cost or may cost. Reads their journals.
@@ -47,15 +47,13 @@ class Budget:
         Raises:
             LedgerError: there are some of a version before, which are not read.
         """
-        transport = LocalTransport()
-        folders = [Path(each) for each in folders_of(transport, str(self.campaign))]
-        for old in (path for each in folders for path in each.glob(f"*/*/{OLD_JOURNAL}")):
-            refuse_old(transport, str(old.parent))
-        attempts = (path for each in folders for path in each.glob("*/*-*"))
-        # A batch job has a script; so the journals of thousands of those are not read.
-        bought = (path for path in attempts if not (path / names.SCRIPT).exists())
-        jobs = (JobFolder(transport, str(path)) for path in bought)
-        return sum(qpu_seconds(job.ledger(), job.ended_by_request()) for job in jobs)
+        transport = self.transport
+        total = 0.0
+        for folder in folders_of(transport, str(self.campaign)):
+            for path in _jobs_in(transport, folder):
+                job = JobFolder(transport, path)
+                total += qpu_seconds(job.ledger(), job.ended_by_request())
+        return total
 
     @contextlib.contextmanager
     def reserved(self, seconds: float, limit: float) -> Iterator[float]:
@@ -74,7 +72,13 @@ class Budget:
         if not limit:
             yield 0.0
             return
-        with _turn(Path(home_of(LocalTransport(), str(self.campaign)), "budget.lock")):
+        path = f"{home_of(self.transport, str(self.campaign))}/{LOCK}"
+        with self.transport.turn(path, patience=_PATIENCE) as mine:
+            if not mine:
+                raise LedgerError(
+                    f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
+                    " nothing was bought. End that process, or start this one again"
+                )
             left = limit - self.total()
             if seconds > left:
                 raise BudgetExceeded(
@@ -85,38 +89,20 @@ class Budget:
             yield left
 
 
-#: Threads take turns among themselves where the file system has no locks.
-_threads = threading.Lock()
+def _jobs_in(transport: Transport, campaign: str) -> Iterator[str]:
+    """The folders of the quantum jobs in one folder of a campaign.
 
-
-@contextlib.contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Be the only one who has the file's lock, of all threads and processes."""
-    with _threads:
-        lock = own.open_file(path, os.O_RDWR | os.O_CREAT)
-        try:
-            _lock(lock, path)
-            try:
-                yield
-            finally:
-                # Closing alone would not do: a forked child may have inherited the open file.
-                with contextlib.suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_UN)
-        finally:
-            os.close(lock)
-
-
-def _lock(lock: int, path: Path) -> None:
-    try:
-        own.lock(lock, patience=_PATIENCE, every=0.05)
-    except BlockingIOError:
-        raise LedgerError(
-            f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
-            " nothing was bought. End that process, or start this one again"
-        ) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+    Raises:
+        LedgerError: there are some of a version before, which are not read.
+    """
+    for above in filter(_PREFIX.fullmatch, transport.list(campaign)):
+        for name in transport.list(f"{campaign}/{above}"):
+            path = f"{campaign}/{above}/{name}"
+            if "-" not in name:
+                refuse_old(transport, path)
+            # A batch job has a script; so the journals of thousands of those are not read.
+            elif transport.status(f"{path}/{names.SCRIPT}") is None:
+                yield path
 
 
 def check_usage(usage: Mapping[str, Any], seconds: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +25,7 @@ from hpc_prefect.job.state import JobState, Observation, Patience
 from hpc_prefect.quantum import service as words
 from hpc_prefect.quantum.purchase.retry import SIGN_INS, first_line, token_refused
 from hpc_prefect.quantum.service import Kind, Look, QuantumService
+from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.quantum")
 
@@ -166,8 +166,9 @@ class ServiceProvider:
         if not isinstance(error, QuantumServiceError):
             kind = self.service.kind_of(error)
         if kind is Kind.UNAUTHORIZED:
-            if time.monotonic() - self._refused_at >= self.hurry:
-                self._refused, self._refused_at = self._refused + 1, time.monotonic()
+            now = host().monotonic()
+            if now - self._refused_at >= self.hurry:
+                self._refused, self._refused_at = self._refused + 1, now
             if self._refused >= SIGN_INS:
                 return NoAnswer(first_line(error), token_refused(error))
         passes = kind in (Kind.TRANSIENT, Kind.UNAUTHORIZED)

@@ -14,6 +14,7 @@ from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.quantum.purchase.provider import ServiceProvider
 from hpc_prefect.quantum.purchase.retry import patiently
 from hpc_prefect.quantum.service import QuantumService, ServiceBackend
+from hpc_prefect.transports.base import Transport
 
 if TYPE_CHECKING:
     from hpc_prefect.quantum.purchase.show import Page
@@ -40,13 +41,13 @@ class Purchase:
         backend: ServiceBackend = self.request.backend
         return backend
 
-    def write_asked(self, work: Path) -> None:
+    def write_asked(self, work: Path, transport: Transport) -> None:
         """Write down what is asked for: whoever fetches the result needs no circuits. Blocks."""
         from hpc_prefect.quantum.result_file import write_asked
         from hpc_prefect.quantum.sampling import describe
 
         asked = describe(self.request) | {"made_by": self.made_by}
-        write_asked(work, asked, self.request.kind)
+        write_asked(work, asked, self.request.kind, transport)
 
     def seconds_allowed(self, spec: QuantumSpec) -> int | None:
         """After how many seconds the service is to stop the job by itself; None for no limit."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from hpc_prefect.errors import QuantumServiceError
 from hpc_prefect.quantum.service import Kind
+from hpc_prefect.transports.host import host
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ async def patiently(
         QuantumServiceError: it was borne for so long, or the token is refused.
         Exception: any error that asking again would not change, as the client raised it.
     """
-    delay, refused, since, told = FIRST, 0, time.monotonic(), ""
+    delay, refused, since, told = FIRST, 0, host().monotonic(), ""
     while True:
         try:
             answer = await asyncio.to_thread(question)
@@ -61,7 +61,7 @@ async def patiently(
                 told = kind.value
         else:
             if told:
-                tell(f"{what}: answered after {time.monotonic() - since:.0f} s")
+                tell(f"{what}: answered after {host().monotonic() - since:.0f} s")
             return answer
         await asyncio.sleep(delay)
         delay = min(2 * delay, LONGEST)
@@ -72,7 +72,7 @@ def _give_up(
 ) -> None:
     if refused >= SIGN_INS:
         raise token_refused(error, f"{what}: ") from error
-    if seconds is not None and time.monotonic() - since > seconds:
+    if seconds is not None and host().monotonic() - since > seconds:
         raise QuantumServiceError(
             f"{what}: no answer for {seconds:.0f} s ({first_line(error)}). Run again when the"
             " service can be reached; a job that was bought is attached again"

@@ -179,7 +179,8 @@ def _keep(attempt: QuantumAttempt, seen: QuantumObservation, result: Any) -> Non
     attempt.claim.check()
     spec, request = attempt.spec, attempt.request
     actual = "qpu_seconds" in seen.used
-    facts = read_asked(request.work, spec.primitive) | {
+    transport = attempt.folder.transport
+    facts = read_asked(request.work, spec.primitive, transport) | {
         "digest": spec.digest,
         "asked_at": iso_time(attempt.intended_at),
         "job": {
@@ -194,4 +195,4 @@ def _keep(attempt: QuantumAttempt, seen: QuantumObservation, result: Any) -> Non
         },
         "finished_at": now_as_iso(),
     }
-    write_finished(request.work, facts, result, spec.primitive)
+    write_finished(request.work, facts, result, spec.primitive, transport)

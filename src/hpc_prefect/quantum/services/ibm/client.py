@@ -68,8 +68,22 @@ class Client:
     is_of_the_client = staticmethod(is_of_the_client)
     was_answered = staticmethod(was_answered)
 
-    def __init__(self, account: Account) -> None:
+    def __init__(
+        self,
+        account: Account,
+        *,
+        sign_in: Callable[[Account], Any] | None = None,
+        primitive: Callable[[str, str], Any] | None = None,
+    ) -> None:
+        """Both are seams for a simulation.
+
+        Args:
+            sign_in: gives the client's service; None for a `QiskitRuntimeService`.
+            primitive: the client's class for a kind and an interface; None for the installed one.
+        """
         self._account = account
+        self._sign_in = sign_in or _open
+        self._primitive = primitive or _primitive
         self._service: Any = None
         self._jobs: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -84,7 +98,7 @@ class Client:
         with self._lock, _quiet():
             try:
                 if self._service is None:
-                    self._service = _open(self._account)
+                    self._service = self._sign_in(self._account)
                 yield self._service
             except Exception as error:
                 if kind_of(error) is Kind.UNAUTHORIZED:
@@ -131,7 +145,7 @@ class Client:
             options: dict[str, Any] = {**order.options, "environment": environment}
             if order.max_execution_time:
                 options["max_execution_time"] = order.max_execution_time
-            primitive = _primitive(order.kind, order.interface)(mode=mode, options=options)
+            primitive = self._primitive(order.kind, order.interface)(mode=mode, options=options)
             return str(primitive.run(order.pubs).job_id())
 
     def look(self, job_id: str) -> Look:
