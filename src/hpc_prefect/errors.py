@@ -4,10 +4,13 @@
     ├── InvalidJob               bad input, all problems at once; nothing was submitted
     ├── ConfigurationError       a file, a setting or a block's content cannot be used
     │   └── IncompatibleVersions installed packages that cannot work together
-    ├── CannotResume             a flow run cannot be gone on with
+    ├── CannotResume             a flow run cannot be resumed
+    ├── CannotReproduce          a run cannot be run again as it was
     ├── ServerError              a Prefect server could not be started, reached or stopped
     ├── JobHeld                  another living run holds this job or campaign
     ├── UnknownJob               the name of a job means none, or more than one
+    ├── UnknownRun               the name of a run means none, or more than one
+    ├── InvalidQuery             a question to the list of runs cannot be read
     ├── LedgerError              a job folder cannot be written or makes no sense
     ├── TransportError           a command could not be run, or a file not reached
     ├── NotOurs                  a file or folder is another user's, or others may change it
@@ -18,7 +21,7 @@
     ├── QuantumJobFailed         a quantum job ended without a result
     ├── WorkersFailed            no worker of a flow's task runner comes any more
     ├── BudgetExceeded           a quantum job would cost more than is left; nothing was bought
-    └── NotConverged             a convergence loop that was asked to insist did not converge
+    └── NotConverged             a loop did not converge, and its caller asked for an error
 
     FlowRunCancelled             no HpcPrefectError, and no Exception: the run is being cancelled
 
@@ -39,8 +42,8 @@ class HpcPrefectError(Exception):
     """Any error of this package.
 
     Attributes:
-        says_it_all: its message has what happened and what to do, and where in our code it was
-            raised tells nothing more. Not so of files, commands and schedulers that misbehave.
+        says_it_all: its message has what happened and what to do, so that a traceback adds nothing.
+            False for errors about files, commands and schedulers that misbehave.
     """
 
     says_it_all = True
@@ -92,7 +95,7 @@ class _Refused(HpcPrefectError):
 
 
 class CannotResume(_Refused):
-    """A flow run cannot be gone on with; nothing was changed.
+    """A flow run cannot be resumed; nothing was changed.
 
     Attributes:
         problems: each reason as one sentence, all that were found.

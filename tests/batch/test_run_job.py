@@ -100,7 +100,7 @@ async def test_with_more_ranks_the_launcher_starts_the_program(
         ([], {}, "command is []"),
         ([3], {}, "command[0] is 3, which is no program"),
         (["/bin/true"], {"nodes": 0}, "nodes: Input should be greater than or equal to 1"),
-        (["/bin/true"], {"on": 3}, "the HPC Profile block, or its name, is wanted"),
+        (["/bin/true"], {"on": 3}, "a block of type HPC Profile, or its name, is needed"),
         (["/no/such"], {}, "executable /no/such does not exist"),
         (["/bin/true"], {"on": "hpc-nowhere-else"}, "there is no HPC Profile block"),
     ],

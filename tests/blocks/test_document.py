@@ -155,7 +155,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "infinity": (
         "[variable.a]\nx = inf\n",
-        ["line 2, [variable.a] x: inf is no number that Prefect can keep"],
+        ["line 2, [variable.a] x: inf is a number that Prefect cannot store"],
     ),
 }
 

@@ -217,8 +217,8 @@ BAD_BLOCKS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "no command": (
         lambda: {"how": execution(command_name="")},
-        "execution profile 'exec-diag' names no command, so it serves for allocations and workers "
-        "alone; to run this command with it, write command_name = 'diag' in it",
+        "execution profile 'exec-diag' names no command, so it is for allocations and workers "
+        "only; to run this command with it, set its command_name to 'diag'",
     ),
     "key": (
         lambda: {
@@ -386,7 +386,7 @@ BAD_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"user_args": ["a\0b"]}, "user_args[0] has a NUL byte, which no program can be given"),
     (
         {"user_args": ["\ud800"]},
-        "user_args[0] has half a character (a lone surrogate), which cannot be written",
+        "user_args[0] has a lone surrogate (half of a character), which cannot be written",
     ),
     ({"inputs": "a.npz"}, "inputs: must be a list, not str"),
     ({"inputs": ["a", ""]}, "inputs[1]: is empty; write the name of a file"),

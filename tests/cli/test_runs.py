@@ -218,11 +218,11 @@ def test_a_run_that_died_is_listed_as_such(command: Command, tmp_path: Path) -> 
     assert " died " in command("--state", "died")[1]
 
 
-def test_of_a_run_elsewhere_is_said_when_it_was_heard_of(command: Command, tmp_path: Path) -> None:
+def test_a_run_elsewhere_has_the_time_of_its_record(command: Command, tmp_path: Path) -> None:
     events = [given.began("abcd-1", environment={"host": "elsewhere", "pid": 1})]
     index.put(given.summary(given.record(tmp_path, events), events))
     head, line = command()[1].splitlines()
-    assert "STATE    HEARD" in head
+    assert "STATE    UPDATED" in head
     assert "running  2023-11-1" in line
 
 

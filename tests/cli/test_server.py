@@ -62,7 +62,9 @@ def test_nothing_of_the_users_prefect_changes_unless_it_is_asked_for(
 
 def test_with_use_it_is_the_one_of_every_shell(person: Person, prefect_server: Server) -> None:
     started = person.server("start", "--use")
-    assert "active profile is now 'hpc-prefect'; before: prefect profile use ephemeral" in started
+    assert (
+        "active profile is now 'hpc-prefect'; to go back: prefect profile use ephemeral" in started
+    )
     assert person.profiles == {
         "active": "hpc-prefect",
         "profiles": {"hpc-prefect": {"PREFECT_API_URL": prefect_server.url}},

@@ -77,8 +77,7 @@ def test_a_full_disk_is_an_error_in_a_sentence(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == (
-        "hpc-prefect: what was to be printed cannot be written: "
-        "[Errno 28] No space left on device\n"
+        "hpc-prefect: the output cannot be written: [Errno 28] No space left on device\n"
     )
 
 

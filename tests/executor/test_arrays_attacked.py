@@ -419,6 +419,34 @@ class Collecting(Nobody):
         self.names += [result.name for result in results]
 
 
+class Full(LocalTransport):
+    """No list of ends can be written; it is counted how often that is tried."""
+
+    full, tries = True, 0
+
+    def append(self, path, data, *, durable=False):
+        if self.full and data and path.endswith("ended.jsonl"):
+            self.tries += 1
+            raise TransportError("No space left on device")
+        super().append(path, data, durable=durable)
+
+
+async def test_a_full_disk_is_not_tried_again_and_again(rig):
+    """Each try may leave half a line, and there were a hundred in a second."""
+    connection = rig.connection(scheduler := Elements(), transport := Full())
+    (rig.work / "hold-b").touch()
+    request = rig.array(rig.spec(HOLD), ["a", "b"], poll_interval=0.5)
+    task = asyncio.ensure_future(rig.run_array(request, connection))
+    await until(lambda: transport.tries, "the first try")
+    asked = len(scheduler.asked)
+    await until(lambda: len(scheduler.asked) > asked + 4, "some questions more")
+    tries, questions = transport.tries, len(scheduler.asked)
+    transport.full = False
+    (rig.work / "hold-b").unlink()
+    assert {each.state for each in (await task).values()} == {"succeeded"}
+    assert tries <= questions
+
+
 async def test_a_member_that_cannot_be_looked_at_holds_up_no_other(rig):
     connection = rig.connection(transport=(transport := Unreadable()))
     seen = Collecting()

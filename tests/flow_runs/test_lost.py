@@ -60,11 +60,14 @@ def test_what_succeeded_in_a_named_campaign_is_found_again(what: str, tmp_path: 
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("sub flow", "a task of a sub-flow, where nobody knows the flow around that one"),
-        ("threads", "a thread that knows nothing of flow run"),
-        ("threads in a campaign", "knows nothing of what is open around it ('script')"),
-        ("threads in a scope", "knows nothing of what is open around it ('walker')"),
-        ("processes", "nobody knows of which flow run or campaign it is part"),
+        ("sub flow", "a task of a sub-flow, in which the outer flow is not known"),
+        ("threads", "a thread without the context of flow run"),
+        (
+            "threads in a campaign",
+            "without the context of the open campaigns and scopes ('script')",
+        ),
+        ("threads in a scope", "without the context of the open campaigns and scopes ('walker')"),
+        ("processes", "in which the flow run and campaign are not known"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_what_to_do(
@@ -120,7 +123,9 @@ def test_a_cell_that_is_run_again_finds_its_jobs_and_a_new_session_too(tmp_path:
 
 def test_a_typed_call_without_a_name_is_refused(tmp_path: Path) -> None:
     said = " ".join(cells(tmp_path, "await call()").split())
-    assert "an interactive session has no name by which a later one could find its work" in said
+    assert (
+        "an interactive session has no script name by which a later one could find its work" in said
+    )
     assert runs(tmp_path) == []
 
 

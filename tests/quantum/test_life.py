@@ -138,7 +138,7 @@ async def test_where_no_job_can_be_found_by_its_tag_a_lost_reply_stays_a_persons
     lives = Lives(tmp_path, MemoryService(searchable=False))
     lives.service.on_post = ["lose"]
     for _ in range(2):
-        with pytest.raises(QuantumServiceError, match="cannot be asked whether it has it"):
+        with pytest.raises(QuantumServiceError, match="cannot be searched for it"):
             await lives.run().carry_out()
     assert len(lives.service.jobs) == 1
 

@@ -148,7 +148,7 @@ async def test_after_a_lost_reply_nothing_is_bought_before_a_person_has_looked(
             return await call(tmp_path, backend=name)
 
     for _ in range(2):
-        with pytest.raises(QuantumServiceError, match="cannot be asked whether it has it") as told:
+        with pytest.raises(QuantumServiceError, match="cannot be searched for it") as told:
             await experiment()
     assert bought(vendor) == ["DONE"]
     folder = folder_of(tmp_path)

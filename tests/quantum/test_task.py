@@ -121,12 +121,12 @@ async def test_what_is_no_backend_is_told(tmp_path):
         )
 
     assert refused.value.problems == (
-        "int was given where the Quantum Backend block, or its name, is wanted",
+        "int was given where a Quantum Backend block, or its name, is needed",
     )
 
 
 async def test_a_submitted_sampling_is_of_a_stored_backend(tmp_path):
-    with pytest.raises(InvalidJob, match="the name of a stored Quantum Backend block is wanted"):
+    with pytest.raises(InvalidJob, match="the name of a stored Quantum Backend block is needed"):
         await submit_sampling(
             [bell()], quantum_backend_block_name=QuantumBackendBlock(), work_dir=tmp_path
         )

@@ -268,10 +268,10 @@ async def test_a_result_of_a_program_that_was_built_anew_is_told_or_made_again(
         await experiment(str(work), name)  # type: ignore[arg-type]
         caplog.clear()
         await experiment(str(work), name)  # type: ignore[arg-type]
-        assert "was built anew" not in caplog.text
+        assert "was rebuilt" not in caplog.text
         build(2)
         await experiment(str(work), name)  # type: ignore[arg-type]
-        assert ("was built anew" in caplog.text) == (rebuilt == "warn")
+        assert ("was rebuilt" in caplog.text) == (rebuilt == "warn")
         assert runs(work) == {"warn": ["1"], "rerun": ["1", "2"]}[rebuilt]
 
 

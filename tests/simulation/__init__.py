@@ -6,6 +6,8 @@
     `cluster.py` with `job_script.py` (jobs on nodes) and a front end for each scheduler's dialect,
     `quantum_service.py` with `quantum_client.py` (in one seed of ten, instead of a cluster),
     `process.py` with `loop.py` (a process of the product), `life.py` (who wants the jobs)
+    of arrays: `array_world.py` (which seeds), `array_life.py` (who wants them, what must hold),
+    `arrays.py` (as a scheduler has them) and `members.py` (what an element does)
     beside it: `oracles.py`, `quantum_oracles.py` (what must hold), `coverage.py` (what must have
     happened)
     above it: `simulate.py` (a seed, many seeds), `shrink.py` and `story.py`, `mutations.py`

@@ -5,11 +5,15 @@ The front ends (`slurm.py` …) tell of it in their commands' own texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from simulation.arrays import BatchArray
 from simulation.file_server import File, FileServer
 from simulation.job_script import Program, ScriptRun, ScriptText
 from simulation.machines import Machine
+from simulation.members import ElementRun
 from simulation.oracles import Programs
 from simulation.world import World
 
@@ -32,6 +36,7 @@ class BatchJob:
         restarts: how often the scheduler has started it anew, as it knows.
         end: how it ended; `code`: its script's exit code.
         wished: somebody asked for its end by a command.
+    array, index: of an element, its array and its number in it.
     """
 
     number: int
@@ -53,7 +58,9 @@ class BatchJob:
     started_at: float = 0.0
     ended_at: float = 0.0
     wished: bool = False
-    runs: list[ScriptRun] = field(default_factory=list)
+    runs: list[ScriptRun | ElementRun] = field(default_factory=list)
+    array: BatchArray | None = None
+    index: int = 0
 
     @property
     def open(self) -> bool:
@@ -77,6 +84,8 @@ class Cluster:
         self.files = files
         self.programs = Programs(world)
         self.jobs: dict[str, BatchJob] = {}
+        self.arrays: dict[str, BatchArray] = {}
+        self.begun_members: set[str] = set()
         self.every_job: list[BatchJob] = []
         self.weather: dict[str, float] = {}
         self.behaviour: dict[str, list[Program]] = {}
@@ -106,7 +115,11 @@ class Cluster:
     def next_number(self) -> int:
         """A number for a job: mostly a new one, but a scheduler that was killed and has forgotten
         what it knew may give one again."""
-        old = [job for job in self.jobs.values() if job.forgotten or job.state == ENDED]
+        old = [
+            job
+            for job in self.jobs.values()
+            if (job.forgotten or job.state == ENDED) and job.array is None
+        ]
         if self.gives_ids_again and old and self.world.chance.fault("an id is given again", 0.03):
             self.world.coverage.sometimes("an id is given again")
             job = self.world.chance.one_of("whose id", old)
@@ -130,7 +143,22 @@ class Cluster:
         requeues: bool,
     ) -> BatchJob:
         """A job that waits from now on."""
-        chance = self.world.chance
+        job = self.new_job(number, job_id, tag, script, work_dir, walltime, requeues=requeues)
+        self.enqueue([job])
+        return job
+
+    def new_job(
+        self,
+        number: int,
+        job_id: str,
+        tag: str,
+        script: ScriptText,
+        work_dir: str,
+        walltime: float,
+        *,
+        requeues: bool,
+    ) -> BatchJob:
+        """A job that is known, and not yet in the queue."""
         outputs = self.outputs[_key(script.folder)]
         job = BatchJob(
             number, job_id, tag, script, work_dir, outputs, walltime, requeues, self.world.now
@@ -138,28 +166,42 @@ class Cluster:
         self.jobs[job_id] = job
         self.every_job.append(job)
         self.world.note("scheduler", f"has {job_id}, named {tag}")
+        return job
+
+    def enqueue(self, jobs: Sequence[BatchJob]) -> None:
+        """What was submitted together waits from now on."""
+        chance = self.world.chance
         wait = chance.number("a queue's wait", 0.2, 6.0)
         if chance.fault("a job waits for long", 0.05):
             wait += chance.number("long wait", 20.0, 400.0)
         if chance.fault("a job shows late", 0.04):
-            job.shows_at = self.world.now + chance.number("shows late", 2.0, 90.0)
+            shows_at = self.world.now + chance.number("shows late", 2.0, 90.0)
+            for job in jobs:
+                job.shows_at = shows_at
         if chance.fault("a job is forgotten", 0.03):
-            job.forgotten = True
-            self.world.note("scheduler", f"forgets {job_id}")
+            for job in jobs:
+                job.forgotten = True
+                self.world.note("scheduler", f"forgets {job.id}")
             if not chance.fault("a forgotten job starts after all", 0.5):
-                return job
+                return
             wait += chance.number("forgotten for", 10.0, 900.0)
         if chance.fault("a job is held", 0.02):
-            job.state = HELD
+            for job in jobs:
+                job.state = HELD
             wait += chance.number("held for", 20.0, 300.0)
-        self.world.later(wait, lambda: self.start(job))
-        return job
+        for job in jobs:
+            apart = chance.number("between elements", 0.0, 3.0) if job.index else 0.0
+            self.world.later(wait + apart, partial(self.start, job))
 
     def start(self, job: BatchJob) -> None:
         if job.state not in (PENDING, HELD):
             return
+        if job.array is not None and job.array.is_full():
+            self.world.later(1.0, partial(self.start, job))
+            return
         if job.forgotten:
-            job.forgotten = False
+            for each in job.array.elements if job.array else (job,):
+                each.forgotten = False
             self.world.note("scheduler", f"finds {job.id} again")
         self.world.note("scheduler", f"starts {job.id}")
         job.state, job.started_at = RUNNING, self.world.now
@@ -178,11 +220,12 @@ class Cluster:
             self.world.later(chance.number("preempted", 0.0, 20.0), lambda: self._preempt(job))
 
     def _run(self, job: BatchJob) -> None:
-        run: list[ScriptRun] = []
-        run.append(ScriptRun(self, job, lambda code: self._script_ended(job, run[0], code)))
+        run: list[ScriptRun | ElementRun] = []
+        kind = ElementRun if job.script.members else ScriptRun
+        run.append(kind(self, job, lambda code: self._script_ended(job, run[0], code)))
         job.runs.append(run[0])
 
-    def _script_ended(self, job: BatchJob, run: ScriptRun, code: int) -> None:
+    def _script_ended(self, job: BatchJob, run: ScriptRun | ElementRun, code: int) -> None:
         if job.runs[-1] is not run or job.state not in (RUNNING, ENDING):
             return
         job.code = code
@@ -239,7 +282,7 @@ class Cluster:
             grace = self.world.chance.number("listens after", 20.0, 200.0)
         self.world.later(grace, killed)
 
-    def _time_is_up(self, job: BatchJob, run: ScriptRun) -> None:
+    def _time_is_up(self, job: BatchJob, run: ScriptRun | ElementRun) -> None:
         if job.state == RUNNING and job.runs[-1] is run:
             self.world.coverage.sometimes("a job exceeds its walltime")
             self._stop(job, TIMEOUT)

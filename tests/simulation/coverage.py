@@ -108,6 +108,17 @@ EXPECTED = (
     "the end is: output lost",
     "the end is: lost",
     *(f"told: {part}" for part in TOLD),
+    # arrays
+    "a member's end is: succeeded",
+    "a member's end is: program failed",
+    "a member's end is: output lost",
+    "a member's end is: never started",
+    "a member's end is: cancelled",
+    "a member's end is: lost",
+    "a member's end is: walltime exceeded",
+    "members of an element are not begun",
+    "the members of an array are listed",
+    "cancelling a member is told as confirmed",
 )
 #: The same of the seeds that have a quantum service; in a thousand lives.
 QUANTUM = (
@@ -152,4 +163,9 @@ RARE = (
     "the end is: never started",
     "the end is: second job of one attempt",
     "told: it was submitted after all",
+    "a member's end is: node failure",
+    "a member's end is: cancelled by someone else",
+    "cancelling a member is told as unconfirmed",
+    "another process follows an array to its end",
+    "the lines of an array's members are not whole",
 )

@@ -20,9 +20,12 @@ from simulation.file_server import File, Link
 
 if TYPE_CHECKING:
     from simulation.cluster import BatchJob, Cluster
+    from simulation.oracles import Start
 
 _WORD = re.compile(r"^_hp_end \$\? (\w*)$", re.M)
 _FOLDER = re.compile(r"^_hp_dir='(.*)'$", re.M)
+_PER_ELEMENT = re.compile(r"^_hp_first=\$\(\(_hp_element \* (\d+)\)\)$", re.M)
+_MEMBERS = re.compile(r"&& _hp_i < (\d+); _hp_i\+\+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class ScriptText:
         guarded: it holds the start guard.
         again: it looks whether it has started before; `counted`: by the scheduler's own count.
         may_requeue: a start that the scheduler counts runs the program again.
+        never: none counts, whatever the scheduler says.
+        members, per_element: of an array's script, how many it has, and how many an element runs.
     """
 
     folder: str
@@ -41,11 +46,15 @@ class ScriptText:
     again: bool
     counted: bool
     may_requeue: bool
+    never: bool = False
+    members: int = 0
+    per_element: int = 0
 
     @classmethod
     def read(cls, text: str) -> ScriptText:
         folder, word = _FOLDER.search(text), _WORD.search(text)
         assert folder, "this is no job script"
+        per_element, members = _PER_ELEMENT.search(text), _MEMBERS.search(text)
         return cls(
             folder[1],
             word[1] if word else "",
@@ -53,6 +62,9 @@ class ScriptText:
             again="\n_hp_guard || _hp_again" in text,
             counted='[ "$starts" -le ' in text,
             may_requeue='\n  ! [ "$starts" -le ' in text,
+            never='[ "$starts" -le 0 ]' in text,
+            members=int(members[1]) if members else 0,
+            per_element=int(per_element[1]) if per_element else 0,
         )
 
 
@@ -80,6 +92,7 @@ class ScriptRun:
         self._world, self._files = cluster.world, cluster.files
         self._cluster, self._job = cluster, job
         self._text = job.script
+        self._work = job.script.folder
         self._node = job.node
         self._ended = ended
         self._gone = False
@@ -96,7 +109,7 @@ class ScriptRun:
     def kill(self) -> None:
         """SIGKILL, or the node's end: nothing more of it happens."""
         if self._in_program:
-            self._cluster.programs.killed(self._text.folder, self._job.id)
+            self._cluster.programs.killed(self._work, self._job.id)
         self._gone, self._in_program = True, False
 
     def terminate(self) -> None:
@@ -108,12 +121,26 @@ class ScriptRun:
         if "TERM" not in self._signals:
             self._signals.append("TERM")
         if self._in_program:
-            on_term = self._cluster.program_of(self._job).on_term
+            on_term = self._program().on_term
             if on_term == "zero":
                 self._then(lambda: self._program_ends(0, by_itself=False))
             elif on_term in ("dies", "slow"):
                 delay = 4.0 if on_term == "slow" else 0.05
                 self._then(lambda: self._program_ends(143, by_itself=False), delay)
+
+    # --- what it runs; of a member of an array it is the member's
+
+    def _program(self) -> Program:
+        return self._cluster.program_of(self._job)
+
+    def _outputs(self) -> tuple[str, ...]:
+        return self._job.outputs
+
+    def _start(self) -> Start:
+        return self._job
+
+    def _is_whole(self, inner: File | Link | None) -> bool:
+        return isinstance(inner, File) and inner.data.endswith(b'\\builtin exit "$1"\n')
 
     # --- its steps
 
@@ -180,7 +207,7 @@ class ScriptRun:
         ended = any(
             success in line and '"code":0,"oom":0,' in line for line in self._lines(names.EXIT)
         )
-        counted = started <= self._job.restarts
+        counted = started <= (0 if self._text.never else self._job.restarts)
         if self._text.may_requeue and self._text.counted and counted:
             self._then(self._begin)
         elif ended:
@@ -214,8 +241,7 @@ class ScriptRun:
 
     def _run_program(self) -> None:
         inner = self._files.entry(self._file(names.PROGRAM))
-        whole = isinstance(inner, File) and inner.data.endswith(b'\\builtin exit "$1"\n')
-        if not whole:  # lost with the machine that had written it
+        if not self._is_whole(inner):  # lost with the machine that had written it
             self._world.coverage.sometimes("a script's program.sh is not whole")
             self._end(0 if isinstance(inner, File) and not inner.data else 2)
             return
@@ -226,27 +252,27 @@ class ScriptRun:
             return
         self._phase = "program"
         self._in_program = True
-        program = self._cluster.program_of(self._job)
-        self._cluster.programs.started(self._text.folder, self._job)
+        program = self._program()
+        self._cluster.programs.started(self._work, self._start())
         self._then(lambda: self._program_ends(program.code, by_itself=True), program.seconds)
 
     def _program_ends(self, code: int, *, by_itself: bool) -> None:
         if not self._in_program:
             return
         self._in_program = False
-        program = self._cluster.program_of(self._job)
+        program = self._program()
         told = True
         try:
             self._append(names.STDOUT, b"a line\n")
             if by_itself and program.writes:
-                for output in self._job.outputs:
+                for output in self._outputs():
                     self._files.may_write(output)
                     self._files.put(self._node, output, b"result", synced=True)
             self._append(names.PHASE, f"code {code}\n".encode())
         except TransportError as error:
             self._world.note("program", f"cannot write: {error}")
             told = False
-        self._cluster.programs.ended(self._text.folder, self._job.id, code)
+        self._cluster.programs.ended(self._work, self._job.id, code)
         if not told:
             # The last word is missing: a success is not told by half of it.
             self._phase = "program" if code else "untold"
@@ -275,10 +301,9 @@ class ScriptRun:
         except TransportError:
             self._leave(code or FOLDER_CODE)
             return
-        program = self._cluster.program_of(self._job)
-        wrote = program.writes or not self._job.outputs
+        wrote = self._program().writes or not self._outputs()
         if self._phase == "program" and not self._signals and code == 0 and wrote:
-            self._cluster.programs.recorded(self._text.folder, self._job.id)
+            self._cluster.programs.recorded(self._work, self._job.id)
         self._leave(code if self._phase == "program" else code or 1)
 
     def _may_write(self, name: str) -> None:

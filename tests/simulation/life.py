@@ -87,7 +87,7 @@ class Life:
         self.world = place.world
         self.number = number
         self.wanted = wanted
-        self.results: dict[str, JobResult] = {}
+        self.results: dict[str, Any] = {}
         self.over = False
         self.starts_left = starts
         self._fair_starts = 0
@@ -177,21 +177,22 @@ class Life:
         error = future.exception()
         if self._process is not process:  # it was taken for dead; what it tells must be true too
             if error is None:
-                self.place.judgements.result(future.result(), job.base)
+                self._judge(job, future.result())
             return
         self._open.pop(job.key, None)
         if error is not None:
             self._stumbled(job, error)
         else:
-            result = future.result()
-            reason = result.verdict.reason
-            self.world.note(
-                self._name, f"is told of {job.key}: {reason} ({result.verdict.summary})"
-            )
-            self.place.judgements.result(result, job.base)
-            self.results[job.key] = result
+            self.results[job.key] = self._judge(job, future.result())
         if not self._open:
             self.world.later(0.0, partial(self._end, process))
+
+    def _judge(self, job: Wanted, result: Any) -> Any:
+        """Hold what was handed over against what happened; what is kept of it has a `state`."""
+        verdict = result.verdict
+        self.world.note(self._name, f"is told of {job.key}: {verdict.reason} ({verdict.summary})")
+        self.place.judgements.result(result, job.base)
+        return result
 
     def _stumbled(self, job: Wanted, error: BaseException) -> None:
         """No result, and why; a person does what the message says."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
@@ -42,12 +42,27 @@ class Run:
     recorded: bool = False
 
 
+class Start(Protocol):
+    """What a start of a program is of: a job, or a member of one."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def requeues(self) -> bool:
+        """Its scheduler may start it again by itself; `restarts`: it has, so often."""
+
+    @property
+    def restarts(self) -> int: ...
+
+
 class Programs:
     """What the programs themselves know: how often they ran, and how they ended.
 
     Attributes:
         runs: of each attempt's folder.
-        wishes: the work whose end somebody has asked for, by its folder without the attempt.
+        wishes: the work whose end somebody has asked for, by its folder without the attempt; an
+            element by its id.
     """
 
     def __init__(self, world: World) -> None:
@@ -56,7 +71,7 @@ class Programs:
         self.wishes: set[str] = set()
         self.closed: dict[str, str] = {}
 
-    def started(self, folder: str, job: BatchJob) -> None:
+    def started(self, folder: str, job: Start) -> None:
         runs = self.runs.setdefault(folder, [])
         self._world.note("program", f"of {folder} starts as {job.id}")
         if runs and not (
@@ -181,7 +196,7 @@ class Judgements(Told):
         reason = verdict.reason
         runs = self._programs.runs.get(folder, [])
         last = runs[-1] if runs else None
-        jobs = [job for job in self._cluster.every_job if job.script.folder == folder]
+        jobs = self._jobs_of(folder)
         wished = base in self._programs.wishes or any(job.wished for job in jobs)
         if reason is Reason.SUCCEEDED:
             if last is None or last.code != 0:
@@ -202,6 +217,10 @@ class Judgements(Told):
         if is_open_success and not any(job.end in _NOT_BY_CODE for job in jobs):
             return "its program has succeeded, and its record says so"
         return ""
+
+    def _jobs_of(self, folder: str) -> list[BatchJob]:
+        """The scheduler's jobs that ran it."""
+        return [job for job in self._cluster.every_job if job.script.folder == folder]
 
     def _found_after_all(self, jobs: list[BatchJob]) -> str:
         """Why a job is not LOST; empty when it is."""
@@ -280,7 +299,7 @@ class Submissions:
     def cancels(self, job: BatchJob) -> None:
         """Somebody has asked for its end, or it is known to be of no use."""
         folder = job.script.folder
-        if folder.rpartition("-")[0] in self._cluster.programs.wishes:
+        if not self._cluster.programs.wishes.isdisjoint((folder.rpartition("-")[0], job.id)):
             return
         if folder not in self._judgements.told and any(run.in_program for run in job.runs):
             self._world.fail("cancelled", f"{job.id} of {folder} is cancelled; nobody asked for it")

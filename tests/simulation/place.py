@@ -6,6 +6,7 @@ from typing import Any
 
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from simulation import leaks
+from simulation.array_world import array_lives, is_of_arrays
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
 from simulation.job_script import Program
@@ -46,7 +47,10 @@ class Place(Ground):
         )
         self.weather = self.cluster.weather
         world.coverage.sometimes(f"a site has {self.scheduler.name}")
-        self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
+        if is_of_arrays(chance.seed):
+            self.lives = [*array_lives(self)]
+        else:
+            self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
         self.may_get_into_trouble()
 
     # --- what is wanted
@@ -58,10 +62,10 @@ class Place(Ground):
             count = 40
         # A second flow may want jobs of the first one.
         other = number if chance.below("shared", 3) else 1
-        wanted = [self._wanted(f"{chr(96 + other)}{n}") for n in range(count)]
+        wanted = [self.wanted(f"{chr(96 + other)}{n}") for n in range(count)]
         return Life(self, number, wanted, starts=1 + chance.below("starts", 5))
 
-    def _wanted(self, key: str) -> Wanted:
+    def wanted(self, key: str) -> Wanted:
         chance = self.world.chance
         if key not in self.cluster.behaviour:
             self.cluster.behaviour[key] = [self._program() for _ in range(3)]

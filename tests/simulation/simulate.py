@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from simulation import leaks
+from simulation.array_world import FIRST, is_of_arrays
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.ground import Ground
@@ -118,7 +119,12 @@ def place_of(world: World) -> Ground:
 
 
 def is_quantum(seed: int) -> bool:
-    return seed % 10 == 4
+    return seed % 10 == 4 and not is_of_arrays(seed)
+
+
+def world_of(seed: int) -> int:
+    """The seed of the world that a run of many takes for this one: of six one is of arrays."""
+    return FIRST + seed if seed % 6 == 0 and not is_quantum(seed) else seed
 
 
 @dataclass
@@ -163,7 +169,7 @@ def simulate_all(
     gc.disable()  # a dead process's tasks are circles: cleared up now and then
     try:
         for number, seed in enumerate(seeds):
-            outcome = simulate(seed, coverage)
+            outcome = simulate(world_of(seed), coverage)
             tally.seeds += 1
             tally.lives += outcome.lives
             tally.jobs += outcome.jobs

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hpc_prefect.job.dialogue import Command, Reply
 from simulation import cluster as batch
+from simulation.arrays import make_array, ranges
 from simulation.cluster import BatchJob, Cluster
 from simulation.job_script import ScriptText
 from simulation.oracles import Submissions
@@ -74,13 +75,22 @@ class SlurmCommands:
 
         def make() -> str:
             number = self._cluster.next_number()
+            seconds_in_all = ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+            if array := re.search(r"^#SBATCH --array=0-(\d+)(?:%(\d+))?$", text, re.M):
+                shape = int(array[1]) + 1, int(array[2] or 0)
+                script, chdir = ScriptText.read(text), _option(words, "--chdir")
+                make_array(
+                    self._cluster, number, str(number), lambda n: f"{number}_{n}",
+                    shape, tag, script, chdir, seconds_in_all,
+                )  # fmt: skip
+                return str(number)
             self._cluster.make(
                 number,
                 str(number),
                 tag,
                 ScriptText.read(text),
                 _option(words, "--chdir"),
-                ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds,
+                seconds_in_all,
                 requeues="\n#SBATCH --requeue" in text,
             )
             return str(number)
@@ -117,22 +127,40 @@ class SlurmCommands:
         form = _option(words, "--Format").split(",")
         fields = [part.split(":", 1) for part in form]
         rows = []
-        for job in jobs:
-            if self._in_queue(job):
-                values = self._queue_values(job)
+        states = _option(words, "--states")
+        for values in self._queue_rows([job for job in jobs if self._in_queue(job)]):
+            if states in ("all", values["State"]):
                 rows.append("".join(values[name] + suffix for name, suffix in fields) + "\n")
         return Reply(0, "".join(rows))
+
+    def _queue_rows(self, jobs: Sequence[BatchJob]) -> Iterator[dict[str, str]]:
+        """Of an array what waits is one row, and what was cancelled with the whole while it did."""
+        together: dict[tuple[str, str], list[BatchJob]] = {}
+        for job in jobs:
+            if job.array is None or job.runs:
+                yield self._queue_values(job)
+            elif job.open or job.array.cancelled:  # else it was cancelled alone: in no row at all
+                together.setdefault((job.array.id, job.state), []).append(job)
+        for (array_id, _), alike in together.items():
+            numbers = ranges(each.index for each in alike)
+            yield self._queue_values(alike[0]) | {"JobID": array_id, "ArrayTaskID": numbers}
 
     def _asked(self, words: list[str]) -> list[BatchJob] | Reply:
         jobs = self._cluster.jobs
         if asked := _option(words, "--jobs"):
             ids = asked.split(",")
             known = [jobs[each] for each in ids if each in jobs]
+            for each in ids:
+                known += self._elements(each)
             if len(ids) == 1 and not any(map(self._in_queue, known)):
                 return Reply(1, stderr="slurm_load_jobs error: Invalid job id specified\n")
             return known
         tags = _option(words, "--name").split(",")
         return [job for job in jobs.values() if job.tag in tags]
+
+    def _elements(self, array_id: str) -> list[BatchJob]:
+        array = self._cluster.arrays.get(array_id)
+        return array.elements if array else []
 
     def _in_queue(self, job: BatchJob) -> bool:
         old = job.ended_at and self._world.now - job.ended_at > _MIN_JOB_AGE
@@ -141,9 +169,9 @@ class SlurmCommands:
     def _queue_values(self, job: BatchJob) -> dict[str, str]:
         status = (job.code & 0xFF) << 8 if job.end == batch.BY_CODE else 15
         return {
-            "JobID": job.id,
-            "ArrayJobID": job.id,
-            "ArrayTaskID": "N/A",
+            "JobID": str(1_000_000 + 1000 * job.number + job.index) if job.array else job.id,
+            "ArrayJobID": job.array.id if job.array else job.id,
+            "ArrayTaskID": str(job.index) if job.array else "N/A",
             "State": self._word(job),
             "exit_code": str(status if job.state == batch.ENDED else 0),
             "SubmitTime": _time(job.submitted_at),
@@ -173,13 +201,28 @@ class SlurmCommands:
         asked = _option(words, "--jobs").split(",")
         tags = _option(words, "--name").split(",")
         rows = []
+        waited: dict[str, list[BatchJob]] = {}
+        states = _option(words, "--state")
         for job in self._cluster.jobs.values():
-            if job.id not in asked and job.tag not in tags:
+            whole = job.array.id if job.array else job.id
+            if not {job.id, whole} & {*asked} and job.tag not in tags:
+                continue
+            if job.array and not job.runs and job.end and not job.array.cancelled:
+                continue  # of an element that was cancelled alone while it waited nothing is kept
+            if states and (job.open or self._word(job) != states):
                 continue
             # It lags behind the queue by a second or two.
             if self._cluster.seen(job) and self._world.now - job.submitted_at > 2.0:
+                if job.array and not job.runs:
+                    waited.setdefault(f"{job.array.id} {job.state}", []).append(job)
+                    continue
                 values = self._history_values(job)
                 rows.append("".join(values[name] + mark for name in fields) + "\n")
+        for alike in waited.values():
+            numbers = ranges(each.index for each in alike)
+            job_id = f"{alike[0].id.partition('_')[0]}_[{numbers}]"
+            values = self._history_values(alike[0]) | {"JobID": job_id}
+            rows.append("".join(values[name] + mark for name in fields) + "\n")
         return Reply(0, "".join(rows))
 
     def _history_values(self, job: BatchJob) -> dict[str, str]:
@@ -200,9 +243,11 @@ class SlurmCommands:
     def _scancel(self, words: Sequence[str]) -> Reply:
         for word in words:
             job = self._cluster.jobs.get(word)
-            if job is not None:
-                self._oracles.cancels(job)
-                self._cluster.cancel(job, by="product")
+            if word in self._cluster.arrays:
+                self._cluster.arrays[word].cancelled = True
+            for each in [job] if job is not None else self._elements(word):
+                self._oracles.cancels(each)
+                self._cluster.cancel(each, by="product")
         return Reply(0)
 
 

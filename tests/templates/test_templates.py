@@ -241,7 +241,7 @@ def test_what_others_changed_stays_and_what_the_file_changed_is_stored(
     assert (value, f"stored from {file}: {name}" in said) == ({"value": 2}, True)
     Variable.set(name, {"value": 7}, overwrite=True, _sync=True)
     value, said = ready(2)
-    assert (value, f"{name}: stored otherwise than in" in said) == ({"value": 7}, True)
+    assert (value, f"{name}: the stored blocks differ from" in said) == ({"value": 7}, True)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -1,1 +1,1 @@
-"""The call itself: from its arguments to the task run, its log and what Prefect shows."""
+"""The calls that run batch jobs: from their arguments to the task run, its log and its pages."""

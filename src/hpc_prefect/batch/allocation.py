@@ -55,7 +55,7 @@ from hpc_prefect.transports.local import LocalTransport
 T = TypeVar("T")
 
 NAME = "allocation"
-#: A profile, or its GPU side, without what it has for programs.
+#: Empties the fields of an HPC profile, or of its GPU side, that are for programs.
 _BARE: dict[str, Any] = {
     "launcher": "",
     "modules": [],
@@ -65,7 +65,7 @@ _BARE: dict[str, Any] = {
     "environment": {},
 }
 _KEY = "hpc-prefect-agent"
-#: A holder that lives renews it every half minute; one that is late by some of these is gone.
+#: A living holder renews its claim every half minute; one that is late by several of these is gone.
 _LEAST_ORPHAN_TIMEOUT = 4 * TOUCH_EVERY
 
 
@@ -90,25 +90,25 @@ def allocation(
 
     In a sync flow or script it is `with allocation(…)`. One batch job of the execution profile's
     shape and walltime is submitted. Jobs inside, of the same HPC profile and resource class, are
-    handed to it and run in it as they fit, several beside each other; what does not fit is
-    submitted normally, which the log says. A flow that is started again takes up its allocation
-    and the jobs in it.
+    handed to it and run in it side by side as they fit; a job that does not fit is submitted
+    normally, which the log says. A flow that is started again takes up its allocation and the jobs
+    in it.
 
     Args:
-        execution_profile_block_name: what it holds: nodes, `ranks_per_node` × `threads_per_rank`
+        execution_profile_block_name: what is held: nodes, `ranks_per_node` × `threads_per_rank`
             cores on each, memory, GPUs, walltime.
         hpc_profile_block_name: where.
         work_dir: on the file system that its nodes share; records are below it.
         idle_timeout: seconds after which it ends when it has nothing to do.
         orphan_timeout: seconds after which it ends when its flow's process is gone; jobs that run
             are ended then. At least 120.
-        renew: submit another one when the present one has no time left for the next job, so that
-            the loop goes on in that.
+        renew: submit another allocation when this one has no time left for the next job, so that
+            the loop goes on in it.
 
     Raises (when the block is entered):
         InvalidJob: with all problems of the blocks; nothing was submitted.
         JobHeld: another flow holds it.
-        SchedulerError: the scheduler did not take it.
+        SchedulerError: the scheduler refused it, or it ended before it began.
     """
     problems = [
         f"{name} is {value!r}; it must be a number of seconds, {least:g} or more"
@@ -123,7 +123,7 @@ def allocation(
     terms = AllocationTerms(
         idle_timeout=int(idle_timeout), orphan_timeout=int(orphan_timeout), renew=bool(renew)
     )
-    # Any command does to have the profiles loaded: what it starts is our agent.
+    # The command does not matter, since the job starts our agent; profiles are loaded with one.
     agent = CommandBlock(command_name=NAME, executable_key=_KEY)
     given = GivenBlocks(agent, execution_profile_block_name, hpc_profile_block_name)
     return Allocation(given, resolved_work_dir(work_dir), terms)
@@ -149,18 +149,16 @@ class Allocation:
         self.use = AllocationUse()
 
     def placing(self, hpc: str | HPCProfileBlock) -> Placing:
-        """Where a job of this HPC profile is handed to; see `Placing`."""
+        """The placing of jobs of this HPC profile."""
         if self._holder is None:
-            raise SchedulerError(
-                "the allocation is not held: it can be used inside its `with` block only"
-            )
+            raise SchedulerError("the allocation is not held: use it inside its `with` block only")
         return _Inside(self._holder, hpc == self._given.hpc, self._profile)
 
     def calls_inside(self) -> AbstractContextManager[object]:
-        """Calls in the `with` block of this are made in the allocation.
+        """A context whose calls are made in the allocation.
 
-        For code that does not say so itself, in a thread that knows nothing of the block that
-        holds it. Raises `SchedulerError` at a call when the allocation is not held.
+        For code in a thread that was started without the context of the block that holds it. A call
+        raises `SchedulerError` when the allocation is not held.
         """
         return calls_in(self)
 
@@ -199,12 +197,12 @@ class Allocation:
         if ended is not None:
             self._holder = None
             raise SchedulerError(
-                f"the allocation was not taken: {ended.verdict.reason}: {ended.verdict.summary}."
-                f" What to do: {ended.verdict.remedy}"
+                f"the allocation ended before it could be used: {ended.verdict.reason}:"
+                f" {ended.verdict.summary}. What to do: {ended.verdict.remedy}"
             )
 
     async def _leave(self, kind: type[BaseException] | None) -> None:
-        """Close it; or leave it to whoever starts the flow again, when only this process ends."""
+        """Close it; but when only this process ends, leave it to the next start of the flow."""
         holder = self._holder
         if holder is None or self._log is None:
             return
@@ -236,7 +234,7 @@ class Allocation:
         self._on_sigterm = hpc.on_sigterm
         spec = self._spec(execution, hpc)
         await asyncio.to_thread(os.makedirs, self._work_dir, exist_ok=True)
-        # By the blocks' names alone: a walltime that was raised must not make it another one.
+        # By the blocks' names alone: with a raised walltime it is still the same allocation.
         what = digest([NAME, *(block["name"] for block in told.values())])
         place = await locate(work_dir=self._work_dir, name=NAME, digest=what)
         request = JobRequest(
@@ -253,15 +251,15 @@ class Allocation:
         return request, told
 
     def _spec(self, execution: ExecutionProfileBlock, hpc: HPCProfileBlock) -> JobSpec:
-        """The batch job: what it starts is our agent, so nothing of the site's set-up is in it.
+        """The batch job. It starts our agent, so the site's set-up for programs is not in it.
 
         Raises:
             InvalidJob: with all problems.
         """
         call = Call(script_filename=NAME, work_dir=self._work_dir)
-        # Whichever command the profile is for, or none: here it says how much is held.
+        # The profile's command does not matter: here the profile says how much is held.
         command = CommandBlock(command_name=NAME, executable_key=_KEY)
-        # Of several ranks, as the jobs inside may be; but they are not what starts the agent.
+        # The jobs inside may have several ranks, but the agent is started once.
         shape = execution.model_copy(
             update={"command_name": NAME, "launch": "mpi", "environment": {}}
         )
@@ -306,7 +304,7 @@ class _Inside:
 
 
 class _Closing:
-    """The end of an allocation, as work that a run waits for or that ends with it."""
+    """The closing of an allocation, which a run waits for, or which the run's end begins."""
 
     def __init__(self) -> None:
         self.holder: HeldAllocation | None = None
@@ -317,7 +315,7 @@ class _Closing:
         self.begin(now=True)
 
     def begin(self, *, now: bool) -> None:
-        """Close it, from any thread; what is asked for twice is done once."""
+        """Close it, from any thread; a second call does nothing."""
         if self._begun or self.holder is None:
             return
         self._begun = True
@@ -332,7 +330,7 @@ class _Closing:
 
 
 class _Recorded:
-    """Tells the run's record of an allocation's batch jobs, and of what they were used for."""
+    """Notes in the run's record an allocation's batch jobs, and how far they were used."""
 
     def __init__(self, blocks: dict[str, Any], holder: HeldAllocation) -> None:
         self._told = note_blocks(
@@ -356,7 +354,7 @@ async def _leaving(holder: HeldAllocation) -> None:
 
 
 async def _on_executor(work: Awaitable[T]) -> T:
-    """Await what belongs to the executor's loop; it goes on when the caller is cancelled."""
+    """Await something on the executor's loop; it goes on when the caller is cancelled."""
     loop = executor().loop
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""In which held allocation a call is made, if any."""
+"""Which held allocation a call's jobs go to, if any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class HoldsNodes(Protocol):
     """An allocation that is held, as calls see it."""
 
     def placing(self, hpc: str | HPCProfileBlock) -> Placing:
-        """Where a job of this HPC profile is handed to."""
+        """The placing of jobs of this HPC profile."""
 
 
 _around: ContextVar[HoldsNodes | None] = ContextVar("hpc_prefect_allocation", default=None)
@@ -23,8 +23,8 @@ _around: ContextVar[HoldsNodes | None] = ContextVar("hpc_prefect_allocation", de
 
 @contextmanager
 def calls_in(allocation: HoldsNodes) -> Iterator[None]:
-    """Calls inside are made in this allocation; so are those of what is begun there with a copy of
-    the context: asyncio's and Prefect's tasks, `asyncio.to_thread`. Other threads begin without."""
+    """Calls inside are made in this allocation, also those in asyncio's and Prefect's tasks and in
+    `asyncio.to_thread` that are started inside. Other threads do not inherit it."""
     token = _around.set(allocation)
     try:
         yield
@@ -33,6 +33,6 @@ def calls_in(allocation: HoldsNodes) -> Iterator[None]:
 
 
 def placing_of(given: HoldsNodes | None, hpc: str | HPCProfileBlock) -> Placing | None:
-    """Where a call's jobs may be handed to: `given`, or the allocation around the call."""
+    """The placing of a call's jobs: by `given`, or by the allocation around the call."""
     allocation = given or _around.get()
     return None if allocation is None else allocation.placing(hpc)

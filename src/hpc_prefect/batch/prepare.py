@@ -1,4 +1,4 @@
-"""From a call to a valid job in its place of the experiment, or to every reason why not."""
+"""From a call to a valid job with its identity in the experiment, or to all its problems."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from hpc_prefect.schedulers import scheduler_for
 
 @dataclass(frozen=True)
 class Job:
-    """A valid job in its place; what the task run is given."""
+    """A valid job with its identity, for the task run."""
 
     spec: JobSpec
     request: JobRequest
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobTerms:
-    """How long and how often the caller wants the job tried, and in which allocation."""
+    """The caller's timeout and retries, and the allocation to use."""
 
     timeout_seconds: float | None
     retries: int
@@ -61,7 +61,7 @@ class JobTerms:
 
 
 async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms) -> Job:
-    """Everything before the task run; every problem that can be found is found here, at once."""
+    """Everything before the task run; all problems that can be found are found here, at once."""
     problems = terms_problems(terms)
     loaded: _Loaded | None = None
     spec: JobSpec | None = None
@@ -124,7 +124,7 @@ def terms_problems(terms: JobTerms) -> list[str]:
 
 
 def resolved_work_dir(work_dir: Any) -> str:
-    """The work_dir as an absolute path; what is no path is returned unchanged, to be reported."""
+    """The work_dir as an absolute path; anything else is returned unchanged, to be reported."""
     if work_dir and isinstance(work_dir, str | os.PathLike):
         return absolute_work_dir(work_dir)
     return work_dir  # type: ignore[no-any-return]
@@ -169,12 +169,12 @@ async def _once_a_run(kind: type[Block], name: str) -> Block | list[str]:
         if loading.done():
             _cache.pop(key, None)
         raise
-    if isinstance(found, list):  # stored meanwhile, it counts for the next call
+    if isinstance(found, list):  # the next call finds it if it is stored meanwhile
         _cache.pop(key, None)
     return found
 
 
-#: What the record has of the newest blocks, by the objects: a flow's calls share them.
+#: The record's descriptions of the newest block objects, which a flow's calls share.
 _descriptions: dict[int, tuple[BaseModel, str, dict[str, Any]]] = {}
 _MOST_DESCRIPTIONS = 100
 
@@ -189,7 +189,7 @@ def _described(given: GivenBlocks, blocks: Blocks) -> dict[str, Any]:
 
 def _description(name: str, block: BaseModel, *, loaded: bool) -> dict[str, Any]:
     known = _descriptions.get(id(block))
-    # Only a block that nobody else has cannot have changed since.
+    # Only a block that we loaded ourselves cannot have been changed since.
     if loaded and known is not None and known[0] is block and known[1] == name:
         return known[2]
     told = described(name, block)
@@ -216,7 +216,7 @@ def file_problems(call: Call, spec: JobSpec | None) -> list[str]:
 
 
 def paths_in(given: object) -> list[str]:
-    """The paths in a list; what is no path is reported by `resolve`."""
+    """The paths in a list; `resolve` reports anything else."""
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return []
     return [str(path) for path in given if isinstance(path, str | os.PathLike) and str(path)]
@@ -232,7 +232,7 @@ def input_problems(work_dir: str, given: str) -> list[str]:
 
 
 def output_problems(work_dir: str, given: str) -> list[str]:
-    """Expected outputs where no program can write, or where they are not looked for."""
+    """Problems of an expected output: no program can write there, or we do not look there."""
     path = os.path.normpath(os.path.join(work_dir, os.path.expanduser(given)))
     inside = os.path.relpath(path, os.path.normpath(work_dir)).split("/")
     if any(names.is_root(name) for name in inside):
@@ -245,7 +245,7 @@ def output_problems(work_dir: str, given: str) -> list[str]:
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             return [f"expected output {_short(given)} cannot be written: {error.strerror}"]
-    except ValueError:  # a NUL byte, or half a character, of which `resolve` tells
+    except ValueError:  # a NUL byte or a surrogate, which `resolve` reports
         pass
     return []
 
@@ -274,7 +274,7 @@ def _work_dir_problems(work_dir: object) -> list[str]:
 
 
 def _executable_problems(executable: Executable) -> list[str]:
-    """On this machine the program can be looked for now, unless a set-up line may bring it."""
+    """For jobs on this machine: look for the program now, unless a set-up line may provide it."""
     path = executable.path
     if executable.modules or executable.setup:
         return []

@@ -18,7 +18,7 @@ from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.transports.local import LocalTransport
 
-#: Stands where a run has the name of its campaign.
+#: Stands in for the campaign's name.
 CAMPAIGN = "preview"
 
 
@@ -41,7 +41,7 @@ async def preview(call: Call, given: GivenBlocks) -> Preview:
     """The exact script and submit command of a job. Nothing is written and nothing submitted.
 
     Raises:
-        InvalidJob: every problem of the input, as `run_job_from_blocks` would tell it.
+        InvalidJob: with all problems of the input, as `run_job_from_blocks` would raise it.
     """
     problems: list[str] = []
     spec = None

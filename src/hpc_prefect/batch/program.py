@@ -19,8 +19,8 @@ _IMAGES = (".sif", ".sqsh", ".squashfs", ".img", ".simg")
 def program_facts(spec: JobSpec) -> dict[str, Any]:
     """The executable and the images on its launcher's line, with their digests. Blocks.
 
-    Only files that this host sees have one. Each is read once a process, for as long as it stays
-    the same.
+    Only files that this host sees have a digest. A process reads each file once, and again when it
+    has changed.
     """
     images = [file_facts(path, remember=True) for path in _images(spec)]
     program = file_facts(_path_of(spec), remember=True)
@@ -28,7 +28,7 @@ def program_facts(spec: JobSpec) -> dict[str, Any]:
 
 
 def _path_of(spec: JobSpec) -> str:
-    """Where the executable is; its bare name when set-up lines may say where."""
+    """The executable's path; its bare name when only set-up lines decide the path."""
     path, executable = spec.executable.path, spec.executable
     unknown = executable.modules or executable.setup or spec.site.modules or spec.site.setup
     if "/" in path or unknown or spec.site.scheduler != "local":
@@ -49,13 +49,13 @@ def _images(spec: JobSpec) -> Iterator[str]:
 
 
 def content_of(program: Mapping[str, Any]) -> list[Any]:
-    """What tells a program from one that was built anew; nothing of where and when it was built."""
+    """What a different build of a program changes; not where or when it was built."""
     files = [program["program"], *program.get("images", ())]
     return [[each.get("size"), each.get("sha256")] for each in files]
 
 
 def rebuilt_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In words, how the program of an earlier run's result differs from today's; else empty.
+    """How the program of an earlier run's result differs from today's, in words; else empty.
 
     Args:
         record: the job's own record.
@@ -69,13 +69,13 @@ def rebuilt_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if then["sha256"] == now["program"]["sha256"]:
         return "a container image that it uses has changed"
     return (
-        f"{now['program']['path']} was built anew: its SHA-256 was {then['sha256'][:12]}…,"
+        f"{now['program']['path']} was rebuilt: its SHA-256 was {then['sha256'][:12]}…,"
         f" and is {now['program']['sha256'][:12]}…"
     )
 
 
 def warning_of(result: JobResult, difference: str) -> str:
-    """What is told of a result that another program made."""
+    """The warning about a result that another build of the program made."""
     return (
         f"this is the result of an earlier run ({result.folder}), and its program has changed"
         f" since: {difference}. To have such jobs run again, set rebuilt_program = 'rerun' in the"

@@ -1,4 +1,4 @@
-"""What the run's record is told of a batch job."""
+"""Notes the batch jobs of a run in its record."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hpc_prefect.records.job_events import batch_wanted
 from hpc_prefect.records.job_folders import batch_end, may_run
 from hpc_prefect.records.write.writer import Event
 
-#: How a record calls the blocks, by how a call names them.
+#: The names of the blocks in a record, by the call's arguments.
 _KINDS = {"command": "command", "execution": "execution-profile", "hpc": "hpc-profile"}
 
 
 def note_wanted(request: JobRequest) -> None:
-    """Tell the record that a call has asked for this job."""
+    """Note that a call has asked for this job."""
     blocks = request.provenance.get("blocks") or {}
     given = note_blocks({_KINDS[kind]: block for kind, block in blocks.items()})
     note_event("job", **batch_wanted(request, given))
 
 
 def note_end_of(work: Future[JobResult], request: JobRequest) -> None:
-    """Tell the record how an attempt ended, whenever it does: the caller may be gone by then."""
+    """Note how an attempt ended, whenever it does: the caller may be gone by then."""
     later = noting()
     work.add_done_callback(lambda done: later(partial(_end, done, request)))
 
@@ -42,7 +42,7 @@ def _end(done: Future[JobResult], request: JobRequest) -> Iterable[Event]:
 
 
 def note_never_begun(request: JobRequest, error: BaseException) -> None:
-    """The call ended before its job was handed over."""
+    """Note that the call ended before its job was handed to the executor."""
     note_event("job-ended", **_named(request), **end_by(error))
 
 

@@ -1,4 +1,4 @@
-"""A failed job's page in Prefect's UI. What the run's jobs did in all is on the run's own page."""
+"""A failed job's page in Prefect's UI. The run's own page has the summary of all jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpc_prefect.records.markdown import escaped, fenced
 
 
 def show_failed(result: JobResult, message: str) -> str:
-    """Show a failed job with the text of its error. Waits for nobody.
+    """Show a failed job with the text of its error. Sends it in the background.
 
     Returns:
         The link to its page in Prefect's UI; empty when there is none.
@@ -26,6 +26,6 @@ def show_failed(result: JobResult, message: str) -> str:
 
 
 def page_key(result: JobResult) -> str:
-    """The title of a failed job's page: Prefect shows keys as titles, and takes few letters."""
+    """The key of a failed job's page; Prefect shows it as the title and allows few characters."""
     name = re.sub(r"[^a-z0-9]+", "-", result.name.lower()).strip("-")[:40]
     return f"failed-{name}-{result.tag[:6]}" if name else f"failed-{result.tag}"

@@ -49,22 +49,22 @@ async def run_job(
 ) -> JobResult:
     """Run one HPC job from its command line: for a first hour, before there are named blocks.
 
-    All that is said of `run_job_from_blocks` holds: the job runs once, is taken up again, fails
-    loudly, has a record.
+    It keeps all promises of `run_job_from_blocks`: the job runs once, is taken up after a crash,
+    raises when it fails, has a record.
 
     Args:
-        command: the program and its arguments. A program with a `/` is seen from the current
-            folder; a bare name is an executable of the HPC profile, if it has one of that key, or
-            is found on PATH where the job runs.
+        command: the program and its arguments. A program with a `/` is relative to the current
+            folder; a bare name is an executable key of the HPC profile, or else is found on PATH
+            where the job runs.
         on: WHERE: the name of a stored HPC profile, or an `HPCProfileBlock`; `hpc-local` is this
             machine, also when nothing is stored.
         work_dir: the program's working directory; made if it is not there.
-        name: the job's name, in Prefect and in messages; the program's, if it is not given.
+        name: the job's name, in Prefect and in messages (default: the program's name).
         nodes, ranks_per_node, threads_per_rank, memory_per_node, gpus_per_node, walltime,
             environment: as the fields of an `ExecutionProfileBlock`; with GPUs it is a job of the
             profile's GPU side.
-        launch: `mpi`: by the HPC profile's launcher line, which is so anyway with more than one
-            rank; or `single`.
+        launch: `mpi`: use the HPC profile's launcher line; or `single`: do not. The default is
+            `mpi` with more than one rank.
         job_key, inputs, expected_outputs, timeout_seconds, retries, retry_policy: as of
             `run_job_from_blocks`.
 

@@ -72,8 +72,8 @@ async def run_job_from_blocks(
 ) -> JobResult:
     """Run one HPC job: validate, render the script, submit, poll, return the result.
 
-    The job runs exactly once in its place of the experiment: a flow that is started again after a
-    crash takes up the job where it is, or collects its result, and only what failed runs again.
+    The job runs exactly once in its experiment: a flow that is started again after a crash finds
+    the running job or its result, and only what failed runs again.
 
     Each of the three blocks is given by the name under which it is stored, or as the block itself.
 
@@ -86,21 +86,22 @@ async def run_job_from_blocks(
         script_filename: the job's name, in Prefect and in messages.
         user_args: arguments after the command's default ones; texts, numbers and paths. They reach
             the program byte for byte.
-        job_key: identifies the job in its scope in place of what is run (command, executable and
-            its set-up, arguments, environment, shape, content of `inputs`); a job of the same key
-            is not run again. Walltime, memory, queue and scheduler options are never part of it.
+        job_key: identifies the job in its scope. Without it what is run identifies it (command,
+            executable and its set-up, arguments, environment, shape, content of `inputs`). A job of
+            the same identity is not run again. Walltime, memory, queue and scheduler options are
+            never part of it.
         inputs: files that must be there, relative to `work_dir` or absolute; their content is part
             of the job's identity.
         expected_outputs: files that a success must have written.
         execution_profile_overrides: fields of the execution profile, for this call.
         timeout_seconds: cancel the job when it has not ended after so long, queue and further
             attempts included.
-        retries: how many more attempts to make when one fails for a reason that is worth it: a node
-            failure or preemption (again), out of memory (with more memory), walltime exceeded (with
-            more time), within the HPC profile's limits; never after an error of the program. Each
-            is a retry of the job's task run in Prefect.
-        retry_policy: which reasons are worth it, and how much more is asked for.
-        allocation: of `allocation(…)`, to be handed to; None for the one around the call, if any.
+        retries: how many more attempts to make when one fails for a reason that is worth a retry:
+            node failure or preemption (unchanged), out of memory (with more memory), walltime
+            exceeded (with more time), within the HPC profile's limits; never after an error of the
+            program. Each is a retry of the job's task run in Prefect.
+        retry_policy: which reasons are worth a retry, and how much more is asked for.
+        allocation: the `allocation(…)` to run in; None for the one around the call, if any.
 
     Returns:
         The job's id, state, times, resources and the paths of its script and output.
@@ -108,7 +109,7 @@ async def run_job_from_blocks(
     Raises:
         InvalidJob: with all problems at once; nothing was submitted.
         JobFailed: the job did not succeed; the message has id, reason, remedy and the end of its
-            stderr, the error's `result` everything.
+            stderr; the error's `result` has everything.
         JobTimedOut: `timeout_seconds` passed (a `JobFailed`, and a `TimeoutError`).
         JobHeld: another living run works on the same job.
     """
@@ -137,7 +138,7 @@ def run_job_from_blocks_sync(**arguments: Any) -> JobResult:
 async def run_call(
     call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms
 ) -> JobResult:
-    """What every call that runs one job comes to; errors are those of `run_job_from_blocks`."""
+    """Run one job; all calls for one job end here. Errors as of `run_job_from_blocks`."""
     await raise_if_cancelled()
     hidden: _Opaque | None = None
     try:
@@ -166,8 +167,8 @@ class _Opaque:
     """Hides a job from Prefect's search for futures in arguments, which would walk all of it.
 
     Attributes:
-        again: whether the last attempt failed and another one is worth its cost.
-        failed: the error of the last attempt, after which there is no other one.
+        again: whether the last attempt failed and another one is to be made.
+        failed: the error of the last attempt.
     """
 
     def __init__(self, job: Job) -> None:
@@ -179,7 +180,7 @@ class _Opaque:
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def request(self, listener: Listener) -> JobRequest:
-        """The job to hand over now: a timeout counts from the first attempt on."""
+        """The request for the executor; a timeout counts from the first attempt on."""
         self.again, self._end_is_told = False, True  # by whoever follows it
         left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         return replace(self.job.request, listener=listener, timeout=left)
@@ -220,8 +221,9 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
     failed = await _failed_attempt(hidden, result)
     page = show_failed(result, str(failed))
     if hidden.again:
-        raise failed  # so that Prefect makes the next attempt
-    # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
+        raise failed  # Prefect then makes the next attempt
+    # A state with a short message: Prefect would log an error with all its text and its own
+    # traceback.
     hidden.failed = failed
     name = "TimedOut" if isinstance(failed, JobTimedOut) else "Failed"
     shown = f"; it is shown at {page}" if page else ""
@@ -230,14 +232,14 @@ async def _job_task(hidden: _Opaque) -> JobResult | State[Any]:
 
 
 async def _tell_rebuilt(result: JobResult, request: JobRequest, listener: RunLog) -> None:
-    """Warn of a result that another program made."""
+    """Warn of a result that another build of the program made."""
     record = await asyncio.to_thread(record_of, result.folder)
     if difference := rebuilt_since(record, request.provenance):
         listener.state(warning_of(result, difference), warning=True)
 
 
 async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
-    """The error of an attempt, with what comes next when it is not the last one."""
+    """The error of an attempt; it says what the next attempt is, if there is one."""
     if hidden.job.retries == 0:
         return _failure(result)
     folder = JobFolder(LocalTransport(), result.folder)
@@ -247,7 +249,7 @@ async def _failed_attempt(hidden: _Opaque, result: JobResult) -> JobFailed:
 
 
 def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
-    """The task with as many retries as the call allows, each for a reason that is worth it."""
+    """The task, with a retry for each reason worth it, as often as the call allows."""
     if hidden.job.retries == 0:
         return _job_task
 
@@ -258,7 +260,7 @@ def _with_retries(hidden: _Opaque) -> Task[[_Opaque], Coroutine[Any, Any, Any]]:
 
 
 def no_warning_outside_of_flows() -> AbstractContextManager[object]:
-    """Prefect keeps the logs of flow runs only, and elsewhere warns at each line that it does."""
+    """Silence Prefect's warning at each line that is logged outside of a flow run."""
     if root_flow() is not None:
         return nullcontext()
     return temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"})
@@ -275,7 +277,7 @@ def _which(result: JobResult) -> str:
 
 
 def describe(result: JobResult, next_words: str = "") -> str:
-    """A failed job in words: what, which, what was said, what to do, and the end of its stderr."""
+    """A failed job in words: which, why, what the scheduler said, what to do, the end of stderr."""
     verdict = result.verdict
     parts = [_which(result)]
     if verdict.said and verdict.said not in verdict.summary:

@@ -1,7 +1,7 @@
-"""What a file of blocks and Variables made when it was applied, told from what others made.
+"""Notes what a file of blocks and Variables made when it was applied, to tell it from others'.
 
-A value is kept as a fingerprint, and so is every value that the file made there before: whatever
-stands on the server and has one of them is this file's own, and may be replaced without a question.
+Of each value a fingerprint is kept, also of earlier values of the file: a value on the server with
+one of these is this file's own, and may be replaced without asking.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.transports.local import write_atomic
 
-#: Fingerprints of one value that are kept, the newest last.
+#: How many fingerprints of one value are kept, the newest last.
 _MOST = 20
 
-#: Where a value stands in its block: the names from the outside to it. A Variable is one value, ().
+#: The path of a value in its block, outermost name first. A Variable is one value, ().
 Where = tuple[str, ...]
 
 
@@ -30,7 +30,7 @@ class Value:
     """One value of a block.
 
     Attributes:
-        text: as JSON; never shown when it is secret.
+        text: as JSON; not shown if it is secret.
         secret: whether it holds a secret.
     """
 
@@ -38,7 +38,7 @@ class Value:
     secret: bool = False
 
     def shown(self) -> str:
-        """For people, not too long."""
+        """The value for people, shortened."""
         if self.secret:
             return "(secret, not shown)"
         return self.text if len(self.text) <= 100 else f"{self.text[:97]}…"
@@ -53,9 +53,9 @@ class Made:
     """What one file made.
 
     Attributes:
-        file: its absolute path; empty for a document that is no file's.
+        file: its absolute path; empty for a document without a file.
         values: fingerprints by item (`hpc-profile.hpc-local`), and by place in it.
-        elsewhere: the same of other files, as far as it is known here.
+        elsewhere: the same for other files, as far as is known here.
     """
 
     file: str = ""
@@ -70,11 +70,11 @@ class Made:
         return bool(known) and self._fingerprint(value) in known
 
     def another(self, item: str, where: Where) -> str:
-        """The path of another file that made something there; empty when none is known."""
+        """The path of another file that made the value there; empty if none is known."""
         return next((one.file for one in self.elsewhere if where in one.values.get(item, {})), "")
 
     def note(self, item: str, values: Mapping[Where, Value]) -> None:
-        """This is what the file makes of the item now."""
+        """Note what the file makes of the item now."""
         before = self.values.get(item, {})
         now: dict[Where, list[str]] = {}
         for where, value in values.items():
@@ -84,7 +84,7 @@ class Made:
         self.values[item] = now
 
     def save(self) -> None:
-        """Keep it for the next time.
+        """Store the notes for the next time.
 
         Raises:
             ConfigurationError: its folder cannot be written.
@@ -104,19 +104,19 @@ class Made:
             write_atomic(self._folder / _name(self.file), json.dumps(said, indent=1).encode())
         except OSError as error:
             raise ConfigurationError(
-                f"{self._folder}, where it is noted what {self.file} has made, cannot be written: "
-                f"{error}; nothing was saved"
+                f"{self._folder}, the folder for notes of what {self.file} has made, cannot be"
+                f" written: {error}; nothing was saved"
             ) from error
 
     def _fingerprint(self, value: Value) -> str:
         data, salt = value.text.encode("utf-8", "surrogatepass"), self._salt.encode()
-        if value.secret:  # slow by design: a short password must not be found by trying
+        if value.secret:  # slow by design: a short password must not be guessed from it
             return hashlib.scrypt(data, salt=salt, n=2**14, r=8, p=1, dklen=16).hex()
         return hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_made(folder: Path, file: str | os.PathLike[str]) -> Made:
-    """What this file made, as the folder has it; a note that cannot be read is none."""
+    """What this file made, by the notes in the folder; unreadable notes are ignored."""
     path = os.path.abspath(file)
     made = Made(path, _folder=folder)
     for note in sorted(folder.glob("*.json")):

@@ -1,4 +1,4 @@
-"""Saving a file of blocks and Variables: check everything first, then write only what differs."""
+"""Saves a file of blocks and Variables: checks everything first, then writes only what differs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def prefect_api() -> AsyncIterator[PrefectClient]:
     advice = "start one with `hpc-prefect server start`, or set PREFECT_API_URL to yours"
     url = get_current_settings().api.url
     if not url:
-        # Prefect would start a throw-away server that forgets most of what it is told.
+        # Prefect would start a temporary server, which forgets most of what is saved on it.
         raise ConfigurationError(f"No Prefect server is named: {advice}.")
     shown = re.sub(r"//[^/@]*@", "//", url)  # without a password
     try:
@@ -87,12 +87,12 @@ async def apply_document(
     made: Made | None = None,
     force: bool = False,
 ) -> list[BlockChange]:
-    """Save every item that is new or differs; tell `report` of each as soon as it is done.
+    """Save every item that is new or differs; call `report` for each as soon as it is saved.
 
     Executables are merged by their keys: those that other files made stay.
 
     Args:
-        made: what this file made before; without it nothing on the server is known to be its own.
+        made: what this file made before; without it nothing on the server counts as its own.
         force: replace what others made or changed.
 
     Raises:
@@ -107,7 +107,7 @@ async def apply_document(
             _refuse_conflicts(document.source, made, changes)
         for change in changes:
             made.note(change.key, change.ours)
-        made.save()  # before the blocks: what is noted and not made is asked about by nobody
+        made.save()  # before the blocks: a note about a block that was not saved does no harm
         for change in changes:
             if change.kind != "unchanged":
                 save = _save_variable if change.item.kind == VARIABLE else _save_block
@@ -120,7 +120,7 @@ async def compare_document(document: Document, *, made: Made | None = None) -> l
     """What `apply_document` would do; nothing is saved.
 
     Raises:
-        ConfigurationError: as `apply_document` does, but for conflicts, which are in the changes.
+        ConfigurationError: as `apply_document`; conflicts are not raised but are in the changes.
     """
     async with prefect_api() as client:
         return await _changes(document, made or Made(), client)
@@ -169,12 +169,12 @@ async def _check_commands(document: Document, client: PrefectClient) -> None:
         raise refused(document.source, problems)
 
 
-# --- what is stored, and what would become of it
+# --- what is stored, and how it would change
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A value that would change; None where there is none."""
+    """A value that would change; None for a value that does not exist."""
 
     where: Where
     stored: Value | None
@@ -195,13 +195,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class BlockChange:
-    """What becomes of one item.
+    """The change of one item.
 
     Attributes:
         ours: the item's values, as the file has them.
         differences: what saving it changes.
-        conflicts: those that replace what this file did not make.
-        kept: executables of others, which stay.
+        conflicts: differences that replace what this file did not make.
+        kept: executables that others added, which stay.
     """
 
     item: Item
@@ -213,7 +213,7 @@ class BlockChange:
 
     @property
     def key(self) -> str:
-        """The item's, in what a file made."""
+        """The item's key in `Made.values`."""
         return f"{self.item.kind}.{self.item.name}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -229,14 +229,14 @@ class BlockChange:
         }
 
 
-#: What is stored of an item; None when it is not there.
+#: The stored values of an item; None if it does not exist.
 Stored = Mapping[Where, Value] | None
-#: In place of the values of a block that this version cannot read.
+#: Stands for the values of a block that this version cannot read.
 _UNREADABLE = Value('"what this version cannot read"')
 
 
 def compare(item: Item, stored: Stored, made: Made) -> BlockChange:
-    """What becomes of an item. Pure."""
+    """The change of an item. Pure."""
     ours: Mapping[Where, Value]
     ours = {(): _value(item.value)} if item.kind == VARIABLE else block_values(item.value)
     if stored is None:
@@ -260,12 +260,12 @@ def compare(item: Item, stored: Stored, made: Made) -> BlockChange:
 
 
 def _is_executable(where: Where) -> bool:
-    """Whether it is one of the values that are merged by key."""
+    """Whether the value is one that is merged by key."""
     return where[-2:-1] == (_EXECUTABLES,)
 
 
 def _is_newer_field(where: Where, key: str, made: Made) -> bool:
-    """Whether an older version, which did not know it, applied this file."""
+    """Whether the field is newer than the version that last applied this file."""
     known = made.values.get(key)
     return known is not None and where not in known and not _is_executable(where)
 
@@ -274,7 +274,7 @@ _EXECUTABLES = "executables"
 
 
 def block_values(block: Block) -> dict[Where, Value]:
-    """All values of a block, those of its parts one by one, and executables by their keys."""
+    """All values of a block: of its parts each field, of executables each key."""
     open_ = block.model_dump(mode="json", context={"include_secrets": True})
     shut = block.model_dump(mode="json")
     return dict(_values(block, open_, shut, ()))
@@ -345,7 +345,7 @@ async def _save_variable(change: BlockChange, client: PrefectClient) -> None:
 async def list_blocks() -> list[tuple[str, str]]:
     """(slug, name) of every block of this package's kinds on the server."""
     kinds = list(BLOCKS.values())
-    with contextlib.suppress(ImportError):  # without the extra nobody here made one
+    with contextlib.suppress(ImportError):  # without the extra there are none
         kinds += [block_class(kind) for kind in QUANTUM]
     async with prefect_api() as client:
         return [

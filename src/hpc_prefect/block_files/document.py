@@ -9,8 +9,8 @@
 
 In every text `${HERE}` is the file's folder, `${VENV}` the running Python's environment, and
 `${ENV:NAME}` the environment variable NAME, for secrets that must not stand in a file. `$${` is a
-plain `${`, for the shell. A text of a block that is a blank, such as `"<project>"`, is still to be
-filled in: the file is refused, with what its comment says about that field.
+plain `${`, for the shell. A text such as `"<project>"` is a blank that is to be filled in: the file
+is refused, and the message has the field's comment.
 
 Everything here is pure: text in, a `Document` out. Saving it is in `hpc_prefect.block_files.apply`.
 """
@@ -48,7 +48,7 @@ VARIABLE = "variable"
 KINDS = (*BLOCKS, *QUANTUM, VARIABLE)
 
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
-#: Letters of a line's comment that a message about it has; the rest stands in the file.
+#: How many letters of a line's comment a message has.
 _COMMENT = 160
 _BLANK = re.compile(r"<[a-z][a-z -]*>")
 
@@ -69,13 +69,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file that can be saved, as far as the file alone can tell.
+    """The content of a file without problems of its own.
 
     Attributes:
         source: the file's name, for messages.
         items: in the order in which they are saved.
-        foreign_commands: for execution profiles whose command is not in the file, the profile's
-            place in it and its `command_name`; the server may have that command.
+        foreign_commands: for execution profiles whose command is not in the file: the profile's
+            place in it and its `command_name`, which may be on the server.
         warnings: what is odd but can be saved.
     """
 
@@ -87,7 +87,7 @@ class Document:
 
 @dataclass(slots=True)
 class _Reader:
-    """What the file says, and what is wrong with it so far."""
+    """The file's content, and its problems so far."""
 
     lines: dict[tuple[str, ...], int]
     comments: dict[int, str]
@@ -102,13 +102,13 @@ class _Reader:
         self.problems.append(f"{self.place(where)}: {text}")
 
     def place(self, where: tuple[str, ...]) -> str:
-        """`line 7, [table.name] field`, with the line of the nearest thing that is in the file."""
+        """`line 7, [table.name] field`, with the line of the innermost part that is in the file."""
         table, rest = ".".join(where[:2]), ".".join(where[2:])
         line = self.line(where)
         return f"{f'line {line}, ' if line else ''}[{table}]{' ' + rest if rest else ''}"
 
     def line(self, where: tuple[str, ...]) -> int:
-        """The line of the nearest thing that is in the file; 0: there is none."""
+        """The line of the innermost part that is in the file; 0 if there is none."""
         return next((n for i in range(len(where), 0, -1) if (n := self.lines.get(where[:i]))), 0)
 
     def expand(self, value: object, where: tuple[str, ...]) -> Any:
@@ -124,11 +124,11 @@ class _Reader:
         if isinstance(value, datetime.date | datetime.time):
             self.complain(where, f"{value} is a date or time: put it in quotes")
         if isinstance(value, float) and not math.isfinite(value):
-            self.complain(where, f"{value} is no number that Prefect can keep")
+            self.complain(where, f"{value} is a number that Prefect cannot store")
         return value
 
     def _comment(self, where: tuple[str, ...]) -> str:
-        """What the file says of a field; once, where several blanks stand in one line."""
+        """The file's comment on a field; only once for several blanks in one line."""
         comment = self.comments.pop(self.line(where), "")
         comment = textwrap.shorten(comment, _COMMENT, placeholder=" …")
         return f"; the file says: {comment}" if comment else ""
@@ -157,12 +157,12 @@ class _Reader:
 def read_document(
     text: str, *, here: str, venv: str, environ: Mapping[str, str], source: str = "the file"
 ) -> Document:
-    """Read and check the text of a file; nothing is looked up anywhere else.
+    """Read and check the text of a file, without looking anything up elsewhere.
 
     Raises:
-        ConfigurationError: with everything that is wrong, each with its line, table and field.
+        ConfigurationError: with all problems, each with its line, table and field.
     """
-    text = text.removeprefix("\ufeff")  # some editors write it, and TOML knows it not
+    text = text.removeprefix("\ufeff")  # some editors write it, and TOML does not allow it
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -216,7 +216,7 @@ def _block(reader: _Reader, where: tuple[str, str], fields: dict[str, Any]) -> B
         return kind(**fields)
     except ValidationError as error:
         found = [((*where, *(p.split(".") if p else ())), text) for p, text in field_errors(error)]
-        # A field whose placeholder could not be filled would be blamed for what nobody meant.
+        # A field whose placeholder could not be filled would cause a misleading second problem.
         for place, text in [each for each in found if each[0][:3] not in reader.blamed]:
             reader.complain(place, text)
     except (TypeError, ValueError, ConfigurationError) as error:  # a block's own checks
@@ -249,7 +249,7 @@ def _foreign_commands(reader: _Reader, items: list[Item]) -> tuple[tuple[str, st
 
 
 def _warnings(items: list[Item]) -> tuple[str, ...]:
-    """Commands whose program no profile of the file has; that one of several lacks it is usual."""
+    """Commands whose program no profile of the file has; that one of several lacks it is normal."""
     profiles = [item for item in items if item.kind == "hpc-profile"]
     executables = [each.value.executables | each.value.gpu.executables for each in profiles]
     where = ", ".join(each.table for each in profiles)
@@ -264,7 +264,7 @@ def _warnings(items: list[Item]) -> tuple[str, ...]:
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """The line of each table and field: by its look, good enough to lead a reader there."""
+    """The line of each table and field, found by patterns: good enough for messages."""
     found: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -278,7 +278,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _comments(text: str) -> dict[int, str]:
-    """The comment of each line, where it has one: the lines above it, and what follows in it."""
+    """The comment of each line that has one: the lines above it, and the end of the line."""
     found: dict[int, str] = {}
     above: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):

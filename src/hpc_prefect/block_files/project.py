@@ -1,4 +1,4 @@
-"""What a project's script needs before its flow: a Prefect server, and the project's blocks."""
+"""Prepares a project's script: a Prefect server, and the project's blocks on it."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ from hpc_prefect.transports.own import server_home, state_folder
 
 T = TypeVar("T")
 
-#: Of the variables of a server of our own, those that do not move Prefect's home, with its results.
+#: The variables of our own server, except those that move Prefect's home with its results.
 _OURS = ("PREFECT_API_URL", "PREFECT_SERVER_EPHEMERAL_ENABLED", "no_proxy", "NO_PROXY")
 
 
 def ensure_ready(blocks: str | os.PathLike[str] | None = None) -> None:
-    """Have a Prefect server and a project's blocks on it; for the beginning of a script.
+    """Make sure of a Prefect server with a project's blocks; for the beginning of a script.
 
-    Where Prefect's settings name no server, your own is used by this process and those that it
-    starts, as if `PREFECT_API_URL` named it; it is started when it does not run. It lives on, until
-    `hpc-prefect server stop`.
+    If Prefect's settings name no server, this process and its children use your own, as if
+    `PREFECT_API_URL` named it. It is started if it does not run, and runs until `hpc-prefect server
+    stop`.
 
-    What is done is said on stderr, a line each; when there is nothing to do, where the server is.
-    From then on an error of this package that ends the script is told by its sentence, below the
-    script's own lines (`python -X dev` shows the whole traceback).
+    Prints to stderr what is done, or only the server's address. From then on an error of this
+    package that ends the script is printed as its message, below the script's own lines of the
+    traceback (`python -X dev` shows all of it).
 
     Args:
-        blocks: a TOML file, as of `hpc-prefect blocks apply`. What is missing of it on the server,
-            or was changed in the file, is stored. What others have changed on the server stays, and
-            is told.
+        blocks: a TOML file, as of `hpc-prefect blocks apply`. Blocks that are missing on the
+            server, or were changed in the file, are stored. What others have changed on the server
+            stays, with a message.
 
     Raises:
-        ConfigurationError: the file cannot be stored, another file that is still there made blocks
-            of the same names, or the server that is named does not answer.
+        ConfigurationError: the file cannot be stored, another existing file made blocks of the same
+            names, or the named server does not answer.
         ServerError: your own server does not start.
     """
     tell_errors_plainly()
@@ -68,7 +68,7 @@ def ensure_ready(blocks: str | os.PathLike[str] | None = None) -> None:
 
 
 def use_own_server() -> None:
-    """Use your own server, where Prefect's settings name none and it runs; it is not started."""
+    """Use your own server if it runs and Prefect's settings name no other; does not start it."""
     if not get_current_settings().api.url and (server := find_server(server_home())):
         _use(server)
 
@@ -82,7 +82,7 @@ def _have_server(tell: Progress) -> None:
     home = server_home()
     named = get_current_settings().api.url
     if named and named != last_url(home):
-        return  # the user's: whether it answers is seen when it is asked for blocks
+        return  # the user's server: whether it answers is seen when blocks are asked for
     with line.shown(lambda: "waiting for the Prefect server"):
         server = ensure_server(home, progress=tell)
     _use(server)
@@ -104,13 +104,14 @@ def _have_blocks(file: Path) -> None:
     missing = any(change.kind == "created" for change in changes)
     if others := sorted(_other_files(changes, made)):
         raise ConfigurationError(
-            f"{file}: blocks of the same names are those of {', '.join(others)}, which names other"
-            " programs or values; give them other names here"
+            f"{file}: blocks of the same names were made by {', '.join(others)} with other"
+            f" programs or values; give them other names here"
         )
     if not missing and (foreign := [c.item.name for c in changes if c.conflicts]):
         _tell(
-            f"{', '.join(foreign)}: stored otherwise than in {file}, and not by it; what is stored"
-            f" is used (`hpc-prefect blocks diff {file}` shows it, `apply --force` replaces it)"
+            f"{', '.join(foreign)}: the stored blocks differ from {file} and were not made by it;"
+            f" they are used as stored (`hpc-prefect blocks diff {file}` shows"
+            " the differences, `apply --force` replaces them)"
         )
         return
     if any(change.kind != "unchanged" for change in changes):
@@ -120,7 +121,7 @@ def _have_blocks(file: Path) -> None:
 
 
 def _other_files(changes: Sequence[BlockChange], made: applied.Made) -> set[str]:
-    """The files that made what these changes would replace, and that are still there."""
+    """The existing files that made what these changes would replace."""
     return {
         other.file
         for change in changes
@@ -131,7 +132,7 @@ def _other_files(changes: Sequence[BlockChange], made: applied.Made) -> set[str]
 
 
 def _run(call: Callable[[], Coroutine[object, object, T]]) -> T:
-    """Run it here; in a thread where a loop runs here already, as in a notebook."""
+    """Run it here, or in a thread if a loop is running here already, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -8,18 +8,18 @@
 wins:
 
 1. `OMP_NUM_THREADS`, from the execution profile's `threads_per_rank`
-2. what the HPC profile's `qrmi` becomes, then its `environment` (for `resource_class="gpu"`
+2. the variables of the HPC profile's `qrmi`, then its `environment` (for `resource_class="gpu"`
    with `gpu.environment` over it)
 3. the executable's `environment`, in the HPC profile's `executables`
 4. the execution profile's `environment` (with that of `execution_profile_overrides` over it)
-5. what the HPC profile's `qrmi_api_keys` become, then its `secret_environment`
+5. the variables of the HPC profile's `qrmi_api_keys`, then its `secret_environment`
 
 All of them are set after the modules and the set-up lines, so they win over what those export.
 
-**Strict and tolerant.** A block made in code or by `hpc-prefect blocks apply` refuses a field that
-it does not know and names the near one. A document loaded from the server is read tolerantly: new
-fields get their defaults, fields that no longer exist are left out, and what is wrong with a value
-is told by `resolve`, with everything else that is wrong with the job.
+**Strict and tolerant.** A block made in code or by `hpc-prefect blocks apply` refuses an unknown
+field and suggests a known one. A document loaded from the server is read tolerantly: new fields get
+their defaults, fields that no longer exist are left out, and a wrong value is reported by
+`resolve`, with all other problems of the job.
 """
 
 from hpc_prefect.blocks.call import Call

@@ -1,4 +1,4 @@
-"""What the caller of one job gives besides the blocks' names, and what may be wrong with it."""
+"""What the caller of one job gives besides the blocks, and the checks of it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from hpc_prefect.blocks.checks import text_problems
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What the caller of one job adds to the three blocks, as given; `resolve` judges it.
+    """What the caller of one job gives besides the three blocks; `resolve` checks it.
 
     Attributes:
-        script_filename: the job's name; also names files, so it is no path.
+        script_filename: the job's name; it becomes part of file names, so it must not be a path.
         work_dir: absolute.
         user_args: texts, numbers or paths, after the command's `default_args`.
         inputs: files that must be there before, relative to `work_dir` or absolute.
         expected_outputs: files that a successful run leaves.
-        program: what is run where the HPC profile has no executable of the command's key: an
+        program: the program if the HPC profile has no executable of the command's key: an
             absolute path, or a bare name found on PATH after set-up.
-        overrides: fields of the execution profile for this call only; `environment` is laid over
-            the profile's, every other field replaces it.
+        overrides: fields of the execution profile for this call only; `environment` is merged into
+            the profile's, every other field replaces the profile's.
     """
 
     script_filename: str
@@ -37,12 +37,12 @@ class Call:
 
     @property
     def subject(self) -> str:
-        """What messages call the job."""
+        """The job's name in messages."""
         return f"job {self.script_filename!r}"
 
 
 def name_problems(name: object) -> list[str]:
-    """What is wrong with a `script_filename`; it becomes part of names of files."""
+    """The problems of a `script_filename`, which becomes part of file names."""
     what = f"script_filename {name!r}"
     if not isinstance(name, str):
         return [f"{what}: must be text"]
@@ -60,7 +60,7 @@ def name_problems(name: object) -> list[str]:
 def read_arguments(
     default: Sequence[str], given: Sequence[object] | None, problems: list[str]
 ) -> tuple[str, ...]:
-    """The program's arguments; adds to `problems` what cannot be one."""
+    """The program's arguments; adds the problems of those that are invalid."""
     arguments = list(default)
     for position, value in enumerate(_listed("user_args", given or (), problems)):
         text = as_text(value)
@@ -80,9 +80,9 @@ def read_arguments(
 
 
 def as_text(value: object) -> str | None:
-    """Text, path or number as the program is to see it; None for anything else.
+    """A text, path or number as the program receives it; None for anything else.
 
-    True and False are no numbers here: a program expects a flag, or 1, or yes.
+    True and False are refused: one program expects a flag, others 1 or yes.
     """
     if isinstance(value, str):
         return str(value)
@@ -99,7 +99,7 @@ def as_text(value: object) -> str | None:
 
 
 def read_files(what: str, given: Sequence[object], problems: list[str]) -> tuple[str, ...]:
-    """Names of files; adds to `problems` what cannot be one."""
+    """Names of files; adds the problems of those that are invalid."""
     files = []
     for position, value in enumerate(_listed(what, given, problems)):
         where = f"{what}[{position}]"
@@ -115,7 +115,7 @@ def read_files(what: str, given: Sequence[object], problems: list[str]) -> tuple
 
 
 def _listed(what: str, given: object, problems: list[str]) -> list[object]:
-    # A text is a sequence too, of characters; that is never what was meant.
+    # A text is a sequence of characters, but never meant as one.
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         return list(given)
     problems.append(f"{what}: must be a list, not {type(given).__name__}")

@@ -1,4 +1,4 @@
-"""What a block's fields may hold, and the models that refuse a field they do not know."""
+"""Checks of the values in blocks, and models that refuse unknown fields."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from hpc_prefect.job.spec import (
 
 T = TypeVar("T")
 
-#: True while a document of the server becomes a block.
+#: True while a document of the server is read.
 _LOADING: ContextVar[bool] = ContextVar("hpc_prefect_loading", default=False)
 
-#: What Prefect itself adds to the values of a block.
+#: Fields that Prefect adds to the values of a block.
 _PREFECT_KEYS = frozenset(
     {"block_type_slug", "_block_document_id", "_block_document_name", "_is_anonymous"}
 )
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
-#: Bash refuses to set the first six, takes the next for itself, and computes the others anew
-#: whenever they are read.
+#: Bash refuses to set the first six, uses the next for itself, and computes the others whenever
+#: they are read.
 _SHELL_OWN = re.compile(
     "BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID|POSIXLY_CORRECT|"
     "_|BASHPID|BASH_ARGV0|BASH_COMMAND|BASH_SUBSHELL|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|FUNCNAME|"
@@ -57,7 +57,7 @@ def names_near(name: str, known: Iterable[str]) -> list[str]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown `name`: the near names, or else all there are."""
+    """The end of a sentence about an unknown `name`: near names, or else all known ones."""
     known = sorted(known)
     if near := names_near(name, known):
         return "; did you mean " + " or ".join(repr(each) for each in near) + "?"
@@ -65,13 +65,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def is_loading() -> bool:
-    """Whether a document of the server is being read, so that `resolve` checks it later."""
+    """Whether a document of the server is being read; then `resolve` checks its values later."""
     return _LOADING.get()
 
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Inside, documents of the server are read: unknown fields left out, values not judged."""
+    """Inside, unknown fields are left out and values not checked, for documents of the server."""
     token = _LOADING.set(True)
     try:
         yield
@@ -79,7 +79,7 @@ def tolerant() -> Iterator[None]:
         _LOADING.reset(token)
 
 
-#: What a title keeps, where every other word is in small letters.
+#: Words of titles with capital letters.
 _ABBREVIATIONS = {
     word.lower(): word
     for word in ("API", "CPU", "GPU", "GPUs", "IBM", "LLIO", "MPI", "PBS", "PJM", "QoS", "QPU")
@@ -93,12 +93,12 @@ def title_in_words(name: str, _: object) -> str:
 
 
 class StrictModel(BaseModel):
-    """A model that refuses unknown fields at construction and says which one was meant.
+    """A model that refuses unknown fields at construction and suggests known ones.
 
     Pydantic's `extra="forbid"` has no suggestions and would also refuse old documents.
     """
 
-    # No inputs in the messages: the input of a profile holds its secrets.
+    # No input values in messages: a profile's input holds its secrets.
     model_config = ConfigDict(
         extra="ignore",
         hide_input_in_errors=True,
@@ -126,12 +126,12 @@ class StrictModel(BaseModel):
         raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True)
 
 
-#: What `StoredModel.model_json_schema` has made, by class and arguments.
+#: The schemas that `StoredModel.model_json_schema` has made, by class and arguments.
 _schemas: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 class StoredModel(StrictModel):
-    """What a block adds: its documents are read tolerantly."""
+    """The base of blocks, whose stored documents are read tolerantly."""
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
@@ -141,7 +141,7 @@ class StoredModel(StrictModel):
 
     @classmethod
     def model_json_schema(cls, *given: Any, **options: Any) -> dict[str, Any]:
-        """The schema, made once: Prefect asks for it for each field of each block that it writes.
+        """The schema, made once: Prefect calls this for each field of each block that it writes.
 
         For an HPC profile that is a tenth of a second. A copy, because Prefect changes it.
         """
@@ -152,10 +152,10 @@ class StoredModel(StrictModel):
 
 
 def _as_a_form_shows_it(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with descriptions as Prefect's form draws them.
+    """The schema with descriptions that Prefect's form shows well.
 
-    It makes a paragraph of each line of a field's description, so these are joined; and it shows
-    the marks of code in the description of a group, so those are left out.
+    The form makes a paragraph of each line of a field's description, so the lines are joined; and
+    it shows backquotes in the description of a group, so those are left out.
     """
     groups = schema.get("definitions", schema.get("$defs", {})).values()
     for each in (schema, *groups):
@@ -169,12 +169,12 @@ def _as_a_form_shows_it(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error(where: tuple[int | str, ...], text: str) -> InitErrorDetails:
-    # The text is no template here, because there is no context to fill it from.
+    # Without a context the text is not treated as a template.
     return InitErrorDetails(type=PydanticCustomError("field", text), loc=where, input=None)
 
 
 def field_errors(error: ValidationError) -> list[tuple[str, str]]:
-    """Each error of pydantic as (dotted field, sentence); no values of the input."""
+    """Each error of pydantic as (dotted field, sentence), without values of the input."""
     found = []
     for each in error.errors(include_url=False, include_input=False, include_context=False):
         text = each["msg"].removeprefix("Value error, ")
@@ -187,8 +187,8 @@ def sentence(field: str, text: str) -> str:
     return text if not field or text.startswith(field) else f"{field}: {text}"
 
 
-# --- values. Each function lists what is wrong; the annotated types raise it at construction, and
-# --- `resolve` asks the same functions about blocks that came from the server.
+# --- values. Each function lists problems; the annotated types raise them at construction, and
+# --- `resolve` calls the same functions for blocks that came from the server.
 
 
 def walltime_problems(text: str) -> list[str]:
@@ -215,13 +215,13 @@ def _raised(parse: Callable[[str], object], text: str) -> list[str]:
 
 
 def text_problems(what: str, text: str) -> list[str]:
-    """What makes a text impossible as an argument, a path or a value of the environment."""
+    """Why a text cannot be an argument, a path or a value of the environment."""
     if "\0" in text:
         return [f"{what} has a NUL byte, which no program can be given"]
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return [f"{what} has half a character (a lone surrogate), which cannot be written"]
+        return [f"{what} has a lone surrogate (half of a character), which cannot be written"]
     return []
 
 
@@ -237,10 +237,10 @@ def variable_problems(name: str) -> list[str]:
 
 
 def environment_problems(environment: Mapping[str, object]) -> list[str]:
-    """What is wrong with the names and values of an environment; never tells a value."""
+    """The problems of an environment's names and values; never contains a value."""
     problems = []
     for name, value in environment.items():
-        if not isinstance(name, str):  # as in a call, which no schema has read
+        if not isinstance(name, str):  # such as in a call, which no schema has checked
             problems.append(f"{name!r} is no name for a variable: it must be text")
             continue
         problems += variable_problems(name)
@@ -270,7 +270,7 @@ def _checked(find: Callable[[Any], list[str]]) -> AfterValidator:
 
 
 def _form(pattern: str) -> FieldInfo:
-    """What Prefect's form checks before it saves; the functions above still have the last word."""
+    """A pattern that Prefect's form checks before it saves; the functions above check more."""
     extra: JsonDict = {"pattern": rf"^\s*(?:{pattern})\s*$"}
     info: FieldInfo = Field(json_schema_extra=extra)
     return info

@@ -1,4 +1,4 @@
-"""Blocks as a run was given them: what its record has of them, with secrets of the stored ones."""
+"""Blocks of an earlier run, made from its record, with the secrets of the stored blocks."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def stored_name(block: Block) -> str:
     return block._block_document_name or ""
 
 
-#: Ends the name by which a record knows a block that is no stored one; no stored name can end so.
+#: The end of a record's name for a block that is not stored; no stored name can end so.
 _IN_CODE = " (in code)"
 
 
 def name_in_record(given: str | Block, own: str) -> str:
-    """By what a record names a block that a call was given.
+    """The name in a record of a block that a call was given.
 
     Args:
-        own: what a block that was never stored is called there.
+        own: the name there for a block that was never stored.
     """
     return given if isinstance(given, str) else stored_name(given) or f"{own}{_IN_CODE}"
 
 
 def is_of_code(name: str) -> bool:
-    """Whether a record's block was made by the flow's own code, which makes it again."""
+    """Whether a record's block was made by the flow's own code, which will make it again."""
     return name.endswith(_IN_CODE)
 
 
 def recorded_fields(kind: type[Block], name: str) -> Mapping[str, Any] | None:
-    """The block's fields in the run that is being reproduced; None without one, or without it."""
+    """The block's fields in the run that is being reproduced; None if there is none."""
     reproduced = recorded()
     slug = kind.get_block_type_slug().removeprefix(_SLUG)
     return None if reproduced is None else reproduced.block(slug, name)
@@ -61,7 +61,7 @@ def recorded_fields(kind: type[Block], name: str) -> Mapping[str, Any] | None:
 async def from_record(
     kind: type[B], name: str, fields: Mapping[str, Any], client: PrefectClient
 ) -> B | list[str]:
-    """The block of the run that is reproduced, or what is wrong."""
+    """The block of the run that is reproduced, or its problems."""
     what = f"{kind.get_block_type_name().removeprefix('HPC-Prefect ')} block {name!r}"
     stored = await stored_block(kind, name, client)
     if stored is not None and recorded_form(described(name, stored)) == fields:
@@ -69,8 +69,8 @@ async def from_record(
     values = _with_secrets(fields, {} if stored is None else _revealed(stored))
     if missing := list(_hidden(values)):
         return [
-            f"{what} had a secret in {', '.join(missing)}, which no record holds, and the stored"
-            " block has none there now. Store the block with its secret again"
+            f"{what} had a secret in {', '.join(missing)}. Records hold no secrets, and the"
+            f" stored block has none there now. Store the block with its secret again"
         ]
     try:
         return kind.model_validate(values)
@@ -79,7 +79,7 @@ async def from_record(
 
 
 async def stored_block(kind: type[B], name: str, client: PrefectClient) -> B | None:
-    """The stored block; None where there is none, or one of another form."""
+    """The stored block; None if there is none, or if it cannot be read."""
     try:
         loading: Awaitable[B] = kind.aload(name, client=client)
         return await loading
@@ -88,7 +88,7 @@ async def stored_block(kind: type[B], name: str, client: PrefectClient) -> B | N
 
 
 def _revealed(value: Any) -> Any:
-    """What a block holds, with its secrets."""
+    """A block's values, with its secrets."""
     if hasattr(value, "get_secret_value"):
         return _revealed(value.get_secret_value())
     if hasattr(value, "model_fields_set"):
@@ -99,7 +99,7 @@ def _revealed(value: Any) -> Any:
 
 
 def _with_secrets(recorded: Any, stored: Any) -> Any:
-    """What was recorded, with what is stored at the places of its asterisks."""
+    """The recorded values, with the stored ones in place of asterisks."""
     if recorded == HIDDEN:
         return stored or HIDDEN
     if isinstance(recorded, Mapping):

@@ -37,25 +37,24 @@ class Blocks(NamedTuple):
     hpc: HPCProfileBlock
 
 
-#: The profile `hpc-local`, where none of that name is stored.
+#: The profile `hpc-local`, if none of that name is stored.
 _THIS_MACHINE: dict[str, Any] = {"scheduler": "local", "launcher": "mpiexec -n {ranks}"}
 
-#: How one block is found by its name: the block, or what is wrong.
+#: A function that loads one block by its name: the block, or its problems.
 Load = Callable[[type[Block], str], Awaitable[Block | list[str]]]
 
 
 async def load_blocks(
     given: GivenBlocks, *, subject: str = "job", load: Load | None = None
 ) -> Blocks:
-    """The three blocks; those that are named are loaded, at the same time.
+    """The three blocks; those given by name are loaded concurrently.
 
     Args:
-        subject: what an error's message calls the job.
-        load: how, in place of `load_one`.
+        subject: the job's name in an error's message.
+        load: used instead of `load_one`.
 
     Raises:
-        InvalidJob: with every block that is not there (and the near names that are) or that cannot
-            be read, all at once.
+        InvalidJob: with all blocks that do not exist (and similar names that do) or cannot be read.
     """
     if load is None:
         return await _loaded_by_one_client(given, subject)
@@ -82,11 +81,11 @@ async def _loaded_by_one_client(
 
 
 async def _found(kind: type[Block], given: str | Block, load: Load) -> Block | list[str]:
-    """A block, or what is wrong. In a reproduction the recorded one counts, if it has a name."""
+    """A block, or its problems. In a reproduction a block with a name is the recorded one."""
     if isinstance(given, str):
         return await load(kind, given)
     if not isinstance(given, kind):
-        wanted = f"the {_in_words(kind)} block, or its name, is wanted"
+        wanted = f"a block of type {_in_words(kind)}, or its name, is needed"
         return [f"{type(given).__name__} was given where {wanted}"]
     name = stored_name(given)
     return await load(kind, name) if name and recorded_fields(kind, name) is not None else given
@@ -110,11 +109,11 @@ async def load_hpc_profile(name: str) -> HPCProfileBlock:
 
 @inject_client
 async def load_one(kind: type[B], name: str, client: PrefectClient | None = None) -> B | list[str]:
-    """The stored block of that name, or what is wrong.
+    """The stored block of that name, or its problems.
 
-    `hpc-local` is there without having been stored: this machine, as it is.
+    `hpc-local` need not be stored: it is this machine with the defaults.
     """
-    assert client is not None  # inject_client's promise: the flow run's own, or a new one
+    assert client is not None  # `inject_client` passes the flow run's client, or a new one
     what = _in_words(kind)
     if (fields := recorded_fields(kind, name)) is not None:
         return await from_record(kind, name, fields, client)

@@ -1,7 +1,7 @@
 """The parts of an HPC profile: executables, the GPU side, and each scheduler's own options.
 
-Every part is always there and every field has a plain default: an Optional or a union is drawn as
-tabs in Prefect's form.
+Every part always exists and every field has a plain default: Prefect's form shows an Optional or a
+union as tabs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpc_prefect.job.spec import Executable
 
 
 class ExecutableEntry(StrictModel):
-    """A program at one place, when its path alone is not enough."""
+    """A program at one place that needs more than its path."""
 
     model_config = ConfigDict(title="Executable")
 
@@ -46,7 +46,7 @@ class ExecutableEntry(StrictModel):
 
 
 def read_executable(value: object) -> tuple[Executable | None, list[str]]:
-    """A value of `executables` as an `Executable`, or what is wrong with it."""
+    """A value of `executables` as an `Executable`, or its problems."""
     if isinstance(value, str):
         value = {"path": value}
     if isinstance(value, ExecutableEntry):
@@ -73,7 +73,7 @@ def read_executable(value: object) -> tuple[Executable | None, list[str]]:
 
 
 def _plain_executables(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON values only, each checked; kept as they were written."""
+    """Checks that all values are valid and JSON; keeps them as they were written."""
     if is_loading():
         return value
     plain, problems = {}, []
@@ -90,10 +90,10 @@ Executables = Annotated[dict[str, Any], AfterValidator(_plain_executables)]
 
 
 class GPUOverrides(StrictModel):
-    """What is different for `resource_class="gpu"`; what is left empty is as on the CPU side.
+    """The differences for `resource_class="gpu"`; empty fields are as on the CPU side.
 
     A list or text that is set replaces that of the profile; `executables` and `environment` are
-    laid over the profile's, name by name.
+    merged into the profile's, name by name.
     """
 
     model_config = ConfigDict(title="GPU side")
@@ -142,13 +142,13 @@ class LocalOptions(StrictModel):
 
 
 class SlurmOptions(StrictModel):
-    """Used when the scheduler is Slurm: what only its commands have, and what a site has."""
+    """Options for Slurm, which differ from site to site."""
 
     model_config = ConfigDict(title="Options for Slurm")
 
     cluster: str = ""
-    """The cluster where several share one accounting (`--clusters`); empty: that of this machine.
-    Its partitions, accounts and nodes are meant by all the rest."""
+    """The cluster, if several share one accounting (`--clusters`); empty: that of this machine. All
+    other fields are about its partitions, accounts and nodes."""
     qos: str = ""
     """Quality of service (`--qos`)."""
     reservation: str = ""
@@ -160,19 +160,19 @@ class SlurmOptions(StrictModel):
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     """How GPUs are asked for: `--gpus-per-node=N` or `--gres=gpu:N`."""
     gpu_type: str = ""
-    """Type of the GPUs where a site has several, such as `a100`."""
+    """Type of the GPUs, such as `a100`, if a site has several types."""
     qpu: list[str] = Field(default_factory=list, examples=[["ibm_torino"]])
-    """Quantum resources that the job may use (`--qpu`, where the site has that plug-in). Which QPU
-    computes is part of what a job is: other names make it another job."""
+    """Quantum resources that the job may use (`--qpu`, if the site has that plug-in). They are part
+    of a job's identity: other names make it another job."""
     site_qpus: list[str] = Field(default_factory=list, examples=[["ibm_torino", "ibm_brussels"]])
-    """The quantum resources that the site has. `qpu` must be among them, because the plug-in says
-    nothing about a name that it does not know, and the job would run without a QPU."""
+    """The quantum resources that the site has. `qpu` must be among them, because the plug-in
+    ignores unknown names, and the job would run without a QPU."""
     requeue: Literal["no", "yes"] = "no"
-    """Whether Slurm may start the job again by itself, after a node failure or a preemption. A
-    success is then told only when Slurm says so itself. Not with secrets: a job reads them once."""
+    """Whether Slurm may restart the job itself, after a node failure or a preemption. Then a job
+    succeeds only when Slurm says so too. Not with secrets, which a job can read only once."""
     accounting: bool = True
-    """Ask `sacct` about jobs that the queue no longer lists; false where a site has no accounting,
-    to spare one command a question."""
+    """Ask `sacct` about jobs that the queue no longer lists; false if a site has no accounting,
+    which saves a command at each question."""
     max_array_size: int = Field(default=1001, ge=0)
     """How many elements one array may have: the site's `MaxArraySize` (`scontrol show config`), or
     less, such as what a QOS lets a user submit. 0: small jobs are submitted one by one."""
@@ -195,8 +195,8 @@ class PBSOptions(StrictModel):
     chunk: list[ChunkItem] = Field(
         default_factory=lambda: list(get_args(ChunkItem)), examples=[list(get_args(ChunkItem))]
     )
-    """What each chunk of `select` names, of what the job asks for. A site that hands out whole
-    nodes wants some left out; the profile then says what a node has."""
+    """Which of the job's resources each chunk of `select` names. Where whole nodes are allocated
+    some must be left out; then say in the profile what a node has."""
     extra_select: dict[str, str] = Field(default_factory=dict, examples=[{"system": "name"}])
     """Further items of each `select` chunk."""
     extra_l: dict[str, str] = Field(
@@ -207,11 +207,11 @@ class PBSOptions(StrictModel):
     """Placement (`-l place=`), such as `scatter`: each chunk on a node of its own. Empty: as the
     site has it, which may put several chunks on one node."""
     requeue: Literal["no", "yes"] = "no"
-    """Whether PBS may start the job again by itself, after a node failure. A success is then told
-    only when PBS says so itself. Not with secrets: a job reads them once."""
+    """Whether PBS may restart the job itself, after a node failure. Then a job succeeds only when
+    PBS says so too. Not with secrets, which a job can read only once."""
     status_dialect: Literal["json", "text", "table"] = "json"
-    """What `qstat` answers: JSON (and text where that cannot be read), the full text records, or
-    only a site's own table."""
+    """The format of `qstat`: JSON (or text if that cannot be read), full text records, or only a
+    site's own table."""
     history_flag: Literal["-x", "-H", "none"] = "-x"
     """The option of `qstat` that also shows finished jobs."""
     one_connection: bool = True
@@ -219,8 +219,8 @@ class PBSOptions(StrictModel):
     status_options: list[str] = Field(default_factory=list, examples=[["-ll"]])
     """Further options of `qstat`, such as `-ll` for a table that does not cut names."""
     max_array_size: int = Field(default=10_000, ge=0)
-    """How many jobs one array may have, of those that are submitted together; 0: each is a job of
-    its own. The default is PBS's own; none are made where `status_dialect` is `table`."""
+    """How many jobs one array may have; 0: jobs that are submitted together are single jobs. The
+    default is PBS's own; no arrays are used if `status_dialect` is `table`."""
     directives: list[str] = Field(default_factory=list, examples=[["-k doe"]])
     """Further options of `qsub`, one each."""
 
@@ -233,13 +233,13 @@ class PJMOptions(StrictModel):
     rscunit: str = Field(default="", title="Resource unit")
     """Resource unit (`-L rscunit=`)."""
     allocation: Literal["node", "vnode", "none"] = "node"
-    """What is asked for: whole nodes (`-L node=N`), virtual nodes with cores and memory
-    (`-L vnode=N,vnode-core=C`), or neither, where a site gives what belongs to its GPUs."""
+    """What a job asks for: whole nodes (`-L node=N`), virtual nodes with cores and memory (`-L
+    vnode=N,vnode-core=C`), or neither, if a site adds these to the GPUs."""
     node_shape: str = ""
-    """How the nodes lie, after their number (`:torus`), or with it (`2x3:torus`)."""
+    """The shape of the nodes, after their number (`:torus`), or with it (`2x3:torus`)."""
     gpu_item: str = ""
-    """The `-L` item that counts GPUs, such as `gpu`; empty: a site has none, or gives all that a
-    node has."""
+    """The `-L` item that counts GPUs, such as `gpu`; empty: the site has none, or always gives all
+    of a node's."""
     resources: dict[str, str] = Field(default_factory=dict, examples=[{"freq": "2200"}])
     """Further `-L` items."""
     mpi: list[str] = Field(default_factory=list, examples=[["rank-map-bychip"]])
@@ -251,13 +251,13 @@ class PJMOptions(StrictModel):
     llio: list[str] = Field(default_factory=list, examples=[["localtmp-size=30Gi"]])
     """Items of `--llio`."""
     requeue: Literal["no", "yes"] = "no"
-    """Whether PJM may start the job again by itself, after a failure of the machine (`--restart`).
-    A success is then told only when PJM says so itself. Not with secrets: a job reads them once."""
+    """Whether PJM may restart the job itself, after a failure of the machine (`--restart`). Then a
+    job succeeds only when PJM says so too. Not with secrets, which a job can read only once."""
     history_days: int = Field(default=30, ge=1, le=365)
     """How many days back `pjstat -H` is asked about jobs that the queue no longer lists."""
     max_array_size: int = Field(default=1000, ge=0, le=1_000_000)
-    """How many jobs one bulk job may have, of those that are submitted together; 0: each is a job
-    of its own, as where a site does not let its users submit bulk jobs."""
+    """How many jobs one bulk job may have; 0: jobs that are submitted together are single jobs, for
+    a site that allows no bulk jobs."""
     command_options: list[str] = Field(default_factory=list, examples=[["--no-check-directory"]])
     """Options that must stand on the command line of `pjsub`, such as `--no-check-directory`."""
     directives: list[str] = Field(default_factory=list, examples=[["--mail-list me@example.org"]])

@@ -54,7 +54,7 @@ class CommandBlock(StoredModel, Block):
         ```
     """
 
-    # Not Prefect's "allow", which would take a misspelt attribute in silence.
+    # Not Prefect's "allow", which would accept a misspelt attribute silently.
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Command"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-command"
@@ -62,7 +62,7 @@ class CommandBlock(StoredModel, Block):
     _logo_url: ClassVar[HttpUrl | None] = LOGO
 
     command_name: str = Field(min_length=1)
-    """The command's name; an execution profile names it to belong to it."""
+    """The command's name, which its execution profiles name."""
     executable_key: str = Field(min_length=1)
     """Which of the HPC profile's `executables` runs it."""
     description: str = ""
@@ -74,7 +74,7 @@ class CommandBlock(StoredModel, Block):
 
 
 class ExecutionProfileBlock(StoredModel, Block):
-    """HOW to run it: the shape of the job and the program's own settings, no place.
+    """HOW to run it: the shape of the job and the program's own settings, at any place.
 
     Example:
         Run a job with it, in an async flow; or look at it:
@@ -92,7 +92,7 @@ class ExecutionProfileBlock(StoredModel, Block):
         ```
     """
 
-    # Not Prefect's "allow", which would take a misspelt attribute in silence.
+    # Not Prefect's "allow", which would accept a misspelt attribute silently.
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Execution Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-execution-profile"
@@ -102,10 +102,10 @@ class ExecutionProfileBlock(StoredModel, Block):
     profile_name: str = Field(min_length=1)
     """This profile's name, for people and messages."""
     command_name: str = ""
-    """The `command_name` of the command that this profile is for; empty: none, and it serves for
-    nodes that are held (`allocation`) and for workers (`HPCTaskRunner`) alone."""
+    """The `command_name` of the command that this profile is for; empty: for held nodes
+    (`allocation`) and workers (`HPCTaskRunner`) only."""
     resource_class: Literal["cpu", "gpu"] = "cpu"
-    """Which side of the machine: chooses queue, project and overrides of the HPC profile."""
+    """CPU or GPU: chooses queue, project and overrides of the HPC profile."""
     num_nodes: int = Field(default=1, ge=1, title="Nodes")
     """Number of nodes."""
     ranks_per_node: int = Field(default=1, ge=1)
@@ -143,7 +143,7 @@ class HPCProfileBlock(StoredModel, Block):
         ```
     """
 
-    # Not Prefect's "allow", which would take a misspelt attribute in silence.
+    # Not Prefect's "allow", which would accept a misspelt attribute silently.
     model_config = ConfigDict(extra="ignore")
     _block_type_name: ClassVar[str | None] = "HPC-Prefect HPC Profile"
     _block_type_slug: ClassVar[str | None] = "hpc-prefect-hpc-profile"
@@ -168,10 +168,10 @@ class HPCProfileBlock(StoredModel, Block):
     `{ranks}` `{nodes}` `{ranks_per_node}` `{threads}` `{gpus_per_node}` `{command}`; without
     `{command}` the program follows the line."""
     launcher_in_allocation: LauncherInAllocation = ""
-    """The line for programs in a held allocation, which get a share of its nodes: with the further
-    placeholders `{hosts}` (with commas), `{hostfile}` and `{memory}`. Empty: on Slurm made of
-    `srun`; elsewhere `launcher`, with which a program of several ranks takes the whole allocation,
-    unless that is one node."""
+    """Launcher line for programs in a held allocation, which get a share of its nodes; more
+    placeholders: `{hosts}` (comma-separated), `{hostfile}` and `{memory}`. Empty: `srun` on Slurm;
+    elsewhere `launcher`, with which a program of several ranks takes the whole allocation, unless
+    that is one node."""
     modules: list[str] = Field(default_factory=list, examples=[["gcc/12", "openmpi"]])
     """Modules loaded for every program."""
     setup: list[str] = Field(
@@ -193,7 +193,7 @@ class HPCProfileBlock(StoredModel, Block):
     )
     """Quantum resources for programs that use QRMI inside the job, by name: `endpoint`,
     `iam_endpoint`, `service_crn`, `session_mode`, `session_max_ttl`, `timeout_seconds`. They become
-    environment variables, which those of `environment` win over."""
+    environment variables; `environment` wins over them."""
     qrmi_api_keys: SecretDict = Field(
         default_factory=lambda: SecretDict({}), examples=[{"ibm_torino": "its key"}]
     )
@@ -201,7 +201,7 @@ class HPCProfileBlock(StoredModel, Block):
     login_shell: bool = False
     """Run the script in a login shell (`bash -l`), for sites that define `module` only there."""
     cores_per_node: int = Field(default=0, ge=0)
-    """Cores that a node has; 0: not known, then nothing is refused for it."""
+    """Cores that a node has; 0: not known, so no job is refused because of it."""
     memory_per_node: Memory = ""
     """Memory that a node has, such as `118G`; empty: not known."""
     gpus_per_node: int = Field(default=0, ge=0)
@@ -209,24 +209,24 @@ class HPCProfileBlock(StoredModel, Block):
     max_walltime: WalltimeLimit = Field(default="", title="Longest walltime")
     """The longest walltime that a job may ask for, such as `48:00:00`; empty: not known."""
     gpu: GPUOverrides = Field(default_factory=GPUOverrides)
-    """What is different for `resource_class="gpu"`; empty: nothing."""
+    """The differences for `resource_class="gpu"`."""
     poll_interval: float = Field(default=10.0, ge=0.1)
-    """Seconds between two questions to the scheduler, one question for all jobs of your flows on
-    this host. The end of a job is usually seen earlier, by its exit record; on `local` always."""
+    """Seconds between two questions to the scheduler, each for all jobs of your flows on this host.
+    A job's end is usually seen earlier, by its exit record; on `local` always."""
     on_sigterm: Literal["leave", "cancel"] = "leave"
-    """What happens to the jobs when the flow's process gets SIGTERM: `leave` them running, to be
-    attached again by the next run, or `cancel` them."""
+    """When the flow's process gets SIGTERM: `leave` its jobs running, to be attached by the next
+    run, or `cancel` them."""
     max_jobs_in_queue: int = Field(default=0, ge=0, title="Most jobs in a queue")
-    """Jobs of your flows on this host that may wait or run in one queue at once; further ones are
-    submitted when one of them has ended. With several login nodes: on each. 0: no limit of ours."""
+    """How many jobs of your flows on this host may wait or run in one queue at once; further ones
+    are submitted as others end. It counts on each login node by itself. 0: no limit."""
     queue_full_wait: WalltimeLimit = Field(
         default="1-00:00:00", title="Wait while the queue is full"
     )
-    """How long a submission is tried again while the scheduler says that too many jobs wait;
-    empty: without end."""
+    """How long to repeat a submission while the scheduler says that too many jobs wait; empty: for
+    ever."""
     rebuilt_program: Literal["warn", "rerun"] = "warn"
-    """What happens to a finished job whose program was built anew at the same path: with `warn`
-    its result is used, and the log says so; with `rerun` the job runs again."""
+    """If the program of a finished job was rebuilt at the same path: `warn` uses the result and
+    says so in the log; `rerun` runs the job again."""
     local: LocalOptions = Field(default_factory=LocalOptions)
     """Options for `scheduler="local"`."""
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)
@@ -258,7 +258,7 @@ class HPCProfileBlock(StoredModel, Block):
         return self
 
     def foreign_options(self) -> list[str]:
-        """One sentence for each option that is set for another scheduler than the chosen one."""
+        """A sentence for each option that is set for another scheduler than the chosen one."""
         others = [name for name in SCHEDULER_NAMES if name != self.scheduler]
         problems = []
         for name in others:

@@ -20,7 +20,7 @@ from hpc_prefect.blocks.checks import (
     variable_problems,
 )
 
-#: How QRMI calls the service that all variables here are about.
+#: QRMI's name for the type of the resources here.
 _SERVICE = "ibm-quantum-compute-service"
 _PREFIX = "QRMI_IBM_QCS"
 
@@ -31,15 +31,15 @@ class QRMIResource(StrictModel):
     endpoint: str = ""
     """The service's URL (`NAME_QRMI_IBM_QCS_ENDPOINT`)."""
     iam_endpoint: str = ""
-    """The URL that makes a token of an API key (`…_IAM_ENDPOINT`)."""
+    """The URL that exchanges an API key for a token (`…_IAM_ENDPOINT`)."""
     service_crn: str = ""
     """The instance that is charged (`…_SERVICE_CRN`)."""
     session_mode: Literal["", "batch", "dedicated"] = ""
-    """What is opened for the job (`…_SESSION_MODE`); empty: as QRMI has it."""
+    """The kind of session that is opened for the job (`…_SESSION_MODE`); empty: QRMI's default."""
     session_max_ttl: int = Field(default=0, ge=0)
-    """The longest that it may be open, in seconds (`…_SESSION_MAX_TTL`); 0: as QRMI has it."""
+    """How long the session may be open, in seconds (`…_SESSION_MAX_TTL`); 0: QRMI's default."""
     timeout_seconds: int = Field(default=0, ge=0)
-    """The most QPU seconds of one primitive job (`…_TIMEOUT_SECONDS`); 0: as QRMI has it."""
+    """The most QPU seconds of one primitive job (`…_TIMEOUT_SECONDS`); 0: QRMI's default."""
 
 
 def _checked(resources: dict[str, QRMIResource]) -> dict[str, QRMIResource]:
@@ -54,10 +54,10 @@ QRMIResources = Annotated[dict[str, QRMIResource], AfterValidator(_checked)]
 def qrmi_environment(
     resources: Mapping[str, QRMIResource], *, by_plugin: bool = False
 ) -> dict[str, str]:
-    """The variables of all resources, without their keys; what is empty is left to QRMI.
+    """The variables of all resources, without their keys; empty fields are left to QRMI.
 
     Args:
-        by_plugin: Slurm's plug-in says which resources there are, because the job asks it for them.
+        by_plugin: Slurm's plug-in lists the resources, since the job asks for them by `--qpu`.
     """
     if not resources:
         return {}
@@ -87,7 +87,7 @@ def resource_problems(resources: Mapping[str, QRMIResource]) -> list[str]:
 
 
 def key_problems(resources: Mapping[str, QRMIResource], keys: Mapping[str, object]) -> list[str]:
-    """What is wrong with the API keys; never tells one."""
+    """The problems of the API keys; never contains a key."""
     return environment_problems(keys) + [
         f"there is no resource {name!r} in qrmi{suggestion(name, resources)}"
         for name in keys

@@ -1,4 +1,4 @@
-"""From three blocks and a call to one `JobSpec`, or to every reason why not."""
+"""From three blocks and a call to one `JobSpec`, or to all their problems."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hpc_prefect.job.spec import (
     write_walltime,
 )
 
-#: What an override may not change, because it says which profile it is.
+#: Fields that an override may not change, because they identify the profile.
 _IDENTITY = ("profile_name", "command_name")
 
 
@@ -66,9 +66,9 @@ def resolve(
     *,
     machine_cores: int,
 ) -> tuple[JobSpec, dict[str, str]]:
-    """Make the job's spec, and beside it the values of its secret environment variables.
+    """Make the job's spec, and the values of its secret environment variables.
 
-    Pure: looks at no file and asks nobody. `machine_cores` is what `local.slots = 0` stands for.
+    Pure: reads no file and asks no server. `machine_cores` is the value for `local.slots = 0`.
 
     Raises:
         InvalidJob: with every problem of blocks and call at once.
@@ -128,9 +128,9 @@ def _pair_problems(command: CommandBlock, execution: ExecutionProfileBlock) -> l
         return []
     if not execution.command_name:
         return [
-            f"execution profile {execution.profile_name!r} names no command, so it serves for"
-            " allocations and workers alone; to run this command with it, write"
-            f" command_name = {command.command_name!r} in it"
+            f"execution profile {execution.profile_name!r} names no command, so it is for"
+            f" allocations and workers only; to run this command with it, set its command_name to"
+            f" {command.command_name!r}"
         ]
     return [
         f"execution profile {execution.profile_name!r} is for command "
@@ -145,7 +145,7 @@ def _in(where: str, texts: list[str]) -> list[str]:
 def _overridden(
     execution: ExecutionProfileBlock, overrides: Mapping[str, Any] | None, problems: list[str]
 ) -> ExecutionProfileBlock:
-    """The profile with the call's overrides; with a problem each for what cannot be overridden."""
+    """The profile with the call's overrides; adds a problem for each that is not possible."""
     if not overrides:
         return execution
     where = "execution_profile_overrides"
@@ -164,7 +164,7 @@ def _overridden(
             problems.append(f"{where}.{name}: there is no such field{near}")
     if isinstance(accepted.get("environment"), Mapping):
         accepted["environment"] = execution.environment | dict(accepted["environment"])
-    # Only what is overridden is judged here: the profile's own values have their turn later.
+    # Only the overridden values are checked here; the profile's own are checked later.
     neutral: dict[str, Any] = {"profile_name": "-", "command_name": "-"}
     try:
         checked = ExecutionProfileBlock(**neutral | accepted)
@@ -175,7 +175,7 @@ def _overridden(
 
 
 def _override_errors(error: ValidationError) -> list[tuple[str, str]]:
-    # The field must stand right after the dot, so its name is not left out as elsewhere.
+    # The field's name follows the dot, so it is not left out as elsewhere.
     return [("", f"{name}: {text}") for name, text in field_errors(error)]
 
 
@@ -202,7 +202,7 @@ def _side(hpc: HPCProfileBlock, resource_class: str) -> _Place:
         queue=hpc.queue_gpu,
         project=hpc.project_gpu,
         launcher=gpu.launcher or side.launcher,
-        # Made for the same launcher: that of the CPU side goes with the CPU side's.
+        # It belongs to the launcher: with the CPU side's launcher the CPU side's line is used.
         launcher_in_allocation=gpu.launcher_in_allocation
         or ("" if gpu.launcher else side.launcher_in_allocation),
         modules=gpu.modules or side.modules,
@@ -222,7 +222,7 @@ def _site(hpc: HPCProfileBlock, place: _Place, launch: str, options: dict[str, A
         scheduler=hpc.scheduler,
         queue=place.queue,
         project=place.project,
-        # Not part of a single-process job: changing the launcher must not make it another job.
+        # Left out for a single-process job: another launcher must not make it another job.
         launcher=place.launcher if launch == "mpi" else "",
         launcher_in_allocation=place.launcher_in_allocation,
         login_shell=hpc.login_shell,
@@ -247,7 +247,7 @@ def _seconds(walltime: str) -> int:
 
 
 def _scheduler_problems(hpc: HPCProfileBlock, spec: JobSpec) -> list[str]:
-    # Late, so that a Prefect server that only registers block types does not load schedulers.
+    # Imported here, so that a Prefect server that only registers block types loads no schedulers.
     from hpc_prefect.schedulers import scheduler_for
 
     problems = [f"HPC profile: {text}" for text in hpc.foreign_options()]
@@ -272,7 +272,7 @@ def _executable(
 
 
 def _resources(execution: ExecutionProfileBlock, problems: list[str]) -> Resources:
-    """The shape in plain units; what cannot be read becomes a problem and counts as nothing."""
+    """The shape in plain units; a value that cannot be read becomes a problem."""
     wrong_time = walltime_problems(execution.walltime)
     wrong_memory = memory_problems(execution.memory_per_node)
     problems += [f"execution profile, {text}" for text in wrong_time]

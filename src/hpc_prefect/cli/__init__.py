@@ -31,15 +31,15 @@ _VERBS = (init, blocks, sites, render, jobs, runs, resume, doctor, rehearse, ser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 1 an error that was said in a sentence, 2 wrong usage.
+    """Run the command; 0 is success, 1 an error that was printed as a sentence, 2 wrong usage.
 
-    What it prints may be cut off by its reader, such as `head`: it is carried out all the same, and
-    its exit status is its own.
+    The command is carried out in full, with its own exit status, also when the reader of its output
+    stops reading, as `head` does.
     """
     streams.outlive_their_readers()
     try:
         arguments = _parser().parse_args(argv)
-        # What another program prints, and we do not see, would be written over the line.
+        # The rehearsed program writes to the terminal itself and would mix with the progress line.
         alone = arguments.run is rehearse.run
         with nullcontext() if alone else line.shown(lambda: f"{arguments.verb}: at work"):
             status: int = arguments.run(arguments)
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hpc-prefect: {error}", file=sys.stderr)
         return 1
     except streams.CannotWrite as error:
-        print(f"hpc-prefect: what was to be printed cannot be written: {error}", file=sys.stderr)
+        print(f"hpc-prefect: the output cannot be written: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"hpc-prefect: {error}", file=sys.stderr)
@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_of_the_server(error: Exception) -> bool:
-    """Whether the Prefect server was not reached, or refused.
+    """Whether the Prefect server could not be reached, or refused.
 
-    Does not import the client: most verbs do without Prefect, whose import takes long.
+    Does not import Prefect's client, which takes long and which most verbs do not need.
     """
     client = sys.modules.get("httpx")
     return client is not None and isinstance(error, client.HTTPError)

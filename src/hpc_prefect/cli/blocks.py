@@ -26,12 +26,12 @@ def add(verbs: Verbs) -> None:
         "apply",
         help="save the blocks and Variables of a TOML file",
         description="Save the blocks and Variables that are new or changed; if anything is wrong, "
-        "none is saved. What another file, the UI or code has made is not replaced without "
-        "--force; executables that it added to the same profile stay.",
+        "none is saved. Without --force nothing is replaced that another file, the UI or code has"
+        " made; executables that these added to the same profile stay.",
     )
     apply.add_argument("file", type=Path, metavar="FILE")
     apply.add_argument(
-        "--force", action="store_true", help="replace what others made or changed, too"
+        "--force", action="store_true", help="also replace what others made or changed"
     )
     apply.add_argument("--dry-run", action="store_true", help="the same as `blocks diff`")
     apply.add_argument("--json", action="store_true", help="what was saved, as JSON")
@@ -52,7 +52,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _read(file: Path) -> tuple[Document, Made]:
-    """The file, and what it made before."""
+    """The file's content, and the blocks that it made before."""
     from hpc_prefect.block_files import applied, apply
 
     use_own_server()
@@ -70,7 +70,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _diff(arguments)
     document, made = _read(arguments.file)
-    report = _keep if arguments.json else _tell
+    report = _keep if arguments.json else _print_change
     applying = apply.apply_document(document, report=report, made=made, force=arguments.force)
     changes = asyncio.run(applying)
     if arguments.json:
@@ -93,7 +93,7 @@ def _diff(arguments: argparse.Namespace) -> int:
         _print_json(changes)
     else:
         for change in changes:
-            _tell(change)
+            _print_change(change)
     conflicts = sum(len(change.conflicts) for change in changes)
     if conflicts:
         print(
@@ -114,7 +114,7 @@ def _keep(_: BlockChange) -> None:
     """For the end: JSON is one text."""
 
 
-def _tell(change: BlockChange) -> None:
+def _print_change(change: BlockChange) -> None:
     print(f"{change.kind:<9}  {change.item.kind}  {change.item.name}", flush=True)
     for one in change.differences:
         print(f"    {'!' if one in change.conflicts else ' '} {one.describe()}", flush=True)

@@ -1,7 +1,7 @@
 """`hpc-prefect completion`: what a shell offers when TAB is pressed.
 
-A shell has but a few lines, which ask this command: so what is offered is always what is there,
-and there is one place that knows it.
+The script for a shell is a few lines, which call this command for the words to offer: so they are
+never out of date.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hpc_prefect.cli.verbs import Verbs
 
-#: Where nothing is printed the shells offer files.
+#: When no words are printed, the shells offer files.
 _SCRIPTS = {
     "bash": """\
 _hpc_prefect() {
@@ -52,14 +52,15 @@ def add(verbs: Verbs, whole: argparse.ArgumentParser) -> None:
     lines = "\n".join(f"  {how}" for how in _HOW.values())
     completion = verbs.add_parser(
         "completion",
-        help="print what has a shell complete this command's words",
-        description=f"Print what has a shell complete this command's words:\n\n{lines}",
+        help="print the script by which a shell completes this command's words on TAB",
+        description=f"Print the script by which a shell completes this command's words on"
+        f" TAB:\n\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     shells = completion.add_subparsers(required=True, metavar="SHELL")
     for shell in _SCRIPTS:
         shells.add_parser(shell, help=_HOW[shell]).set_defaults(run=_print, shell=shell)
-    # Asked by those scripts: no word of the line looks like an option here.
+    # Called by those scripts; no word of the line may be read as an option of this command.
     words = shells.add_parser("words", prefix_chars="\0", add_help=False)
     words.add_argument("words", nargs=argparse.REMAINDER)
     words.set_defaults(run=_offer, whole=whole)
@@ -78,7 +79,7 @@ def _offer(arguments: argparse.Namespace) -> int:
 
 
 def offered(parser: argparse.ArgumentParser, before: Sequence[str], begun: str) -> list[str]:
-    """The words that may come next and begin so; none where a file may, or nothing is known."""
+    """The words that may come next and begin with `begun`; none where a file name may come."""
     value_of: argparse.Action | None = None
     for word in before:
         if value_of is not None:
@@ -96,12 +97,15 @@ def offered(parser: argparse.ArgumentParser, before: Sequence[str], begun: str) 
     elif begun.startswith("-"):
         found = [name for name in parser._option_string_actions if name.startswith("--")]
     else:
-        found = [*_actions(parser), *(each for one in _places(parser) for each in _values(one))]
+        found = [
+            *_actions(parser),
+            *(each for one in _positionals(parser) for each in _values(one)),
+        ]
     return [word for word in dict.fromkeys(found) if word.startswith(begun)]
 
 
 def _actions(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    """The parsers of what a verb can do, by their words; but for the word of this module."""
+    """The parsers of a verb's actions by name, without the hidden `completion words`."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             known = action._name_parser_map
@@ -109,8 +113,8 @@ def _actions(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentP
     return {}
 
 
-def _places(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments that are no options."""
+def _positionals(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The positional arguments."""
     for action in parser._actions:
         if not action.option_strings and not isinstance(action, argparse._SubParsersAction):
             yield action
@@ -147,5 +151,5 @@ def _sites() -> Iterator[str]:
     return (site.name for site in all_sites())
 
 
-#: What there is for an argument, by how the command's help calls it.
+#: What can be offered for an argument, by its name in the command's help.
 _KNOWN: dict[str, Callable[[], Iterable[str]]] = {"RUN": _runs, "JOB": _jobs, "SITE": _sites}

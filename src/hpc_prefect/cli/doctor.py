@@ -16,19 +16,22 @@ def add(verbs: Verbs) -> None:
         "doctor",
         help="check an HPC profile against the place that it stands for",
         description="Check an HPC profile where its scheduler's commands are. Exit status 1 when "
-        "something is wrong; what cannot be told is shown and is no failure.",
+        "something is wrong; what cannot be found out is shown and is no failure.",
     )
     doctor.add_argument("profile", metavar="PROFILE", help="HPC profile block")
     doctor.add_argument("--work-dir", type=Path, default=Path(), metavar="DIR")
     doctor.add_argument(
         "--resource-class", choices=("cpu", "gpu"), default="cpu",
-        help="which side of the profile (default: %(default)s)",
+        help="which resource class of the profile to check (default: %(default)s)",
     )  # fmt: skip
     doctor.add_argument(
         "--submit", action="store_true", help="also run a small real job, which is charged"
     )
     doctor.add_argument(
-        "--walltime", default="00:05:00", type=_walltime, help="of that job (default: %(default)s)"
+        "--walltime",
+        default="00:05:00",
+        type=_walltime,
+        help="walltime of that job (default: %(default)s)",
     )
     doctor.add_argument(
         "--wait", type=float, default=900.0, metavar="SECONDS",

@@ -38,7 +38,7 @@ def add(actions: Verbs, apply: Callable[[argparse.Namespace], int]) -> None:
         help="JSON or TOML: documents as Prefect's API gives them, or tables [TYPE.NAME]",
     )  # fmt: skip
     parser.add_argument(
-        "--from-server", action="store_true", help="read those of the Prefect server, too"
+        "--from-server", action="store_true", help="also read the blocks on the Prefect server"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("blocks.toml"), metavar="FILE",
@@ -114,7 +114,7 @@ def _read(arguments: argparse.Namespace) -> Found:
 
 
 def _write(out: Path, text: str, *, force: bool) -> str:
-    """Write the file, unless it would replace another one; what was done, in a word."""
+    """Write the file, unless it would replace another one; returns what was done, in words."""
     if out == _STDOUT:
         print(text, end="")
         return "printed"
@@ -125,10 +125,10 @@ def _write(out: Path, text: str, *, force: bool) -> str:
         except FileExistsError:
             if out.read_text(encoding="utf-8", errors="replace") != text:
                 raise ConfigurationError(
-                    f"{out} exists and says something else, so nothing was written: name another "
-                    "file with --out, or replace it with --force"
+                    f"{out} exists with other content, so nothing was written: name another file"
+                    f" with --out, or replace it with --force"
                 ) from None
-            return f"{out} is as it was"
+            return f"{out} is unchanged"
         return f"wrote {out}"
     out.write_text(text, encoding="utf-8")
     return f"wrote {out}"
@@ -149,7 +149,7 @@ def _report(made: Conversion) -> str:
 
 
 def _grouped(fates: list[Fate]) -> list[tuple[Fate, str]]:
-    """Each line with its field; fields of which the same is to be said share one."""
+    """A line for each field; fields with the same outcome and reason share one."""
     groups: dict[Fate, list[str]] = {}
     for fate in fates:
         groups.setdefault(replace(fate, field=""), []).append(fate.field)

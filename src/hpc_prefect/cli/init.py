@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     name, folder = arguments.template, arguments.folder
     lacking, uses_mpi = templates.missing_for(name), templates.uses_mpi(name)
-    # What is still to be installed for it brings MPI along.
+    # When mpi4py is still to be installed, the same installation brings MPI.
     with_mpi = uses_mpi and ("mpi4py" in lacking or templates.can_run_mpi())
     project = templates.project_name(folder, name)
     files = templates.template_files(name, project=project, with_mpi=with_mpi)
@@ -50,8 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"wrote {', '.join(files)}{'' if folder == Path() else f' into {folder}'}")
     if uses_mpi and not with_mpi:
         print(
-            "no MPI was found for this Python, so the program runs as one process; with"
-            " `pip install 'hpc-prefect[mpi]'`, blocks.toml says what to change for two"
+            "no MPI was found for this Python, so the program runs as one process; for two: `pip"
+            " install 'hpc-prefect[mpi]'`, then see blocks.toml"
         )
     if lacking:
         print(lacking)

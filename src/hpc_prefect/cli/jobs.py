@@ -29,7 +29,7 @@ _JOB = "folder, scheduler's id, beginning of the key, or name"
 def add(verbs: Verbs) -> None:
     jobs = verbs.add_parser(
         "jobs",
-        help="list, show, follow, cancel and attach to jobs by their folders alone",
+        help="list, show, follow, cancel and attach to jobs; needs their folders only, no server",
         usage="hpc-prefect jobs [OPTION ...] [FOLDER ... | ACTION ...]",
         description="List the jobs of a folder and of the folders below it, the newest last. "
         "Nothing but their records is read, so no Prefect server is needed. AS OF: when the state "
@@ -60,7 +60,7 @@ class _FolderOrAction(Actions):
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; also accepted before the action."""
+    """The options of a list; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)
@@ -114,7 +114,7 @@ def _add_logs(actions: Actions) -> None:
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the job has ended")
     logs.add_argument(
         "--stream", choices=("stdout", "stderr", "scheduler"),
-        help="only this one (default: stdout and stderr, each where it belongs)",
+        help="only this one (default: stdout and stderr, each to its own stream)",
     )  # fmt: skip
     logs.set_defaults(run=_logs)
 
@@ -203,8 +203,8 @@ def _known(folders: Sequence[str | Path], campaign: str = "") -> list[JobSnapsho
         found, whole = work_dirs(folder)
         if not whole:
             _say(
-                f"warning: not all below {folder} was looked through (at most {MOST_FOLDERS} "
-                f"folders, and {MOST_ENTRIES} entries of each): name the work_dir itself"
+                f"warning: {folder} was not searched completely (at most {MOST_FOLDERS} folders,"
+                f" and {MOST_ENTRIES} entries of each): name the work_dir itself"
             )
         places += found or [os.fspath(folder)]
     make_known()
@@ -274,8 +274,8 @@ def _logs(arguments: argparse.Namespace) -> int:
     holder = job.holder
     if arguments.follow and not has_ended(job) and not (holder and holder.alive):
         _say(
-            "hpc-prefect: no process looks after this job, so its end is seen here only by its own"
-            f" exit record; `hpc-prefect jobs attach {job.key}` follows it to its verdict"
+            "hpc-prefect: no process watches this job, so its end is seen here only when it"
+            f" writes its exit record; `hpc-prefect jobs attach {job.key}` follows it to its end"
         )
     streams = (arguments.stream,) if arguments.stream else ("stdout", "stderr")
     for piece in follow(job, streams, wait=arguments.follow):
@@ -299,7 +299,7 @@ def _member_logs(job: JobSnapshot, arguments: argparse.Namespace) -> int:
 
     members = _members(job)
     if not arguments.member:
-        raise UnknownJob(f"{candidate(job)} is an array: say whose output, with --member N")
+        raise UnknownJob(f"{candidate(job)} is an array: choose whose output with --member N")
     member = member_named(members, arguments.member)
     for stream, path in (("stdout", member.stdout), ("stderr", member.stderr)):
         if arguments.stream in (None, stream):
@@ -315,7 +315,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
     from hpc_prefect.operations.find import candidate
 
     known = _known([arguments.work_dir])
-    # All of them first: nothing is cancelled when one is not understood.
+    # All are looked up first: nothing is cancelled when one name is wrong.
     meant = [find_job(each, arguments.work_dir, known) for each in arguments.jobs]
     jobs = list({job.folder.path: job for job in meant}.values())
     if arguments.member:
@@ -328,8 +328,8 @@ def _cancel(arguments: argparse.Namespace) -> int:
     left = [which for confirmed, which, _ in ends if not confirmed]
     if left:
         _say(
-            f"hpc-prefect: the end of {len(left)} of {len(ends)} jobs is not confirmed; the request"
-            " is in their folders. Give the command again, or attach, to finish it"
+            f"hpc-prefect: the end of {len(left)} of {len(ends)} jobs is not confirmed; the"
+            f" request is in their folders. Run the command again, or attach, to finish it"
         )
     return 1 if left else 0
 
@@ -339,7 +339,7 @@ def _cancel_member(jobs: Sequence[JobSnapshot], number: str, wait: float) -> int
     from hpc_prefect.operations.members import member_named
 
     if len(jobs) != 1:
-        _say("hpc-prefect: --member is for one array; name that alone")
+        _say("hpc-prefect: --member needs exactly one JOB, an array")
         return 2
     member = member_named(_members(jobs[0]), number)
     confirmed, words = cancel_member(jobs[0], member, wait=wait)
@@ -358,8 +358,8 @@ def _attach(arguments: argparse.Namespace) -> int:
             result = attach(job, printer, job_id=arguments.job_id)
     except KeyboardInterrupt:
         _say(
-            f"\nhpc-prefect: not watched any more; the job is left as it is ({candidate(job)})."
-            f" `hpc-prefect jobs attach {job.key}` goes on"
+            f"\nhpc-prefect: no longer watching; the job was left as it is ({candidate(job)}). To"
+            f" go on: `hpc-prefect jobs attach {job.key}`"
         )
         return 130
     _say(f"{result.name} ({result.job_id or 'not submitted'}): {result.verdict.reason}")
@@ -369,7 +369,7 @@ def _attach(arguments: argparse.Namespace) -> int:
 
 
 class _Printer:
-    """Prints what a listener is told: states to standard error, output where it belongs."""
+    """A listener that prints: states to standard error, output to its own stream."""
 
     def __init__(self, which: str) -> None:
         self.now = self._which = which

@@ -12,7 +12,7 @@ _REHEARSAL = "hpc_rehearsal.cli"
 
 
 def add(verbs: Verbs) -> None:
-    # Its options are the rehearsal's own: here no word of it looks like one.
+    # All words are passed on: its options are the rehearsal's, so none is parsed here.
     rehearse = verbs.add_parser(
         "rehearse",
         help="run a command with stand-ins for a site's scheduler commands on PATH",
@@ -24,6 +24,6 @@ def add(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; what it prints is not seen here."""
+    """Run the command, which writes to the terminal itself."""
     status: int = import_module(_REHEARSAL).main(arguments.words)
     return status

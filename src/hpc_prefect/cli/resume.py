@@ -24,7 +24,8 @@ def add(verbs: Verbs) -> None:
     )  # fmt: skip
     resume.add_argument(
         "--dead", action="store_true",
-        help="take its process for dead, where the command cannot find out (another host)",
+        help="assume that its process is dead, where this cannot be checked (it ran on another"
+            " host)",
     )  # fmt: skip
     resume.add_argument(
         "--plan", action="store_true", help="only say what would be done, and change nothing"

@@ -24,9 +24,8 @@ def add(verbs: Verbs) -> None:
         help="list, show, compare and reproduce runs of flows: parameters, measures, jobs, costs",
         usage="hpc-prefect runs [OPTION ...] [ACTION ...]",
         description="List your runs, in all folders, the newest last. Nothing but their records is "
-        "read, so no Prefect server is needed. A + behind a cost: of some jobs it is not known. "
-        "HEARD: when something was last heard of a run that goes on, by its record, on another "
-        "host.",
+        "read, so no Prefect server is needed. A + after a cost: for some jobs it is not known."
+        " UPDATED: when the record of a run that is running on another host was last written.",
     )
     _add_options(runs)
     runs.set_defaults(run=_list)
@@ -40,7 +39,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """What a list can be asked for; also accepted before the action."""
+    """The options of a list; also accepted before the action."""
 
     def option(*names: str, otherwise: Any, text: str, **more: Any) -> None:
         wanted = default.get("default", otherwise)
@@ -49,7 +48,10 @@ def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
     option("--flow", otherwise=None, text="only runs of this flow; * stands for any letters",
            metavar="NAME")  # fmt: skip
     option(
-        "--campaign", otherwise=None, text="only runs of this campaign; * as well", metavar="NAME"
+        "--campaign",
+        otherwise=None,
+        text="only runs of this campaign; * as for --flow",
+        metavar="NAME",
     )
     option("--state", otherwise=[], metavar="STATE", type=_words, action="extend",
            text="only runs in this state: running, completed, failed, cancelled, crashed, died "
@@ -63,7 +65,7 @@ def _add_options(parser: argparse.ArgumentParser, **default: Any) -> None:
            "several times, all must hold)")  # fmt: skip
     option("--sort", otherwise=None, metavar="NAME",
            text="sort by a parameter, measure, cost or whatever --where takes")  # fmt: skip
-    option("--reverse", "-r", otherwise=False, text="the other way round", action="store_true")
+    option("--reverse", "-r", otherwise=False, text="sort in reverse order", action="store_true")
     option("--columns", otherwise=None, metavar="A,B,…", type=_words,
            text="show these columns, named as for --where or as in the heading; +A,B,… adds them "
            "to the usual ones")  # fmt: skip
@@ -81,7 +83,7 @@ def _words(text: str) -> list[str]:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs")
     return int(text)
 
 
@@ -100,7 +102,7 @@ def _add_show(actions: Verbs) -> None:
     )
     show.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS,
-        help="all of it, with all jobs, as JSON; times in seconds since 1970",
+        help="everything, with all jobs, as JSON; times in seconds since 1970",
     )  # fmt: skip
     show.set_defaults(run=_show)
 
@@ -109,15 +111,15 @@ def _add_scan(actions: Verbs) -> None:
     scan = actions.add_parser(
         "scan",
         help="find the runs below folders and put them into the list",
-        description="Find the records of runs below folders, and put them into the list: those "
-        "that were moved, that another host has made, or all of them when the list was lost.",
+        description="Find the records of runs below folders, and put them into the list: runs"
+        " that were moved or made on another host, or all of them when the list was lost.",
     )
     scan.add_argument(
         "folders", nargs="*", metavar="DIR", help="a work_dir of jobs, or any folder above it"
     )
     scan.add_argument(
         "--prune", action="store_true",
-        help="take those out of the list whose folders are gone, when the rest is done",
+        help="also remove runs from the list whose folders are gone",
     )  # fmt: skip
     scan.set_defaults(run=_scan, parser=scan)
 
@@ -143,15 +145,15 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _json(found: object) -> str:
-    plain = json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN is no JSON
+    plain = json.loads(json.dumps(found), parse_constant=lambda _: None)  # JSON has no NaN
     try:
         return json.dumps(plain, indent=1)
-    except RecursionError:  # without indent it goes deeper
+    except RecursionError:  # deeply nested: without indent the limit is higher
         return json.dumps(plain)
 
 
 def _columns(given: list[str] | None) -> tuple[list[str], bool]:
-    """The names, and whether they are wanted beside the usual ones."""
+    """The names, and whether they are added to the usual ones."""
     names = given or []
     beside = not names or names[0].startswith("+")
     return [name.removeprefix("+") for name in names], beside

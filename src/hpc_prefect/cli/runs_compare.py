@@ -59,8 +59,8 @@ def _plot_file(text: str) -> Path:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    # Thousands of jobs, and a library of plots, are read and kept to the end: looking through them
-    # for garbage takes a tenth of the time, and finds none.
+    # Thousands of jobs and a plot library are loaded and kept to the end: garbage collection would
+    # take a tenth of the time and find nothing.
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -25,7 +25,7 @@ def add_export(actions: Verbs) -> None:
     how = export.add_mutually_exclusive_group(required=True)
     how.add_argument("--crate", metavar="DIR|FILE.zip", help="a new folder, or a new zip file")
     how.add_argument(
-        "--format", choices=["mlflow"], help="the program into whose store it is written"
+        "--format", choices=["mlflow"], help="the program whose store it is written into"
     )
     export.add_argument(
         "--whole-up-to", type=_size, default=None, metavar="SIZE",

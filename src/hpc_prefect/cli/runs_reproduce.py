@@ -1,4 +1,4 @@
-"""`hpc-prefect runs reproduce`: a recorded run, run again and compared with what it was."""
+"""`hpc-prefect runs reproduce`: a recorded run is run again, and the two are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpc_prefect.records.compare.results import SameResults
 
 
-#: Set in a process that was started again with the recorded run's variables.
+#: Set in a process that was restarted with the recorded run's environment variables.
 _AGAIN = "HPC_PREFECT_REPRODUCES_AGAIN"
 
 
@@ -89,9 +89,9 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _start_as_then(planned: ReproductionPlan) -> None:
-    """Start this program again with the recorded run's variables, if they differ from this one's.
+    """Restart this program with the recorded run's environment variables, if its own differ.
 
-    Only once: where something sets a variable in every process, it would go on for ever.
+    Only once: if something sets a variable in every process, restarts would never end.
     """
     again = os.environ.pop(_AGAIN, "")
     environ = planned.environment(os.environ)

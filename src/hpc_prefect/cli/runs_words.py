@@ -17,17 +17,18 @@ from hpc_prefect.records.read import RUNNING
 from hpc_prefect.records.runs import RunSummary
 from hpc_prefect.terminal import moment, printable
 
-#: Letters of an id that are shown at least, and of a value in a list at most.
+#: How many letters of an id are shown at least, and of a value in a list at most.
 _SHORT, _LONG = 8, 24
-#: Parameters, and measures, that a list shows of itself.
+#: How many parameters, and how many measures, a list shows unasked.
 _MOST = 4
-#: Columns that are left out where a line would not fit, after those of parameters and measures.
-_LESS = ("HEARD", "QPU S", "NODE-HOURS", "FLOW", "WALL", "JOBS")
+#: Columns that are left out, in this order, when a line does not fit even without parameters and
+#: measures.
+_LESS = ("UPDATED", "QPU S", "NODE-HOURS", "FLOW", "WALL", "JOBS")
 #: Of one run: its newest jobs, and the first and last rows of a loop.
 _JOBS, _FIRST, _LAST = 20, 1, 4
-#: Cells that say nothing: of scripts without arguments, such as `argv`, too.
+#: Cells without information; `[]` is the `argv` of a script without arguments.
 _NOTHING = {"-", "", "[]", "{}"}
-#: Hours, or seconds, that nothing takes: a record may have any number.
+#: Longer than anything takes, in hours or seconds: a damaged record may have any number.
 _ABSURD = 1e15
 
 #: Columns by the names that `--columns` takes, and the value that CSV has for each.
@@ -40,7 +41,7 @@ HEADS = {
     "state": ("STATE", "state"),
     "started": ("STARTED", "started"),
     "ended": ("ENDED", "ended"),
-    "heard": ("HEARD", "updated"),
+    "updated": ("UPDATED", "updated"),
     "wall": ("WALL", "wall_seconds"),
     "jobs": ("JOBS", "jobs"),
     "node-hours": ("NODE-HOURS", "node_hours"),
@@ -49,7 +50,7 @@ HEADS = {
     "folder": ("FOLDER", "folder"),
 }
 _USUAL = (
-    *("run", "id", "flow", "state", "heard", "started", "wall", "jobs", "node-hours", "qpu-s"),
+    *("run", "id", "flow", "state", "updated", "started", "wall", "jobs", "node-hours", "qpu-s"),
 )
 
 
@@ -64,13 +65,13 @@ def table(
     """A line for each run; columns that would be empty are left out.
 
     Args:
-        ids: of all known runs, from which those shown are to be told by the beginnings of theirs.
-        names: of further columns; or of all of them, when not `beside` the usual ones.
+        ids: of all known runs; the beginnings that are shown are unique among them.
+        names: of columns beside the usual ones; without `beside`, of all columns.
         width: of the terminal, on which less important columns make room; 0: there is none.
     """
     short = short_ids(ids)
     if not beside:
-        # What was asked for is shown, empty or not.
+        # Columns that were asked for are shown also when they are empty.
         return lay_out({_head(name): _cells(name, runs, short) for name in names})
     columns = {_head(name): _cells(name, runs, short) for name in _USUAL}
     wholes = [run.as_dict() for run in runs]
@@ -95,7 +96,7 @@ def _cells(
 
 
 def _tried(make: Callable[[], str], otherwise: str = "?") -> str:
-    """What `make` says, or `otherwise` where the record is damaged, so that the rest is shown."""
+    """The result of `make`, or `otherwise` where the record is damaged, to show the rest."""
     try:
         return make()
     except Exception:  # noqa: BLE001 - anything may be in a record
@@ -110,7 +111,7 @@ def _word(name: str, run: RunSummary, short: Mapping[str, str]) -> str:
     return _WORDS[name](run)
 
 
-def _heard(run: RunSummary) -> str:
+def _updated(run: RunSummary) -> str:
     from socket import gethostname
 
     elsewhere = run.state == RUNNING and run.host != gethostname()
@@ -125,7 +126,7 @@ _WORDS: dict[str, Callable[[RunSummary], str]] = {
     "state": lambda run: printable(run.state),
     "started": lambda run: moment(run.started),
     "ended": lambda run: moment(run.ended),
-    "heard": _heard,
+    "updated": _updated,
     "wall": lambda run: duration(run.totals.get("wall_seconds")),
     "jobs": lambda run: _jobs_in_words(run.totals),
     "host": lambda run: printable(run.host) or "-",
@@ -161,7 +162,7 @@ def _cell(found: Any, most: int = 0) -> str:
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Of each id the beginning that no other one has; not shorter than 8 letters."""
+    """For each id its shortest beginning that no other id has, at least 8 letters."""
     ordered = sorted(set(ids))
     same = [0, *(_same(one, other) for one, other in pairwise(ordered)), 0]
     return {
@@ -192,7 +193,7 @@ def lay_out(columns: Mapping[str, Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in zip(*laid, strict=True))
 
 
-#: Columns of what is no number, though all of its letters may be digits.
+#: Columns of text, though it may consist of digits only.
 _NAMES = ("RUN", "ID", "JOB", "KEY", "FLOW", "CAMPAIGN")
 _NUMERIC = re.compile(r"-|\?|-?[\d.]+([eE][+-]?\d+)?\+?|-?(inf|nan)")
 
@@ -208,7 +209,7 @@ def _width(text: str) -> int:
 def _fitting(
     columns: dict[str, list[str]], less: Iterable[str], width: int
 ) -> dict[str, list[str]]:
-    """Without those for which a terminal has no room."""
+    """The columns for which the terminal has room."""
     if not width:
         return columns
     needs = {head: max(map(_width, [head, *cells])) + 2 for head, cells in columns.items()}
@@ -243,7 +244,8 @@ def _plain(name: str, found: Any) -> str:
     return "" if found is None else query.as_text(found)
 
 
-#: What may do something to a terminal, and what UTF-8 does not have. Lines and tabs may stay.
+#: Control characters, which a terminal would obey, and surrogates, which UTF-8 cannot encode; line
+#: ends and tabs stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -278,7 +280,7 @@ def details(record: Record, state: str, *, blocks: bool = False) -> str:
 
 
 def _measures(record: Record) -> dict[str, Any]:
-    """Without what is told with the iterations."""
+    """The measures that are not shown with the iterations."""
     of_loops = set(query.OF_LOOPS) - set(record.recorded)
     return {name: found for name, found in record.measures.items() if name not in of_loops}
 
@@ -293,7 +295,7 @@ def _facts(record: Record, state: str) -> str:
     python += [f"{name} {version}" for name, version in packages.items() if name in _TOLD]
     facts = {
         "state": ended,
-        "heard": moment(record.updated) if state == RUNNING else "",
+        "updated": moment(record.updated) if state == RUNNING else "",
         "flow": record.flow,
         "entrypoint": run.get("entrypoint"),
         "deployment": run.get("deployment"),
@@ -315,7 +317,7 @@ def _facts(record: Record, state: str) -> str:
     return "\n".join([printable(head), *_pairs(facts)])
 
 
-#: Packages that are told beside Python.
+#: Packages whose versions are shown beside Python's.
 _TOLD = ("prefect", "hpc-prefect", "qiskit")
 
 
@@ -439,7 +441,7 @@ def _totals(record: Record) -> Iterator[str]:
     yield from (line[2:] for line in _pairs(facts))
 
 
-#: What the costs are in, and how they are called here.
+#: The costs by their names in a record, and as they are called here.
 _UNITS = {
     "queue_seconds": "s waited for by jobs",
     "run_seconds": "s run by jobs",

@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
     actions = server.add_subparsers(required=True, metavar="ACTION")
     for name, run, text in (
         ("start", _start, "start it, unless one answers already"),
-        ("status", _status, "say where it is; exit status 1 when there is none"),
+        ("status", _status, "print its address; exit status 1 when there is none"),
         ("stop", _stop, "stop it"),
     ):
         action = actions.add_parser(name, help=text)
@@ -53,7 +53,7 @@ def _start(arguments: argparse.Namespace) -> int:
     _follow(before, server.url)
     if arguments.use:
         _use(server.url)
-    _tell_use(server.url)
+    _print_use(server.url)
     print(f"  stop it:            hpc-prefect server stop{_home_option(arguments.home)}")
     return 0
 
@@ -72,7 +72,7 @@ def _status(arguments: argparse.Namespace) -> int:
         return 1
     print(f"Prefect server {server.url} (pid {server.pid}), files in {server.home}")
     print(f"  open in a browser:  {server.ui_url}")
-    _tell_use(server.url)
+    _print_use(server.url)
     return 0
 
 
@@ -88,14 +88,15 @@ def _follow(before: str, url: str) -> None:
 
 
 def _use(url: str) -> None:
-    """Make it the active one of the user's Prefect, and say how it is undone."""
+    """Make it the active profile of the user's Prefect, and print how to go back."""
     from prefect.settings import load_profiles
 
     before = load_profiles().active_name
     _save(url, use=True)
     if before != PROFILE:
         print(
-            f"  Prefect's active profile is now {PROFILE!r}; before: prefect profile use {before}"
+            f"  Prefect's active profile is now {PROFILE!r}; to go back: prefect profile use"
+            f" {before}"
         )
 
 
@@ -109,8 +110,8 @@ def _save(url: str, *, use: bool) -> None:
     save_profiles(profiles)
 
 
-def _tell_use(url: str) -> None:
-    """How a shell uses it: already by the profile, or by what is to be typed."""
+def _print_use(url: str) -> None:
+    """Print how a shell uses it: already by the profile, or with which command."""
     from prefect.settings import PREFECT_API_URL, load_profiles
 
     active = load_profiles().active_profile

@@ -1,8 +1,8 @@
-"""Standard output and error for commands that do something, whether or not anybody reads on.
+"""Standard output and error that let a command finish when nobody reads its output any more.
 
 Python raises `BrokenPipeError` where another program would be ended by SIGPIPE. Both are wrong for
-a command such as `blocks apply FILE | head -1`, which would stop half way. So from the first text
-that nobody takes, what is written goes nowhere.
+a command such as `blocks apply FILE | head -1`, which would stop half way. So once the reader has
+gone, output is discarded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CannotWrite(OSError):
-    """Standard output or error takes nothing, and not because its reader has gone: a full disk."""
+    """Standard output or error cannot be written, such as on a full disk; its reader is there."""
 
 
 class _Unread(WatchedFile):
@@ -40,15 +40,15 @@ class _Unread(WatchedFile):
 
 
 def outlive_their_readers() -> None:
-    """From now on `sys.stdout` and `sys.stderr` take everything; once for a process."""
+    """Have `sys.stdout` and `sys.stderr` discard output when their reader has gone."""
     sys.stdout, sys.stderr = _tolerant(_there(sys.stdout, 1)), _tolerant(_there(sys.stderr, 2))
 
 
 def _there(stream: TextIO | None, number: int) -> TextIO:
-    """The stream, or nowhere where the command was started without it (`>&-`).
+    """The stream, or `/dev/null` when the command was started without it (`>&-`).
 
-    Its number is taken as well: the next file that is opened would have it, and what a child prints
-    would be written into that file.
+    The stream's number is taken too: else the next file to be opened would get it, and a child's
+    output would be written into that file.
     """
     if stream is not None:
         return stream
@@ -57,24 +57,24 @@ def _there(stream: TextIO | None, number: int) -> TextIO:
         os.fstat(number)
     except OSError:
         nowhere = os.dup2(nowhere, number)
-    return open(nowhere, "w", closefd=False)  # the stream that takes its place writes to it too
+    return open(nowhere, "w", closefd=False)  # the stream that wraps this one writes to it too
 
 
 def reader_is_gone() -> bool:
-    """Whether somebody who read standard output or error has seen enough."""
+    """Whether the reader of standard output or error has gone."""
     raws = (raw_of(stream) for stream in (sys.stdout, sys.stderr))
     return any(isinstance(raw, _Unread) and raw.reader_is_gone for raw in raws)
 
 
 def _tolerant(stream: TextIO) -> TextIO:
-    """The same stream on a file of ours; another one (a test's, an editor's) as it is."""
+    """The stream on a file of our own; a test's or an editor's replacement is left as it is."""
     if not (isinstance(stream, io.TextIOWrapper) and type(raw_of(stream)) is io.FileIO):
         return stream
     return on(_Unread(stream.fileno()), stream, _errors(stream))
 
 
 def _errors(stream: TextIO) -> str | None:
-    """How what cannot be encoded is printed: a path is bytes, and a locale may know ASCII alone."""
+    """How to print what cannot be encoded: a path is bytes, and a locale may be plain ASCII."""
     if stream.errors != "strict":
         return stream.errors
     return "surrogateescape" if stream.encoding.lower() == "utf-8" else "backslashreplace"

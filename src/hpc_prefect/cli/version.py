@@ -30,7 +30,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 class PrintVersions(argparse.Action):
-    """The option: argparse's own wants the text beforehand, for every command."""
+    """The option `--version`; argparse's own would gather the versions at every command."""
 
     def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)

@@ -1,7 +1,7 @@
-"""What a flow run shows of itself in Prefect's UI: artifacts that are made once, then renewed.
+"""The artifacts of a flow run in Prefect's UI, which are created once and then updated.
 
-A thread of its own sends them. Nobody waits for Prefect, and a server that hangs or refuses costs
-a line in the log: the run itself does not need its pictures.
+A thread of its own sends them. No call waits for Prefect, and a server that hangs or refuses costs
+a line in the log only: the run itself does not need its artifacts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpc_prefect.flow_runs.settings import HPCPrefectSettings
 
 logger = logging.getLogger("hpc_prefect.artifacts")
 
-#: Seconds between two renewals of an artifact: each costs 8–15 ms of CPU.
+#: Seconds between two updates of an artifact: each costs 8–15 ms of CPU.
 EVERY = 10.0
 
 
@@ -51,11 +51,11 @@ def _are_wanted() -> bool:
     try:
         return HPCPrefectSettings().artifacts
     except Exception as error:  # noqa: BLE001 - as of a word in it that is no truth value
-        logger.warning("no artifacts are shown: %s", error)
+        logger.warning("no artifacts are shown, since the settings cannot be read: %s", error)
         return False
 
 
-# Once a flow run: reading settings looks at several files, which is 12 ms.
+# Once a flow run: reading settings reads several files, which takes 12 ms.
 _wanted = PerRun(_are_wanted)
 
 
@@ -78,17 +78,17 @@ def home_of_place() -> Home | None:
 
 
 def link_to(key: str) -> str:
-    """Where the newest artifact of this key is in the UI; empty when that has no address."""
+    """The address of the newest artifact of this key in the UI; empty when the UI has none."""
     ui = PREFECT_UI_URL.value()
     return f"{ui.rstrip('/')}/artifacts/key/{key}" if ui else ""
 
 
 class LiveArtifact:
-    """One artifact. The newest content counts; what came between two renewals is never sent.
+    """One artifact. Only the newest content is sent; what came between two updates is dropped.
 
     Attributes:
-        patience: seconds that a Prefect server has for one artifact; as long may the end of a
-            process be held up.
+        patience: how many seconds a server may take for one artifact; it may delay the end of a
+            process as long.
     """
 
     patience: ClassVar[float] = 20.0
@@ -102,14 +102,14 @@ class LiveArtifact:
         every: float = EVERY,
         known: bool = False,
     ) -> None:
-        """Nothing is shown before `show`.
+        """Creates nothing in Prefect before `show`.
 
         Args:
-            key: under which Prefect lists it, together with the same one of other runs.
+            key: Prefect lists it under this key, with those of other runs.
             home: None shows nothing.
             kind: `markdown` or `table`.
-            every: seconds between two renewals.
-            known: another process of the run may have made it.
+            every: seconds between two updates.
+            known: another process of the run may have created it.
         """
         self.key, self.home, self.kind, self.every = key, home, kind, every
         self.settings = internals.settings_here()
@@ -121,7 +121,7 @@ class LiveArtifact:
         self._complained = False
 
     def show(self, make: Callable[[], Content], *, now: bool = False) -> None:
-        """Have this shown at the artifact's pace, or now. Never raises, never waits.
+        """Show this at the next update, or now. Never raises, never waits.
 
         Args:
             make: makes the content, in the sending thread.
@@ -134,7 +134,7 @@ class LiveArtifact:
         _sender.add(self)
 
     def send(self) -> bool:
-        """Make or renew it. Blocks for `patience` at most; trouble is logged once.
+        """Create or update it. Blocks for `patience` at most; the first failure is logged.
 
         Returns:
             False when the server does not answer.
@@ -149,13 +149,18 @@ class LiveArtifact:
         except Exception as error:  # noqa: BLE001 - a missing picture must not fail anything
             level = logging.DEBUG if self._complained else logging.WARNING
             self._complained = True
-            logger.log(level, "showing the artifact %s: %s", self.key, str(error) or repr(error))
+            logger.log(
+                level,
+                "Prefect did not take the artifact %s: %s",
+                self.key,
+                str(error) or repr(error),
+            )
             return not isinstance(error, TimeoutError | TransportError)
         return True
 
     async def _send(self, content: Content) -> None:
-        # Requests by hand: the client's own methods emit events, for which an ending process has no
-        # thread any more, and one of them sends nulls, which are refused.
+        # Plain requests: the client's own methods emit events, for which an ending process has no
+        # thread, and one of them sends nulls, which the server refuses.
         async with asyncio.timeout(self.patience), short_client() as client:
             if self._id is None and self._may_exist:
                 self._id = await self._find(client)
@@ -164,7 +169,7 @@ class LiveArtifact:
                 which = {"id": self._id}
                 await client.request("PATCH", "/artifacts/{id}", path_params=which, json=shown)
                 return
-            self._may_exist = True  # should the answer be lost
+            self._may_exist = True  # in case the answer is lost
             assert self.home is not None
             where = {"flow_run_id": self.home.flow_run, "task_run_id": self.home.task_run}
             made = shown | {name: str(run) for name, run in where.items() if run is not None}
@@ -186,8 +191,8 @@ class LiveArtifact:
 class _Sender:
     """Sends the artifacts of this process, one at a time.
 
-    Its thread lasts for as long as something is due: a process that ends is held up by that, and
-    not by what may wait.
+    Its thread lives only while something is due, so that the end of a process waits for nothing
+    else.
     """
 
     def __init__(self) -> None:
@@ -202,7 +207,7 @@ class _Sender:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Start the thread, or the clock after which it is started. The lock is held."""
+        """Start the thread, or a timer that starts it. The lock is held."""
         if self._working or not self._waiting:
             return
         due, now = min(each.due for each in self._waiting), time.monotonic()
@@ -224,7 +229,7 @@ class _Sender:
     def _work(self) -> None:
         while (artifact := self._next()) is not None:
             if not artifact.send():
-                with self._lock:  # a hundred of them would hold the process's end up for as long
+                with self._lock:  # no answer: a hundred of these would delay the process's end
                     self._waiting.clear()
 
     def _next(self) -> LiveArtifact | None:
@@ -240,7 +245,7 @@ class _Sender:
 
 
 def _start(thread: threading.Thread) -> bool:
-    """In nobody's context: the run may end. False while the interpreter ends, and starts none."""
+    """Start it in an empty context, since the run may end; False if the interpreter is ending."""
     try:
         contextvars.Context().run(thread.start)
     except RuntimeError:
@@ -252,7 +257,7 @@ _sender = _Sender()
 
 
 def _begin_anew() -> None:
-    """A forked child has no thread, and its parent sends what is its own."""
+    """A forked child has no thread, and leaves its parent's artifacts to the parent."""
     global _sender
     _sender = _Sender()
 

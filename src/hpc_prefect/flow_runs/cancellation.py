@@ -1,13 +1,14 @@
-"""When a run is cancelled: who notices, what it means for the jobs, and how the run then ends.
+"""Cancelled runs: how that is noticed, what happens to the jobs, and how the run ends.
 
     Prefect's UI or command, run is served   its process gets SIGTERM, the run is "Cancelling"
-    Prefect's UI or command, ad-hoc run      nothing is delivered: `flow_runs.watch` asks
+    Prefect's UI or command, ad-hoc run      nothing arrives: `flow_runs.watch` asks Prefect
     a timeout, a failed sibling              asyncio's CancelledError
     Ctrl-C                                   KeyboardInterrupt, or CancelledError
-    SIGTERM, SIGHUP                          no wish: the job runs on, unless the profile says so
+    SIGTERM, SIGHUP                          not a cancellation: the job runs on, unless the profile
+    says otherwise
     SIGKILL of a served run's process        nothing: `hooks.cancel_jobs` does it afterwards
 
-Calls in threads are told nothing by Prefect when their run ends; `cancellable` tells them too.
+Prefect does not interrupt calls in threads when their run ends; `cancellable` does.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from hpc_prefect.flow_runs.scopes import flow_contexts, task_runs
 from hpc_prefect.flow_runs.signals import received_sigterm
 from hpc_prefect.flow_runs.watch import CONFIRM, FIRST_ANSWER, MESSAGE, TELL, Run, waited, watch
 
-#: How long clearing up takes at most: a question, the ends of the jobs, and telling Prefect.
+#: How many seconds clearing up takes at most: a question, the ends of the jobs, and the report to
+#: Prefect.
 CLEARING_UP = CONFIRM + 2 * TELL
 
 
@@ -47,7 +49,7 @@ class Work(Protocol):
 
 
 class LeftRunning(Exception):
-    """The run has ended and the job goes on; nobody waits for it any more."""
+    """The run has ended and the job runs on, with no process waiting for it."""
 
 
 class RunCancelled(Exception):
@@ -77,7 +79,7 @@ class CancellableCall:
         self._tell(RunCancelled)
 
     def look(self) -> None:
-        """When the flow ends around this thread by an error, so does what the thread waits for."""
+        """If the flow around this thread ends by an error, end the thread's wait as well."""
         if not any(event.is_set() for event in self._abandoned):
             return
         why = _what_ends_the_flow()
@@ -95,9 +97,9 @@ class CancellableCall:
 
         Raises:
             RunCancelled: instead, when a run around this call was cancelled.
-            LeftRunning: the run around this thread has ended, and the job is to run on.
+            LeftRunning: the run around this thread has ended, and the job is left running.
         """
-        # `wait` cancels nothing when the caller goes away: others may wait for this work too.
+        # `wait` does not cancel the work when the caller is cancelled: others may wait for it too.
         result, end = asyncio.wrap_future(self.result), asyncio.wrap_future(self._end)
         await asyncio.wait([result, end], return_when=asyncio.FIRST_COMPLETED)
         if any(run.cancelled for run in self._runs):
@@ -109,7 +111,7 @@ class CancellableCall:
 
 @contextmanager
 def cancellable(work: Work) -> Iterator[CancellableCall]:
-    """Have this work cancelled when a flow run around this call is, however that is said."""
+    """Cancel this work when a flow run around this call is cancelled, in whatever way."""
     runs = watch().enter(flow_contexts())
     call = CancellableCall(work, runs)
     watch().join(runs, call)
@@ -120,17 +122,17 @@ def cancellable(work: Work) -> Iterator[CancellableCall]:
 
 
 def _what_ends_the_flow() -> BaseException | None:
-    """The exception that the main thread, which waits for its other threads, is passing on."""
+    """The exception that is ending the main thread, which waits for its other threads."""
     active: object = sys._current_exceptions().get(threading.main_thread().ident or 0)
     found = active[1] if isinstance(active, tuple) else active  # a tuple until Python 3.11
     return found if isinstance(found, BaseException) else None
 
 
 async def raise_if_cancelled() -> None:
-    """Raise `FlowRunCancelled` in a run that was cancelled: nothing more is begun in it.
+    """Raise `FlowRunCancelled` if the run was cancelled, so that it begins nothing more.
 
-    What is known is at most 5 s old when Prefect answers; nobody is asked here. From the first
-    call on, the run is watched.
+    Does not ask Prefect: from the first call on the run is watched, so that this is at most 5 s
+    behind while Prefect answers.
     """
     runs = watch().enter(flow_contexts())
     cancelled = [number for number, run in enumerate(runs) if run.cancelled]
@@ -144,10 +146,9 @@ async def raise_if_cancelled() -> None:
 
 
 async def run_is_cancelled() -> bool:
-    """Whether a run around this call is cancelled, right before something is submitted.
+    """Whether a run around this call is cancelled; asked right before a submission.
 
-    A run whose server was not heard of for long before its first call waits for an answer, but
-    not for a server that gives none.
+    If the server has not answered about the run recently, waits for an answer, but not long.
     """
     runs = watch().enter(flow_contexts())
     if not all(run.heard.is_set() for run in runs):
@@ -156,7 +157,7 @@ async def run_is_cancelled() -> bool:
 
 
 def forget(flow_run_id: UUID) -> None:
-    """A flow run that was cancelled in this process begins anew."""
+    """A flow run that was cancelled in this process begins again."""
     watch().forget(flow_run_id)
 
 
@@ -166,13 +167,13 @@ def cancelled_state() -> State[Any]:
 
 
 async def interrupted(work: Work, on_sigterm: str) -> bool:
-    """A call was cancelled: cancel its work and wait for the end; True when it is left running.
+    """After a call was cancelled: cancel its work and wait for its end; True if it is left running.
 
-    SIGTERM is how machines say that a login node goes down; the job runs on and the next start
-    takes it up. When Prefect's run is being cancelled, SIGTERM is how that reaches us.
+    After SIGTERM, which comes when a login node shuts down, the job runs on and the next start
+    takes it up. But Prefect also sends SIGTERM when the run is being cancelled.
 
-    The caller raises its `CancelledError` afterwards. Further ones do not shorten the wait: a
-    loop that ends cancels all its tasks once more, and some of their jobs take a while to end.
+    The caller re-raises its `CancelledError` afterwards. Further cancellations do not shorten the
+    wait: an ending loop cancels all its tasks once more, and some jobs take a while to end.
     """
     runs = watch().enter(flow_contexts())
     left = watch().begin(_clear_up(work, on_sigterm, runs[-1] if runs else None))
@@ -181,7 +182,7 @@ async def interrupted(work: Work, on_sigterm: str) -> bool:
 
 
 async def outlasting(work: Future[Any], seconds: float) -> None:
-    """Wait for clearing up that another loop does, however often this task is cancelled."""
+    """Wait for work on another loop, however often this task is cancelled."""
     ending, deadline = asyncio.wrap_future(work), time.monotonic() + seconds
     with anyio.CancelScope(shield=True):
         while not ending.done() and (patience := deadline - time.monotonic()) > 0:
@@ -190,7 +191,7 @@ async def outlasting(work: Future[Any], seconds: float) -> None:
 
 
 async def _clear_up(work: Work, on_sigterm: str, root: Run | None) -> bool:
-    """On the executor's loop, where nobody cancels it."""
+    """Runs on the executor's loop, where it is not cancelled."""
     cancelled = False
     if received_sigterm():
         cancelled = root is not None and await watch().ask(root)

@@ -8,7 +8,7 @@ from hpc_prefect.records.compare import Comparison
 
 
 def show(comparison: Comparison) -> None:
-    """Show it at the run around, if there is one. Never raises, never waits."""
+    """Show it as an artifact of the run around, if there is one. Never raises, never waits."""
     first = comparison.records[0]
     artifact = LiveArtifact(f"compare-{slug(first.flow)}", home_of_place())
     about = f"{len(comparison.records)} runs compared: {', '.join(comparison.names)}"

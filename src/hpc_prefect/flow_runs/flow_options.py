@@ -1,7 +1,7 @@
-"""The options of a flow that decide how its runs go: `@flow(retries=2)`, `with_options(…)`.
+"""The options of a flow that its runs depend on: `@flow(retries=2)`, `with_options(…)`.
 
-Where a flow is found again by its entry point, it is the one that was defined there; it may have
-run with other options, and under the same name.
+A flow that is loaded by its entry point has the options of its definition; it may have run with
+others under the same name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def options_of(flow: Flow[..., Any]) -> dict[str, Any]:
 def with_recorded(
     flow: Flow[..., Any], recorded: Mapping[str, Any]
 ) -> tuple[Flow[..., Any], list[str]]:
-    """A flow with the numbers that a record has; and in words, where it is defined otherwise.
+    """The flow with the recorded numeric options; and in words, where its definition differs.
 
-    A task runner of another class is only told: no record holds its settings.
+    A task runner of another class is only reported: no record holds its settings.
     """
     again: dict[str, Any] = {}
     told = []
@@ -36,8 +36,8 @@ def with_recorded(
             continue
         what = f"it ran with {name}={then}, and is defined with {name}={now}"
         if name == _RUNNER:
-            told.append(f"{what}, which counts; give the other one as --entrypoint FILE:FLOW")
+            told.append(f"{what}, which is used; to use the other one give --entrypoint FILE:FLOW")
         elif then is None or isinstance(then, int | float):
-            again[name] = then or 0  # None would leave it as it is
+            again[name] = then or 0  # None would keep the defined value
             told.append(f"{what}: it runs as it did then")
     return (flow.with_options(**again) if again else flow), told

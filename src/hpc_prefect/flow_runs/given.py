@@ -1,4 +1,4 @@
-"""Whether the parameters of a run are still those that it was given: its body may change them.
+"""Whether the parameters of a run are still as they were given: its body may change them.
 
 Prefect keeps no copy. But it stored a flow's parameters before the body began, and computed the key
 of a task's result from its inputs then (see tests/flow_runs/test_given.py).
@@ -40,7 +40,7 @@ def _is_fixed(value: object) -> bool:
 
 
 def changed_in_flow(flow: FlowRunContext) -> list[str]:
-    """Parameters of a flow run that are not surely as they were given."""
+    """Parameters of a flow run that were, or may have been, changed since they were given."""
     values = _changeable(flow.parameters or {})
     if not values or flow.flow_run is None or flow.flow is None:
         return []
@@ -57,7 +57,7 @@ def changed_in_flow(flow: FlowRunContext) -> list[str]:
 
 
 def _means_the_same(flow: FlowRunContext, name: str, value: object) -> bool:
-    """Whether what was stored gives this value again: a set may have been written in any order."""
+    """Whether the stored value equals this one: a set may have been stored in any order."""
     stored = (flow.flow_run.parameters if flow.flow_run else None) or {}
     try:
         back = flow.flow.validate_parameters(dict(stored)) if flow.flow else {}
@@ -71,7 +71,7 @@ def _text(value: object) -> str:
 
 
 def changed_in_task(task: TaskRunContext) -> list[str]:
-    """Parameters of a task run that are not surely as they were given."""
+    """Parameters of a task run that were, or may have been, changed since they were given."""
     values = _changeable(task.parameters or {})
     if not values or _key_is_as_before(task):
         return []

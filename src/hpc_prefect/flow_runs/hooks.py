@@ -1,4 +1,4 @@
-"""Hooks of a flow, added while it runs: the one place that changes Prefect's lists of them."""
+"""Adds hooks to a flow while it runs; the only module that changes Prefect's lists of hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Hook = Callable[[Any, Any, Any], Any]
 
 
 def hook_once(flow: Flow[Any, Any], hook: Hook, *ends: str) -> None:
-    """Have a hook called at these ends of a flow's runs, unless it is already.
+    """Add a hook for these ends of a flow's runs, unless it is there already.
 
     Args:
         ends: of `completion`, `failure`, `cancellation` and `crashed`.

@@ -1,7 +1,7 @@
-"""Calls from where nobody knows in which flow run, campaign and scope they are made.
+"""Detects calls whose flow run, campaign and scope are not known.
 
-Prefect's contexts and ours are kept in context variables. A plain thread begins with none of them,
-and so does a process that is spawned. A call made there would be of another experiment.
+Prefect's contexts and ours are context variables. A plain thread begins without them, and so does a
+spawned process. A call made there would belong to another experiment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prefect.context import FlowRunContext
 
 from hpc_prefect.flow_runs.prefect_internals import living_flow_runs
 
-#: True in the context that imported us and in all that were copied from it.
+#: True in the context that imported us and in all copies of it.
 _inherited: ContextVar[bool] = ContextVar("hpc_prefect_inherited", default=False)
 _inherited.set(True)
 
@@ -33,7 +33,7 @@ _COPY = (
 
 @contextmanager
 def opened(name: str) -> Iterator[None]:
-    """A campaign or scope is open meanwhile."""
+    """Note a campaign or scope as open, if it is outside of flows."""
     outside = FlowRunContext.get() is None
     if outside:
         _open.append(name)
@@ -45,7 +45,7 @@ def opened(name: str) -> Iterator[None]:
 
 
 def lost_here(*, named: bool) -> str:
-    """Why it is not known in which experiment a call here is made; empty when it is.
+    """Why the experiment of a call made here is not known; empty when it is known.
 
     Args:
         named: a campaign was named here.
@@ -54,17 +54,17 @@ def lost_here(*, named: bool) -> str:
         return ""
     if not named and multiprocessing.parent_process() is not None and not _forked:
         return (
-            "it is made in a process that another one has started, where nobody knows of which"
-            " flow run or campaign it is part. Use task.submit() of a flow with"
+            "it is made in a process that another one has started, in which the flow run and"
+            " campaign are not known. Use task.submit() of a flow with"
             " ProcessPoolTaskRunner, or name the campaign there: with hpc_prefect.campaign('…'): …"
         )
     if _inherited.get():
         return ""
     for flow_run in living_flow_runs():
-        return f"it is made in a thread that knows nothing of flow run {flow_run.name}. {_COPY}"
+        return f"it is made in a thread without the context of flow run {flow_run.name}. {_COPY}"
     if _open and not named:
         return (
-            f"it is made in a thread that knows nothing of what is open around it"
+            f"it is made in a thread without the context of the open campaigns and scopes"
             f" ({', '.join(map(repr, _open))}). {_COPY}"
         )
     return ""

@@ -1,4 +1,4 @@
-"""What the parameters of a run tell of it: a digest, or why they do not tell it from others."""
+"""The digest of a run's parameters, or why they have none."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from prefect.context import FlowRunContext
 
 from hpc_prefect.job.identity import parameters_digest
 
-#: Which module of ours knows the values of a package: its `as_data` gives plain data for them.
+#: Our modules whose `as_data` turns a package's values into plain data.
 _KNOWN_TO = {"qiskit": "hpc_prefect.quantum.parameters"}
 
 
 class ParameterDigest(NamedTuple):
-    """What tells a run by its parameters: their digest, or why they do not."""
+    """The digest of a run's parameters, or the problem: why they have none."""
 
     digest: str
     problem: str
@@ -24,7 +24,7 @@ class ParameterDigest(NamedTuple):
 def parameters_of(flow: FlowRunContext) -> Mapping[str, Any]:
     """A flow run's parameters as its function has them.
 
-    Not as Prefect stores them: there a set is a list, in an order of its process.
+    Not as Prefect stores them: there a set is a list, whose order differs between processes.
     """
     if flow.parameters is not None:
         return flow.parameters
@@ -32,7 +32,7 @@ def parameters_of(flow: FlowRunContext) -> Mapping[str, Any]:
 
 
 def values_digest(values: object) -> str:
-    """A digest of parameters, also of values that a package of ours knows.
+    """A digest of parameters, also of values that a module of ours can turn into plain data.
 
     Raises:
         TypeError: a value has no canonical form.
@@ -41,7 +41,7 @@ def values_digest(values: object) -> str:
 
 
 def unknown_values(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Parameters that have no canonical form, each with its kind."""
+    """Parameters that have no canonical form, each with the reason."""
     for name, value in parameters.items():
         try:
             values_digest(value)
@@ -50,10 +50,10 @@ def unknown_values(parameters: Mapping[str, Any]) -> Iterator[str]:
 
 
 def digest_of(parameters: Mapping[str, Any], problem: str) -> ParameterDigest:
-    """What parameters tell.
+    """The digest of parameters.
 
     Args:
-        problem: the words for those that tell nothing, with `{which}` for them.
+        problem: the message if there is none, with `{which}` for the parameters in question.
     """
     try:
         return ParameterDigest(values_digest(parameters), "")
@@ -63,29 +63,29 @@ def digest_of(parameters: Mapping[str, Any], problem: str) -> ParameterDigest:
 
 
 def digest_in_run(parameters: Mapping[str, Any], of: str) -> ParameterDigest:
-    """What the parameters of a task run or sub-flow tell of the calls in it."""
+    """The digest of a task run's or sub-flow's parameters, for the identity of calls in it."""
     return digest_of(
         parameters,
-        f"it is made in {of}, whose parameter {{which}} cannot be told from another one in a"
-        " later run. Give the call a job_key, or make it in a scope that is opened in that run"
-        " and whose name tells the run: with hpc_prefect.scope('…'): …",
+        f"it is made in {of}, whose parameter {{which}} has no stable identity, so no later run"
+        f" could find the call again. Give the call a job_key, or make it inside a scope that is"
+        f" opened in {of} and named after this parameter: with hpc_prefect.scope('…'): …",
     )
 
 
 def may_be_others(names: list[str]) -> str:
     return (
-        f"{changed_words(names)}. Copy what you change, or give the call a job_key, or make it in a"
-        " scope that is opened in that run and whose name tells the run: with"
-        " hpc_prefect.scope('…'): …"
+        f"{changed_words(names)}. Copy what you change, or give the call a job_key, or make it"
+        f" inside a scope that is opened in that run and named after this parameter: with"
+        f" hpc_prefect.scope('…'): …"
     )
 
 
 def changed_words(names: list[str]) -> str:
-    """Why parameters tell nothing that may have been changed since they were given."""
+    """Why parameters that may have been changed since they were given have no digest."""
     which = ", ".join(map(repr, names))
     return (
-        f"parameter {which} of the run around it was changed before its first call, or Prefect"
-        " cannot tell whether it was, so that no later run could find this again"
+        f"parameter {which} of the run around it was changed before its first call, or may have"
+        f" been, so no later run could find this again"
     )
 
 

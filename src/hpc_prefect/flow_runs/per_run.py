@@ -1,4 +1,4 @@
-"""What this process keeps for each flow run, for as long as the run lasts in it."""
+"""Values that this process keeps for each flow run, as long as the run lasts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _lock = threading.RLock()
 
 
 class PerRun(Generic[T]):
-    """A value for each flow run, made when it is first asked for, gone when the run has ended.
+    """A value for each flow run, made at its first use and dropped when the run has ended.
 
-    A run has ended when nothing holds Prefect's context of it any more, however it came to that.
-    It is looked for when another run begins. The empty id is the process itself.
+    A run has ended when nothing refers to Prefect's context of it any more. This is checked when
+    another run begins. The empty id is the process itself.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PerRun(Generic[T]):
                 self._close(self._values.pop(run_id))
 
     def values(self) -> list[T]:
-        """Of all runs that are under way."""
+        """The values of all runs under way."""
         with _lock:
             return list(self._values.values())
 
@@ -58,7 +58,7 @@ class PerRun(Generic[T]):
 
 
 def note_alive(run_id: str, context: FlowRunContext) -> None:
-    """A call of this run is under way; what is kept of runs that have ended goes."""
+    """Note a run as under way, and drop the values of runs that have ended."""
     known = _contexts.get(run_id)
     if known is not None and known() is context:
         return

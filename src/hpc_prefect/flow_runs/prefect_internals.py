@@ -1,12 +1,12 @@
 """Facts about Prefect that it does not promise; each has a test that fails when it changes.
 
-The engine keeps a run's newest state in the `FlowRun` of its context, and lets go of that object
-soon after the run has ended, but for a process's first run, whose context its services keep. An
-exception does not change the state of a run whose object says that it is final; without that, one
-that is no `Exception` has the run forced to Crashed.
+The engine keeps a run's newest state in the `FlowRun` of its context, and drops that object soon
+after the run has ended, except for a process's first run, whose context its services keep. If the
+object says that the run is in a final state, an exception of the flow does not change that; else an
+exception that is no `Exception` forces the run to Crashed.
 
-The context around another one is kept in the token of its variable alone. What goes to another
-process with a task is what `FlowRunContext.serialize` gives, the flow run with its labels in it.
+The context around another one is kept only in the token of its variable. A task that is sent to
+another process takes along what `FlowRunContext.serialize` gives, with the flow run and its labels.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from prefect.settings import Profile, Settings, get_current_settings
 
 
 def has_ended(flow_run: FlowRun) -> bool:
-    """Whether the engine is done with this run."""
+    """Whether the engine has finished this run."""
     return flow_run.state is not None and flow_run.state.is_final()
 
 
 def end_in(flow_run: FlowRun, state: State[Any]) -> None:
-    """Have a run end in a state that the server was told already, whatever its flow raises."""
+    """Have a run end in a state that the server already has, whatever its flow raises."""
     flow_run.state = state
 
 
@@ -46,7 +46,7 @@ def context_around(context: FlowRunContext | TaskRunContext) -> object:
 
 
 def label_sent_runs(label: str, tell: Callable[[], str]) -> None:
-    """Have flow runs bear a label where Prefect takes them to another process with a task."""
+    """Add a label to flow runs that Prefect sends to another process with a task."""
     plain = FlowRunContext.serialize
 
     def serialize(self: FlowRunContext, include_secrets: bool = True) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def label_sent_runs(label: str, tell: Callable[[], str]) -> None:
 
 
 def living_flow_runs() -> Iterator[FlowRun]:
-    """The flow runs under way in this process, wherever in it. Slow: looks at every object."""
+    """All flow runs under way in this process. Slow: looks at every object."""
     for each in gc.get_objects():
         run = each.flow_run if type(each) is FlowRunContext and not each.detached else None
         if isinstance(run, FlowRun) and not has_ended(run):
@@ -68,7 +68,7 @@ def living_flow_runs() -> Iterator[FlowRun]:
 
 
 def seconds_since_state(flow_run: FlowRun) -> float:
-    """How long ago the server took the run's state; a negative number where clocks differ."""
+    """How long ago the server set the run's state; may be negative where clocks differ."""
     if flow_run.state is None:
         return float("inf")
     return (datetime.now(UTC) - flow_run.state.timestamp).total_seconds()
@@ -79,7 +79,7 @@ def abandoned_events(
 ) -> list[threading.Event]:
     """Events that are set when a flow run ends around a thread that runs a task of it.
 
-    They are the only word of it; without them a thread waits for its job's end.
+    Nothing else shows that; without them a thread waits for its job's end.
     """
     events = []
     for task, flow in around:
@@ -98,7 +98,7 @@ class ServerAddress(NamedTuple):
 
 
 class SettingsHere(NamedTuple):
-    """What a call's run was told by its user."""
+    """The server, profile and settings of a call."""
 
     server: ServerAddress
     profile: Profile
@@ -106,10 +106,10 @@ class SettingsHere(NamedTuple):
 
 
 def settings_here() -> SettingsHere:
-    """The server and all settings of the moment, which may be those of a `temporary_settings`."""
+    """The server and all settings that hold here, which may come from a `temporary_settings`."""
     settings = get_current_settings()
     context = SettingsContext.get()
-    assert context is not None  # Prefect makes a global one when it is imported
+    assert context is not None  # Prefect makes a global context when it is imported
     api = settings.api
     secrets = [
         "" if secret is None else secret.get_secret_value() for secret in (api.auth_string, api.key)
@@ -126,18 +126,18 @@ def settings_as(here: SettingsHere) -> SettingsContext:
 def set_for_process(variables: Mapping[str, str]) -> None:
     """Have Prefect in this process, and in processes that it starts, take these settings.
 
-    Prefect reads the environment when it is imported; what it read then holds for every thread that
-    has no settings of its own.
+    Prefect reads the environment when it is imported; those settings hold for every thread that has
+    none of its own.
     """
     os.environ.update(variables)
     prefect.context.GLOBAL_SETTINGS_CONTEXT = prefect.context.root_settings_context()
 
 
 async def own_client(profile: Profile, settings: Settings) -> PrefectClient:
-    """A client that is nobody else's, to be opened and closed by who asks for it.
+    """A client for the caller alone, who opens and closes it.
 
-    `get_client` gives the client of the context when there is one, which its owner will close. It
-    is made in a thread because reading certificates takes a while.
+    `get_client` would give the client of the context, if there is one, which its owner will close.
+    It is made in a thread because reading certificates takes a while.
     """
 
     def make() -> PrefectClient:

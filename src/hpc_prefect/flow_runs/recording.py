@@ -1,7 +1,7 @@
-"""The run's record, as calls write it: the Prefect edge of `hpc_prefect.records`.
+"""Writes the run's record: joins calls and Prefect's runs with `hpc_prefect.records`.
 
-A record is begun by the run's first call that opens a campaign, in that campaign's folder. Whoever
-of the run comes later, in another process too, goes on with it.
+The run's first call that opens a campaign begins the record, in that campaign's folder. Later calls
+of the run, also in other processes, go on with it.
 """
 
 from __future__ import annotations
@@ -54,25 +54,26 @@ from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 from hpc_prefect.records.write.writer import Event, RunWriter, logger
 from hpc_prefect.transports.local import LocalTransport
 
-#: The id of what this process does outside of any flow.
+#: The id of the work that this process does outside of any flow.
 _SCRIPT = str(uuid.uuid4())
 _MOST_DIGESTS = 100
 _SENDER = "recorded-for"
 _ENDS = ("completion", "failure", "cancellation", "crashed")
-#: Seconds for which a campaign's first call waits for the record to begin.
+#: How many seconds a campaign's first call waits for the record to begin.
 _AT_FIRST = 2.0
 
 
 @dataclass
 class _Recording:
-    """What this process has of one run's record.
+    """The state of one run's record in this process.
 
     Attributes:
         writer: None until a campaign is opened.
         early: measures that were recorded before.
-        told: of each block, by kind and name, the digest of what the record has as its newest.
-        digests: of the newest descriptions of blocks, by the object: a flow's calls share them.
-        began: the attempt of the run that this process has told of; 0: the run is another one's.
+        told: the digest of the newest content in the record of each block, by kind and name.
+        digests: of the descriptions of blocks, by object, since a flow's calls share them.
+        began: the attempt of the run whose beginning this process has recorded; 0 for a run of
+            another process.
         page: the run's artifact, in the process that began the run.
     """
 
@@ -89,21 +90,21 @@ class _Recording:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def end(self, state: str, message: str = "") -> None:
-        """Tell how the run ended, unless it was told."""
+        """Record how the run ended, unless that is recorded."""
         if self.writer is not None and self.began and self.pid == os.getpid():
             self.writer.note("ended", state=state, message=message)
             self.writer.close()
             self.began = 0
 
     def close(self) -> None:
-        """Nothing holds the run any more: it was cancelled, or its process was told to end."""
+        """The run is gone without an end: it was cancelled, or its process was told to end."""
         if self.writer is None or self.pid != os.getpid():
             return
         known = watch().find(uuid.UUID(self.run_id)) if self.run_id else None
         if known is not None and known.cancelled:
             self.end("cancelled", "the flow run was cancelled")
         else:
-            self.end("crashed", "Prefect told no end of it")
+            self.end("crashed", "the run ended, but Prefect called no hook for its end")
         self.writer.close()
 
 
@@ -113,14 +114,14 @@ _recordings: PerRun[_Recording] = PerRun(_Recording, _Recording.close)
 def _recording() -> _Recording:
     run_id = current_run()
     found = _recordings.of(run_id)
-    if found.pid != os.getpid():  # a forked child: the file is its parent's
+    if found.pid != os.getpid():  # a forked child: the file belongs to its parent
         found.__init__()  # type: ignore[misc]
     found.run_id = run_id
     return found
 
 
 def open_record(campaign: Campaign, work_dir: str, *, chosen_outside: bool) -> None:
-    """A campaign was opened: the run's record begins, or has it too. Blocks; never raises.
+    """Begin the run's record with this campaign, or add the campaign to it. Blocks; never raises.
 
     Args:
         chosen_outside: the campaign was named around the flow, and not in it.
@@ -153,8 +154,8 @@ def _open_record(mine: _Recording, campaign: Campaign, work_dir: str, chosen_out
         writer.note("campaign", work_dir=work_dir, chosen_outside=chosen_outside, **facts)
     if early:
         writer.note("measures", values=early)
-    # Before a job of it is submitted: whoever is killed after that leaves a record that knows
-    # where its jobs are. The folders of one campaign know each other.
+    # Written before any job is submitted: so the record of a killed run says where its jobs are.
+    # The folders of one campaign refer to each other.
     if new_experiment:
         writer.settle(_AT_FIRST)
 
@@ -165,7 +166,7 @@ def _attempt() -> int:
 
 
 def _folder_of(campaign: Campaign) -> str:
-    """Where this run's record is, or will be."""
+    """The folder of this run's record, which may not exist yet."""
     transport, root = LocalTransport(), root_flow()
     run_id = recorded_run()
     here = f"{campaign.folder}/{RUNS}/{run_id}"
@@ -179,9 +180,10 @@ def _folder_of(campaign: Campaign) -> str:
 
 
 def _sender() -> dict[str, Any] | None:
-    """Where a task is sent to another process: who sends it, and what it alone knows of the run.
+    """What the flow's process sends along with a task: who it is, and what only it knows of the
+    run.
 
-    The flow itself may make no call: then that process begins the record, in the name of this one.
+    The flow itself may make no call: then the other process begins the record for this one.
     """
     root = root_flow()
     if (before := sent(_SENDER)) is not None or root is None or root.flow is None:
@@ -195,15 +197,15 @@ def _sender() -> dict[str, Any] | None:
 
 
 def _before_fork() -> None:
-    """A process that is forked in a flow has the memory of this one."""
+    """Keep what `_sender` would send for a process that is forked in a flow."""
     try:
         _sender()
     except Exception as error:  # noqa: BLE001 - nobody's fork is to fail for a record
-        logger.warning("a record that a forked process begins will miss something: %s", error)
+        logger.warning("a record that a forked process begins will be incomplete: %s", error)
 
 
 def _sender_of_this() -> dict[str, Any]:
-    """What the flow's own process has told this one; nothing where this is it."""
+    """What the flow's own process has sent to this one; empty in the flow's own process."""
     told = sent(_SENDER) or (_senders.of(current_run()) if flow_process() else None)
     return dict(told or {})
 
@@ -214,7 +216,7 @@ os.register_at_fork(before=_before_fork)
 
 
 def _has_begun(writer: RunWriter) -> bool:
-    """Whether another process of the run has told what the run is."""
+    """Whether another process of the run has recorded the run's facts."""
     with writer.folding:
         writer.read_others()
         return bool(writer.record.id)
@@ -223,10 +225,10 @@ def _has_begun(writer: RunWriter) -> bool:
 def _begin(
     writer: RunWriter, root: FlowRunContext | None, sender: Mapping[str, Any] | None = None
 ) -> None:
-    """Tell what the run is.
+    """Record the run's facts.
 
     Args:
-        sender: of the flow's own process, in whose name this one does it.
+        sender: from the flow's own process, for which this one does it.
     """
     run, parameters, file = _run_facts(root)
     given, inexact = _given_again(root) if sender is None else _given_by(sender, root, parameters)
@@ -263,7 +265,7 @@ def _see_to_the_end(root: FlowRunContext | None) -> None:
 
 
 def _run_facts(root: FlowRunContext | None) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The run, its parameters, and the file that it runs."""
+    """The run's facts, its parameters, and the file of its flow."""
     if root is None or root.flow_run is None:
         script = os.path.abspath(sys.argv[0]) if sys.argv[0] and not is_interactive() else ""
         name = Path(script).name or "interactive session"
@@ -287,9 +289,10 @@ def _run_facts(root: FlowRunContext | None) -> tuple[dict[str, Any], dict[str, A
 
 
 def _given_again(root: FlowRunContext | None) -> tuple[dict[str, Any], list[str]]:
-    """The parameters as JSON values that make a run of the same ones; and the names of the others.
+    """The parameters as JSON values from which the run can be repeated; and the names of the
+    others.
 
-    Others are secrets, and what the flow would not make again from JSON.
+    The others are secrets, and values that the flow would not restore from JSON.
     """
     if root is None or root.flow_run is None:
         return {}, []
@@ -304,16 +307,16 @@ def _given_again(root: FlowRunContext | None) -> tuple[dict[str, Any], list[str]
 def _given_by(
     sender: Mapping[str, Any], root: FlowRunContext | None, shown: Iterable[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The same in another process, by what the flow's own could tell of it."""
+    """The same in another process, from what the flow's own process has sent."""
     stored = (root.flow_run.parameters if root is not None and root.flow_run else None) or {}
     given = {name: value for name, value in stored.items() if name not in sender["inexact"]}
     return given, [name for name in shown if name not in given]
 
 
 def _given(root: FlowRunContext) -> dict[str, Any]:
-    """The parameters as Prefect stored them, and defaults, of which it stores none at times.
+    """The parameters as Prefect stored them, with the defaults, which it may not store.
 
-    A default is known by its value alone, unless the flow's body may have changed that.
+    A default's present value is taken, unless the flow's body may have changed it.
     """
     stored = dict((root.flow_run.parameters if root.flow_run else None) or {})
     if root.flow is None:
@@ -335,7 +338,7 @@ def _file_of(flow: Any) -> str:
 
 
 def _run_ended(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook of the flow: how its run ended."""
+    """A hook of the flow: records how its run ended."""
     mine = _recordings.known(str(flow_run.id))
     known = watch().find(flow_run.id)
     cancelled = (known is not None and known.cancelled) or "CANCEL" in state.type.value
@@ -351,7 +354,7 @@ def _run_ended(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
 
 
 def _written_by_others(flow_run: FlowRun) -> str:
-    """The record that a pool's processes have begun, of a flow that made no call itself."""
+    """The folder of a record that a pool's processes began; the flow itself made no call."""
     found = (f"{folder}/{RUNS}/{flow_run.id}" for folder in read_trace(flow_run).folders)
     return next(filter(os.path.isdir, found), "")
 
@@ -361,7 +364,7 @@ def first_line(message: str | None) -> str:
 
 
 def _process_ends() -> None:
-    """A script that ran to its last line has completed; a run without an end was broken off."""
+    """Record the ends at the process's end: a script that ran to its last line has completed."""
     if (script := _recordings.known("")) is not None:
         script.end("completed" if came_to_its_end() else "crashed")
     for each in _recordings.values():
@@ -373,29 +376,29 @@ def _process_ends() -> None:
 
 
 def note_event(event: str, **facts: Any) -> None:
-    """Have something written into the record of the run around. Never raises, never waits."""
+    """Write an event into the record of the run around. Never raises, never waits."""
     writer = _recording().writer
     if writer is not None:
         writer.note(event, **facts)
 
 
 def noting() -> Callable[[Callable[[], Iterable[Event]]], None]:
-    """Have events written into the record of the run around, later and from any thread.
+    """A function that writes events into the record of the run around this call, from any thread.
 
-    What is returned takes what makes the events, which the thread that writes calls. It never
-    raises and never waits; without a record it does nothing.
+    It takes a function that makes the events, which the writing thread calls. It never raises and
+    never waits; without a record it does nothing.
     """
     writer = _recording().writer
     return (lambda make: None) if writer is None else writer.later
 
 
 def recorded_run() -> str:
-    """The id of the run in whose record is told what is done here."""
+    """The id of the run whose record has the calls made here."""
     return current_run() or _SCRIPT
 
 
 def end_by(error: BaseException) -> dict[str, Any]:
-    """The end of a call that came to no job, by what it raised."""
+    """The end of a call without a job, by the error that it raised."""
     if isinstance(error, FlowRunCancelled | asyncio.CancelledError | KeyboardInterrupt):
         return {"state": "cancelled", "reason": Reason.CANCELLED.value, "summary": _text_of(error)}
     code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
@@ -407,9 +410,9 @@ def _text_of(error: BaseException) -> str:
 
 
 def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Have blocks and Variables written; their digests, for the jobs that use them.
+    """Write blocks and Variables; returns their digests, for the jobs that use them.
 
-    Each is written once, and again when it has become what it was before a change.
+    Each is written at first use and at each change, also when it changes back.
 
     Args:
         described: by their kind, each with its `name` and its fields, secrets hidden.
@@ -430,32 +433,33 @@ def note_blocks(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def recorded_form(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record has of a block: its fields, whole."""
+    """A block as a record has it: all of its fields."""
     values = plain_mapping(_own(described), whole=True)
     del values["name"]
     return values
 
 
 def note_on_page(run_id: str, name: str, sentence: str) -> None:
-    """Have a sentence shown on the run's page; the newest of a name counts."""
+    """Show a sentence on the run's page; it replaces an earlier one of the same name."""
     mine = _recordings.known(run_id)
     if mine is not None and mine.page is not None:
         mine.page.note(name, sentence)
 
 
 def _own(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what Prefect adds, such as its id of the document, another one on each server."""
+    """Drops the fields that Prefect adds, such as the document's id on this server."""
     return {name: value for name, value in fields.items() if not name.startswith("_")}
 
 
 def record_measures(**values: Any) -> None:
-    """Record what the run around found, such as an energy: lists and comparisons have it.
+    """Record results of the run around, such as an energy, for lists and comparisons.
 
         record_measures(energy=-109.07, error_mha=0.63)
 
-    A loop's measures are recorded by themselves. The newest value of a name counts. Numbers, texts
-    and truth values are kept as they are, also NumPy's; what is long is cut. What is recorded
-    before the run's first job or sampling waits for that: the record lies in its work_dir.
+    A loop's measures are recorded automatically. The newest value of a name counts. Numbers, texts
+    and truth values are kept as they are, also NumPy's; long values are cut. Values that are
+    recorded before the run's first job or sampling are written with that, since the record is in
+    its work_dir.
     """
     kept = plain_mapping(values)
     mine = _recording()

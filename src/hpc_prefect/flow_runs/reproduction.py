@@ -1,6 +1,6 @@
-"""The run whose configuration counts here, in place of what is stored: in a reproduction of it.
+"""In a reproduction: the original run's configuration, used instead of the stored blocks.
 
-Calls ask `recorded()` before they load a block or a Variable, and before a loop draws a seed.
+Calls ask `recorded()` before they load a block or a Variable, and loops before they draw a seed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _folder: ContextVar[str] = ContextVar("hpc_prefect_reproduces", default="")
 
 @dataclass(frozen=True)
 class RecordedConfiguration:
-    """What a run was given, as its record has it.
+    """A run's configuration, from its record.
 
     Attributes:
         run_id: of the run that is reproduced.
         folder: of its record.
-        blocks: the content of each, by kind and name; of one that was edited while the run went on
-            the newest.
-        loops: each by its place.
+        blocks: the content of each, by kind and name; the newest of one that was edited during the
+            run.
+        loops: each by its place in the run.
     """
 
     run_id: str
@@ -41,7 +41,7 @@ class RecordedConfiguration:
     loops: Mapping[tuple[object, ...], Mapping[str, Any]]
 
     def block(self, kind: str, name: str) -> Mapping[str, Any] | None:
-        """A block's fields or a Variable's content; None, and a warning, where there is none."""
+        """A block's fields or a Variable's content; None, with a warning, if it is not recorded."""
         found = self.blocks.get((kind, name))
         if found is None:
             logger.warning(
@@ -50,14 +50,14 @@ class RecordedConfiguration:
         return found
 
     def entropy(self, name: str, scope: tuple[str, ...], n: int) -> int | None:
-        """What the loop at that place drew for a seed, when it was given none."""
+        """The random seed of the loop at that place, if it was given none."""
         loop = self.loops.get((name, place_names(scope), n), {})
         drawn = str(loop.get("entropy") or "")
         return int(drawn) if drawn.isdecimal() else None
 
 
 def recorded() -> RecordedConfiguration | None:
-    """The run that is reproduced here; None, as a rule.
+    """The run that is reproduced here; None outside of reproductions.
 
     Raises:
         LedgerError: its record is gone, or cannot be read.
@@ -72,7 +72,7 @@ def _chosen() -> str:
 
 @contextmanager
 def reproducing(folder: str) -> Iterator[None]:
-    """The run with the record in `folder` is reproduced inside; empty: none is."""
+    """Inside, the run with the record in `folder` is reproduced; none if that is empty."""
     token = _folder.set(folder)
     try:
         yield
@@ -89,7 +89,7 @@ def _read(folder: str) -> RecordedConfiguration:
 
 
 def of_record(record: Record) -> RecordedConfiguration:
-    """What the run was given. Pure."""
+    """The configuration in a record. Pure."""
     return RecordedConfiguration(
         run_id=record.id,
         folder=record.folder,

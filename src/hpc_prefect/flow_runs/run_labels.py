@@ -1,6 +1,6 @@
-"""What a flow run leaves in Prefect for those who come after it: `resume` and `cancel_jobs`.
+"""Labels of a flow run in Prefect, by which `resume` and `cancel_jobs` find its folders.
 
-It is kept as labels of the flow run, which anybody can read in Prefect's UI and API:
+Anybody can read them in Prefect's UI and API:
 
     hpc-prefect.campaign.<n>-<digest>
                                a campaign's first folder: the n-th of the process that opened it, so
@@ -12,10 +12,10 @@ It is kept as labels of the flow run, which anybody can read in Prefect's UI and
     hpc-prefect.lost           parameters that Prefect does not hold as they were given
     hpc-prefect.reproduces     the folder of the record of the run that it reproduces
 
-A text that is no line of printable characters, as a name or path may be, is written as JSON.
+A name or path that is not a line of printable characters is written as JSON.
 
-Nobody waits for Prefect to take them: a file of each process in Prefect's home has them until it
-did, and is read with them.
+They are sent in the background. Until Prefect has taken them they are in a file of each process in
+Prefect's home, which is read as well.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _JSON = "json:"
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What the labels of a flow run say.
+    """The content of a flow run's labels.
 
     Attributes:
-        folders: of its campaigns, in the order in which they were opened; of one that works in
-            several work_dirs the first. `campaign_folders` knows the others.
+        folders: of its campaigns, in the order in which they were opened; the first of a campaign
+            in several work_dirs. `campaign_folders` finds the others.
         lost: names of parameters that Prefect does not hold as they were given.
     """
 
@@ -76,12 +76,11 @@ class Trace:
 
 
 def read_trace(flow_run: FlowRun) -> Trace:
-    """What a flow run has left, also what Prefect was not told yet. Asks Prefect.
+    """A flow run's labels, also those that were not sent yet. Asks Prefect.
 
-    The labels of `flow_run` may be older than what was told since: they count when Prefect does
-    not answer.
+    The labels in `flow_run` may be out of date: they are used when Prefect does not answer.
     """
-    noted = _noted(flow_run.id)  # first: a file goes when Prefect has taken what is in it
+    noted = _noted(flow_run.id)  # first, since files go when their labels are sent
     try:
         with get_client(sync_client=True) as client:
             told = client.read_flow_run(flow_run.id).labels
@@ -92,7 +91,7 @@ def read_trace(flow_run: FlowRun) -> Trace:
 
 
 def known_trace(flow_run: FlowRun) -> Trace:
-    """What this object and this Prefect home know of it. Asks nobody."""
+    """The labels in this object and in this Prefect home. Does not ask Prefect."""
     return _trace(_noted(flow_run.id) | dict(flow_run.labels or {}))
 
 
@@ -120,12 +119,12 @@ def campaign_folders(trace: Trace) -> list[str]:
 
 
 def _notes_of(flow_run_id: UUID) -> str:
-    """The folder with a file for each process of the run that Prefect has not heard out."""
+    """The folder with the run's files of labels, one for each process."""
     return f"{get_current_settings().home}/hpc-prefect/flow-runs/{flow_run_id}"
 
 
 def _noted(flow_run_id: UUID) -> dict[str, str]:
-    """The labels that Prefect has perhaps not taken."""
+    """The labels in files, which Prefect may not have taken."""
     folder, transport = _notes_of(flow_run_id), LocalTransport()
     found: dict[str, str] = {}
     try:
@@ -133,12 +132,12 @@ def _noted(flow_run_id: UUID) -> dict[str, str]:
             for entry in read_entries(transport.read(f"{folder}/{name}")):
                 found |= {key: str(text) for key, text in entry.items()}
     except HpcPrefectError as error:
-        logger.warning("reading what flow run %s has left: %s", flow_run_id, error)
+        logger.warning("the unsent labels of flow run %s could not be read: %s", flow_run_id, error)
     return found
 
 
 def _written(text: str) -> str:
-    """A text as a label: those are UTF-8, which not all names and paths are."""
+    """A text as a label: labels are UTF-8, which not all names and paths are."""
     plain = text.isprintable() and not text.startswith(_JSON)
     return text if plain else f"{_JSON}{json.dumps(text)}"
 
@@ -154,12 +153,12 @@ _lock = threading.Lock()
 
 
 def leave_trace(folder: str, *, chosen_outside: str, for_others: bool = False) -> None:
-    """Note of the outermost flow run of this call that it works on a campaign. Writes a file.
+    """Label the outermost flow run of this call with a campaign that it works on. Writes a file.
 
     Args:
         folder: the campaign's.
         chosen_outside: the campaign's name, when it was chosen around the flow and not in it.
-        for_others: the run's other processes look for the file: it stays until the run's end.
+        for_others: other processes of the run need the file, so it stays until the run's end.
     """
     root = root_flow()
     if root is None or root.flow_run is None:
@@ -180,9 +179,9 @@ def leave_trace(folder: str, *, chosen_outside: str, for_others: bool = False) -
 
 
 def forget_notes(flow_run_id: UUID) -> None:
-    """The run has completed: its other processes look for nothing any more.
+    """Remove the files of a completed run, which its other processes no longer need.
 
-    What this process has yet to tell Prefect stays until it did.
+    The file of labels that this process has yet to send stays until it has.
     """
     folder = _notes_of(flow_run_id)
     untold = _teller.untold(flow_run_id)
@@ -194,17 +193,17 @@ def forget_notes(flow_run_id: UUID) -> None:
 
 
 class _Teller:
-    """Tells Prefect the labels, one run at a time and all that wait at once."""
+    """Sends labels to Prefect in a thread: one run at a time, all of its labels at once."""
 
     def __init__(self) -> None:
         self._file = unique()
         self._lock = threading.Lock()
         self._waiting: dict[UUID, _Untold] = {}
-        self._now: dict[UUID, _Untold] = {}  # the one that is being told
+        self._now: dict[UUID, _Untold] = {}  # the run whose labels are being sent
         self._telling = False
 
     def tell(self, run: FlowRun, labels: Mapping[str, str], *, keep: bool) -> None:
-        """Have labels written; they are in the file when this returns, which may be kept."""
+        """Send labels; when this returns they are in the file, which stays if `keep`."""
         with self._lock:
             self._note(run.id, labels)
             untold = self._waiting.setdefault(run.id, _Untold(run.name, internals.settings_here()))
@@ -213,12 +212,12 @@ class _Teller:
             if self._telling:
                 return
             self._telling = True
-        # Not a daemon: a short script would end before it. In nobody's context: the run may end.
+        # Not a daemon: a short script would end before it. In an empty context: the run may end.
         thread = threading.Thread(target=self._work, name="hpc-prefect-labels")
         contextvars.Context().run(thread.start)
 
     def untold(self, run_id: UUID) -> str:
-        """The name of the file that goes when Prefect has been told; empty if it has been."""
+        """The name of the file if it has labels that are not sent yet; else empty."""
         with self._lock:
             still = [each[run_id] for each in (self._waiting, self._now) if run_id in each]
             for untold in still:
@@ -259,7 +258,7 @@ class _Teller:
         folder = _notes_of(run_id)
         with suppress(OSError):
             os.unlink(f"{folder}/{self._file}")
-            os.rmdir(folder)  # but for the files of others
+            os.rmdir(folder)  # fails while there are files of other processes
 
     def _note(self, run_id: UUID, labels: Mapping[str, str]) -> None:
         folder = _notes_of(run_id)
@@ -267,8 +266,12 @@ class _Teller:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             line = json.dumps(dict(labels)).encode() + b"\n"
             LocalTransport().append(f"{folder}/{self._file}", line)
-        except (HpcPrefectError, OSError) as error:  # Prefect is told all the same
-            logger.warning("noting what flow run %s leaves: %s", run_id, error)
+        except (HpcPrefectError, OSError) as error:  # the labels are sent all the same
+            logger.warning(
+                "the labels of flow run %s could not be written to a file, and may be lost: %s",
+                run_id,
+                error,
+            )
 
 
 @dataclass
@@ -283,7 +286,7 @@ _teller = _Teller()
 
 
 def _begin_anew() -> None:
-    """A forked child has neither the thread nor whoever held the lock; its parent tells."""
+    """Renew it in a forked child, which has no thread; the parent sends its own labels."""
     global _teller
     _teller = _Teller()
 
@@ -304,7 +307,7 @@ def _circumstances(root: FlowRunContext, chosen_outside: str) -> dict[str, str]:
 
 
 def entrypoint_of(flow: Any) -> str:
-    """How the flow can be found again: by its file, or by its module when that is in a package."""
+    """The flow's entry point: its file, or its module when that is in a package."""
     if flow is None:
         return ""
     module, name = flow.fn.__module__ or "", flow.fn.__qualname__
@@ -317,7 +320,7 @@ def entrypoint_of(flow: Any) -> str:
 
 
 def lost_parameters(root: FlowRunContext, stored: Mapping[str, Any] | None = None) -> list[str]:
-    """Parameters that would be others when they are read back from what Prefect, or who, stored."""
+    """Parameters that would differ when they are read back from what was stored."""
     if stored is None:
         stored = (root.flow_run.parameters if root.flow_run else None) or {}
     given: Mapping[str, Any] = root.parameters or {}
@@ -333,7 +336,7 @@ def _same(one: object, other: object) -> bool:
         return False
     try:
         return exact_digest(one) == exact_digest(other)
-    except TypeError:  # not made of plain values, such as a model
+    except TypeError:  # not comparable as plain values, such as a model
         try:
             return bool(one == other)
         except Exception:  # noqa: BLE001 - such as arrays, which do not tell

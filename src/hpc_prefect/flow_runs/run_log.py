@@ -1,4 +1,4 @@
-"""What is told of a job while it runs: records in the log of its task run in Prefect."""
+"""A job's events and output in the log of its task run in Prefect."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hpc_prefect.flow_runs.scopes import root_flow
 from hpc_prefect.flow_runs.under_way import under_way
 from hpc_prefect.job import folder as names
 
-#: With more jobs than this at once only their ids and their ends are logged.
+#: With more jobs than this at once, only ids and ends are logged.
 BURST = 20
-#: For how long a text then waits for the next. Prefect itself sends records every two seconds.
+#: How many seconds a text then waits for the next one. Prefect sends records every two seconds.
 GATHER = 1.0
 
 
@@ -25,7 +25,7 @@ class RunLog:
     """A `Listener` that writes to the task run's log in Prefect, and to the line in a terminal.
 
     Each record costs work in three threads. So in bursts a text waits a little for the next one,
-    and one record tells both.
+    and both go into one record.
     """
 
     _active = 0
@@ -37,7 +37,7 @@ class RunLog:
         self.now: Callable[[], str] = lambda: self._last
         self._last = "begins"
         self.kept = {"send_to_api": root_flow() is not None}
-        # The executor knows no run and none of its settings, which say where its logs go.
+        # The executor has no run context, whose settings say where logs go.
         self._context = copy_context()
         self._id_told = False
         self._waiting: deque[str] = deque()
@@ -71,7 +71,7 @@ class RunLog:
         self._record(level, f"{self.name} {stream} ({path}):\n{text}")
 
     def _write(self) -> None:
-        """Tell what waited. Called by two threads: only one of them gets a text."""
+        """Log the waiting texts. Two threads call this; each text goes to one of them."""
         texts = []
         with suppress(IndexError):
             while True:
@@ -81,4 +81,4 @@ class RunLog:
 
     def _record(self, level: int, text: str) -> None:
         tell = partial(self.log.log, level, "%s", text, extra=self.kept)
-        self._context.copy().run(tell)  # a copy: two threads may tell something at once
+        self._context.copy().run(tell)  # a copy: two threads may log at once

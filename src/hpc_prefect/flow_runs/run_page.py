@@ -1,7 +1,7 @@
-"""The artifact of a flow run: its record on one page, renewed while it goes on.
+"""The artifact of a flow run: its record on one page, updated while it runs.
 
-Its key is of the flow and not of the run: Prefect's list of artifacts has one entry for a flow,
-whose versions are the runs.
+Its key is made of the flow, not of the run: so Prefect's list has one artifact for a flow, whose
+versions are the runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RunPage:
 
     @classmethod
     def of(cls, writer: RunWriter, root: FlowRunContext | None) -> RunPage | None:
-        """The page of the run around this call; None where none is shown."""
+        """The page of the run around this call; None if artifacts are off."""
         home = home_of_run()
         if home is None or root is None or root.flow is None:
             return None
@@ -36,7 +36,7 @@ class RunPage:
         return cls(writer, LiveArtifact(key, home, known=not writer.is_first))
 
     def note(self, name: str, sentence: str) -> None:
-        """Have a sentence on the page; the newest of a name counts."""
+        """Put a sentence on the page; it replaces an earlier one of the same name."""
         self._notes[name] = sentence
         self.written()
 
@@ -55,5 +55,5 @@ class RunPage:
                 summary(record, len(self._jobs.under_way)),
             )
         if record.state == "running" and self._writer.has_others:
-            self._artifact.show(self._content)  # they tell nobody that they go on
+            self._artifact.show(self._content)  # they do not report when they go on
         return content

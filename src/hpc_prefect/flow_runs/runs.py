@@ -1,6 +1,6 @@
-"""The public module `hpc_prefect.runs`: `hpc_prefect.records.runs`, and what of it Prefect shows.
+"""The public module `hpc_prefect.runs`: `hpc_prefect.records.runs`, with artifacts in Prefect.
 
-Prefect is not loaded here: whoever looks through runs need not wait for it.
+Does not import Prefect, so that looking through runs need not wait for that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hpc_prefect.records.runs import (
 
 
 def compare(*runs: str | RunSummary | Record, against: str = "") -> Comparison:
-    """Compare two runs or more: what differs, and what came of it. In a flow, an artifact too.
+    """Compare two runs or more: what differs, and the results. In a flow also as an artifact.
 
         with_100, with_1000 = runs.find(flow="sqd-loop", sort="shots")
         print(runs.compare(with_100, with_1000).text())
@@ -31,7 +31,7 @@ def compare(*runs: str | RunSummary | Record, against: str = "") -> Comparison:
 
     Args:
         runs: as `find` and `get` return them, or what `get` takes.
-        against: a parameter that is wanted as one, though its name is that of a seed.
+        against: a parameter to compare by, though its name looks like that of a seed.
 
     Raises:
         InvalidQuery: there are fewer than two.

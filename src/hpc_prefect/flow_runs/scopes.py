@@ -1,6 +1,6 @@
-"""Where in a run a call is made: scopes, enclosing tasks and sub-flows.
+"""The place of a call in its run: scopes, enclosing tasks and sub-flows.
 
-They are found through Prefect's contexts of this process; nobody is asked.
+They are found in Prefect's contexts of this process, without asking the server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
     Attributes:
         entry: the run that numbers its calls.
-        problem: why calls here cannot be told from those of other runs; empty when they can.
+        problem: why calls here could not be found again by a later run; empty when they can.
     """
 
     entry: Entry
@@ -40,18 +40,18 @@ class Frame(NamedTuple):
     problem: str = ""
 
     def draw(self, what: str) -> int:
-        """The number of a call of this kind among its likes in this place."""
+        """The number of the next call among identical calls in this place."""
         with _lock:
             return self.entry.draw((self.path, what))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The way to this place, for people."""
+        """The names on the way to this place, for people."""
         return tuple(step.name for step in self.path)
 
 
 class _Owner(NamedTuple):
-    """The innermost flow run and task run of a moment; empty where there is none."""
+    """The innermost flow run and task run; empty where there is none."""
 
     flow_run: str
     task_run: str
@@ -68,7 +68,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def scope(name: str) -> Iterator[None]:
-    """Name a context, so that identical calls in it are told apart from those in another.
+    """Name a context, so that identical calls in it differ from those in another.
 
     A loop over walkers, say, that runs the same job for each:
 
@@ -76,13 +76,13 @@ def scope(name: str) -> Iterator[None]:
             with scope(f"walker-{walker}"):
                 await run_job_from_blocks(...)
 
-    A scope is its name, in the scope or task around it; opened twice it is one. Identical calls
-    inside are numbered in the order in which they are made. A retry or a resumed run counts from
-    the beginning again, and so finds what its predecessor did.
+    A scope is identified by its name and the scope or task around it; opened twice it is the same.
+    Identical calls inside are numbered in their order. A retry or a resumed run counts from the
+    beginning again, and so finds the jobs of its predecessor.
     """
     exact_name(name, "scope")
     around = current_frame()
-    # Whoever names a scope inside a task run tells it from the task's other runs.
+    # A scope inside a task run identifies that run among the task's runs.
     frame = Frame(around.entry, (*around.path, Step("scope", name)))
     token = _scope.set(_Open(frame, _owner()))
     try:
@@ -93,10 +93,10 @@ def scope(name: str) -> Iterator[None]:
 
 
 def exact_name(name: object, of: str) -> None:
-    """Refuse what would be a name by accident: an empty text, a number, None.
+    """Refuse what is a name by mistake: an empty text, a number, None.
 
     Raises:
-        ConfigurationError: it is no name.
+        ConfigurationError: it is not a name.
     """
     if not isinstance(name, str) or not name:
         raise ConfigurationError(
@@ -110,7 +110,7 @@ _cells: dict[str, tuple[int, Entry]] = {}
 
 @contextmanager
 def numbered_in_cell(campaign: str) -> Iterator[None]:
-    """In a notebook, a campaign's calls are numbered anew in each cell that names it.
+    """In a notebook, number a campaign's calls from 0 again in each cell that names it.
 
     So a cell that is run again finds what it did before, as a script that is started again does.
     """
@@ -145,7 +145,7 @@ def _tell_scope() -> object:
 
 
 def _sent_scope() -> _Open | None:
-    """The scope that was open where the task around this call was sent from."""
+    """The scope that was open in the process that sent the task around this call."""
     told = sent("scope")
     if told is None:
         return None
@@ -187,7 +187,7 @@ def _flow_context() -> FlowRunContext | None:
 
 
 def _task_context(flow: FlowRunContext | None) -> TaskRunContext | None:
-    """The task run inside which we are: none in the body of a sub-flow that a task called."""
+    """The task run around this call; none in the body of a sub-flow that a task called."""
     task = TaskRunContext.get()
     if task is None or flow is None or flow.flow_run is None:
         return task
@@ -220,7 +220,7 @@ def current_run() -> str:
 
 
 def lost_in_sub_flow() -> str:
-    """Why nobody knows the experiment of a task of another process's sub-flow; else empty."""
+    """Why a call's experiment is unknown in a task of another process's sub-flow; else empty."""
     flow = flow_sent_here()
     if flow is None or flow.flow_run is None:
         return ""
@@ -228,8 +228,8 @@ def lost_in_sub_flow() -> str:
     if root == mine or (not root and flow.flow_run.parent_task_run_id is None):
         return ""
     return (
-        "it is made in another process, by a task of a sub-flow, where nobody knows the flow around"
-        " that one. Give the sub-flow a ThreadPoolTaskRunner, or call the task from the outermost"
+        "it is made in another process, by a task of a sub-flow, in which the outer flow is not"
+        " known. Give the sub-flow a ThreadPoolTaskRunner, or call the task from the outermost"
         " flow"
     )
 
@@ -239,7 +239,7 @@ send_along("root", current_run)
 
 
 def current_frame() -> Frame:
-    """The innermost frame of this moment."""
+    """The innermost frame around this call."""
     if (opened := _scope_of(_owner())) is not None:
         return opened
     flow = _flow_context()
@@ -251,7 +251,7 @@ def current_frame() -> Frame:
 
 @dataclass
 class _Entries:
-    """The runs that make up one flow run, in its present attempt."""
+    """The task runs and sub-flows of one flow run, in its present attempt."""
 
     attempt: int = 1
     root: Entry = field(default_factory=Entry)
@@ -259,7 +259,7 @@ class _Entries:
     problems: dict[str, str] = field(default_factory=dict)
 
     def begin(self, attempt: int) -> None:
-        """A retry of the flow run makes all of its calls anew."""
+        """Begin at 0 again for a retry of the flow run, which repeats all of its calls."""
         if attempt > self.attempt:
             self.attempt, self.root = attempt, Entry()
             self.inner.clear()
@@ -298,14 +298,14 @@ def _frame(entries: _Entries, run_id: str, attempt: int) -> Frame:
 
 
 def number_task_run(what: str) -> tuple[Path, int]:
-    """Number the task run around by itself, and say where it is and which it is.
+    """The place and number of the task run around this call, counted as one call.
 
-    Only right in what Prefect calls for every run of a task, also when it has its result.
+    Only valid in code that Prefect calls for every run of a task, also when its result is cached.
     """
     with _lock:
         flow = _flow_context()
         task = _task_context(flow)
-        # Prefect asks before the body begins: nothing has changed its parameters yet.
+        # The body has not begun, so its parameters cannot have been changed.
         frame = _task_frame(task, flow, asked_in_body=False) if task else current_frame()
         entry = frame.entry
         number = entry.number_itself(what)
@@ -333,7 +333,7 @@ def _same_flow(task: TaskRunContext, flow: FlowRunContext | None) -> bool:
 
 
 def _flow_frame(flow: FlowRunContext | None) -> Frame:
-    """The frame of a flow run: the root, or below the caller when it is a sub-flow."""
+    """The frame of a flow run: the root, or for a sub-flow one below its caller."""
     with _lock:
         entries = _entries.of(current_run())
         if flow is None or not isinstance(flow.flow_run, FlowRun):

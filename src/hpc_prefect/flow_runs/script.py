@@ -1,8 +1,8 @@
-"""Whether a plain script has come to its end: by running to its last line, and not otherwise.
+"""Whether a plain script ran to its last line.
 
-Python tells its exit handlers nothing of `sys.exit("…")`, and `sys.last_type` may be of an error
-long ago. But each frame of a module knows the last instruction that it ran, and that is the return
-of the module only when its code came to its end.
+Exit handlers cannot see a `sys.exit("…")`, and `sys.last_type` may be of an old error. But each
+frame of a module has its last instruction, and that is the module's return only when its code ran
+to its end.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def note_main() -> None:
     """Note the modules that the main thread runs now: the script, and what runs it."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
-        # The outermost may be a function of `runpy`; what runs a script, such as a profiler or a
-        # debugger, may catch its exit: the script has to have returned as well.
+        # The outermost frame may be a function of `runpy`. A profiler or debugger that runs a
+        # script may catch its exit: so the script has to have returned as well.
         wanted = frame.f_back is None or frame.f_code.co_name == "<module>"
         if wanted and not any(frame is each for each in _main):
             _main.append(frame)
@@ -28,9 +28,10 @@ def note_main() -> None:
 
 
 def came_to_its_end() -> bool:
-    """Asked when the process ends: whether all that was noted returned.
+    """Whether all noted modules have returned; asked when the process ends.
 
-    Never in an interactive session, where each line is a module and nobody knows which was last.
+    Never true in an interactive session, where each line is a module and none is known to be the
+    last.
     """
     if sys.flags.inspect or hasattr(sys, "ps1"):
         return False

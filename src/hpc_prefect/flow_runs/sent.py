@@ -1,7 +1,7 @@
 """What goes with a task that Prefect sends to another process, such as one of a pool.
 
-Prefect takes contexts of its own there, and no others. What tells a call's place goes as a label of
-the flow run that is sent along: of this copy, never of the run at the server.
+Prefect sends its own contexts, and no others. So our values go as a label of the flow run that is
+sent along: in this copy only, never of the run on the server.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _told: dict[str, Callable[[], object]] = {}
 
 
 def send_along(name: str, tell: Callable[[], object]) -> None:
-    """From now on, what `tell` says where a task is sent is known in the process that runs it.
+    """Have a value sent along with every task, for `sent` in the process that runs it.
 
     Args:
-        tell: gives JSON data; None for nothing.
+        tell: makes the value, JSON data, when a task is sent; None for nothing.
     """
     if not _told:
         label_sent_runs(_LABEL, _all_told)
@@ -34,7 +34,7 @@ def _all_told() -> str:
 
 
 def sent(name: str) -> Any:
-    """What was told where the task around this call was sent from; None where nothing was."""
+    """The value that was sent along with the task around this call; None if there is none."""
     flow = flow_sent_here()
     if flow is None or flow.flow_run is None:
         return None
@@ -43,7 +43,7 @@ def sent(name: str) -> Any:
 
 
 def flow_sent_here() -> FlowRunContext | None:
-    """The flow run of another process that a task of it brought here; None outside of such."""
+    """The flow run of another process whose task runs here; None outside of such a task."""
     flow: object = FlowRunContext.get()
     while isinstance(flow, FlowRunContext):
         if flow.detached:

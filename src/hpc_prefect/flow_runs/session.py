@@ -1,4 +1,4 @@
-"""Interactive sessions: who types has no script by whose name a later session finds its work."""
+"""Interactive sessions, which have no script name by which a later session could find its work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def is_interactive() -> bool:
-    """Whether the lines of this process are typed: in a notebook, in IPython, in Python itself."""
+    """Whether this process is interactive: a notebook, IPython or Python's own prompt."""
     return hasattr(sys, "ps1") or cell() > 0
 
 

@@ -18,7 +18,7 @@ class HPCPrefectSettings(PrefectBaseSettings):
 
     artifacts: bool = Field(
         default=True,
-        description="Whether a flow run shows in Prefect what it does: its page, jobs that failed,"
+        description="Whether a flow run shows artifacts in Prefect: its page, failed jobs,"
         " quantum jobs, loops, comparisons.",
     )
     documentation_url: HttpUrl | None = Field(

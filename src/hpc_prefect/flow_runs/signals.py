@@ -1,4 +1,4 @@
-"""Noticing SIGTERM, which Prefect turns into a cancellation like any other."""
+"""Notices SIGTERM, which Prefect turns into an ordinary cancellation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 
 class _Sigterm:
-    """Whether this process received SIGTERM, however deep in other handlers that is hidden."""
+    """Whether this process received SIGTERM, whichever handlers are installed."""
 
     seen = False
     users = 0
 
 
 class _Noting:
-    """A handler of SIGTERM that notes it and then does what was done before."""
+    """A handler of SIGTERM that notes it and then calls the former handler."""
 
     def __init__(self, before: Callable[[int, FrameType | None], Any]) -> None:
         self.before = before
@@ -30,11 +30,11 @@ class _Noting:
 
 @contextmanager
 def noticing_sigterm() -> Iterator[None]:
-    """Note SIGTERM before Prefect's handler turns it into a cancellation like any other.
+    """Note SIGTERM before Prefect's handler turns it into an ordinary cancellation.
 
-    Only the main thread may look after signals, and only where somebody handles SIGTERM at all:
-    otherwise the process is gone at once, and the job runs on. Jobs at once share one handler,
-    which the last of them takes away.
+    Only in the main thread, which alone may set handlers, and only if SIGTERM has a handler:
+    without one the process ends at once, and the job runs on. Concurrent jobs share one handler,
+    which the last of them removes.
     """
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -53,5 +53,5 @@ def noticing_sigterm() -> Iterator[None]:
 
 
 def received_sigterm() -> bool:
-    """Whether this process was told to end."""
+    """Whether this process received SIGTERM."""
     return _Sigterm.seen

@@ -1,4 +1,4 @@
-"""What Prefect says of other flow runs, and what it is told of them. Asks its API: blocks."""
+"""Reads and sets the states of other flow runs, by Prefect's API. Blocks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 
 
 def state_of(flow_run_id: str) -> State[Any] | None:
-    """The state of a flow run; None when it is not known."""
+    """The state of a flow run; None when it is unknown."""
     try:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
     except ObjectNotFound:
         return None
     except Exception as error:  # noqa: BLE001 - any trouble with the API means: not known
-        logger.warning("asking Prefect about flow run %s: %s", flow_run_id, error)
+        logger.warning(
+            "Prefect gave no answer about the state of flow run %s: %s", flow_run_id, error
+        )
         return None
 
 
@@ -39,9 +41,9 @@ def is_cancelled(flow_run_id: str) -> bool:
 
 
 def tell_taken_over(flow_run_id: str, by: str) -> None:
-    """Have a flow run whose process is dead, and which Prefect has as running, end as crashed.
+    """Set a flow run whose process is dead, but which is Running for Prefect, to Crashed.
 
-    In the background: nothing waits for it, and nothing depends on it.
+    In the background: nothing waits for it or depends on it.
     """
     # Not a daemon: a short script would end before it, and the run would stay Running for ever.
     threading.Thread(target=_crash, args=(flow_run_id, by), name="hpc-prefect-tells").start()
@@ -55,5 +57,10 @@ def _crash(flow_run_id: str, by: str) -> None:
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run_id, crashed, force=True)
-    except Exception as error:  # noqa: BLE001 - it is only told; the work goes on
-        logger.warning("telling Prefect that flow run %s was taken over: %s", flow_run_id, error)
+    except Exception as error:  # noqa: BLE001 - only a report; the work goes on
+        logger.warning(
+            "Prefect still has flow run %s as running, though its process died, and"
+            " could not be told: %s",
+            flow_run_id,
+            error,
+        )

@@ -15,7 +15,8 @@ from hpc_prefect.flow_runs.uncaught import forget_frames
 
 T = TypeVar("T")
 
-#: How long an interrupted caller waits for the cancelled call, which gives up a little sooner.
+#: How many seconds an interrupted caller waits for the cancelled call, which gives up a little
+#: sooner.
 PATIENCE = cancellation.CLEARING_UP + 3
 
 

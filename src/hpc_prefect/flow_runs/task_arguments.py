@@ -1,4 +1,4 @@
-"""Arguments of the tasks of this package that Prefect's settings would fill if they were not given.
+"""Arguments of this package's tasks that Prefect would else take from its settings.
 
 `PREFECT_TASKS_DEFAULT_RETRIES=2` is meant for a user's tasks: ours would post three QPU jobs.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect.cache_policies import NO_CACHE
 
-#: What a setting of Prefect's would say otherwise.
+#: Without these, settings of Prefect's would hold.
 FIXED: dict[str, Any] = {
     "retries": 0,
     "retry_delay_seconds": 0,

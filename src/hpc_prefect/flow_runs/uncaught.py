@@ -1,5 +1,4 @@
-"""A script that ends by an error of ours: the sentence stands last, and only the script's own lines
-stand above it.
+"""Prints an uncaught error of ours as its message, below the script's own lines of the traceback.
 
 Frames of Prefect, of Python and of this package say nothing to whom a mistake of their own is told.
 So it is in Prefect's log of a flow or task that failed, too. Every other error keeps all of its
@@ -18,7 +17,7 @@ from types import TracebackType
 from hpc_prefect.errors import HpcPrefectError
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: Where code lies that is not the user's.
+#: Folders of code that is not the user's.
 _FOREIGN = tuple(
     {
         os.path.join(place, "")
@@ -30,9 +29,9 @@ _FOREIGN = tuple(
 
 
 def forget_frames(error: BaseException) -> None:
-    """At the end of a call: drop the frames of ours, where the error's message says it all.
+    """At the end of a call: drop our own frames, if the error's message says it all.
 
-    Whoever catches the error then sees the call, and above it their own code. If nobody does, it is
+    The traceback then ends at the user's call. If nobody does, it is
     told plainly.
     """
     if _says_it_all(error):
@@ -45,7 +44,7 @@ def _says_it_all(error: BaseException | None) -> bool:
 
 
 def tell_errors_plainly() -> None:
-    """Have the uncaught errors of this process told so, unless somebody else tells them."""
+    """Print uncaught errors of this process in this way, unless another hook is installed."""
     if sys.excepthook is sys.__excepthook__ and not sys.flags.dev_mode:
         sys.excepthook = _tell
 

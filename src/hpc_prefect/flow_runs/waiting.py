@@ -1,4 +1,4 @@
-"""A task run that waits for what the executor does, and is ended when the run around it is."""
+"""Waits in a task run for the executor's work, and ends the wait when the run around it ends."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from hpc_prefect.flow_runs.signals import noticing_sigterm
 
 T = TypeVar("T")
 
-LEFT = "this process was told to end; the job is left running"
+LEFT = "this process received SIGTERM; the job is left running"
 
 
 class Kept(Generic[T]):
-    """Work that is not cancelled with its run: nobody waits for it any more, and it runs on."""
+    """Work that is not cancelled with its run: the wait ends, and it runs on."""
 
     def __init__(self, handle: Handle[T], listener: RunLog) -> None:
         self.result = handle.result
         self._handle, self._listener = handle, listener
 
     def cancel(self, by: str = "user") -> None:
-        self._listener.state("it is kept; running the same again attaches to it")
+        self._listener.state("the job is kept; running the same again attaches to it")
         self._handle.leave()
 
 
 class Simulation(Generic[T]):
-    """Work in a thread. Once it has begun nobody can end it: who cancels waits for it no more."""
+    """Work in a thread, which cannot be interrupted: cancelling only ends the wait for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.result = asyncio.run_coroutine_threadsafe(asyncio.to_thread(work), executor().loop)
@@ -49,7 +49,7 @@ class Simulation(Generic[T]):
 async def outcome_of(
     handle: Handle[T] | Kept[T] | Simulation[T], listener: RunLog, on_sigterm: str
 ) -> T | State[Any]:
-    """The result of what was handed over; a Cancelled state when a run around it was cancelled."""
+    """The result of the work; a Cancelled state when a run around it was cancelled."""
     with noticing_sigterm(), cancellable(handle) as call:
         try:
             result: T = await call.outcome()

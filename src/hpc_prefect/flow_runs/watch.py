@@ -1,8 +1,9 @@
-"""Which flow runs of this process are cancelled in Prefect: asked for all of them every 5 s.
+"""Finds out which flow runs of this process are cancelled in Prefect: asks every 5 s, for all at
+once.
 
-A run is watched from its first call to its end, also while no call waits. All that is known of it
-is in one `Run`, which is forgotten when the run has ended. The watch lives on the executor's
-loop, in no run's context and with clients of its own; it does not keep the process alive.
+A run is watched from its first call to its end, also while no call waits. Its state is one `Run`,
+which is dropped when the run has ended. The watch runs on the executor's loop, outside of any run's
+context and with its own clients; it does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ T = TypeVar("T")
 
 logger = logging.getLogger("hpc_prefect.flow_runs.cancellation")
 
-#: Seconds between two questions to Prefect whether runs are being cancelled: one question for all.
+#: Seconds between two questions to Prefect whether runs are cancelled.
 ASK_EVERY = 5.0
-#: Seconds after which a question for which nobody waits has failed.
+#: Seconds after which such a question, for which no call waits, has failed.
 PATIENCE = 30.0
-#: Seconds that a call waits for the first answer about its run, when the server has not been
-#: heard of for long: a flow may compute for hours before its first call.
+#: How many seconds a run's first call waits for an answer about the run, if the last one is old: a
+#: flow may compute for hours before its first call.
 FIRST_ANSWER = 3.0
-#: Seconds after which the server is taken for not to answer where somebody waits for it.
+#: Seconds after which a request for which a call waits has failed.
 TELL = 5.0
-#: Seconds between two looks at whether a run has ended while a thread of it still waits.
+#: Seconds between two checks whether a run has ended while a thread of it still waits.
 LOOK_EVERY = 1.0
-#: How long a cancelled run waits for the ends of its jobs; below Prefect's own 30 s grace.
+#: How many seconds a cancelled run waits for the ends of its jobs; below Prefect's own 30 s grace.
 CONFIRM = 22.0
-#: The server answers about no more runs at once.
+#: The server's limit on the runs in one answer.
 MOST_RUNS = 200
 
 #: Prefect's names of the states that tell how an attempt of a flow began.
@@ -69,26 +70,26 @@ class WaitingCall(Protocol):
     def result(self) -> Future[Any]: ...
 
     def look(self) -> None:
-        """Find out whether the flow has ended around the call."""
+        """End the call if the flow around it has ended."""
 
     def cancel(self) -> None:
         """Cancel the call's work; a second time does nothing."""
 
     def run_was_cancelled(self) -> None:
-        """All that can be done for the run's work is done: the call is to end."""
+        """The run's work has been cancelled as far as possible: the call is to end."""
 
 
 class Run:
     """A flow run of this process that made a call.
 
     Attributes:
-        calls: those that wait for their work.
+        calls: the calls that wait for their work.
         cancelled: Prefect says that the run is, or is being, cancelled.
-        heard: since its first call, or shortly before, the server was heard of; in an attempt
-            after the first one also about how that attempt began.
-        retried: it is in such an attempt, and the server was not asked how it began.
-        told: the server knows that the run has ended as cancelled.
-        gone_at: since when the engine has no object of the run.
+        heard: set when the server has answered about the run since its first call, or shortly
+            before; in a later attempt also about how that attempt began.
+        retried: it is in a later attempt, and the server was not asked yet how that began.
+        told: the server has been told that the run has ended as cancelled.
+        gone_at: when the engine's last object of the run had gone.
     """
 
     def __init__(self, context: FlowRunContext, flow_run: FlowRun) -> None:
@@ -108,7 +109,7 @@ class Run:
         self._objects: list[weakref.ref[FlowRun]] = []
 
     def seen_as(self, flow_run: FlowRun) -> None:
-        """The engine has a new object for each attempt of a flow."""
+        """Add the engine's object of the run; there is a new one for each attempt."""
         if not any(known is flow_run for known in self.objects):
             self._objects = [weakref.ref(each) for each in (*self.objects, flow_run)]
             if flow_run.run_count > 1:
@@ -118,7 +119,7 @@ class Run:
 
     @property
     def objects(self) -> list[FlowRun]:
-        """The engine's objects of this run that are still there."""
+        """The engine's objects of this run that still exist."""
         return [known for each in self._objects if (known := each()) is not None]
 
     @property
@@ -126,10 +127,11 @@ class Run:
         return bool(self.objects) and all(map(internals.has_ended, self.objects))
 
     def is_over(self, now: float) -> bool:
-        """Whether nobody will ask about this run again, as far as can be known.
+        """Whether the run can be dropped, since no call will ask about it again, as far as is
+        known.
 
-        Hooks at a run's end still ask whether it was cancelled. Of a run whose tasks are in other
-        processes, each of them has an object that comes and goes with a task.
+        Hooks at a run's end still ask whether it was cancelled. In other processes that run its
+        tasks, an object lives only as long as a task.
         """
         if self.objects:
             self.gone_at = None
@@ -158,7 +160,7 @@ class Watch:
         return len(self._runs)
 
     def enter(self, contexts: Iterable[FlowRunContext]) -> list[Run]:
-        """Watch these flow runs from now on; what is known of them, in the same order."""
+        """Watch these flow runs from now on; returns their `Run`s in the same order."""
         return [self._enter(each, each.flow_run) for each in contexts if each.flow_run is not None]
 
     def _enter(self, context: FlowRunContext, flow_run: FlowRun) -> Run:
@@ -179,24 +181,24 @@ class Watch:
             self.loop.call_soon_threadsafe(self._wake.set)
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Have something done on the loop, in the context of nobody's run."""
+        """Run something on the loop, outside of any run's context."""
         return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, self.loop)
 
     def find(self, flow_run_id: UUID) -> Run | None:
         return self._runs.get(flow_run_id)
 
     def forget(self, flow_run_id: UUID) -> None:
-        """A flow run that was cancelled in this process begins anew."""
+        """A flow run that was cancelled in this process begins again."""
         with self._lock:
             self._runs.pop(flow_run_id, None)
 
     def join(self, runs: Iterable[Run], call: WaitingCall) -> None:
-        """A call waits for its work, in these runs."""
+        """Add a waiting call to these runs."""
         with self._lock:
             for run in runs:
                 self._add(run)
                 run.calls.add(call)
-                if run.cancelled:  # it was found out after this call was let pass
+                if run.cancelled:  # it was cancelled after this call had checked
                     self.begin(self.end(run))
 
     def leave(self, runs: Iterable[Run], call: WaitingCall) -> None:
@@ -211,13 +213,13 @@ class Watch:
             try:
                 self._look(runs)
             except Exception:  # one run's trouble must not stop the watch for the others
-                logger.exception("watching flow runs")
+                logger.exception("looking for cancelled flow runs failed; it is tried again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_EVERY)
             self._wake.clear()
 
     def _alive(self) -> list[Run]:
-        """Forget what is over."""
+        """Drop the runs that are over; returns the others."""
         now = time.monotonic()
         with self._lock:
             for run in [run for run in self._runs.values() if run.is_over(now)]:
@@ -239,18 +241,18 @@ class Watch:
         return self._inquiries.setdefault(server, _Inquiry(self.found))
 
     def found(self, run: Run) -> None:
-        """The server says that a run is, or is being, cancelled."""
+        """Note that for the server a run is, or is being, cancelled."""
         with self._lock:
             run.cancelled = True
             count = len(run.calls)
-        # A flow that swallows the news and returns is Completed, until this hook says otherwise.
+        # A flow that catches the exception and returns would be Completed without this hook.
         _hook_once(run, "completion")
-        logger.info("flow run %s is cancelled: so are its %d jobs", run.name, count)
+        logger.info("flow run %s is cancelled in Prefect: cancelling its %d jobs", run.name, count)
         if count:  # otherwise it has not ended: its next call ends it, or its flow's end
             self.begin(self.end(run))
 
     async def end(self, run: Run) -> None:
-        """Cancel what a run waits for, and when that has ended, tell Prefect that the run has."""
+        """Cancel the work of a run's calls, wait for its end, and report that to Prefect."""
         with self._lock:
             run.cancelled = True
             calls = list(run.calls)
@@ -263,7 +265,7 @@ class Watch:
             call.run_was_cancelled()
 
     async def _tell(self, run: Run, *, unconfirmed: int) -> None:
-        """Let the server, and the engine, know that a run has ended as cancelled."""
+        """Report to the server, and to the engine, that a run has ended as cancelled."""
         doubt = f" {unconfirmed} of them did not end within {CONFIRM:g} s." if unconfirmed else ""
         state: State[Any] = Cancelled(message=MESSAGE + doubt)
         async with run.telling:
@@ -274,43 +276,49 @@ class Watch:
                     )
                     run.told = True
                 except Exception as error:  # noqa: BLE001 - its jobs tell what became of them
-                    logger.warning("telling Prefect that %s is cancelled: %r", run.name, error)
+                    logger.warning(
+                        "Prefect could not be told that flow run %s has ended as cancelled: %r",
+                        run.name,
+                        error,
+                    )
         run.end_in(state)
 
     async def first_answer(self, runs: Iterable[Run]) -> None:
-        """Wait until the server was heard of about these runs, or does not seem to answer."""
+        """Wait until the server has answered about these runs, or `FIRST_ANSWER` has passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_ANSWER):
                 for run in runs:
                     await run.heard.wait()
 
     async def ask(self, run: Run) -> bool:
-        """Ask the server now whether a run is cancelled; what is known when it does not answer."""
+        """Ask the server now whether a run is cancelled; if it does not answer, what is known."""
         try:
             found = await self._inquiry(run.server).talk(
                 run, lambda client: client.read_flow_run(run.id)
             )
         except Exception as error:  # noqa: BLE001 - not known
-            logger.warning("asking Prefect whether %s is cancelled: %r", run.name, error)
+            logger.warning(
+                "Prefect did not answer whether flow run %s is cancelled: %r", run.name, error
+            )
             return run.cancelled
         return run.cancelled or says_cancelled(found.state)
 
 
 class _Inquiry:
-    """The questions to one server, with a client of its own that is kept between them."""
+    """The questions to one server, by a client of its own that is kept between them."""
 
     def __init__(self, found: Callable[[Run], None]) -> None:
         self._found = found
         self._client: PrefectClient | None = None
         self._opening = asyncio.Lock()
         self._talks = 0
-        self._drop = False  # the client, as soon as nobody talks
+        self._drop = False  # close the client as soon as no request uses it
         self._asked_at = time.monotonic()
         self._asking: asyncio.Task[None] | None = None
         self._failed = False
 
     def ask_when_due(self, runs: list[Run]) -> None:
-        """Begin a question, unless one is under way: nobody waits for its end."""
+        """Begin a question, unless one is under way. Does not wait for the answer."""
         now = time.monotonic()
         due = now - self._asked_at >= ASK_EVERY or not all(run.heard.is_set() for run in runs)
         if due and (self._asking is None or self._asking.done()):
@@ -341,9 +349,13 @@ class _Inquiry:
 
         try:
             found = await self.talk(runs[0], say, patience=PATIENCE)
-        except Exception as error:  # noqa: BLE001 - not known; it is asked again
-            if not self._failed:  # said once, not every 5 s
-                logger.warning("asking Prefect whether runs are being cancelled: %r", error)
+        except Exception as error:  # noqa: BLE001 - unknown; it is asked again
+            if not self._failed:  # logged once, not every 5 s
+                logger.warning(
+                    "Prefect does not answer whether runs are being cancelled; it is"
+                    " asked again: %r",
+                    error,
+                )
             self._failed = True
             for run in retried:
                 run.retried = True
@@ -357,7 +369,7 @@ class _Inquiry:
     async def talk(
         self, run: Run, say: Callable[[PrefectClient], Awaitable[T]], *, patience: float = TELL
     ) -> T:
-        """Say something to the server about a run. Raises what the client raises."""
+        """Send a request to the server with a run's settings. Raises what the client raises."""
         self._talks += 1
         try:
             async with asyncio.timeout(patience):
@@ -382,7 +394,7 @@ class _Inquiry:
             await client.__aexit__(None, None, None)
 
     def close(self) -> None:
-        """Nothing more is asked."""
+        """Close the client; nothing more will be asked."""
         self._drop = True
         self._asking = asyncio.get_running_loop().create_task(self._dropped())
 
@@ -392,10 +404,10 @@ def says_cancelled(state: State[Any] | None) -> bool:
 
 
 def cancelled_between_attempts(states: list[State[Any]]) -> bool:
-    """Whether a run was cancelled while it waited for a retry, and was begun all the same.
+    """Whether a run was cancelled while it waited for a retry, and then begun all the same.
 
-    Prefect's engine begins the next attempt whatever became of the run in between, and further
-    ones may have begun before anybody asks. Whoever starts a run anew makes it Pending first.
+    Prefect's engine begins the next attempt whatever the run's state is, and further attempts may
+    begin before we ask. A run that is started again on purpose becomes Pending first.
     """
     waited = cancelled = begun = False
     for each in sorted(states, key=lambda each: each.timestamp):
@@ -415,9 +427,9 @@ def _hook_once(run: Run, end: str) -> None:
 
 
 async def end_as_cancelled(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook: the flow came to its end in a run that is, or was, being cancelled.
+    """A hook for the end of a flow whose run is, or was being, cancelled.
 
-    Prefect takes no other state from a run that is being cancelled, and leaves it so.
+    Prefect accepts no other state for a run that is being cancelled, and leaves it in that state.
     """
     the_watch = watch()
     run = the_watch.find(flow_run.id)
@@ -428,7 +440,7 @@ async def end_as_cancelled(flow: object, flow_run: FlowRun, state: State[Any]) -
 
 
 async def waited(work: Future[Any], seconds: float) -> None:
-    """Wait for something on the loop, whose end does not depend on whether anybody waits."""
+    """Wait for work on the loop, at most so long; the work goes on."""
     await asyncio.wait([asyncio.wrap_future(work)], timeout=seconds)
 
 
@@ -437,7 +449,7 @@ _watch_lock = threading.Lock()
 
 
 def watch() -> Watch:
-    """This process's watch; a forked child gets its own, as it does an executor."""
+    """This process's watch; a forked child gets its own, as it gets its own executor."""
     global _watch
     loop = executor().loop
     with _watch_lock:

@@ -1,4 +1,4 @@
-"""Whether this process works for a flow of another process: one of a pool's, forked or spawned."""
+"""Whether this process works for a flow of another one, such as a pool's worker does."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _root_id() -> str:
 def flow_process() -> int:
     """The pid of the process whose flow run, or script, this process works for.
 
-    0 when it is this one's own: also of a flow that was begun here, by whoever started us. -1 when
-    that process has ended.
+    0 when it is this process, also for a flow that was begun here in a child process. -1 when that
+    process has ended.
     """
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:

@@ -44,16 +44,26 @@ def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = 
         return KINDS[job.kind].attach(job, listener, job_id)
     if job_id:
         raise LedgerError(f"{job.folder.path}: its scheduler is asked for it by its tag, not by id")
-    request = _request(job, listener)
-    if job.members is None:
+    request = what_to_follow(job, listener)
+    if not isinstance(request, ArrayRequest):
         return executor().start(request).result.result()
-    executor().start(_array(job, request), ArrayRun).result.result()
+    executor().start(request, ArrayRun).result.result()
     ended = read_job(job.folder.path, job.folder.transport).result
     if ended is None:
         raise LedgerError(
             f"{job.folder.path}: its cancellation was requested, and nobody has seen that it ended"
         )
     return ended
+
+
+def what_to_follow(job: JobSnapshot, listener: Listener) -> JobRequest | ArrayRequest:
+    """A batch job, or the array of this submission, as the executor is asked to follow it.
+
+    Raises:
+        LedgerError, NotOurs: there is nothing that this user can follow.
+    """
+    request = _request(job, listener)
+    return request if job.members is None else _array(job, request)
 
 
 def _array(job: JobSnapshot, request: JobRequest) -> ArrayRequest:

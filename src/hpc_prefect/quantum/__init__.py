@@ -10,8 +10,8 @@
     sampling.py       one sampling or estimation: checked, run at most once
     result_file.py    its record on disk
     service.py        what a quantum service is; services/ has a folder a vendor
-    purchase/         a job of a service, as the executor's machinery takes it
-    jobs.py           how the operations reach such jobs; by_folder.py does it
+    purchase/         quantum jobs of a service, run by the executor
+    jobs.py           the operations' access to such jobs; by_folder.py does the work
     task.py           sample, estimate, submit_…, fetch: the Prefect edge
 
 Blocks, options and calls can be imported without Qiskit, which is loaded when it is first needed.

@@ -1,7 +1,7 @@
 """What a backend is.
 
-A backend of this process answers here and now: `run` and `estimate` return when the result is
-there. Others hand the work to a service: see `hpc_prefect.quantum.service`.
+A backend of this process computes the result itself: `run` and `estimate` return it. Others hand
+the work to a service: see `hpc_prefect.quantum.service`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls it: `simulator aer`."""
+        """Its name in messages, such as `simulator aer`."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -43,32 +43,32 @@ class Backend(Protocol):
 
     @property
     def packages(self) -> Sequence[str]:
-        """The distributions whose versions belong into the record, besides Qiskit and NumPy."""
+        """The distributions whose versions belong in the record, besides Qiskit and NumPy."""
 
     @property
     def simulates(self) -> bool:
         """Whether it is a simulator, which needs a seed."""
 
     def layout_seed(self, options: PrimitiveOptions) -> int | None:
-        """The transpiler's seed, where there is a transpilation."""
+        """The transpiler's seed; None if nothing is transpiled."""
 
 
 class SamplingBackend(Backend, Protocol):
     """Something that samples circuits in this process."""
 
     def run(self, pubs: Sequence[SamplerPub], options: SamplerOptions) -> Sampled:
-        """Sample. Blocks; called in a thread. Every PUB brings its own shots."""
+        """Sample. Blocks; called in a thread. Every PUB has its shots set."""
 
 
 class EstimatingBackend(Backend, Protocol):
     """Something that estimates expectation values in this process."""
 
     def estimate(self, pubs: Sequence[EstimatorPub], options: EstimatorOptions) -> Sampled:
-        """Estimate. Blocks; called in a thread. Every PUB brings its own precision."""
+        """Estimate. Blocks; called in a thread. Every PUB has its precision set."""
 
 
 class Simulating:
-    """What the backends of this process have in common."""
+    """The base of the backends of this process."""
 
     simulates = True
 

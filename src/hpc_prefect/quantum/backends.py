@@ -43,11 +43,11 @@ def build(spec: BackendSpec, account: Account | None = None) -> Backend:
     """The backend that `spec` asks for. Nothing is asked of any service.
 
     Args:
-        account: of a service; None is the one of the environment.
+        account: of a service; None for the environment's.
 
     Raises:
-        ConfigurationError: there is none, its package is not installed, or `spec` sets something
-            that it cannot honour.
+        ConfigurationError: there is no such backend, its package is not installed, or `spec` sets
+            something that it cannot honour.
     """
     if spec.kind in VENDORS:
         built: Backend = vendor(spec.kind).build(spec, account)

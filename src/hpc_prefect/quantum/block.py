@@ -15,7 +15,7 @@ from hpc_prefect.quantum.backends import BackendSpec, Kind
 from hpc_prefect.quantum.services import VENDORS
 from hpc_prefect.quantum.transpilation import OPTIONS, transpilation_problems
 
-#: Fields that say something only for a computer of IBM Quantum …
+#: Fields for a computer of IBM Quantum only …
 _IBM_ONLY = (
     "credentials_block_name",
     "min_num_qubits",
@@ -32,7 +32,7 @@ _SERVICES_ONLY = ("max_qpu_seconds", "on_cancel")
 class QuantumBackendBlock(StoredModel, Block):
     """WHERE to sample or estimate: a simulator, a fake device, a quantum computer.
 
-    Loading it asks nobody but Prefect.
+    Loading it asks Prefect only, no service.
 
     Example:
         Load a stored backend:
@@ -43,7 +43,7 @@ class QuantumBackendBlock(StoredModel, Block):
         ```
     """
 
-    # Of the two bases Prefect's would win, which keeps unknown fields.
+    # Without this the configuration of Prefect's base class would win, which keeps unknown fields.
     model_config = ConfigDict(extra="ignore")
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect Quantum Backend"
@@ -106,7 +106,7 @@ class QuantumBackendBlock(StoredModel, Block):
         return self
 
     def problems(self) -> list[str]:
-        """What is wrong with the fields together; asks nobody."""
+        """What is wrong with the fields together; asks no service."""
         found = [f"transpilation: {each}" for each in transpilation_problems(self.transpilation)]
         if self.kind == "simulator" and self.transpilation:
             found.append("transpilation: a simulator takes circuits as they are; remove it")
@@ -150,5 +150,5 @@ class QuantumBackendBlock(StoredModel, Block):
         )
 
     def option_layer(self) -> dict[str, Any]:
-        """What the block says of the options that Variable and call may change."""
+        """The block's values for the options that Variable and call may change."""
         return {name: self.transpilation[name] for name in OPTIONS if name in self.transpilation}

@@ -29,7 +29,7 @@ from hpc_prefect.quantum.services import vendor
 
 
 def provider_at(site: Site) -> Provider:
-    """The service with the credentials of the job's block; those of the environment without.
+    """The service with the credentials of the job's block, or else of the environment.
 
     Never raises: a service that cannot be reached gives no answer.
     """
@@ -40,12 +40,12 @@ def provider_at(site: Site) -> Provider:
 
 
 def attach(job: JobSnapshot, listener: Listener, job_id: str) -> JobResult:
-    """Wait for a job and keep its result, as the process that bought it would. Blocks.
+    """Wait for a job and store its result, as the process that bought it would. Blocks.
 
-    Nobody is asked when the result is there already.
+    The service is not asked when the result is already stored.
 
     Raises:
-        JobHeld: that process lives.
+        JobHeld: the process that bought it is alive.
         QuantumJobFailed, QuantumServiceError, LedgerError: as `fetch`.
     """
     must_be_ours(job)
@@ -76,7 +76,7 @@ def attach(job: JobSnapshot, listener: Listener, job_id: str) -> JobResult:
 def _note_id(
     job: JobSnapshot, job_id: str, provider: ServiceProvider, claimant: claims.Claimant
 ) -> None:
-    """Write down the id of an attempt's job, which the service is asked for first."""
+    """Note a given id as that of the attempt's job, after the service confirmed that it exists."""
     if job.job_id not in ("", job_id):
         raise LedgerError(f"{job.folder.path}: its job is {job.job_id}, and not {job_id}")
     claims.take(job.folder.transport, job.folder.path, claimant, is_over)
@@ -88,7 +88,7 @@ def _provider(site: Site) -> ServiceProvider:
     block = str(site.options.get("block", ""))
     try:
         resolved = run_sync(partial(resolve, "sampler", block, None, None))
-    except Exception:  # Prefect has the block, and does not answer
+    except Exception:  # the block is in Prefect, which does not answer
         here = vendor(site.scheduler).of_environment()
         if here is None:
             raise
@@ -100,7 +100,7 @@ def _provider(site: Site) -> ServiceProvider:
 
 
 class _NotReached:
-    """A service whose account nobody here knows: every question stays without an answer."""
+    """A service whose account is not known here: every question gets no answer."""
 
     patience, ids_per_question, hurry = Patience(), 1000, 1.0
 

@@ -1,6 +1,7 @@
-"""What is wrong with a PUB, by Qiskit alone: what a service would take, queue and then fail.
+"""What is wrong with a PUB, found with Qiskit alone; a service would accept, queue and then fail
+it.
 
-Each problem is half a sentence that goes behind `pub 3: `; a value is named with its place.
+Each problem is the end of a sentence that begins with `pub 3: `, and names the value and its place.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hpc_prefect.quantum.options import suggestion
 
 
 def pub_problems(pub: SamplerPub | EstimatorPub) -> list[str]:
-    """Everything that can be known of a PUB without asking anybody."""
+    """All problems of a PUB that can be found without asking a service."""
     sampled = isinstance(pub, SamplerPub)
     found = [*circuit_problems(pub.circuit, sampled=sampled), *_parameters(pub)]
     if 0 in pub.parameter_values.shape:
@@ -31,7 +32,7 @@ def pub_problems(pub: SamplerPub | EstimatorPub) -> list[str]:
 
 
 def circuit_problems(circuit: QuantumCircuit, *, sampled: bool) -> Iterator[str]:
-    """The same of a circuit alone; one that is sampled needs registers for its bits."""
+    """The problems of a circuit alone; one that is sampled needs registers for its bits."""
     if circuit.num_qubits == 0:
         yield "the circuit has no qubits"
     for variable in circuit.iter_input_vars():
@@ -45,7 +46,7 @@ def circuit_problems(circuit: QuantumCircuit, *, sampled: bool) -> Iterator[str]
 
 
 def _numbers(circuit: QuantumCircuit, inside: str) -> Iterator[str]:
-    """Numbers of a circuit that are none."""
+    """Numbers in a circuit that are nan or inf."""
     if _is_wrong(circuit.global_phase):
         yield f"the circuit's global phase{inside} is {circuit.global_phase}"
     for number, step in enumerate(circuit.data):
@@ -104,7 +105,7 @@ def _registers(circuit: QuantumCircuit) -> Iterator[str]:
 
 
 def _is_taken(name: str) -> bool:
-    """Whether Qiskit's own container of results has something else of this name."""
+    """Whether Qiskit's container of results uses this name for something else."""
     return hasattr(DataBin, name) or name in ("shape", "self")
 
 
@@ -128,7 +129,7 @@ def _each(pub: EstimatorPub) -> Iterator[tuple[str, Any]]:
 def device_problems(
     pubs: Mapping[int, SamplerPub | EstimatorPub], device: Any, most_shots: int | None = None
 ) -> list[str]:
-    """What a device cannot do of them: too many qubits, too many shots.
+    """What the device cannot run: PUBs with too many qubits or too many shots.
 
     Args:
         pubs: by their number.

@@ -43,7 +43,7 @@ from hpc_prefect.job.identity import digest
 #: Values of parameters: one array over the PUB's points for each.
 Values = Mapping[Parameter, np.ndarray]
 
-#: What every operation has, or makes by itself when it is first asked for its definition.
+#: Attributes that every operation has, or caches when it is first asked for its definition.
 _COMMON = frozenset(
     {"_name", "_num_qubits", "_num_clbits", "_params", "_label", "_definition", "_duration"}
 )
@@ -52,7 +52,7 @@ _NODE_PARTS = ("op", "left", "right", "operand", "target", "index", "value", "va
 
 
 class NoDigest(TypeError):
-    """A part of a circuit says too little of itself: equal ones cannot be told from others."""
+    """A part of a circuit has no content that could be compared, so it has no digest."""
 
 
 def pub_digest(pub: SamplerPub | EstimatorPub) -> str:
@@ -83,8 +83,9 @@ def _observable(observable: Mapping[str, float]) -> list[Any]:
 def structure_digest(circuit: QuantumCircuit) -> str:
     """The digest of a circuit whose parameters have no values yet: equal circuits transpile alike.
 
-    Its parameters count by name (they are in the outcome). What is made of them is told by its
-    values at three points that no expression of two different circuits would share by chance.
+    Its parameters count by name, since the transpiled circuit contains them. Expressions of them
+    are compared by their values at three points, at which different expressions do not agree by
+    chance.
     """
     points = np.random.default_rng(20260).uniform(0.1, 3.0, (circuit.num_parameters, 3))
     values = {parameter: points[i] for i, parameter in enumerate(circuit.parameters)}
@@ -127,7 +128,7 @@ def _operation(operation: Operation, circuit: QuantumCircuit, values: Values) ->
 
 
 def _for_loop(loop: ForLoopOp, values: Values) -> list[Any]:
-    """The bodies that the loop will run: its parameter is a value too."""
+    """The bodies that the loop will run, with its parameter replaced by each value."""
     indices, parameter, body = loop.params
     if parameter is None:
         return [list(indices), circuit_as_data(body, values)]
@@ -139,15 +140,15 @@ def _for_loop(loop: ForLoopOp, values: Values) -> list[Any]:
 def _nature(operation: Operation, kind: type, circuit: QuantumCircuit, values: Values) -> list[Any]:
     """What the operation does beyond its name and parameters.
 
-    A gate of ffsim or Qiskit is told by what it was constructed from (its decomposition can take
-    seconds, and is the result of a numerical optimization). A gate of anyone else may keep what it
-    was constructed from only in its definition, so that this belongs to it.
+    A gate of ffsim or Qiskit is identified by what it was constructed from (its decomposition can
+    take seconds, and is the result of a numerical optimization). Another gate may keep what it was
+    constructed from only in its definition, so the definition is included.
     """
     try:
         state: list[Any] = _state(operation, circuit, values)
-        digest(state)  # asks whether it is data all through
+        digest(state)  # raises if it is not plain data throughout
     except NoDigest:
-        raise  # no definition would tell what an annotation says
+        raise  # a definition does not contain the annotations
     except TypeError:
         state = []
         known = False
@@ -163,7 +164,7 @@ def _nature(operation: Operation, kind: type, circuit: QuantumCircuit, values: V
         return [state]
     raise NoDigest(
         f"the operation {operation.name!r} ({kind.__qualname__}) has neither plain attributes nor"
-        " a definition, so that equal circuits cannot be told; give it a definition"
+        " a definition, so circuits with it cannot be compared; give it a definition"
     )
 
 
@@ -179,12 +180,12 @@ def _state(operation: Operation, circuit: QuantumCircuit, values: Values) -> lis
     for name in _COMMON:
         state.pop(name, None)
     if isinstance(operation, ControlFlowOp):
-        state.pop("_label_spec", None)  # a switch's: objects; its cases are told by `_case_map`
+        state.pop("_label_spec", None)  # a switch's are objects; `_case_map` has its cases
     return ["state", {name: _value(item, circuit, values) for name, item in state.items()}]
 
 
 def _attributes(thing: object) -> dict[str, Any]:
-    """What an object keeps, in its dictionary and its slots."""
+    """The attributes of an object, in its dictionary and its slots."""
     names = set(vars(thing)) if hasattr(thing, "__dict__") else set()
     for kind in type(thing).__mro__:
         slots = getattr(kind, "__slots__", ())
@@ -194,7 +195,7 @@ def _attributes(thing: object) -> dict[str, Any]:
 
 
 def _annotation(annotation: Annotation, circuit: QuantumCircuit, values: Values) -> list[Any]:
-    """What a box is to be given by passes or by the service: how it is twirled, for one."""
+    """An annotation of a box: what passes or the service are to do with it, such as twirling."""
     kind = type(annotation)
     state = {k: _value(item, circuit, values) for k, item in _attributes(annotation).items()}
     try:
@@ -202,7 +203,7 @@ def _annotation(annotation: Annotation, circuit: QuantumCircuit, values: Values)
     except TypeError as error:
         raise NoDigest(
             f"the annotation {annotation.namespace!r} ({kind.__qualname__}) of a box is no plain"
-            f" data ({error}), so that equal circuits cannot be told; keep numbers, texts, lists"
+            f" data ({error}), so circuits with it cannot be compared; keep numbers, texts, lists"
             " and mappings in it"
         ) from error
     return ["annotation", annotation.namespace, f"{kind.__module__}.{kind.__qualname__}", state]
@@ -265,14 +266,14 @@ def _told(point: Mapping[Parameter, float]) -> str:
 
 
 def _at_points(points: np.ndarray) -> Any:
-    """A number that is the same at every point is that number, as if it stood in the circuit."""
+    """A number that is the same at every point counts as a constant of the circuit."""
     if points.size and (points == points.flat[0]).all():
         return points.flat[0].item()
     return ["values", points]
 
 
 def _expression(node: expr.Expr, circuit: QuantumCircuit, values: Values) -> list[Any]:
-    """A classical expression; a variable of the circuit is told by its name, not its identifier."""
+    """A classical expression; a variable of the circuit counts by its name, not its identifier."""
     parts: list[Any] = [type(node).__name__]
     for part in _NODE_PARTS:
         if not hasattr(node, part):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class IBMQuantumCredentials(StoredModel, Block):
     """An account of IBM Quantum, for `QuantumBackendBlock`s of kind `ibm`.
 
-    Loading it asks nobody but Prefect.
+    Loading it asks Prefect only, no service.
 
     Example:
         Load a stored account:
@@ -28,7 +28,7 @@ class IBMQuantumCredentials(StoredModel, Block):
         ```
     """
 
-    # Of the two bases Prefect's would win, which keeps unknown fields.
+    # Without this the configuration of Prefect's base class would win, which keeps unknown fields.
     model_config = ConfigDict(extra="ignore")
 
     _block_type_name: ClassVar[str | None] = "HPC-Prefect IBM Quantum Credentials"

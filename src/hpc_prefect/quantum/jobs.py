@@ -1,6 +1,6 @@
-"""Quantum jobs for `hpc_prefect.operations`, which knows neither Prefect's blocks nor any service.
+"""Makes quantum jobs known to `hpc_prefect.operations`, which has no access to blocks and services.
 
-What a job needs, such as Qiskit, is loaded when there is one.
+Qiskit and the like are imported only when there is such a job.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ class QuantumJobs:
 
 
 def make_known() -> None:
-    """Have the operations know quantum jobs."""
+    """Register quantum jobs with the operations."""
     KINDS[QuantumSpec.kind] = QuantumJobs()

@@ -1,4 +1,4 @@
-"""How to sample and estimate: shots or precision, seeds, what a backend lets one choose.
+"""How to sample and estimate: shots or precision, seeds, and options of a backend.
 
 They come from a Prefect Variable, a JSON object, and from the call's own `options`, which win. If
 the Variable has a key `"sampler"` (for estimates: `"estimator"`), that object holds the options and
@@ -24,11 +24,11 @@ _LARGEST_SEED = 2**63 - 1
 
 
 class PrimitiveOptions(BaseModel):
-    """What sampling and estimating have in common, checked.
+    """The options that sampling and estimating share, checked.
 
     Attributes:
         seed: of the simulator, which needs one, so that a run can be repeated. A quantum computer
-            has none; there it only tells a call from another one.
+            ignores it; there it only makes two calls different work.
         seed_transpiler: of the layout and routing for a device. If it is not given: `seed` for a
             fake device, 0 for a quantum computer, whose layout should not change with each call.
         optimization_level: of the transpilation for a device, 0 to 3.
@@ -55,7 +55,7 @@ class SamplerOptions(PrimitiveOptions):
     """The options of one sampling, checked.
 
     Attributes:
-        shots: for every PUB that brings none of its own.
+        shots: for every PUB without its own.
         depolarizing: the probability that a shot is uniformly random (ffsim only), 0 to 1.
     """
 
@@ -67,14 +67,14 @@ class EstimatorOptions(PrimitiveOptions):
     """The options of one estimation, checked.
 
     Attributes:
-        precision: standard error that is aimed at, for every PUB that brings none of its own; 0 is
-            exact, on a simulator.
+        precision: the target standard error, for every PUB without its own; 0 is exact, on a
+            simulator.
     """
 
     precision: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
-#: What a PUB may bring itself.
+#: Options that a PUB may set itself.
 OF_A_PUB = ("shots", "precision")
 
 OptionsT = TypeVar("OptionsT", bound=PrimitiveOptions)
@@ -84,7 +84,7 @@ def parse_options(
     layers: Iterable[tuple[str, object]],
     kind: type[OptionsT] = SamplerOptions,  # type: ignore[assignment]
 ) -> tuple[OptionsT | None, list[str]]:
-    """Merge layers of options, the last wins; say everything that is wrong with them.
+    """Merge layers of options, the last wins; returns all that is wrong with them.
 
     Args:
         layers: where each comes from, for the messages (`"Variable 'quantum'"`), and the object.
@@ -127,14 +127,14 @@ def _over(below: object, above: object) -> object:
 
 
 def options_of_variable(value: object, section: str = SECTIONS[0]) -> object:
-    """The part of a Variable that holds the options (see the module's text)."""
+    """The part of a Variable that holds the options (see the module's docstring)."""
     if isinstance(value, Mapping) and any(name in value for name in SECTIONS):
         return value.get(section, {})
     return value
 
 
 def suggestion(word: object, known: Collection[str]) -> str:
-    """The end of a sentence about an unknown word: the near one, or else all there are."""
+    """The end of a sentence about an unknown word: the nearest known word, or else all of them."""
     near = get_close_matches(str(word), list(known), n=1)
     if near:
         return f"; did you mean {near[0]!r}?"

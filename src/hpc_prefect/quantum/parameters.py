@@ -1,4 +1,4 @@
-"""Values of Qiskit as parameters of flows and tasks: plain data that tells them."""
+"""Qiskit's values as parameters of flows and tasks: as plain data, for digests and records."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hpc_prefect.quantum.circuit_digest import structure_digest
 
 
 def as_data(value: object) -> object:
-    """Circuits, counts and observables; NotImplemented for what else there is.
+    """A circuit, counts or observables as plain data; NotImplemented for anything else.
 
     Raises:
-        TypeError: a circuit holds an operation that cannot be told.
+        TypeError: a circuit holds an operation that has no digest.
     """
     if isinstance(value, QuantumCircuit):
         return structure_digest(value)

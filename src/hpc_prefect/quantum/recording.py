@@ -1,4 +1,4 @@
-"""What the run's record is told of a sampling or an estimation."""
+"""Notes samplings and estimations in the run's record."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hpc_prefect.records.write.writer import Event
 def note_wanted(
     work: QuantumWork, place: CallIdentity, described: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """A call wants this work."""
+    """Note that a call asks for this work."""
     given = note_blocks(described)
     note_event("job", **work._asdict(), scope=list(place.scope), n=place.n, blocks=given)
 
 
 @contextmanager
 def recorded(work: QuantumWork) -> Iterator[None]:
-    """Have what comes of the work inside recorded, whichever way it ends."""
+    """Note the end of the work inside, whichever it is."""
     asked_after, later = time.time(), noting()
     try:
         yield

@@ -1,4 +1,4 @@
-"""From the names in a call to a backend and options, or to everything that is wrong with them."""
+"""From the names in a call to a backend and options, or to all their problems."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OPTIONS: dict[str, type[PrimitiveOptions]] = {
 
 
 class Resolved(NamedTuple):
-    """What a call's names stand for, and what is wrong with them."""
+    """What a call's names refer to, and the problems with them."""
 
     backend: Backend | None
     options: PrimitiveOptions | None
@@ -52,7 +52,7 @@ class Resolved(NamedTuple):
 
 
 def name_of(given: object) -> str:
-    """The name of a backend's block; what records call one that is not stored."""
+    """The name of a backend's block; of one that is not stored, its name in records."""
     if isinstance(given, QuantumBackendBlock):
         return name_in_record(given, given.kind)
     return given if isinstance(given, str) else type(given).__name__
@@ -70,7 +70,7 @@ async def resolve(
         kind: sampler or estimator.
         block: the name of the backend's block, or the block itself.
     """
-    # Prefect's decorator hides what this returns.
+    # Prefect's decorator hides the return type.
     found: Resolved = await _resolve(kind, block, variable_name, options)
     return found
 
@@ -83,7 +83,7 @@ async def _resolve(
     options: Mapping[str, Any] | None,
     client: PrefectClient | None = None,
 ) -> Resolved:
-    assert client is not None  # inject_client's promise: the flow run's own, or a new one
+    assert client is not None  # `inject_client` passes the flow run's client, or a new one
     block_name = name_of(given)
     (block, wrong_block), (layers, wrong_variable) = await asyncio.gather(
         _load_block(QuantumBackendBlock, "Quantum Backend", given, client),
@@ -122,7 +122,7 @@ def _layer(block: QuantumBackendBlock) -> object:
 async def _credentials(
     block: QuantumBackendBlock, client: PrefectClient
 ) -> tuple[IBMQuantumCredentials | None, list[str]]:
-    """Those that a block of IBM's devices names, and what is wrong with them."""
+    """The credentials that a block of IBM's devices names, and the problems with them."""
     name = block.credentials_block_name
     if block.kind != "ibm" or not name:
         return None, []
@@ -149,7 +149,7 @@ async def _backend(
 async def _load_block(
     kind: type[B], what: str, given: str | B, client: PrefectClient
 ) -> tuple[B | None, list[str]]:
-    """The block, or what is wrong with it. In a reproduction the recorded one counts."""
+    """The block, or its problems. In a reproduction it is the recorded block."""
     if isinstance(given, kind):
         name = stored_name(given)
         if not name or recorded_fields(kind, name) is None:
@@ -157,7 +157,7 @@ async def _load_block(
     elif isinstance(given, str):
         name = given
     else:
-        wanted = f"the {what} block, or its name, is wanted"
+        wanted = f"a {what} block, or its name, is needed"
         return None, [f"{type(given).__name__} was given where {wanted}"]
     if (fields := recorded_fields(kind, name)) is not None:
         found = await from_record(kind, name, fields, client)
@@ -181,7 +181,7 @@ async def _load_block(
 async def _load_variable(
     kind: str, name: str | None, client: PrefectClient
 ) -> tuple[list[tuple[str, object]], list[str]]:
-    """The Variable as a layer of options, or what is wrong with it."""
+    """The Variable as a layer of options, or its problems."""
     if name is None:
         return [], []
     if (reproduced := recorded()) and (told := reproduced.block(f"{kind}-variable", name)):

@@ -6,7 +6,7 @@
     result.npz      NumPy's archive without pickles: one array for each register of each PUB, and
                     `layout`, JSON text in UTF-8 that says how they belong together.
 
-Both are replaced as a whole. The result comes before the "finished" that vouches for it.
+Both are replaced as a whole. The result is written before the "finished" with its checksum.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HERE = LocalTransport()
 def write_asked(
     folder: Path, asked: Mapping[str, Any], kind: str = "sampler", transport: Transport = _HERE
 ) -> None:
-    """Write down what will be sampled or estimated, before it is."""
+    """Record what will be sampled or estimated, before it is."""
     transport.make_folder(str(folder))
     record = {"format": FORMAT, "state": "asked", **asked}
     transport.write_atomic(str(folder / RECORDS[kind]), _json(record))
@@ -59,7 +59,7 @@ def write_finished(
     kind: str = "sampler",
     transport: Transport = _HERE,
 ) -> None:
-    """Write down the result, then that it is there."""
+    """Write the result, then the record that it is complete."""
     packed = pack(result)
     transport.write_atomic(str(folder / RESULT), packed, durable=True)
     finished = {
@@ -78,12 +78,12 @@ def write_finished(
 def read_finished(
     folder: Path, digest: str, kind: str = "sampler", transport: Transport = _HERE
 ) -> PrimitiveResult | None:
-    """The result that an earlier run left, or None if none finished here.
+    """The result of an earlier run, or None if none was finished here.
 
     Raises:
         LedgerError: there is a record, but it is torn, belongs to other work, or its result is
             missing or altered.
-        NotOurs: another user can have written it.
+        NotOurs: another user may have written it.
     """
     name = RECORDS[kind]
     text = transport.read_private(str(folder / name))
@@ -102,12 +102,12 @@ def read_finished(
     if asked != digest:
         raise LedgerError(f"{folder / name} belongs to other work (its digest is {asked})")
     if hashlib.sha256(packed).hexdigest() != wanted:
-        raise LedgerError(f"{folder / RESULT} is not what {name} vouches for")
+        raise LedgerError(f"{folder / RESULT} was changed: its checksum is not the one in {name}")
     return unpack(packed)
 
 
 def data_digest(result: PrimitiveResult) -> str:
-    """The SHA-256 of what was measured, without the metadata: those tell when, and how long."""
+    """The SHA-256 of the measured data, without metadata such as times."""
     digest = hashlib.sha256()
     for pub in result:
         for name, value in pub.data.items():

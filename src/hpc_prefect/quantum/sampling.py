@@ -34,13 +34,13 @@ _log = logging.getLogger(__name__)
 
 
 SAMPLER, ESTIMATOR = "sampler", "estimator"
-#: Options that change what a job may cost, not what it does.
+#: Options that limit a job's cost; the work is the same.
 _NOT_WORK = frozenset({"max_execution_time"})
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be sampled or estimated, complete and checked; `ask` makes it.
+    """What is to be sampled or estimated, complete and checked; made by `ask`.
 
     Attributes:
         kind: sampler or estimator.
@@ -73,12 +73,12 @@ class Request:
         return used
 
     def spread(self, pub: Any) -> int | float:
-        """What the PUB asks for at each of its points: shots, or a precision."""
+        """The PUB's shots, or its precision."""
         return int(pub.shots) if self.kind == SAMPLER else float(pub.precision)
 
     @property
     def shots_of_pubs(self) -> list[int]:
-        """The shots of each PUB at all of its points; about, where a precision is asked for."""
+        """The shots of each PUB at all of its points; an estimate if a precision is asked for."""
         if self.kind == SAMPLER:
             return [int(pub.shots) * pub.size for pub in self.pubs]
         return [math.ceil(max(pub.precision, 1e-6) ** -2) * pub.size for pub in self.pubs]
@@ -102,13 +102,13 @@ def ask(
 
     Args:
         pubs: PUBs in any form that `SamplerPub.coerce` (or `EstimatorPub.coerce`) takes.
-        options: None if they could not be read, which `problems` tells; then what depends on them
-            is not checked.
-        backend: None if there is none, as with `options`.
-        problems: what is known to be wrong already.
+        options: None if they could not be read (`problems` says why); then what depends on them is
+            not checked.
+        backend: None if it could not be built, as with `options`.
+        problems: problems that are known already.
 
     Raises:
-        InvalidJob: with all problems that were found, after those that were known.
+        InvalidJob: with all problems, the known ones first.
     """
     found = list(problems)
     if options is not None and backend is not None:
@@ -117,7 +117,7 @@ def ask(
         found.append(f"backend_name: the {backend.name} cannot estimate; it samples only")
     coerced = _coerce(pubs, options, found, kind)
     if options is not None and backend is not None:
-        further = getattr(backend, "problems", None)  # a service's or a device's own
+        further = getattr(backend, "problems", None)  # the backend's own checks
         usable = Request(tuple(coerced.values()), options, backend, kind)
         found += further(usable, list(coerced)) if further else []
     if options is None or backend is None or found:
@@ -129,7 +129,7 @@ def ask(
 
 
 def _undigested(request: Request) -> list[str]:
-    """Why PUBs have no digest."""
+    """The problems of PUBs that have no digest."""
     found = []
     for i, pub in enumerate(request.pubs):
         try:
@@ -144,7 +144,7 @@ def _cannot_estimate(backend: Backend) -> bool:
 
 
 def option_problems(options: PrimitiveOptions, backend: Backend) -> list[str]:
-    """What the backend misses in the options, and what it cannot honour."""
+    """Options that the backend needs, and options that it cannot honour."""
     problems = []
     if backend.simulates and options.seed is None:
         problems.append(
@@ -163,7 +163,7 @@ def option_problems(options: PrimitiveOptions, backend: Backend) -> list[str]:
 def _coerce(
     pubs: Iterable[Any], options: PrimitiveOptions | None, problems: list[str], kind: str
 ) -> dict[int, Any]:
-    """The PUBs that can be used, by their number; the problems of all of them are added."""
+    """The valid PUBs by number; adds the problems of the others to `problems`."""
     if isinstance(pubs, QuantumCircuit):
         problems.append("pubs: this is one circuit; pass a list of PUBs, such as [circuit]")
         return {}
@@ -195,11 +195,11 @@ def _coerce(
 
 
 def read_earlier(request: Request, folder: Path, log: Log = _log) -> PrimitiveResult | None:
-    """The result that an earlier run left in `folder`; asks nobody. A torn one counts as none."""
+    """The result that an earlier run left in `folder`; None also if it is damaged."""
     try:
         earlier = read_finished(folder, request.digest, request.kind)
     except LedgerError as error:
-        log.warning("The record of this sampling is not usable, sampling again: %s", error)
+        log.warning("The record of this sampling cannot be used, so it is sampled again: %s", error)
         return None
     if earlier is not None:
         log.info("Sampled by an earlier run, not repeated: %s", folder)
@@ -211,8 +211,8 @@ def sample_once(
 ) -> PrimitiveResult:
     """The result of the sampling in `folder`: of the earlier run that finished it, or a new one.
 
-    Both are the same to the last bit: a new result is returned as it was recorded, with metadata
-    as JSON has it. Blocks while the backend samples.
+    Both are the same to the last bit: a new result is returned as it reads back from its record.
+    Blocks while the backend samples.
 
     Args:
         made_by: the id of the run that asks, for the record.
@@ -249,7 +249,7 @@ def _run(request: Request) -> Sampled:
 
 
 class Recorded(Protocol):
-    """Whose result is kept where."""
+    """Work whose result is stored in a folder."""
 
     @property
     def kind(self) -> str: ...
@@ -268,11 +268,11 @@ class _Here(NamedTuple):
 
 
 def keep(work: Recorded, facts: Mapping[str, Any], result: PrimitiveResult) -> PrimitiveResult:
-    """Record a result; it comes back as every later run will read it."""
+    """Record a result; returns it as every later run will read it."""
     finished = {**facts, "finished_at": now_as_iso()}
     write_finished(work.folder, finished, result, work.kind)
     kept = read_finished(work.folder, work.digest, work.kind)
-    assert kept is not None  # it was written a statement ago
+    assert kept is not None  # it was just written
     return kept
 
 
@@ -285,7 +285,7 @@ def size_of(request: Request) -> str:
 
 
 def describe(request: Request) -> dict[str, Any]:
-    """What was asked, for the record: no secrets, no circuits."""
+    """The request as the record has it: no secrets, no circuits."""
     pubs = [
         {
             "digest": known,

@@ -1,4 +1,4 @@
-"""What a quantum service is to us: the questions that are put to it, whoever its vendor is.
+"""The interface to a quantum service of any vendor.
 
 A vendor is a folder of `hpc_prefect.quantum.services` and a line in it. Its methods block; they are
 called in threads, several at a time. What they raise is whatever the vendor's client raises:
@@ -27,17 +27,17 @@ class Kind(enum.Enum):
     """What can be done about an error."""
 
     TRANSIENT = "transient"
-    """The network or the server: ask again. What was asked for may have been done or not."""
+    """The network or the server: ask again. The request may have been carried out or not."""
     UNAUTHORIZED = "unauthorized"
     """The token is not accepted (any more): ask with a new one."""
     MISSING = "missing"
-    """There is no such thing."""
+    """The thing that was asked for does not exist."""
     CONFLICT = "conflict"
-    """It is too late for that: a job to be cancelled has ended."""
+    """Too late: a job to be cancelled has ended."""
     REFUSED = "refused"
-    """Asking again would get the same answer."""
+    """The service refuses; asking again would get the same answer."""
     FOREIGN = "foreign"
-    """No trouble with the service at all: a defect, here or in the client."""
+    """Not the service's: a defect, here or in the client."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ class DeviceChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class PurchaseTerms:
-    """What a block says about buying, whoever sells.
+    """A block's limits on buying, for any vendor.
 
     Attributes:
-        max_qpu_seconds: that one experiment may use; 0 for no limit.
+        max_qpu_seconds: what one experiment may use; 0 for no limit.
         on_cancel: `cancel` or `keep` a job whose run is cancelled.
     """
 
@@ -87,11 +87,11 @@ class QuantumService(Protocol):
 
     @property
     def name(self) -> str:
-        """The vendor, as the journal has it: a later process finds the service by it."""
+        """The vendor's name in the journal, by which a later process finds the service."""
 
     @property
     def searchable(self) -> bool:
-        """Whether jobs can be found by a tag. Where not, a lost reply cannot be resolved."""
+        """Whether jobs can be found by a tag. If not, a lost reply cannot be resolved."""
 
     def device(self, choice: DeviceChoice) -> Any:
         """The device, as Qiskit's transpiler takes it."""
@@ -100,32 +100,32 @@ class QuantumService(Protocol):
         """When the device was calibrated last; empty if it does not say."""
 
     def usage(self) -> Mapping[str, Any]:
-        """What the account has used and may still use, in QPU seconds; empty if nobody says."""
+        """What the account has used and may still use, in QPU seconds; empty if unknown."""
 
     def find(self, tag: str) -> list[tuple[str, str]]:
         """(id, status) of the jobs with this tag, the oldest first."""
 
     def post(self, order: Any) -> str:
-        """Submit what the vendor's backend has made of a purchase; the job's id."""
+        """Submit an order that the vendor's backend has made; returns the job's id."""
 
     def look(self, job_id: str) -> Look:
         """How the job is."""
 
     def cancel(self, job_id: str) -> bool:
-        """Ask for the end of the job; False if it had ended already."""
+        """Request that the job is cancelled; False if it had ended already."""
 
     def result(self, job_id: str, made_for: Mapping[str, Any]) -> Any:
         """The native result of a job that is done, as often as it is asked for.
 
         Args:
-            made_for: what the backend's `facts` told at its intent.
+            made_for: the backend's `facts` at the intent.
         """
 
     def drop(self, job_id: str) -> None:
         """Forget the client's object of a job that is over."""
 
     def forget(self) -> None:
-        """Sign in anew at the next question."""
+        """Sign in again at the next question."""
 
     def kind_of(self, error: BaseException) -> Kind:
         """The kind of an error that a question raised."""
@@ -152,7 +152,7 @@ class ServiceBackend(Backend, Protocol):
         """Arguments of Qiskit's transpiler, besides level and seed."""
 
     def facts(self, request: Request) -> Mapping[str, Any]:
-        """What the journal is to say of the job besides what it says of every one."""
+        """What the journal has of this vendor's jobs besides what it has of every job."""
 
     async def order(self, attempt: QuantumAttempt, transpiled: Transpiled) -> Any:
         """The job as `QuantumService.post` takes it."""

@@ -53,16 +53,16 @@ if TYPE_CHECKING:
     from hpc_prefect.quantum.purchase.request import QuantumRequest
     from hpc_prefect.quantum.sampling import Request
 
-#: What a caller may say about a job whose run is cancelled; None is what the block says.
+#: What to do with a job whose run is cancelled; None: as the block says.
 OnCancel = Literal["cancel", "keep"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantumJob:
-    """A sampling or estimation that was submitted: plain values, good in any later process.
+    """A sampling or estimation that was submitted: plain values, valid in any later process.
 
     Attributes:
-        job_id: of the service; empty on a simulator, which has done its work already.
+        job_id: of the service; empty for a simulator, which has finished already.
         folder: of its record.
     """
 
@@ -106,17 +106,17 @@ async def sample(
         quantum_backend_block_name: the `QuantumBackendBlock` to sample on: its name, or the block
             itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
-        variable_name: a Prefect Variable with the options, a JSON object; or with a key
-            `"sampler"` that holds them, and whatever else the flow needs beside it.
+        variable_name: a Prefect Variable, a JSON object of options; or an object whose key
+            `"sampler"` holds them, beside other values of the flow's.
         options: options of this call (see `SamplerOptions`); they win over the Variable.
-        on_cancel: `keep` a job on a quantum computer when the run is cancelled, or `cancel` it;
-            None is what the block says.
+        on_cancel: `keep` or `cancel` a job on a quantum computer when the run is cancelled; None:
+            as the block says.
 
     Returns:
         Qiskit's own `PrimitiveResult`, one result for each PUB.
 
     Raises:
-        InvalidJob: with everything that is wrong with the call; nothing was sampled.
+        InvalidJob: with all problems of the call; nothing was sampled.
         BudgetExceeded: the job would cost more QPU seconds than are left; nothing was bought.
         QuantumJobFailed: the job ended without a result.
         QuantumServiceError: the service refuses, or cannot be asked.
@@ -135,7 +135,7 @@ async def estimate(
     options: Mapping[str, Any] | None = None,
     on_cancel: OnCancel = None,
 ) -> PrimitiveResult:
-    """Estimate expectation values, once; all that is said of `sample` holds.
+    """Estimate expectation values, once; in everything else as `sample`.
 
     Args:
         pubs: PUBs as Qiskit's primitives take them: tuples (circuit, observables, parameter
@@ -143,8 +143,8 @@ async def estimate(
         quantum_backend_block_name: the `QuantumBackendBlock` to estimate on: its name, or the block
             itself.
         work_dir: the record goes below `<work_dir>/.hpc-prefect/`.
-        variable_name: a Prefect Variable with the options; its key `"estimator"` holds them if
-            there is more in it.
+        variable_name: a Prefect Variable, a JSON object of options; or an object whose key
+            `"estimator"` holds them.
         options: options of this call (see `EstimatorOptions`); they win over the Variable.
         on_cancel: as for `sample`.
 
@@ -197,7 +197,7 @@ async def submit_estimation(
 async def fetch(job: QuantumJob, *, on_cancel: OnCancel = None) -> PrimitiveResult:
     """The result of a submitted job, waiting for it; in any process, as often as it is asked for.
 
-    A result that was fetched once is read from its record, which asks nobody.
+    Once fetched, it is read from its record without asking the service.
 
     Args:
         on_cancel: as for `sample`.
@@ -238,7 +238,7 @@ class _Call(NamedTuple):
     """What a caller has given.
 
     Attributes:
-        backend: the block's name; of one that is not stored, what records call it.
+        backend: the block's name; of one that is not stored, its name in records.
         given: the name, or the block.
     """
 
@@ -259,14 +259,14 @@ def _call(
 
 
 def _need_stored(given: object) -> None:
-    """What is submitted may be fetched by another process, which finds the backend by its name."""
+    """Another process may fetch the job, and finds the backend by its block's name."""
     if not isinstance(given, str):
-        wanted = "the name of a stored Quantum Backend block is wanted"
+        wanted = "the name of a stored Quantum Backend block is needed"
         raise InvalidJob("submission", [f"{type(given).__name__} was given where {wanted}"])
 
 
 class _Found(NamedTuple):
-    """A valid request in its place of the experiment."""
+    """A valid request with its identity in the experiment."""
 
     request: Request
     place: CallIdentity
@@ -319,9 +319,10 @@ async def _checked(
             f"on_cancel is {call.on_cancel!r}; it must be 'cancel', 'keep' or None"
         )
     resolved.problems.extend(identity_problems())
-    # Circuits can be large: canonical form and simulation run off the loop, other tasks go on.
+    # Circuits can be large: digest and simulation run in threads, so that other tasks go on.
     request = await asyncio.to_thread(_ask, subject, pubs, resolved, call.kind)
-    # The place is found before the task run starts: inside, it would be a place of that task.
+    # The identity is found before the task run starts: inside, it would be that of a call in this
+    # task.
     name = "sample" if call.kind == "sampler" else "estimate"
     place = await locate(work_dir=call.work_dir, name=name, digest=request.digest)
     return _Found(request, place, resolved.described)
@@ -345,7 +346,7 @@ def _recorded(call: _Call, name: str, found: _Found) -> AbstractContextManager[N
 
 
 def _named(call: _Call, found: _Found) -> str:
-    """What the task run is called after: the backend, and the iteration that it samples for."""
+    """The task run's name: the backend, and the iteration that it samples for."""
     where = place_of(found.place.scope)
     return f"{call.backend}, {where}" if where else call.backend
 

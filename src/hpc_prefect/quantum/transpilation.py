@@ -1,8 +1,8 @@
-"""Transpiling circuits for a device, as a cached Prefect task.
+"""Transpiles circuits for a device, as a cached Prefect task.
 
 The cache's key is the circuit, the device with its calibration, the settings and Qiskit's version:
-no task source, no run. A layout is chosen by the device's errors, so that a new calibration makes a
-new one. The cached value is QPY, in Prefect's result storage.
+not the task's source, not the run. The device's errors decide the layout, so a new calibration
+makes a new one. The cached value is QPY, in Prefect's result storage.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from hpc_prefect.job.identity import digest
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
-#: Settings that are options of a call too.
+#: Settings that are also options of a call.
 OPTIONS = ("optimization_level", "seed_transpiler")
 
 
 class _Settings(BaseModel):
-    """What a block may say about the transpilation."""
+    """A block's settings of the transpilation."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -56,7 +56,7 @@ def transpilation_problems(settings: Mapping[str, Any]) -> list[str]:
 
 
 class Transpilation:
-    """One circuit to be transpiled. No dataclass: Prefect would look into all of it."""
+    """One circuit to be transpiled. Not a dataclass, which Prefect would search in full."""
 
     def __init__(
         self, circuit: QuantumCircuit, device: Any, settings: Mapping[str, Any], key: str

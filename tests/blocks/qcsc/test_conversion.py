@@ -259,7 +259,7 @@ def test_on_fugaku_the_ranks_are_those_that_their_job_had() -> None:
     assert hpc_of(by_option)["launcher"] == "ranks -n {ranks} {command}"
     assert "ranks()" in hpc_of(by_option)["setup"][0]
     assert [fate.why for fate in told(by_nothing, "mpiprocs")] == [
-        "4 is now 1: so many ranks a job had on a node of hpc, by its other fields"
+        "4 is now 1: by its other fields a job had so many ranks on a node of hpc"
     ]
     assert decided(by_pjm) == decided(by_option) == decided(by_nothing) == []
 

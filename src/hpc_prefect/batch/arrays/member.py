@@ -1,4 +1,4 @@
-"""What a caller gives of each of many jobs, and what may be wrong with it."""
+"""What a caller gives for each of many jobs, and the checks of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpc_prefect.blocks.checks import environment_problems, text_problems
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One of the jobs of `run_jobs_from_blocks`: what is its own.
+    """One of the jobs of `run_jobs_from_blocks`: what differs from the other jobs.
 
     Attributes:
         user_args: arguments after the command's default ones; texts, numbers and paths. They reach
@@ -23,8 +23,8 @@ class Member:
         work_dir: the program's working directory, relative to that of the call or absolute; made if
             it is not there. None for that of the call.
         environment: variables beside those of the profiles; they win.
-        job_key: identifies the member in place of what it runs; a member of the same key that has
-            succeeded is not run again.
+        job_key: identifies the member, instead of what it runs; when a member of the same key has
+            succeeded, it is not run again.
     """
 
     user_args: Sequence[object] = ()
@@ -37,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadMember:
-    """A member whose values are of the right kinds; paths are as they were given."""
+    """A member whose values have valid types; paths are as they were given."""
 
     arguments: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -50,7 +50,7 @@ class ReadMember:
 def read_member(
     given: object, default_args: tuple[str, ...], work_dir: str, problems: list[str]
 ) -> ReadMember | None:
-    """A member; adds to `problems` what is wrong with it, and is None if it is none at all.
+    """Read a member; adds what is wrong to `problems`, and returns None if it is no `Member`.
 
     Args:
         default_args: the command's.

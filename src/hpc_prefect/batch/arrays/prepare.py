@@ -1,4 +1,4 @@
-"""From a call to a valid array in its place of the experiment, or to every reason why not."""
+"""From a call to a valid array with its identity in the experiment, or to all its problems."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.records.job_events import members_given
 
-#: How many members' problems a message lists.
+#: How many problems of members a message lists.
 _TOLD = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayCall:
-    """What a caller gives beside the blocks' names; `members` are judged here.
+    """What a caller gives beside the blocks; `members` are checked here.
 
     Attributes:
-        shared: what a call of one job has, without what is the members' own.
+        shared: the arguments that a call of one job has too.
         pack: members that an element runs; `at_once`: elements at the same time, None for any
             number.
-        array_key: identifies the array in place of what its members share.
+        array_key: identifies the array, instead of what its members share.
     """
 
     shared: Call
@@ -58,17 +58,17 @@ class ArrayCall:
 
 @dataclass(frozen=True)
 class PreparedArray:
-    """A valid array in its place."""
+    """A valid array with its identity."""
 
     request: ArrayRequest
     on_sigterm: str
 
 
 async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) -> PreparedArray:
-    """Everything before the task run; every problem that can be found is found here, at once.
+    """Everything before the task run; all problems that can be found are found here, at once.
 
     Raises:
-        InvalidJob: with all of them; of very many members, the first that have some.
+        InvalidJob: with all problems; of very many members, those of the first ones.
     """
     shared = call.shared
     problems = terms_problems(terms) + _call_problems(call)
@@ -119,7 +119,7 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
 def _identity(call: ArrayCall, spec: JobSpec, content: object) -> str:
     """The array's identity: what its members share, not which members there are.
 
-    So a sweep that has grown is the same array, and its new members alone are submitted.
+    So a sweep with more members is the same array, and only its new members are submitted.
     """
     if call.array_key is not None:
         return digest(["array_key", call.array_key])
@@ -157,7 +157,7 @@ def _read_members(
         if member is not None:
             own += _file_problems(member)
             if member.job_key is not None and keys[member.job_key] > 1:
-                own.append(f"job_key {member.job_key!r} is that of another member too")
+                own.append(f"job_key {member.job_key!r} is also the job_key of another member")
             found.append(member)
         wrong += bool(own)
         if own and wrong <= _TOLD:
@@ -177,7 +177,7 @@ def _file_problems(member: ReadMember) -> list[str]:
 
 
 def _made_ready(shared: Call, members: Sequence[ReadMember]) -> list[dict[str, str]]:
-    """Make the members' folders; the SHA-256 of each one's inputs, by their names.
+    """Make the members' folders; returns the SHA-256 of each member's inputs by name.
 
     Raises:
         InvalidJob: a folder cannot be made.
@@ -207,7 +207,7 @@ def _digest(member: ReadMember, name: str, known: dict[str, str]) -> str:
 def _members(
     name: str, read: Sequence[ReadMember], digests: Sequence[Mapping[str, str]]
 ) -> tuple[MemberSpec, ...]:
-    """The members with their keys: of what each runs, and how many equal ones came before."""
+    """The members with their keys: of what each runs, and how many equal ones come before."""
     seen: Counter[str] = Counter()
     found = []
     for position, (member, inputs) in enumerate(zip(read, digests, strict=True)):

@@ -1,4 +1,4 @@
-"""What Prefect's log and page, and the run's record, are told of an array while it goes on."""
+"""What Prefect's log and page, and the run's record, show of an array while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.records.job_folders import batch_end
 from hpc_prefect.records.markdown import escaped
 
-#: Seconds between two lines in the log that say how far it is.
+#: Seconds between two lines in the log about an array's progress.
 EVERY = 10.0
 #: How many failed members are logged one by one, and how many lines of stderr of each.
 _TOLD, _LINES = 20, 5
@@ -53,16 +53,17 @@ class ArrayProgress:
             self._log.state(self.line())
 
     def submission_ended(self, whole: JobResult, members: int) -> None:
-        # Of an earlier call's those alone that are used: what failed is told by its own run.
+        # Of an earlier call's members only those that are used; its failed ones are in its own
+        # run's record.
         used = {"members": members, "ends": {Reason.SUCCEEDED.value: members}}
         self._later(lambda: [("job-ended", batch_end(whole) | (used if whole.collected else {}))])
 
     def close(self) -> None:
-        """It has ended, or is not followed any more: show what is known now."""
+        """The array has ended, or is no longer followed: show what is known now."""
         self._page.show(self._content, now=True)
 
     def line(self) -> str:
-        """How far it is, in one line."""
+        """The progress in one line."""
         counts = self._counts()
         parts = [f"{counts.ended} of {self._all} ended"]
         parts += [f"{counts.failed} failed"] if counts.failed else []
@@ -71,7 +72,7 @@ class ArrayProgress:
         return ", ".join(parts) + ("" if left is None else f"; about {_minutes(left)} left")
 
     def _seconds_left(self, counts: Counts) -> float | None:
-        """By the pace so far of those that ran in this call."""
+        """An estimate by the pace of the members that ran in this call."""
         ran, left = counts.ended - self._collected, self._all - counts.ended
         if ran <= 0 or left <= 0:
             return None
@@ -83,7 +84,7 @@ class ArrayProgress:
         if self._told > _TOLD + 1:
             return
         if self._told == _TOLD + 1:
-            text = "further members that fail are not told here; the call's results have them all"
+            text = "further failed members are not logged; the call's results have all of them"
             self._log.state(text, warning=True)
             return
         verdict = result.verdict

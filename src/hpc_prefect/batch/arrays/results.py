@@ -1,4 +1,4 @@
-"""What many jobs come back with."""
+"""The results of many jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DESCRIBED = 3
 class JobResults(Sequence[JobResult]):
     """The results of `run_jobs_from_blocks`, in the order of its members.
 
-    Each is what `run_job_from_blocks` returns of one job, also of a member that failed.
+    Each is what `run_job_from_blocks` returns for one job, also for a member that failed.
     """
 
     def __init__(self, name: str, results: Sequence[JobResult]) -> None:
@@ -80,7 +80,7 @@ class JobResults(Sequence[JobResult]):
 
     @property
     def counts(self) -> str:
-        """The summary without the name, for a place that has said it."""
+        """The summary without the name."""
         ends = Counter(str(result.verdict.reason) for result in self._results)
         told = [f"{count} {reason}" for reason, count in ends.most_common()]
         jobs = "1 job" if len(self) == 1 else f"{len(self)} jobs"
@@ -88,7 +88,7 @@ class JobResults(Sequence[JobResult]):
 
     @property
     def node_hours(self) -> float:
-        """What they took of the machine, as far as it is known."""
+        """The node-hours of all of them, as far as they are known."""
         return sum(result.node_hours or 0.0 for result in self._results)
 
     def to_frame(self) -> Any:
@@ -127,10 +127,10 @@ def _row(result: JobResult) -> dict[str, Any]:
 
 
 class JobsFailed(HpcPrefectError):
-    """Some of many jobs did not succeed.
+    """Some jobs of an array did not succeed.
 
     Attributes:
-        results: all of them, those that succeeded too; `results.failed` are the others.
+        results: of all jobs; `results.failed` has those that did not succeed.
     """
 
     def __init__(self, message: str, results: JobResults) -> None:
@@ -151,5 +151,5 @@ def _message(results: JobResults) -> str:
     parts = [f"{count}: {reasons}", *(describe(result) for result in failed[:_DESCRIBED])]
     if len(failed) > _DESCRIBED:
         parts.append(f"… and {len(failed) - _DESCRIBED} more: see `results.failed` of this error")
-    parts.append("what succeeded is kept: when the flow is started again, the others alone run")
+    parts.append("what succeeded is kept: when the flow is started again, only the others run")
     return "\n".join(parts)

@@ -69,8 +69,8 @@ async def run_jobs_from_blocks(
     does. A call that is made again, after a crash, a failure or with more members, submits those
     that are missing or failed, takes up those under way and collects those that succeeded.
 
-    Two calls that may be under way at the same time in one place of the flow need different
-    `script_filename`s or scopes, or each a `job_key`.
+    Two calls that may run at the same time in one scope of the flow need different
+    `script_filename`s, or each a `job_key`.
 
     Args:
         command_block_name: as of `run_job_from_blocks`; so are the next five.
@@ -80,18 +80,19 @@ async def run_jobs_from_blocks(
         work_dir: of the members that have none of their own.
         script_filename: the array's name.
         execution_profile_overrides: fields of the execution profile, for this call.
-        members: what is each job's own.
+        members: what differs from job to job.
         pack: members that an element of the array runs, one after another. The profile's walltime
             is that of an element. A member that fails takes down no other.
         at_once: elements that may run at the same time; None for as many as there is room for.
         on_failure: `raise` when some did not succeed, once all have ended; or `return` the results
             of all.
-        job_key: identifies the array in its scope, in place of what its members share.
-        timeout_seconds: cancel what has not ended after so long.
+        job_key: identifies the array in its scope, instead of what its members share.
+        timeout_seconds: cancel the members that have not ended after so long.
         retries: how many more times each member is submitted when it fails for a reason that is
-            worth it, with more memory or walltime where that was it; see `run_job_from_blocks`.
-        retry_policy: which reasons are worth it, and how much more is asked for.
-        allocation: of `allocation(…)`, to be handed to; None for the one around the call, if any.
+            worth a retry, with more memory or walltime where that was missing; see
+            `run_job_from_blocks`.
+        retry_policy: which reasons are worth a retry, and how much more is asked for.
+        allocation: the `allocation(…)` to run in; None for the one around the call, if any.
 
     Returns:
         The results in the order of the members.
@@ -191,7 +192,8 @@ async def _array_task(hidden: _Opaque) -> State[Any] | None:
             results.counts + (f" ({collected} of these by an earlier run)" if collected else "")
         )
         return None
-    # As a state in a line: an error would be logged with all its text and Prefect's own traceback.
+    # A state with a short message: Prefect would log an error with all its text and its own
+    # traceback.
     return Failed(message=f"{results.summary}; everything about them is in {request.base}-…")
 
 

@@ -1,4 +1,4 @@
-"""Whether what was made can be used: each block by itself, and each call's three together."""
+"""Checks the converted blocks: each by itself, and the three of each call together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpc_prefect.errors import InvalidJob
 
 _BLANK = re.compile(r"<[a-z][a-z -]*>")
 _NAME = re.compile(r"[a-z0-9-]+")
-#: Cores of this machine are no matter here.
+#: The number of cores of this machine must not matter here.
 _MANY = 10**6
 _Blocks = dict[tuple[str, str], Block]
 
@@ -27,7 +27,7 @@ def check(
     calls: Sequence[tuple[str, str, str]],
     fates: Fates,
 ) -> dict[tuple[str, str, str], str]:
-    """Tell of all that `blocks apply` or a call would refuse; the comments for the blanks."""
+    """Report what `blocks apply` or a call would refuse; returns the comments for the blanks."""
     comments: dict[tuple[str, str, str], str] = {}
     blocks: _Blocks = {}
     for kind, named in tables.items():
@@ -88,7 +88,7 @@ def _check_call(call: tuple[str, str, str], blocks: _Blocks, fates: Fates) -> No
         and isinstance(execution, ExecutionProfileBlock)
         and isinstance(hpc, HPCProfileBlock)
     ):
-        return  # what is wrong with one of them was told
+        return  # the problem of that block was reported
     try:
         resolve(command, execution, hpc, Call(script_filename="job", work_dir="/"),
                 machine_cores=_MANY)  # fmt: skip

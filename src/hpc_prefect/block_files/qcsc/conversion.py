@@ -1,8 +1,8 @@
-"""Their documents as tables of a file of ours, and what became of each field. Pure.
+"""Converts their documents to tables of our file format, with the fate of each field. Pure.
 
 Modules, set-up commands, the launcher and its options belong to the execution profile there and to
-the HPC profile here. So each of their execution profiles is laid over each HPC profile that has its
-program; where two want other things of one HPC profile, that becomes two, `NAME` and `NAME-2`.
+the HPC profile here. So each of their execution profiles is merged into each HPC profile that has
+its program; if two need different things of one HPC profile, that becomes two, `NAME` and `NAME-2`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hpc_prefect.block_files.qcsc.runtime import read_runtime
 
 @dataclass(slots=True)
 class Conversion:
-    """What was made of the documents.
+    """The result of the conversion.
 
     Attributes:
         tables: by kind and name, the fields of each block of ours.
-        comments: by kind, name and field, what is said above it in the file.
-        fates: what became of each field, and what cannot be used as it stands.
+        comments: by kind, name and field, the comment above it in the file.
+        fates: what became of each field, and what needs work before it can be used.
         calls: which blocks go together in a call: command, execution profile, HPC profile.
     """
 
@@ -37,7 +37,7 @@ class Conversion:
     calls: list[tuple[str, str, str]] = field(default_factory=list)
 
     def count(self, outcome: str) -> int:
-        """How many lines are of this outcome."""
+        """How many fates have this outcome."""
         return sum(fate.outcome == outcome for fate in self.fates)
 
     def put(self, kind: str, name: str, fields: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Conversion:
 
 
 def convert(documents: Sequence[QcscDocument]) -> Conversion:
-    """Turn all documents into tables. Every field that is given has a line of its own or more."""
+    """Convert all documents. Every given field gets one or more fates."""
     fates, made = Fates(), Conversion()
     read = {slug: [QcscFields(d, fates) for d in documents if d.slug == slug] for slug in _ORDER}
     commands = [(each.name, read_command(each)) for each in read[COMMAND]]
@@ -78,7 +78,7 @@ _ORDER = (COMMAND, EXECUTION, HPC, RUNTIME)
 
 
 def _by_document(documents: Sequence[QcscDocument]) -> Any:
-    """Documents in the order of their types, their fields as they stand there, then our tables."""
+    """The sort key: documents by type, their fields in their order, then our tables."""
     ordered = sorted(documents, key=lambda each: _ORDER.index(each.slug))
     place = {
         (document.title, name): (number, position)
@@ -94,7 +94,7 @@ def _by_document(documents: Sequence[QcscDocument]) -> Any:
 
 
 def _runs_there(program: Program, place: Place, keys: dict[str, tuple[str, str]]) -> bool:
-    """Whether a command of this execution profile has its program in that place."""
+    """Whether a command of this execution profile has its program at that place."""
     return bool(_keys_there(program, place, keys)) and not program.not_for(place)
 
 
@@ -109,14 +109,14 @@ def _keys_there(program: Program, place: Place, keys: dict[str, tuple[str, str]]
 def _leave_out_others(
     program: Program, places: Sequence[Place], keys: dict[str, tuple[str, str]]
 ) -> None:
-    """Say where an execution profile was not laid over an HPC profile that has its program."""
+    """Report where an execution profile was not merged into an HPC profile that has its program."""
     for place in places:
         if _keys_there(program, place, keys) and (why := program.not_for(place)):
             text = f"is not in {place.table}: {why}"
             program.fields.tell_of_default("launcher", "left out", why=text)
 
 
-# --- an HPC profile, once for each set of wishes that fit together
+# --- an HPC profile, once for each set of programs that fit together
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class _Variant:
     programs: list[Program] = field(default_factory=list)
 
     def takes(self, side: str, launcher: str, keys: Iterable[str], wish: Wish) -> bool:
-        """Serve one more program, if that changes nothing for the others."""
+        """Add one more program, if that changes nothing for the others; returns whether."""
         keys = list(keys)
         if launcher and self.launchers.get(side, launcher) != launcher:
             return False
@@ -147,7 +147,7 @@ def _put_place(
     taken: set[str],
     made: Conversion,
 ) -> None:
-    """Add the HPC profile, and further ones for what does not fit into it; `taken` are names."""
+    """Add the HPC profile, and further ones for programs that do not fit; `taken`: used names."""
     variants = [_Variant()]
     for program in programs:
         used = _keys_there(program, place, keys)
@@ -207,8 +207,8 @@ def _tell_variant(
                 "launcher",
                 "decide",
                 table,
-                f"wants another launcher line, modules or set-up than the profiles that "
-                f"{place.name} serves: give {name} as the HPC profile of its calls",
+                f"needs another launcher line, modules or set-up than the other execution"
+                f" profiles of {place.name}: give {name} as the HPC profile of its calls",
             )
         made.calls += [
             (command, program.name, name)

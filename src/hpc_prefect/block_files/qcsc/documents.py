@@ -32,11 +32,11 @@ _SLUGS = {name: slug for slug, name in TYPES.items()} | {"QiskitRuntimeConfig": 
 
 
 def _slug(text: object) -> str:
-    """As their classes write it, of a slug in either form or a type's name."""
+    """The slug in their classes' form, from a slug in either form or a type's name."""
     return _SLUGS.get(str(text), str(text).replace("-", "_"))
 
 
-#: What Prefect itself keeps in a document's data.
+#: Fields that Prefect adds to a document's data.
 _PREFECTS = ("block_type_slug", "_block_document_id", "_block_document_name", "_is_anonymous")
 _FORMS = (
     "a file holds tables such as [hpc_profile.NAME], or block documents as Prefect's API gives them"
@@ -45,7 +45,7 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class QcscDocument:
-    """One block of theirs.
+    """One of their blocks.
 
     Attributes:
         slug: its type, one of `TYPES`.
@@ -65,13 +65,13 @@ class QcscDocument:
 
 @dataclass(slots=True)
 class Found:
-    """Documents, and what is wrong with what was read; problems tell where, never a value."""
+    """The documents, and the problems of what was read; these have places, never values."""
 
     documents: list[QcscDocument] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def add(self, document: QcscDocument, source: str) -> None:
-        """Take a document, unless there is one of its name already."""
+        """Add a document, unless there is one of its name already."""
         if any(document.title == other.title for other in self.documents):
             self.problems.append(f"{source}: {document.title} is there twice; keep one of them")
         else:
@@ -83,7 +83,7 @@ def read_text(text: str, source: str, found: Found) -> None:
     try:
         content = _parsed(text, source)
     except (ValueError, RecursionError) as error:
-        # Not the whole message: a parser may quote the line, and a secret may stand in it.
+        # Not the whole message: a parser may quote the line, which may contain a secret.
         kind = "TOML" if source.endswith(".toml") else "JSON"
         found.problems.append(f"{source}: is not {kind}{_line(error)}")
         return
@@ -181,7 +181,7 @@ async def _of_type(client: PrefectClient, slug: str) -> list[Any]:
             )
         except httpx.HTTPStatusError as error:
             if error.response.status_code == httpx.codes.NOT_FOUND:
-                return documents  # nobody ever saved a block of this type there
+                return documents  # no block of this type was ever saved there
             raise
         documents += page
         if len(page) < 200:

@@ -1,4 +1,4 @@
-"""What became of each field, told while the fields are read."""
+"""What became of each field, collected while the fields are read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Literal
 from hpc_prefect.block_files.qcsc.documents import QcscDocument
 from hpc_prefect.records.write.plain import is_secret_name
 
-#: `kept`: says the same, perhaps under another name. `changed`: says it otherwise, or elsewhere.
-#: `decide`: a person must look. `left out`: nothing is lost by it, and why.
+#: `kept`: the same, perhaps under another name. `changed`: another form or place. `decide`: a
+#: person must look. `left out`: nothing is lost; the remark says why.
 Outcome = Literal["kept", "changed", "decide", "left out"]
 
-#: A name and its value; not where the value is another variable, or what a command prints.
+#: A name and its value; not if the value is another variable, or a command's output.
 _ASSIGNED = re.compile(r"([A-Za-z_][\w.-]*)(?:=|\s+|:\s*)(?=[^\s-])(?![\"']?\$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of one field. Never has the value of an environment variable or a secret.
+    """What became of one field. Never contains the value of an environment variable or a secret.
 
     Attributes:
         document: theirs (`hpc_profile/hpc-miyabi`), or a table of ours that cannot be used yet.
@@ -37,7 +37,7 @@ class Fate:
 
 @dataclass(slots=True)
 class Fates:
-    """All that was told, in the order of the fields, each only once."""
+    """All fates, in the order of the fields, each only once."""
 
     told: list[Fate] = field(default_factory=list)
 
@@ -50,9 +50,9 @@ class Fates:
 
 
 class QcscFields:
-    """The fields of one document, read by their types; each that is given is told something of.
+    """The fields of one document, read by their types; each given field gets a fate.
 
-    A value of another type than theirs is left out, and a person told to look.
+    A value of a wrong type is left out, with the fate `decide`.
     """
 
     def __init__(self, document: QcscDocument, fates: Fates) -> None:
@@ -63,12 +63,12 @@ class QcscFields:
         self._unusable: set[str] = set()
 
     def tell(self, name: str, outcome: Outcome, became: str = "", why: str = "") -> None:
-        """Say what became of a field, if the document has it, and as theirs would read it."""
+        """Note what became of a field, if the document has it."""
         if name in self.document.fields and name not in self._unusable:
             self._fates.add(self.document.title, name, outcome, became, why)
 
     def tell_of_default(self, name: str, outcome: Outcome, became: str = "", why: str = "") -> None:
-        """Say it even if the document has no such field: theirs had a value of its own then."""
+        """Note it even if the document has no such field: then their default was used."""
         self._fates.add(self.document.title, name, outcome, became, why)
 
     def text(self, name: str) -> str:
@@ -106,7 +106,7 @@ class QcscFields:
         return {}
 
     def tell_the_rest(self) -> None:
-        """Say of each field that nobody has read that it is not known."""
+        """Note each field that was not read as unknown."""
         for name in self.document.fields:
             if name not in self._read:
                 why = "qcsc-prefect 0.3.0 has no such field"

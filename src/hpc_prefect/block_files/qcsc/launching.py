@@ -1,4 +1,4 @@
-"""Their launcher and its options as one launcher line, and how many ranks a job of theirs had."""
+"""Makes one launcher line of their launcher and options, and finds their number of ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Options that say how many, by what they count. `-N` counts ranks per node for Open MPI's
+#: Options that give numbers, by what they count. `-N` counts ranks per node for Open MPI's
 #: launchers and nodes for srun.
 _RANKS = ("-n", "--n", "-np", "--np", "--ntasks")
 _PER_NODE = ("-ppn", "--ppn", "-perhost", "-npernode", "--npernode", "--ntasks-per-node")
@@ -16,7 +16,7 @@ _THREADS = ("-c", "--cpus-per-task")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a launcher line's numbers are compared with."""
+    """The job's numbers, with which those of a launcher line are compared."""
 
     nodes: int
     ranks_per_node: int
@@ -28,16 +28,16 @@ class Shape:
 
 
 def told_ranks(options: Sequence[str]) -> int | None:
-    """The ranks that a launcher's options ask for by number; None when they do not."""
+    """The number of ranks in a launcher's options; None if they have none."""
     found = [int(number) for _, _, number in _numbers(_joined(options), _RANKS)]
     return found[-1] if found else None
 
 
 def launcher_line(launcher: str, options: Sequence[str], shape: Shape) -> tuple[str, list[str]]:
-    """Their launcher as a line of ours, and the options whose number is not that of the job.
+    """Their launcher as a launcher line, and the options whose number is not the job's.
 
-    A number that is the job's becomes its placeholder, so that the line serves other jobs too. With
-    no number of ranks theirs started as many as the job had; the line says it.
+    A number that is the job's becomes a placeholder, so that the line serves other jobs too.
+    Without a number of ranks their launcher started as many as the job had, so the line gets it.
     """
     text, odd = _joined(options), []
     counted = {
@@ -72,9 +72,9 @@ def _numbers(text: str, names: tuple[str, ...]) -> list[tuple[str, str, str]]:
 
 
 def pjm_ranks(options: Sequence[str], nodes: int) -> tuple[int | None, list[str]]:
-    """The ranks that `--mpi` directives of PJM ask for, and the items that say something else.
+    """The ranks in PJM's `--mpi` directives, and the items about other things.
 
-    Without `proc` PJM gives each node as many as it may have.
+    Without `proc` PJM starts as many on each node as are allowed.
     """
     ranks, per_node, rest = None, None, []
     for item in (item.strip() for option in options for item in option.split(",")):

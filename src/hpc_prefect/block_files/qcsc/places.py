@@ -1,4 +1,4 @@
-"""HPC profiles of qcsc-prefect: where programs run."""
+"""Converts HPC profiles of qcsc-prefect."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hpc_prefect.sites import find_site
 
 _SCHEDULERS = {"local": "local", "miyabi": "pbs", "fugaku": "pjm", "slurm": "slurm"}
 TARGETS = tuple(_SCHEDULERS)
-#: Queues that every profile of theirs has unless somebody changed them; they are Miyabi's.
+#: Their default queues, which are Miyabi's.
 _MIYABIS = {"queue_cpu": "regular-c", "queue_gpu": "regular-g"}
-#: What their call took where a profile for Fugaku names no volume; where their script finds Spack.
+#: Their default volume for Fugaku, and where their script finds Spack.
 _VOLUME, _SPACK = "/vol0002", "/vol0004"
 _SPACK_SETUP = f". {_SPACK}/apps/oss/spack/share/spack/setup-env.sh"
 
-#: Fields of ours that theirs has nothing about, taken from the profile that comes with us.
+#: Fields that only our profiles have; the values are from our own profile of the site.
 _FACTS = (
     *("setup", "login_shell", "cores_per_node", "memory_per_node", "gpus_per_node"),
     *("max_walltime", "max_jobs_in_queue", "pbs", "pjm"),
@@ -45,12 +45,12 @@ _SLURM_FIELDS = {
 
 @dataclass(slots=True)
 class Place:
-    """One HPC profile of theirs.
+    """One of their HPC profiles.
 
     Attributes:
         executables: paths by their keys.
-        block: the fields of ours, but for what the programs want.
-        memory: what it asks for on a node; empty: nothing.
+        block: our fields, without those that depend on the programs.
+        memory: what its jobs ask for on a node; empty: nothing.
     """
 
     fields: QcscFields
@@ -70,8 +70,8 @@ class Place:
     def ranks_per_node(
         self, nodes: int, mpiprocs: int, options: Sequence[str], launcher: str
     ) -> int:
-        """The ranks that a job of theirs had on a node, at most."""
-        if self.target == "fugaku":  # their script for it takes no notice of mpiprocs
+        """The most ranks that one of their jobs had on a node."""
+        if self.target == "fugaku":  # their script for it ignores mpiprocs
             told = None if launcher == "single" else told_ranks(options)
             return math.ceil((told or self.pjm_ranks(nodes) or nodes) / nodes)
         tasks = self.fields.document.fields.get("slurm_ntasks")
@@ -80,15 +80,15 @@ class Place:
         return mpiprocs
 
     def pjm_ranks(self, nodes: int) -> int | None:
-        """The ranks that PJM was told of, of a job on so many nodes; None when it was not."""
+        """The ranks that PJM was given for a job on so many nodes; None if it was given none."""
         if self.target != "fugaku":
             return None
         return pjm_ranks(_texts(self.fields.document.fields, "mpi_options_for_pjm"), nodes)[0]
 
     def own_launcher(self, launcher: str, line: str) -> str:
-        """The line with the place's own word for that launcher."""
+        """The line with the place's own name for that launcher."""
         if self.target == "fugaku" and launcher == "mpiexec":
-            # A function in `setup`, which brings each rank's output to where the job's is.
+            # It is a function in `setup` that collects the ranks' output in the job's.
             return line.replace("mpiexec", "ranks", 1)
         return line
 
@@ -111,7 +111,7 @@ def read_place(fields: QcscFields) -> Place:
             "hpc_target",
             "changed",
             f"{place.table} {', '.join(facts)}",
-            f"theirs has nothing about these; taken from `hpc-prefect sites show {target}`",
+            f"theirs has no such fields; taken from `hpc-prefect sites show {target}`",
         )
     place.executables = _executables(place)
     block["executables"] = dict(place.executables)
@@ -138,7 +138,7 @@ def _site(target: str) -> dict[str, Any]:
 
 
 def site_facts(target: str) -> dict[str, Any]:
-    """What this package knows of the place, and their profiles have no field for."""
+    """This package's values for the place, for which their profiles have no field."""
     if target not in ("miyabi", "fugaku"):
         return {}
     profile = _site(target)
@@ -178,13 +178,13 @@ def _read_queues(place: Place) -> None:
 
 
 def _executables(place: Place) -> dict[str, str]:
-    """Their paths; a relative one, or one that a shell has to read, is a blank."""
+    """Their paths; a relative one, or one that a shell would expand, becomes a blank."""
     became, paths = f"{place.table} executables", {}
     for key, given in place.fields.table("executable_map").items():
         path = given.strip()
         problems = path_problems(path)
         if set(path) & set('$`"\\'):
-            problems = ["a shell would have to read it, and ours is taken as it is written"]
+            problems = ["a shell would have to expand it, and our paths are taken literally"]
         if problems:
             why = f"{key}: {problems[0]}; it is a blank now"
             place.fields.tell("executable_map", "decide", became, why)
@@ -200,7 +200,7 @@ def _executables(place: Place) -> dict[str, str]:
 
 
 def _elsewhere(place: Place, names: Sequence[str], target: str) -> bool:
-    """Whether these fields say nothing here, as theirs did not read them either."""
+    """Whether these fields have no effect here; their script did not read them either."""
     if place.target == target:
         return False
     for name in names:
@@ -239,7 +239,7 @@ def _read_slurm(place: Place) -> None:
 
 
 def _slurm_memory(fields: QcscFields, given: str) -> str:
-    """As an execution profile writes it; Slurm's bare number is MiB."""
+    """In an execution profile's form; Slurm's bare number is in MiB."""
     memory = f"{given}M" if given.isdigit() and given.isascii() else given
     if given == "0":
         why = "0 asks for all of a node's memory: set slurm.exclusive, or say how much"

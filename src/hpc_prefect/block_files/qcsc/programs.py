@@ -1,4 +1,4 @@
-"""Commands and execution profiles of qcsc-prefect: what runs, and in which shape."""
+"""Converts commands and execution profiles of qcsc-prefect."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpc_prefect.block_files.qcsc.toml_text import Reference
 from hpc_prefect.blocks.checks import variable_problems, walltime_problems
 from hpc_prefect.records.write.plain import is_secret_name
 
-#: What a shell does something with, beside blanks and quotes, where it stands in no quotes …
+#: Characters that a shell interprets, besides blanks and quotes, outside of quotes …
 _ACTIVE = set("$`*?[]{}~;&|<>()#!\n")
-#: … and where it stands in double ones.
+#: … and inside of double quotes.
 _ACTIVE_IN_QUOTES = set('$`"\\')
 _SECRET_ARGUMENT, _SECRET_LINE = "<argument-with-a-secret>", "<line-with-a-secret>"
 _HIDDEN = "seems to set a secret, which no block of ours shows: it is a blank now"
@@ -40,7 +40,7 @@ def read_command(fields: QcscFields) -> dict[str, Any]:
 
 
 def _arguments(fields: QcscFields, table: str) -> list[str]:
-    """The arguments as the shell of their script gave them to the program."""
+    """The arguments as their script's shell passed them to the program."""
     given, found = fields.texts("default_args"), []
     for argument in given:
         if may_hold_a_secret(argument):
@@ -51,19 +51,19 @@ def _arguments(fields: QcscFields, table: str) -> list[str]:
         found += [argument] if words is None else words
         if words is None:
             why = (
-                "the shell of their script read one of these ($, `, *, quotes …); ours reach the "
-                "program as they are written"
+                "their script's shell would interpret one of these ($, `, *, quotes …); ours"
+                " reach the program literally"
             )
             fields.tell("default_args", "decide", f"{table} default_args", why)
         elif words != [argument]:
-            why = "split into words, as the shell of their script did"
+            why = "split into words, as their script's shell did"
             fields.tell("default_args", "changed", f"{table} default_args", why)
     _tell_list(fields, "default_args", given, f"{table} default_args")
     return found
 
 
 def _split(argument: str) -> list[str] | None:
-    """The words that a shell makes of an unquoted argument; None if it does more."""
+    """The words into which a shell splits an unquoted argument; None if it would do more."""
     if _ACTIVE & set(argument):
         return None
     try:
@@ -81,13 +81,13 @@ def _tell_list(fields: QcscFields, name: str, values: Sequence[Any], became: str
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a program wants before it starts: modules and lines of the shell."""
+    """What a program needs before it starts: modules and shell lines."""
 
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
 
     def entry(self, path: str) -> str | dict[str, Any]:
-        """The entry of an HPC profile's executables; the path, where it says all."""
+        """The entry in an HPC profile's executables; only the path, if that is enough."""
         parts = {"modules": list(self.modules), "setup": list(self.setup)}
         filled: dict[str, object] = {name: value for name, value in parts.items() if value}
         return {"path": path, **filled} if filled else path
@@ -95,14 +95,14 @@ class Wish:
 
 @dataclass(slots=True)
 class Program:
-    """One execution profile of theirs.
+    """One of their execution profiles.
 
     Attributes:
         side: `cpu` or `gpu`.
-        lines: whether the wish has set-up commands of theirs.
-        secrets: variables that a person has to give, by reference.
+        lines: whether their set-up commands are among the shell lines.
+        secrets: references for variables whose values the user has to provide.
         per_node: ranks on each node, as `shape_for` finds them.
-        memory: what the Slurm profiles ask for a node; empty: nothing.
+        memory: what the Slurm profiles ask for on a node; empty: nothing.
     """
 
     fields: QcscFields
@@ -130,7 +130,7 @@ class Program:
         return f"[execution-profile.{self.name}]"
 
     def shape_for(self, places: Sequence[Place]) -> None:
-        """Find the ranks that its jobs had in these places, and what they had of memory."""
+        """Find the ranks and the memory that its jobs had at these places."""
         self.per_node = self.mpiprocs
         told = [
             (place, place.ranks_per_node(self.nodes, self.mpiprocs, self.options, self.launcher))
@@ -142,8 +142,8 @@ class Program:
             self.fields.tell("mpiprocs", "kept", f"{self.table} ranks_per_node")
         else:
             why = (
-                f"{self.mpiprocs} is now {self.per_node}: so many ranks a job had on a node of "
-                f"{told[0][0].name}, by its other fields"
+                f"{self.mpiprocs} is now {self.per_node}: by its other fields a job had so many"
+                f" ranks on a node of {told[0][0].name}"
             )
             self.fields.tell_of_default("mpiprocs", "changed", f"{self.table} ranks_per_node", why)
         for place, count in told:
@@ -171,7 +171,7 @@ class Program:
 
     @property
     def starts_alone(self) -> bool:
-        """Whether one process is all of the job."""
+        """Whether the job is one process."""
         return self.launcher == "single" and self.nodes * self.per_node == 1
 
     def block(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Program:
         return block
 
     def launcher_at(self, place: Place) -> str:
-        """The launcher line of its jobs there; empty when they need none."""
+        """The launcher line of its jobs there; empty if they need none."""
         if self.starts_alone:
             return ""
         if self.launcher == "single":
@@ -201,7 +201,7 @@ class Program:
         return launcher_line(self.launcher, self.options, shape)
 
     def not_for(self, place: Place) -> str:
-        """Why its jobs cannot be meant for that place; empty when they can."""
+        """Why its jobs cannot be meant for that place; empty if they can."""
         if self.launcher == "srun" and place.target != "slurm":
             return f"srun is Slurm's, and {place.name} is {place.target}"
         if self.launcher == "mpiexec.hydra" and place.target == "fugaku":
@@ -212,7 +212,7 @@ class Program:
         return ""
 
     def tell_place(self, table: str, place: Place) -> None:
-        """Say what went into this HPC profile."""
+        """Report what went into this HPC profile."""
         where = f"{table} gpu" if self.side == "gpu" else table
         tell, line = self.fields.tell, self.launcher_at(place)
         if self.starts_alone:
@@ -244,9 +244,9 @@ class Program:
         self.fields.tell("mpi_options", "changed", f"{where} launcher")
         if odd := self._line()[1]:
             why = (
-                f"{', '.join(odd)} is no number of this job's ({self.nodes} nodes × "
-                f"{self.per_node} ranks, {self.threads} threads): it stands in the launcher line "
-                "as it was, for every job there"
+                f"{', '.join(odd)} does not match this job's numbers ({self.nodes} nodes ×"
+                f" {self.per_node} ranks, {self.threads} threads): it is in the launcher line"
+                f" unchanged, for every job there"
             )
             self.fields.tell("mpi_options", "decide", f"{where} launcher", why)
         told, had = told_ranks(self.options), place.pjm_ranks(self.nodes)
@@ -258,8 +258,8 @@ class Program:
             self.fields.tell("mpi_options", "decide", f"{self.table} ranks_per_node", why)
 
     def tell_nowhere(self) -> None:
-        """Say that no HPC profile took what belongs to one."""
-        why = "belongs to an HPC profile here, and none of those that were read has its program"
+        """Report that no HPC profile took the fields that belong to one."""
+        why = "belongs to an HPC profile here, but none of those that were read has its program"
         filled: dict[str, object] = {
             "modules": self.wish.modules,
             "mpi_options": self.options,
@@ -271,7 +271,7 @@ class Program:
 
 
 def read_program(fields: QcscFields) -> Program:
-    """One execution profile; what depends on the place is found later."""
+    """One execution profile; values that depend on the place are found later."""
     table = f"[execution-profile.{fields.name}]"
     start = _plain_fields(fields, table)
     environment, exports, secrets = _environment(fields, table)
@@ -330,16 +330,13 @@ def _threads(fields: QcscFields, environment: dict[str, str], table: str) -> int
         why = "was empty; taken from OMP_NUM_THREADS in environments"
         fields.tell_of_default("ompthreads", "changed", became, why)
         return int(told)
-    why = (
-        "was empty; then their script set no OMP_NUM_THREADS, and OpenMP took the cores it saw. "
-        "Here it is 1: say how many"
-    )
+    why = "was empty, so that OpenMP used all cores. Here it is 1: set the number"
     fields.tell("ompthreads", "decide", became, why)
     return 1
 
 
 def _modules(fields: QcscFields) -> tuple[str, ...]:
-    """Their script wrote them unquoted, so that a blank began another one."""
+    """Split at blanks, since their script wrote them unquoted."""
     modules = tuple(word for module in fields.texts("modules") for word in module.split())
     if not modules:
         fields.tell("modules", "left out", why="empty")
@@ -366,7 +363,7 @@ def _without_secrets(fields: QcscFields, options: list[str]) -> list[str]:
 def _environment(
     fields: QcscFields, table: str
 ) -> tuple[dict[str, str], list[str], dict[str, str]]:
-    """What is plain, what a shell has to read, and what is secret."""
+    """The plain variables, the lines for a shell, and the secret variables."""
     plain: dict[str, str] = {}
     exports: list[str] = []
     secrets: dict[str, str] = {}
@@ -378,7 +375,7 @@ def _environment(
             secrets[name] = Reference(f"${{ENV:{name}}}")
         elif _ACTIVE_IN_QUOTES & set(value):
             exports.append(f'export {name}="{value}"')
-            why = f"{name} is read by a shell, as it was; in an environment no shell would read it"
+            why = f"{name} is set by a shell, which expands it; an environment is not expanded"
             fields.tell("environments", "changed", "executables, setup, of the HPC profile", why)
         else:
             plain[name] = value

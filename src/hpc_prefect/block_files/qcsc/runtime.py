@@ -1,4 +1,4 @@
-"""`QiskitRuntimeConfig`, where circuits run and who pays, as two blocks of ours."""
+"""Converts `QiskitRuntimeConfig` to our two blocks: the backend and its credentials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TOKEN = "QISKIT_IBM_TOKEN"
 
 
 def read_runtime(fields: QcscFields) -> list[tuple[str, str, dict[str, Any]]]:
-    """The backend, and before it its credentials, where the block has any."""
+    """The backend, preceded by its credentials, if the block has any."""
     backend: dict[str, Any] = {"kind": "ibm"}
     backend["backend_name"] = fields.text("backend_name") or "<device>"
     fields.tell("backend_name", "kept", f"[quantum-backend.{fields.name}]")
@@ -53,8 +53,8 @@ def _credentials(fields: QcscFields) -> dict[str, Any]:
     for name in ("account_name", "filename"):
         given = fields.text(name)
         why = (
-            "ours knows no saved accounts by name or file: give the account's token and instance "
-            "in a block, or make it the default one of qiskit-ibm-runtime"
+            "saved accounts cannot be chosen by name or file: give the account's token and"
+            " instance in a block, or make it the default one of qiskit-ibm-runtime"
         )
         fields.tell(name, "decide" if given else "left out", why=why if given else "empty")
     return found

@@ -1,4 +1,4 @@
-"""Tables of blocks as the text of a TOML file that `hpc-prefect blocks apply` takes."""
+"""Writes tables of blocks as a TOML file for `hpc-prefect blocks apply`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 #: By kind and name of a block, its fields; as `hpc_prefect.block_files.document` reads them.
 Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
-#: By kind, name and field, what is said above the field's line.
+#: By kind, name and field, the comment above the field's line.
 Comments = Mapping[tuple[str, str, str], str]
 
 
 class Reference(str):
-    """A text that `blocks apply` is to fill in, such as `${ENV:MY_TOKEN}`."""
+    """A text that `blocks apply` fills in, such as `${ENV:MY_TOKEN}`."""
 
     __slots__ = ()
 
@@ -69,5 +69,5 @@ def _value(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """A basic string: JSON's escapes are TOML's, but for one character."""
+    """A basic string: TOML has JSON's escapes, except for one character."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
@@ -22,13 +21,16 @@ from hpc_prefect.executor.request import Silence
 from hpc_prefect.job.failure import ADVICE, Reason, Verdict
 from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
+from hpc_prefect.transports.host import host
 
 #: So much of one core is spent on looking at files, at most; and the pause after a look that cost
 #: nearly nothing, or very much, in seconds.
 _SHARE = 0.025
 _SOONEST, _LATEST = 0.1, 10.0
-#: While nothing is new each pause is so much longer than the last one, up to so many seconds.
+#: While nothing is new each pause is so much longer than the last one, up to so many seconds. As
+#: long it is at most while there are news: such a part of the time that the array has taken so far.
 _SLOW_DOWN, _QUIET = 1.5, 1.0
+_OF_AGE = 0.002
 #: Seconds between two writings of what has ended. What a crash loses of it is judged again.
 _WRITE_EVERY = 2.0
 #: So many members that have left the queue without a trace are asked about one by one; of more,
@@ -72,7 +74,7 @@ class ArrayMonitor:
         self._missed: set[int] = set()  # that the last answer should have listed, and did not
         self._given_up: set[int] = set()
         self._unwritten: list[Ended] = []
-        self._written_at = loop.time()
+        self._began_at = self._written_at = loop.time()
         self._gone_since: float | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._closing: set[int] = set()  # whose guards are being closed
@@ -96,16 +98,18 @@ class ArrayMonitor:
         if self.verdict.done():  # what is not written yet is being written in a thread
             self.next_look = now + _LATEST
             return
-        began, before = time.perf_counter(), len(self._submission.ended)
+        began, before = host().monotonic(), len(self._submission.ended)
+        self.next_look = now + self._pause  # also where the file server gives errors meanwhile
         begun = self._begun_members.among(self._waiting, now, anew=anew)
         for index in begun:
             self._begun(index, self._files.records(index))
         trouble = self._look_at_begun()
         if now - self._written_at >= _WRITE_EVERY:
             self._write(now)
-        cost = time.perf_counter() - began
+        cost = host().monotonic() - began
         news = begun or len(self._submission.ended) > before
-        self._pause = _SOONEST if news else min(_SLOW_DOWN * self._pause, _QUIET)
+        soon = max(_SOONEST, _OF_AGE * (now - self._began_at))
+        self._pause = min(soon if news else _SLOW_DOWN * self._pause, _QUIET)
         self.next_look = now + min(max(self._pause, cost / _SHARE), _LATEST)
         if trouble is not None:
             raise trouble
@@ -384,9 +388,10 @@ class ArrayMonitor:
             self.verdict.set_result(_ALL_ENDED)
 
     def _write(self, now: float) -> None:
+        self._written_at = now  # a full disk is not tried again at once
         kept = [each for each in self._unwritten if each.index not in self._given_up]
         self._submission.folder.note_ended(kept)
-        self._unwritten, self._written_at = [], now
+        self._unwritten = []
 
     def _stop(self) -> None:
         for monitor in self._doubtful.values():

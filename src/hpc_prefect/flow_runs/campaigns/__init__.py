@@ -1,13 +1,13 @@
-"""Where in which experiment a call is made: the Prefect edge of a job's identity.
+"""The identity of a call: its experiment, and its place and number in that.
 
 A *campaign* is one experiment: named by the user, or by the flow and its parameters. The flow run
 is only its present claimant: a run that starts after another one of the same campaign died or
-failed continues it. A named campaign is one experiment for good; one without a name is complete
-when its flow has completed and all of its calls have succeeded, and is then begun anew as its next
+failed continues it. A named campaign is one experiment for ever; one without a name is complete
+when its flow has completed and all of its calls have succeeded, and the next run begins its next
 instance.
 
 Inside the campaign a call has a place (`scope`, an enclosing task, a sub-flow) and a number among
-its likes; see `hpc_prefect.job.identity`.
+identical calls; see `hpc_prefect.job.identity`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from hpc_prefect.ledger.claim import Claimant
 
 
 class _NoName(str):
-    """Of a campaign for which none was given: an empty one, from a variable say, is a mistake."""
+    """The default for a campaign's name; an empty name that was given is a mistake."""
 
 
 _FLOWS = _NoName()
@@ -51,7 +51,7 @@ _FLOWS = _NoName()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallIdentity:
-    """One call's place in the experiment; the same in every run of the campaign.
+    """One call's identity in the experiment; the same in every run of the campaign.
 
     Attributes:
         campaign: its folder's name, with the instance.
@@ -72,18 +72,18 @@ class CallIdentity:
 
 @contextmanager
 def campaign(name: str = _FLOWS, *, fresh: bool = False) -> Iterator[None]:
-    """Choose the campaign of the calls inside, instead of flow name and parameters.
+    """Name the campaign of the calls inside; without it flow name and parameters identify it.
 
-    A named campaign is one experiment for good: what succeeded in it is not run again, in any later
+    A named campaign is one experiment for ever: what succeeded in it is not run again by any later
     run that gives the same name (and work_dir).
 
     Args:
-        name: the campaign's name; counts exactly as it is written. Left out: flow name and
-            parameters tell it.
-        fresh: begin a new instance whatever an earlier run left, and take nothing over.
+        name: the campaign's name, compared exactly. Without it flow name and parameters identify
+            the campaign.
+        fresh: begin a new instance, and use nothing of earlier runs.
 
     Raises:
-        ConfigurationError: the name is empty, or no text.
+        ConfigurationError: the name is empty or not a text.
     """
     if name is _FLOWS:
         name = ""
@@ -98,7 +98,7 @@ def identity_problems(*, keyed: bool = False) -> list[str]:
     """Why a call made here could not be found again by a later run; empty when it can.
 
     Args:
-        keyed: it has a job_key, which tells it from others.
+        keyed: it has a job_key, which identifies it.
     """
     named = bool(chosen().name)
     if lost := lost_here(named=named) or lost_in_sub_flow():
@@ -114,11 +114,11 @@ def identity_problems(*, keyed: bool = False) -> list[str]:
 async def locate(
     *, work_dir: str | os.PathLike[str], name: str, digest: str, keyed: bool = False
 ) -> CallIdentity:
-    """This call's place in its campaign, which is opened (and claimed) by the first call.
+    """This call's identity in its campaign, which the first call opens (and claims).
 
     Args:
         work_dir: where the campaign's folder is or will be.
-        name: what kind of work this is; part of its identity.
+        name: the kind of work; part of the identity.
         digest: of what is to be done.
         keyed: the digest is of a key that the user gave for it.
 
@@ -135,7 +135,7 @@ async def locate(
         opened = await asyncio.to_thread(open_campaign, str(work_dir))
     frame = current_frame()
     what = f"{name}:{digest}"
-    # Counted for each folder: a call that is made in another one is no like of this.
+    # Counted for each folder: calls with other folders are not identical to this one.
     n = frame.draw(f"{opened.campaign.folder}:{what}")
     if shared_numbers.are_needed():
         n = await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""The end of a campaign's run: whether the campaign is complete then."""
+"""Marks campaigns as complete when their run ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("hpc_prefect.flow_runs.campaigns")
 
 
 def see_to_its_end() -> None:
-    """See to it that the campaigns are marked as completed when their run completes."""
+    """Have the campaigns marked as completed when their run completes."""
     root = root_flow()
     if root is not None and root.flow is not None:
         hook_once(root.flow, _flow_completed, "completion")
@@ -43,19 +43,19 @@ def see_to_its_end() -> None:
 
 def _flow_completed(flow: object, flow_run: Any, state: State[Any]) -> None:
     run = watch().find(flow_run.id)
-    if run is None or not run.cancelled:  # otherwise it did not complete, whatever it returned
+    if run is None or not run.cancelled:  # otherwise it did not complete
         _complete(str(flow_run.id), flow_run.run_count)
         forget_notes(flow_run.id)
 
 
 def _script_ended() -> None:
-    """A script that ran to its last line has completed its campaigns; in doubt it goes on."""
+    """Complete the campaigns of a script that ran to its last line; in doubt they stay open."""
     if came_to_its_end():
         _complete("", 0)
 
 
 def _complete(run_id: str, attempt: int) -> None:
-    """Mark a run's campaigns as completed, if all that it called in them has succeeded."""
+    """Mark a run's campaigns as completed, if all of its calls in them have succeeded."""
     mine = experiments.of(run_id)
     refused = mine.refused_in == (attempt or 1)
     transport = LocalTransport()
@@ -71,23 +71,23 @@ def _complete(run_id: str, attempt: int) -> None:
             elif not any(unfinished(transport, home, _marked_by(by))):
                 mark_completed(transport, home, by)
         except Exception as error:  # noqa: BLE001 - the run is over; the next one asks Prefect
-            logger.warning("marking %s as completed: %s", folder, error)
+            logger.warning("the campaign %s could not be marked as completed: %s", folder, error)
 
 
 def note_finished(place: str) -> None:
-    """All members of an array have succeeded, also those that failed in an earlier run.
+    """Note that all members of an array have succeeded, also those that failed in an earlier run.
 
     Args:
         place: the call's folder.
     """
     try:
         note_succeeded(LocalTransport(), place)
-    except HpcPrefectError as error:  # a run more, which collects what is there
+    except HpcPrefectError as error:  # then a further run collects the results
         logger.warning("%s: %s", place, error)
 
 
 def note_unfinished(place: os.PathLike[str] | str | None = None) -> None:
-    """A call did not succeed: the campaign is not complete before it has. Never raises.
+    """Note that a call did not succeed: until it has, the campaign is not complete. Never raises.
 
     Args:
         place: the call's folder; None when it was refused before it had one.
@@ -103,8 +103,8 @@ def note_unfinished(place: os.PathLike[str] | str | None = None) -> None:
             _marked_by(this_process(run_id, flow_process()).flow_process),
         )
     except HpcPrefectError as error:
-        logger.warning("noting that %s did not succeed: %s", place, error)
-        _remember_refused(run_id)  # a full disk: no success is made of it when there is room again
+        logger.warning("that %s did not succeed could not be noted on disk: %s", place, error)
+        _remember_refused(run_id)  # a full disk: even so it must not count as complete
 
 
 def _remember_refused(run_id: str) -> None:
@@ -114,5 +114,5 @@ def _remember_refused(run_id: str) -> None:
 
 
 def _marked_by(claimant: Claimant) -> str:
-    """A flow run, in whatever process; or the process of a script."""
+    """The id in the mark: a flow run, or the process of a script."""
     return claimant.flow_run or f"{claimant.host} {claimant.process}"

@@ -1,4 +1,4 @@
-"""What a flow run works on, as far as this process knows, and what tells its experiment."""
+"""The campaigns of a flow run, as far as this process knows, and what identifies them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from hpc_prefect.ledger.campaign_folder import Campaign
 from hpc_prefect.ledger.claim import Claim, Claimant
 
 _TYPED = (
-    "an interactive session has no name by which a later one could find its work. Name the"
+    "an interactive session has no script name by which a later one could find its work. Name the"
     " experiment: with hpc_prefect.campaign('…'): …, or make the call in a flow"
 )
 
 
 class CampaignChoice(NamedTuple):
-    """What `campaign` was told; `outside`: around the outermost flow, not in it."""
+    """The arguments of `campaign`; `outside`: it is around the outermost flow, not in it."""
 
     name: str
     fresh: bool
@@ -48,7 +48,7 @@ _chosen: ContextVar[CampaignChoice] = ContextVar("hpc_prefect_campaign", default
 
 
 def chosen() -> CampaignChoice:
-    """What the innermost `campaign` around this call was told."""
+    """The choice of the innermost `campaign` around this call."""
     here = _chosen.get()
     told = sent("campaign") if here is _DEFAULT else None
     return here if told is None else CampaignChoice(*told)
@@ -76,7 +76,7 @@ class Opened:
 
 
 class OpenedKey(NamedTuple):
-    """What an open campaign is found by. A forked child and a retry open it anew."""
+    """The key of an open campaign. A forked child and a retry open it again."""
 
     choice: CampaignChoice
     process: int
@@ -86,14 +86,14 @@ class OpenedKey(NamedTuple):
 
 @dataclass
 class Experiments:
-    """What a flow run works on, as far as this process knows.
+    """The campaigns of a flow run, as far as this process knows.
 
     Attributes:
         refused_in: the attempt in which a call was refused before it had a place, or did not
             succeed and could not be noted in its campaign.
-        told: what its parameters tell of it, once that was asked.
+        told: the digest of its parameters, once it was asked for.
         claims: this process's, by the folders of its campaigns.
-        over: flow runs whose campaigns this one has taken over, with its claim on them.
+        over: earlier flow runs whose campaigns this one has taken over, each with this run's claim.
     """
 
     campaigns: dict[OpenedKey, Opened] = field(default_factory=dict)
@@ -120,9 +120,9 @@ experiments = PerRun(Experiments, Experiments.close)
 
 
 def told_by_parameters() -> ParameterDigest:
-    """What this run's flow and parameters tell of its experiment.
+    """The digest of this run's parameters, which with the flow's name identifies its experiment.
 
-    Asked once a run: the flow may change what it was given.
+    Computed once a run: the flow may change its arguments later.
     """
     mine, root = experiments.of(current_run()), root_flow()
     if mine.told is None:
@@ -135,8 +135,8 @@ def told_by_parameters() -> ParameterDigest:
         else:
             mine.told = digest_of(
                 parameters_of(root),
-                f"parameter {{which}} of flow {name_of(root)} cannot be told from another one in a"
-                " later run, so that no run could find this experiment again. Name the experiment:"
+                f"parameter {{which}} of flow {name_of(root)} has no stable identity, so no later"
+                f" run could find this experiment again. Name the experiment:"
                 " with hpc_prefect.campaign('…'): …",
             )
             if not mine.told.problem and (changed := changed_in_flow(root)):
@@ -147,7 +147,7 @@ def told_by_parameters() -> ParameterDigest:
 
 
 def name_of(root: FlowRunContext | None) -> str:
-    """What an experiment without a name is called: as its flow, or its script."""
+    """The name of an experiment without a chosen name: that of its flow or script."""
     if root is None or root.flow_run is None:
         return Path(sys.argv[0] or "script").name
     return root.flow.name if root.flow else root.flow_run.name

@@ -1,4 +1,4 @@
-"""Folders of campaigns that the version before made: never read as ours."""
+"""Refuses campaign folders of an earlier version, so that they are never misread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpc_prefect.transports.base import Transport
 
 
 def refuse_older(transport: Transport, root: str, name: str, *, named: bool) -> None:
-    """Refuse to begin an experiment that the version before may have begun and not completed.
+    """Refuse to begin an experiment that an earlier version may have begun and not completed.
 
     That version named a campaign's folder by the slug of its name, or by the slug of the flow's
     name and eight digits.

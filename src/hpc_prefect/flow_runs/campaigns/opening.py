@@ -1,4 +1,4 @@
-"""Opening a campaign: which instance this run works on, whether it may, and what is told of it."""
+"""Opens a campaign: chooses the instance that this run works on, claims it, and logs what it is."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
     )
     if instance not in present and present and opened is None:
         _tell_begun(found, choice)
-    # First the home: where another run lives that works on it, nothing here is taken over.
+    # First the home folder: if another run works on the campaign there, nothing is taken over here.
     for folder in dict.fromkeys((home_of(transport, found.folder), found.folder)):
         predecessor = _claim(transport, folder, claimant)
     if predecessor is not None and opened is None:
@@ -95,7 +95,8 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
             chosen_outside=choice.name if choice.outside else "",
             for_others=shared_numbers.are_needed(),
         )
-        # Another process of the run may have begun it at the same time: one of the two sees it now.
+        # Another process of the run may have begun it at the same time: at least one of the two
+        # sees it now.
         for other in _begun(transport, choice, experiment):
             join(transport, found.folder, other.folder)
     home = home_of(transport, found.folder)
@@ -109,7 +110,7 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
 
 
 def _opened(transport: LocalTransport) -> Campaign | None:
-    """The same campaign, as this process opened it last in another work_dir that is still there."""
+    """The same campaign, as this process opened it last in another work_dir that still exists."""
     here, mine = opened_key(""), experiments.of(current_run()).campaigns
     for key, opened in reversed(mine.items()):
         same = key._replace(work_dir=here.work_dir) == here
@@ -121,7 +122,7 @@ def _opened(transport: LocalTransport) -> Campaign | None:
 def _begun(
     transport: LocalTransport, choice: CampaignChoice, experiment: _Experiment
 ) -> Iterator[Campaign]:
-    """The same campaign, as this run began it in other processes."""
+    """The same campaign, as other processes of this run began it."""
     for folder in () if choice.fresh else _traced():
         known = read_campaign(transport, folder)
         if known is not None and known.identity == experiment.identity:
@@ -129,13 +130,13 @@ def _begun(
 
 
 def _traced() -> tuple[str, ...]:
-    """What Prefect, or another process of this run, has left of its campaigns."""
+    """The folders of this run's campaigns in its labels, also those of its other processes."""
     root = root_flow()
     return () if root is None or root.flow_run is None else known_trace(root.flow_run).folders
 
 
 class _Experiment(NamedTuple):
-    """Which experiment this is, but for its instance."""
+    """The identity of an experiment, without its instance."""
 
     name: str
     base: str
@@ -149,7 +150,7 @@ def _experiment(choice: CampaignChoice) -> _Experiment:
         name, kind = name_of(root_flow()), "flow" if current_run() else "script"
         exact = [kind, name, told_by_parameters().digest]
     if (reproduced := recorded()) is not None:
-        # Which is to find nothing of that run's, nor of another reproduction's.
+        # A reproduction must not find results of the original run, nor of another reproduction.
         exact += ["reproduces", reproduced.run_id, current_run()]
     return _Experiment(name, folder_name(name, *exact), digest(exact))
 
@@ -161,10 +162,10 @@ def _which(
     claimant: Claimant,
     sibling: Campaign | None,
 ) -> int:
-    """The number of the instance that this run works on."""
+    """The number of the instance to work on."""
     first = 1 if sibling is None else sibling.instance
     newest = max(present, default=0)
-    if newest < first:  # of an instance that this run works on elsewhere
+    if newest < first:  # this run works on that instance in another work_dir
         return first
     own = _own(transport, present)
     if own is not None:
@@ -175,21 +176,21 @@ def _which(
         return own
     holder = claims.holder_of(transport, home_of(transport, present[newest]))
     if holder is not None and holder.flow_run == claimant.flow_run != "":
-        return newest  # a retry, or another process of this run
+        return newest  # the run was retried, or another process of it is meant
     if not choice.fresh and (choice.name or not _is_completed(transport, present[newest], holder)):
         return newest
     return newest + 1
 
 
 def _own(transport: LocalTransport, present: dict[int, str]) -> int | None:
-    """The instance that this flow run worked on before: it is retried or resumed."""
+    """The instance that this flow run worked on before it was retried or resumed."""
     homes = {home_of(transport, folder) for folder in _traced()}
     mine = (number for number, folder in present.items() if home_of(transport, folder) in homes)
     return max(mine, default=None)
 
 
 def completed_by(folder: str, flow_run: str) -> str:
-    """Who took a campaign over from a flow run and completed it; empty for nobody. Blocks."""
+    """The run that took a flow run's campaign over and completed it; empty for none. Blocks."""
     transport = LocalTransport()
     holder = claims.holder_of(transport, home_of(transport, folder))
     if holder is None or holder.flow_run == flow_run:
@@ -198,14 +199,14 @@ def completed_by(folder: str, flow_run: str) -> str:
 
 
 def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | None) -> bool:
-    """Whether the instance's last run came to its end, and all of its calls succeeded."""
+    """Whether the instance's last run completed, and all of its calls succeeded."""
     if is_marked(transport, folder):
         return True
     if has_lost_others(transport, folder):
-        return False  # what of it may be unfinished is not here
+        return False  # its unfinished calls are noted elsewhere
     if holder is None or not holder.flow_run:
         return False
-    # Killed before it could mark it, or the calls were made by other processes than the flow.
+    # It was killed before it wrote the mark, or other processes than the flow's made the calls.
     state = state_of(holder.flow_run)
     return (
         state is not None
@@ -215,14 +216,14 @@ def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | Non
 
 
 def _claim(transport: LocalTransport, folder: str, claimant: Claimant) -> Claimant | None:
-    """Claim a campaign's folder, unless another process of this run has it; who had it before."""
+    """Claim a folder, unless another process of this run has it; returns the former holder."""
     mine = experiments.of(claimant.flow_run)
     holder = claims.holder_of(transport, folder)
     same_run = holder is not None and holder.flow_run == claimant.flow_run != ""
-    # A run's own tasks may run in other processes: they share the claim of the first.
+    # Tasks of one run may run in several processes: these share the first one's claim.
     if same_run and holder != claimant and claims.is_held(transport, folder):
         return None
-    # In the name of the flow's process: a worker of its pool may end before it.
+    # The flow's process holds it: a worker of its pool may end earlier.
     claim, predecessor = _take(transport, folder, claimant.flow_process)
     mine.hold(claim)
     if predecessor is not None:
@@ -233,15 +234,15 @@ def _claim(transport: LocalTransport, folder: str, claimant: Claimant) -> Claima
 
 
 def _tell_its_end(predecessor: Claimant, claimant: Claimant) -> None:
-    """Prefect has a run whose process was killed as running for ever."""
+    """For Prefect a run whose process was killed is running for ever: end it there."""
     if predecessor.is_dead and predecessor.flow_run not in ("", claimant.flow_run):
         tell_taken_over(predecessor.flow_run, claimant.describe())
 
 
 def is_over(flow_run_id: str) -> bool:
-    """Whether a flow run works no more on what this process took over, or has ended. Blocks.
+    """Whether a flow run has ended, or lost its campaign to this process. Blocks.
 
-    While we hold a campaign no run works on it that had it before, and nobody is asked.
+    While we hold a campaign, no former holder works on it, so Prefect is not asked.
     """
     for each in experiments.values():
         if flow_run_id in each.over and _is_ours(each.over[flow_run_id]):
@@ -264,8 +265,8 @@ def _take(
         return claims.take(transport, folder, claimant, has_ended)
     except JobHeld as held:
         raise JobHeld(
-            f"{held}. To run the same experiment a second time beside it, give the run a name of"
-            " its own: with hpc_prefect.campaign('replica-2'): …"
+            f"{held}. To run the same experiment a second time beside it, name the second one:"
+            f" with hpc_prefect.campaign('replica-2'): …"
         ) from None
 
 
@@ -288,7 +289,7 @@ _missed: set[str] = set()
 
 
 def _miss_hook_once() -> None:
-    """A served flow without the hook leaves its jobs running when its process is killed."""
+    """Warn once of a served flow without the hook: its jobs run on when its process is killed."""
     root = root_flow()
     if root is None or root.flow is None or "PREFECT__FLOW_RUN_ID" not in os.environ:
         return
@@ -303,7 +304,7 @@ def _miss_hook_once() -> None:
 
 
 def _left_in(folder: str) -> str:
-    """In words, what earlier runs left in a campaign."""
+    """What earlier runs left in a campaign, in words."""
     folders = folders_of(LocalTransport(), folder)
     try:
         jobs = list_jobs(*folders)
@@ -314,7 +315,7 @@ def _left_in(folder: str) -> str:
     under_way = [job for job in jobs if job.ids and not job.ended_surely]
     if under_way:
         names_of = [f"{job.name} ({job.job_id}, {_when(job.status.known_at)})" for job in under_way]
-        words.append(f"not ended as far as is known: {', '.join(names_of[:10])}")
+        words.append(f"not known to have ended: {', '.join(names_of[:10])}")
         if len(names_of) > 10:
             words.append(f"and {len(names_of) - 10} more")
     samplings = sum(1 for each in folders for _ in Path(each).glob(f"*/*/{RECORDS['sampler']}"))
@@ -328,7 +329,7 @@ def _when(time: float) -> str:
 
 
 def _tell(text: str) -> None:
-    """Into the run's log where there is a run; else by a logger that Prefect shows in a script."""
+    """Log to the run, if there is one; else to a logger that Prefect shows in a script."""
     try:
         get_run_logger().info("%s", text)
     except MissingContextError:

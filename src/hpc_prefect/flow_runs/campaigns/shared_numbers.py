@@ -1,6 +1,7 @@
-"""Which of several identical calls is this, where several processes make calls of one flow run?
+"""Numbers identical calls when several processes make calls of one flow run.
 
-Each process of a pool counts for itself. So they agree by files that only one of them can create.
+Each process of a pool counts by itself. They agree by files, each of which only one process can
+create.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from hpc_prefect.flow_runs.sent import flow_sent_here, send_along, sent
 from hpc_prefect.job.identity import Path, digest
 from hpc_prefect.transports.local import LocalTransport
 
-#: This life of the flow's process. A run that is paused and goes on in another one keeps its id and
-#: its count of attempts, and makes all of its calls again.
+#: Identifies the flow's process. A run that is paused and goes on in another process keeps its id
+#: and its count of attempts, and makes all of its calls again.
 _LIFE = uuid4().hex[:12]
 
 
@@ -29,7 +30,7 @@ send_along("life", _life)
 
 
 def are_needed() -> bool:
-    """Whether other processes may make calls of the flow run around this one."""
+    """Whether several processes may make calls of the flow run around this call."""
     flow = FlowRunContext.get()
     if flow is None:
         return False
@@ -37,13 +38,13 @@ def are_needed() -> bool:
 
 
 def shared_number(campaign: str, path: Path, what: str, own: int) -> int:
-    """A call's number among its likes in all processes of a flow run's attempt. Blocks.
+    """A call's number among the identical calls of all processes of a flow run's attempt. Blocks.
 
     Args:
         campaign: its folder.
-        path: where the call is made.
-        what: what is to be done.
-        own: its number among its likes in this process.
+        path: the call's place.
+        what: the call's work.
+        own: its number among identical calls in this process.
     """
     root, transport = root_flow(), LocalTransport()
     run = root.flow_run if root is not None else None
@@ -53,7 +54,7 @@ def shared_number(campaign: str, path: Path, what: str, own: int) -> int:
     transport.make_folder(folder)
     for number in count():
         file = f"{folder}/{attempt}-{number}"
-        # A retry of the task run finds the number that it had.
+        # A retry of the task run finds its earlier number.
         if transport.create(file, caller) or transport.read(file) == caller:
             return number
     raise AssertionError("numbers have no end")

@@ -1,4 +1,4 @@
-"""One job for one intent: whatever dies or gets lost in between, it is bought once.
+"""One attempt of a quantum job: it is bought once, whatever dies or gets lost in between.
 
 The intent is on disk before anything is posted; before another POST the service is asked for the
 intent's tag, and a job that it knows is the attempt's. The rest is the executor's; see
@@ -37,9 +37,10 @@ from hpc_prefect.quantum.service import Kind
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
 
-#: How long the service may be silent before a job is bought. Afterwards there is no limit.
+#: How many seconds the service may give no answer before a job is bought. Afterwards there is no
+#: limit.
 BEFORE = 15 * 60.0
-#: Which of several jobs of one tag is kept: the one that is furthest.
+#: Which of several jobs with one tag is kept: the one with the highest rank.
 _FURTHEST = {words.DONE: 0, words.RUNNING: 1, words.ERROR: 3, words.CANCELLED: 4}
 
 
@@ -48,13 +49,13 @@ class QuantumAttempt(Attempt):
     """An attempt that we hold, of a quantum job.
 
     Attributes:
-        posting: a POST was begun, to a service that cannot be asked for it afterwards.
+        posting: a POST was begun, to a service that cannot be searched for the job.
         intended_at: seconds since 1970 of its intent; 0 while there is none.
-        drawn: part of its tag, so that two experiments of one name, in two folders, never take
-            each other's jobs.
+        drawn: the random the random part of its tag, so that two experiments of one name, in two
+            folders, never take each other's jobs.
     """
 
-    guarded = False  # a job that is listed late runs, and costs
+    guarded = False  # a job that is listed late is running, and costs
 
     request: QuantumRequest
     posting: bool = False
@@ -66,7 +67,7 @@ class QuantumAttempt(Attempt):
     _order: Any = None
 
     @property
-    def tag(self) -> str:  # drawn, not made of the key alone
+    def tag(self) -> str:  # random, not made of the key alone
         work = self.request.spec.digest
         own = "hp-" + digest([work, [self.request.key], self.number, self.drawn])[:32]
         return self._tag or own
@@ -77,15 +78,18 @@ class QuantumAttempt(Attempt):
 
     @property
     def purchase(self) -> Purchase:
-        """What is to be bought: whoever only attaches buys nothing."""
+        """What is to be bought. Not for an attempt that is only attached to."""
         assert self.request.purchase is not None
         return self.request.purchase
 
     def restore(self, ledger: Ledger) -> None:
-        """Take up what was intended: device and tag are those of the intent."""
+        """Restore an earlier intent's device and tag."""
         spec = QuantumSpec.from_dict(ledger.job)
         if self.spec.digest not in ("", spec.digest):
-            raise LedgerError(f"{self.folder.path} belongs to other work")
+            raise LedgerError(
+                f"the attempt in the attempt in {self.folder.path} belongs to other work: its"
+                f" digest differs: its digest differs"
+            )
         self.request = replace(self.request, spec=replace(spec, on_cancel=self.spec.on_cancel))
         self._tag, self.intended_at = str(ledger.intent["tag"]), float(ledger.intent["time"])
         self.posting = ledger.posting
@@ -100,17 +104,17 @@ class QuantumAttempt(Attempt):
         return False
 
     def _undecided(self) -> str:
-        """What a person is told where nobody can tell whether a job was taken."""
+        """The message when it is unknown whether a job was accepted."""
         at, folder = datetime.fromtimestamp(self.intended_at).astimezone(), self.folder.path
         return (
-            f"a job was posted to {self.spec.device} at {at:%Y-%m-%d %H:%M:%S}, and no reply told"
-            f" its id{self._why}. This service cannot be asked whether it has it, so nothing is"
-            " posted again: look into its list of jobs. If it is there, give its id: hpc-prefect"
+            f"a job was posted to {self.spec.device} at {at:%Y-%m-%d %H:%M:%S}, and no reply with"
+            f" its id came{self._why}. This service cannot be searched for it, so nothing is"
+            f" posted again: look into its list of jobs. If it is there, give its id: hpc-prefect"
             f" jobs attach {folder} --job-id ID. If not, move {folder} away. Then run again"
         )
 
     async def chosen(self, found: Mapping[str, Observation]) -> str:
-        """The job that is furthest; what else the service has under the tag is cancelled."""
+        """The job to keep, which has gone furthest; other jobs with the tag are cancelled."""
         keep = min(found, key=lambda job_id: _FURTHEST.get(found[job_id].word, 2))
         for job_id in found.keys() - {keep}:
             known = (await self.connection.in_thread(self.folder.ledger)).duplicates
@@ -124,7 +128,7 @@ class QuantumAttempt(Attempt):
         return keep
 
     async def look_for_twins(self) -> None:
-        """The service may have made two jobs of one POST that something on its way repeated."""
+        """Look for duplicates: a POST may be repeated on its way, which makes two jobs."""
         self.request.listener.state(
             f"posted as {self.job_id} on {self.spec.device}, tag {self.tag}", job_id=self.job_id
         )
@@ -149,7 +153,7 @@ class QuantumAttempt(Attempt):
             device = await self._device(purchase)
             _check_device(purchase, device)
             self._transpiled = await transpile(purchase.request, device)
-        if self.intended:  # an earlier one is in doubt, and paid for
+        if self.intended:  # an earlier attempt may have been bought
             await self.connection.in_thread(self.note_intent)
         else:
             try:
@@ -159,9 +163,9 @@ class QuantumAttempt(Attempt):
         self._order = await purchase.backend.order(self, self._transpiled)
         if not self.request.service.searchable:
             self.request.listener.state(
-                f"the service of {self.spec.device} cannot be asked for a job by our tag: should"
-                " its reply be lost, nothing is posted again before you have looked whether the"
-                " job is there"
+                f"the service of {self.spec.device} cannot be searched for jobs by tag: if the"
+                f" reply to the submission is lost, nothing is posted again until you have looked"
+                f" whether the job is there"
             )
         return None
 
@@ -177,7 +181,8 @@ class QuantumAttempt(Attempt):
             except Exception as error:
                 if service.kind_of(error) is not Kind.MISSING:
                     raise
-                # The client hides trouble with the list of devices, and then knows none.
+                # When the list of devices cannot be read, the client hides that and says that it
+                # has none.
                 service.forget()
                 return await ask(question, what, seconds=BEFORE)
         except Exception as error:
@@ -187,10 +192,10 @@ class QuantumAttempt(Attempt):
             raise QuantumServiceError(told) from error
 
     async def _intend(self, purchase: Purchase, device: Any, transpiled: Transpiled) -> None:
-        """Write down what will be bought, if it can be paid for."""
+        """Write the intent, if the budget allows it."""
         request, service, ask = purchase.request, self.request.service, self.request.ask
         seconds = estimate(list(transpiled.pubs), request.shots_of_pubs, device)
-        what = "asking what the instance has left"
+        what = "asking how many QPU seconds the instance has left"
         check_usage(await ask(service.usage, what, seconds=BEFORE), seconds)
         question = partial(service.calibrated_at, device)
         calibrated = await ask(question, "asking for the calibration")
@@ -227,15 +232,15 @@ class QuantumAttempt(Attempt):
 
         Raises:
             InvalidJob: the client refused it, so that it was not posted.
-            QuantumServiceError: the service did, but an earlier POST may have been taken: then the
-                intent stays open, for a list that lags may show its job later.
+            QuantumServiceError: the service refused it, but may have accepted an earlier POST. Then
+                the intent stays open, since that job may be listed later.
         """
         may_be_listed = in_doubt and self.request.service.searchable
         outcome = "nothing was bought"
         if may_be_listed:
             outcome = (
-                "an earlier POST of it may have been taken: when this is run again the service is"
-                f" asked for the tag {self.tag} before another POST"
+                "an earlier POST of it may have been accepted: the next run searches for the tag"
+                f" {self.tag} before another POST"
             )
         if isinstance(said, NotPosted):
             self.folder.note("refused", durable=True, said=said.said)
@@ -268,7 +273,7 @@ class QuantumAttempt(Attempt):
 
     @classmethod
     def is_over(cls, folder: JobFolder, ledger: Ledger) -> bool:
-        """One that is done is not over before its result is here."""
+        """A finished job is over only when its result is stored."""
         succeeded = ledger.result.get("state") == "succeeded"
         return not succeeded and super().is_over(folder, ledger)
 
@@ -284,7 +289,7 @@ class QuantumAttempt(Attempt):
 
 
 def _check_device(purchase: Purchase, device: Any) -> None:
-    """Whether the device, now that it is known, can do what is asked for.
+    """Check that the device, now that it is known, can run the job.
 
     Raises:
         InvalidJob: with all that it cannot do; nothing was bought.
@@ -299,7 +304,7 @@ def _check_device(purchase: Purchase, device: Any) -> None:
 
 
 def _most_shots(device: Any) -> int | None:
-    """How many shots of one circuit the device takes; None if it does not say. Asks nobody."""
+    """How many shots of one circuit the device takes; None if unknown. Does not ask the service."""
     try:
         return int(device.configuration().max_shots)
     except (AttributeError, TypeError, ValueError):

@@ -1,8 +1,7 @@
 """QPU seconds of one experiment: what its jobs have cost or may cost, and what is left.
 
-An experiment's runs share one budget: a run that continues another pays on from what that one
-spent. So do the processes of one run. What the journals of its folder say counts, whatever run or
-process wrote them; nothing is kept in memory.
+All runs of an experiment, and all processes of a run, share one budget. What counts is in the
+journals of its folders, whichever run or process wrote them; nothing is kept in memory.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from hpc_prefect.ledger.quantum_folder import qpu_seconds, refuse_old
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
-#: Seconds that a job takes beside its circuits, and between two shots where the device does not
-#: say: IBM's documentation estimates with both.
+#: Seconds that a job takes besides its circuits, and between two shots if the device does not say;
+#: both are from IBM's documentation.
 OVERHEAD, REP_DELAY = 2.0, 250e-6
 
 #: Below a campaign's folder: the folders of its jobs.
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 #: In the home of a campaign; held while QPU seconds are promised.
 LOCK = "budget.lock"
-#: How long another process may take to write one line: it may hang, or be stopped.
+#: Seconds to wait for another process to write one line; it may hang or be stopped.
 _PATIENCE = 60.0
 
 
@@ -45,7 +44,7 @@ class Budget:
         """What all of its jobs have cost or may cost. Reads their journals.
 
         Raises:
-            LedgerError: there are some of a version before, which are not read.
+            LedgerError: some were written by an earlier version and cannot be read.
         """
         transport = self.transport
         total = 0.0
@@ -57,17 +56,17 @@ class Budget:
 
     @contextlib.contextmanager
     def reserved(self, seconds: float, limit: float) -> Iterator[float]:
-        """What is left for one more job, while nobody else can promise any of it. Blocks.
+        """What is left for one more job, while no other job can reserve any of it. Blocks.
 
-        The job's intent is to be written inside: from then on it counts, for everybody.
+        Write the job's intent inside: from then on it counts for all.
 
         Args:
             seconds: what the job will cost.
-            limit: of all jobs together; 0 is none, and then 0 is left.
+            limit: of all jobs together; 0 for no limit, which yields 0.
 
         Raises:
-            BudgetExceeded: they are not there.
-            LedgerError: another process kept the budget to itself.
+            BudgetExceeded: not enough is left.
+            LedgerError: another process held the lock for too long.
         """
         if not limit:
             yield 0.0
@@ -93,23 +92,24 @@ def _jobs_in(transport: Transport, campaign: str) -> Iterator[str]:
     """The folders of the quantum jobs in one folder of a campaign.
 
     Raises:
-        LedgerError: there are some of a version before, which are not read.
+        LedgerError: some were written by an earlier version and cannot be read.
     """
     for above in filter(_PREFIX.fullmatch, transport.list(campaign)):
         for name in transport.list(f"{campaign}/{above}"):
             path = f"{campaign}/{above}/{name}"
             if "-" not in name:
                 refuse_old(transport, path)
-            # A batch job has a script; so the journals of thousands of those are not read.
+            # A folder with a script is a batch job's: the journals of thousands of those are
+            # skipped.
             elif transport.status(f"{path}/{names.SCRIPT}") is None:
                 yield path
 
 
 def check_usage(usage: Mapping[str, Any], seconds: float) -> None:
-    """Whether the instance has so many seconds left, as far as the service says.
+    """Check that the instance has so many seconds left, as far as the service says.
 
     Raises:
-        BudgetExceeded: it has not.
+        BudgetExceeded: it has not enough.
     """
     left = usage.get("usage_remaining_seconds")
     if usage.get("usage_limit_reached"):

@@ -1,4 +1,4 @@
-"""A call's quantum job: what the executor is asked for, and what its end is to the call."""
+"""From a call to the executor's request, and from the job's end to a result or an error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def to_buy(
     *,
     submit_only: bool = False,
 ) -> QuantumRequest:
-    """The job of a call, in the context of the call."""
+    """The request for a call's job; to be made in the context of the call."""
     backend: ServiceBackend = request.backend
     flow = root_flow()
     run = None if flow is None else flow.flow_run
@@ -76,7 +76,7 @@ def to_buy(
 def to_attach(
     job: QuantumJob, backend: ServiceBackend, claimant: Claimant, on_cancel: str | None
 ) -> QuantumRequest:
-    """A job that was submitted, in this process or another."""
+    """The request to attach to a job that was submitted by this process or another."""
     work = Path(job.folder)
     return QuantumRequest(
         spec=_spec(job.backend, backend, job.kind, job.digest, on_cancel),

@@ -1,4 +1,4 @@
-"""A quantum service as a provider: the questions that the executor puts to every other side."""
+"""A quantum service as a provider, which the executor asks as it asks a scheduler."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class QuantumObservation(Observation):
 
 
 def observed(job_id: str, look: Look) -> QuantumObservation:
-    """A look at a job, in the executor's words."""
+    """The vendor's answer about a job as an observation of the executor."""
     actual = look.facts.get("qpu_seconds")
     return QuantumObservation(
         id=job_id,
@@ -72,24 +72,25 @@ class NotPosted(Refused):
 
 
 class ServiceProvider:
-    """A service, asked as a scheduler is. Its dialogues need no commands, so they yield none.
+    """A service that is asked like a scheduler. Its dialogues yield no commands.
 
-    What the client raises becomes an answer, by what can be done about it: trouble of the network
-    or the server is no answer; what asking again would not change is told to whoever waits.
+    The client's errors become answers: trouble of the network or the server is `NoAnswer`; an error
+    that a repetition would not change is passed on to the caller.
     """
 
-    #: Each job costs a question of its own.
+    #: A question is about one job.
     ids_per_question = 1
     hurry = 1.0
-    #: A list of jobs may lag behind a POST by seconds. What an earlier run has cancelled is waited
-    #: for without end: it may run on and cost, so nothing is bought before.
+    #: Seconds after a POST during which a list of jobs may miss the job. For a job that an earlier
+    #: run cancelled there is no limit: it may run on and cost, so nothing is bought before it has
+    #: ended.
     patience = Patience(find=4.0, confirm_earlier=float("inf"))
 
     def __init__(self, service: QuantumService) -> None:
         self.service = service
         self.name = service.name
-        self._refused = 0  # answers in a row that did not accept the token …
-        self._refused_at = float("-inf")  # … of which those about many jobs at once count as one
+        self._refused = 0  # how often in a row the token was refused …
+        self._refused_at = float("-inf")  # … counted once for questions about many jobs at once
 
     def submit(self, spec: Any, ticket: object) -> Dialogue[Submission]:
         """Post a job, as the vendor's backend has made it."""
@@ -121,17 +122,17 @@ class ServiceProvider:
                 raise
             raise QuantumServiceError(
                 f"the service does not know job {job_id} ({first_line(error)}). Was it deleted,"
-                " or is the instance of the credentials another one now? It is not bought again by"
-                " itself; if it is lost, move its folder away and run again"
+                " or is the instance of the credentials another one now? It is not bought again"
+                " automatically; if it is lost, move its folder away and run again"
             ) from error
 
     def find(
         self, tags: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[Found | NoAnswer]:
-        """The jobs with each tag, the oldest first."""
+        """The jobs with each tag, oldest first."""
         yield from ()
         if not self.service.searchable:
-            return NoAnswer("it cannot be asked for a job by a tag of ours")
+            return NoAnswer("it cannot be searched for jobs by tag")
         return {tag: self._asked(partial(self._tagged, tag)) for tag in tags}
 
     def _tagged(self, tag: str) -> dict[str, Observation]:
@@ -143,14 +144,16 @@ class ServiceProvider:
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        """Ask for the end of jobs. One that refuses has heard it: how it is, a look tells."""
+        """Cancel jobs. A refusal is no error: the next observation shows how the job is."""
         yield from ()
         for job_id in jobs:
             said = self._asked(partial(self.service.cancel, job_id))
             if isinstance(said, NoAnswer) and said.error is None:
                 return said
             if isinstance(said, NoAnswer):
-                logger.warning("cancelling %s: %s; how it is will be asked", job_id, said.said)
+                logger.warning(
+                    "cancelling job %s: %s; its state is asked for next", job_id, said.said
+                )
         return None
 
     def _asked(self, question: Callable[[], T]) -> T | NoAnswer:

@@ -1,4 +1,4 @@
-"""What is asked of the executor: a quantum job to be bought, or one to attach to."""
+"""The executor's request: a quantum job to buy, or one to attach to."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase:
-    """What a job is made of that is not bought yet.
+    """What is needed to buy a job.
 
     Attributes:
-        made_by: the id of the run in whose record it is told.
+        made_by: the id of the run whose record has it.
         context: of the call: its tasks and its session belong to the flow run around it.
     """
 
@@ -42,7 +42,8 @@ class Purchase:
         return backend
 
     def write_asked(self, work: Path, transport: Transport) -> None:
-        """Write down what is asked for: whoever fetches the result needs no circuits. Blocks."""
+        """Write down what is sampled, so that the result can be fetched without the circuits.
+        Blocks."""
         from hpc_prefect.quantum.result_file import write_asked
         from hpc_prefect.quantum.sampling import describe
 
@@ -50,7 +51,7 @@ class Purchase:
         write_asked(work, asked, self.request.kind, transport)
 
     def seconds_allowed(self, spec: QuantumSpec) -> int | None:
-        """After how many seconds the service is to stop the job by itself; None for no limit."""
+        """The QPU seconds after which the service stops the job; None for no limit."""
         limits = [self.request.options.max_execution_time, spec.allowed_seconds]
         limit = min((math.floor(each) for each in limits if each is not None), default=None)
         return None if limit is None else max(1, limit)
@@ -61,8 +62,8 @@ class QuantumRequest(JobRequest):
     """One job; its attempts are in folders beside that of its work, `base`.
 
     Attributes:
-        purchase: None when it is only to be attached to.
-        page: shown how it is; used on the executor's loop.
+        purchase: None when the job is only attached to.
+        page: the job's artifact; used on the executor's loop.
     """
 
     spec: QuantumSpec  # type: ignore[assignment]  # stands where a batch job has its own
@@ -86,6 +87,6 @@ class QuantumRequest(JobRequest):
         return self.work.parent.parent
 
     async def ask(self, question: Callable[[], T], what: str, *, seconds: float | None = None) -> T:
-        """Ask the service until there is an answer; see `retry.patiently`."""
+        """Ask the service until it answers; see `retry.patiently`."""
         tell, kind_of = self.listener.state, self.service.kind_of
         return await patiently(question, what, tell, kind_of=kind_of, seconds=seconds)

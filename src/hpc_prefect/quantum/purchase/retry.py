@@ -1,4 +1,4 @@
-"""Asking again, decided by the kind of the error."""
+"""Repeats failed questions to a service, by the kind of the error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Tell(Protocol):
 
 #: Seconds before the first and the longest wait between two questions that failed.
 FIRST, LONGEST = 1.0, 60.0
-#: How often a token that is refused is tried anew: it may have expired, or be new at the service.
+#: How often to sign in again after a refused token: it may have expired, or be too new.
 SIGN_INS = 4
 
 
@@ -33,16 +33,16 @@ async def patiently(
     kind_of: Callable[[BaseException], Kind],
     seconds: float | None = None,
 ) -> T:
-    """Ask in a thread until there is an answer. A failed question changes nothing.
+    """Ask in a thread until there is an answer. A failed question concludes nothing.
 
     Args:
         what: what is asked, for the messages: `asking for job 17`.
-        tell: told of trouble, and of its end.
+        tell: receives a message when trouble begins, and when it ends.
         kind_of: what can be done about an error of this service.
-        seconds: how long trouble of the network or the server is borne; None is without end.
+        seconds: how long to go on in trouble of the network or the server; None for ever.
 
     Raises:
-        QuantumServiceError: it was borne for so long, or the token is refused.
+        QuantumServiceError: there was no answer for so long, or the token is refused.
         Exception: any error that asking again would not change, as the client raised it.
     """
     delay, refused, since, told = FIRST, 0, host().monotonic(), ""
@@ -56,7 +56,7 @@ async def patiently(
             if kind not in (Kind.TRANSIENT, Kind.UNAUTHORIZED):
                 raise
             _give_up(error, what, refused, seconds, since)
-            if told != kind.value:  # not once a question: an outage may last for hours
+            if told != kind.value:  # not for each question: an outage may last for hours
                 tell(f"{what}: {first_line(error)} ({kind.value}); asking again", warning=True)
                 told = kind.value
         else:
@@ -80,7 +80,7 @@ def _give_up(
 
 
 def token_refused(error: BaseException, what: str = "") -> QuantumServiceError:
-    """What a person is told whose token is not accepted, however often it is tried."""
+    """The error for a token that is refused again and again."""
     return QuantumServiceError(
         f"{what}the service does not accept the token ({first_line(error)}). Put a valid one into"
         " the credentials block and run again; a job that was bought is attached again"

@@ -1,4 +1,4 @@
-"""The life of a quantum job: a batch job's, but for how it is watched and its result kept."""
+"""A quantum job from start to end: like a batch job, but polled and collected in its own way."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
 from hpc_prefect.quantum.purchase.provider import QuantumObservation
 from hpc_prefect.quantum.purchase.words import described
 
-#: Seconds between two looks at a job: a tenth of the time that it has waited, within these.
+#: Seconds between two polls of a job: a tenth of the time since its submission, within these.
 SOONEST, LATEST = 1.0, 60.0
-#: Nothing of a quantum job is in files, so a look at those can wait.
+#: A quantum job writes no files, so looking for some can wait.
 _NEVER = 3600.0
 
 
 class QuantumMonitor(JobMonitor):
-    """One job of a service, up to its verdict, which is the service's word alone."""
+    """Watches one job of a service up to its verdict, which is made of the service's word alone."""
 
     def __init__(
         self, attempt: QuantumAttempt, output: Output, cancelled_by: Callable[[], str]
@@ -46,7 +46,7 @@ class QuantumMonitor(JobMonitor):
             self._check_price(seen)
 
     def _check_price(self, seen: QuantumObservation) -> None:
-        """The service's own estimate is there once the job is; a queued job costs nothing yet."""
+        """Cancel a queued job whose estimate by the service is above the budget."""
         allowed, price = self._quantum.spec.allowed_seconds, seen.facts.get("estimated_seconds")
         if allowed is None or price is None or seen.state is not JobState.QUEUED:
             return
@@ -91,7 +91,7 @@ class QuantumRun(JobRun):
     async def _finalize(
         self, attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
     ) -> JobResult:
-        """Fetch the result, keep it, and write the verdict with what the job has cost."""
+        """Fetch and store the result, and write the verdict with what the job has cost."""
         assert isinstance(attempt, QuantumAttempt)
         last = evidence.observation
         seen = last if isinstance(last, QuantumObservation) else None
@@ -100,9 +100,9 @@ class QuantumRun(JobRun):
             await in_thread(attempt.claim.check)
             await in_thread(partial(attempt.folder.note, "unconfirmed", durable=True))
             self._request.listener.state(
-                f"job {attempt.job_id or 'with the tag ' + attempt.tag} was cancelled, but nobody"
-                " has seen that it ended. It may run on and cost QPU seconds; the next start of"
-                " this flow looks again and buys nothing before",
+                f"job {attempt.job_id or 'with the tag ' + attempt.tag} was cancelled, but its"
+                f" end is not confirmed. It may run on and cost QPU seconds; the next start of"
+                f" this flow asks again and buys nothing before",
                 warning=True,
             )
             return _result_of(attempt, verdict, seen)
@@ -120,7 +120,7 @@ class QuantumRun(JobRun):
         return ended
 
     async def _settle_duplicates(self, attempt: QuantumAttempt) -> None:
-        """Write down what other jobs of the tag have cost; what is not seen in time stays open."""
+        """Write down what duplicates have cost; one whose end is not seen in time stays open."""
         known = (await self._connection.in_thread(attempt.folder.ledger)).duplicates
         clock = asyncio.get_running_loop().time
         until = clock() + self._connection.scheduler.patience.confirm
@@ -166,13 +166,13 @@ def _write(attempt: QuantumAttempt, result: JobResult, seen: QuantumObservation 
     attempt.folder.note("verdict", durable=True, result=result.as_dict(), facts=facts)
 
 
-#: What the record of the work repeats of the intent.
+#: What the record of the work copies from the intent.
 _TOLD = ("device", "calibrated_at", "transpiled")
 _PLACE = ("campaign", "scope", "n")
 
 
 def _keep(attempt: QuantumAttempt, seen: QuantumObservation, result: Any) -> None:
-    """Record the result, with the job that it came of."""
+    """Record the result, with the job that it came from."""
     from hpc_prefect.quantum.result_file import read_asked, write_finished
     from hpc_prefect.quantum.sampling import iso_time, now_as_iso
 

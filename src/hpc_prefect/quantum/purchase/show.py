@@ -18,28 +18,28 @@ from hpc_prefect.records.markdown import escaped
 
 #: Seconds between two renewals while the job waits.
 REFRESH_EVERY = 15.0
-#: Bars of the plot, and the letters of the longest.
+#: How many bars the plot has, and how many letters the longest has.
 BARS, WIDTH = 12, 30
 
 
 class Page:
-    """The job's artifact in the flow run of the call, and its part in what that run has used."""
+    """The job's artifact in the flow run of the call; also counts its cost for that run."""
 
     def __init__(self, work: Path, scope: Sequence[str]) -> None:
         """In the context of the call. `work`: the folder of its record."""
         self._work, self._place = work, place_of(scope)
         self._home, self._root = home_of_run(), root_flow()
-        self._artifacts: dict[str, LiveArtifact] = {}  # by the jobs' tags
+        self._artifacts: dict[str, LiveArtifact] = {}  # keys are the jobs' tags
         self._status = ""
 
     def seen(self, spec: QuantumSpec, tag: str, look: QuantumObservation) -> None:
-        """Show a job that waits or runs: at each change of state, else now and then."""
+        """Show a waiting or running job: at each change of state, else every 15 seconds."""
         if look.cause is None:
             now, self._status = look.word != self._status, look.word
             self._show(spec, tag, look.id, lambda: page(spec, tag, self._place, look), now=now)
 
     def ended(self, spec: QuantumSpec, result: JobResult, look: QuantumObservation | None) -> None:
-        """Show what came out, or why nothing did."""
+        """Show the result, or why there is none."""
         if not result.job_id or look is None:
             return
         tally.count(self._root, result, self._work.parent.parent)
@@ -97,7 +97,7 @@ def _circuit(facts: Mapping[str, Any]) -> str:
 
 
 def outcome(kind: str, result: Any) -> str:
-    """What came out, of the first PUB."""
+    """The result of the first PUB."""
     if kind == "estimator":
         return _values(result)
     from qiskit.primitives import BitArray

@@ -1,4 +1,4 @@
-"""What the quantum jobs of one flow run have cost in sum, told when the run ends."""
+"""The total cost of a flow run's quantum jobs, logged when the run ends."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Tally:
     """The jobs of one flow run that have ended.
 
     Attributes:
-        seconds: QPU seconds by job, as the service says; the estimate where it says none.
-        estimated: the jobs of which it says none.
+        seconds: QPU seconds by job, from the service, or else the estimate.
+        estimated: the jobs for which the service gave no figure.
         campaigns: folders of their experiments.
     """
 
@@ -39,7 +39,7 @@ class Tally:
         self.campaigns.add(campaign)
 
     def words(self) -> str:
-        """The sum in one sentence."""
+        """The total in one sentence."""
         jobs = "1 job" if len(self.seconds) == 1 else f"{len(self.seconds)} jobs"
         some = f", {len(self.estimated)} of them estimated" if self.estimated else ""
         experiment = sum(Budget(campaign).total() for campaign in self.campaigns)
@@ -57,7 +57,7 @@ _tallies: dict[str, Tally] = {}
 
 
 def count(root: Any, result: JobResult, campaign: Path) -> None:
-    """Count a job that has ended for the flow run around its call, which tells the sum at its end.
+    """Count an ended job for the flow run around its call, which logs the total at its end.
 
     Args:
         root: the context of that flow run; None outside of any.

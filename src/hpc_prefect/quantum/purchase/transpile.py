@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Transpiled:
-    """PUBs that the device can run, and what is worth telling about them (JSON values)."""
+    """PUBs that the device can run, and facts about them for the record (JSON values)."""
 
     pubs: Sequence[Any]
     facts: Sequence[dict[str, Any]]

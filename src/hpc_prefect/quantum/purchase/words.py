@@ -11,7 +11,7 @@ from hpc_prefect.quantum.purchase.provider import QuantumObservation
 def place_of(scope: Sequence[str]) -> str:
     """Where in the experiment a call is, for people: `iter-3/walker-2`; empty at its top.
 
-    The loop around an iteration has a name that only machines need.
+    The name of the loop around an iteration is left out.
     """
     loops = [i for i, name in enumerate(scope) if name.startswith("iter-")]
     return "/".join(scope[loops[-1] :] if loops else scope)[-60:]
@@ -31,7 +31,7 @@ def described(device: str, seen: QuantumObservation) -> str:
 
 
 def seconds_of(seen: QuantumObservation) -> str:
-    """QPU seconds in words: actual, or estimated and said so."""
+    """QPU seconds in words: the actual ones, or the estimate, marked as such."""
     actual, price = seen.used.get("qpu_seconds"), seen.facts.get("estimated_seconds")
     if actual is not None:
         return f"{actual:g} QPU seconds"

@@ -1,8 +1,8 @@
-"""Quantum services, a folder a vendor.
+"""Quantum services, one folder for each vendor.
 
 A vendor's module has `build(spec, account)`, which makes the backend of a block, and
-`of_environment()`, the service for a job whose block cannot be asked for; None where the
-environment names no account.
+`of_environment()`, the service for a job whose block cannot be loaded; None if the environment
+names no account.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the errors of vendors' clients have in common: a chain of causes, and an HTTP status."""
+"""Helpers for errors of vendors' clients: the chain of causes, and the HTTP status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hpc_prefect.quantum.service import Kind
 
-#: Worth asking again: too early, too many requests, and every trouble of the server's own.
+#: Statuses worth asking again: too early, too many requests, and every error of the server.
 _PASSING = frozenset({408, 425, 429})
 _OWN = {401: Kind.UNAUTHORIZED, 404: Kind.MISSING, 409: Kind.CONFLICT}
 

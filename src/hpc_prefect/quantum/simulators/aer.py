@@ -81,8 +81,7 @@ def _decomposed(circuit: QuantumCircuit, simulator: Any) -> QuantumCircuit:
     from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.transpiler.preset_passmanagers import generate_preset_pass_manager
 
-    # Level 0 and no layout: the same operations in simpler words. The transpiler accepts only
-    # Qiskit's own gates as such words.
+    # Level 0 and no layout: the same operations in simpler gates, which must be Qiskit's own.
     words = sorted(known & set(get_standard_gate_name_mapping()))
     passes = generate_preset_pass_manager(
         optimization_level=0, basis_gates=words, seed_transpiler=0

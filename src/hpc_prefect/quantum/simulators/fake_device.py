@@ -153,7 +153,7 @@ def _generic(num_qubits: int) -> Any:
 
     if num_qubits < 1:
         raise ConfigurationError("num_qubits: the fake device 'generic' needs a number of qubits")
-    # Its properties are drawn at random: from one seed, or each object would be another device.
+    # Its properties are random: with a fixed seed, or else each object would be another device.
     line = CouplingMap.from_line(num_qubits)
     return GenericBackendV2(num_qubits, coupling_map=line, noise_info=True, seed=0)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FfsimBackend(Simulating):
-    """Which circuits it takes is told by `ffsim.qiskit.FfsimSampler`."""
+    """For the circuits it takes see `ffsim.qiskit.FfsimSampler`."""
 
     @property
     def name(self) -> str:

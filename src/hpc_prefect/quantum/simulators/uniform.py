@@ -1,4 +1,4 @@
-"""Uniformly random bits: the baseline beside every result, and the family's fake.
+"""Uniformly random bits: a baseline for results, and the fake backend of tests.
 
 Needs no simulator, takes circuits of any size and does not look at their gates.
 """

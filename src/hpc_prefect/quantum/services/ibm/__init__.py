@@ -2,10 +2,10 @@
 
     error_kinds.py  what kind of trouble an error of the client is
     client.py       the questions to the service
-    options.py      what the client is told: its options, checked by its own models
+    options.py      the client's options, checked by its own models
     sessions.py     one batch or session a flow run and device
     backend.py      the device that a block names, and what it takes
 
-All that blocks is in `client`, behind one lock, and is called in threads. Of these only `client`
+All blocking calls are in `client`, behind one lock, and run in threads. Only `client`
 and `options` import qiskit-ibm-runtime, when they are first used.
 """

@@ -1,4 +1,4 @@
-"""A quantum computer of IBM Quantum: what it is and takes. Nothing here asks the service.
+"""A quantum computer of IBM Quantum as a backend. Nothing here asks the service.
 
 It hands work to a service, so it has no `run`: the modules beside this one post and fetch.
 """
@@ -23,7 +23,7 @@ from hpc_prefect.quantum.services.ibm.client import (
 from hpc_prefect.quantum.services.ibm.options import pub_refused, runtime_problems
 from hpc_prefect.quantum.services.ibm.sessions import session_for
 
-#: Where IBM's client finds a token of its own.
+#: Environment variables in which IBM's client finds a token.
 TOKEN = "QISKIT_IBM_TOKEN"
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class IBMBackend:
         )
 
     def _interface(self, request: Request) -> str:
-        """The successor where it is installed and can do the work."""
+        """The primitives to use: the successors if they are installed and can do the work."""
         if self._spec.interface != "auto":
             return self._spec.interface
         same = len({request.spread(pub) for pub in request.pubs}) == 1

@@ -1,7 +1,7 @@
 """The questions to IBM Quantum, asked with IBM's own client. Everything here blocks.
 
-Only ids leave this module; the client's objects stay in it. One lock serves all threads: the
-client keeps which instance is active in itself.
+Only ids leave this module; the client's objects stay in it. One lock for all threads: the client
+keeps the active instance as state.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PATIENCE = (10.0, 120.0)
 
 @dataclass(frozen=True)
 class Account:
-    """How the client finds the service; what is empty it takes from its environment."""
+    """How the client finds the service; empty fields it takes from its environment."""
 
     token: str = field(default="", repr=False)
     instance: str = ""
@@ -60,7 +60,7 @@ class PrimitiveOrder:
 
 
 class Client:
-    """The service of one account. Opened at the first question, anew after a 401."""
+    """The service of one account. Signs in at the first question, and again after a 401."""
 
     name = "ibm"
     searchable = True
@@ -89,7 +89,7 @@ class Client:
         self._lock = threading.RLock()
 
     def ask(self, question: Callable[[Any], T]) -> T:
-        """Ask the service something; after a 401 the next question signs in anew."""
+        """Ask the service something; after a 401 the next question signs in again."""
         with self._signed_in() as service:
             return question(service)
 
@@ -106,7 +106,7 @@ class Client:
                 raise
 
     def forget(self) -> None:
-        """Sign in anew at the next question."""
+        """Sign in again at the next question."""
         with self._lock:
             self._service = None
             self._jobs.clear()
@@ -116,7 +116,7 @@ class Client:
         return self.ask(lambda service: _device(service, choice))
 
     def calibrated_at(self, device: Any) -> str:
-        """When the device was calibrated last. Its object asks the service."""
+        """When the device was calibrated last. Asks the service."""
         moment = getattr(device.properties(), "last_update_date", None)
         return moment.isoformat() if moment is not None else ""
 
@@ -159,8 +159,8 @@ class Client:
     def cancel(self, job_id: str) -> bool:
         """Ask the service to cancel the job; False if it had ended already.
 
-        The client's object counts as cancelled from then on, whatever becomes of the job: a new
-        one is asked how it is.
+        The client's object says cancelled from then on, whatever becomes of the job, so it is
+        dropped.
         """
         try:
             self.ask(lambda service: self._job(service, job_id).cancel())
@@ -196,7 +196,7 @@ class Client:
             raise
 
     def close_session(self, mode: str, session_id: str) -> None:
-        """Take no more jobs into a batch or session; those that are in it are run."""
+        """Close a batch or session for new jobs; the jobs in it still run."""
         self.ask(lambda service: _session_class(mode).from_id(session_id, service).close())
 
     def _job(self, service: Any, job_id: str) -> Any:
@@ -225,11 +225,11 @@ def _open(account: Account) -> Any:
 
 
 def _ask_once(api_client: Any) -> None:
-    """Take from the client its own repetitions, which we decide, and its endless waiting.
+    """Switch off the client's own repetitions, which we decide on, and its endless waiting.
 
     It repeats a POST after a 5xx (0.51, `PostForcelistRetry`), which buys a second job when the
-    first one was accepted and only the reply was lost. Its name is private; where it is another
-    one, the duplicate is found by its tag and cancelled.
+    first one was accepted and only the reply was lost. The attribute is private; should it be
+    renamed, the duplicate is found by its tag and cancelled.
     """
     from requests.adapters import HTTPAdapter
 
@@ -303,7 +303,7 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The client's warnings as lines of the log; its text never has the token in it."""
+    """Logs the client's warnings; their text never contains the token."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         yield

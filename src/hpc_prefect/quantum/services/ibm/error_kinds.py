@@ -1,4 +1,4 @@
-"""What kind of trouble an error is, by its class and its HTTP status, never by its text.
+"""The kind of an error, by its class and its HTTP status, never by its text.
 
 The client (qiskit-ibm-runtime 0.51) wraps errors in its own and cuts the chain for the reader
 (`raise … from None`), but Python keeps it in `__context__`. A 503 arrives with `status_code` -1 and

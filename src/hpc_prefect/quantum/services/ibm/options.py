@@ -1,4 +1,4 @@
-"""What the client is given, checked by the client's own models and checks, offline."""
+"""Checks what the client will be given, with the client's own models, offline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from hpc_prefect.quantum.services.ibm.client import has_executor
 
-#: What is set elsewhere, or would break the promise that a result can be fetched again.
+#: Options that are set elsewhere, or with which a result could not be fetched again; and the
+#: advice.
 _OURS = {
     "default_shots": "give shots in its place",
     "default_precision": "give precision in its place",
@@ -58,7 +59,7 @@ def runtime_problems(kind: str, interface: str, runtime: Mapping[str, Any]) -> l
 
 
 def pub_refused(kind: str, interface: str, pub: Any) -> str:
-    """Why the client itself would not post a PUB; empty if it would."""
+    """Why the client would refuse a PUB; empty if it would not."""
     from qiskit_ibm_runtime import utils
     from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
@@ -76,7 +77,7 @@ def pub_refused(kind: str, interface: str, pub: Any) -> str:
     return ""
 
 
-#: Words that pydantic adds to a place for the alternatives of a type.
+#: Words that pydantic adds to an error's location for the alternatives of a type.
 _UNION = frozenset({"UnsetType", "Dict"})
 
 

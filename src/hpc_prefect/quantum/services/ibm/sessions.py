@@ -1,4 +1,4 @@
-"""One batch or session an experiment's run and device; a resumed run goes on in it."""
+"""One batch or session for each run and device; a resumed run goes on in it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _read(path: Path) -> str:
 
 
 def _close_at_end(client: Client, mode: str, session_id: str) -> None:
-    """An open session costs: it is closed when the flow run ends, however it ends."""
+    """Close it when the flow run ends, however it ends: an open session costs."""
     root = root_flow()
     if root is None or root.flow is None or root.flow_run is None:
         return
@@ -72,4 +72,4 @@ def _close(flow: object, flow_run: Any, state: object) -> None:
         try:
             client.close_session(mode, session_id)
         except Exception as error:  # noqa: BLE001 - the run is over; the service closes it by itself
-            logger.warning("closing the %s %s: %s", mode, session_id, first_line(error))
+            logger.warning("the %s %s could not be closed: %s", mode, session_id, first_line(error))

@@ -6,7 +6,6 @@
 
 IonQ's, IQM's and Azure's packages have such backends: `run(circuits, shots=…)` gives a job with an
 id, and `retrieve_job(id)` gives it again. They have no search by a tag of ours. So one thing cannot
-be promised: when the reply to a submission is lost, nobody can tell whether the job is there.
-Nothing is submitted again then before a person has looked; `hpc_prefect.quantum.purchase.post` says
-how to go on.
+be promised: when the reply to a submission is lost, it is unknown whether the job exists. Then
+nothing is submitted again before a person has looked; the error says how to go on.
 """

@@ -1,4 +1,4 @@
-"""The backend that a block names, and what it takes. Nothing here asks the vendor."""
+"""A vendor's Qiskit backend that a block names. Nothing here asks the vendor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build(spec: BackendSpec, account: None) -> QiskitBackend:
     """The backend of a block.
 
     Raises:
-        ConfigurationError: it cannot be imported, or is nothing that can be a backend.
+        ConfigurationError: it cannot be imported, or cannot be a backend.
     """
     if told := missing("a Qiskit backend", "qiskit"):
         raise ConfigurationError(f"backend_name: {told}")
@@ -44,12 +44,12 @@ def build(spec: BackendSpec, account: None) -> QiskitBackend:
 
 
 def of_environment() -> None:
-    """Which backend a job is on, only its block says."""
+    """None: only the block says which backend a job is on."""
     return
 
 
 def _maker(path: str) -> Callable[[], Any]:
-    """What makes the backend, from its import path `package.module:name` or entry point."""
+    """The function that makes the backend, by import path `package.module:name` or entry point."""
     module, separator, name = path.partition(":")
     try:
         if separator:
@@ -115,7 +115,7 @@ class QiskitBackend:
         return 0 if options.seed_transpiler is None else options.seed_transpiler
 
     def problems(self, request: Request, numbers: Sequence[int]) -> list[str]:
-        """What such a backend cannot do of a request."""
+        """What such a backend cannot do in a request."""
         if request.kind != "sampler":
             return [f"backend_name: the {self.name} cannot estimate; it samples only"]
         found = []
@@ -126,7 +126,7 @@ class QiskitBackend:
         return found
 
     def facts(self, request: Request) -> Mapping[str, Any]:
-        """How the job's experiments belong together: whoever fetches them needs no circuits."""
+        """The layout of the job's experiments; fetching the result then needs no circuits."""
         from hpc_prefect.quantum.services.qiskit_backend.samples import layout_of
 
         return {"layout": layout_of(request.pubs)}

@@ -1,8 +1,8 @@
 """From a backend's own result to the result of a sampler.
 
 The bits of a shot come as one text, `0x…` or binary digits with a space between registers; the
-last character is the first classical bit (Qiskit's order, `qiskit.result.Result`). A backend that
-keeps no memory of its shots says only how often each text came; then the order of shots is lost.
+last character is the first classical bit (Qiskit's order, `qiskit.result.Result`). A backend
+without a memory of its shots gives only the count of each text; then the order of shots is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResu
 
 
 def layout_of(pubs: Sequence[Any]) -> list[dict[str, Any]]:
-    """How the experiments of a job belong together, as JSON values for the journal.
+    """The layout of a job's experiments, as JSON values for the journal.
 
     For each PUB: its shape, its shots, and each register with its first bit and its size. The
     experiments are the points of all PUBs, one PUB after another.
@@ -50,7 +50,7 @@ def sampled(result: Any, layout: Sequence[Mapping[str, Any]]) -> PrimitiveResult
         layout: of `layout_of`.
 
     Raises:
-        ValueError: it does not have what was asked for; the message says what is missing.
+        ValueError: the result is incomplete; the message says what is missing.
     """
     start, pubs = 0, []
     for pub in layout:

@@ -20,7 +20,7 @@ from hpc_prefect.quantum.service import (
 )
 from hpc_prefect.quantum.services.http_errors import chain, kind_by_status, status_of
 
-#: By the names of Qiskit's JobStatus. A word that is none of these says nothing of an end.
+#: By the names of Qiskit's JobStatus. With any other word the job has not ended.
 _STATES = {
     "INITIALIZING": QUEUED,
     "VALIDATING": QUEUED,
@@ -48,7 +48,7 @@ class CircuitOrder:
 
 
 class BackendService:
-    """The backend, made at the first question: a vendor's may sign in when it is made."""
+    """The service behind a backend, which is made at the first question, since that may sign in."""
 
     name = "qiskit"
     searchable = False
@@ -76,15 +76,15 @@ class BackendService:
         return self._opened()
 
     def calibrated_at(self, device: Any) -> str:
-        """What IQM's backends call it; others do not say."""
+        """As IQM's backends have it; empty for others."""
         return str(getattr(device, "calibration_set_id", "") or "")
 
     def usage(self) -> Mapping[str, Any]:
-        """Nobody says."""
+        """Unknown, so empty."""
         return {}
 
     def find(self, tag: str) -> list[tuple[str, str]]:
-        """There is no search."""
+        """Empty: there is no search."""
         return []
 
     def post(self, order: CircuitOrder) -> str:
@@ -106,7 +106,7 @@ class BackendService:
         return Look(status=status, reason=reason)
 
     def cancel(self, job_id: str) -> bool:
-        """Ask for its end; what came of it, a look tells."""
+        """Request that it is cancelled; `look` shows what came of it."""
         return self._job(job_id).cancel() is not False
 
     def result(self, job_id: str, made_for: Mapping[str, Any]) -> Any:
@@ -122,12 +122,12 @@ class BackendService:
         """Nothing is kept of a job."""
 
     def forget(self) -> None:
-        """Make the backend anew at the next question."""
+        """Make a new backend at the next question."""
         with self._lock:
             self._backend = None
 
     def kind_of(self, error: BaseException) -> Kind:
-        """By the HTTP status where the error has one, else by its class; vendors differ."""
+        """The kind by the HTTP status if the error has one, else by its class; vendors differ."""
         if status := _status_of(error):
             return kind_by_status(status)
         if any(_is_network(each) for each in chain(error)):
@@ -135,12 +135,12 @@ class BackendService:
         return Kind.REFUSED if isinstance(error, ConfigurationError) else Kind.FOREIGN
 
     def is_of_the_client(self, error: BaseException) -> bool:
-        """Only what we refuse: a vendor's error may come after the job was taken."""
+        """Only for our own refusals: a vendor's error may come after the job was accepted."""
         return isinstance(error, ConfigurationError)
 
     def was_answered(self, error: BaseException) -> bool:
-        """An error of 5xx may come from something between the service and us; 408 from no one
-        who has read all of it, or from one who has.
+        """Not for a 5xx, which may come from something between the service and us, nor for a 408,
+        which may come before or after the whole request was read.
         """
         status = _status_of(error)
         return 400 <= status < 500 and status != _TIMED_OUT
