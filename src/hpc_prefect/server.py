@@ -391,7 +391,7 @@ def _launch(home: Path, port: int) -> _Record:
 
 def _await_answer(record: _Record, home: Path, deadline: float, tell: Progress) -> None:
     began = time.monotonic()
-    next_word = began + 5
+    next_word = began + 10
     while True:
         answers = _answers(record.port)
         now = time.monotonic()
@@ -403,7 +403,7 @@ def _await_answer(record: _Record, home: Path, deadline: float, tell: Progress) 
             raise ServerError(_failure("did not answer in time", record, home))
         if now > next_word:
             tell(f"Waiting for the Prefect server: {now - began:.0f} s ...")
-            next_word = now + 5
+            next_word = now + (now - began)  # after 10, 20, 40 s …
         time.sleep(0.1)
 
 

@@ -52,6 +52,7 @@ class Attempt:
         outputs_before: what was in the place of the expected outputs when it was handed over.
         cancel: who asked for its end in an earlier run; empty when nobody did.
         taken_from: in words, the claimant that had submitted it; empty when we begin it.
+        told_id: the id by which it was told that the job is there already; empty when it was not.
         raised: in words, what this attempt gets more of than the last one; mostly empty.
         cancel_offset: bytes of requests to cancel that were there before; `cancel` tells of them.
         on_cancel_request: told who asks for the job's end from outside of this process.
@@ -71,6 +72,7 @@ class Attempt:
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     taken_from: str = ""
+    told_id: str = ""
     raised: str = ""
     cancel_offset: int = 0
     on_cancel_request: Callable[[str], object] = lambda by: None

@@ -128,6 +128,7 @@ class JobRun:
         self._cancel_is_left_over = bool(attempt.cancel) and not self._cancelled_by
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:
+            attempt.told_id = attempt.job_id
             self._tell(
                 f"taken up again as {attempt.job_id} from {attempt.taken_from}",
                 job_id=attempt.job_id,
