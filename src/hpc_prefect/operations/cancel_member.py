@@ -29,15 +29,23 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
         UnknownJob: it cannot be cancelled alone.
         NotOurs: the array is somebody else's.
     """
+    work = cancelled_member(job, member, wait=wait)
+    return asyncio.run_coroutine_threadsafe(work, executor().loop).result()
+
+
+async def cancelled_member(
+    job: JobSnapshot, member: MemberState, *, wait: float
+) -> tuple[bool, str]:
+    """`cancel_member` on an event loop, which nothing of it blocks."""
     if job.user:
         raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can cancel it")
     if member.state in _ENDED:
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
     until = host().monotonic() + wait
-    job.folder.note_cancel_request(member=member.index, by="user", who=this_process().describe())
-    work = _bring_about_end(job, member, until)
-    return asyncio.run_coroutine_threadsafe(work, executor().loop).result()
+    note = partial(job.folder.note_cancel_request, member=member.index, by="user")
+    await asyncio.to_thread(note, who=this_process().describe())
+    return await _bring_about_end(job, member, until)
 
 
 def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
