@@ -13,6 +13,7 @@ from typing import Any
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.extras import missing
 from hpc_prefect.sites import find_site
+from hpc_prefect.terminal import line
 from hpc_rehearsal.launchers.install import find_mpi
 from hpc_rehearsal.session import KINDS, Session, read_options
 from hpc_rehearsal.sites import Rehearsed, rehearsed
@@ -109,7 +110,8 @@ def _run_quantum(arguments: argparse.Namespace, more: list[str], command: list[s
     shared = {name: getattr(arguments, name, None) for name in _SHARED}
     state = ["--state", str(shared["state"])] if shared["state"] else []
     faults = [word for fault in shared["fault"] or () for word in ("--fault", fault)]
-    return quantum.main([*state, *faults, *more, "--", *command])
+    starting = line.shown(lambda: "waiting for the rehearsed service")
+    return quantum.main([*state, *faults, *more, "--", *command], starting)
 
 
 def _session(

@@ -45,6 +45,8 @@ class MemoryService:
         hidden: whether the list of jobs lags behind: it shows none.
         stubborn: whether a cancel is accepted, and the job goes on.
         ends: how each new job is, seen for the first time.
+        late: how many lists show none, until they do.
+        lists: how often it was asked for one.
     """
 
     name = "memory"
@@ -55,6 +57,7 @@ class MemoryService:
         self.on_post: list[str] = []
         self.hidden = self.stubborn = False
         self.ends = ends
+        self.late = self.lists = 0
 
     def statuses(self) -> list[str]:
         return [job["status"] for job in self.jobs.values()]
@@ -78,7 +81,8 @@ class MemoryService:
         return job_id
 
     def find(self, tag: str) -> list[tuple[str, str]]:
-        jobs = {} if self.hidden else self.jobs
+        self.lists += 1
+        jobs = {} if self.hidden or self.lists <= self.late else self.jobs
         return [(job_id, job["status"]) for job_id, job in jobs.items() if job["tag"] == tag]
 
     def look(self, job_id: str) -> Look:

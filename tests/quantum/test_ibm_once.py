@@ -183,7 +183,7 @@ async def test_a_refusal_after_a_lost_reply_closes_nothing(service, block, tmp_p
     service.fault("post-fails", status=400)
     refused = Run(tmp_path, block)
     assert await refused.ended() != 0
-    assert "an earlier POST of it may have been taken" in refused.log.read_text()
+    assert "an earlier POST of it may have been accepted" in refused.log.read_text()
     assert words(tmp_path) == ["intent", "attached", "intent", "refused"]
     service.clear()
     again = Run(tmp_path, block)

@@ -97,6 +97,28 @@ async def test_of_two_jobs_of_one_post_the_furthest_is_kept_and_both_are_paid(tm
     assert cost(tmp_path) == 4.0
 
 
+async def test_a_second_job_of_one_post_that_is_listed_late_is_cancelled_while_ours_waits(tmp_path):
+    lives = Lives(tmp_path, MemoryService(ends=QUEUED))
+    lives.service.on_post, lives.service.late = ["twice"], 1
+    ending = asyncio.ensure_future(lives.run().carry_out())
+    await until(lambda: lives.service.statuses() == [CANCELLED, QUEUED])
+    lives.service.end(DONE)
+
+    assert (await ending).job_id == "m2"
+    assert cost(tmp_path) == 4.0
+
+
+async def test_a_second_job_that_is_listed_at_the_end_only_is_paid(tmp_path):
+    lives = Lives(tmp_path, MemoryService(ends=QUEUED))
+    lives.service.on_post, lives.service.late = ["twice"], 2
+    ending = asyncio.ensure_future(lives.run().carry_out())
+    await until(lambda: lives.service.lists == 2)
+    lives.service.end(DONE)
+
+    assert (await ending).succeeded
+    assert cost(tmp_path) == 4.0
+
+
 async def test_a_refusal_closes_the_attempt_unless_an_earlier_post_may_have_been_taken(tmp_path):
     lives = Lives(tmp_path, MemoryService())
     lives.service.on_post = ["refuse"]
@@ -104,7 +126,7 @@ async def test_a_refusal_closes_the_attempt_unless_an_earlier_post_may_have_been
     assert cost(tmp_path) == 0
 
     lives.service.on_post, lives.service.hidden = ["lose", "refuse"], True
-    with pytest.raises(QuantumServiceError, match="an earlier POST of it may have been taken"):
+    with pytest.raises(QuantumServiceError, match="an earlier POST of it may have been accepted"):
         await lives.run().carry_out()
     assert cost(tmp_path) == 5.0
     lives.service.hidden = False

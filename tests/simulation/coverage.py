@@ -147,6 +147,8 @@ QUANTUM = (
     "a quantum job ends as DONE",
     "a quantum job ends as ERROR",
     "a quantum job ends as CANCELLED",
+    "a call is told the id of its quantum job",
+    "a flow leaves a quantum job to itself",
     "an error: QuantumServiceError",
     "a quantum job's end is not confirmed",
     "a quantum job's end is: succeeded",

@@ -201,6 +201,13 @@ class FileServer:
         if synced:
             file.synced = len(file.data)
 
+    def opened_to_write(self, machine: str, path: str) -> None:
+        """Opened with O_CREAT: made where it is not there, and seen where it is."""
+        if path in self._entries:
+            self._forget(machine, path)
+        else:
+            self.put(machine, path, b"")
+
     def link(self, machine: str, path: str, target: str) -> bool:
         """A symbolic link, made exclusively."""
         if path in self._entries:

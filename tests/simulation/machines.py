@@ -66,6 +66,11 @@ class ProcessHost(Host):
         self._world = process.world
 
     @property
+    def process(self) -> Process:
+        """Who sees it."""
+        return self._process
+
+    @property
     def name(self) -> str:
         return self._machine.name
 

@@ -139,6 +139,7 @@ class Mount:
         process, locks = self._process, self._server.locks
         process.check()
         self._server.may_speak(path)
+        self._server.opened_to_write(self._machine, path)
         give_up = process.world.now + patience
         while (holder := locks.get(path)) is not None and not holder.gone:
             if process.world.now >= give_up:

@@ -22,13 +22,58 @@ _TESTS = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Mutation:
-    """A text in a file, and what stands there instead; `name` says what is missing then."""
+    """A text in a file, and what stands there instead; `name` says what is missing then.
+
+    `quantum`: it is looked for in the seeds that have a quantum service, alone.
+    """
 
     name: str
     file: str
     old: str
     new: str
+    quantum: bool = False
 
+
+#: Of purchases at a quantum service.
+QUANTUM = (
+    Mutation(
+        "the budget is counted after the POST",
+        "ledger/quantum_folder.py",
+        "elif ledger.intended:",
+        "elif ledger.job_id:",
+        quantum=True,
+    ),
+    Mutation(
+        "nobody looks for a quantum job of the same tag after a lost reply",
+        "quantum/purchase/attempt.py",
+        "if self.request.service.searchable:\n            return self.intended",
+        "if self.request.service.searchable:\n            return False",
+        quantum=True,
+    ),
+    Mutation(
+        "a cancellation that the service accepts is the end",
+        "executor/cancelling.py",
+        "            watched.wants_answer = True\n",
+        "            watched.wants_answer = True\n            if heard:\n"
+        "                watched.give_up(Verdict(reason=asked_for(by), summary='accepted'))\n",
+        quantum=True,
+    ),
+    # What the simulation has found itself; each of these is a story, too.
+    Mutation(
+        "a second job of one POST that is listed late is not looked for",
+        "quantum/purchase/attempt.py",
+        "await self._end_others(self.job_id, found)",
+        "pass",
+        quantum=True,
+    ),
+    Mutation(
+        "an attempt that is listed late is looked for without end",
+        "executor/attempt.py",
+        "seen = number = max(_newest(transport, request.base), seen)",
+        "seen = number = _newest(transport, request.base) or 1",
+        quantum=True,
+    ),
+)
 
 MUTATIONS = (
     Mutation(
@@ -109,6 +154,18 @@ MUTATIONS = (
         "    transport.remove(probe)\n",
         "",
     ),
+    Mutation(
+        "a failed question for a name is taken as the answer that there is none",
+        "executor/connection.py",
+        "found |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said",
+        "found |= {tag: {} for tag in chunk} if isinstance(said, NoAnswer) else said",
+    ),
+    Mutation(
+        "a failed question about a job is taken as the answer that it is not listed",
+        "executor/connection.py",
+        "if seen.error is not None:",
+        "job.answered(now, None)\n                if seen.error is not None:",
+    ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
         "an output that NFS remembers as absent is given up soon",
@@ -158,6 +215,7 @@ MUTATIONS = (
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',
         "return False",
     ),
+    *QUANTUM,
 )
 
 
@@ -185,7 +243,8 @@ def run_on(mutation: Mutation, folder: Path, *words: str) -> subprocess.Complete
 
 def lives_until_found(mutation: Mutation, folder: Path, *, first: int, seeds: int) -> int | None:
     """After how many lives the simulation finds it; None when it does not."""
-    done = run_on(mutation, folder, "--first", str(first), "--seeds", str(seeds), "--most", "1")
+    words = ["--first", str(first), "--seeds", str(seeds), "--most", "1"]
+    done = run_on(mutation, folder, *words, *["--quantum"] * mutation.quantum)
     last = done.stdout.strip().split("\n")[-1]
     lives = re.search(r"\blives=(\d+)", last)
     assert lives, f"{mutation.name}: {done.stdout[-500:]}{done.stderr[-2000:]}"

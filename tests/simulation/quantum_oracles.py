@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import read_entries, read_journal
 from hpc_prefect.job.result import JobResult
+from hpc_prefect.ledger.quantum_folder import qpu_seconds
 from hpc_prefect.quantum.result_file import RESULT, data_digest, unpack
 from hpc_prefect.quantum.service import CANCELLED, DONE, ERROR
 from simulation.file_server import File, FileServer
@@ -102,6 +104,27 @@ class Purchases:
     def jobs_of(self, tag: str) -> list[QuantumJob]:
         return [job for job in self._service.jobs.values() if job.tag == tag]
 
+    def not_counted(self) -> str:
+        """What was bought and is not counted, by the journals, in the end; empty when all is."""
+        for tag, posted in self._posted.items():
+            jobs = [job for job in self.jobs_of(tag) if job.ended]
+            if posted.slow or not jobs:
+                continue
+            told, cost = self._told_of(posted.folder), sum(job.cost for job in jobs)
+            if told < cost - _ROUNDED:
+                ids = ", ".join(job.id for job in jobs)
+                return f"{posted.folder} is counted with {told:g} QPU seconds; {ids}: {cost:g}"
+        return ""
+
+    def _told_of(self, folder: str) -> float:
+        read = {}
+        for name in (names.JOURNAL, names.CANCEL):
+            file = self._files.entry(f"{folder}/{name}")
+            read[name] = file.data if isinstance(file, File) else b""
+        ended = [e for e in read_entries(read[names.CANCEL]) if e.get("event") == "ended"]
+        used = ended[-1].get("used") if ended else {}
+        return qpu_seconds(read_journal(read[names.JOURNAL]), used)
+
     def was_slow(self, tag: str) -> bool:
         """Whether one that was stopped has posted it."""
         return tag in self._posted and self._posted[tag].slow
@@ -129,6 +152,12 @@ class QuantumJudgements(Told):
     def __init__(self, service: QuantumService, files: FileServer, purchases: Purchases) -> None:
         super().__init__(service.world, files)
         self._service, self._purchases = service, purchases
+
+    def journals(self, files: FileServer) -> None:
+        """What they say in the end."""
+        super().journals(files)
+        if wrong := self._purchases.not_counted():
+            self._world.fail("budget", wrong)
 
     def result(self, result: JobResult, base: str) -> None:
         """A result was handed over."""

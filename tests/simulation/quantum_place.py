@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from contextvars import copy_context
 from functools import cache, partial
 from typing import Any
@@ -10,11 +11,15 @@ from qiskit import QuantumCircuit
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hpc_prefect.errors import QuantumServiceError
+from hpc_prefect.executor.request import JobSubmitted, Listener
 from hpc_prefect.executor.service import Handle
+from hpc_prefect.job.provider import Provider
 from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Site
 from hpc_prefect.operations.cancel import Cancellation
+from hpc_prefect.operations.kinds import KINDS
+from hpc_prefect.operations.snapshot import JobSnapshot
 from hpc_prefect.quantum.backends import BackendSpec
 from hpc_prefect.quantum.options import SamplerOptions
 from hpc_prefect.quantum.purchase.provider import ServiceProvider
@@ -23,6 +28,7 @@ from hpc_prefect.quantum.purchase.run import QuantumRun
 from hpc_prefect.quantum.sampling import Request
 from hpc_prefect.quantum.services.ibm.backend import IBMBackend
 from hpc_prefect.quantum.services.ibm.client import Account, Client
+from hpc_prefect.transports.host import host
 from simulation.ground import CAMPAIGN, ITS_OWN, Ground
 from simulation.life import Life, Listening, Wanted
 from simulation.process import Process
@@ -42,6 +48,20 @@ class _Backend(IBMBackend):
     @property
     def service(self) -> Client:
         return self._client
+
+
+class _Kind:
+    """How the operations reach quantum jobs: by the client of the process that asks."""
+
+    def __init__(self, place: QuantumPlace) -> None:
+        self._place = place
+
+    def provider(self, site: Site) -> Provider:
+        here: Any = host()
+        return self._place.provider(here.process)
+
+    def attach(self, job: JobSnapshot, listener: Listener, job_id: str) -> JobResult:
+        raise NotImplementedError("a process that attaches is another start of a flow here")
 
 
 class QuantumPlace(Ground):
@@ -78,6 +98,8 @@ class QuantumPlace(Ground):
         self._providers: dict[int, ServiceProvider] = {}
         self._requests: dict[tuple[int, int], Request] = {}
         self._shots: dict[str, int] = {}
+        self._before = KINDS.get(QuantumSpec.kind)
+        KINDS[QuantumSpec.kind] = _Kind(self)
         self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
         self.may_get_into_trouble()
 
@@ -113,6 +135,13 @@ class QuantumPlace(Ground):
             self._requests[process.number, shots] = known
         return known
 
+    def close(self) -> None:
+        super().close()
+        if self._before is None:
+            del KINDS[QuantumSpec.kind]
+        else:
+            KINDS[QuantumSpec.kind] = self._before
+
     def facts(self) -> dict[str, Any]:
         return {
             "scheduler": "none, a quantum service",
@@ -130,13 +159,19 @@ class QuantumLife(Life):
     errors = (*Life.errors, QuantumServiceError)
 
     def hand_over(self, job: Wanted, process: Process, run: str) -> Handle[JobResult]:
-        return process.executor.start(self._to_buy(job, process, run), QuantumRun)
+        handle = process.executor.start(self._to_buy(job, process, run), QuantumRun)
+        if self.world.chance.fault("a flow leaves a quantum job", 0.05):
+            delay = self.world.chance.number("left after", 0.0, 30.0)
+            self.world.later(delay, partial(self._leave, process, job, handle))
+        return handle
 
     def _to_buy(self, job: Wanted, process: Process, run: str) -> QuantumRequest:
-        """As `quantum.purchase.call.to_buy` has it, which knows Prefect."""
-        place = self.place
+        """As `quantum.purchase.call.to_buy` has it, or `to_attach`, which know Prefect."""
+        place, chance = self.place, self.world.chance
+        attaches = chance.fault("a call only attaches", 0.04)
         provider = place.provider(process)
         request = place.request(process, job.shots)
+        purchase = Purchase(request=request, made_by=run, context=copy_context())
         return QuantumRequest(
             spec=QuantumSpec(
                 name="qpu",
@@ -151,8 +186,33 @@ class QuantumLife(Life):
             listener=Listening(self.world.coverage),
             is_over=partial(place.prefect_says_over, process),
             provenance={"campaign": "c", "scope": [], "n": 1},
-            purchase=Purchase(request=request, made_by=run, context=copy_context()),
+            attach_only=attaches,
+            submit_only=not attaches and chance.fault("a call only submits", 0.08),
+            purchase=None if attaches else purchase,
         )
+
+    def _ended(self, process: Process, job: Wanted, future: Future[Any]) -> None:
+        """A result was handed over, or the id of a job that goes on by itself."""
+        submitted = not future.cancelled() and future.exception() is None
+        if not (submitted and isinstance(future.result(), JobSubmitted)):
+            super()._ended(process, job, future)
+        elif not process.dead and self._process is process:
+            self.world.coverage.sometimes("a call is told the id of its quantum job")
+            self.world.note(self._name, f"is told of {job.key}: {future.result().job_id}")
+            self._done_with(process, job)
+
+    def _leave(self, process: Process, job: Wanted, handle: Handle[JobResult]) -> None:
+        if process.dead or handle.result.done() or self._process is not process:
+            return
+        self.world.coverage.sometimes("a flow leaves a quantum job to itself")
+        self.world.note(self._name, f"leaves {job.key}")
+        handle.leave()
+        self._done_with(process, job)
+
+    def _done_with(self, process: Process, job: Wanted) -> None:
+        self._open.pop(job.key, None)
+        if not self._open:
+            self.world.later(0.1, partial(self._end, process))
 
     def _told(self, done: Cancellation) -> None:
         self.world.note("jobs cancel", f"says {done.confirmed}: {done.words}")

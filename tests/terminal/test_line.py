@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_prefect.blocks import HPCProfileBlock
 from hpc_prefect.terminal.line import lasting
 from hpc_prefect.terminal.watched import ERASE, WatchedFile, screen
 
@@ -221,3 +223,24 @@ def test_it_is_for_a_terminal_that_nobody_else_has(
     os.close(theirs)
     assert done.returncode == 0
     assert told.read_text() == f"{wanted}\n"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_doctor_says_what_it_checks_and_its_json_has_nothing_of_that(tmp_path: Path) -> None:
+    """A scheduler whose commands hang until the line was seen."""
+    HPCProfileBlock(scheduler="slurm").save("slow-place", overwrite=True, _sync=True)
+    commands, go = tmp_path / "bin", tmp_path / "go"
+    commands.mkdir()
+    for name in ("sbatch", "squeue", "scancel", "sinfo", "sacct", "scontrol"):
+        (commands / name).write_text(f"#!/bin/sh\nuntil test -e {go}; do sleep 0.1; done\nexit 1\n")
+        (commands / name).chmod(0o755)
+    path = f"{commands}:{os.environ['PATH']}"
+    with (tmp_path / "out").open("wb") as file:
+        words = ["-c", MAIN, "doctor", "slow-place", "--json"]
+        with in_terminal(words, tmp_path, {"stdout": file.fileno()}, PATH=path) as terminal:
+            said = read_until(terminal, b"checking slow-place, ")
+            go.touch()
+            said += read_all(terminal)
+    assert [line for line in left_on(said) if "checking" in line] == []
+    found = json.loads((tmp_path / "out").read_bytes())
+    assert {each["check"] for each in found} >= {"profile", "commands"}

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,16 +51,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def rehearse(command: list[str], state: Path, options: argparse.Namespace) -> int:
+def rehearse(
+    command: list[str],
+    state: Path,
+    options: argparse.Namespace,
+    starting: AbstractContextManager[object] | None,
+) -> int:
     """Run the command with a service of its own; the command's exit status.
 
     A state folder that is there already goes on: its jobs, its API key and its instance.
+
+    Args:
+        starting: around the service's start, which takes some seconds.
     """
     try:
         for fault in options.fault:
             name, _, values = fault.partition("=")
             switch_on(state, name, json.loads(values or "{}"))
-        service = start(state, _chosen(state, options))
+        with starting or nullcontext():
+            service = start(state, _chosen(state, options))
     except (UnknownFault, NotStarted, json.JSONDecodeError) as error:
         print(f"hpc-prefect: {error}", file=sys.stderr)
         return 2
@@ -87,7 +97,7 @@ def _chosen(state: Path, options: argparse.Namespace) -> Settings:
     )
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], starting: AbstractContextManager[object] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="hpc-prefect rehearse ibm-quantum",
         usage="hpc-prefect rehearse ibm-quantum [OPTION ...] -- COMMAND [ARGUMENT ...]",
@@ -101,6 +111,6 @@ def main(arguments: list[str]) -> int:
     if not command:
         parser.error("there is no command: it follows --")
     if chosen.state is not None:
-        return rehearse(command, chosen.state, chosen)
+        return rehearse(command, chosen.state, chosen, starting)
     with tempfile.TemporaryDirectory(prefix="hpc-prefect-quantum-") as state:
-        return rehearse(command, Path(state), chosen)
+        return rehearse(command, Path(state), chosen, starting)

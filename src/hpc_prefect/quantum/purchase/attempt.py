@@ -116,7 +116,12 @@ class QuantumAttempt(Attempt):
     async def chosen(self, found: Mapping[str, Observation]) -> str:
         """The job to keep, which has gone furthest; other jobs with the tag are cancelled."""
         keep = min(found, key=lambda job_id: _FURTHEST.get(found[job_id].word, 2))
-        for job_id in found.keys() - {keep}:
+        await self._end_others(keep, found)
+        return keep
+
+    async def _end_others(self, keep: str, found: Mapping[str, Observation]) -> None:
+        """Note and cancel what else the service has under the tag."""
+        for job_id in sorted(found.keys() - {keep}):
             known = (await self.connection.in_thread(self.folder.ledger)).duplicates
             if job_id not in known:
                 note = partial(self.folder.note, "duplicate", durable=True, id=job_id)
@@ -125,7 +130,13 @@ class QuantumAttempt(Attempt):
                 text = f"job {job_id} is a duplicate of {keep}: cancelled"
                 self.request.listener.state(text, warning=True)
                 await self.connection.cancel(job_id, self.tag)
-        return keep
+
+    async def look_for_late_twins(self) -> None:
+        """The same when the service's list of jobs has had the time to show all: ours is kept."""
+        if self.request.service.searchable:
+            found = await self.connection.find(self.tag)
+            if not isinstance(found, NoAnswer):
+                await self._end_others(self.job_id, found)
 
     async def look_for_twins(self) -> None:
         """Look for duplicates: a POST may be repeated on its way, which makes two jobs."""
@@ -212,7 +223,7 @@ class QuantumAttempt(Attempt):
         def intend() -> None:
             limit = purchase.backend.terms.max_qpu_seconds
             budget = Budget(self.request.campaign, self.folder.transport)
-            with budget.reserved(seconds, limit) as left:
+            with budget.reserved(seconds, limit, self.folder.path) as left:
                 allowed = round(left, 3) if limit else None
                 self.request = replace(self.request, spec=replace(spec, allowed_seconds=allowed))
                 purchase.write_asked(self.request.work, self.folder.transport)

@@ -17,8 +17,10 @@ from hpc_prefect.errors import BudgetExceeded, LedgerError
 from hpc_prefect.job import folder as names
 from hpc_prefect.ledger.campaign_parts import folders_of, home_of
 from hpc_prefect.ledger.job_folder import JobFolder
+from hpc_prefect.ledger.journal import append
 from hpc_prefect.ledger.quantum_folder import qpu_seconds, refuse_old
 from hpc_prefect.transports.base import Transport
+from hpc_prefect.transports.host import host
 from hpc_prefect.transports.local import LocalTransport
 
 #: Seconds that a job takes besides its circuits, and between two shots if the device does not say;
@@ -27,7 +29,9 @@ OVERHEAD, REP_DELAY = 2.0, 250e-6
 
 #: Below a campaign's folder: the folders of its jobs.
 _PREFIX = re.compile(r"[0-9a-f]{2}")
-#: In the home of a campaign; held while QPU seconds are promised.
+#: In the home of a campaign; held while QPU seconds are promised. It names the jobs they were
+#: promised to: NFS may hide a job's folder, or its journal, from another host for a minute, but
+#: shows a file that is locked and read as it is.
 LOCK = "budget.lock"
 #: Seconds to wait for another process to write one line; it may hang or be stopped.
 _PATIENCE = 60.0
@@ -46,16 +50,34 @@ class Budget:
         Raises:
             LedgerError: some were written by an earlier version and cannot be read.
         """
-        transport = self.transport
-        total = 0.0
-        for folder in folders_of(transport, str(self.campaign)):
-            for path in _jobs_in(transport, folder):
-                job = JobFolder(transport, path)
-                total += qpu_seconds(job.ledger(), job.ended_by_request())
+        return self._total(promised=self._promised())
+
+    def _total(self, promised: dict[str, float]) -> float:
+        """`promised`: QPU seconds by folders, of jobs whose journals may not be seen here yet."""
+        transport, total = self.transport, 0.0
+        folders = folders_of(transport, str(self.campaign))
+        listed = [path for folder in folders for path in _jobs_in(transport, folder)]
+        for path in dict.fromkeys([*listed, *promised]):
+            job = JobFolder(transport, path)
+            ledger = job.ledger()
+            known = bool(ledger.intent) or path not in promised
+            total += qpu_seconds(ledger, job.ended_by_request()) if known else promised[path]
         return total
 
+    @property
+    def _lock(self) -> str:
+        return f"{home_of(self.transport, str(self.campaign))}/{LOCK}"
+
+    def _promised(self) -> dict[str, float]:
+        """What was promised, by the jobs' folders."""
+        return {
+            str(entry.get("folder")): float(entry.get("seconds") or 0.0)
+            for entry in names.read_entries(self.transport.read(self._lock))
+            if entry.get("event") == "promise"
+        }
+
     @contextlib.contextmanager
-    def reserved(self, seconds: float, limit: float) -> Iterator[float]:
+    def reserved(self, seconds: float, limit: float, folder: str) -> Iterator[float]:
         """What is left for one more job, while no other job can reserve any of it. Blocks.
 
         Write the job's intent inside: from then on it counts for all.
@@ -63,6 +85,8 @@ class Budget:
         Args:
             seconds: what the job will cost.
             limit: of all jobs together; 0 for no limit, which yields 0.
+            folder: of the job. A promise to a process that was killed before it wrote the intent
+                counts until the job is started again.
 
         Raises:
             BudgetExceeded: not enough is left.
@@ -71,20 +95,24 @@ class Budget:
         if not limit:
             yield 0.0
             return
-        path = f"{home_of(self.transport, str(self.campaign))}/{LOCK}"
+        path = self._lock
         with self.transport.turn(path, patience=_PATIENCE) as mine:
             if not mine:
                 raise LedgerError(
                     f"{path} was held by another process of this experiment for {_PATIENCE:.0f} s;"
                     " nothing was bought. End that process, or start this one again"
                 )
-            left = limit - self.total()
+            left = limit - self._total(
+                {other: cost for other, cost in self._promised().items() if other != folder}
+            )
             if seconds > left:
                 raise BudgetExceeded(
                     f"this job is estimated at {seconds:.1f} QPU seconds, and {max(left, 0):.1f} of"
                     f" the {limit:g} that the block allows this experiment are left"
                     f" (max_qpu_seconds); nothing was bought. Allow more, or ask for fewer shots"
                 )
+            line = names.journal_line(host().time(), "promise", folder=folder, seconds=seconds)
+            append(self.transport, path, line, durable=True)
             yield left
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, TransportError
 from hpc_prefect.executor.attempt import Attempt
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
@@ -17,6 +19,8 @@ from hpc_prefect.job.state import Evidence, JobState, Observation
 from hpc_prefect.quantum.purchase.attempt import QuantumAttempt
 from hpc_prefect.quantum.purchase.provider import QuantumObservation
 from hpc_prefect.quantum.purchase.words import described
+
+logger = logging.getLogger("hpc_prefect.quantum")
 
 #: Seconds between two polls of a job: a tenth of the time since its submission, within these.
 SOONEST, LATEST = 1.0, 60.0
@@ -88,6 +92,22 @@ class QuantumRun(JobRun):
         assert isinstance(attempt, QuantumAttempt)
         return QuantumMonitor(attempt, output, lambda: self._cancelled_by)
 
+    async def _monitored(self, monitor: JobMonitor) -> Verdict:
+        looking = asyncio.get_running_loop().create_task(self._look_for_late_twins())
+        try:
+            return await super()._monitored(monitor)
+        finally:
+            looking.cancel()
+
+    async def _look_for_late_twins(self) -> None:
+        """Early, so that what is bought twice costs little; what fails is done at the end."""
+        assert isinstance(self._attempt, QuantumAttempt)
+        await asyncio.sleep(self._connection.scheduler.patience.find)
+        try:
+            await self._attempt.look_for_late_twins()
+        except (JobHeld, LedgerError, NotOurs, TransportError) as error:
+            logger.warning("looking for other jobs of %s: %s", self._attempt.tag, error)
+
     async def _finalize(
         self, attempt: Attempt, verdict: Verdict, evidence: Evidence, *, confirmed: bool
     ) -> JobResult:
@@ -110,6 +130,8 @@ class QuantumRun(JobRun):
             question = partial(request.service.result, attempt.job_id, request.spec.made_for)
             result = await request.ask(question, f"fetching the result of {attempt.job_id}")
             await in_thread(partial(_keep, attempt, seen, result))
+        if attempt.job_id:
+            await attempt.look_for_late_twins()
         await self._settle_duplicates(attempt)
         ended = _result_of(attempt, verdict, seen)
         await in_thread(partial(_write, attempt, ended, seen))
