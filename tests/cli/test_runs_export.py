@@ -23,7 +23,7 @@ def test_a_crate_is_written_with_its_licence(
     assert str(crate) in capsys.readouterr().err
     assert entities(crate)["./"]["license"]["@id"] == "https://spdx.org/licenses/MIT"
     assert main(["runs", "export", str(folder), "--crate", str(crate)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

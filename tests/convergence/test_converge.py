@@ -289,7 +289,7 @@ async def test_a_loop_that_was_over_says_that_it_keeps_the_rule_that_it_had(tmp_
         results = [await loop(most) for most in (2, 5)]
 
     assert [result.iterations for result in results] == [2, 2]
-    assert "stop ends after 5 iterations now, but loop 'converge' keeps what it" in caplog.text
+    assert "stop ends after 5 iterations now, but loop 'converge' keeps the" in caplog.text
 
 
 async def test_a_missing_variable_is_an_error_with_the_names_that_are_near(tmp_path):

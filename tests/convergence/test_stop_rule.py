@@ -132,7 +132,7 @@ def test_a_rule_without_an_end_is_refused():
 
 
 def test_a_window_without_a_tolerance_is_refused():
-    with pytest.raises(ConfigurationError, match="window: 3 means nothing without a tolerance"):
+    with pytest.raises(ConfigurationError, match="window: 3 has no effect without a tolerance"):
         StopRule(window=3, max_iterations=5)
 
 
@@ -239,7 +239,7 @@ def test_a_loop_that_had_to_end_is_never_called_converged(reason):
 
     assert verdict(asked, reason) == f"NOT converged ({reason})"
     assert verdict(plain, reason, has_predicate=True) == f"NOT converged ({reason})"
-    assert verdict(plain, reason) == f"ended ({reason}); when it has converged was not asked"
+    assert verdict(plain, reason) == f"ended ({reason}); the rule has no criterion of convergence"
     assert verdict(asked, "noise") == "converged (noise)"
 
 

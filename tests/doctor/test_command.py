@@ -31,7 +31,7 @@ def test_the_exit_status_tells_and_the_table_has_the_remedy(tmp_path: Path) -> N
     assert "job: " in fine.stderr
     (row,) = [line for line in bad.stdout.splitlines() if "executable diag" in line]
     assert "wrong" in row
-    assert "/no/such is not there" in row
+    assert "/no/such does not exist" in row
     assert "→ correct the path" in bad.stdout
 
 

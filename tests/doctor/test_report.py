@@ -48,7 +48,7 @@ def test_the_program_tells_each_executable_in_its_order(tmp_path: Path) -> None:
     assert [each.outcome for each in found] == [Outcome.OK, *[Outcome.WRONG] * 4, Outcome.OK]
     assert found[1].remedy == f"chmod +x {paths['b']}"
     assert found[2].seen == f"{tmp_path} is a folder"
-    assert found[3].seen == f"{paths['d']} is not there, in a job's shell"
+    assert found[3].seen == f"{paths['d']} does not exist, in a job's shell"
     assert found[4].seen == "'no-such-command' is not on PATH after set-up, in a job's shell"
 
 

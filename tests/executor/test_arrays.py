@@ -184,7 +184,7 @@ async def test_members_of_a_dead_element_that_were_not_begun_say_so(rig: Rig):
     assert results["a"].state == "succeeded"
     assert results["slow"].verdict.reason is Reason.WALLTIME
     assert results["never"].verdict.reason is Reason.NEVER_STARTED
-    assert "before it was begun" in results["never"].verdict.summary
+    assert "before this member began" in results["never"].verdict.summary
     assert sorted(rig.runs()) == ["program a", "program slow"]
 
 

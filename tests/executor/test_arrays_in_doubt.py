@@ -214,6 +214,21 @@ async def test_who_has_lost_the_array_submits_nothing_more(rig):
     assert rig.runs() == ["program a"]
 
 
+async def test_who_has_lost_the_array_writes_no_ends_into_it(rig):
+    """They would stand, and who has it now may know better."""
+    (rig.work / "hold").touch()
+    request = rig.array(rig.spec(f'[ "$1" = a ] || {{ {HOLD}; }}'), ["a", "b"])
+    task = asyncio.ensure_future(rig.run_array(request))
+    await until(lambda: '"i":0' in read(rig, ENDED), "the end of the first one")
+    with living_process() as other:
+        claim = json.dumps(dataclasses.asdict(other))
+        (rig.attempt(1) / "claim-2").write_text(claim + "\n")
+        (rig.work / "hold").unlink()
+        with pytest.raises(JobHeld):
+            await task
+    assert '"i":1' not in read(rig, ENDED)
+
+
 async def test_a_folder_that_another_run_has_used_is_not_used_again(rig):
     request = rig.array(rig.spec(HOLD), ["a"])
     await rig.run_array(request)

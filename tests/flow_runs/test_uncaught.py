@@ -13,7 +13,9 @@ import pytest
 from hpc_prefect import InvalidJob, run_job_sync
 from hpc_prefect.flow_runs.sync import run_sync
 
-PLAINLY = "from hpc_prefect.flow_runs.uncaught import tell_errors_plainly; tell_errors_plainly()\n"
+PLAINLY = (
+    "from hpc_prefect.flow_runs.uncaught import print_errors_plainly; print_errors_plainly()\n"
+)
 WRONG = "from hpc_prefect import run_job_sync\nrun_job_sync([], on='hpc-local')\n"
 
 

@@ -253,5 +253,5 @@ def test_a_work_dir_that_is_not_mounted_is_missed_by_a_resume(tmp_path: Path) ->
     (tmp_path / "1" / "go").touch()
     until((tmp_path / "1" / "ended").exists)
     shutil.move(tmp_path / "1", tmp_path / "elsewhere")
-    with pytest.raises(CannotResume, match=f"{tmp_path}/1/.* is not there"):
+    with pytest.raises(CannotResume, match=f"{tmp_path}/1/.* does not exist"):
         resume(run)

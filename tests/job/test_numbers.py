@@ -29,7 +29,7 @@ def start(runs: list[tuple[str, list[str]]], schedule: list[int]) -> Counter[Any
             path: Path = (Step("task", runs[i][0]),)
             entry = entries.setdefault(i, Entry(root, path))
             what = left[i].pop(0)
-            made[(path, what, entry.draw((path, what)))] += 1
+            made[(path, what, entry.next_number((path, what)))] += 1
     return made
 
 
@@ -86,7 +86,7 @@ def test_runs_that_number_themselves_keep_their_calls_when_others_are_not_entere
             assert entry.number_itself("once") == i
             if i not in skip:
                 path = entry.path
-                made[i] = [(path, what, entry.draw((path, what))) for what in body]
+                made[i] = [(path, what, entry.next_number((path, what))) for what in body]
         return made
 
     whole = calls(set())
@@ -106,7 +106,7 @@ def test_a_retry_makes_the_calls_of_its_run_again_and_no_others(
     def attempt(i: int, number: int) -> list[Any]:
         outers[i].begin(number)
         task = Entry(outers[i], inner)
-        return [(what, task.draw((inner, what))) for what in bodies[i]]
+        return [(what, task.next_number((inner, what))) for what in bodies[i]]
 
     first = [attempt(i, 1) for i in range(len(bodies))]
     for number, i in enumerate(attempts, start=2):

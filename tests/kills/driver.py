@@ -124,7 +124,7 @@ async def live(
     runs = []
     for job in jobs:
         what = digest([job["program"], job["label"]])
-        key = job_key("campaign", (), what, run.draw(((), what)))
+        key = job_key("campaign", (), what, run.next_number(((), what)))
         runs.append(one(request(place, folder, job, key, told)))
     results = await asyncio.gather(*runs)
     if "result" in own:

@@ -121,7 +121,7 @@ def test_a_parameter_that_the_flow_did_not_have_then_can_be_given(tmp_path: Path
     with pytest.raises(CannotReproduce, match=r"'m'.*--param"):
         reproduce(first.id)
     assert flow_runs() == before
-    assert "  it had no parameter 'm', which its flow has to take now" in [
+    assert "  new parameter 'm', which the recorded run did not have" in [
         *plan(first.id, parameters={"m": 7}).lines()
     ]
     done = reproduce(first.id, parameters={"m": 7})
@@ -255,7 +255,7 @@ experiment = inner.with_options(retries=1, timeout_seconds=0, task_runner=Thread
     assert (done.error, done.value) == (None, 2)
     assert "it ran with retries=1, and is defined with retries=0: it runs as it did" in caplog.text
     assert "timeout_seconds=None, and is defined with timeout_seconds=300" in caplog.text
-    assert "task_runner=ProcessPoolTaskRunner, which counts" in caplog.text
+    assert "task_runner=ProcessPoolTaskRunner, which is used" in caplog.text
 
 
 def test_parameters_of_many_kinds_are_given_again_as_they_were(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_task_without_it_ran_again_and_that_was_said_before(resumed: Resumed) 
 
 def test_the_plan_changes_nothing(resumed: Resumed) -> None:
     assert resumed.state_after_plan == "Running"
-    assert "which Prefect has as Running" in resumed.plan
+    assert "in Prefect's state Running" in resumed.plan
 
 
 def test_it_is_said_what_is_continued_from_when_and_by_whom(resumed: Resumed) -> None:
@@ -134,7 +134,7 @@ def test_a_run_that_began_its_campaign_afresh_goes_on_with_that(tmp_path: Path) 
 def test_a_living_run_is_not_resumed(tmp_path: Path) -> None:
     with killed("resumable", tmp_path, "step-1") as run, pytest.raises(CannotResume) as caught:
         resume(run)
-    assert "it still runs: flow run" in str(caught.value)
+    assert "it is still running: flow run" in str(caught.value)
     (tmp_path / "go").touch()
 
 
@@ -165,7 +165,7 @@ def test_a_run_before_its_first_job_is_resumed_only_on_somebodys_word(tmp_path: 
         until((tmp_path / "tasks").exists)
     with pytest.raises(CannotResume) as caught:
         resume(run)
-    assert "say so with --dead" in str(caught.value)
+    assert "add --dead" in str(caught.value)
     assert "give it as --entrypoint FILE:FLOW" in str(caught.value)
     (tmp_path / "go").touch()
     resume(run, dead=True, entrypoint=f"{FILE}:before_any_job")

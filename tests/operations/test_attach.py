@@ -97,7 +97,7 @@ async def test_an_attempt_that_another_one_followed_is_refused(rig):
     await rig.abandon(rig.request(rig.spec("exit 3")), " as ")
     (rig.attempt(2)).mkdir()
     first = next(job for job in list_jobs(rig.work) if job.attempt == 1)
-    with pytest.raises(LedgerError, match="attempt 2 of this job is there"):
+    with pytest.raises(LedgerError, match="attempt 2 of the job exists"):
         await attached(first)
 
 

@@ -90,7 +90,7 @@ async def test_a_scheduler_that_does_not_answer_is_told_and_the_wish_stays(rig):
     job_id = await rig.abandon(rig.request(rig.spec(FOREVER)))
     (done,) = await cancel(known(rig, transport=Broken()), wait=1.0)
     assert not done.confirmed
-    assert done.words.startswith("local did not take it in (exit status 1")
+    assert done.words.startswith("local did not accept the cancellation (exit status 1")
     assert rig.active() == [job_id]
     (done,) = await cancel(known(rig))
     assert (done.confirmed, rig.active()) == (True, [])
@@ -132,7 +132,7 @@ async def test_a_job_that_its_process_has_not_submitted_yet_is_not_confirmed_but
             (job,) = [job for job in known(rig) if job.key == "k"]
             (done,) = await cancel([job], wait=0.5)
             assert not done.confirmed
-            assert done.words == "it is not submitted yet; its process has been told not to"
+            assert done.words == "it is not submitted yet; its process was asked not to submit it"
             rig.engine("cancel", run.job_id)
             assert (await task).verdict.reason is Reason.CANCELLED
     assert rig.runs() == []

@@ -109,7 +109,7 @@ async def test_after_a_kill_the_job_is_listed_shown_followed_and_attached_to(rig
         assert logs.returncode is None
         open_gate(rig)
         assert await asyncio.wait_for(logs.wait(), 60) == 0
-    assert "no process looks after this job" in said(rig, "err")
+    assert "no process watches this job" in said(rig, "err")
 
     attached = run(rig, "attach", str(job["id"]))
     assert (attached.returncode, attached.stdout) == (0, "begun\n")
@@ -138,7 +138,7 @@ async def test_ctrl_c_stops_the_watching_and_leaves_the_job_running(rig):
         await until(lambda: "running as" in said(rig, "err"), "the state")
         attach.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(attach.wait(), 60) == 130
-    assert "not watched any more; the job is left as it is" in said(rig, "err")
+    assert "no longer watching; the job was left as it is" in said(rig, "err")
     assert "Traceback" not in said(rig, "err")
     assert len(rig.active()) == 1
     open_gate(rig)

@@ -76,7 +76,7 @@ def test_what_may_mean_several_jobs_lists_them(work_dir, reference, candidates):
     with pytest.raises(UnknownJob) as caught:
         find_job(reference, work_dir)
     first, *lines = str(caught.value).splitlines()
-    assert first == f"{reference!r} may mean 2 jobs; say which by its key:"
+    assert first == f"{reference!r} matches 2 jobs; choose one by its key:"
     assert sorted(line.strip() for line in lines) == candidates
 
 

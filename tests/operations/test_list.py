@@ -109,7 +109,7 @@ async def test_a_job_whose_submission_is_in_doubt_is_unknown(rig):
     jobs = [{"key": "k", "program": rig.program("exit 0")}]
     assert was_killed(drive(rig, jobs, at="intent", when="after"))
     assert one(rig).status.state == "unknown"
-    assert "whether it was is not known" in one(rig).status.reason
+    assert "it is not known whether it was submitted" in one(rig).status.reason
 
 
 async def test_a_job_that_was_claimed_and_not_submitted_waits_or_was_not_submitted(rig):
@@ -152,7 +152,7 @@ async def test_torn_and_foreign_folders_are_shown_and_do_not_break_the_listing(r
     assert jobs["k"].status.state == "succeeded"
     assert jobs["empty"].problem == "neither a journal nor a claim is there"
     assert "it is not a regular file" in jobs["folder"].problem
-    assert "makes no sense" in jobs["odd"].problem
+    assert "cannot be read" in jobs["odd"].problem
     unreadable = [job for job in jobs.values() if job.status.state == "unreadable"]
     assert len(unreadable) == 6
     assert table(list(jobs.values())).count("\n") == 7

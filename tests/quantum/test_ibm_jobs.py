@@ -190,10 +190,10 @@ async def test_jobs_that_the_version_before_wrote_down_are_refused_in_a_sentence
     (work / "quantum.jsonl").write_text(json.dumps(intent) + "\n")
     (work / "sampling.json").unlink()
 
-    with pytest.raises(LedgerError, match="is of an earlier version of this package"):
+    with pytest.raises(LedgerError, match="was written by an earlier version of this package"):
         await once(tmp_path, block)
-    with pytest.raises(LedgerError, match="is of an earlier version of this package"):
+    with pytest.raises(LedgerError, match="was written by an earlier version of this package"):
         Budget(work.parent.parent).total()
     assert len(jobs(service, tmp_path)) == 1
     (told,) = [job.problem for job in list_jobs(tmp_path) if job.problem]
-    assert "is of an earlier version of this package" in told
+    assert "was written by an earlier version of this package" in told

@@ -170,7 +170,7 @@ async def test_after_a_lost_reply_nothing_is_bought_before_a_person_has_looked(
         text=True,
     )
     assert attached.returncode == 0, attached.stderr
-    assert "cannot be asked for a job by our tag" in caplog.text  # before it was bought
+    assert "cannot be searched for jobs by tag" in caplog.text  # before it was bought
     assert (await experiment())[0].data.low.get_counts() == {"01": 20}
     assert bought(vendor) == ["DONE"]
 

@@ -99,7 +99,7 @@ def test_a_torn_record_is_sampled_again_with_a_warning(tmp_path, caplog, name, h
     assert backend.runs == 2
     assert arrays(again) == arrays(first)
     assert [each.levelname for each in caplog.records] == ["WARNING"]
-    assert "not usable, sampling again" in caplog.text
+    assert "cannot be used, so it is sampled again" in caplog.text
     assert read_finished(tmp_path, request().digest) is not None
 
 

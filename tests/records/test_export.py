@@ -97,7 +97,7 @@ def test_what_came_to_its_place_meanwhile_stays(tmp_path: Path, name: str) -> No
             target.add("a", [b"x"])
             path.write_text("another's")
 
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists and is not empty"):
         write()
     assert path.read_text() == "another's"
     assert list(tmp_path.iterdir()) == [path]

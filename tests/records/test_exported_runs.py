@@ -353,8 +353,8 @@ async def test_a_file_that_changed_or_is_too_large_is_told_and_not_copied(tmp_pa
         if each["@id"].startswith("#") and "/outputs/" in each["@id"]
     }
     assert why.keys() == {"changed", "gone"}
-    assert "another file now" in why["changed"]
-    assert "not there any more" in why["gone"]
+    assert "changed since the job left it" in why["changed"]
+    assert "removed since" in why["gone"]
     assert b"another = 1" not in b"".join(files(whole).values())
     main = entities(whole)["./"]["mainEntity"]["@id"]
     assert main == "workflow/source-not-included.txt"
@@ -372,7 +372,7 @@ async def test_nothing_is_written_over(tmp_path: Path) -> None:
     for name in ("crate", "crate.zip"):
         runs.export_crate(record.id, tmp_path / name)
         before = files(tmp_path / name)
-        with pytest.raises(ConfigurationError, match="is there already"):
+        with pytest.raises(ConfigurationError, match="exists and is not empty"):
             runs.export_crate(record.id, tmp_path / name)
         assert files(tmp_path / name) == before
     (tmp_path / "empty").mkdir()

@@ -330,7 +330,7 @@ def test_a_whole_id_is_meant_though_another_one_begins_with_it(make: Make) -> No
 def test_a_name_of_several_runs_lists_them(name: str, make: Make) -> None:
     make("abcd-1", time=given.BEGAN)
     make("abcd-2", time=given.BEGAN + 60)
-    with pytest.raises(UnknownRun, match=r"may mean 2 runs[^\n]*\n  abcd-2 .*\n  abcd-1 "):
+    with pytest.raises(UnknownRun, match=r"matches 2 runs[^\n]*\n  abcd-2 .*\n  abcd-1 "):
         find_one(name)
 
 

@@ -150,7 +150,7 @@ def test_a_folder_without_a_record_is_said(tmp_path: Path) -> None:
 def test_a_record_without_a_beginning_is_said(tmp_path: Path) -> None:
     folder = given.run(tmp_path)
     (folder / EVENTS).write_bytes(given.lines([given.ended(given.BEGAN)]))
-    with pytest.raises(LedgerError, match="do not tell whose they are"):
+    with pytest.raises(LedgerError, match="do not say which run they belong to"):
         read_run(folder)
 
 

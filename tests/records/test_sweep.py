@@ -191,7 +191,7 @@ def test_repeats_with_other_scripts_are_mixed_but_not_where_their_seeds_alone_di
 
     assert only(sweep([one, two])).mixed == ()
     assert only(sweep([one, other])).mixed == ("scripts", "arguments")
-    assert "* these runs differ in scripts, arguments too" in report(compare([one, other]))
+    assert "* these runs also differ in scripts, arguments" in report(compare([one, other]))
 
 
 def test_repeats_whose_parameters_are_not_compared_as_a_whole_are_mixed():
@@ -213,7 +213,7 @@ def test_a_cost_of_which_a_part_is_unknown_is_marked_and_in_no_mean():
     shown = report(compare([partly, whole[0]]))
     (line,) = [line for line in shown.splitlines() if line.startswith("node_hours")]
     assert line.split() == ["node_hours", "0.5+", "0.5", "-"]
-    assert "a cost with + is a part of what was spent: in no mean" in shown
+    assert "a cost with + is incomplete, and left out of means" in shown
 
 
 def test_costs_are_beside_measures_and_a_measure_of_that_name_wins():

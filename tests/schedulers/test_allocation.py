@@ -395,7 +395,7 @@ def test_what_does_not_fit_into_the_rest_of_the_time_is_not_taken(allocation: Al
     allocation.start(walltime=100)
     seen = allocation.ended(allocation.submit("hjob", "touch ran", walltime=90))
     assert seen.cause is Reason.ALLOCATION_ENDED
-    assert "not enough time" in seen.message
+    assert "too little time" in seen.message
     assert not (allocation.folder / "ran").exists()
 
 

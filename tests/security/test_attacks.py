@@ -123,7 +123,7 @@ def test_jobs_of_others_are_neither_cancelled_nor_taken_over(machine):
     confirmed, words, error = machine.python(ACT, machine.work)
     assert not confirmed
     assert words.startswith(f"it belongs to uid {MALLORY}")
-    assert f"belongs to uid {MALLORY}, who alone can attach" in error
+    assert f"belongs to uid {MALLORY}: only this user can attach" in error
 
 
 def test_a_whole_ledger_that_somebody_prepared_is_passed_by(machine):

@@ -94,13 +94,14 @@ class MemberRun(ScriptRun):
             return
         # Cut off anywhere it is a syntax error, and empty it is refused.
         self._world.coverage.sometimes("the lines of an array's members are not whole")
+        code = 2 if isinstance(lines, File) and lines.data else 1
         try:
-            self._append(names.PHASE, b"program\ncode 2\n")
+            self._append(names.PHASE, f"program\ncode {code}\n".encode())
         except TransportError:
             self._end(1)
             return
         self._phase = "program"
-        self._end(2)
+        self._end(code)
 
 
 class ElementRun:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hpc_prefect
+from simulation.array_world import FIRST
 
 _SOURCE = Path(hpc_prefect.__file__).parent
 _TESTS = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ class Mutation:
     """A text in a file, and what stands there instead; `name` says what is missing then.
 
     `quantum`: it is looked for in the seeds that have a quantum service, alone.
+    `first`: the seed to begin with.
     """
 
     name: str
@@ -32,6 +34,56 @@ class Mutation:
     old: str
     new: str
     quantum: bool = False
+    first: int = 1
+
+
+#: The first seed of those whose worlds are all of arrays.
+OF_ARRAYS = FIRST + 1
+#: Of arrays.
+ARRAYS = (
+    Mutation(
+        "a packed member is judged as its element is",
+        "executor/arrays/evidence.py",
+        "if self._submission.per_element == 1 or evidence.start is None:",
+        "if True:",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "the success of a member is not read before it is submitted",
+        "executor/arrays/opening.py",
+        "        elif _outputs_there(submission, ended):",
+        "        elif False:",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "what a member came to in an earlier submission counts",
+        "executor/arrays/run.py",
+        " and self._opened.last[key] == submission.number",
+        "",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "a scheduler may start members again",
+        "job/spec.py",
+        " and not self.has_members",
+        "",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "the list of an array's members is not forced to disk",
+        "ledger/array_folder.py",
+        'self.transport.append(path, b"", durable=True)',
+        'self.transport.append(path, b"")',
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "who has lost an array writes how its members ended",
+        "executor/arrays/monitor.py",
+        'array over.\n        """\n        self._submission.claim.check()',
+        'array over.\n        """',
+        first=OF_ARRAYS,
+    ),
+)
 
 
 #: Of purchases at a quantum service.
@@ -215,6 +267,7 @@ MUTATIONS = (
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',
         "return False",
     ),
+    *ARRAYS,
     *QUANTUM,
 )
 
@@ -258,7 +311,7 @@ def main() -> None:
     chosen = [m for m in MUTATIONS if not sys.argv[1:] or any(w in m.name for w in sys.argv[1:])]
     for mutation in chosen:
         with tempfile.TemporaryDirectory() as folder:
-            lives = lives_until_found(mutation, Path(folder), first=1, seeds=15_000)
+            lives = lives_until_found(mutation, Path(folder), first=mutation.first, seeds=15_000)
         print(f"{'-' if lives is None else lives:>7}  {mutation.name}", flush=True)
 
 

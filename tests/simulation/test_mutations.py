@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.mutations import MUTATIONS, QUANTUM, Mutation, lives_until_found, run_on
+from simulation.mutations import ARRAYS, MUTATIONS, QUANTUM, Mutation, lives_until_found, run_on
 from simulation.story import Story, stories
 
 ON_CI = os.environ.get("CI") == "true"
@@ -15,13 +15,17 @@ ON_CI = os.environ.get("CI") == "true"
 LIVES = 20_000
 _STORIES = {Story.read(path).mutation for path in stories()}
 #: In `make test` those that are found soon; those that have a story are found by that.
-QUICK = [m for m in MUTATIONS if m.name not in _STORIES] if ON_CI else (*MUTATIONS[:3], QUANTUM[1])
+QUICK = (
+    [m for m in MUTATIONS if m.name not in _STORIES]
+    if ON_CI
+    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[1])
+)
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("mutation", QUICK, ids=lambda mutation: mutation.name)
 def test_a_promise_that_is_taken_out_is_found(mutation: Mutation, tmp_path: Path) -> None:
-    lives = lives_until_found(mutation, tmp_path, first=1, seeds=LIVES)
+    lives = lives_until_found(mutation, tmp_path, first=mutation.first, seeds=LIVES)
     assert lives is not None
     assert lives <= LIVES
 

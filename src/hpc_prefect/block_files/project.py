@@ -22,7 +22,7 @@ from hpc_prefect.block_files.apply import (
 )
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.prefect_internals import set_for_process
-from hpc_prefect.flow_runs.uncaught import tell_errors_plainly
+from hpc_prefect.flow_runs.uncaught import print_errors_plainly
 from hpc_prefect.server import (
     Progress,
     Server,
@@ -61,7 +61,7 @@ def ensure_ready(blocks: str | os.PathLike[str] | None = None) -> None:
             names, or the named server does not answer.
         ServerError: your own server does not start.
     """
-    tell_errors_plainly()
+    print_errors_plainly()
     _have_server(_tell)
     if blocks is not None:
         _have_blocks(Path(blocks))

@@ -1,13 +1,13 @@
-"""The loop's memory on disk: written after every iteration, exact to the last bit.
+"""The loop's checkpoints: written after every iteration, exact to the last bit.
 
     <folder>/checkpoint            the newest: one line of JSON for people, then the payload
     <folder>/checkpoint.previous   the one before, used when the newest is damaged
     <folder>/iterations.jsonl      one row an iteration, for people and programs
     <folder>/loop.json             the loop's name, seed, stop rule and parameters
 
-The payload is a pickle (protocol 5), because only that gives arbitrary Python states and NumPy
-generators back exactly. Unpickling runs code, so only a file is loaded that nobody but this user
-can have written; the folder is the user's own, mode 0700.
+The payload is a pickle (protocol 5), because only that restores arbitrary Python states and NumPy
+generators exactly. Unpickling runs code, so only a file is loaded that only this user can have
+written; the folder is the user's own, mode 0700.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Checkpoint:
 
     Attributes:
         state: what the last step returned, or the initial state.
-        rng: the NumPy generator, as it is after that step.
+        rng: the NumPy generator after that step.
         history: every iteration so far.
-        elapsed: seconds that these iterations have taken, in all runs.
+        elapsed: seconds that these iterations took, in all runs.
         rule: the stop rule as it was when the loop started.
-        parameters: the other entries of the algorithm Variable, as they were then.
+        parameters: the other entries of the algorithm Variable at that time.
         reason: why the loop ended; None while it is under way.
     """
 
@@ -69,11 +69,11 @@ class Checkpoints:
     def load(self) -> Checkpoint | None:
         """The newest usable checkpoint; None when the loop was never started.
 
-        A damaged file is kept aside under `.damaged` and the one before it is used.
+        A damaged file is renamed to `.damaged`, and the one before it is used.
 
         Raises:
             LedgerError: there are files, but none can be used.
-            NotOurs: another user can have written one.
+            NotOurs: another user may have written one.
         """
         damage: list[str] = []
         for path in (self._newest, self._previous):
@@ -84,7 +84,7 @@ class Checkpoints:
                 found = _decode(path, data)
             except DamagedError as error:
                 damage.append(f"{path}: {error}")
-                # Out of the way: the next save would move it over the good one.
+                # Rename it: else the next save would move it over the good one.
                 os.replace(path, path.with_name(path.name + ".damaged"))
                 continue
             if damage:
@@ -131,7 +131,7 @@ class Checkpoints:
 def _encode(checkpoint: Checkpoint) -> bytes:
     content = {
         "state": checkpoint.state,
-        "rng": checkpoint.rng,  # in one pickle with the state: a state may hold the generator
+        "rng": checkpoint.rng,  # in one pickle with the state: the state may contain the generator
         "history": [dict(row) for row in checkpoint.history],
         "elapsed": checkpoint.elapsed,
         "rule": checkpoint.rule.as_dict(),
@@ -140,7 +140,7 @@ def _encode(checkpoint: Checkpoint) -> bytes:
     }
     try:
         payload = pickle.dumps(content, protocol=5)
-    except Exception as error:  # whatever the user's own classes raise
+    except Exception as error:  # the user's own classes may raise anything
         raise ConfigurationError(
             f"the state after iteration {len(checkpoint.history)} cannot be saved: {error}. Keep "
             f"plain data in it (numbers, arrays, dataclasses defined at the top of a module), not "
@@ -167,13 +167,13 @@ def _decode(path: Path, data: bytes) -> Checkpoint:
     if layout != _FORMAT:
         raise LedgerError(f"{path} was written by another version of hpc-prefect: {layout!r}")
     if hashlib.sha256(payload).hexdigest() != digest:
-        raise DamagedError(f"its content ({len(payload)} bytes) is not what was written")
+        raise DamagedError(f"its content ({len(payload)} bytes) was changed since it was written")
     try:
         content = pickle.loads(payload)
-    except Exception as error:  # whatever the user's own classes raise
+    except Exception as error:  # the user's own classes may raise anything
         raise LedgerError(
-            f"{path} is whole, but its state cannot be loaded: {type(error).__name__}: {error}. "
-            f"Was a class of the state moved or renamed, or the flow started in another way "
+            f"{path} is undamaged, but its state cannot be loaded: {type(error).__name__}: {error}."
+            f" Was a class of the state moved or renamed, or the flow started in another way "
             f"(a class of the script itself is only found when that script is run)? Undo that to "
             f"resume, or remove {path.parent} to start this loop from the beginning"
         ) from error

@@ -1,4 +1,4 @@
-"""The Prefect edge of the loop: `converge()` and its place in the campaign."""
+"""`converge()`: runs the loop in a Prefect flow, with its identity in the campaign."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 
 class CallsInside(Protocol):
-    """A held allocation, as the loop sees it."""
+    """What the loop needs of a held allocation."""
 
     def calls_inside(self) -> AbstractContextManager[object]:
-        """Calls in its `with` block are made in the allocation."""
+        """A context whose calls are made in the allocation."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -64,42 +64,45 @@ async def converge(
     """Repeat `step` until the stop rule ends the loop; resume where an earlier run was stopped.
 
     A checkpoint is written after every iteration. When the flow is retried, or started again after
-    it was killed, the same call goes on after the last whole iteration, with the random numbers
-    that it would have had; jobs and samplings of the broken iteration are found again, not
-    repeated. A loop that had ended is returned at once.
+    it was killed, the same call goes on after the last complete iteration, with the same random
+    numbers; finished jobs and samplings of the interrupted iteration are found, not repeated. A
+    loop that had ended returns its result at once.
 
-    The state is kept as a pickle, and step is given a copy: it may hold numbers, arrays, NumPy
-    generators, dataclasses of a module. Seconds that a killed iteration took are not counted.
+    The state is stored as a pickle, and step gets a copy: it may contain numbers, arrays, NumPy
+    generators, dataclasses of a module. The time of a killed iteration does not count.
 
     Args:
         step: `step(state, iteration) -> new state`, async or sync (a sync one runs in a thread).
             Every random number must come from `iteration.rng`.
         initial_state: the state before the first iteration.
-        measure: `measure(state)` → a number, a pair of it and its standard error, or these by name.
+        measure: `measure(state)` → a number, a pair of a number and its standard error, or a
+            mapping of names to these.
         work_dir: where the PNG `<name>.png` and, under `.hpc-prefect`, the checkpoints are.
         stop: the stop rule; or else
-        stop_variable_name: a Prefect Variable, a JSON object with the rule under `"stop"`; what
-            stands beside it reaches step as `iteration.parameters`. It is read once, when the loop
-            starts: changing the Variable does not change a loop that is under way, or resumed.
-        seed: of `iteration.rng`; None draws one, which `loop.json` in the loop's folder records.
-        name: of the loop, in files, artifacts and scopes; another one for another plot.
-        key: identifies the loop in place of the initial state's digest. Needed where that state
-            is not the same to the last bit in every run (threaded linear algebra), or has no
-            digest (`identity.digest`) and the loop is not the first of its name, seed and scope.
-        plot: what the plot shows beside the watched column.
-        until: `until(rows so far) -> bool`, async or sync: the loop has converged, also where the
-            stop rule does not say so. It is the call's own, also in a resumed loop.
-        raise_if_not_converged: do what `result.raise_if_not_converged()` does.
-        on_iteration: is given each new row after its checkpoint is safe; async or sync.
-        allocation: of `allocation(…)`, to be handed the jobs of all iterations; None for the one
-            around the call, if any.
+        stop_variable_name: a Prefect Variable, a JSON object with the rule under `"stop"`; its
+            other entries are `iteration.parameters`. It is read once, when the loop starts: a later
+            change of the Variable does not change this loop, also when it is resumed.
+        seed: of `iteration.rng`; None for a random one, which `loop.json` in the loop's folder
+            records.
+        name: of the loop, in files, artifacts and scopes; two loops of one name share the plot's
+            file.
+        key: identifies the loop, instead of the initial state's digest. Needed if that state is not
+            the same to the last bit in every run (threaded linear algebra), or if it has no digest
+            (`identity.digest`) and the loop is not the first of its name, seed and scope.
+        plot: what the plot shows besides the watched column.
+        until: `until(rows so far) -> bool`, async or sync: True ends the loop as converged, in
+            addition to the stop rule. A resumed loop uses the one of the present call.
+        raise_if_not_converged: call `result.raise_if_not_converged()` at the end.
+        on_iteration: is called with each new row once its checkpoint is written; async or sync.
+        allocation: the `allocation(…)` for the jobs of all iterations; None for the one around the
+            call, if any.
 
     Raises:
         ConfigurationError: the stop rule, a measured column or the state cannot be used.
-        NotConverged: the watched value became NaN or infinite; or as you asked.
+        NotConverged: the watched value became NaN or infinite; or with `raise_if_not_converged`.
         LedgerError: the checkpoints cannot be written or are all damaged.
     """
-    # Late: the loop's core needs no Prefect.
+    # Imported here: the loop's core needs no Prefect.
     from hpc_prefect.flow_runs.campaigns import absolute_work_dir
     from hpc_prefect.flow_runs.cancellation import raise_if_cancelled
     from hpc_prefect.flow_runs.scopes import scope
@@ -130,7 +133,7 @@ async def converge(
 
 
 def _scope_of(name: str, place: CallIdentity) -> str:
-    """Of the loop's own: iteration 1 of two loops in one flow are two places.
+    """The loop's own scope, so that iterations 1 of two loops in one flow differ.
 
     The same in every campaign, so that the jobs of two runs can be compared.
     """
@@ -140,22 +143,22 @@ def _scope_of(name: str, place: CallIdentity) -> str:
 async def _located(
     folder: Path, name: str, seed: int | None, key: str | None, initial_state: object
 ) -> CallIdentity:
-    """The loop's place in the campaign."""
+    """The loop's identity in the campaign."""
     from hpc_prefect.flow_runs.campaigns import locate
 
     identity, told = _loop_digest(name, seed, key, initial_state)
     place = await locate(work_dir=folder, name=name, digest=identity)
     if place.n and not told:
         raise ConfigurationError(
-            f"converge: this is another loop {name!r} of the same seed, and its initial state has"
-            " no canonical form that could tell the two apart in a later run; give each a key="
+            f"converge: this is another loop {name!r} with the same seed, and its initial state"
+            f" has no digest by which a later run could distinguish the two; give each a key="
         )
     return place
 
 
 @dataclass(frozen=True, slots=True)
 class _Start(Generic[State]):
-    """Makes the first checkpoint: the one place where rule, parameters and seed are taken."""
+    """Makes the first checkpoint, and for that reads rule, parameters and seed."""
 
     name: str
     seed: int | None
@@ -180,7 +183,7 @@ class _Start(Generic[State]):
         return Checkpoint(state=self.state, rng=generator, rule=rule, parameters=parameters)
 
     def _drawn_before(self) -> int | None:
-        """What the run that is reproduced here drew."""
+        """The random seed of the run that is reproduced here; None if there is none."""
         from hpc_prefect.flow_runs.reproduction import recorded
 
         reproduced = recorded()
@@ -193,7 +196,7 @@ def _whole(seed: int | None) -> int | None:
     """A seed as a plain integer, also one of NumPy's.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a whole number.
     """
     try:
         number = None if seed is None else operator.index(seed)
@@ -230,18 +233,18 @@ def _check(
 
 
 def _loop_digest(name: str, seed: int | None, key: str | None, state: object) -> tuple[str, bool]:
-    """The digest of a loop, and whether it tells this loop from every other one."""
+    """The digest of a loop, and whether it includes the initial state."""
     told_apart_by = {"loop": name, "seed": seed, "key": key}
     if key is None:
         try:
             return digest(told_apart_by | {"state": state}), True
-        except TypeError:  # such a state has no digest; the docstring says what follows
+        except TypeError:  # the state has no digest; see the docstring of `converge`
             return digest(told_apart_by), False
     return digest(told_apart_by), True
 
 
 def _generator(seed: int | None) -> tuple[Any, object]:
-    """A NumPy generator and the entropy that it was made from."""
+    """A NumPy generator, and the entropy of its seed."""
     from numpy.random import SeedSequence, default_rng
 
     sequence = SeedSequence(seed)

@@ -1,4 +1,4 @@
-"""The loop itself: it knows a folder and a clock, but no Prefect and no campaign."""
+"""The loop itself, with a folder and a clock, but without Prefect and campaigns."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 State = TypeVar("State")
 
-#: Columns of a row that the loop fills itself.
+#: The columns of a row that the loop itself fills.
 OWN_COLUMNS = ("iteration", "change", "seconds", "time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
-    """What a step is told about the iteration that it computes.
+    """The iteration that a step computes.
 
     Attributes:
         number: 1, 2, 3 …
-        rng: the loop's generator. An iteration that is repeated after a kill gets it exactly as it
-            was when the iteration began, so draw every random number of a step from it.
+        rng: the loop's generator. Draw every random number of a step from it: then an iteration
+            that is repeated after a kill gets the same numbers.
         name: the loop's name.
-        parameters: the entries of the algorithm Variable beside `stop`, as they were when the loop
+        parameters: the entries of the algorithm Variable besides `stop`, from when the loop
             started; a copy.
-        loop_folder: where the loop keeps its own files.
+        loop_folder: the folder of the loop's own files.
     """
 
     number: int
@@ -54,8 +54,8 @@ class Iteration:
     def folder(self) -> Path:
         """A folder for this iteration's files, the same one when it is repeated.
 
-        It is made when it is first asked for, in the loop's own folder. What a broken try of the
-        iteration has left is still in it.
+        It is made at first use, in the loop's own folder. After an interruption it still contains
+        the files of the first try.
         """
         folder = self.loop_folder / f"iter-{self.number}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,15 +67,15 @@ class Convergence(Generic[State]):
     """How a loop ended.
 
     Attributes:
-        state: what the last step returned.
+        state: the result of the last step.
         history: one row an iteration: `iteration`, the measured columns, `change` (of the watched
             column; None in the first row), `seconds`, `time` (UTC).
-        converged: whether it ended because the stop rule, or the predicate, says so.
+        converged: whether it ended by convergence, of the stop rule or the predicate.
         reason: why it ended.
-        verdict: the same in words, `NOT converged (max_iterations)`.
-        iterations: how many were computed, in all runs of the loop.
-        resumed_at: the first iteration that was computed by this run (the number after the last
-            one when the loop was found finished); None when this run started the loop.
+        verdict: the end in words, such as `NOT converged (max_iterations)`.
+        iterations: how many iterations were computed, in all runs of the loop.
+        resumed_at: the first iteration of this run (if the loop had ended, the number after its
+            last); None if this run started the loop.
         folder: the loop's own: its rows, checkpoints, and the folders of iterations.
         plot: the PNG; None without matplotlib.
     """
@@ -103,7 +103,7 @@ class Convergence(Generic[State]):
         return "".join(found)
 
     def raise_if_not_converged(self) -> None:
-        """Make a failure of a loop that ended for another reason than its convergence.
+        """Raise an error if the loop ended for another reason than convergence.
 
         Raises:
             NotConverged: with the reason.
@@ -113,12 +113,12 @@ class Convergence(Generic[State]):
         last = self.history[-1].get("change") if self.history else None
         raise NotConverged(
             f"loop {self.name!r} ended after {self.iterations} iterations: {self.verdict}; its last"
-            f" change is {last}. Its rows are in {self.folder / 'iterations.jsonl'}. A new campaign"
-            " with another stop rule starts it anew"
+            f" change is {last}. Its rows are in {self.folder / 'iterations.jsonl'}. To start it"
+            f" again with another stop rule, begin a new campaign"
         )
 
 
-#: A number, or one with its standard error, or columns by name of these.
+#: A number, or a number with its standard error, or a mapping of names to these.
 Measured = Mapping[str, Any] | float | tuple[float, float]
 Step = Callable[[State, Iteration], State | Awaitable[State]]
 Measure = Callable[[State], Measured | Awaitable[Measured]]
@@ -126,19 +126,19 @@ Predicate = Callable[[tuple[Row, ...]], bool]
 
 
 class Watcher(Protocol):
-    """Is shown the history as it grows; must not raise."""
+    """Is called as the loop goes on; must not raise."""
 
     async def begin(self, at: Checkpoint, *, resumed: bool) -> None:
         """The loop starts, or goes on from `at` (which may be finished)."""
 
     async def kept(self, at: Checkpoint) -> None:
-        """A checkpoint is safe: the first one, or that of an iteration."""
+        """A checkpoint was written: the first one, or that of an iteration."""
 
     async def row(self, history: tuple[Row, ...], rule: StopRule, reason: Reason | None) -> None:
-        """An iteration ended and its checkpoint is safe."""
+        """An iteration ended and its checkpoint was written."""
 
     async def broken(self, history: tuple[Row, ...], rule: StopRule) -> None:
-        """The loop cannot go on; the last row, if it is a new one, was not kept."""
+        """The loop failed; its newest row may not be in a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,8 @@ class Body(Generic[State]):
     """What a loop computes.
 
     Attributes:
-        until: whether the loop has converged, by all rows so far; beside the stop rule.
+        until: whether the loop has converged, judged by all rows so far; in addition to the stop
+            rule.
     """
 
     step: Step[State]
@@ -172,15 +173,15 @@ async def run_loop(
     """Run the loop from its newest checkpoint, or from `begin()`, to its end.
 
     Args:
-        begin: gives the first checkpoint; only asked when the loop was never started.
+        begin: makes the first checkpoint; only called if the loop was never started.
         enter: opens a named context around each iteration.
-        before: is awaited before each iteration; what it raises ends the loop.
+        before: is awaited before each iteration; an exception of it ends the loop.
         clock: seconds from any origin.
     """
     at = await asyncio.to_thread(book.load)
     resumed_at = None if at is None else len(at.history) + 1
     if at is None:
-        # Saved before the first iteration: that one too is repeated with the same random numbers.
+        # Saved before the first iteration, so that this one is also repeated with the same numbers.
         at = await asyncio.to_thread(book.save, await begin())
     await watcher.begin(at, resumed=resumed_at is not None)
     await watcher.kept(at)
@@ -223,7 +224,7 @@ async def run_loop(
 async def _reason(
     rule: StopRule, until: Predicate | None, history: tuple[Row, ...], elapsed: float
 ) -> Reason | None:
-    """Why the loop ends; that it has converged comes before that it must end."""
+    """Why the loop ends; convergence counts before a limit."""
     reason = rule.decide(history, elapsed)
     if until is None or reason in CONVERGED:
         return reason
@@ -231,7 +232,7 @@ async def _reason(
     if getattr(said, "shape", None) == ():  # NumPy's truth values
         said = said.item()
     if not isinstance(said, bool):
-        # NaN and texts are true, and would make a success of a mistake.
+        # NaN and texts are true, so a mistake would end the loop as converged.
         raise ConfigurationError(
             f"iteration {len(history)}: until returned {said!r}; it must return True or False"
         )
@@ -273,7 +274,7 @@ async def _compute(
 
 
 async def _call(name: str, function: Callable[..., Any], *arguments: object) -> Any:
-    """Call a sync or async function; a sync one in a thread, so that nothing else waits for it."""
+    """Call a sync or async function; a sync one in a thread, so that it blocks nothing else."""
     if inspect.iscoroutinefunction(function):
         return await function(*arguments)
     result = await asyncio.to_thread(_not_stopping, name, function, *arguments)
@@ -281,7 +282,7 @@ async def _call(name: str, function: Callable[..., Any], *arguments: object) -> 
 
 
 def _not_stopping(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """No future takes a StopIteration: who waits for the thread would wait for ever."""
+    """Turn a StopIteration into an error: a future does not accept it, and would never end."""
     try:
         return function(*arguments)
     except StopIteration as error:

@@ -1,4 +1,4 @@
-"""What a loop shows of itself through Prefect, and where its stop rule is read."""
+"""Shows a loop in Prefect, and reads its stop rule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hpc_prefect.transports.local import write_atomic
 if TYPE_CHECKING:
     from hpc_prefect.flow_runs.artifacts import LiveArtifact
 
-#: Seconds between two renewals of a loop's artifacts, which an iteration may be shorter than.
+#: Seconds between two updates of a loop's artifacts; an iteration may be shorter.
 _EVERY = 2.0
 
 
@@ -41,13 +41,13 @@ def run_log() -> Log:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the stop rule comes from."""
+    """The source of the stop rule."""
 
     stop: StopRule | None
     variable_name: str | None
 
     async def read(self) -> tuple[StopRule, dict[str, Any]]:
-        """The rule and the parameters beside it, as they are now."""
+        """The present rule and parameters."""
         if self.stop is not None:
             return self.stop, {}
         name = str(self.variable_name)
@@ -56,7 +56,7 @@ class Source:
         return parse_algorithm(await _variable(name), f"Variable {name!r}")
 
     async def changes(self, at: Checkpoint) -> str:
-        """What to tell a user whose rule is not the one that a resumed loop keeps."""
+        """How the present rule differs from the one that a resumed loop keeps, in words."""
         where = f"Variable {self.variable_name!r}" if self.stop is None else "stop"
         try:
             rule, parameters = await self.read()
@@ -68,7 +68,7 @@ class Source:
 
 
 def _then(variable_name: str) -> Mapping[str, Any] | None:
-    """What a loop of the run that is reproduced here took from this Variable."""
+    """The recorded content of this Variable in the run that is reproduced here."""
     from hpc_prefect.flow_runs.reproduction import recorded
 
     reproduced = recorded()
@@ -76,7 +76,7 @@ def _then(variable_name: str) -> Mapping[str, Any] | None:
 
 
 def _entropy(generator: Any) -> str:
-    """What the loop's generator was made from; empty where it does not tell."""
+    """The entropy of the generator's seed; empty if it is not known."""
     sequence = getattr(getattr(generator, "bit_generator", None), "seed_seq", None)
     return "" if sequence is None else str(sequence.entropy)
 
@@ -100,10 +100,10 @@ async def _variable(name: str) -> object:
 
 @dataclass(kw_only=True)
 class LoopReporter:
-    """Shows the loop: log lines, rows on disk, plot and artifacts. Nothing here stops the loop.
+    """Shows the loop: log lines, rows on disk, plot and artifacts. A failure here does not stop it.
 
-    Drawing takes at most about a quarter of the time: quick iterations share one plot. The last one
-    is always shown.
+    Drawing takes at most about a quarter of the time, so quick iterations share one plot. The last
+    state is always shown.
     """
 
     name: str
@@ -117,7 +117,7 @@ class LoopReporter:
     scope: tuple[str, ...] = ()
     n: int = 0
     has_predicate: bool = False
-    drawn: Path | None = None  # the PNG, once there is one of this loop
+    drawn: Path | None = None  # the PNG, once it is drawn
     _shown: int = 0  # rows in the newest plot
     _not_before: float = 0.0
     _can_draw: bool = True
@@ -134,7 +134,7 @@ class LoopReporter:
             return
         if at.reason is not None:
             self.log.info(
-                "loop %r was over: %s; %d rows",
+                "loop %r had ended before: %s; %d rows",
                 *(self.name, self._verdict(at.rule, at.reason), done),
             )
         else:
@@ -219,8 +219,8 @@ class LoopReporter:
         changes = await self.source.changes(at)
         if changes:
             self.log.warning(
-                "%s, but loop %r keeps what it started with; for another rule start a new "
-                "campaign or give the loop another name",
+                "%s, but loop %r keeps the rule and parameters of its start; for others begin a"
+                " new campaign or give the loop another name",
                 changes,
                 self.name,
             )
@@ -263,7 +263,7 @@ class LoopReporter:
             self.log.warning("%s of loop %r failed: %s", what, self.name, error or repr(error))
 
     async def _draw(self, history: tuple[Row, ...], rule: StopRule, title: str) -> None:
-        """The PNG on disk: Prefect, which serves no files, shows the same as text."""
+        """Draw the PNG on disk. Prefect serves no files, and shows a chart of text."""
         if told := missing("the plot of the loop", "matplotlib"):
             if self._can_draw:
                 self.log.info("%s", told)

@@ -1,4 +1,4 @@
-"""When a loop ends: one frozen rule and one judgement, without clock and without I/O."""
+"""When a loop ends: the rule and its decision, without clock and I/O."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.job.spec import parse_walltime
 
 Reason = Literal["tolerance", "noise", "predicate", "max_iterations", "wall_time"]
-#: The reasons that say that the loop has converged.
+#: The reasons that mean convergence.
 CONVERGED: tuple[Reason, ...] = ("tolerance", "noise", "predicate")
-#: What is behind the name of a measured column in that of its standard error.
+#: The suffix that makes the name of a standard error's column.
 ERROR = "_error"
 
-#: What one column of one iteration may hold.
+#: The values that a column may hold.
 Cell = float | int | str | bool | None
 #: One iteration: `iteration`, the measured columns, `change`, `seconds`, `time`.
 Row = Mapping[str, Cell]
@@ -26,27 +26,28 @@ Row = Mapping[str, Cell]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRule:
-    """When a loop ends. Checked when it is made.
+    """When a loop ends. Checked at construction.
 
-    Its *change* is that of `value` from one iteration to the next; with `average`, that of the mean
-    of so many iterations from the mean of as many before them. Where standard errors were measured
-    the change has one too, and only a change that is small with its error added counts as small.
+    The *change* is that of `value` from one iteration to the next; with `average`, from the mean of
+    so many iterations to the mean of the next ones. If standard errors were measured, the change
+    has one too, and counts as small only if it is small with its error added.
 
     Attributes:
         value: the measured column that is watched.
         tolerance: the loop has converged when the |change| stays below this, in the unit of
-            `value`. None: there is no such end.
-        relative_tolerance: the same as a part of |value|; with both the larger one counts.
-        standard_errors: the loop has converged too when the |change| stays below so many of its
-            standard errors: there is nothing left in it but noise. None: there is no such end.
-        average: over how many iterations values are averaged.
+            `value`. None: not checked.
+        relative_tolerance: the same as a fraction of |value|; of both the larger one counts.
+        standard_errors: the loop has also converged when the |change| stays below so many of its
+            standard errors, so that only noise is left. None: not checked.
+        average: the number of iterations over which values are averaged.
         window: for how many consecutive iterations the change must stay small.
         max_iterations: the loop ends after so many iterations, converged or not.
-        wall_time: `HH:MM:SS`; the loop ends after the iteration in which its iterations have taken
-            this long, those before a resume included. Empty: no limit. It never cuts an iteration.
+        wall_time: `HH:MM:SS`; the loop ends after the iteration in which the total time of its
+            iterations, also those before a resume, reaches this. Empty: no limit. No iteration is
+            interrupted.
 
     Raises:
-        ConfigurationError: naming every problem at once.
+        ConfigurationError: with all problems at once.
     """
 
     value: str = "value"
@@ -63,10 +64,10 @@ class StopRule:
 
     @classmethod
     def parse(cls, data: object, source: str) -> StopRule:
-        """Make a rule of a JSON object; `source` says in errors where it came from.
+        """Make a rule from a JSON object; `source` names its origin in errors.
 
         Raises:
-            ConfigurationError: naming every problem at once, unknown keys among them.
+            ConfigurationError: with all problems at once, unknown keys among them.
         """
         if not isinstance(data, Mapping):
             kind = type(data).__name__
@@ -80,7 +81,7 @@ class StopRule:
 
     @property
     def can_converge(self) -> bool:
-        """Whether it says when the loop has converged, and not only when it must end."""
+        """Whether it has a criterion of convergence, and not only limits."""
         return (self.tolerance, self.relative_tolerance, self.standard_errors) != (None, None, None)
 
     def describe(self) -> str:
@@ -103,13 +104,13 @@ class StopRule:
         return " or ".join(limits)
 
     def decide(self, history: Sequence[Row], elapsed: float) -> Reason | None:
-        """Judge after an iteration whether the loop ends, and why; None means go on.
+        """Decide after an iteration whether the loop ends, and why; None to go on.
 
-        Of several reasons the first of tolerance, noise, max_iterations, wall_time is given.
+        Of several reasons returns the first of tolerance, noise, max_iterations, wall_time.
 
         Args:
             history: every iteration so far, in order.
-            elapsed: seconds that these iterations have taken, in all runs of the loop.
+            elapsed: seconds that these iterations took, in all runs of the loop.
 
         Raises:
             NotConverged: the watched value is NaN or infinite.
@@ -135,9 +136,9 @@ class StopRule:
         return None
 
     def change(self, history: Sequence[Row]) -> Change | None:
-        """The watched value's change in the last iteration; None where there is none yet.
+        """The watched value's change in the last iteration; None if there is none yet.
 
-        Never raises: a value that cannot be used is for `decide` to name.
+        Never raises: `decide` reports a value that cannot be used.
         """
         if len(history) < 2 * self.average:
             return None
@@ -196,8 +197,8 @@ class Change:
     """How a value has changed.
 
     Attributes:
-        error: the standard error of `size`; 0 where none was measured.
-        level: the value, or mean, that it changed to.
+        error: the standard error of `size`; 0 if none was measured.
+        level: the new value or mean.
     """
 
     size: float
@@ -210,24 +211,24 @@ class Change:
 
 
 def verdict(rule: StopRule, reason: Reason | None, *, has_predicate: bool = False) -> str:
-    """How a loop is or has ended, in words that never make a success of what was none."""
+    """The state or end of a loop in words; says plainly when it has not converged."""
     if reason is None:
         return "under way"
     if reason in CONVERGED:
         return f"converged ({reason})"
     if rule.can_converge or has_predicate:
         return f"NOT converged ({reason})"
-    return f"ended ({reason}); when it has converged was not asked"
+    return f"ended ({reason}); the rule has no criterion of convergence"
 
 
 def parse_algorithm(value: object, source: str) -> tuple[StopRule, dict[str, Any]]:
     """Split an algorithm Variable into the stop rule and the flow's own parameters.
 
-    The rule is the object under `stop`; everything beside it are parameters. Without `stop` the
-    whole object is the rule.
+    The rule is the object under `stop`; the other entries are parameters. Without `stop` the whole
+    object is the rule.
 
     Raises:
-        ConfigurationError: naming every problem at once.
+        ConfigurationError: with all problems at once.
     """
     if not isinstance(value, Mapping):
         kind = type(value).__name__
@@ -269,7 +270,7 @@ def _refuse(source: str, problems: list[str]) -> None:
 
 
 def _problems(data: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a rule, as sentences that begin with the key."""
+    """All problems of a rule, as sentences that begin with the key."""
     known = [field.name for field in dataclasses.fields(StopRule)]
     found = [
         f"{key}: there is no such key{_near(str(key), known)}; there are {_known()}"
@@ -291,7 +292,7 @@ def _problems(data: Mapping[str, Any]) -> list[str]:
         if not _is_count(count):
             found.append(f"{key}: must be a whole number from 1, not {count!r}")
         elif count > 1 and not judged:
-            found.append(f"{key}: {count} means nothing without a tolerance; set tolerance too")
+            found.append(f"{key}: {count} has no effect without a tolerance; set tolerance too")
     if "max_iterations" not in data:
         found.append("max_iterations: missing; say after how many iterations the loop must end")
     elif not _is_count(data["max_iterations"]):

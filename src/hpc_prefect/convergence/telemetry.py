@@ -1,4 +1,4 @@
-"""Rows for people: a log line, a table, a plot. Text and bytes only; no Prefect, no files."""
+"""Shows rows: as a log line, a table, a plot. Pure: makes text and bytes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-#: A table artifact is one JSON value in Prefect's database.
+#: How many rows a table has at most: it is one JSON value in Prefect's database.
 TABLE_ROWS = 500
 #: Rows of the chart of text, and the letters of its longest bar.
 CHART_ROWS, CHART_WIDTH = 30, 40
 
-# matplotlib's font and text caches are not made for two threads at once.
+# matplotlib's font and text caches are not thread-safe.
 _drawing = threading.Lock()
 
 
@@ -32,10 +32,10 @@ class Plot:
 
     Attributes:
         columns: measured columns, one line each; the stop rule's column when empty.
-        reference: label → value; a dashed line each. With one the lower panel shows the columns'
-            absolute error against the first, else the watched column's change.
-        target: an error that is good enough; a dotted line in the lower panel.
-        unit: of the columns, such as "Ha"; errors are then given in thousandths ("mHa").
+        reference: label → value; a dashed line for each. The lower panel then shows the columns'
+            absolute error against the first, without a reference the watched column's change.
+        target: an acceptable error; a dotted line in the lower panel.
+        unit: of the columns, such as "Ha"; errors are shown in thousandths ("mHa").
     """
 
     columns: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Plot:
 
 
 def text(value: Cell) -> str:
-    """One value for people: ten digits, which shows a tenth of a microhartree at -109 Ha."""
+    """A value as text: ten digits, enough for a tenth of a microhartree at -109 Ha."""
     if value is None:
         return "-"
     return f"{value:.10g}" if isinstance(value, float) else str(value)
@@ -73,7 +73,7 @@ def jsonl(history: Sequence[Row]) -> str:
 
 
 def table(history: Sequence[Row]) -> list[dict[str, Cell]]:
-    """The newest rows as a table artifact's data: JSON that every reader accepts, rounded."""
+    """The newest rows as a table artifact's data: rounded, as strict JSON."""
     return [
         {name: _json_cell(_rounded(value)) for name, value in row.items()}
         for row in history[-TABLE_ROWS:]
@@ -86,7 +86,7 @@ def _rounded(value: Cell) -> Cell:
 
 
 def chart(history: Sequence[Row], rule: StopRule, plot: Plot, title: str, png: Path | None) -> str:
-    """The newest values as bars of text, in Markdown: it needs no picture and no file server."""
+    """The newest values as bars of text, in Markdown, which needs no file server."""
     name = (*plot.columns, rule.value)[0]
     rows = [row for row in history if isinstance(row.get(name), int | float)][-CHART_ROWS:]
     values = [float(row[name] or 0) for row in rows]
@@ -114,7 +114,7 @@ def _json_row(row: Row) -> dict[str, Cell]:
 
 def _json_cell(value: Cell) -> Cell:
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no nan and no inf, and browsers refuse the bare words
+        return str(value)  # JSON has no nan and inf, and browsers refuse them
     if isinstance(value, int) and abs(value) > 2**53:
         return str(value)  # a browser would round it
     return value
@@ -130,7 +130,7 @@ def draw(history: Sequence[Row], rule: StopRule, plot: Plot, title: str) -> byte
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        # Margins by hand: matplotlib's own layout engines take twice the time of the drawing.
+        # Fixed margins: matplotlib's layout engines take twice the time of the drawing.
         figure = Figure(figsize=(7, 6), dpi=100)
         figure.subplots_adjust(left=0.17, right=0.97, top=0.94, bottom=0.09, hspace=0.06)
         canvas = FigureCanvasAgg(figure)
@@ -148,7 +148,7 @@ def draw(history: Sequence[Row], rule: StopRule, plot: Plot, title: str) -> byte
 
 
 def _small_png(canvas: FigureCanvasAgg) -> bytes:
-    """A PNG with a palette: a third of the size, as it is kept in Prefect's database too."""
+    """A PNG with a palette, which has a third of the size."""
     from PIL import Image
 
     small = io.BytesIO()
@@ -210,7 +210,7 @@ def _distance_unit(plot: Plot) -> tuple[float, str]:
 
 
 def _draw_log(axes: Axes, numbers: list[int], values: list[float], **style: Any) -> None:
-    """Points on a log scale; exact hits have no place there and are left out."""
+    """Points on a log scale; zeros cannot be shown and are left out."""
     kept = [(n, v) for n, v in zip(numbers, values, strict=True) if v > 0]
     if kept:
         axes.set_yscale("log")
@@ -239,7 +239,7 @@ def _dress(upper: Axes, lower: Axes, count: int) -> None:
 
 
 def _errors(history: Sequence[Row], numbers: Sequence[int], column: str) -> list[float]:
-    """The standard errors of a column in the iterations of these numbers; 0 where there is none."""
+    """The standard errors of a column in these iterations; 0 if there is none."""
     cells = [history[number - 1].get(column + ERROR) for number in numbers]
     return [float(cell) if isinstance(cell, int | float) else 0.0 for cell in cells]
 

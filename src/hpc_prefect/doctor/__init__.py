@@ -1,8 +1,8 @@
-"""Checking an HPC profile against the place that it stands for, before an experiment does.
+"""Checks an HPC profile against its site before an experiment uses it.
 
-`profile` judges what can be told without asking anybody, `hpc_prefect.schedulers.probes` asks the
-scheduler, `here` looks at this machine's files, and `trial` runs one small real job, if that is
-wanted. What cannot be told is never called fine.
+`profile` checks what needs no question, `hpc_prefect.schedulers.probes` asks the scheduler, `here`
+looks at this machine's files, and `trial` runs one small real job, if that is wanted. What cannot
+be found out is never reported as ok.
 """
 
 from hpc_prefect.doctor.examine import Terms, examine

@@ -51,7 +51,7 @@ class Terms:
 async def examine(
     hpc: HPCProfileBlock, terms: Terms, listener: Listener | None = None
 ) -> list[Finding]:
-    """Check a profile against its place."""
+    """Check a profile against its site."""
     try:
         scheduler = scheduler_for(hpc.scheduler)
     except KeyError:
@@ -67,7 +67,7 @@ async def examine(
     if side is None:
         return [*found, unknown("the place", "not asked: no job can be made of the profile")]
     found += [
-        wrong(PROFILE, text, "do the one or the other: until then each job is refused")
+        wrong(PROFILE, text, "do one of the two: until then each job is refused")
         for text in scheduler.environment_problems(side.spec, os.environ)
     ]
     transport = Recording()
@@ -143,7 +143,7 @@ def _merged(tried: Iterable[Tried]) -> list[Finding]:
 
 
 def _hidden(hpc: HPCProfileBlock, terms: Terms, hosts: Iterable[str]) -> dict[str, str]:
-    """What a transcript must not show, and what stands there instead."""
+    """What a transcript must not show, and what replaces it."""
     host = socket.gethostname()
     names = {each: "HOST" for name in (host, *hosts) for each in (name, name.partition(".")[0])}
     names |= {getpass.getuser(): "USER", hpc.project_cpu: "PROJECT", hpc.project_gpu: "PROJECT"}

@@ -1,4 +1,4 @@
-"""What this machine can tell: its files, and the scheduler's commands."""
+"""Checks on this machine: its files, and the scheduler's commands."""
 
 from __future__ import annotations
 
@@ -58,28 +58,30 @@ def file_server_ahead(folder: str, transport: Transport) -> float:
     transport.remove(path)
     if status is None:
         return 0.0
-    # Within the call there is no telling; and a file's time may be as old as the kernel's tick.
+    # Uncertain by the duration of the call; and a file's time may be as old as the kernel's tick.
     return min(0.0, status.modified - before + 0.01) + max(0.0, status.modified - after)
 
 
 def executables_here(
     executables: Mapping[str, Executable], site: Site, transport: Transport, *, runs_here: bool
 ) -> list[Finding]:
-    """Without a job: what stands at the paths on this machine; nodes may have other files."""
+    """Without a job: whether the paths exist on this machine; nodes may have other files."""
     found = []
     for key, executable in executables.items():
         path, check = executable.path, f"{EXECUTABLE} {key}"
         bare = "/" not in path
         set_up = executable.setup or executable.modules or site.setup or site.modules
         if set_up or (bare and (executable.path_prefixes or not runs_here)):
-            found.append(unknown(check, f"{path!r}: not before set-up in a job", "--submit tells"))
+            found.append(
+                unknown(check, f"{path!r}: only after the set-up in a job", "--submit tells")
+            )
             continue
         word = _on_path(path, transport) if bare else _look(path, transport)
         if word == "ok" and not runs_here:
-            seen = f"{path} is there on this machine; whether nodes see it, --submit tells"
+            seen = f"{path} exists on this machine; --submit checks whether nodes see it"
             found.append(unknown(check, seen))
         elif word == "missing" and not runs_here:
-            seen = f"{path} is not there on this machine; nodes may have it"
+            seen = f"{path} does not exist on this machine; nodes may have it"
             found.append(unknown(check, seen, "--submit tells"))
         else:
             found.append(executable_finding(key, path, (word, ""), "on this machine"))

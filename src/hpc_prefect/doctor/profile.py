@@ -1,4 +1,4 @@
-"""What an HPC profile says of itself, and the jobs with which it is tried. Pure."""
+"""Checks an HPC profile by itself, and makes the jobs to try it with. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_side(
     walltime: str,
     machine_cores: int,
 ) -> tuple[Side | None, list[Finding]]:
-    """The side, and what is wrong with it; None when no job at all can be made of it."""
+    """The side, and its problems; None if no job can be made of it."""
     executables, found = _executables(hpc, resource_class)
     launcher = (resource_class == "gpu" and hpc.gpu.launcher) or hpc.launcher
     gpus = hpc.gpu.gpus_per_node or hpc.gpus_per_node

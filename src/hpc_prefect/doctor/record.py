@@ -1,4 +1,4 @@
-"""Transcripts of the commands that were run, without what says who ran them where.
+"""Transcripts of the commands that were run, without names of users and sites.
 
 A file is a command and its reply, `{"argv", "rc", "stdout", "stderr"}`, as tests replay them.
 """
@@ -34,7 +34,7 @@ class Recording(LocalTransport):
         return reply
 
 
-#: Hosts that only a reply tells: PBS names its server and the nodes.
+#: Patterns of host names in replies: PBS names its server and the nodes.
 _HOSTS = (
     re.compile(
         r'\b(?:pbs_server|server_host|server|[Ss]ubmit_[Hh]ost|PBS_O_HOST|exec_host2?)"?\s*[=:]\s*"?'
@@ -68,7 +68,7 @@ def redact(
     """The exchanges as JSON values.
 
     Args:
-        names: what must not be seen, and what stands there instead; paths before their parts.
+        names: what must not be shown, and its replacement; paths before their parts.
         jobs: ids of our jobs; each becomes one that is nobody's, and still reads as an id.
     """
     exchanges = list(exchanges)

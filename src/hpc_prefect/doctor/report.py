@@ -1,4 +1,4 @@
-"""What the trial's job looks at on its node, and what its report says. Pure.
+"""The program of the trial's job, and the findings from its report. Pure.
 
 The job is an ordinary one: its script has the profile's modules, set-up and environment. Only its
 program is ours, a few lines for bash, which print one line a fact.
@@ -46,7 +46,7 @@ printf 'end\n'
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the job saw.
+    """What the job found.
 
     Attributes:
         wrote: whether it could write in work_dir; None when it did not say.
@@ -61,7 +61,7 @@ class Report:
 
 
 def read_report(text: str) -> Report:
-    """Total on any text: what a set-up line printed in between is passed over."""
+    """Accepts any text: lines that a set-up line printed in between are ignored."""
     wrote, launcher, launched = None, None, None
     executables = {}
     for line in text.split("\n"):
@@ -92,18 +92,18 @@ def executable_finding(key: str, path: str, look: tuple[str, str], at: str) -> F
     if word == "ok":
         return ok(check, f"{where or path}, {at}")
     if word == "closed":
-        return wrong(check, f"{path} is there and may not be executed", f"chmod +x {path}")
+        return wrong(check, f"{path} exists but may not be executed", f"chmod +x {path}")
     if word == "folder":
         remedy = "give the path of the program in it in the HPC profile's executables"
         return wrong(check, f"{path} is a folder", remedy)
     if word == "missing":
-        seen = f"{path} is not there" if "/" in path else f"{path!r} is not on PATH after set-up"
+        seen = f"{path} does not exist" if "/" in path else f"{path!r} is not on PATH after set-up"
         remedy = (
             "correct the path in the HPC profile's executables, or the modules that bring it;"
             " it must be where nodes see it"
         )
         return wrong(check, f"{seen}, {at}", remedy)
-    return unknown(check, "the job did not come so far")
+    return unknown(check, "the job did not get that far")
 
 
 def launcher_findings(report: Report, line: str, first: str) -> list[Finding]:
@@ -116,7 +116,7 @@ def launcher_findings(report: Report, line: str, first: str) -> list[Finding]:
         )
         return [wrong(LAUNCHER, f"{first!r} is not on PATH after set-up", remedy)]
     if report.launched is None:
-        return [unknown(LAUNCHER, "the job did not come so far, or the launcher did not end")]
+        return [unknown(LAUNCHER, "the job did not get that far, or the launcher did not end")]
     code, said = report.launched
     if code != 0:
         remedy = f"correct the launcher of the HPC profile; it was run as: {line}"

@@ -1,4 +1,4 @@
-"""The findings for people: a line each where it fits, and below it what to do."""
+"""Prints the findings: a line for each if it fits, and below it what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 24
 
 
 def failed(findings: Sequence[Finding]) -> bool:
-    """Whether something is wrong; what cannot be told is no failure."""
+    """Whether something is wrong; what cannot be found out is no failure."""
     return any(finding.outcome is Outcome.WRONG for finding in findings)
 
 

@@ -1,4 +1,4 @@
-"""One small real job at the place, run as every job is, and what it tells."""
+"""Runs one small real job at the site, like every job, and makes findings of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ JOB = "job"
 SET_UP = "modules and set-up"
 STATUS = "status of a job"
 CAMPAIGN = "doctor"
-#: Questions about a job that has ended, until the scheduler says so too.
+#: How often to ask about a job that has ended, until the scheduler says so too.
 _QUESTIONS = 20
 #: A job may have left the queue and not yet come into the history.
 _ABSENT = 4
@@ -77,7 +77,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What came of it; `hosts` are those that had to do with the job."""
+    """The findings of a trial; `hosts` took part in the job."""
 
     findings: list[Finding]
     job_id: str = ""
@@ -167,7 +167,7 @@ def _verdict_findings(result: JobResult, transport: Transport) -> list[Finding]:
     if verdict.reason in (Reason.SETUP_FAILED, Reason.FOLDER_NOT_WRITABLE):
         seen = f"{verdict.summary}: {said}" if said else verdict.summary
         return [
-            unknown(JOB, f"{result.job_id} did not come to its program; see {result.folder}"),
+            unknown(JOB, f"{result.job_id} did not start its program; see {result.folder}"),
             wrong(SET_UP, seen, _SET_UP_REMEDY),
         ]
     if verdict.reason is Reason.TIMED_OUT and not transport.read(f"{result.folder}/{names.START}"):
@@ -177,7 +177,7 @@ def _verdict_findings(result: JobResult, transport: Transport) -> list[Finding]:
 
 
 async def _shared(trial: Trial, report: Report, content: str) -> Finding:
-    """Whether what the job wrote in work_dir is seen here."""
+    """Whether a file that the job wrote in work_dir is visible here."""
     check, where = f"{WORK_DIR} in a job", trial.spec.work_dir
     if report.wrote is None:
         return unknown(check, "the job did not come so far")
@@ -189,10 +189,10 @@ async def _shared(trial: Trial, report: Report, content: str) -> Finding:
     while (seen := _text(trial.transport, path).strip()) != content:
         if time.monotonic() > end:
             remedy = "choose a work_dir on a file system that login and compute nodes share"
-            shown = f"a file that the job wrote there is not seen here ({len(seen)} characters)"
+            shown = f"a file that the job wrote there is not visible here ({len(seen)} characters)"
             return wrong(check, shown, remedy)
         await asyncio.sleep(0.5)
-    return ok(check, "the job wrote a file there, and it is seen here")
+    return ok(check, "the job wrote a file there, and it is visible here")
 
 
 def _times(trial: Trial, result: JobResult, submitted: float, seen: float) -> list[Finding]:
@@ -219,7 +219,7 @@ def _times(trial: Trial, result: JobResult, submitted: float, seen: float) -> li
 
 
 async def _status(trial: Trial, result: JobResult) -> tuple[Finding, str]:
-    """Whether the scheduler tells the end of a job that has ended, in words that we know."""
+    """Whether the scheduler reports the end of the job, in words that are known here."""
     options = trial.spec.site.options
     remedy = (
         f"correct the options `{trial.scheduler.name}.…` of the HPC profile that say how its"

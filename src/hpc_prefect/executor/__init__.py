@@ -1,1 +1,1 @@
-"""The only clock and concurrency: claim, submit, poll, follow output, cancel. Knows no Prefect."""
+"""Runs jobs: claim, submit, poll, follow output, cancel. The only room with a clock and threads."""

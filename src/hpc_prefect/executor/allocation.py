@@ -1,4 +1,4 @@
-"""A held allocation: one batch job after another whose nodes run the jobs that they are handed.
+"""A held allocation: batch jobs, one after another, on whose nodes other jobs are run.
 
 Each of these batch jobs, a *term*, is an ordinary job of the executor with a key of its own, so it
 is submitted once and attached to whatever dies. Its spool lies beside its folder. All of it runs on
@@ -33,15 +33,15 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
-#: Seconds by which what the agent said last of its time may be old: it says so every five.
+#: How many seconds old the agent's last report of its time may be; it reports every five.
 _OLD = 10
-#: Seconds without a sign of life after which an agent that was told to end is not waited for.
+#: An agent that was told to end is given up after so many seconds without a sign of life.
 _DEAF = 120.0
 #: Seconds between SIGTERM and SIGKILL of a job in it.
 _GRACE = 5
-#: Bytes at the end of an agent's log in which its last words are.
+#: How many bytes at the end of an agent's log contain its last words.
 _TAIL = 200
-#: As the agent counts: in hundredths of a second.
+#: The agent counts in hundredths of a second.
 _HOUR = 360_000
 #: Ends that a person wanted.
 _BY_A_PERSON = (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE)
@@ -53,8 +53,9 @@ class AllocationTerms:
 
     Attributes:
         idle_timeout: seconds without a job after which it ends.
-        orphan_timeout: seconds after which it ends when nobody renews it: its flow is gone.
-        renew: the next one is submitted before the present one is over.
+        orphan_timeout: seconds after which it ends when it is not renewed, because its flow is
+            gone.
+        renew: whether the next one is submitted before this one is over.
     """
 
     idle_timeout: int
@@ -71,7 +72,7 @@ class AllocationUse:
 
     @property
     def idle(self) -> float:
-        """Node-hours that were held for nothing."""
+        """Node-hours that were held and not used."""
         return max(0.0, self.held - self.used)
 
     def __add__(self, other: AllocationUse) -> AllocationUse:
@@ -87,7 +88,7 @@ def _hours(hours: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """Whether a term is over, and the seconds that it has left for jobs; None: it has not begun."""
+    """Whether a term is over, and its seconds left for jobs; None if it has not begun."""
 
     is_over: bool
     left: int | None
@@ -97,7 +98,7 @@ class Term:
     """One of an allocation's batch jobs.
 
     Attributes:
-        found: an earlier process has submitted it.
+        found: an earlier process submitted it.
         job_id: of its batch job; empty while none is known.
         submitted: set once it has an id, or has ended without one.
         told_to_end: it takes no more jobs.
@@ -120,7 +121,7 @@ class Term:
         return self.spool
 
     def touch(self) -> None:
-        """Tell the agent that its holder lives."""
+        """Tell the agent that its holder is alive."""
         self._transport.touch(f"{self.spool}/{spools.RENEWED}")
 
     @property
@@ -129,14 +130,14 @@ class Term:
 
     @property
     def result(self) -> JobResult | None:
-        """How it ended; None while it has not, or could not be followed."""
+        """How it ended; None if it has not, or could not be followed."""
         if self.ended is None or not self.ended.done() or self.ended.exception():
             return None
         return self.ended.result()
 
     @property
     def began(self) -> bool:
-        """Of one that is over: whether it ever held its nodes."""
+        """Whether it ever held its nodes; for a term that is over."""
         return self.result is not None and bool(self.result.host)
 
     async def was_cancelled(self) -> bool:
@@ -146,7 +147,7 @@ class Term:
         return self.result is not None and self.result.verdict.reason in _BY_A_PERSON
 
     def prepare(self) -> None:
-        """Make the spool; what a killed process has left of it is used. Blocks."""
+        """Make the spool, or use what a killed process left of it. Blocks."""
         for name in spools.FOLDERS:
             self._transport.make_folder(f"{self.spool}/{name}")
         text = spools.agent_text().encode()
@@ -167,15 +168,15 @@ class Term:
             self._handle.cancel()
 
     def look(self) -> SpoolLook | None:
-        """What its spool tells; None when it cannot be seen now. Blocks."""
+        """The state of its spool; None if it cannot be read now. Blocks."""
         try:
             return spools.read_look(self._transport.run(spools.ask_to_look(self.spool, ())))
         except TransportError as error:
-            logger.warning("looking into %s: %s", self.spool, error)
+            logger.warning("the allocation's folder %s cannot be read now: %s", self.spool, error)
             return None
 
     def glance(self) -> Glance:
-        """What is to be known of it before each job, from two small files. Blocks."""
+        """Its state, as needed before each job, from two small files. Blocks."""
         try:
             beat = self._transport.read(f"{self.spool}/{spools.HEARTBEAT}") or b""
             log = f"{self.spool}/{spools.LOG}"
@@ -183,27 +184,27 @@ class Term:
             start = max(0, (status.size if status else 0) - _TAIL)
             tail = self._transport.read(log, start) or b""
         except TransportError as error:
-            logger.warning("looking into %s: %s", self.spool, error)
+            logger.warning("the allocation's folder %s cannot be read now: %s", self.spool, error)
             return Glance(self.is_over, None)
         words = beat.split()
         left = int(words[0]) if len(words) == 3 and words[0].isdigit() else None
         return Glance(self.is_over or spools.has_ended(tail.decode(errors="replace")), left)
 
     def tell_agent(self, word: str) -> bool:
-        """`CLOSE` or `NOW`; whether it could be told. Blocks."""
+        """Send `CLOSE` or `NOW`; returns whether that was possible. Blocks."""
         try:
             reply = self._transport.run(spools.ask_to_end(self.spool, word))
         except TransportError as error:
-            logger.warning("telling an allocation to end: %s", error)
+            logger.warning("an allocation could not be told to end: %s", error)
             return False
         return reply.code == 0
 
     def ask_to_end(self) -> None:
-        """Have it take no more, and end when its last job has. Blocks."""
+        """Have it take no more jobs, and end when its last job has ended. Blocks."""
         self.told_to_end = self.told_to_end or self.tell_agent(spools.CLOSE)
 
     def use(self, look: SpoolLook | None) -> AllocationUse:
-        """By the agent's last words; of one that was killed, by its record and last heartbeat."""
+        """By the agent's last words, or if it was killed by its record and last heartbeat."""
         if look is not None and len(look.end) == 3:
             return AllocationUse(int(look.end[1]) / _HOUR, int(look.end[2]) / _HOUR)
         used, held = (look.used / _HOUR, look.held / _HOUR) if look else (0.0, 0.0)
@@ -218,7 +219,7 @@ class Term:
         try:  # a small file, once
             self._transport.write_atomic(f"{self.spool}/{spools.JOB}", job_id.encode() + b"\n")
         except TransportError as error:
-            logger.warning("noting the id of an allocation: %s", error)
+            logger.warning("the id of an allocation could not be noted in its folder: %s", error)
         self.submitted.set()
 
     def _has_ended(
@@ -233,16 +234,16 @@ class Term:
             on_end(ended.result())
 
     def note_end(self, result: JobResult) -> None:
-        """Tell whoever looks for its jobs that none of them runs any more. Blocks."""
+        """Note that none of its jobs runs any more, for those who look for them. Blocks."""
         told = JobFolder(self._transport, result.folder).ledger().result
         if not told or result.verdict.reason is Reason.LOST:
-            return  # nobody has seen its end
+            return  # its end is not confirmed
         words = f"{result.verdict.reason}: {result.verdict.summary}".replace("\n", " ")
         self._transport.write_atomic(f"{self.spool}/{spools.GONE}", words.encode() + b"\n")
 
 
 class _Hears:
-    """A listener that also hears the job's id."""
+    """A listener that also receives the job's id."""
 
     def __init__(self, listener: Listener, on_id: Callable[[str], object]) -> None:
         self._listener = listener
@@ -260,7 +261,7 @@ class _Hears:
 
 
 class TermListener(Protocol):
-    """Who is told of an allocation's batch jobs, on the executor's thread."""
+    """Receives the events of an allocation's batch jobs, on the executor's thread."""
 
     def begun(self, request: JobRequest) -> None:
         """This one is handed over, or attached to."""
@@ -288,7 +289,7 @@ class HeldAllocation:
         executor: Executor,
         transport: Transport,
     ) -> None:
-        """`request`: of its batch jobs, but for program, arguments and key of each."""
+        """`request`: for its batch jobs, without program, arguments and key of each."""
         self._request = request
         self._terms = terms
         self._executor = executor
@@ -308,13 +309,13 @@ class HeldAllocation:
     # --- its life
 
     async def open(self) -> JobResult | None:
-        """Attach to what an earlier run has left of the allocation, or submit its first job.
+        """Attach to the batch jobs of an earlier run, or submit the first one.
 
-        When earlier ones are over, the next is submitted when a job needs it: what is left of the
-        experiment may be done.
+        When the earlier ones are over, the next one is submitted only when a job needs it: the
+        experiment may be finished.
 
         Returns:
-            How it ended, when it was not even taken by the scheduler.
+            How it ended, if the scheduler did not accept it.
 
         Raises:
             JobHeld, LedgerError, SchedulerError, TransportError: it cannot be followed, or another
@@ -341,7 +342,7 @@ class HeldAllocation:
         """End it, and wait until its end is seen.
 
         Args:
-            now: with the jobs that still run in it.
+            now: end the jobs that run in it, too.
         """
         async with self._lock:
             self._closed = True
@@ -351,13 +352,13 @@ class HeldAllocation:
         return self.use
 
     def leave(self) -> None:
-        """Renew it no more: it ends when nobody takes it up again."""
+        """Stop renewing it: it ends unless another process takes it up."""
         for term in [*self._others, *([self._term] if self._term else [])]:
             self._executor.release(term)
 
     @property
     def use(self) -> AllocationUse:
-        """What the terms that are over have cost."""
+        """The cost of the terms that are over."""
         return self._use
 
     # --- where jobs are handed to
@@ -400,9 +401,9 @@ class HeldAllocation:
         return term
 
     async def _has_room(self, earlier: Term, spec: JobSpec) -> bool:
-        """Whether the job fits into a term of which the next is there already; else that ends."""
+        """Whether the job fits into a term that has a successor; if not, the term is ended."""
         seen = await self._in_thread(earlier.glance)
-        if seen.is_over or seen.left is None:  # or nobody can tell now
+        if seen.is_over or seen.left is None:  # or it is not known now
             return False
         if not earlier.told_to_end and spec.resources.walltime + _OLD <= seen.left:
             return True
@@ -410,7 +411,7 @@ class HeldAllocation:
         return False
 
     async def _next(self, spec: JobSpec, why: str, *, again: bool = False) -> Term | None:
-        """Another term, if there may be one; `again`: also where no renewal was asked for."""
+        """Another term, if one is allowed; `again`: also without `renew`."""
         never_began = self._term is not None and self._term.is_over and not self._term.began
         if again or (self._terms.renew and not never_began):
             present = self._term
@@ -422,7 +423,7 @@ class HeldAllocation:
         return None
 
     def tell_normally(self, spec: JobSpec, why: str) -> None:
-        """Say, once, why a job is submitted as if there were no allocation."""
+        """Log, once, why a job is submitted outside of the allocation."""
         text = f"{spec.name} is submitted outside of the allocation: {why}"
         if text not in self._told:
             self._told.add(text)
@@ -501,7 +502,7 @@ class HeldAllocation:
         try:
             await self._in_thread(partial(term.note_end, result))
         except TransportError as error:
-            logger.warning("noting the end of an allocation: %s", error)
+            logger.warning("the end of an allocation could not be noted in its folder: %s", error)
         use = term.use(await self._in_thread(term.look))
         self._use += use
         self.on_term.ended(result, use)
@@ -510,13 +511,13 @@ class HeldAllocation:
         if term.ended is not None and not term.is_over:  # else it is over, or was never ours
             look = await self._in_thread(term.look)
             word = spools.CLOSE_NOW if now else spools.CLOSE
-            waits = look is None or look.left is None  # in the queue; or nobody can tell
+            waits = look is None or look.left is None  # in the queue; or not known
             if waits or not await self._in_thread(partial(term.tell_agent, word)):
                 term.cancel()
             while not (await asyncio.wait([term.ended], timeout=_OLD))[0]:
                 look = await self._in_thread(term.look)
                 if look is not None and (look.beat_age or 0.0) > _DEAF:
-                    term.cancel()  # its agent hangs; the nodes are held for nothing
+                    term.cancel()  # its agent hangs and the nodes are held without use
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -40,22 +40,25 @@ R = TypeVar("R", bound=JobRequest)
 
 @dataclass(kw_only=True)
 class Attempt:
-    """An attempt that we hold, of a batch job; other kinds of paid work have one derived of it.
+    """An attempt of a batch job that this process holds; the base class for other kinds of jobs.
 
     Attributes:
-        guarded: a job that comes to light when the attempt is closed cannot do anything any more.
+        guarded: a job that is found after the attempt was closed cannot start its program any more.
         number: 1 for the first.
         job_id: the scheduler's id; empty while none is known.
         submitted_at: seconds since 1970; 0 when it is not known.
-        intended: it was about to be submitted, or was; without `job_id` the outcome is in doubt.
-        words: by which an exit record is known to be its script's.
-        outputs_before: what was in the place of the expected outputs when it was handed over.
-        cancel: who asked for its end in an earlier run; empty when nobody did.
-        taken_from: in words, the claimant that had submitted it; empty when we begin it.
-        told_id: the id by which it was told that the job is there already; empty when it was not.
-        raised: in words, what this attempt gets more of than the last one; mostly empty.
-        cancel_offset: bytes of requests to cancel that were there before; `cancel` tells of them.
-        on_cancel_request: told who asks for the job's end from outside of this process.
+        intended: an intent is journalled; without `job_id` it is not known whether it was
+            submitted.
+        words: random words in its scripts, which mark an exit record as theirs.
+        outputs_before: the state of the expected outputs before the submission.
+        cancel: who cancelled it in an earlier run; empty for nobody.
+        taken_from: the claimant that submitted it, in words; empty if this process begins it.
+        told_id: the id with which a log line already named the submitted job; empty if none did.
+        raised: which resources this attempt gets more of than the last one, in words; usually
+            empty.
+        cancel_offset: the size of the file of cancel requests at the beginning; `cancel` has what
+            is in it.
+        on_cancel_request: called with who cancels the job from outside of this process.
     """
 
     guarded: ClassVar[bool] = True
@@ -79,13 +82,13 @@ class Attempt:
 
     @cached_property
     def tag(self) -> str:
-        """The job's name in the scheduler, another one for each attempt."""
+        """The job's name in the scheduler, different for each attempt."""
         return job_tag(self.request.key, self.number)
 
     def preparation(self) -> Awaitable[Verdict | None] | None:
-        """What takes long and comes before `hand_over`; None where nothing does.
+        """Long work before `hand_over`; None if there is none.
 
-        A verdict comes of it when the job is not going to be submitted.
+        Its result is a verdict if the job will not be submitted.
         """
         return None
 
@@ -102,7 +105,7 @@ class Attempt:
         """Note what came of a submission; whether an earlier one is `in_doubt` is not changed."""
         if isinstance(said, Accepted):
             self.submitted(said.id, host().time())
-        elif isinstance(said, Refused):  # so this one is not there, for sure
+        elif isinstance(said, Refused):  # so this job certainly does not exist
             self.folder.note("refused", said=said.said)
             self.intended = in_doubt
 
@@ -112,8 +115,8 @@ class Attempt:
         ticket = self.folder.ticket(self.tag)
         word = host().token(16)
         self._write_scripts(scheduler.preamble(spec, ticket), word)
-        # Since it was first looked at, somebody who may write in the work_dir may have put another
-        # folder in its place, and what is in it would be run as this user.
+        # Check again: another user who may write in the work_dir may have replaced the folder
+        # since, and its content would be run as this user.
         self.folder.transport.check_folder(self.folder.path)
         self.words |= {word_digest(word)}
         if not self.intended:
@@ -130,7 +133,7 @@ class Attempt:
         self.folder.prepare(script, self.request.secrets)
 
     def note_intent(self, **facts: Any) -> None:
-        """With all that somebody else needs to take the job over without asking Prefect."""
+        """Journal the intent, with all that a process needs to take the job over."""
         self.folder.note(
             "intent",
             durable=True,
@@ -148,21 +151,21 @@ class Attempt:
         return {}
 
     def may_be_there(self) -> bool:
-        """Whether a job of it may be there whose id nobody has learnt, and that can be found."""
+        """Whether there may be a job with an unknown id that can be searched for."""
         return self.intended
 
     async def chosen(self, found: Mapping[str, Observation]) -> str:
-        """Which of the jobs of its tag is the attempt's.
+        """The id of the attempt's job, of several jobs with its tag.
 
         Raises:
-            LedgerError: there are several, and nothing tells them apart.
+            LedgerError: it cannot be decided which one it is.
         """
         if len(found) > 1:
-            # One that started meanwhile is at the guard; without, those that ended have never run,
-            # such as the ones that a person has cancelled because of the error below.
+            # A job that started meanwhile is at the guard. Without one, the jobs that ended have
+            # never run, such as those that a user cancelled because of the error below.
             guard = await self.connection.in_thread(self.guard)
             ended = {i for i, seen in found.items() if seen.state is JobState.ENDED}
-            # Where all have, any of them tells that this attempt is over.
+            # If all have ended, any of them will do: the attempt is over.
             left = {guard} if guard else found.keys() - ended or {max(ended)}
             found = {i: seen for i, seen in found.items() if i in left} or found
         if len(found) > 1:
@@ -174,7 +177,7 @@ class Attempt:
         return job_id
 
     async def look_for_twins(self) -> None:
-        """Where the other side may have made two jobs of one submission: choose one."""
+        """Find duplicates, if one submission may have made two jobs, and choose one."""
 
     def guard(self) -> str:
         """The id under which its script has started; empty before any start."""
@@ -186,13 +189,13 @@ class Attempt:
         self.folder.note("submitted", durable=True, at=at, id=job_id)
 
     def adopted(self, job_id: str, at: float) -> None:
-        """This is our job, which perhaps another process has submitted: one that was stopped in the
-        middle of that, and went on when its claim was ours. Its script's word is in its intent."""
+        """This is our job, perhaps submitted by another process, which was suspended while it did
+        so and went on after we took over. The word of its script is in its intent."""
         self.submitted(job_id, at)
         self.words |= self.folder.ledger().words
 
     def heartbeat(self) -> None:
-        """Renew the claim; `JobHeld` when somebody has taken over. Pass on a request to cancel."""
+        """Renew the claim, and pass on a request to cancel. `JobHeld` if it was taken over."""
         self.claim.check()
         self.claim.touch()
         if by := self.cancel_request():
@@ -203,19 +206,19 @@ class Attempt:
         return self.folder.cancel_request(self.cancel_offset)
 
     def note_cancel(self, by: str) -> None:
-        """Journal the request to cancel, so that whoever takes up the job knows of it."""
+        """Journal the request to cancel, for processes that take the job up later."""
         self.claim.check()
         self.folder.note("cancel", durable=True, by=by)
 
     def job_inside(self, *, close: bool) -> str:
-        """The id of another job of this attempt that runs, or ran, instead of ours; mostly empty.
+        """The id of another job of this attempt that runs, or ran, instead of ours; usually empty.
 
-        A submission whose outcome was in doubt can reach the scheduler after it was looked for. It
-        is let in when it is first at the start guard, and must then not be left to itself.
+        A submission with an unclear outcome may reach the scheduler after the search for it. If its
+        job is first at the start guard it runs, and must be followed.
 
         Args:
-            close: let nobody in any more, so that a job that arrives later cannot run beside the
-                next attempt.
+            close: close the guard, so that a job that arrives later cannot run beside the next
+                attempt.
         """
         self.claim.check()
         holder = self.folder.close(self.job_id) if close else self.folder.guard()
@@ -233,11 +236,11 @@ class Attempt:
         return self.folder.guard() == CLOSED
 
     def restore(self, ledger: Ledger) -> None:
-        """Take up what was submitted, which may differ from what is asked for now."""
+        """Restore what was submitted, which may differ from the present request."""
         had = resources_of(ledger, self.request.spec.resources)
         self.request = with_resources(self.request, had)
         if is_allocation(str(ledger.site.get("scheduler", ""))):
-            # It is followed where it was handed to, whatever this call would choose.
+            # It is followed where it was submitted to, whatever this call would choose.
             self.request = at_site(self.request, Site.from_dict(ledger.site))
         self.words = ledger.words
         self.outputs_before = ledger.outputs_before
@@ -314,7 +317,7 @@ def open_attempt(
 
 _NEVER_SUBMITTED = (
     "{}: this job was never submitted, so there is nothing to attach to; start its flow again to"
-    " have it run"
+    " run it"
 )
 
 
@@ -323,7 +326,7 @@ def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:
     ledger = folder.ledger()
     result = _result_of(folder, ledger)
     if result is None:
-        return NextAttempt(None, "the last attempt has no verdict")
+        return NextAttempt(None, "the last attempt has no verdict yet yet yet")
     last = resources_of(ledger, request.spec.resources)
     return next_attempt(request.retry or RetryPolicy(), request.spec, last, result.verdict)
 
@@ -416,7 +419,7 @@ def _outputs_there(folder: JobFolder, ledger: Ledger, spec: JobSpec, patience: P
     """Whether a finished job's files are still as it left them; False when one is gone."""
     if lost := folder.surely_lost_outputs(spec, ledger.outputs, patience.outputs):
         logger.warning(
-            "job %s already ran (%s), but %s is not there any more: it runs again",
+            "job %s already ran (%s), but its output %s was removed: it runs again",
             spec.name,
             folder.path,
             some(lost),

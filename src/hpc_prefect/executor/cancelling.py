@@ -1,4 +1,4 @@
-"""Ending a submitted job: the wish is journalled, the scheduler asked, and its word waited for."""
+"""Cancels a submitted job: journals the request, asks the scheduler, waits for its word."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Judged(Watched, Protocol):
     """The same where we are the one that judges."""
 
     def give_up(self, verdict: Verdict) -> None:
-        """Conclude this without further evidence."""
+        """Set this verdict without further evidence."""
 
 
 async def cancel_remote(
@@ -39,10 +39,10 @@ async def cancel_remote(
     *,
     earlier: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Journal the wish, then ask the scheduler until it listens; the verdict follows.
+    """Journal the request, then ask the scheduler until it accepts; the verdict follows.
 
     Args:
-        earlier: whether it is an earlier run's wish, and nobody of this one's as yet.
+        earlier: whether only an earlier run has cancelled it, and not this one.
 
     Returns:
         Whether its end was seen in time. If not, it has a verdict that says so.
@@ -54,7 +54,9 @@ async def cancel_remote(
         watched.broken(error)
         return True
     except TransportError as error:  # a full disk must not keep the job alive
-        logger.warning("cancelling %s: %s", watched.job_id, error)
+        logger.warning(
+            "the cancellation of %s could not be journalled; it goes on: %s", watched.job_id, error
+        )
     attempt.request.listener.state(f"cancelling {watched.job_id} ({by})")
     clock = asyncio.get_running_loop().time
     patience = connection.scheduler.patience
@@ -70,8 +72,8 @@ async def cancel_remote(
     if await bring_about(connection, watched, left):
         return True
     summary = (
-        f"its cancellation was asked for, but {connection.scheduler.name} did not"
-        f" confirm it within {limit:g} s; it may still be there"
+        f"its cancellation was requested, but {connection.scheduler.name} did not confirm it"
+        f" within {limit:g} s; it may still be queued or running"
     )
     watched.give_up(Verdict(reason=asked_for(by), summary=summary))
     return False

@@ -1,4 +1,4 @@
-"""One connection: a scheduler through a transport, and one loop that asks about all its jobs."""
+"""A connection to a scheduler, with one loop that asks about all of its jobs."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
-#: A useful answer is never older than this many intervals, however long nothing changes.
+#: The longest pause between two questions, in poll intervals.
 _BACK_OFF = 3.0
-#: A little later, by up to so much of an interval: many flows on a login node do not ask in step.
+#: A random delay, up to this part of an interval, so that flows on a login node do not ask in step.
 _DISORDER = 0.1
-#: A job that seems to have ended is asked about ever less often while nothing comes of it (a long
-#: kill grace, a scheduler that clears up): each pause so much longer than the last one, up to so
-#: many times the first.
+#: A job that seems to have ended is asked about less and less often until the scheduler says so
+#: too: each pause is longer by this factor, up to so many times the first.
 _SLOW_DOWN = 1.5
 _SLOWEST = 20.0
 _GOES_ON = (JobState.QUEUED, JobState.HELD, JobState.RUNNING, JobState.SUSPENDED)
-#: While another process of this user asks: when to see whether it has an answer, at the latest.
+#: While another process of this user asks: seconds after which to look for its answer.
 _SOON = 1.0
 
 
 class Polled(Protocol):
-    """What the loop needs of a job."""
+    """What the polling loop needs of a job."""
 
     job_id: str
     tag: str
@@ -54,7 +53,7 @@ class Polled(Protocol):
         """Read the job's own records and output."""
 
     def answered(self, now: float, seen: Observation | None) -> None:
-        """Take a useful answer; None when it does not list the job."""
+        """Take a useful answer; None if that does not list the job."""
 
     def heartbeat(self) -> None:
         """Renew the claim."""
@@ -64,8 +63,8 @@ class Polled(Protocol):
 
 
 class Connection:
-    """A scheduler at one place. All its questions go out from one loop, in turns with those of the
-    user's other processes on this host; what one of them is answered is told to all.
+    """A scheduler at one place. All its questions go out from one loop, in turns with the user's
+    other processes on this host, which share the answers.
 
     Everything runs on the executor's event loop, but for what is said to block.
     """
@@ -81,7 +80,7 @@ class Connection:
         peers: HostPeers | None = None,
         until: float = float("inf"),
     ) -> None:
-        """Take threads for submissions, which may take minutes, and apart from them for questions.
+        """`pool` is for submissions, which may take minutes, `asking` for questions.
 
         Args:
             peers: the processes that the pace and the slots are shared with; None: with none.
@@ -137,7 +136,7 @@ class Connection:
         return await self.shortly(partial(self.converse, dialogue))
 
     async def shortly(self, work: Callable[[], T]) -> T:
-        """In a thread that no submission keeps busy."""
+        """Run in a thread that is not used by submissions."""
         return await asyncio.get_running_loop().run_in_executor(self._asking, work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -149,29 +148,29 @@ class Connection:
         return len(self._jobs)
 
     def watch(self, job: Polled) -> None:
-        """Begin to look after a job."""
+        """Begin to watch a job."""
         self._jobs[job] = None
         self._wake.set()
         if self._loop_task is None or self._loop_task.done():
             loop = asyncio.get_running_loop()
-            self._asked_at = loop.time()  # a new job tells of its start and end by itself
+            self._asked_at = loop.time()  # a new job shows its start and end by its own records
             self._loop_task = loop.create_task(self._watch_all())
 
     def release(self, job: Polled) -> None:
-        """Stop looking after a job."""
+        """Stop watching a job."""
         self._jobs.pop(job, None)
         self._wanting.pop(job, None)
         self._told_at.pop(job, None)
 
     def hurry(self, job: Polled) -> None:
-        """Something happened to a job: if it wants an answer, ask soon, however often we did."""
-        self._wanting.pop(job, None)  # from now on it wants a newer answer than any until now
+        """Ask soon, since something happened to a job that needs an answer."""
+        self._wanting.pop(job, None)  # from now on it needs a newer answer
         self._wake.set()
 
     async def find(self, tag: str) -> Sought:
         """The jobs of that name; asked in one question with all others that are looked for.
 
-        It paces itself: whoever has no use for the answer may ask again at once.
+        Paces itself: a caller may ask again at once.
         """
         return await self._search.find(tag)
 
@@ -223,7 +222,7 @@ class Connection:
                     self._guarded(job, job.heartbeat)
             await self._rest(due)
         if self._turns.known_to_others:
-            # Not awaited: a job that comes meanwhile must find this loop at its end.
+            # Not awaited: a job that arrives meanwhile must find that this loop has ended.
             asyncio.get_running_loop().run_in_executor(self._asking, self._turns.leave)
 
     async def _rest(self, due: float | None) -> None:
@@ -250,7 +249,7 @@ class Connection:
             action()
         except TransportError as error:
             # A file server that does not answer now changes nothing; the next look may succeed.
-            logger.warning("looking at job %s: %s", job.job_id, error)
+            logger.warning("the files of job %s cannot be read now: %s", job.job_id, error)
         except Exception as error:  # noqa: BLE001 - one job's trouble must not stop the loop for the others
             self.release(job)
             job.broken(error)
@@ -261,14 +260,14 @@ class Connection:
         self._pause = interval * (back_off + self._disorder)
         self._wanting = {job: self._wanting.get(job, now) for job in self._jobs if job.wants_answer}
         if self._wanting:
-            # While the scheduler fails, a job that newly wants to know is no reason to press it.
+            # While the scheduler fails, a further job is no reason to ask it more often.
             if not self._failures and max(self._wanting.values()) >= self._asked_from:
                 self._hurried_pause = self.scheduler.hurry
             self._pause = max(self.scheduler.hurry, min(interval, self._hurried_pause))
         return max(self._asked_at + self._pause, self._not_before)
 
     async def _question(self, now: float) -> None:
-        """Ask about all jobs, or take what a neighbour was answered, and tell each job of it."""
+        """Ask about all jobs, or take another process's answer, and pass it to each job."""
         jobs = [job for job in self._jobs if job.job_id and self._is_due(job, now)]
         if not jobs:
             self._not_before = now + self.scheduler.hurry
@@ -284,7 +283,7 @@ class Connection:
             self._use(about, turn.answer, clock())
             for job in jobs:
                 if job in self._wanting and job.job_id not in turn.about:
-                    self._wanting[job] = clock()  # the neighbour did not know of it yet
+                    self._wanting[job] = clock()  # the other process did not know of it yet
         if turn.under_way:
             self._not_before = clock() + min(self._pause, _SOON)
         else:
@@ -292,16 +291,16 @@ class Connection:
             self._asked_at = max(self._asked_at, clock() - turn.idle + late)
 
     def _is_due(self, job: Polled, now: float) -> bool:
-        """Where each job costs a question of its own, one that waits for long is asked about less
-        often than one that is new."""
+        """If each job needs its own question, older jobs are asked about less often."""
         together = self.scheduler.ids_per_question > 1
         waited = now - self._told_at.get(job, float("-inf"))
         return together or job in self._wanting or waited >= job.poll_interval
 
     def _believed(self, jobs: Sequence[Polled], answer: Answer) -> list[Polled]:
-        """Those of which a neighbour was told nothing that could end them.
+        """The jobs for which another process's answer can be used: it does not end them.
 
-        Of the others it is a hint, for us to ask: their end is only believed of the scheduler.
+        For the others it is only a hint to ask: we conclude an end only from the scheduler's answer
+            to us.
         """
         believed = [job for job in jobs if _goes_on(job, answer.get(job.job_id))]
         for job in set(jobs).difference(believed):
@@ -327,7 +326,7 @@ class Connection:
         return answer
 
     def _use(self, jobs: Sequence[Polled], answer: Answer, now: float) -> None:
-        """Tell each job what a question, whoever asked it, says of it; choose the next pause."""
+        """Pass an answer, whichever process asked, to each job; choose the next pause."""
         told = [answer.get(job.job_id) for job in jobs]
         self._count_failures([each for each in told if isinstance(each, NoAnswer)])
         changed = self._deliver(jobs, answer, now)
@@ -353,14 +352,12 @@ class Connection:
         )
 
     def _put(self, question: Callable[[], Dialogue[T | NoAnswer]]) -> T | NoAnswer:
-        """Ask once; whatever goes wrong is no answer. Blocks."""
+        """Ask once; any error counts as no answer. Blocks."""
         try:
             return self.converse(question())
         except TransportError as error:
             return NoAnswer(str(error))
-        except (
-            Exception
-        ) as error:  # a dialect that trips must not end the loop that all jobs wait for
+        except Exception as error:  # an error in a dialect must not end the loop that all jobs need
             logger.exception("%s: an answer could not be read", self.scheduler.name)
             return NoAnswer(repr(error))
 

@@ -1,4 +1,4 @@
-"""The end of an attempt: the result, the run record, and what is cleared up."""
+"""Ends an attempt: writes the result and the run record, and clears the queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpc_prefect.job.state import Evidence
 
 logger = logging.getLogger("hpc_prefect.executor")
 
-#: What waits for ever is taken out of the queue; what lost its nodes may have been put back there.
+#: Reasons after which the job is cancelled: it would wait for ever, or may have been requeued.
 MAY_STILL_BE_THERE = (
     *(Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET),
     *(Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED),
@@ -30,8 +30,8 @@ async def finalize(
     """Write the verdict and the run record, and end what is left in the queue.
 
     Args:
-        confirmed: False when its end was asked for and not seen. That is no end: the next call
-            asks again, and must not submit before.
+        confirmed: False if it was cancelled and its end was not seen. Then the next call asks again
+            before it submits.
     """
     connection = attempt.connection
     result = result_of(attempt, verdict, evidence)
@@ -91,7 +91,7 @@ def result_of(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResu
 
 
 def record_of(attempt: Attempt, result: JobResult) -> dict[str, Any]:
-    """The run record: everything that this result came from. Secrets are named, not told."""
+    """The run record: all that this result came from. Has the names of secrets, not the values."""
     request = attempt.request
     script = attempt.folder.transport.read(attempt.folder.file(names.SCRIPT)) or b""
     return {

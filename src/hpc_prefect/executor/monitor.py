@@ -1,4 +1,4 @@
-"""Watching a submitted job: what is seen of it becomes evidence, and the evidence a verdict."""
+"""Watches a submitted job: collects evidence until there is a verdict."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ class JobMonitor:
     """One submitted job, up to its verdict. The connection's loop calls it; see `Polled`.
 
     A known limit: it reads the job's small files, and its output, on the event loop. A file server
-    that hangs then holds up the other jobs of this process too; it changes nothing of what is
-    known, and nothing is lost by it.
+    that hangs delays the other jobs of this process too, but nothing is lost.
 
     Attributes:
-        verdict: set once, when the job is judged; an exception when it cannot be watched any more.
-        evidence: all that was known at the last look.
+        verdict: set once; an exception if the job cannot be watched any more.
+        evidence: all evidence at the last look.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class JobMonitor:
     def look(self, now: float) -> None:
         """Read the job's own records and output; judge when something is new."""
         self.next_look = now + self._pause(now)
-        # A start that was seen needs no second look while the job runs.
+        # After its start was seen, only its end is looked for.
         known = self.evidence.start is not None and self.evidence.exit is None
         news = self._records.refresh(starts=not known)
         if news:
@@ -94,7 +93,7 @@ class JobMonitor:
         return min(_LATEST, max(_SOONEST, part * (now - self._news_at)))
 
     def _time_may_decide(self) -> bool:
-        """Whether the verdict may come by waiting alone, because something is there, or missing."""
+        """Whether waiting alone may bring the verdict, since a record is there, or missing."""
         since = (self._record_since, self._ended_since, self._absent_since)
         return bool(self._cancelled_by()) or any(moment is not None for moment in since)
 
@@ -103,7 +102,7 @@ class JobMonitor:
         self._answered_at = now
         self.wants_answer = False
         if seen is not None and seen.tag and seen.tag != self._attempt.tag:
-            seen = None  # another job under a number that was used again
+            seen = None  # another job with a reused id
         if seen is None:
             self._absent_since = _since(self._absent_since, now)
         else:
@@ -117,18 +116,18 @@ class JobMonitor:
         self._consider(now)
 
     def heartbeat(self) -> None:
-        """Renew the claim; notice when somebody has taken over."""
+        """Renew the claim; ends the watch if it was taken over."""
         self._attempt.heartbeat()
 
     def broken(self, error: BaseException) -> None:
-        """Watching it failed for good."""
+        """The job cannot be watched any more."""
         if not self.verdict.done():
             self.verdict.set_exception(error)
 
     # --- what it is for the one who waits for the verdict
 
     def give_up(self, verdict: Verdict) -> None:
-        """Conclude this without further evidence."""
+        """Set this verdict without further evidence."""
         self.verdict.set_result(verdict)
 
     def final_look(self) -> Evidence:
@@ -145,7 +144,7 @@ class JobMonitor:
         before = self._seen
         if before is None or (before.state, before.word) != (seen.state, seen.word):
             self._attempt.folder.note("observed", state=seen.state, word=seen.word)
-        self._seen = seen  # what cannot be journalled counts as not seen
+        self._seen = seen  # if it cannot be journalled it counts as not seen
 
     def _consider(self, now: float) -> None:
         evidence = self.evidence = self._collect(now)
@@ -191,9 +190,9 @@ class JobMonitor:
         return self._own(self._with_output(evidence))
 
     def _with_output(self, evidence: Evidence) -> Evidence:
-        """Add what others wrote into the folder, if the job seems to have ended ill.
+        """Add what others wrote into the folder, if the job seems to have failed.
 
-        That is who wished its end, and what the scheduler wrote into the job's own output.
+        These are requests to cancel it, and the scheduler's messages in the job's output.
         """
         record = evidence.exit
         gone = self._ended_since is not None or self._absent_since is not None
@@ -210,7 +209,7 @@ class JobMonitor:
         return dataclasses.replace(evidence, cancel=cancel, told=told, told_words=said)
 
     def _show(self, evidence: Evidence) -> None:
-        """Tell the listener of a new state, in the scheduler's word where there is one."""
+        """Report a new state to the listener, with the scheduler's word if there is one."""
         seen, start = evidence.observation, evidence.start
         held = seen is not None and seen.state is JobState.HELD
         if start is not None and evidence.exit is None and not held:
@@ -235,8 +234,8 @@ class JobMonitor:
 class _Outputs:
     """Which expected outputs are missing.
 
-    A folder with very many files is looked through in a thread, so that no other job waits for it;
-    while that lasts nothing is judged.
+    A folder with very many files is searched in a thread, so that no other job waits; until that
+    ends there is no verdict.
     """
 
     def __init__(self, attempt: Attempt, on_seen: Callable[[], None]) -> None:
@@ -281,8 +280,7 @@ class _Outputs:
 class Records:
     """A job's start and exit records. Their files only grow, so only what is new is read.
 
-    They are opened, not asked for their size: that is what makes NFS tell the present state, where
-    a size may be a minute old.
+    They are opened each time: only then NFS shows the present state; a size may be a minute old.
     """
 
     def __init__(self, folder: JobFolder, words: frozenset[str]) -> None:
@@ -295,7 +293,8 @@ class Records:
         self.exits: tuple[ExitRecord, ...] = ()
 
     def refresh(self, *, starts: bool) -> bool:
-        """Read new exits and, when there are any or `starts` are asked for, new starts: any news?
+        """Read new exits, and new starts if there are exits or `starts`; returns whether there are
+        any.
 
         Exits first, so that the start of every exit is known. Where both are in one file, that is
         read once.

@@ -1,4 +1,4 @@
-"""Following a growing file: complete lines, grouped, and never more than a reader can bear."""
+"""Follows a growing file: complete lines, in groups of limited size and rate."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
 
-#: One log record is at most so much, and each stream gives at most one record a second: a chatty
-#: program then costs a run about 2 ms of CPU a second, and everything is in the file anyway.
+#: Limits of a log record: its size, and one a second for each stream. A program with much output
+#: then costs about 2 ms of CPU a second; all output is in the file anyway.
 CHUNK = 64_000
 EVERY = 1.0
 
 
 @dataclass(slots=True)
 class Follower:
-    """Reads what a file gained since the last time."""
+    """Reads what was added to a file since the last time."""
 
     transport: Transport
     path: str
@@ -63,7 +63,7 @@ class Follower:
 
 
 class Output:
-    """Tells a listener what a job's program writes to its two streams."""
+    """Passes what a job's program writes to its two streams to a listener."""
 
     def __init__(self, folder: JobFolder, listener: Listener) -> None:
         self._listener = listener
@@ -80,7 +80,7 @@ class Output:
             except TransportError as error:
                 if not last:
                     raise
-                logger.warning("what the program wrote last cannot be shown: %s", error)
+                logger.warning("the last output of the program cannot be shown: %s", error)
                 continue
             if text:
                 self._listener.output(stream, text, follower.path)

@@ -1,4 +1,4 @@
-"""What a caller hands over: the job, who it is for, and who is told while it runs."""
+"""What a caller hands over: the job, its claimant, and a listener."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpc_prefect.ledger.claim import Claimant
 
 
 class Listener(Protocol):
-    """Who is told while a job runs. Called on the executor's thread; must not block."""
+    """Receives a job's events. Called on the executor's thread; must not block."""
 
     def state(
         self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
@@ -21,9 +21,9 @@ class Listener(Protocol):
         """Something happened to the job.
 
         Args:
-            warning: somebody should do something about it.
-            minor: it may be left out when much is told at once.
-            job_id: the scheduler's id, where the text tells it.
+            warning: the user should do something about it.
+            minor: it may be left out when there is much to report.
+            job_id: the scheduler's id, if the text contains it.
         """
 
     def output(self, stream: str, text: str, path: str) -> None:
@@ -31,7 +31,7 @@ class Listener(Protocol):
 
 
 class Silence:
-    """A `Listener` that nobody listens to."""
+    """A `Listener` that ignores all events."""
 
     def state(
         self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
@@ -41,18 +41,18 @@ class Silence:
 
 
 class Placing(Protocol):
-    """Who may know a better place for a job than its own scheduler: a held allocation."""
+    """Chooses another place for a job than its own scheduler: a held allocation."""
 
     async def site_for(self, spec: JobSpec) -> Site | None:
-        """Where the job is to be handed to now; None for its own scheduler. On the executor's loop.
+        """The place to submit the job to; None for its own scheduler. Runs on the executor's loop.
 
-        Asked anew for each attempt. What was handed over is followed where it is.
+        Called for each attempt. A submitted job is followed where it is.
         """
 
 
 @dataclass(frozen=True)
 class JobSubmitted:
-    """What comes of a request that was to be submitted only."""
+    """The result of a request with `submit_only`."""
 
     job_id: str
 
@@ -67,13 +67,13 @@ class JobRequest:
         poll_interval: seconds between two questions to the scheduler.
         max_jobs_in_queue: jobs of this user on this host that may be in the job's queue at once;
             0: no limit.
-        queue_full_wait: seconds for which a submission is tried again while the scheduler says that
-            too many jobs wait; 0 for without end.
-        placing: where it may be handed to instead of its own scheduler; None for nowhere.
-        retry: what another attempt gets after one that failed; None when it is as it is asked for.
+        queue_full_wait: how many seconds a submission is repeated while the scheduler says that too
+            many jobs wait; 0 for ever.
+        placing: chooses a place instead of its own scheduler; None for no choice.
+        retry: decides what another attempt gets after a failure; None for no retry.
         attach_only: follow what was submitted to its end; submit nothing, whatever happened to it.
-        submit_only: end when it is submitted, and leave it to whoever attaches to it.
-        provider: the other side, where that is no scheduler by the name in `spec`.
+        submit_only: end when it is submitted; another call attaches to it later.
+        provider: the provider, if that is not the scheduler named in `spec`.
         timeout: seconds after which the job is cancelled, None for never.
         provenance: what the caller knows of where this job comes from; goes into the run record.
         is_over: whether Prefect says that another flow run has ended.

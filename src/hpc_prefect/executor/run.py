@@ -22,19 +22,19 @@ from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import Evidence
 from hpc_prefect.schedulers import is_allocation
 
-#: After so many jobs that were forgotten before they started something is wrong at the site.
+#: After so many jobs that vanished before they started, something is wrong at the site.
 _FORGOTTEN = 3
-#: Ends of which nobody knows whether the job had begun.
+#: Reasons that leave it open whether the job had begun.
 _UNSEEN = (Reason.LOST, Reason.ALLOCATION_ENDED)
-#: Ends that a job can come to before its script has done anything.
+#: Reasons that may apply before the script has done anything.
 _NOT_BEGUN = (Reason.FOLDER_NOT_WRITABLE, Reason.SETUP_FAILED)
 
 
 class JobRun:
     """A job under way, on the executor's event loop; what blocks runs in threads.
 
-    But for the small files that a `JobMonitor` reads on the loop: see there. This is the life of
-    all paid work; another kind has a run derived of it, with its own attempt, monitor and end.
+    A `JobMonitor` reads small files on the loop: see there. Other kinds of jobs derive from this
+    class, with their own attempt, monitor and end.
     """
 
     attempt_type: ClassVar[type[Attempt]] = Attempt
@@ -51,14 +51,14 @@ class JobRun:
         self._connection = connection
         self._connect = connect or (lambda site: connection)
         self._attempt: Attempt | None = None
-        self._monitor: JobMonitor | None = None  # while there is a job to look after
+        self._monitor: JobMonitor | None = None  # while there is a job to watch
         self._cancelled_by = ""
         self._cancelled = asyncio.Event()
-        self._cancel_is_left_over = False  # an earlier run's wish; this one asked for the job
-        self._unconfirmed = False  # the end of the present monitor was asked for, and not seen
+        self._cancel_is_left_over = False  # an earlier run cancelled it; this one asked for the job
+        self._unconfirmed = False  # the present job was cancelled, and its end was not seen
         self._cancelling: asyncio.Task[None] | None = None
         self._began = False  # the newest attempt's script has left a start record
-        self._forgotten = 0  # jobs that the scheduler forgot before they started
+        self._forgotten = 0  # jobs that vanished from the scheduler before they started
 
     @property
     def job_id(self) -> str:
@@ -92,8 +92,7 @@ class JobRun:
                 if not attempt.job_id:
                     wish = self._wish_for_what_is_not_there
                     verdict = await submit(attempt, wish, self._cancelled)
-                    # Where nothing keeps a job that comes to light later from running, this is no
-                    # end.
+                    # If a job that is found later could still run, this is no end.
                     in_doubt = attempt.intended and not attempt.guarded
                     self._unconfirmed = verdict is not None and in_doubt
                 if attempt.job_id and self._request.submit_only and not self._cancelled_by:
@@ -107,7 +106,7 @@ class JobRun:
 
     def cancel(self, by: str) -> None:
         """Ask for the job's end: `user` or `timeout`. The result then tells how it ended."""
-        self._cancel_is_left_over = False  # nobody wants it to run again any more
+        self._cancel_is_left_over = False  # it must not run again
         if self._cancelled_by:
             return
         self._cancelled_by = by
@@ -116,8 +115,8 @@ class JobRun:
             self._begin_cancelling(self._monitor)
 
     def _heard(self, by: str) -> None:
-        """Somebody outside of this process asked for the job's end, such as a command."""
-        if not self._cancelled_by:  # a wish that is being fulfilled is not ours
+        """The job was cancelled from outside of this process, such as by a command."""
+        if not self._cancelled_by:  # an earlier run's cancellation under way is not ours
             self.cancel(by)
 
     def _take(self, attempt: Attempt) -> None:
@@ -176,12 +175,12 @@ class JobRun:
         if self._unconfirmed:
             raise SchedulerError(
                 f"job {self._request.spec.name}: an earlier run asked for the end of"
-                f" {self.job_id}, which {self._connection.scheduler.name} still does not"
-                " confirm. Nothing more was submitted; start again when it is gone"
+                f" {self.job_id}, which {self._connection.scheduler.name} still does not confirm."
+                f" Nothing more was submitted; start again when the job has left the queue"
             )
         if self._request.attach_only:
             return False
-        # The earlier run's wish is fulfilled; now the job that this one asked for.
+        # The cancellation of the earlier run is done; now submit the job that this run asked for.
         self._cancelled_by = ""
         return True
 
@@ -208,16 +207,16 @@ class JobRun:
         """From now on this is the attempt's job."""
         if attempt.job_id:
             self._tell(f"{attempt.job_id} was a second job; {other} is followed")
-            # It may still wait in the queue.
+            # The second job may still wait in the queue.
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
             self._tell(f"it was submitted after all; {other} is followed")
         await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
-        """A lost job whose start guard was free: closed, it proves that it never ran.
+        """Close the start guard of a lost job: if it was free, the job has never run.
 
-        A job that comes to light later finds it closed, and does not start the program. Neither
+        A job that appears later finds it closed, and does not start the program. Neither
         did one that found it closed already, by a process that was stopped in the middle of that.
         """
         unseen = verdict.reason in _UNSEEN
@@ -233,17 +232,18 @@ class JobRun:
         return Verdict(reason=Reason.NEVER_STARTED, summary=summary)
 
     def _was_forgotten(self, result: JobResult) -> bool:
-        """Whether a job is to be submitted anew because the scheduler has forgotten it."""
+        """Whether a job is to be submitted again because it vanished from the scheduler."""
         if result.verdict.reason is not Reason.NEVER_STARTED:
             return False
-        # An allocation that ended before the job's turn has forgotten nothing, however many do.
+        # Jobs of an allocation that ended before their turn do not count.
         handed_to = self._attempt.request.spec.site.scheduler if self._attempt else ""
         self._forgotten += not is_allocation(handed_to)
         wanted = not (self._cancelled_by or self._request.attach_only)
         return wanted and self._forgotten < _FORGOTTEN
 
     def _was_in_the_way(self, attempt: Attempt, result: JobResult) -> bool:
-        """Whether what kept an earlier run's job from starting, such as a full disk, is past."""
+        """Whether to submit again an earlier run's job that could not start, such as on a full
+        disk."""
         kept = result.verdict.reason in _NOT_BEGUN and not self._began
         wanted = not (self._cancelled_by or self._request.attach_only)
         return kept and wanted and bool(attempt.taken_from)

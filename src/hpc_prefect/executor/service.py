@@ -1,4 +1,4 @@
-"""One daemon thread per process with a loop of its own; callers hand over a job and wait.
+"""The executor: a daemon thread with its own event loop; callers hand over a job and wait.
 
 So async, sync and threaded callers share one poller and one set of connections.
 """
@@ -39,7 +39,8 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
-#: Commands at once. A scheduler's commands mostly wait for its server; more would only press it.
+#: How many commands run at once. They mostly wait for the scheduler's server; more would only load
+#: it.
 _WORKERS = 4
 
 
@@ -48,8 +49,8 @@ class Handle(Generic[T]):
     """A job that was handed over.
 
     Attributes:
-        result: the `JobResult`, whatever the verdict, of an array those of its members; an
-            exception only when it could not be followed to its end.
+        result: the `JobResult`, whatever the verdict, or those of an array's members; an exception
+            only if it could not be followed to its end.
     """
 
     result: Future[T]
@@ -57,24 +58,25 @@ class Handle(Generic[T]):
     _folder: str
 
     def cancel(self, by: str = "user") -> None:
-        """Ask for the job's end; `result` then tells how it ended."""
+        """Cancel the job; `result` then says how it ended."""
         self._soon(self._executor.cancel, self._folder, by)
 
     def leave(self) -> None:
-        """Wait for it no more: it runs on, and whoever asks for it again attaches to it.
+        """Stop waiting: the job runs on, and a later call attaches to it.
 
-        `result` is then cancelled, or tells how it ended if somebody else waits for it too.
+        `result` is then cancelled, unless another caller still waits for it.
         """
         self._soon(self._executor.leave, self._folder)
 
     def _soon(self, action: Callable[..., None], *values: str) -> None:
-        # A step later than `start` needs to know the job, or a cancel right after it would be lost.
+        # Scheduled after the step of `start` that registers the job: else a cancel right after it
+        # would be lost.
         loop = self._executor.loop
         loop.call_soon_threadsafe(loop.call_soon, action, *values)
 
 
 class Renewable(Protocol):
-    """A claim, or what else must be told now and then that this process lives."""
+    """A claim, or another sign of life that must be renewed."""
 
     @property
     def folder(self) -> str:
@@ -97,8 +99,8 @@ class Executor:
         """All three are seams for a simulation.
 
         Args:
-            loop: one that somebody else runs; None for one of its own, on a thread of its own.
-            peers: with whom the questions to a scheduler are shared.
+            loop: an event loop that another runs; None to run one in a thread.
+            peers: the processes with which questions to a scheduler are shared.
         """
         self._transport = transport or LocalTransport()
         self.loop = loop or asyncio.new_event_loop()
@@ -133,7 +135,7 @@ class Executor:
             try:
                 claim.touch()
             except TransportError as error:
-                logger.warning("renewing the claim on %s: %s", claim.folder, error)
+                logger.warning("the claim on %s could not be renewed: %s", claim.folder, error)
         self.loop.call_later(TOUCH_EVERY, self._touch)
 
     @overload
@@ -151,8 +153,8 @@ class Executor:
             kind: what carries it out. With `submit_only` the result is a `JobSubmitted`; of an
                 array it is those of its members, in their order.
         """
-        # In no context: what begins here, such as the poller of all jobs, may outlive the caller's
-        # run, and must neither use that run's clients nor keep it in memory.
+        # In an empty context: what begins here, such as the polling of all jobs, may outlive the
+        # caller's run, and must neither use its clients nor keep it in memory.
         begin = partial(asyncio.run_coroutine_threadsafe, self._run(request, kind), self.loop)
         future = contextvars.Context().run(begin)
         return Handle(future, self, request.base)
@@ -182,7 +184,7 @@ class Executor:
             run.cancel(by)
 
     def leave(self, base: str) -> None:
-        """On the loop: one who waited for a job does no more."""
+        """On the loop: a caller stops waiting for a job."""
         if base in self._tasks:
             self._waiting[base] -= 1
             if not self._waiting[base]:
@@ -193,7 +195,7 @@ class Executor:
         key = provider or json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:
             scheduler = cast(Scheduler, provider) if provider else scheduler_for(site.scheduler)
-            # A service has threads of its own, or a slow one would hold up all batch jobs.
+            # A service gets its own threads: a slow one must not delay all batch jobs.
             pools = (_threads(), _threads()) if provider else (self._pool, self._asking)
             # Its users have accounts of their own, and an allocation is this flow's: no other
             # process asks about the same jobs.

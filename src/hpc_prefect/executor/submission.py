@@ -1,4 +1,4 @@
-"""Submitting once, whatever it takes to know that: slot, intent, submission, search by tag."""
+"""Submits a job exactly once: slot, intent, submission, search by tag."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from hpc_prefect.schedulers.base import Accepted, NoAnswer, Refused
 #: the poll interval.
 _SLOW_DOWN = 1.5
 _SLOWEST = 6.0
-#: Submissions of one attempt whose outcome may be unclear.
+#: How many submissions of one attempt may have an unclear outcome.
 _MOST_UNCLEAR = 3
-#: While a job is looked for by its name: seconds between two looks whether its script has started.
+#: During a search by name: seconds between two checks whether the script has started.
 _LOOK_EVERY = 5.0
 
 
 async def find_place(attempt: Attempt, connect: Callable[[Site], Connection]) -> None:
-    """Choose where an attempt is handed to, or follow it to where it was; see `Placing`."""
+    """Choose the place to submit an attempt to, or find where it was submitted; see `Placing`."""
     placing = attempt.request.placing
     if placing is not None and not attempt.intended:
         site = await placing.site_for(attempt.request.spec)
@@ -53,19 +53,19 @@ async def take_slot(attempt: Attempt, cancelled: asyncio.Event) -> bool:
     request = attempt.request
     queue, most = request.spec.site.queue, request.max_jobs_in_queue
     slots, slot = attempt.connection.slots(queue), slot_of(attempt)
-    if attempt.intended:  # it is there, or may be
+    if attempt.intended:  # it is in the queue, or may be
         await slots.occupy(slot)
         return True
     waiting = f"waiting: {most} jobs of yours are in the queue {queue!r}"
     taking = asyncio.ensure_future(
         slots.take(slot, partial(request.listener.state, waiting, minor=True))
     )
-    await asyncio.sleep(0)  # mostly it is there at once
+    await asyncio.sleep(0)  # usually there is one at once
     try:
         while not taking.done() and not cancelled.is_set():
             await _pause(attempt, cancelled, TOUCH_EVERY, taking)
         return taking.done()
-    except BaseException:  # such as JobHeld: whoever waits next gets the slot
+    except BaseException:  # such as JobHeld: the next one gets the slot
         if taking.done():
             slots.give_back(slot)
         raise
@@ -76,14 +76,14 @@ async def take_slot(attempt: Attempt, cancelled: asyncio.Event) -> bool:
 async def submit(
     attempt: Attempt, cancelled_by: Callable[[], str], cancelled: asyncio.Event
 ) -> Verdict | None:
-    """Submit the attempt's job, unless it was; a verdict when it is not going to be.
+    """Submit the attempt's job, if it was not submitted; a verdict if it will not be.
 
     Args:
-        cancelled_by: who has asked for the job's end so far; empty for nobody.
-        cancelled: set when somebody asks for it.
+        cancelled_by: who has cancelled the job; empty for nobody.
+        cancelled: set when the job is cancelled.
 
     Raises:
-        JobHeld, LedgerError, SchedulerError, TransportError: whether it was submitted is not known.
+        JobHeld, LedgerError, SchedulerError, TransportError: it may or may not be submitted.
     """
     request, connection = attempt.request, attempt.connection
     full = _FullQueue(attempt, cancelled)
@@ -120,16 +120,16 @@ async def submit(
     if attempt.may_be_there() and await _found_by_tag(attempt):
         return None
     raise SchedulerError(
-        f"job {request.spec.name}: its submission had no clear outcome and no job named"
-        f" {attempt.tag} can be found; look at {connection.scheduler.name}, then start again: it"
-        " is asked for that name before anything more is submitted"
+        f"job {request.spec.name}: its submission had no clear outcome, and no job named"
+        f" {attempt.tag} can be found. Look at {connection.scheduler.name}, then start again: the"
+        f" job is searched for by that name before another submission"
     )
 
 
 async def _prepared(
     attempt: Attempt, preparation: Awaitable[Verdict | None], cancelled: asyncio.Event
 ) -> Verdict | None:
-    """What comes of a preparation, which is given up when the job is cancelled meanwhile."""
+    """The result of a preparation, which is stopped when the job is cancelled meanwhile."""
     preparing = asyncio.ensure_future(preparation)
     try:
         while not preparing.done() and not cancelled.is_set():
@@ -140,7 +140,7 @@ async def _prepared(
 
 
 class _FullQueue:
-    """Patience with a scheduler that says that too many jobs wait."""
+    """Repeats a submission while the scheduler says that too many jobs wait."""
 
     def __init__(self, attempt: Attempt, cancelled: asyncio.Event) -> None:
         self._attempt = attempt
@@ -151,7 +151,7 @@ class _FullQueue:
         self.words = ""
 
     async def wait(self, said: str) -> bool:
-        """Pause before the next try; False when there was patience enough."""
+        """Pause before the next try; False if the time for that is over."""
         request = self._attempt.request
         if self._since is None:
             self._since = self._clock()
@@ -173,7 +173,7 @@ async def _pause(
     seconds: float,
     other: asyncio.Future[Any] | None = None,
 ) -> None:
-    """Wait for a cancellation or the `other` thing, at most so long, and renew the claim."""
+    """Wait for a cancellation or for `other`, at most so long; renews the claim."""
     asked = asyncio.ensure_future(cancelled.wait())
     either: list[asyncio.Future[Any]] = [asked] if other is None else [asked, other]
     try:
@@ -185,7 +185,7 @@ async def _pause(
 
 
 async def _found_by_tag(attempt: Attempt) -> bool:
-    """Look for a job of our name until it is found, or surely is not there.
+    """Search for a job of our name until it is found, or certainly does not exist.
 
     Only useful answers count: while the scheduler does not answer, nothing is submitted.
     """
@@ -202,8 +202,8 @@ async def _found_by_tag(attempt: Attempt) -> bool:
             if clock() > silent_until:
                 raise SchedulerError(
                     f"job {attempt.request.spec.name}: whether it was submitted is not known, and"
-                    f" {scheduler.name} does not answer ({answer.said})."
-                    " Nothing more was submitted; start again when it does"
+                    f" {scheduler.name} does not answer ({answer.said}). Nothing more was"
+                    f" submitted; start again when it answers"
                 )
         elif answer:
             await _adopt(attempt, answer)
@@ -215,13 +215,13 @@ async def _found_by_tag(attempt: Attempt) -> bool:
 
 
 async def _find(attempt: Attempt) -> Sought:
-    """What the next question of all searches tells; meanwhile the claim is kept."""
+    """The answer to the next question of all searches; renews the claim meanwhile."""
     connection = attempt.connection
     answer = asyncio.ensure_future(connection.find(attempt.tag))
     try:
         while True:
             guard = await connection.in_thread(attempt.guard)
-            if guard:  # its script has started, so it was submitted, whatever the scheduler says
+            if guard:  # its script has started, so it was submitted
                 return {guard: Observation(id=guard, state=JobState.UNKNOWN)}
             await asyncio.wait([answer], timeout=_LOOK_EVERY)
             with contextlib.suppress(TransportError):

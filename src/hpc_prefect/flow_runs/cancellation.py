@@ -32,11 +32,19 @@ from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.flow_runs import prefect_internals as internals
 from hpc_prefect.flow_runs.scopes import flow_contexts, task_runs
 from hpc_prefect.flow_runs.signals import received_sigterm
-from hpc_prefect.flow_runs.watch import CONFIRM, FIRST_ANSWER, MESSAGE, TELL, Run, waited, watch
+from hpc_prefect.flow_runs.watch import (
+    CONFIRM,
+    FIRST_ANSWER,
+    MESSAGE,
+    REQUEST_TIMEOUT,
+    Run,
+    waited,
+    watch,
+)
 
 #: How many seconds clearing up takes at most: a question, the ends of the jobs, and the report to
 #: Prefect.
-CLEARING_UP = CONFIRM + 2 * TELL
+CLEARING_UP = CONFIRM + 2 * REQUEST_TIMEOUT
 
 
 class Work(Protocol):
@@ -76,7 +84,7 @@ class CancellableCall:
             self._work.cancel("user")
 
     def run_was_cancelled(self) -> None:
-        self._tell(RunCancelled)
+        self._finish(RunCancelled)
 
     def look(self) -> None:
         """If the flow around this thread ends by an error, end the thread's wait as well."""
@@ -84,11 +92,11 @@ class CancellableCall:
             return
         why = _what_ends_the_flow()
         if isinstance(why, TerminationSignal):
-            self._tell(LeftRunning)
+            self._finish(LeftRunning)
         elif why is not None:
             self.cancel()
 
-    def _tell(self, end: type[Exception]) -> None:
+    def _finish(self, end: type[Exception]) -> None:
         if not self._end.done():
             self._end.set_result(end)
 
@@ -139,7 +147,7 @@ async def raise_if_cancelled() -> None:
     if not cancelled:
         return
     for run in runs[: cancelled[-1] + 1]:  # a sub-flow ends with the run around it
-        if not run.told:
+        if not run.reported:
             await waited(watch().begin(watch().end(run)), CLEARING_UP)
         run.end_in(cancelled_state())
     raise FlowRunCancelled(MESSAGE)
@@ -151,7 +159,7 @@ async def run_is_cancelled() -> bool:
     If the server has not answered about the run recently, waits for an answer, but not long.
     """
     runs = watch().enter(flow_contexts())
-    if not all(run.heard.is_set() for run in runs):
+    if not all(run.answered.is_set() for run in runs):
         await waited(watch().begin(watch().first_answer(runs)), 2 * FIRST_ANSWER)
     return any(run.cancelled for run in runs)
 

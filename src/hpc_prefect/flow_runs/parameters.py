@@ -72,7 +72,7 @@ def digest_in_run(parameters: Mapping[str, Any], of: str) -> ParameterDigest:
     )
 
 
-def may_be_others(names: list[str]) -> str:
+def changed_problem(names: list[str]) -> str:
     return (
         f"{changed_words(names)}. Copy what you change, or give the call a job_key, or make it"
         f" inside a scope that is opened in that run and named after this parameter: with"

@@ -83,11 +83,11 @@ def read_trace(flow_run: FlowRun) -> Trace:
     noted = _noted(flow_run.id)  # first, since files go when their labels are sent
     try:
         with get_client(sync_client=True) as client:
-            told = client.read_flow_run(flow_run.id).labels
+            found = client.read_flow_run(flow_run.id).labels
     except Exception as error:  # noqa: BLE001 - whatever it is, its jobs have to be found
         logger.warning("Prefect did not give the labels of run %s: %s", flow_run.name, error)
-        told = flow_run.labels
-    return _trace(noted | dict(told or {}))
+        found = flow_run.labels
+    return _trace(noted | dict(found or {}))
 
 
 def known_trace(flow_run: FlowRun) -> Trace:
@@ -175,7 +175,7 @@ def leave_trace(folder: str, *, chosen_outside: str, for_others: bool = False) -
     if len(folders) == 1:
         labels |= _circumstances(root, chosen_outside)
     written = {key: _written(text) for key, text in labels.items()}
-    _teller.tell(run, written, keep=for_others)
+    _sender.send(run, written, keep=for_others)
 
 
 def forget_notes(flow_run_id: UUID) -> None:
@@ -184,71 +184,71 @@ def forget_notes(flow_run_id: UUID) -> None:
     The file of labels that this process has yet to send stays until it has.
     """
     folder = _notes_of(flow_run_id)
-    untold = _teller.untold(flow_run_id)
+    unsent = _sender.unsent(flow_run_id)
     with suppress(OSError):
         for name in os.listdir(folder):
-            if name != untold:
+            if name != unsent:
                 os.unlink(f"{folder}/{name}")
         os.rmdir(folder)
 
 
-class _Teller:
+class _LabelSender:
     """Sends labels to Prefect in a thread: one run at a time, all of its labels at once."""
 
     def __init__(self) -> None:
         self._file = unique()
         self._lock = threading.Lock()
-        self._waiting: dict[UUID, _Untold] = {}
-        self._now: dict[UUID, _Untold] = {}  # the run whose labels are being sent
-        self._telling = False
+        self._waiting: dict[UUID, _Unsent] = {}
+        self._now: dict[UUID, _Unsent] = {}  # the run whose labels are being sent
+        self._sending = False
 
-    def tell(self, run: FlowRun, labels: Mapping[str, str], *, keep: bool) -> None:
+    def send(self, run: FlowRun, labels: Mapping[str, str], *, keep: bool) -> None:
         """Send labels; when this returns they are in the file, which stays if `keep`."""
         with self._lock:
             self._note(run.id, labels)
-            untold = self._waiting.setdefault(run.id, _Untold(run.name, internals.settings_here()))
-            untold.labels |= labels
-            untold.keep |= keep
-            if self._telling:
+            unsent = self._waiting.setdefault(run.id, _Unsent(run.name, internals.settings_here()))
+            unsent.labels |= labels
+            unsent.keep |= keep
+            if self._sending:
                 return
-            self._telling = True
+            self._sending = True
         # Not a daemon: a short script would end before it. In an empty context: the run may end.
         thread = threading.Thread(target=self._work, name="hpc-prefect-labels")
         contextvars.Context().run(thread.start)
 
-    def untold(self, run_id: UUID) -> str:
+    def unsent(self, run_id: UUID) -> str:
         """The name of the file if it has labels that are not sent yet; else empty."""
         with self._lock:
             still = [each[run_id] for each in (self._waiting, self._now) if run_id in each]
-            for untold in still:
-                untold.keep = False
+            for unsent in still:
+                unsent.keep = False
         return self._file if still else ""
 
     def _work(self) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._telling = False
+                    self._sending = False
                     return
-                run_id, untold = self._waiting.popitem()
-                self._now = {run_id: untold}
-            with internals.settings_as(untold.settings):
-                told = self._tell(run_id, untold)
+                run_id, unsent = self._waiting.popitem()
+                self._now = {run_id: unsent}
+            with internals.settings_as(unsent.settings):
+                sent = self._send(run_id, unsent)
                 with self._lock:
                     self._now = {}
-                    if told and run_id not in self._waiting and not untold.keep:
+                    if sent and run_id not in self._waiting and not unsent.keep:
                         self._drop_file(run_id)
 
-    def _tell(self, run_id: UUID, untold: _Untold) -> bool:
+    def _send(self, run_id: UUID, unsent: _Unsent) -> bool:
         try:
             with short_sync_client() as client:
-                client.update_flow_run_labels(run_id, untold.labels)  # type: ignore[arg-type]
+                client.update_flow_run_labels(run_id, unsent.labels)  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001 - the run itself does not need it
             logger.warning(
                 "Prefect did not take the labels of flow run %s (%s): the hook cancel_jobs, and"
                 " `hpc-prefect resume` from another Prefect home, will not find its jobs;"
                 " `hpc-prefect jobs` will",
-                untold.name,
+                unsent.name,
                 error,
             )
             return False
@@ -275,20 +275,20 @@ class _Teller:
 
 
 @dataclass
-class _Untold:
+class _Unsent:
     name: str
     settings: internals.SettingsHere
     labels: dict[str, str] = field(default_factory=dict)
     keep: bool = False
 
 
-_teller = _Teller()
+_sender = _LabelSender()
 
 
 def _begin_anew() -> None:
     """Renew it in a forked child, which has no thread; the parent sends its own labels."""
-    global _teller
-    _teller = _Teller()
+    global _sender
+    _sender = _LabelSender()
 
 
 os.register_at_fork(after_in_child=_begin_anew)

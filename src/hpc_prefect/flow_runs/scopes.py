@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.flow_runs.given import changed_in_flow, changed_in_task
 from hpc_prefect.flow_runs.lost import opened as noted_open
-from hpc_prefect.flow_runs.parameters import digest_in_run, may_be_others, parameters_of
+from hpc_prefect.flow_runs.parameters import changed_problem, digest_in_run, parameters_of
 from hpc_prefect.flow_runs.per_run import PerRun, note_alive
 from hpc_prefect.flow_runs.prefect_internals import context_around
 from hpc_prefect.flow_runs.sent import flow_sent_here, send_along, sent
@@ -39,10 +39,10 @@ class Frame(NamedTuple):
     path: Path
     problem: str = ""
 
-    def draw(self, what: str) -> int:
+    def next_number(self, what: str) -> int:
         """The number of the next call among identical calls in this place."""
         with _lock:
-            return self.entry.draw((self.path, what))
+            return self.entry.next_number((self.path, what))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def _scope_of(owner: _Owner) -> Frame | None:
     return None
 
 
-def _tell_scope() -> object:
+def _scope_to_send() -> object:
     opened = _scope.get() or _sent_scope()
     if opened is None:
         return None
@@ -234,7 +234,7 @@ def lost_in_sub_flow() -> str:
     )
 
 
-send_along("scope", _tell_scope)
+send_along("scope", _scope_to_send)
 send_along("root", current_run)
 
 
@@ -280,7 +280,7 @@ def _task_frame(
             named = getattr(function, "__qualname__", type(function).__qualname__)
             told = digest_in_run(task.parameters, f"task {task.task.name}")
             if asked_in_body and (changed := changed_in_task(task)):
-                told = told._replace(problem=told.problem or may_be_others(changed))
+                told = told._replace(problem=told.problem or changed_problem(changed))
             step = Step("task", task.task.name, named, told.digest)
             _enter(entries, str(run.id), _around_task(task, flow), step, told.problem)
         return _frame(entries, str(run.id), run.run_count)
@@ -348,7 +348,7 @@ def _flow_frame(flow: FlowRunContext | None) -> Frame:
             function = flow.flow.fn.__qualname__ if flow.flow else ""
             told = digest_in_run(parameters_of(flow), f"flow {name}")
             if changed := changed_in_flow(flow):
-                told = told._replace(problem=told.problem or may_be_others(changed))
+                told = told._replace(problem=told.problem or changed_problem(changed))
             step = Step("flow", name, function, told.digest)
             _enter(entries, str(run.id), _around_flow(parent), step, told.problem)
         return _frame(entries, str(run.id), run.run_count)

@@ -15,22 +15,22 @@ from prefect.context import FlowRunContext
 from hpc_prefect.flow_runs.prefect_internals import context_around, label_sent_runs
 
 _LABEL = "hpc-prefect.sent"
-_told: dict[str, Callable[[], object]] = {}
+_values: dict[str, Callable[[], object]] = {}
 
 
-def send_along(name: str, tell: Callable[[], object]) -> None:
+def send_along(name: str, make: Callable[[], object]) -> None:
     """Have a value sent along with every task, for `sent` in the process that runs it.
 
     Args:
-        tell: makes the value, JSON data, when a task is sent; None for nothing.
+        make: makes the value, JSON data, when a task is sent; None for nothing.
     """
-    if not _told:
-        label_sent_runs(_LABEL, _all_told)
-    _told[name] = tell
+    if not _values:
+        label_sent_runs(_LABEL, _all_values)
+    _values[name] = make
 
 
-def _all_told() -> str:
-    return json.dumps({name: tell() for name, tell in _told.items()})
+def _all_values() -> str:
+    return json.dumps({name: make() for name, make in _values.items()})
 
 
 def sent(name: str) -> Any:

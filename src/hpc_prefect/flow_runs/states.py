@@ -40,13 +40,13 @@ def is_cancelled(flow_run_id: str) -> bool:
     return state is not None and (state.is_cancelled() or state.is_cancelling())
 
 
-def tell_taken_over(flow_run_id: str, by: str) -> None:
+def end_as_crashed(flow_run_id: str, by: str) -> None:
     """Set a flow run whose process is dead, but which is Running for Prefect, to Crashed.
 
     In the background: nothing waits for it or depends on it.
     """
     # Not a daemon: a short script would end before it, and the run would stay Running for ever.
-    threading.Thread(target=_crash, args=(flow_run_id, by), name="hpc-prefect-tells").start()
+    threading.Thread(target=_crash, args=(flow_run_id, by), name="hpc-prefect-crashed-run").start()
 
 
 def _crash(flow_run_id: str, by: str) -> None:

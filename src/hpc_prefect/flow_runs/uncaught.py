@@ -36,20 +36,22 @@ def forget_frames(error: BaseException) -> None:
     """
     if _says_it_all(error):
         error.__traceback__ = None
-        tell_errors_plainly()
+        print_errors_plainly()
 
 
 def _says_it_all(error: BaseException | None) -> bool:
     return isinstance(error, HpcPrefectError) and error.says_it_all
 
 
-def tell_errors_plainly() -> None:
+def print_errors_plainly() -> None:
     """Print uncaught errors of this process in this way, unless another hook is installed."""
     if sys.excepthook is sys.__excepthook__ and not sys.flags.dev_mode:
-        sys.excepthook = _tell
+        sys.excepthook = _print_error
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     if not _says_it_all(error):
         sys.__excepthook__(kind, error, trace)
         return

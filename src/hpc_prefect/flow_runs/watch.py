@@ -43,12 +43,12 @@ logger = logging.getLogger("hpc_prefect.flow_runs.cancellation")
 #: Seconds between two questions to Prefect whether runs are cancelled.
 ASK_EVERY = 5.0
 #: Seconds after which such a question, for which no call waits, has failed.
-PATIENCE = 30.0
+ASK_TIMEOUT = 30.0
 #: How many seconds a run's first call waits for an answer about the run, if the last one is old: a
 #: flow may compute for hours before its first call.
 FIRST_ANSWER = 3.0
 #: Seconds after which a request for which a call waits has failed.
-TELL = 5.0
+REQUEST_TIMEOUT = 5.0
 #: Seconds between two checks whether a run has ended while a thread of it still waits.
 LOOK_EVERY = 1.0
 #: How many seconds a cancelled run waits for the ends of its jobs; below Prefect's own 30 s grace.
@@ -85,10 +85,10 @@ class Run:
     Attributes:
         calls: the calls that wait for their work.
         cancelled: Prefect says that the run is, or is being, cancelled.
-        heard: set when the server has answered about the run since its first call, or shortly
+        answered: set when the server has answered about the run since its first call, or shortly
             before; in a later attempt also about how that attempt began.
         retried: it is in a later attempt, and the server was not asked yet how that began.
-        told: the server has been told that the run has ended as cancelled.
+        reported: the server has been told that the run has ended as cancelled.
         gone_at: when the engine's last object of the run had gone.
     """
 
@@ -99,22 +99,22 @@ class Run:
         self.server, self.profile, self.settings = internals.settings_here()
         self.calls: set[WaitingCall] = set()
         self.cancelled = False
-        self.heard = asyncio.Event()
+        self.answered = asyncio.Event()
         self.retried = False
         if abs(internals.seconds_since_state(flow_run)) < ASK_EVERY:
-            self.heard.set()
-        self.told = False
+            self.answered.set()
+        self.reported = False
         self.gone_at: float | None = None
-        self.telling = asyncio.Lock()
+        self.reporting = asyncio.Lock()
         self._objects: list[weakref.ref[FlowRun]] = []
 
-    def seen_as(self, flow_run: FlowRun) -> None:
+    def add_object(self, flow_run: FlowRun) -> None:
         """Add the engine's object of the run; there is a new one for each attempt."""
         if not any(known is flow_run for known in self.objects):
             self._objects = [weakref.ref(each) for each in (*self.objects, flow_run)]
             if flow_run.run_count > 1:
                 self.retried = True
-                self.heard.clear()
+                self.answered.clear()
             self.cancelled = self.cancelled or says_cancelled(flow_run.state)
 
     @property
@@ -166,7 +166,7 @@ class Watch:
     def _enter(self, context: FlowRunContext, flow_run: FlowRun) -> Run:
         with self._lock:
             run = self._runs.get(flow_run.id) or Run(context, flow_run)
-            run.seen_as(flow_run)
+            run.add_object(flow_run)
             self._add(run)
             return run
 
@@ -177,7 +177,7 @@ class Watch:
         if not self._watching:
             self._watching = True
             self.begin(self._watch())
-        elif not run.heard.is_set():
+        elif not run.answered.is_set():
             self.loop.call_soon_threadsafe(self._wake.set)
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -238,9 +238,9 @@ class Watch:
             self._inquiry(server).ask_when_due([run for run in asked if run.server == server])
 
     def _inquiry(self, server: internals.ServerAddress) -> _Inquiry:
-        return self._inquiries.setdefault(server, _Inquiry(self.found))
+        return self._inquiries.setdefault(server, _Inquiry(self.note_cancelled))
 
-    def found(self, run: Run) -> None:
+    def note_cancelled(self, run: Run) -> None:
         """Note that for the server a run is, or is being, cancelled."""
         with self._lock:
             run.cancelled = True
@@ -260,21 +260,21 @@ class Watch:
             call.cancel()
         results = [asyncio.wrap_future(call.result) for call in calls]
         unconfirmed = (await asyncio.wait(results, timeout=CONFIRM))[1] if results else set()
-        await self._tell(run, unconfirmed=len(unconfirmed))
+        await self._report(run, unconfirmed=len(unconfirmed))
         for call in calls:
             call.run_was_cancelled()
 
-    async def _tell(self, run: Run, *, unconfirmed: int) -> None:
+    async def _report(self, run: Run, *, unconfirmed: int) -> None:
         """Report to the server, and to the engine, that a run has ended as cancelled."""
         doubt = f" {unconfirmed} of them did not end within {CONFIRM:g} s." if unconfirmed else ""
         state: State[Any] = Cancelled(message=MESSAGE + doubt)
-        async with run.telling:
-            if not run.told:
+        async with run.reporting:
+            if not run.reported:
                 try:
-                    await self._inquiry(run.server).talk(
+                    await self._inquiry(run.server).request(
                         run, lambda client: client.set_flow_run_state(run.id, state, force=True)
                     )
-                    run.told = True
+                    run.reported = True
                 except Exception as error:  # noqa: BLE001 - its jobs tell what became of them
                     logger.warning(
                         "Prefect could not be told that flow run %s has ended as cancelled: %r",
@@ -288,12 +288,12 @@ class Watch:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_ANSWER):
                 for run in runs:
-                    await run.heard.wait()
+                    await run.answered.wait()
 
     async def ask(self, run: Run) -> bool:
         """Ask the server now whether a run is cancelled; if it does not answer, what is known."""
         try:
-            found = await self._inquiry(run.server).talk(
+            found = await self._inquiry(run.server).request(
                 run, lambda client: client.read_flow_run(run.id)
             )
         except Exception as error:  # noqa: BLE001 - not known
@@ -307,11 +307,11 @@ class Watch:
 class _Inquiry:
     """The questions to one server, by a client of its own that is kept between them."""
 
-    def __init__(self, found: Callable[[Run], None]) -> None:
-        self._found = found
+    def __init__(self, on_cancelled: Callable[[Run], None]) -> None:
+        self._on_cancelled = on_cancelled
         self._client: PrefectClient | None = None
         self._opening = asyncio.Lock()
-        self._talks = 0
+        self._requests = 0
         self._drop = False  # close the client as soon as no request uses it
         self._asked_at = time.monotonic()
         self._asking: asyncio.Task[None] | None = None
@@ -320,7 +320,7 @@ class _Inquiry:
     def ask_when_due(self, runs: list[Run]) -> None:
         """Begin a question, unless one is under way. Does not wait for the answer."""
         now = time.monotonic()
-        due = now - self._asked_at >= ASK_EVERY or not all(run.heard.is_set() for run in runs)
+        due = now - self._asked_at >= ASK_EVERY or not all(run.answered.is_set() for run in runs)
         if due and (self._asking is None or self._asking.done()):
             self._asked_at = now
             self._asking = asyncio.get_running_loop().create_task(self._ask(runs))
@@ -337,7 +337,7 @@ class _Inquiry:
         for run in retried:
             run.retried = False
 
-        async def say(client: PrefectClient) -> list[UUID]:
+        async def question(client: PrefectClient) -> list[UUID]:
             found = await client.read_flow_runs(flow_run_filter=wanted, limit=MOST_RUNS)
             histories = [await client.read_flow_run_states(run.id) for run in retried]
             between = [
@@ -348,7 +348,7 @@ class _Inquiry:
             return [each.id for each in found] + between
 
         try:
-            found = await self.talk(runs[0], say, patience=PATIENCE)
+            found = await self.request(runs[0], question, patience=ASK_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - unknown; it is asked again
             if not self._failed:  # logged once, not every 5 s
                 logger.warning(
@@ -362,23 +362,27 @@ class _Inquiry:
         else:
             self._failed = False
             for each in set(found):
-                self._found(by_id[each])
+                self._on_cancelled(by_id[each])
         for run in runs:
-            run.heard.set()
+            run.answered.set()
 
-    async def talk(
-        self, run: Run, say: Callable[[PrefectClient], Awaitable[T]], *, patience: float = TELL
+    async def request(
+        self,
+        run: Run,
+        question: Callable[[PrefectClient], Awaitable[T]],
+        *,
+        patience: float = REQUEST_TIMEOUT,
     ) -> T:
         """Send a request to the server with a run's settings. Raises what the client raises."""
-        self._talks += 1
+        self._requests += 1
         try:
             async with asyncio.timeout(patience):
-                return await say(await self._opened(run))
+                return await question(await self._opened(run))
         except BaseException:
             self._drop = True
             raise
         finally:
-            self._talks -= 1
+            self._requests -= 1
             await self._dropped()
 
     async def _opened(self, run: Run) -> PrefectClient:
@@ -389,7 +393,7 @@ class _Inquiry:
             return self._client
 
     async def _dropped(self) -> None:
-        if self._drop and not self._talks and self._client is not None:
+        if self._drop and not self._requests and self._client is not None:
             client, self._client, self._drop = self._client, None, False
             await client.__aexit__(None, None, None)
 
@@ -435,8 +439,8 @@ async def end_as_cancelled(flow: object, flow_run: FlowRun, state: State[Any]) -
     run = the_watch.find(flow_run.id)
     if run is None or not (run.cancelled or says_cancelled(state)):
         return
-    run.told = run.told and says_cancelled(state)
-    await waited(the_watch.begin(the_watch.end(run)), CONFIRM + TELL)
+    run.reported = run.reported and says_cancelled(state)
+    await waited(the_watch.begin(the_watch.end(run)), CONFIRM + REQUEST_TIMEOUT)
 
 
 async def waited(work: Future[Any], seconds: float) -> None:

@@ -44,12 +44,12 @@ class Entry:
             self.attempt = attempt
             self.used.clear()
 
-    def draw(self, call: Call) -> int:
+    def next_number(self, call: Call) -> int:
         """The number of a call among its likes: 0, 1, 2 …"""
         mine = self.drawn.setdefault(call, [])
         index = self.used[call]
         if index == len(mine):
-            mine.append(index if self.around is None else self.around.draw(call))
+            mine.append(index if self.around is None else self.around.next_number(call))
         self.used[call] = index + 1
         return mine[index]
 
@@ -60,7 +60,7 @@ class Entry:
         """
         step = self.path[-1]
         if step.number is None:
-            number = 0 if self.around is None else self.around.draw((self.path, what))
+            number = 0 if self.around is None else self.around.next_number((self.path, what))
             self.path = (*self.path[:-1], Step(*step[:-1], number))
             return number
         return step.number

@@ -1,1 +1,1 @@
-"""What is on disk: the folders of jobs and campaigns, and the claim on them. Knows no Prefect."""
+"""The folders of jobs and campaigns on disk, and the claims on them. Knows no Prefect."""

@@ -12,7 +12,7 @@ from hpc_prefect.job.members import Asked, Ended
 from hpc_prefect.job.script import ArrayScript
 from hpc_prefect.ledger.job_folder import MOST, JobFolder
 
-#: Of a member, in one file, because the two never stand for each other.
+#: Start and exit of a member are in one file.
 _ONE_RECORD = (names.START, names.EXIT)
 
 
@@ -54,7 +54,7 @@ class ArrayFolder(JobFolder):
         """Write what the array needs before it is submitted; see `prepare`."""
         path = self.file(layout.ASKED)
         self.transport.write_atomic(path, layout.asked_text(asked))
-        # As the intent has to: without it nobody knows what a submission runs.
+        # Durable, as the intent is: without it the members of a submission are not known.
         self.transport.append(path, b"", durable=True)
         for number, text in enumerate(script.shards):
             first = number * layout.SHARD
@@ -110,12 +110,12 @@ class ArrayFolder(JobFolder):
             self._append(layout.ENDED, text, durable=durable)
 
     def note_reopened(self, holders: Mapping[int, str]) -> None:
-        """Take members off the list again, of which another job turned out to run; by their ids."""
+        """Take members off the list again that another job is running, given by its ids."""
         lines = [layout.reopened_line(index, job_id) for index, job_id in holders.items()]
         self._append(layout.ENDED, b"".join(lines), durable=True)
 
     def forget_ended(self) -> None:
-        """What is there, of a submission that was refused, is not of the next one's members."""
+        """Remove the list of a refused submission, whose number the next one uses."""
         self.transport.remove(self.file(layout.ENDED))
 
     def ended_text(self) -> bytes:

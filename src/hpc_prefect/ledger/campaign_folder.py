@@ -1,10 +1,10 @@
-"""A campaign's folder: which experiment it is.
+"""A campaign's folder, which identifies its experiment.
 
 <root>/<name>-<digest>[.<instance>]/
     campaign.json   its exact name, and the identifier that its jobs' keys are made from
     claim-<g>       who works on it (`executor.claim`)
-    failed/<key>    a call that did not succeed, with the flow run that made it; a hint where to
-                    look: the job's own folder says whether it has succeeded since
+    failed/<key>    a call that did not succeed, with the flow run that made it; only a hint: the
+                    job's own folder says whether it has succeeded since
     completed       who completed it
     <2 hex>/…       jobs, samplings and loops
 """
@@ -28,9 +28,9 @@ class Campaign:
     """One instance of an experiment.
 
     Attributes:
-        id: drawn when it was begun; no other campaign's jobs have it in their keys.
-        name: exact, as it was given; the flow's or script's where none was.
-        identity: digest of all that tells this experiment from others, but its instance.
+        id: random, made at its beginning; part of the keys of its jobs.
+        name: exactly as it was given, or the flow's or script's name.
+        identity: digest of all that identifies this experiment, without its instance.
     """
 
     folder: str
@@ -41,10 +41,10 @@ class Campaign:
 
 
 def read_campaign(transport: Transport, folder: str) -> Campaign | None:
-    """What a campaign's folder says of it; None when it says nothing.
+    """Read a campaign's folder; None if it has no `campaign.json`.
 
     Raises:
-        LedgerError: it says something that makes no sense.
+        LedgerError: its content is invalid.
     """
     data = transport.read(f"{folder}/{CAMPAIGN}")
     if data is None:
@@ -65,7 +65,7 @@ def read_campaign(transport: Transport, folder: str) -> Campaign | None:
 def begin_campaign(
     transport: Transport, folder: str, *, name: str, identity: str, instance: int
 ) -> Campaign:
-    """Make a campaign's folder, or find what another process of this moment made.
+    """Make a campaign's folder, or find the one that another process makes at the same time.
 
     Raises:
         LedgerError: the folder is another experiment's, or an earlier version's.
@@ -86,11 +86,11 @@ def begin_campaign(
 
 
 def older(folder: str) -> str:
-    """What is said of a folder that an earlier version made."""
+    """The message about a folder of an earlier version."""
     return (
-        f"{folder} was made by an earlier version of hpc-prefect, which told jobs apart in another"
-        " way. It may be this experiment, and jobs of it may still run. Let that version finish"
-        " it, or move the folder away when nothing of it runs any more; then start again"
+        f"{folder} was made by an earlier version of hpc-prefect, which identified jobs in"
+        f" another way. It may be this experiment, with jobs that still run. Let that version"
+        f" finish it, or move the folder away when none of its jobs runs any more; then start again"
     )
 
 

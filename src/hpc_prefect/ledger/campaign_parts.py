@@ -1,16 +1,16 @@
 """The folders of one campaign: one in each work_dir in which its calls are made.
 
-Each holds what was called in its work_dir, so that compute nodes and a person find it there. One of
-them, the *home*, answers for all: who works on the campaign, and whether it is complete.
+Each contains the calls made in its work_dir, where compute nodes and users find them. One of them,
+the *home*, has what holds for all: the claim on the campaign, and whether it is complete.
 
     <folder>/home            JSON: the folder's own path, and that of the home; absent in the home
     <home>/parts/<digest>    the path of a folder that names it as its home
 
-Which is the home does not depend on which call came first, nor on the process that made it: of two
-folders that come together it is the one whose path sorts first. So a chain of them only ever leads
-to paths that sort before, and has an end, whoever writes at the same time.
+The home does not depend on the order of calls or on the process: of two folders that are joined it
+is the one whose path sorts first. So a chain of homes always leads to paths that sort before, and
+has an end, even if several processes write at the same time.
 
-A copy, and what was moved, has another path than its own in `home`: it belongs to nobody.
+A copied or moved folder has another path than the one in its `home`: it belongs to no campaign.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _PARTS = "parts"
 
 
 class _Link(NamedTuple):
-    """What a folder says of its home: nothing but empty texts where it says nothing."""
+    """The content of a folder's `home`; empty texts if there is none."""
 
     own: str = ""
     home: str = ""
 
 
 def home_of(transport: Transport, folder: str) -> str:
-    """The folder that answers for the campaign of this one; itself, when that is nowhere.
+    """The home folder of this folder's campaign; the folder itself if it has no other.
 
-    Whoever comes from far leaves a short way for the next one.
+    A long chain is shortened for the next reader.
     """
     way = [folder]
     while home := _next(transport, way[-1]):
@@ -48,7 +48,7 @@ def home_of(transport: Transport, folder: str) -> str:
 
 
 def has_lost_others(transport: Transport, folder: str) -> bool:
-    """Whether the folder was of a campaign with others that it does not find any more."""
+    """Whether the folder's campaign had other folders that cannot be found any more."""
     home = home_of(transport, folder)
     return _read_link(transport, home) != _Link() or any(
         _link_of_other(transport, part).home != home for part in _parts(transport, home)
@@ -56,7 +56,7 @@ def has_lost_others(transport: Transport, folder: str) -> bool:
 
 
 def join(transport: Transport, one: str, other: str) -> str:
-    """Have two folders be of one campaign; its home."""
+    """Join two folders to one campaign; returns its home."""
     while True:
         homes = {home_of(transport, one), home_of(transport, other)}
         home, part = min(homes), max(homes)
@@ -70,7 +70,7 @@ def join(transport: Transport, one: str, other: str) -> str:
             continue
         if not _next(transport, part):  # what it names is no home of its
             transport.write_atomic(f"{part}/{_HOME}", _written(part, home))
-        # Otherwise another process has joined it to a third one meanwhile: that one comes too.
+        # Otherwise another process has joined it to a third one meanwhile: join that one too.
 
 
 def folders_of(transport: Transport, folder: str) -> list[str]:
@@ -132,7 +132,7 @@ def _read_link(transport: Transport, folder: str) -> _Link:
 
 
 def _link_of_other(transport: Transport, folder: str) -> _Link:
-    """The same of a folder that may be anything by now."""
+    """The same for a folder that may have been replaced by anything."""
     try:
         return _read_link(transport, folder)
     except (TransportError, NotOurs):

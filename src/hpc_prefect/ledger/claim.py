@@ -1,12 +1,11 @@
-"""Who works on a job: one living process, told by a file.
+"""Claims: which process works on a job or campaign.
 
 A claim is the file `claim-<generation>`, created exclusively; the highest generation counts. Taking
 over from a dead claimant is creating the next one, which only one process can do. A claimant looks
 for a higher generation before it submits or writes.
 
-A flow may have its tasks run by processes that it started, a pool's workers: they hold what they
-hold while the flow's own process lives, and nothing from its death on, however long they wait for
-work that nobody will send them.
+A flow may run its tasks in other processes, a pool's workers. Their claims hold as long as the
+flow's own process lives, and not longer, even if the workers wait on for work.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from hpc_prefect.local_batch import process
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.host import host
 
-#: A claim of another host that was not touched for so long is dead; it is touched every 30 s.
+#: A claim of another host that was not touched for so many seconds is dead; it is touched every 30
+#: s.
 STALE_AFTER = 300.0
 TOUCH_EVERY = 30.0
 
@@ -53,7 +53,7 @@ class Claimant:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it, or the process for which it works, has surely ended, as told on its host."""
+        """Whether it, or the process for which it works, has certainly ended; on its own host."""
         here = host()
         if not here.is_of_this_boot(self.process):
             return False
@@ -65,7 +65,7 @@ class Claimant:
 
 
 def this_process(flow_run: str = "", worker_of: int = 0) -> Claimant:
-    """The claimant that we are.
+    """The claimant of this process.
 
     Args:
         worker_of: the pid of the flow's own process, when we are a worker of it.
@@ -90,8 +90,8 @@ _ORPHAN = (
 def is_alive(
     holder: Claimant, idle_seconds: Callable[[], float], is_over: Callable[[str], bool]
 ) -> bool:
-    """Whether a claimant still works: where its processes can be looked up that decides at once,
-    for those of another host or PID namespace the run's state and the claim's age.
+    """Whether a claimant is alive. On its own host its processes are looked up; for another host or
+    PID namespace the run's state and the claim's age decide.
 
     Args:
         idle_seconds: since the claim was last touched, by the file server's clock.
@@ -99,7 +99,7 @@ def is_alive(
     """
     if holder.is_dead:
         return False
-    # A living process may be through with that run and serve another one now.
+    # A living process may have finished that run and serve another one now.
     if holder.flow_run and is_over(holder.flow_run):
         return False
     if host().alive(holder.process):
@@ -126,18 +126,18 @@ class Claim:
         return f"{self.folder}/{names.CLAIM}{self.generation}"
 
     def check(self) -> None:
-        """Raise `JobHeld` when we hold it no more, `LedgerError` when the folder was removed."""
+        """Raise `JobHeld` if the claim was taken over, `LedgerError` if the folder was removed."""
         if self.claimant.is_dead:
             raise JobHeld(f"{self.folder}: {_ORPHAN}")
         newest = _newest(self.transport, self.folder)
         if not newest:
             raise LedgerError(
-                f"{self.folder}, where this job's records are, was removed, or its claim was, while"
-                " it was worked on. Nothing more is submitted or concluded; what it was submitted"
-                " as may still run: look at the scheduler"
+                f"{self.folder}, where this job's records are, was removed, or its claim was,"
+                f" while this run worked on it. Nothing more is submitted or concluded; a"
+                f" submitted job may still run: look at the scheduler"
             )
         holder = _read(self.transport, self.folder, newest)
-        # By content too: a person may have removed our claim, so that its number was given again.
+        # Compare the content too: a user may have removed our claim, so that its number was reused.
         if newest != self.generation or holder != self.claimant:
             raise JobHeld(
                 f"{self.folder} was taken over by {holder.describe() if holder else 'another run'};"
@@ -145,7 +145,7 @@ class Claim:
             )
 
     def touch(self) -> None:
-        """Tell other hosts that we live, unless we hold nothing any more."""
+        """Renew the claim for other hosts, if we still hold it."""
         if not self.claimant.is_dead:
             self.transport.touch(self.path)
 
@@ -156,7 +156,7 @@ def take(
     claimant: Claimant,
     is_over: Callable[[str], bool] = lambda flow_run: False,
 ) -> tuple[Claim, Claimant | None]:
-    """Claim a folder, or take it over from a dead claimant, who is returned beside the claim.
+    """Claim a folder, or take it over from a dead claimant; returns the claim and that claimant.
 
     Raises:
         JobHeld: a living run holds it; the message names it and the way to take over.
@@ -179,7 +179,7 @@ def take(
 
 
 def history(transport: Transport, folder: str) -> dict[str, Claimant]:
-    """Everybody who claimed a folder, by the claim's name, the last one last."""
+    """All claimants of a folder, by the claim's name, the last one last."""
     found = {}
     for generation in range(1, _newest(transport, folder) + 1):
         claimant = _read(transport, folder, generation)
@@ -189,12 +189,12 @@ def history(transport: Transport, folder: str) -> dict[str, Claimant]:
 
 
 def holder_of(transport: Transport, folder: str) -> Claimant | None:
-    """Who claimed a folder last; None when nobody did."""
+    """The last claimant of a folder; None if there is none."""
     return _read(transport, folder, _newest(transport, folder))
 
 
 def is_held(transport: Transport, folder: str) -> bool:
-    """Whether the process that claimed a folder last still lives, as far as can be told here."""
+    """Whether the last claimant of a folder is alive, as far as is known here."""
     generation = _newest(transport, folder)
     holder = _read(transport, folder, generation)
     path = f"{folder}/{names.CLAIM}{generation}"

@@ -1,4 +1,4 @@
-"""One job folder on disk: what is written to it, and what is read back."""
+"""Reads and writes one job folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from hpc_prefect.transports.host import host
 
 logger = logging.getLogger("hpc_prefect.executor")
 
-#: What the start guard points to when no job may start in this folder any more. No scheduler's id.
+#: The target of the start guard when no job may start in this folder any more. Not a possible id.
 CLOSED = "closed"
-#: More than the script and those who wish a job's end ever write into one file.
+#: A file of records or cancel requests is never longer than this.
 MOST = 1 << 20
 #: So many files below an expected output are looked at before the job and, where that is needed,
 #: after it; so many on the event loop; so many of those that it left are kept in the journal.
@@ -58,8 +58,8 @@ class JobFolder:
     def prepare(self, script: JobScript, secrets: dict[str, str]) -> None:
         """Write what the job needs before it is submitted.
 
-        The records' files are made now, empty: NFS may show the absence of a name for a minute, but
-        a growing file at once.
+        The files of records are made now, empty: NFS may hide a new name for a minute, but shows a
+        growing file at once.
         """
         for name, text, mode in (
             (names.PROGRAM, script.inner, 0o600),
@@ -85,7 +85,7 @@ class JobFolder:
         self._append(names.JOURNAL, line, durable=durable)
 
     def note_cancel_request(self, event: str = "cancel", **facts: Any) -> None:
-        """Ask for the job's end (`by`), whoever works on it; or note what is known of that end."""
+        """Write a request to cancel the job (`by`) for its process; or note the job's end."""
         line = names.journal_line(host().time(), event, **facts)
         self._append(names.CANCEL, line, durable=True)
 
@@ -93,18 +93,18 @@ class JobFolder:
         journal.append(self.transport, self.file(name), line, durable=durable)
 
     def ledger(self) -> Ledger:
-        """What the journal says, and what was wished from outside of what was submitted."""
+        """The content of the journal, and the requests to cancel from outside."""
         ledger = names.read_journal(self.transport.read(self.file(names.JOURNAL)))
         if ledger.intended and not ledger.cancel:
             return replace(ledger, cancel=self.cancel_request(ledger.cancel_offset))
         return ledger
 
     def cancel_request(self, offset: int = 0) -> str:
-        """Who asked for the job's end from outside, as far as the file says it from `offset` on."""
+        """Who cancelled the job from outside, by the file from `offset` on; empty for nobody."""
         return names.read_cancel_request(self._written_by_others(names.CANCEL, offset, MOST))
 
     def ended_by_request(self) -> dict[str, Any]:
-        """What was used by a job whose end somebody asked for from outside, and saw; or empty."""
+        """The resources of a job cancelled from outside, if its end was seen there; else empty."""
         found = names.read_entries(self._written_by_others(names.CANCEL, 0, MOST))
         used = [entry.get("used") for entry in found if entry.get("event") == "ended"]
         return used[-1] if used and isinstance(used[-1], dict) else {}
@@ -131,7 +131,7 @@ class JobFolder:
         return starts[-1].id if starts else ""
 
     def close(self, job_id: str) -> str:
-        """Let no job start in this folder from now on; returns what `guard` then is.
+        """Let no job start in this folder from now on; returns the guard's target then.
 
         It is the id of another job when one was faster. Our own job has ended; its scheduler may
         still start it a second time by itself, so it is shut out too.
@@ -139,7 +139,7 @@ class JobFolder:
         path = self.file(names.GUARD)
         if self.transport.link(path, CLOSED):
             return CLOSED
-        # As in the script: on NFS a link of ours may be reported as someone's, so it is read.
+        # As in the script: NFS may report our own new link as an existing one, so it is read.
         holder = self.guard()
         if holder == CLOSED:
             return CLOSED
@@ -151,8 +151,8 @@ class JobFolder:
         raise TransportError(f"cannot tell what {path} points to")
 
     def close_unstarted(self) -> bool:
-        """Close it, if no job has started in it; whether none has, and none can any more."""
-        # A link that says so may be ours, of a request that NFS repeated.
+        """Close the folder; returns whether no job has started in it, so that none ever will."""
+        # An existing link to CLOSED may be ours, of a request that NFS repeated.
         return self.transport.link(self.file(names.GUARD), CLOSED) or self.guard() == CLOSED
 
     def duplicates(self) -> list[str]:
@@ -175,14 +175,14 @@ class JobFolder:
         return (text.split("\n", 1)[-1] if offset else text).rstrip()
 
     def _written_by_others(self, name: str, offset: int, size: int) -> bytes:
-        """Bytes of a file to which others write; none where something else is in its place."""
+        """Bytes of a file to which others write; empty if it is no regular file."""
         try:
             return self.transport.read(self.file(name), offset, size) or b""
         except NotOurs:
             return b""
 
     def scheduler_words(self, *, requeued: bool = False) -> str:
-        """The ends of the files into which a scheduler, or its launcher, writes of a job's end.
+        """The ends of the files into which a scheduler or its launcher may write about a job's end.
 
         The program's stderr of a `requeued` job may tell of the end of its earlier start.
         """
@@ -193,7 +193,7 @@ class JobFolder:
         return "\n".join(words)
 
     def stamps(self, spec: JobSpec) -> dict[str, Stamp | None]:
-        """What is now in the place of each expected output."""
+        """The present state of each expected output."""
         return {
             output: self.transport.stamp(_output_path(spec, output), _MOST_BELOW)
             for output in spec.expected_outputs
@@ -211,7 +211,7 @@ class JobFolder:
     def missing_at_a_glance(
         self, spec: JobSpec, before: Mapping[str, Stamp | None]
     ) -> tuple[str, ...] | None:
-        """The same, soon: None when that takes a look at more than a few thousand files."""
+        """The same, but None if more than a few thousand files would have to be looked at."""
         judged = self._judged(spec, before, _MOST_QUICK)
         if any(whether is Written.UNSEEN for whether, _ in judged):
             return None
@@ -230,7 +230,7 @@ class JobFolder:
     def outputs(
         self, spec: JobSpec, before: Mapping[str, Stamp | None]
     ) -> dict[str, dict[str, Left]]:
-        """What the job left in each expected output that is there, to recognise it later.
+        """The files that the job left in its expected outputs, to recognise changes later.
 
         Of a folder that is what changed since the hand-over: the rest is not the job's.
         """
@@ -244,7 +244,7 @@ class JobFolder:
         return found
 
     def lost_outputs(self, spec: JobSpec, left: Mapping[str, Mapping[str, Left]]) -> list[str]:
-        """Which of what the job left is not there any more."""
+        """The files of the job that were removed since."""
         lost = []
         for output in spec.expected_outputs:
             path, files = _output_path(spec, output), left.get(output, {})
@@ -288,7 +288,7 @@ class JobFolder:
         return []
 
     def altered_outputs(self, spec: JobSpec, left: Mapping[str, Mapping[str, Left]]) -> list[str]:
-        """Which of what the job left is there with another content."""
+        """The files of the job whose content has changed since."""
         altered = []
         for output, files in left.items():
             path = _output_path(spec, output)
@@ -301,7 +301,7 @@ class JobFolder:
     def write_verdict(
         self, spec: JobSpec, record: dict[str, Any], before: Mapping[str, Stamp | None]
     ) -> None:
-        """Write the run record and then, for good, the verdict: whoever reads it finds both.
+        """Write the run record and then, durably, the verdict, so that a reader of that finds both.
 
         What the program has put in the place of the record keeps nobody from the verdict.
 

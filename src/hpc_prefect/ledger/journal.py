@@ -1,4 +1,4 @@
-"""Writing a journal: lines that are appended, of which a crash may tear the last one off."""
+"""Appends lines to a journal whose last line a crash may have cut off."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from hpc_prefect.transports.base import Transport
 
 
 def append(transport: Transport, path: str, line: bytes, *, durable: bool) -> None:
-    """Append a line as a line, also behind one that was torn off; `durable`: forced to disk."""
+    """Append a line, on a new line also after one that was cut off; `durable`: forced to disk."""
     if _torn(transport, path):
         line = b"\n" + line
     transport.append(path, line, durable=durable)
 
 
 def _torn(transport: Transport, path: str) -> bool:
-    """Whether a crash or a full disk tore the file's last line off."""
+    """Whether the file's last line was cut off, by a crash or a full disk."""
     status = transport.status(path)
     if status is None or status.size == 0:
         return False

@@ -31,9 +31,9 @@ def refuse_old(transport: Transport, work: str) -> None:
     """Raise `LedgerError` where the jobs of a work are in a journal of the version before."""
     if transport.status(f"{work}/{OLD_JOURNAL}") is not None:
         raise LedgerError(
-            f"{work}/{OLD_JOURNAL} is of an earlier version of this package, and is not read. What"
-            " it tells of may be queued, or have cost something: look at the service, then move it"
-            " away to have the work done anew"
+            f"{work}/{OLD_JOURNAL} was written by an earlier version of this package, and is not"
+            f" read. Its jobs may be queued, or have cost something: look at the service, then"
+            f" move the file away to have the work done again"
         )
 
 

@@ -1,1 +1,1 @@
-"""Going on with runs that died, and ending their jobs."""
+"""Resumes and reproduces runs, and cancels jobs of runs whose process was killed."""

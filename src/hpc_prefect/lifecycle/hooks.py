@@ -1,4 +1,4 @@
-"""What a served flow does for its jobs when its process was killed."""
+"""The hook by which a served flow cancels its jobs when its process was killed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hpc_prefect.quantum.jobs import make_known
 
 
 async def cancel_jobs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook for flows that are served, whose process may be killed before it can cancel anything.
+    """A hook for served flows, whose process may be killed before it can cancel its jobs.
 
         @flow(on_cancellation=[cancel_jobs])
         async def experiment(work_dir: str): ...
 
-    It cancels, by their folders, the batch and quantum jobs of the run that have not ended, also
-    those whose end an earlier wish did not confirm, and says which are not confirmed in 20 s.
+    It cancels by their folders the batch and quantum jobs of the run that have not ended, or whose
+    end is not confirmed, and logs which of them did not confirm their end within 20 s.
     """
     log = flow_run_logger(flow_run, flow)
     run = str(flow_run.id)
     folders = await asyncio.to_thread(lambda: campaign_folders(read_trace(flow_run)))
     if not folders:
-        log.info("this flow run began no job")
+        log.info("this flow run began no job, so none is cancelled")
         return
     make_known()
     cancelled = await asyncio.to_thread(cancel_jobs_of, run, folders)

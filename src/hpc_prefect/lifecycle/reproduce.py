@@ -1,9 +1,9 @@
-"""A recorded run, run again: as a new flow run, with the configuration that the record has.
+"""Runs a recorded run again, as a new flow run with the recorded configuration.
 
-Parameters, blocks, Variables and seeds are the recorded ones; what is stored is neither used nor
-changed, but for secrets, which no record holds. Nothing of the first run is handed out: all of its
-jobs and samplings are run, and paid for, once more. The new run has a record of its own, which is
-compared with the first.
+Parameters, blocks, Variables and seeds are the recorded ones; of what is stored only secrets are
+used, which no record holds, and nothing is changed. No result of the first run is reused: all of
+its jobs and samplings are run, and paid for, once more. The new run's own record is compared with
+the first.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from hpc_prefect.records.write.plain import HIDDEN
 
 logger = logging.getLogger("hpc_prefect.lifecycle.reproduce")
 
-#: What somebody pays for.
+#: The costs that a plan shows.
 _PAID = ("node_hours", "gpu_hours", "qpu_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionPlan:
-    """What a reproduction is going to do.
+    """What a reproduction will do.
 
     Attributes:
         record: of the run that is reproduced.
         entrypoint: of its flow.
         cwd: the directory in which it will run.
-        parameters: that its flow will be given.
-        changed: the names of those that the caller chose.
+        parameters: the arguments of its flow.
+        changed: the names of the parameters that the caller chose.
     """
 
     record: Record
@@ -60,9 +60,10 @@ class ReproductionPlan:
     changed: tuple[str, ...]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """An environment with the variables that decide about the last bits as they were.
+        """An environment with the recorded values of the variables that affect the last bits of
+        results.
 
-        Libraries read them when they are loaded, so a process has to be started with them.
+        Libraries read them when they are loaded, so they must be set when a process starts.
         """
         then = self.record.environment.get("variables")
         if not isinstance(then, Mapping):  # not recorded
@@ -73,14 +74,14 @@ class ReproductionPlan:
         }
 
     def lines(self) -> Iterator[str]:
-        """The plan in words, for a person. Reads files, and asks git and Prefect."""
+        """The plan in words. Reads files, and asks git and Prefect."""
         record = self.record
         yield f"run {record.name} ({record.id}) of {self.entrypoint}, which is {standing(record)}"
         yield f"  in {self.cwd}, with {_in_words(self.parameters) or 'no parameters'}"
         if self.changed:
             yield f"  not as recorded: {', '.join(self.changed)}"
         if new := [name for name in self.changed if name not in record.parameters]:
-            yield f"  it had no parameter {_quoted(new)}, which its flow has to take now"
+            yield f"  new parameter {_quoted(new)}, which the recorded run did not have"
         for line in then_and_now.lines(record):
             yield f"  {line}"
         if cost := _in_words({name: record.totals.costs.get(name) or None for name in _PAID}):
@@ -101,15 +102,15 @@ class ReproductionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """A run that was run again.
+    """A reproduction that was carried out.
 
     Attributes:
         first: its record.
         second: the new run's; None when that ended before its first job or sampling.
         flow_run_id: of the new run.
-        results: of both, side by side; None without a second record.
+        results: of both runs, compared; None without a second record.
         value: what the flow returned.
-        error: what it raised instead.
+        error: the exception that it raised instead.
     """
 
     first: Record
@@ -127,18 +128,18 @@ def plan(
     parameters: Mapping[str, Any] | None = None,
     cwd: str = "",
 ) -> ReproductionPlan:
-    """Look whether and how a recorded run can be run again, and change nothing.
+    """Find out whether and how a recorded run can be run again. Changes nothing.
 
     Args:
         run: its id or the beginning of it, its name, the folder of its record, or `latest`.
-        entrypoint: `FILE:FLOW` or `MODULE:FLOW`, in place of where it was started from.
-        parameters: in place of recorded ones, of those that the record could not hold, and of those
-            that the flow takes now and did not then.
-        cwd: the directory to run in, in place of the first run's.
+        entrypoint: `FILE:FLOW` or `MODULE:FLOW`, instead of the recorded one.
+        parameters: these replace recorded ones, those that the record could not hold, and add ones
+            that are new in the flow.
+        cwd: the directory to run in, instead of the first run's.
 
     Raises:
-        CannotReproduce: it cannot be, and why.
-        UnknownRun: it means none, or several.
+        CannotReproduce: it cannot be run again; with all reasons.
+        UnknownRun: no run, or several runs, match.
         LedgerError: its record cannot be read.
     """
     record = index.read_one(run)
@@ -170,13 +171,13 @@ def reproduce(
         As `plan`.
 
     Raises:
-        As `plan`; what the flow raises is in the result.
+        As `plan`; an exception of the flow is in the result.
     """
     return carry_out(plan(run, entrypoint=entrypoint, parameters=parameters, cwd=cwd))
 
 
 def carry_out(planned: ReproductionPlan) -> Reproduction:
-    """Do what `plan` found."""
+    """Carry out a plan."""
     first = planned.record
     value, failed = None, None
     with start.started_from(planned.cwd, planned.entrypoint):
@@ -184,7 +185,7 @@ def carry_out(planned: ReproductionPlan) -> Reproduction:
         if problems := _flow_problems(planned, flow):
             raise CannotReproduce(f"run {first.name} ({first.id})", problems)
         assert not isinstance(flow, str)
-        options = first.run.get("options")  # none in a record of before
+        options = first.run.get("options")  # records of earlier versions have none
         flow, told = with_recorded(flow, options if isinstance(options, Mapping) else {})
         for each in told:
             logger.warning("flow %s of run %s: %s", flow.name, first.id, each)
@@ -193,7 +194,7 @@ def carry_out(planned: ReproductionPlan) -> Reproduction:
                 flow,
                 name=f"{first.name}-again",
                 parameters=dict(planned.parameters),
-                # Not Scheduled: whoever serves its deployment would start it too.
+                # Not Scheduled: a process that serves its deployment would start it too.
                 state=Pending(message=f"Reproduces flow run {first.id}."),
             )
         named = _campaign_around(first)
@@ -231,16 +232,16 @@ def _problems(record: Record, entrypoint: str, cwd: str) -> Iterator[str]:
     if record.run.get("kind") != "flow":
         words_of_it = " ".join(map(str, record.environment.get("argv") or ()))
         yield (
-            "it was a script, not a flow, so that nothing tells what to call again; run"
+            "it was a script, not a flow, so it cannot be called again; run"
             f" `{words_of_it}` in {cwd}, and compare the two with `hpc-prefect runs compare`"
         )
         return
     if standing(record) == RUNNING:
-        yield "it still runs, as far as is known"
+        yield "it is still running, as far as is known"
     if not os.path.isdir(cwd):
         yield (
-            f"its working directory {cwd} is not there on {socket.gethostname()}; give another one"
-            " as --cwd DIR"
+            f"its working directory {cwd} does not exist on {socket.gethostname()}; give another"
+            " one as --cwd DIR"
         )
     yield from start.entrypoint_problems(entrypoint)
     for (kind, name), values in of_record(record).blocks.items():
@@ -254,7 +255,7 @@ def _flow_problems(planned: ReproductionPlan, flow: Flow[..., Any] | str) -> lis
     misfits = start.misfits(flow, planned.parameters)
     had = ", ".join(planned.record.parameters) or "none"
     problems = [
-        f"{misfits}; the first run had {had}. What is new is given with --param NAME=VALUE"
+        f"{misfits}; the first run had {had}. Give new ones with --param NAME=VALUE"
         if misfits
         else ""
     ]
@@ -262,8 +263,7 @@ def _flow_problems(planned: ReproductionPlan, flow: Flow[..., Any] | str) -> lis
     if planned.entrypoint == recorded.get("entrypoint") and flow.name != recorded.get("flow"):
         problems.append(
             f"it was flow {recorded.get('flow')!r}, and {planned.entrypoint} is flow"
-            f" {flow.name!r}, such as one that it was made of with other options; give the right"
-            " one as --entrypoint FILE:FLOW"
+            f" {flow.name!r}; give the right one as --entrypoint FILE:FLOW"
         )
     return [each for each in problems if each]
 
@@ -271,13 +271,13 @@ def _flow_problems(planned: ReproductionPlan, flow: Flow[..., Any] | str) -> lis
 def _parameter_problems(record: Record, having: Mapping[str, Any]) -> Iterator[str]:
     if lost := [name for name in record.inexact if name not in having]:
         yield (
-            f"the record does not hold its parameter {_quoted(lost)} as it was given"
-            " (a secret, or what JSON cannot hold); give it with --param NAME=VALUE"
+            f"the record does not have the value of its parameter {_quoted(lost)} (a secret, or"
+            f" not possible in JSON); give it with --param NAME=VALUE"
         )
     if gone := [name for name in record.apart if name not in having]:
         yield (
-            f"the file {record.folder}/{PARAMETERS}, which held its parameter"
-            f" {_quoted(gone)}, is gone or damaged; give it with --param NAME=VALUE"
+            f"the file {record.folder}/{PARAMETERS} with its parameter {_quoted(gone)} is gone or"
+            f" damaged; give it with --param NAME=VALUE"
         )
 
 

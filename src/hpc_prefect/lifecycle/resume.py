@@ -1,4 +1,4 @@
-"""Going on with a flow run that died or failed, as the same flow run.
+"""Resumes a flow run that died or failed, as the same flow run.
 
 Finished tasks give their stored results, jobs are taken up where they are or their results read
 from their folders, and the loop goes on at its iteration.
@@ -49,18 +49,18 @@ from hpc_prefect.quantum import task as quantum_task
 from hpc_prefect.quantum import transpilation
 from hpc_prefect.transports.local import LocalTransport
 
-#: As many as the server gives at once.
+#: The server's limit for one answer.
 _PAGE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePlan:
-    """What a resume is going to do.
+    """What a resume will do.
 
     Attributes:
         kept: names of finished tasks whose results are found, with how many there are.
         again: names of finished tasks that will run again, with how many and why.
-        by_source: those of `kept` whose results Prefect finds only while their source is the same.
+        by_source: tasks of `kept` whose results Prefect finds only while their source is unchanged.
     """
 
     flow_run: FlowRun
@@ -71,10 +71,10 @@ class ResumePlan:
     by_source: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
-        """The plan in words, for a person."""
+        """The plan in words."""
         run = self.flow_run
         state = run.state.name if run.state else "unknown"
-        yield f"flow run {run.name} ({run.id}) of {self.entrypoint}, which Prefect has as {state}"
+        yield f"flow run {run.name} ({run.id}) of {self.entrypoint}, in Prefect's state {state}"
         for folder in self.trace.folders:
             others = len(folders_of(LocalTransport(), folder)) - 1
             more = f" and {others} more work_dirs" if others > 0 else ""
@@ -88,7 +88,7 @@ class ResumePlan:
 
 
 def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> ResumePlan:
-    """Look whether and how a flow run can be resumed, and change nothing.
+    """Find out whether and how a flow run can be resumed. Changes nothing.
 
     Args:
         flow_run: its id or name.
@@ -96,7 +96,7 @@ def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> R
         dead: the caller knows that the process of this run is dead, where it cannot be told.
 
     Raises:
-        CannotResume: it cannot, and why.
+        CannotResume: it cannot; with all reasons.
     """
     with get_client(sync_client=True) as client:
         run = _find(client, flow_run)
@@ -130,10 +130,10 @@ def plan(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> R
 
 
 def resume(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) -> Any:
-    """Go on with a flow run that died or failed; `plan` tells what that will do.
+    """Resume a flow run that died or failed; `plan` shows what that will do.
 
-    Prefect may still believe that it runs. Call it from a plain script, in the environment that
-    the flow was started in.
+    Its state in Prefect may still be Running. Call this from a plain script, in the environment
+    that the flow was started in.
 
     Args:
         flow_run: its id or name.
@@ -144,13 +144,14 @@ def resume(flow_run: str | UUID, *, entrypoint: str = "", dead: bool = False) ->
         What the flow returns.
 
     Raises:
-        CannotResume: it cannot be, and why; nothing was changed. Beside that, what the flow raises.
+        CannotResume: it cannot; with all reasons; nothing was changed. Also raises what the flow
+            raises.
     """
     return carry_out(plan(flow_run, entrypoint=entrypoint, dead=dead))
 
 
 def carry_out(planned: ResumePlan) -> Any:
-    """Do what `plan` found."""
+    """Carry out a plan."""
     run, trace = planned.flow_run, planned.trace
     with started_from(trace.cwd, planned.entrypoint):
         flow = load_flow(planned.entrypoint)
@@ -161,7 +162,7 @@ def carry_out(planned: ResumePlan) -> Any:
             if run.state is None or not run.state.is_final():
                 gone: State[Any] = Crashed(message="Its process was gone when it was resumed.")
                 client.set_flow_run_state(run.id, gone, force=True)
-            # Not Scheduled: whoever serves its deployment would start it too.
+            # Not Scheduled: a process that serves its deployment would start it too.
             client.set_flow_run_state(run.id, Pending(message="Resumed."), force=True)
             run = client.read_flow_run(run.id)
         named = campaign(trace.name) if trace.name else nullcontext()
@@ -179,7 +180,9 @@ def _find(client: SyncPrefectClient, flow_run: str | UUID) -> FlowRun:
         raise CannotResume(f"flow run {flow_run}", ["Prefect knows no such flow run"])
     if len(found) > 1:
         ids = " and ".join(str(each.id) for each in found)
-        raise CannotResume(f"flow run {flow_run}", [f"several are named so, such as {ids}"])
+        raise CannotResume(
+            f"flow run {flow_run}", [f"several flow runs have this name, such as {ids}; give an id"]
+        )
     return found[0]
 
 
@@ -201,9 +204,9 @@ def _problems(
     for folder in campaign_folders(trace):
         if not Path(folder).is_dir():
             yield (
-                f"its campaign's folder {folder} is not there on {socket.gethostname()}, so that"
-                " all of its jobs would run again. Is its file system mounted? If it was removed,"
-                " start the flow again: that begins the experiment anew"
+                f"its campaign's folder {folder} does not exist on {socket.gethostname()}, so all"
+                f" of its jobs would run again. Is its file system mounted? If the folder was"
+                f" removed, start the flow again: that begins a new experiment"
             )
         elif by := completed_by(folder, str(run.id)):
             yield (
@@ -212,11 +215,11 @@ def _problems(
             )
     alive = _holders(trace)
     if alive:
-        yield f"it still runs: {', '.join(alive)}"
+        yield f"it is still running: {', '.join(alive)}"
     elif not trace.folders and not dead and (state is None or not state.is_final()):
         yield (
-            "it has begun no job or sampling yet, so whether its process lives cannot be told;"
-            " when you know that it is dead, say so with --dead"
+            "it has begun no job or sampling yet, so it cannot be checked whether its process is"
+            " alive; if you know that it is dead, add --dead"
         )
 
 
@@ -228,7 +231,7 @@ def _parent(client: SyncPrefectClient, task_run_id: UUID) -> str:
 
 
 def _holders(trace: Trace) -> list[str]:
-    """The living processes that work on the campaigns."""
+    """The living processes that hold the campaigns."""
     transport = LocalTransport()
     holders = []
     for folder in campaign_folders(trace):
@@ -238,7 +241,7 @@ def _holders(trace: Trace) -> list[str]:
 
 
 def _finished_tasks(client: SyncPrefectClient, run_id: UUID) -> Iterator[TaskRun]:
-    """The users' own finished tasks of a flow run; of ours the records decide what runs again."""
+    """The finished tasks of a flow run, without ours, for which the records on disk decide."""
     ours = {
         each.task_key
         for module in (tasks, quantum_task, transpilation)
@@ -272,6 +275,6 @@ def _why_again(task_run: TaskRun, store: ResultStore) -> str:
 
 
 def _storage_name(task_run: TaskRun) -> str:
-    """Under which name Prefect stored a task run's result; empty when it did not."""
+    """The key of a task run's stored result; empty if there is none."""
     key = getattr(task_run.state.data if task_run.state else None, "storage_key", None)
     return Path(key).name if key else ""

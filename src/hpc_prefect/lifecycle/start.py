@@ -1,4 +1,4 @@
-"""A flow of another process: found again, and run as it was started."""
+"""Finds the flow of an earlier process, and runs it as it was started."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def entrypoint_problems(entrypoint: str) -> Iterator[str]:
     """Why the flow at an entrypoint cannot be found."""
     file, separator, name = entrypoint.rpartition(":")
     if not separator:
-        yield "where its flow was defined is not known; give it as --entrypoint FILE:FLOW"
+        yield "it is not known where its flow is defined; give it as --entrypoint FILE:FLOW"
     elif "ipykernel" in file or file.startswith(("<", "__main__")):
         yield (
-            "it was started in a notebook or an interactive session, in which nobody else can find"
-            " its flow; run the cell again"
+            "it was started in a notebook or an interactive session, where another process cannot"
+            " find its flow; run the cell again"
         )
     elif "<locals>" in name:
-        yield f"its flow {name} was defined inside a function, where it cannot be found again"
+        yield f"its flow {name} is defined inside a function, so it cannot be imported"
     elif file.endswith(".py") and not Path(file).is_file():
         there = "" if Path(file).parent.is_dir() else f" on {socket.gethostname()}"
-        yield f"its flow's file {file} is not there{there}; give it as --entrypoint FILE:FLOW"
+        yield f"its flow's file {file} does not exist{there}; give it as --entrypoint FILE:FLOW"
 
 
 def seen_from_here(entrypoint: str) -> str:
-    """An entrypoint that a user gave, for another working directory than the user's."""
+    """An entrypoint that a user gave, made independent of the working directory."""
     file, separator, name = entrypoint.rpartition(":")
     if not file.endswith(".py"):
         return entrypoint
@@ -45,7 +45,7 @@ def seen_from_here(entrypoint: str) -> str:
 
 @contextmanager
 def started_from(cwd: str, entrypoint: str) -> Iterator[None]:
-    """As the script was started: in its working directory, its own folder on the search path."""
+    """Work as the script did: in its working directory, with its folder on the search path."""
     before, path = os.getcwd(), list(sys.path)
     folder = os.path.dirname(entrypoint.rpartition(":")[0])
     try:
@@ -67,18 +67,18 @@ def load_flow(entrypoint: str) -> Flow[..., Any] | str:
 
 
 def misfits(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> str:
-    """Why a flow does not take these parameters; empty when it does."""
+    """Why a flow does not accept these parameters; empty if it does."""
     try:
         args, kwargs = parameters_to_args_kwargs(flow.fn, dict(parameters))
         inspect.signature(flow.fn).bind(*args, **kwargs)
         if flow.should_validate_parameters:
             flow.validate_parameters(dict(parameters))
     except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything
-        return f"its flow does not take these parameters: {error}"
+        return f"its flow does not accept these parameters: {error}"
     return ""
 
 
 def run(flow: Flow[..., Any], flow_run: FlowRun, parameters: Mapping[str, Any]) -> Any:
-    """Run a flow as this flow run; what it returns. Call it where no event loop runs."""
+    """Run a flow as this flow run, and return its result. Not inside a running event loop."""
     outcome = run_flow(flow, flow_run=flow_run, parameters=dict(parameters))
     return asyncio.run(outcome) if flow.isasync else outcome  # type: ignore[arg-type]

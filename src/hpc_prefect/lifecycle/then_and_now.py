@@ -1,4 +1,4 @@
-"""What a run was made with, and what is there now: code, versions, blocks, programs, inputs.
+"""Compares a recorded run with the present: code, versions, blocks, programs, inputs.
 
 A reproduction takes the configuration from the record; everything else is as it is today.
 """
@@ -34,12 +34,12 @@ _KINDS = {
     )
 }
 _VARIABLE = "-variable"
-#: Of a list of differences, those that are named.
+#: How many differences of a list are named.
 _NAMED = 6
 
 
 def lines(record: Record) -> Iterator[str]:
-    """In words: a line for each thing that is another one now, and one for all that is the same.
+    """A line for each thing that has changed, and one for all that is the same.
 
     Reads files, and asks git and Prefect.
     """
@@ -57,19 +57,19 @@ def lines(record: Record) -> Iterator[str]:
             same.append(what)
     yield from _devices(record)
     if same:
-        yield f"the same as then, as far as is known: {', '.join(same)}"
+        yield f"unchanged, as far as is known: {', '.join(same)}"
 
 
 def _code(record: Record) -> Iterator[str]:
     then = record.code
     if not then.get("sha256"):
-        yield "code: what ran then is not known"
+        yield "code: not recorded"
         return
     now, _ = code_facts(str(then.get("file") or ""))
     if not now.get("sha256"):
-        yield f"code: {then['file']} is not there now"
+        yield f"code: {then['file']} does not exist now"
     elif now["sha256"] != then["sha256"]:
-        yield f"code: {then['file']} is another one now"
+        yield f"code: {then['file']} has changed"
     if (commit := then.get("commit")) != now.get("commit"):
         back = f"; `git checkout {_short(commit)}` brings it back" if commit else ""
         yield (
@@ -77,8 +77,10 @@ def _code(record: Record) -> Iterator[str]:
             f" {_short(now.get('commit'))} now{back}"
         )
     if then.get("diff_sha256") != now.get("diff_sha256"):
-        kept = f"; what it was is in {record.folder}/{DIFF}" if then.get("diff_kept") else ""
-        yield f"code: what is changed and not committed is something else now{kept}"
+        kept = (
+            f"; the recorded changes are in {record.folder}/{DIFF}" if then.get("diff_kept") else ""
+        )
+        yield f"code: the uncommitted changes are others now{kept}"
 
 
 def _short(commit: object) -> str:
@@ -96,7 +98,7 @@ def _versions(record: Record) -> Iterator[str]:
     variables = varied([then["variables"], now["variables"]]) if known else {}
     if variables:
         told = [f"{name} {words(a)} → {words(b)}" for name, (a, b) in variables.items()]
-        yield f"environment variables: {_named(told)}; they decide about the last bits"
+        yield f"environment variables: {_named(told)}; they may affect the last bits of results"
     if then.get("host") != now["host"]:
         yield f"host: it ran on {then.get('host')}, and this is {now['host']}"
 
@@ -107,7 +109,7 @@ def _named(changes: list[str]) -> str:
 
 
 async def _configuration(record: Record) -> list[str]:
-    """Where what is stored is not what was recorded, which counts."""
+    """The stored blocks and Variables that differ from the recorded ones, which are used."""
     found = []
     reproduced = of_record(record)
     async with get_client() as client:
@@ -136,12 +138,12 @@ async def _stored(kind: str, name: str, client: PrefectClient) -> dict[str, Any]
 
 
 def _read_for(kind: str, value: Any) -> dict[str, Any]:
-    """What is read of a Variable, as records have it."""
+    """The part of a Variable that is used, as records have it."""
     if kind != "loop-variable":
         return {"options": options_of_variable(value, kind.removesuffix(_VARIABLE))}
     try:
         rule, parameters = parse_algorithm(value, "the Variable")
-    except ConfigurationError:  # it is no such one any more
+    except ConfigurationError:  # its content is no longer valid
         return {"value": value}
     return {"stop": rule.as_dict(), **parameters}
 
@@ -168,15 +170,15 @@ def _files(files: Iterator[_File], what: str) -> Iterator[str]:
     for path, then in dict(files).items():
         now = file_facts(path, remember=True)
         if "sha256" not in now:
-            changed.append(f"{path} is not there now")
+            changed.append(f"{path} does not exist now")
         elif now["sha256"] != then.get("sha256"):
-            changed.append(f"{path} is another one now")
+            changed.append(f"{path} has changed")
     if changed:
         yield f"{what}s: {_named(changed)}"
 
 
 def _devices(record: Record) -> Iterator[str]:
-    """Quantum computers: nobody can have the same noise again."""
+    """A line for each quantum computer, whose noise cannot be repeated."""
     bought = {
         str(job.get("device")): str(job.get("calibrated_at") or "")
         for job in record.jobs.values()

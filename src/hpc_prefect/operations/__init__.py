@@ -1,11 +1,11 @@
-"""Jobs by their folders alone: without their flow, and without Prefect and its server.
+"""Acts on jobs by their folders alone, without their flow and without Prefect.
 
-list_jobs(work_dir)     what is known of each job; `ask` adds what their other sides say now
-find_job(words)         the one that a person means
-follow(job)             what it writes, as it is written
-cancel_jobs(jobs)       the request first, then the scheduler; says what is not confirmed
+list_jobs(work_dir)     what is known of each job; `ask` adds what schedulers and services say now
+find_job(words)         the job with this id, name, key or folder
+follow(job)             its output, as it is written
+cancel_jobs(jobs)       writes the request, asks the schedulers, and reports unconfirmed ends
 cancel_jobs_of(run, …)  the same for all jobs of a flow run
-attach(job)             take over from a dead claimant and follow to the verdict
+attach(job)             takes over from a dead claimant and follows the job to its verdict
 """
 
 from hpc_prefect.operations.attach import attach

@@ -1,4 +1,4 @@
-"""Taking over the job of a dead claimant, to its verdict, from what its folder holds."""
+"""Takes over the job of a dead claimant by its folder, and follows it to its verdict."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = "") -> JobResult:
     """Follow a job to its end and write its verdict, as its own process would have done.
 
-    Its flow, started again later, finds the result. Whoever stops waiting (Ctrl-C) leaves the job
+    Its flow, started again later, finds the result. Ctrl-C stops the wait and leaves the job
     running. Blocks.
 
     Args:
-        listener: told of its states and its output; called on another thread.
-        job_id: of a job that was submitted and whose id no reply told: a person has found it. Only
-            of a kind that cannot be asked for its jobs by their tags.
+        listener: receives its states and its output; called on another thread.
+        job_id: the id of a job whose submission had no reply, which the user has found. Only for
+            services that cannot be searched for jobs by tag.
 
     Returns:
-        How it ended, whatever that is; at once when it has its verdict already.
+        The result, also of a failed job; at once if it has its verdict already.
 
     Raises:
-        JobHeld: a living run works on it; the message names it.
-        LedgerError, SchedulerError: there is no job to follow: it was never submitted.
+        JobHeld: a living run works on it, which the message names.
+        LedgerError, SchedulerError: it was never submitted, so there is no job to follow.
         TransportError: its folder cannot be written.
     """
     if job.is_over and job.result is not None:
@@ -43,7 +43,10 @@ def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = 
     if job.kind in KINDS:
         return KINDS[job.kind].attach(job, listener, job_id)
     if job_id:
-        raise LedgerError(f"{job.folder.path}: its scheduler is asked for it by its tag, not by id")
+        raise LedgerError(
+            f"{job.folder.path}: --job-id is not possible here, since its scheduler"
+            f" finds the job by its tag"
+        )
     request = what_to_follow(job, listener)
     if not isinstance(request, ArrayRequest):
         return executor().start(request).result.result()
@@ -51,7 +54,7 @@ def attach(job: JobSnapshot, listener: Listener | None = None, *, job_id: str = 
     ended = read_job(job.folder.path, job.folder.transport).result
     if ended is None:
         raise LedgerError(
-            f"{job.folder.path}: its cancellation was requested, and nobody has seen that it ended"
+            f"{job.folder.path}: its cancellation was requested, but its end is not confirmed"
         )
     return ended
 
@@ -67,7 +70,7 @@ def what_to_follow(job: JobSnapshot, listener: Listener) -> JobRequest | ArrayRe
 
 
 def _array(job: JobSnapshot, request: JobRequest) -> ArrayRequest:
-    """The array of this submission; all of its submissions are followed to their ends."""
+    """The request for the whole array; all of its submissions are followed to their ends."""
     folder = ArrayFolder(job.folder.transport, job.folder.path)
     return ArrayRequest(
         **{each.name: getattr(request, each.name) for each in fields(request)},
@@ -76,11 +79,11 @@ def _array(job: JobSnapshot, request: JobRequest) -> ArrayRequest:
 
 
 def must_be_ours(job: JobSnapshot) -> None:
-    """Raise `LedgerError` or `NotOurs` where there is no job that this user can follow."""
+    """Raise `LedgerError` or `NotOurs` if there is no job that this user can follow."""
     if job.problem:
         raise LedgerError(f"{job.folder.path} cannot be read: {job.problem}")
     if job.user:
-        raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can attach to it")
+        raise NotOurs(f"{job.folder.path} belongs to {job.user}: only this user can attach to it")
     if job.spec is None:
         raise LedgerError(
             f"{job.folder.path}: this job was never submitted, so there is nothing to attach to;"
@@ -89,11 +92,11 @@ def must_be_ours(job: JobSnapshot) -> None:
 
 
 def _request(job: JobSnapshot, listener: Listener) -> JobRequest:
-    """What was asked of its first claimant, as far as the job can still need it."""
+    """The first claimant's request, as far as it is still needed."""
     must_be_ours(job)
     if job.members is None and (newest := newest_attempt(job)) > job.attempt:
         raise LedgerError(
-            f"{job.folder.path}: attempt {newest} of this job is there, so this one is over"
+            f"{job.folder.path}: this attempt is over, since attempt {newest} of the job exists"
         )
     assert isinstance(job.spec, JobSpec)
     interval = job.intent.get("poll_interval")

@@ -1,4 +1,4 @@
-"""Cancelling jobs by their folders alone: without their flow, its process, or Prefect."""
+"""Cancels jobs by their folders alone, without their flow, its process, or Prefect."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from hpc_prefect.operations.status import NOT_SUBMITTED
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
-#: Seconds for which an end is waited for.
+#: How many seconds to wait for an end.
 CONFIRM = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cancellation:
-    """What became of the request to cancel a job.
+    """The outcome of a request to cancel a job.
 
     Attributes:
-        confirmed: nothing of it runs any more, or ever did.
-        words: how that is known, or what is not.
-        job: as its folder tells it afterwards.
+        confirmed: it has ended, or was never submitted.
+        words: how that is known, or what is not known.
+        job: the job afterwards, by its folder.
     """
 
     job: JobSnapshot
@@ -44,15 +44,15 @@ class Cancellation:
 
 @dataclass
 class _CancelRequest:
-    """A job whose end is under way.
+    """A job that is being cancelled.
 
     Attributes:
         ids: what is to be cancelled; found by its tag when its submission was in doubt.
         watches: one for each of the ids.
         ended: ids whose end has been seen.
-        words: how it ended; empty while it has not.
-        silence: what is not known, for the one who waited in vain.
-        used: what it used, as the other side tells at its end.
+        words: how it ended; empty until then.
+        silence: the message if its end is not seen in time.
+        used: the resources that it used, by the scheduler.
     """
 
     job: JobSnapshot
@@ -87,14 +87,14 @@ def cancel_jobs_of(
     by: str = "user",
     wait: float = CONFIRM,
 ) -> list[Cancellation]:
-    """Cancel all jobs that a flow run worked for, that have no verdict yet and are not to be kept.
+    """Cancel all jobs of a flow run that have no verdict yet and are not to be kept.
 
     Args:
-        flow_run_id: of the outermost flow run, as claims name it. A job that another run took
-            over from it is that one's.
-        folders: work_dirs, campaigns' folders or jobs', in any mixture.
-        by: `user` or `timeout`: what the job's verdict will tell.
-        wait: seconds for which their ends are waited for.
+        flow_run_id: of the outermost flow run, as claims name it. A job that another run took over
+            is not among them.
+        folders: folders of work_dirs, campaigns or jobs, in any mixture.
+        by: `user` or `timeout`: the cause in the job's verdict.
+        wait: how many seconds to wait for their ends.
     """
     found = {job.folder.path: job for folder in folders for job in list_jobs(folder)}
     theirs = [job for job in found.values() if job.flow_run == flow_run_id and not job.is_over]
@@ -106,9 +106,9 @@ def cancel_jobs(
 ) -> list[Cancellation]:
     """Write the request into each job's folder, ask the schedulers, and wait for the ends.
 
-    A living claimant ends its job as cancelled; the verdict of a job that nobody claims is written
-    by whoever attaches to it, or starts its flow again. Whatever is not confirmed in time is asked
-    for again by those, or by another call.
+    A living claimant ends its job as cancelled. A job without one gets its verdict when somebody
+    attaches to it or starts its flow again; these, or another call, also repeat a cancellation
+    whose end is not confirmed in time.
     """
     work = cancelled(jobs, by=by, wait=wait)
     return asyncio.run_coroutine_threadsafe(work, executor().loop).result()
@@ -145,11 +145,11 @@ async def cancelled(
 
 
 def _nothing_to_cancel(job: JobSnapshot) -> str:
-    """Why there is no job to cancel; empty when there is, or may be, one."""
+    """Why there is nothing to cancel; empty if there is, or may be, a job."""
     if job.problem:
         return f"its folder cannot be read: {job.problem}"
     if job.user:
-        return f"it belongs to {job.user}, who alone can cancel it"
+        return f"it belongs to {job.user}: only this user can cancel it"
     if job.ended_surely:
         return f"it had ended: {job.status.state if job.is_over else job.status.reason}"
     if job.status.state == NOT_SUBMITTED:
@@ -165,14 +165,14 @@ def _write_request(job: JobSnapshot, by: str) -> str:
     try:
         job.folder.note_cancel_request(by=by, who=this_process().describe())
     except (TransportError, NotOurs) as error:  # a full disk must not keep a job alive
-        return f"; its folder could not be told ({error})"
+        return f"; the request could not be written into its folder ({error})"
     return ""
 
 
 async def _await_claimants(requests: Sequence[_CancelRequest], until: float) -> None:
     """Jobs that were not submitted yet: nobody but their living claimants can say more."""
     for request in requests:
-        request.silence = "it is not submitted yet; its process has been told not to"
+        request.silence = "it is not submitted yet; its process was asked not to submit it"
     pause, first = SOON, True
     while requests and (first or host().monotonic() < until):
         first = False
@@ -280,7 +280,7 @@ def _told(request: _CancelRequest) -> Cancellation:
     folder = request.job.folder
     job = read_job(folder.path, folder.transport)
     if request.words and not job.is_over:
-        with contextlib.suppress(TransportError):  # that it ended can be found out again
+        with contextlib.suppress(TransportError):  # the end can be found out again
             folder.note_cancel_request("ended", said=request.words, used=request.used)
         job = read_job(folder.path, folder.transport)
     words = (

@@ -1,4 +1,4 @@
-"""Cancelling one member of an array, by the array's folder alone."""
+"""Cancels one member of an array, by the array's folder alone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
     """Write the request into the array's folder, ask the scheduler, and wait for the end.
 
     Returns:
-        Whether nothing of it runs any more, and in words how that is known, or what is not.
+        Whether its end is confirmed, and in words how that is known, or what is not known.
 
     Raises:
         UnknownJob: it cannot be cancelled alone.
-        NotOurs: the array is somebody else's.
+        NotOurs: the array belongs to another user.
     """
     work = cancelled_member(job, member, wait=wait)
     return asyncio.run_coroutine_threadsafe(work, executor().loop).result()
@@ -38,7 +38,7 @@ async def cancelled_member(
 ) -> tuple[bool, str]:
     """`cancel_member` on an event loop, which nothing of it blocks."""
     if job.user:
-        raise NotOurs(f"{job.folder.path} belongs to {job.user}, who alone can cancel it")
+        raise NotOurs(f"{job.folder.path} belongs to {job.user}: only this user can cancel it")
     if member.state in _ENDED:
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
@@ -49,7 +49,7 @@ async def cancelled_member(
 
 
 def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
-    """An element that runs several members is one job to the scheduler."""
+    """Refuse a member of an element with several, which is one job to the scheduler."""
     array = job.spec.array if job.spec is not None else None
     count = job.members.all if job.members is not None else 1
     if count > (array.size if array is not None else 1):
@@ -97,5 +97,5 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
         asking.cancel()
         connection.release(watch)
     silence = f"{name} gave no answer ({connection.silence})" if connection.silence else ""
-    not_seen = f"{name} has been asked, and its end was not seen"
+    not_seen = f"{name} was asked to cancel it, but its end was not seen"
     return bool(words), words or watch.silence or silence or not_seen

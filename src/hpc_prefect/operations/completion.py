@@ -20,7 +20,7 @@ FAILED = "failed"
 
 
 def note_failed(transport: Transport, work: str, flow_run: str) -> None:
-    """A call did not succeed: its campaign is not complete before it has.
+    """Note that a call did not succeed: until it has, its campaign is not complete.
 
     Args:
         work: the folder of the call's work, `<campaign>/<2 hex>/<key>`, or anything else below.
@@ -31,15 +31,13 @@ def note_failed(transport: Transport, work: str, flow_run: str) -> None:
 
 
 def note_succeeded(transport: Transport, work: str) -> None:
-    """All that a call wanted has succeeded now, whatever an earlier run noted of it."""
+    """Note that all of a call has succeeded now, whatever an earlier run noted."""
     campaign, _, key = work.rsplit("/", 2)
     transport.remove(f"{campaign}/{FAILED}/{key}")
 
 
 def unfinished(transport: Transport, campaign: str, flow_run: str) -> Iterator[str]:
-    """Keys of calls that a flow run made, in any of the campaign's folders, and that have not
-    succeeded since.
-    """
+    """Keys of a flow run's calls, in all of the campaign's folders, that have not succeeded."""
     for folder in folders_of(transport, campaign):
         for key in transport.list(f"{folder}/{FAILED}"):
             by = (transport.read(f"{folder}/{FAILED}/{key}") or b"").decode(errors="replace")
@@ -52,7 +50,7 @@ def _has_succeeded(transport: Transport, campaign: str, key: str) -> bool:
     numbers = [name.removeprefix(f"{key}-") for name in transport.list(above)]
     newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
     if newest and transport.status(f"{above}/{key}-{newest}/{ASKED}") is not None:
-        return False  # an array: its newest submission tells of some members only
+        return False  # an array: its newest submission may have only some of the members
     if newest:
         result = read_job(f"{above}/{key}-{newest}", transport).result
         return result is not None and result.succeeded
@@ -73,8 +71,8 @@ def _is_finished(data: bytes | None) -> bool:
 
 
 def mark_completed(transport: Transport, campaign: str, by: Claimant) -> None:
-    """All of it has succeeded. Its home says so for all of its folders, and each for itself where
-    the home is lost later.
+    """Mark a campaign as completed: in its home folder, and in each of its folders in case the home
+    is lost later.
     """
     text = json.dumps(dataclasses.asdict(by)).encode() + b"\n"
     for folder in folders_of(transport, campaign):
@@ -90,5 +88,5 @@ def is_marked(transport: Transport, campaign: str) -> bool:
 
 
 def unmark(transport: Transport, folder: str) -> None:
-    """It is worked on again."""
+    """Remove the mark, since the campaign is worked on again."""
     transport.remove(f"{folder}/{COMPLETED}")

@@ -42,7 +42,7 @@ class EndWatch:
         """The scheduler has been asked for the end."""
         self.heard = said is None
         if said is not None:
-            self.silence = f"{self._scheduler} did not take it in ({said.said})"
+            self.silence = f"{self._scheduler} did not accept the cancellation ({said.said})"
 
     def look(self, now: float) -> None:
         """Its folder is read by whoever waits, in a thread."""
@@ -51,11 +51,13 @@ class EndWatch:
     def answered(self, now: float, seen: Observation | None) -> None:
         name = self._scheduler
         if seen is None or (seen.tag and seen.tag != self.tag):
-            self.silence = f"{name} lists {self.job_id} no longer, and its end was not seen"
+            self.silence = f"{name} no longer lists {self.job_id}, and its end was not seen"
         elif seen.state is JobState.ENDED:
             self._on_end(self, seen)
         elif self.heard:
-            self.silence = f"{name} has been asked, and lists it as {seen.word or seen.state}"
+            self.silence = (
+                f"{name} was asked to cancel it, and lists it as {seen.word or seen.state}"
+            )
 
     def heartbeat(self) -> None:
         """There is no claim to renew."""

@@ -1,4 +1,4 @@
-"""Job folders below a folder, and the one that a person means."""
+"""Finds job folders below a folder, and the job that a reference means."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ KEY = re.compile(r"[^-]+")
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 
 
-#: How far below a folder work_dirs are looked for, in how many folders at most, and among how many
-#: entries of each: a folder of results can hold millions of files, on a slow file system.
+#: Limits of the search for work_dirs: its depth, the number of folders, and the entries of each. A
+#: folder of results can hold millions of files, on a slow file system.
 DEPTH, MOST_FOLDERS, MOST_ENTRIES = 4, 2000, 5000
 
 
 def work_dirs(folder: str | os.PathLike[str]) -> tuple[list[str], bool]:
-    """The folder and those below it in which jobs were run; whether all could be looked through.
+    """The folders here and below in which jobs were run; and whether the search was complete.
 
-    Level by level. Hidden folders and symbolic links are not entered, nor what cannot be read.
+    Searches level by level. Skips hidden folders, symbolic links and what cannot be read.
     """
     found: list[str] = []
     whole, looked = True, 0
@@ -71,12 +71,12 @@ def list_jobs(
 ) -> list[JobSnapshot]:
     """The jobs of a folder, or of several, the newest last.
 
-    A folder that is torn, foreign or not ours to read is a job too: its `problem` says why. Jobs of
-    others in a shared `work_dir` are among them, as far as they let us read them (`user`).
+    A folder that is damaged, foreign or not readable is a job too, with its `problem`. Jobs of
+    other users in a shared `work_dir` are included (`user`), as far as they are readable.
 
     Args:
         folder: a `work_dir`, its `.hpc-prefect`, a campaign's folder in it, or a job's.
-        campaign: only the jobs of this one, by its name or its folder's, of all its instances.
+        campaign: only jobs of this campaign, by its name or its folder's name, in all instances.
     """
     paths = [path for each in (folder, *more) for path in job_folders(each, transport)]
     campaigns: dict[str, str | None] = {}
@@ -92,7 +92,7 @@ def list_jobs(
 
 
 def _name(transport: Transport, path: str) -> str | None:
-    """None where it cannot be told: the job then says why."""
+    """None if it cannot be read; the job's `problem` says why."""
     try:
         return name_of_campaign(transport, path)
     except HpcPrefectError:
@@ -102,7 +102,7 @@ def _name(transport: Transport, path: str) -> str | None:
 def job_folders(folder: str | os.PathLike[str], transport: Transport | None = None) -> list[str]:
     """The paths of the job folders in a `work_dir`, or in what is below it.
 
-    With those of samplings whose jobs an earlier version wrote down there: they cannot be read.
+    Includes folders of samplings with jobs of an earlier version, which cannot be read.
     """
     samplings = call_folders(folder, KEY, transport)
     old = [path for path in samplings if os.path.lexists(f"{path}/{OLD_JOURNAL}")]
@@ -112,7 +112,7 @@ def job_folders(folder: str | os.PathLike[str], transport: Transport | None = No
 def call_folders(
     folder: str | os.PathLike[str], pattern: re.Pattern[str], transport: Transport | None = None
 ) -> list[str]:
-    """The paths of the folders of calls, by the pattern of their names, in what is given."""
+    """The paths of calls' folders whose names match the pattern, below the given folder."""
     path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
     if _is_folder_of(path, pattern):
         return [path]
@@ -126,7 +126,7 @@ def _roots(work_dir: str) -> list[str]:
     """Where the users of a work_dir have their folders."""
     try:
         present = os.listdir(work_dir)
-    except OSError:  # it is not there, or may not be listed
+    except OSError:  # it does not exist, or may not be listed
         present = [names.ROOT]
     return [f"{work_dir.rstrip('/')}/{name}" for name in sorted(present) if names.is_root(name)]
 
@@ -162,9 +162,9 @@ def _is_folder_of(path: str, pattern: re.Pattern[str]) -> bool:
 
 
 def _of_campaign(campaign: str, pattern: re.Pattern[str], transport: Transport) -> list[str]:
-    """Samplings and loops have folders there too: those have no attempt in their names.
+    """Folders of samplings and loops have no attempt in their names.
 
-    A folder that cannot be listed is given itself, so that it shows.
+    A folder that cannot be listed is returned itself, so that it is shown.
     """
     found = []
     for prefix in _below(campaign, _PREFIX, transport):
@@ -183,7 +183,7 @@ def _below(path: str, pattern: re.Pattern[str], transport: Transport) -> list[st
 def find_job(
     reference: str, folder: str | os.PathLike[str] = ".", jobs: Sequence[JobSnapshot] | None = None
 ) -> JobSnapshot:
-    """The job that a person means.
+    """The job that a reference means.
 
     Args:
         reference: a path of a job's folder; the scheduler's id; the beginning of a key, with
@@ -191,7 +191,7 @@ def find_job(
         folder: where to look, as for `list_jobs`; `jobs`: what was found there already.
 
     Raises:
-        UnknownJob: it means none, or several, which the message lists.
+        UnknownJob: no job, or several jobs, match; the message lists these.
     """
     path = os.path.abspath(os.path.expanduser(reference))
     known = list_jobs(folder) if jobs is None else jobs
@@ -205,17 +205,17 @@ def find_job(
     if not meant:
         where = os.path.abspath(os.path.expanduser(os.fspath(folder)))
         raise UnknownJob(
-            f"no job {reference!r} below {where}/{names.ROOT}; `hpc-prefect jobs` lists those that"
-            " are there, and --work-dir says where else to look"
+            f"no job {reference!r} below {where}/{names.ROOT}; `hpc-prefect jobs` lists the jobs"
+            f" here; --work-dir chooses another folder"
         )
     if len(meant) > 1:
         lines = "".join(f"\n  {candidate(job)}" for job in meant)
-        raise UnknownJob(f"{reference!r} may mean {len(meant)} jobs; say which by its key:{lines}")
+        raise UnknownJob(f"{reference!r} matches {len(meant)} jobs; choose one by its key:{lines}")
     return meant[0]
 
 
 def candidate(job: JobSnapshot) -> str:
-    """A job in a line that tells it from others."""
+    """A line that identifies a job."""
     words = (f"{job.key}-{job.attempt}", job.name, job.job_id, job.status.state)
     return printable("  ".join(word for word in words if word))
 

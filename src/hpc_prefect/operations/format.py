@@ -1,4 +1,4 @@
-"""Jobs in words, for people: a table of many, and everything about one."""
+"""Shows jobs: a table of many, and everything about one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.snapshot import Holder, JobSnapshot
 from hpc_prefect.terminal import moment, printable
 
-#: Columns that are left out first where a line would not fit.
+#: Columns that are left out first when a line does not fit.
 _LESS = ("HOLDER", "STARTED", "AS OF", "WHERE", "ENDED", "FLOW RUN", "CAMPAIGN")
-#: A reason is folded, into a column that is not narrower.
+#: The least width of the column into which a reason is folded.
 _REASON, _NARROWEST = "REASON", 16
-#: Letters of a key that are shown at least.
+#: How many letters of a key are shown at least.
 _SHORT = 7
-#: Members that failed that `details` shows.
+#: How many failed members `details` shows.
 _FAILED = 20
-#: Bytes of stderr that `details` shows.
+#: How many bytes of stderr `details` shows.
 _TAIL = 2048
 
 
@@ -69,7 +69,7 @@ def _columns(jobs: Sequence[JobSnapshot]) -> dict[str, list[str]]:
         "WHERE": [job.where or "-" for job in jobs],
         "MEMBERS": [job.members.words if job.members else "-" for job in jobs],
         "QPU S": ["-" if (cost := job.qpu_seconds) is None else f"{cost:g}" for job in jobs],
-        # Of a job that is over nobody has to care for it: that its process is gone is no news.
+        # Not for jobs that are over: it does not matter then that the process is gone.
         "HOLDER": ["-" if job.is_over else _short_holder(job.holder) for job in jobs],
         _REASON: [job.status.reason for job in jobs],
     }
@@ -81,7 +81,7 @@ def _columns(jobs: Sequence[JobSnapshot]) -> dict[str, list[str]]:
 
 
 def _fitting(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """Without those for which a terminal has no room."""
+    """The columns for which the terminal has room."""
     from rich.cells import cell_len
 
     def needs() -> int:
@@ -97,25 +97,25 @@ def _fitting(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
 
 
 def _readable(campaigns: set[str]) -> dict[str, str]:
-    """Without the digests at their ends, where they are told apart without them."""
+    """The names without the digests at their ends, if they are unique without them."""
     short = {name: _DIGEST.sub("", name) for name in campaigns}
     same = Counter(short.values())
     return {name: each if same[each] == 1 else name for name, each in short.items()}
 
 
-#: Behind the name of a campaign, a loop or a task.
+#: The digest at the end of the name of a campaign, a loop or a task.
 _DIGEST = re.compile(r"-[0-9a-f]{8}(?=$|-\d+$)")
 
 
 def _short_scope(job: JobSnapshot) -> str:
-    """`converge/iter-3/walker-2`; two calls of one job there are told apart by their number."""
+    """`converge/iter-3/walker-2`, with a number if it is not the first identical call there."""
     number = job.provenance.get("n")
     again = f"#{number}" if isinstance(number, int) and number else ""
     return "/".join(_DIGEST.sub("", each) for each in job.scope) + again or "-"
 
 
 def _distinct(keys: Sequence[str]) -> int:
-    """How many letters tell all keys apart."""
+    """How many letters make all keys unique."""
     different = set(keys)
     length = _SHORT
     while len({key[:length] for key in different}) < len(different):
@@ -185,7 +185,7 @@ def _facts(job: JobSnapshot) -> str:
 
 
 def _kinds_facts(job: JobSnapshot) -> dict[str, str]:
-    """What only its kind of job has."""
+    """Facts that only this kind of job has."""
     if job.members is not None:
         return {"members": job.members.words}
     return {name.replace("_", " "): str(value) for name, value in job.facts().items() if value}
@@ -204,7 +204,7 @@ def member_table(members: Sequence[MemberState]) -> str:
 
 
 def _profile(job: JobSnapshot) -> str:
-    """The name of the HPC profile, where the job's caller had one."""
+    """The name of the HPC profile, if the job's caller gave one."""
     blocks = job.provenance.get("blocks")
     hpc = blocks.get("hpc") if isinstance(blocks, dict) else None
     return str(hpc.get("name", "")) if isinstance(hpc, dict) else ""
@@ -239,7 +239,7 @@ def _flat(values: dict[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _event(entry: dict[str, Any]) -> str:
-    """A journal's entry in a line; what is told elsewhere is left out."""
+    """A journal's entry in a line, without what is shown elsewhere."""
     told = ("time", "event", "job", "provenance", "result", "outputs", "poll_interval")
     facts = [f"{name}={value}" for name, value in entry.items() if name not in told]
     if isinstance(result := entry.get("result"), dict):

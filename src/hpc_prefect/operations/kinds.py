@@ -1,6 +1,6 @@
-"""Kinds of paid work other than batch jobs, as whoever uses these operations makes them known.
+"""A register of the kinds of jobs besides batch jobs; users of the operations fill it.
 
-How a quantum service is reached is in Prefect's blocks, of which nothing here knows.
+The access to a quantum service is in Prefect's blocks, which are not known here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from hpc_prefect.schedulers import scheduler_for
 
 
 class JobKind(Protocol):
-    """What must be known of a kind to act on its jobs by their folders. Both block."""
+    """What the operations need of a kind of jobs. Both methods block."""
 
     def provider(self, site: Site) -> Provider:
-        """The other side that has the jobs of this place. Never raises."""
+        """The provider (service) that has the jobs of this site. Never raises."""
 
     def attach(self, job: JobSnapshot, listener: Listener, job_id: str) -> JobResult:
         """See `operations.attach.attach`."""
@@ -30,10 +30,10 @@ KINDS: dict[str, JobKind] = {}
 
 
 def provider_of(job: JobSnapshot) -> Provider:
-    """The other side that has a job.
+    """The provider (scheduler or service) that has a job.
 
     Raises:
-        KeyError: this version, or this program, knows none by its name.
+        KeyError: none of its name is known to this version or program.
     """
     assert job.spec is not None
     site = job.spec.site

@@ -1,4 +1,4 @@
-"""What a job writes, as it is written."""
+"""Follows a job's output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAMS = {
     "stderr": (names.STDERR,),
     "scheduler": (names.SCHEDULER_OUT, names.SCHEDULER_ERR, names.SCHEDULER_STATISTICS),
 }
-#: Bytes at once, so that a file of gigabytes does not have to fit into memory.
+#: How many bytes are read at once, so that a file of gigabytes need not fit into memory.
 _CHUNK = 1 << 20
 #: Seconds between two looks, and between two looks for the job's end.
 _PAUSE, _ENDED_EVERY = 0.25, 1.0
@@ -23,7 +23,7 @@ _PAUSE, _ENDED_EVERY = 0.25, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some bytes that a job wrote into a stream."""
+    """Some bytes of one of a job's streams."""
 
     stream: str
     data: bytes
@@ -32,11 +32,10 @@ class Piece:
 def follow(
     job: JobSnapshot, streams: tuple[str, ...] = ("stdout", "stderr"), *, wait: bool = True
 ) -> Iterator[Piece]:
-    """What a job has written, and with `wait` what it writes until it has ended.
+    """A job's output so far, and with `wait` also further output until it has ended.
 
-    Its end is its verdict, or its own exit record: files, so that this works wherever the folder
-    can be seen. Files are opened each time, not asked for their size: that is what makes NFS tell
-    the present state.
+    Its end is its verdict or its own exit record, which are files, so this works on any host that
+    sees the folder. Files are opened each time, since NFS shows their present state only then.
     """
     offsets = {(stream, name): 0 for stream in streams for name in STREAMS[stream]}
     look_at, ended = float("-inf"), False
@@ -48,13 +47,13 @@ def follow(
             for data in _news(job, name, offset):
                 offsets[stream, name] += len(data)
                 yield Piece(stream, data)
-        if not wait or ended:  # seen before the last look at the files, so nothing is missed
+        if not wait or ended:  # checked before the last look, so that nothing is missed
             return
         time.sleep(_PAUSE)
 
 
 def has_ended(job: JobSnapshot) -> bool:
-    """Whether its program writes no more, by what the folder says."""
+    """Whether its program has ended, by the folder."""
     return job.is_over or job.exit is not None or job.ended_surely
 
 

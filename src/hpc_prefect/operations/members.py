@@ -1,4 +1,4 @@
-"""The members of an array's submission, as their files tell it."""
+"""The members of an array's submission, by their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpc_prefect.operations.status import SUBMITTED
 
 
 class MemberCounts(NamedTuple):
-    """How many members a submission has, and of these how many began, succeeded and failed."""
+    """How many members a submission has, and how many of them began, succeeded and failed."""
 
     all: int = 0
     began: int = 0
@@ -33,12 +33,12 @@ class MemberCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemberState:
-    """A member: its number in the submission, its name, and how it is.
+    """A member: its number in the submission, its name, and its state.
 
     Attributes:
         state: `submitted` (it has not begun), `running`, `ended` (without a verdict yet),
             `succeeded` or `failed`; why it failed is the `reason`.
-        job_id: under which it runs, or ran; empty where that is not known.
+        job_id: its scheduler's id; empty if it is not known.
     """
 
     index: int
@@ -56,7 +56,7 @@ class MemberState:
 
 
 def count_members(folder: ArrayFolder) -> tuple[MemberCounts, int | None]:
-    """How a submission's members are, and one of those that began first; None: none has."""
+    """The counts of a submission's members, and one that began first; None if none has begun."""
     asked = len(folder.asked())
     began = folder.began(range(-(-asked // SHARD)))
     ends = [str(entry.get("reason")) for entry in _ends(folder).values()]
@@ -81,7 +81,7 @@ def read_members(folder: JobFolder) -> list[MemberState]:
 
 
 def member_named(members: Sequence[MemberState], number: str) -> MemberState:
-    """The member that a person means by the number in its name: `17` for `scan[17]`.
+    """The member with this number in its name: `17` for `scan[17]`.
 
     Raises:
         UnknownJob: there is none.
@@ -96,7 +96,7 @@ def member_named(members: Sequence[MemberState], number: str) -> MemberState:
 
 
 def _ends(folder: ArrayFolder) -> dict[int, dict[str, Any]]:
-    """The newest line of each member that has ended."""
+    """The newest record of each member that has ended."""
     lines = names.read_entries(folder.ended_text())
     return {each["i"]: each for each in lines if isinstance(each.get("i"), int)}
 

@@ -1,4 +1,4 @@
-"""Asking the schedulers about jobs that folders tell of, all jobs of one in one command."""
+"""Asks schedulers about jobs of folders, each about all of its jobs in one command."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def connections(
 
 
 def ask(jobs: Sequence[JobSnapshot], *, wait: float = 60.0) -> list[JobSnapshot]:
-    """The same jobs with what their schedulers say now, for those that have no verdict.
+    """The jobs, updated by what their schedulers say now if they have no verdict.
 
     Args:
         wait: seconds after which a scheduler that has not answered gives no answer.

@@ -1,4 +1,4 @@
-"""A job as its folder tells it: what is known, since when, and never more than that."""
+"""A job by its folder alone: what is known of it, and since when."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Holder:
     """The last claimant of a job.
 
     Attributes:
-        touched: seconds since 1970 at which it last renewed its claim.
-        alive: by the rule by which its job is taken over; of another host that is a guess from
-            `touched`, and nobody asked Prefect.
+        touched: when it last renewed its claim, in seconds since 1970.
+        alive: by the rule for taking over its job; on another host this is a guess from `touched`,
+            and Prefect is not asked.
     """
 
     claimant: Claimant
@@ -49,19 +49,20 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True)
 class JobSnapshot:
-    """All that a job's folder says.
+    """The content of a job's folder.
 
     Attributes:
-        campaign, key, attempt: as the folder is named.
-        campaign_name: as its user gave it; empty in a folder of an earlier version.
-        spec, tag: of the newest intent; None and empty when there is none.
-        ids: the scheduler's ids; the first is the job, another one was submitted and not let in.
-        result: of the verdict.
-        events: the journal's entries and the requests to cancel, in their order.
-        made_at: seconds since 1970 of the folder itself.
-        members: of an array's submission, how its members are.
-        problem: why the folder cannot be read; empty when it can.
-        user: whose job it is, in words; empty for this user's own.
+        campaign, key, attempt: from the folder's path.
+        campaign_name: the name that its user gave; empty in a folder of an earlier version.
+        spec, tag: of the newest intent; None and empty if there is none.
+        ids: the scheduler's ids; the first one is the job; others were submitted too, but may not
+            start the program.
+        result: the verdict's result.
+        events: the journal's entries and the requests to cancel, in order.
+        made_at: the time of the folder itself, in seconds since 1970.
+        members: the counts of an array's members; None for other jobs.
+        problem: why the folder cannot be read; empty if it can.
+        user: the owner in words; empty for this user's own job.
     """
 
     folder: JobFolder
@@ -87,12 +88,12 @@ class JobSnapshot:
 
     @property
     def kind(self) -> str:
-        """What kind of job it is: `batch`, or `quantum`; batch as long as nothing says."""
+        """`batch` or `quantum`; `batch` also if it is not known."""
         return self.spec.kind if self.spec else "batch"
 
     @property
     def name(self) -> str:
-        """What a person calls the job; empty when it never came to an intent."""
+        """The job's name; empty if there is no intent."""
         return self.spec.name if self.spec else ""
 
     @property
@@ -108,45 +109,45 @@ class JobSnapshot:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What its caller knew of where it comes from: flow run, parameters, blocks."""
+        """Where it comes from: flow run, parameters, blocks."""
         found = self.intent.get("provenance")
         return found if isinstance(found, dict) else {}
 
     @property
     def flow_run(self) -> str:
-        """The flow run that last worked for it; a command that attached is none."""
+        """The flow run that last held it; a command that attached has none."""
         runs = [claimant.flow_run for claimant in self.claims.values() if claimant.flow_run]
         return runs[-1] if runs else ""
 
     @property
     def flow_run_name(self) -> str:
-        """The name of that flow run, where its job's intent tells it."""
+        """The name of that flow run, if the job's intent has it."""
         run = self.provenance.get("flow_run")
         known = isinstance(run, dict) and str(run.get("id", "")) == self.flow_run
         return str(run.get("name", "")) if known and isinstance(run, dict) else ""
 
     @property
     def scope(self) -> tuple[str, ...]:
-        """Where in its flow it was called: loops, iterations, tasks, from the outside."""
+        """Where in its flow it was called: loops, iterations, tasks, outermost first."""
         path = self.provenance.get("scope")
         return tuple(map(str, path)) if isinstance(path, list) else ()
 
     @property
     def work_dir(self) -> str:
-        """The folder that has its records below it."""
+        """The folder below which its records are."""
         return self.folder.path.rpartition(f"/{names.ROOT}/")[0]
 
     @property
     def is_over(self) -> bool:
-        """Whether it has its verdict; what is LOST may still be found."""
+        """Whether it has a final verdict; a LOST job may still be found."""
         return self.result is not None and self.result.verdict.reason is not Reason.LOST
 
     @property
     def ended_surely(self) -> bool:
-        """Whether nothing of it can run any more, although it may have no verdict yet.
+        """Whether it certainly has ended, although it may have no verdict yet.
 
-        After an exit record that tells of an ill end, or of any end where the profile allows that,
-        it may be put back into the queue.
+        After an exit record of a failure the job may be put back into the queue; if the profile
+        allows requeueing, after any exit record.
         """
         told = any(entry.get("event") == "ended" for entry in self.events)
         stays = self.spec is None or not self.spec.may_requeue
@@ -155,7 +156,7 @@ class JobSnapshot:
 
     @property
     def created_at(self) -> float:
-        """When it was first heard of."""
+        """The time of its first record."""
         return next((at for entry in self.events if (at := time_of(entry))), self.made_at)
 
     @property
@@ -164,12 +165,12 @@ class JobSnapshot:
 
     @property
     def started_at(self) -> float | None:
-        """By its own record, on the node's clock; of a quantum job by its service's."""
+        """By its own record, on the node's clock; for a quantum job by its service's."""
         return self.start.time if self.start else _moment(self.ledger.facts.get("running"))
 
     @property
     def ended_at(self) -> float | None:
-        """By its own record; without one the time of the verdict, which is later."""
+        """By its own record; without one by the verdict, which is later."""
         if self.exit is not None:
             return self.exit.time
         if at := _moment(self.ledger.facts.get("finished")):
@@ -189,14 +190,14 @@ class JobSnapshot:
 
     @property
     def qpu_seconds(self) -> float | None:
-        """What a quantum job has cost, or may cost as long as that is not known; else None."""
+        """A quantum job's cost, or its estimate until that is known; None for other jobs."""
         if self.kind == "batch" or not self.ids:
             return None
         ended = [entry.get("used") for entry in self.events if entry.get("event") == "ended"]
         return qpu_seconds(self.ledger, ended[-1] if ended else None)
 
     def facts(self) -> dict[str, Any]:
-        """What only this kind of job has; JSON values."""
+        """Facts that only this kind of job has; JSON values."""
         own = self.spec.facts() if self.spec else {}
         if own:
             used = self.result.resources_used if self.result else {}
@@ -205,17 +206,17 @@ class JobSnapshot:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is to run on when its flow run is cancelled."""
+        """Whether it runs on when its flow run is cancelled."""
         return self.spec is not None and self.spec.on_cancel == "keep"
 
     def belongs_to(self, campaign: str) -> bool:
-        """Whether it is in a campaign, by its name or its folder's, in any of its instances."""
+        """Whether it is in a campaign, by the campaign's name or its folder's, in any instance."""
         stem, _, instance = self.campaign.rpartition(".")
         folder = self.campaign == campaign or (stem == campaign and instance.isdecimal())
         return folder or (self.campaign_name == campaign != "")
 
     def seen(self, answer: Observation | NoAnswer | None) -> JobSnapshot:
-        """The same with what the scheduler says just now; None when it does not list the job."""
+        """The job, updated by the scheduler's present answer; None if that does not list it."""
         return replace(self, status=status_told(self, answer))
 
     def as_dict(self) -> dict[str, Any]:
@@ -261,10 +262,10 @@ class JobSnapshot:
 def read_job(
     path: str, transport: Transport | None = None, *, campaign_name: str | None = None
 ) -> JobSnapshot:
-    """What a job's folder says. What cannot be read is a job too, with its `problem`.
+    """Read a job's folder. One that cannot be read is a job too, with its `problem`.
 
     Args:
-        campaign_name: of its campaign, where that is known already.
+        campaign_name: of its campaign, if known already.
     """
     transport = transport or reader(path)
     folder = JobFolder(transport, path)
@@ -296,19 +297,19 @@ def _moment(iso: object) -> float | None:
         return None
 
 
-#: What reading a folder raises that is torn, foreign, or written by something else.
+#: Errors from reading a folder that is damaged, foreign, or written by something else.
 NO_SENSE = (HpcPrefectError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
 def unreadable(job: JobSnapshot, error: Exception) -> JobSnapshot:
     """A job whose folder cannot be read, and why."""
     ours = isinstance(error, HpcPrefectError | OSError)
-    said = str(error) if ours else f"what it holds makes no sense ({error!r})"
+    said = str(error) if ours else f"its content cannot be read ({error!r})"
     return replace(job, problem=said, status=JobStatus(UNREADABLE, said))
 
 
 def name_of_campaign(transport: Transport, job: str) -> str:
-    """The exact name of the campaign that a job's folder is in; empty when it is not told."""
+    """The exact name of the campaign of a job's folder; empty if it is not recorded."""
     campaign = read_campaign(transport, os.path.dirname(os.path.dirname(job)))
     return campaign.name if campaign else ""
 
@@ -327,7 +328,7 @@ def _read(job: JobSnapshot) -> JobSnapshot:
     intent = intents[-1] if intents else {}
     guard = folder.guard()
     starts = names.read_starts(folder.transport.read(folder.file(names.START)))
-    # Whom the start guard let in is the job, whatever was journalled.
+    # The id that the start guard let in is the job, whatever the journal says.
     let_in = starts[-1].id if guard == CLOSED and starts else guard
     ids = dict.fromkeys(each for each in (let_in, ledger.job_id) if each not in ("", CLOSED))
     records = Evidence(
@@ -360,7 +361,7 @@ def _spec(values: dict[str, Any]) -> JobSpec | QuantumSpec:
 
 
 def _with_members(job: JobSnapshot) -> JobSnapshot:
-    """A submission of an array: its first member that began stands for its own start."""
+    """For a submission of an array: the start of its first member counts as its start."""
     folder = ArrayFolder(job.folder.transport, job.folder.path)
     counts, first = count_members(folder)
     start = None
@@ -373,17 +374,17 @@ def _with_members(job: JobSnapshot) -> JobSnapshot:
 def _in_order(
     journal: list[dict[str, Any]], requests: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], ...]:
-    """The journal as it stands, with the requests to cancel between its entries by their times."""
+    """The journal in its order, with the requests to cancel inserted by their times."""
     latest, stamped = 0.0, []
     for entry in journal:
-        latest = max(latest, time_of(entry))  # a time that is not known is 0
+        latest = max(latest, time_of(entry))  # an unknown time is 0
         stamped.append((latest, entry))
     stamped += [(time_of(each), each) for each in requests]
     return tuple(entry for _, entry in sorted(stamped, key=lambda each: each[0]))
 
 
 def holder_of(folder: JobFolder, everybody: dict[str, Claimant]) -> Holder | None:
-    """The last claimant, and whether it lives."""
+    """The last claimant, and whether it is alive."""
     if not everybody:
         return None
     name, claimant = list(everybody.items())[-1]

@@ -1,4 +1,4 @@
-"""A job's state, as its folder and its scheduler tell it; nothing is guessed."""
+"""A job's state by its folder and its scheduler; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hpc_prefect.transports.host import host
 if TYPE_CHECKING:
     from hpc_prefect.operations.snapshot import JobSnapshot
 
-#: Beside the states of `JobResult` and `JobState`.
-WAITING = "waiting"  # its process lives and has not submitted it yet
+#: States besides those of `JobResult` and `JobState`.
+WAITING = "waiting"  # its process is alive and has not submitted it yet
 NOT_SUBMITTED = "not submitted"
-SUBMITTED = "submitted"  # accepted, and not seen since
+SUBMITTED = "submitted"  # accepted by the scheduler, and not seen since
 UNREADABLE = "unreadable"
 STATES = (
     *(WAITING, NOT_SUBMITTED, SUBMITTED, *map(str, JobState)),
@@ -28,7 +28,7 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job is, why, and when that was last known (seconds since 1970, 0 for not known)."""
+    """A job's state, the reason, and when it was known (seconds since 1970, 0 if unknown)."""
 
     state: str
     reason: str = ""
@@ -36,7 +36,7 @@ class JobStatus:
 
 
 def status_of(job: JobSnapshot, *, closed: bool) -> JobStatus:
-    """What may be said of a job without asking anybody."""
+    """A job's status without asking its scheduler."""
     if job.result is not None:
         verdicts = [entry for entry in job.events if entry.get("event") == "verdict"]
         at = time_of(verdicts[-1]) if verdicts else 0.0
@@ -56,7 +56,7 @@ def status_of(job: JobSnapshot, *, closed: bool) -> JobStatus:
         return replace(last, reason=last.reason + _NO_VERDICT)
     if alive:
         return replace(last, reason=wished)
-    # Whatever it was then: nobody has looked since.
+    # That may be out of date: no process has looked since.
     words = f"last known: {last.state}; {NO_LONGER_WATCHED}"
     return JobStatus(JobState.UNKNOWN, _joined(words, wished), last.known_at)
 
@@ -68,9 +68,9 @@ NO_LONGER_WATCHED = "its process is dead"
 def _without_id(job: JobSnapshot, wished: str, *, alive: bool, closed: bool) -> JobStatus:
     at = job.holder.touched if job.holder else 0.0
     if closed:
-        return JobStatus(NOT_SUBMITTED, "it may not start any more; no verdict", at)
+        return JobStatus(NOT_SUBMITTED, "it can no longer start; no verdict yet", at)
     if job.ledger.intended:
-        words = "it was about to be submitted; whether it was is not known"
+        words = "it is not known whether it was submitted"
         return JobStatus(JobState.UNKNOWN, _joined(words, wished), at)
     if alive:
         return JobStatus(WAITING, wished, at)
@@ -78,7 +78,7 @@ def _without_id(job: JobSnapshot, wished: str, *, alive: bool, closed: bool) -> 
 
 
 def _last_seen(job: JobSnapshot) -> JobStatus:
-    """The newest sign of a job that has no end yet, and when it was given."""
+    """The newest sign of a job that has not ended, with its time."""
     seen = [entry for entry in job.events if entry.get("event") == "observed"]
     state, at, word = SUBMITTED, job.ledger.submitted_at, ""
     if seen:
@@ -86,7 +86,7 @@ def _last_seen(job: JobSnapshot) -> JobStatus:
         word = str(seen[-1].get("word", ""))
     if state == JobState.ENDED:
         return JobStatus(state, f"the scheduler said {word}", at)
-    # Its own record, unless it was put back into the queue since.
+    # Its own record, unless it has been put back into the queue.
     if job.start is not None and (state not in _QUEUED or job.start.time > at):
         return JobStatus(JobState.RUNNING, "", max(job.start.time, at, _wrote_at(job.folder)))
     return JobStatus(state, "", at)
@@ -96,13 +96,13 @@ _QUEUED = (JobState.QUEUED, JobState.HELD)
 
 
 def _wrote_at(folder: JobFolder) -> float:
-    """When the program last wrote something."""
+    """When the program last wrote output."""
     streams = [folder.transport.status(folder.file(n)) for n in (names.STDOUT, names.STDERR)]
     return max((status.modified for status in streams if status), default=0.0)
 
 
 def status_told(job: JobSnapshot, answer: Observation | NoAnswer | None) -> JobStatus:
-    """The same with what the scheduler says just now; None when it does not list the job."""
+    """The status with the scheduler's present answer; None if that does not list the job."""
     known = job.status
     scheduler = job.spec.site.scheduler if job.spec else "the scheduler"
     if isinstance(answer, NoAnswer):
@@ -116,7 +116,7 @@ def status_told(job: JobSnapshot, answer: Observation | NoAnswer | None) -> JobS
         words = f"{scheduler} does not list it; last known: {known.state}"
         return JobStatus(JobState.UNKNOWN, words, known.known_at)
     if known.state == JobState.ENDED and answer.state not in (JobState.ENDED, *_QUEUED):
-        return known  # its own record was faster than what is listed
+        return known  # its own record is newer than the scheduler's list
     reason = answer.message
     if answer.state in (JobState.ENDED, JobState.UNKNOWN):
         said = answer.cause or answer.message
@@ -140,6 +140,6 @@ def _joined(*parts: str) -> str:
 
 
 def time_of(entry: dict[str, Any]) -> float:
-    """When an entry says that it was made (seconds since 1970), 0 for not known."""
+    """The time of an entry (seconds since 1970), 0 if unknown."""
     value = entry.get("time")
     return float(value) if isinstance(value, int | float) and abs(value) < 1e12 else 0.0

@@ -1,1 +1,1 @@
-"""The run's record: what is left of one execution of a flow, beside its results."""
+"""The run's record: the facts about one execution of a flow, beside its results."""

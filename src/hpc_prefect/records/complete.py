@@ -36,7 +36,7 @@ _CLOCKS = 3600.0
 
 
 def complete(record: Record) -> None:
-    """Add what the folders of a run's jobs know and its events do not tell. Never raises.
+    """Add what is in the folders of a run's jobs but not in its events. Never raises.
 
     Of a run that has ended by itself only the jobs without an end are looked for.
     """
@@ -44,7 +44,7 @@ def complete(record: Record) -> None:
         _Completion(record).carry_out()
     except NO_SENSE as error:
         logger.warning(
-            "what the folders of the jobs of %s know is not in its record: %s",
+            "the record of run %s could not be completed from the folders of its jobs: %s",
             *(record.folder, str(error) or repr(error)),
         )
 

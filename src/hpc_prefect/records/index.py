@@ -50,8 +50,8 @@ def entries() -> list[dict[str, Any]]:
             faults.append(printable(f"{name}: {str(error) or type(error).__name__}"))
     if faults:
         logger.warning(
-            "%d of the entries in %s cannot be read and are left out (%s);"
-            " `hpc-prefect runs scan DIR` makes them anew",
+            "%d of the entries in %s cannot be read and are left out (%s); `hpc-prefect runs scan"
+            " DIR` makes them again",
             len(faults), folder, faults[0],
         )  # fmt: skip
     return found
@@ -89,7 +89,7 @@ def _read(path: str) -> dict[str, Any] | None:
     if found.get("format") != FORMAT:
         raise ValueError(f"it is of format {found.get('format')!r}, not {FORMAT}")
     if faults := [name for name, kind in _KINDS.items() if not isinstance(found.get(name), kind)]:
-        raise ValueError(f"it makes no sense: {faults[0]} is {found.get(faults[0])!r}")
+        raise ValueError(f"its content is invalid: {faults[0]} is {found.get(faults[0])!r}")
     return found | {name: 0.0 for name in _TIMES if not is_time(found[name])}
 
 
@@ -345,8 +345,8 @@ def _unknown(name: str) -> str:
             " known"
         )
     return (
-        f"no run {name!r} is known; `hpc-prefect runs` lists those that are, by their names and"
-        " ids, and `hpc-prefect runs scan DIR` finds those below a folder"
+        f"no run {name!r} is known; `hpc-prefect runs` lists the known runs, and `hpc-prefect"
+        f" runs scan DIR` finds those below a folder"
     )
 
 
@@ -375,7 +375,7 @@ def _only(name: str, meant: Sequence[dict[str, Any]]) -> dict[str, Any]:
     lines = [f"\n  {printable(each)}" for each in said]
     more = f"\n  and {len(lines) - _CANDIDATES} more" if len(lines) > _CANDIDATES else ""
     raise UnknownRun(
-        f"{name!r} may mean {len(meant)} runs, the newest first; say which by its id:"
+        f"{name!r} matches {len(meant)} runs, the newest first; choose one by its id:"
         f"{''.join(lines[:_CANDIDATES])}{more}"
     )
 

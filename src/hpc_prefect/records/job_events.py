@@ -59,7 +59,7 @@ def batch_wanted(request: JobRequest, blocks: Sequence[str] = ()) -> dict[str, A
 def members_given(
     members: Sequence[MemberSpec], inputs: Sequence[Mapping[str, str]], work_dir: str
 ) -> dict[str, Any]:
-    """What tells the members of one array from those of another, without secrets and without bulk.
+    """What identifies the members of an array, without secrets and without bulk.
 
     Args:
         inputs: of each member the SHA-256 of its inputs, by their names.

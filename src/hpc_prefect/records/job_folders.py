@@ -1,4 +1,4 @@
-"""What a run's record says of jobs that have ended, as their folders tell it. Reads files."""
+"""What a run's record has of ended jobs, read from their folders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def batch_end(result: JobResult) -> dict[str, Any]:
 def batch_end_before(
     job: JobSnapshot, result: JobResult, transport: LocalTransport, *, with_digests: bool
 ) -> dict[str, Any]:
-    """An attempt of a batch job that ended some time ago, as its folder tells it.
+    """An attempt of a batch job that ended some time ago, by its folder.
 
     Args:
         with_digests: of its outputs, of which those are read that are still as it left them.

@@ -61,8 +61,8 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
     record = fold(read_events(path), folder=path, with_jobs=with_jobs)
     if not record.id:
         raise LedgerError(
-            f"the events in {path} do not tell whose they are: the first line of {EVENTS} is"
-            " damaged, or was not written yet. Nothing was changed"
+            f"the events in {path} do not say which run they belong to: the first line of"
+            f" {EVENTS} is damaged, or not written yet. Nothing was changed"
         )
     if record.state == RUNNING or record.open:
         # Late: it takes as long to load as all else here, and most runs have told everything.
@@ -191,7 +191,7 @@ def _has_died(summary: Mapping[str, Any]) -> bool:
 
 
 def _is_another(pid: int, updated: float) -> bool:
-    """Whether nobody has this pid, or one who began after the last that was heard of its holder."""
+    """Whether no process has this pid, or only one that began after the record was last written."""
     if not pid or not process.sees_itself():
         return False
     found = process.stat(pid)

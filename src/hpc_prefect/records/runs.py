@@ -42,7 +42,7 @@ class RunSummary:
             has ended without a word.
         started: seconds since 1970.
         ended: the same; None while no end is known.
-        updated: when something was last heard of it, in seconds since 1970.
+        updated: when its record was last written, in seconds since 1970.
         host: where its process runs, or ran.
         parameters: of the flow; secrets are asterisks.
         measures: the newest value of each measure, those of a loop's last iteration among them.

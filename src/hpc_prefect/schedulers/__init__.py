@@ -1,4 +1,4 @@
-"""Schedulers: pure text in, text out. Adding one is one folder here and one line below."""
+"""Schedulers' dialects: pure, text in and text out. A new one is a folder here and a line below."""
 
 from __future__ import annotations
 

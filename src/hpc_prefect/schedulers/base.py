@@ -1,4 +1,4 @@
-"""What every scheduler's dialect offers. Pure: text in, text out; no clock, no process, no file."""
+"""The interface of a scheduler's dialect. Pure: text in, text out; no clock, process or file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """What a scheduler is handed besides the script: where things are, and under which name."""
+    """What a submission needs besides the script: paths and the job's name."""
 
     tag: str
     folder: str
@@ -75,16 +75,17 @@ class Scheduler(Provider, Protocol):
     throttles_arrays: bool
 
     def problems(self, spec: JobSpec) -> list[str]:
-        """What of this job the scheduler cannot honour, a sentence each; nothing is dropped."""
+        """A sentence for each part of the job that it cannot honour; nothing is dropped."""
 
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
-        """A sentence for each variable of the flow's that its commands would heed, and do not get.
+        """A sentence for each of the flow's environment variables that its commands would obey;
+        they do not get it.
 
-        A job is what its profiles say, from whatever shell it is submitted.
+        A job depends on its profiles only, not on the shell from which it is submitted.
         """
 
     def array_limit(self, options: Mapping[str, object]) -> int:
-        """How many elements one array may have; 0 or 1 where there are none."""
+        """How many elements one array may have; 0 or 1 if there are no arrays."""
 
     def element_id(self, array_id: str, index: int) -> str:
         """The id of an array's element."""
@@ -99,7 +100,7 @@ class Scheduler(Provider, Protocol):
         """Hand over the script."""
 
     def read_output(self, text: str) -> Told | None:
-        """What the scheduler itself wrote into the job's output about its end, if anything.
+        """What the scheduler wrote into the job's output about its end, if anything.
 
         `text` is the end of the scheduler's files and of the program's stderr, into which launchers
         of the scheduler write. It is asked only about jobs that did not end well.

@@ -1,4 +1,4 @@
-"""What every dialect checks of the values that it writes into directive lines and options."""
+"""Checks of values in directive lines and options, for all dialects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 
 def value_problems(what: str, value: str) -> list[str]:
-    """What keeps a value out of a directive: such a line is read by the scheduler, unquoted."""
+    """Why a value cannot be in a directive, which the scheduler reads unquoted."""
     if value.isascii() and value.isprintable() and not set(value) & set(" \"'\\`$#"):
         return []
     return [
@@ -16,7 +16,7 @@ def value_problems(what: str, value: str) -> list[str]:
 
 
 def line_problems(what: str, line: str) -> list[str]:
-    """What keeps a free directive out of the script; it is the site owner's text, but one line."""
+    """Why a free directive cannot be in the script: it must be one line."""
     if not line.strip() or not line.isprintable():
         return [f"{what} is {line!r}: write one option on one line"]
     if not line.startswith("-"):

@@ -1,4 +1,4 @@
-"""What a check of a place found."""
+"""The finding of a check of a site."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Outcome(enum.StrEnum):
-    """Not knowing is an outcome of its own: a check that could not be made is never `ok`."""
+    """A check that could not be made has an outcome of its own, and is never `ok`."""
 
     OK = "ok"
     WRONG = "wrong"
@@ -20,7 +20,7 @@ class Finding:
 
     Attributes:
         check: what was looked at, in a word or two.
-        seen: what the place showed or said.
+        seen: what was seen.
         remedy: what to do about it.
     """
 

@@ -1,1 +1,1 @@
-"""The only subprocess, the only file access to a site; later the only SSH."""
+"""The only modules that run commands and access files at a site."""

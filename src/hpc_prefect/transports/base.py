@@ -1,4 +1,4 @@
-"""What a transport offers: commands and files on the machine where the scheduler is."""
+"""The interface of a transport: commands and files on the machine where the scheduler is."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class FileStatus:
 
 
 class Transport(Protocol):
-    """Commands and files at one place. Methods block; whoever calls them minds the thread.
+    """Commands and files at one place. Methods block, so they are called in threads.
 
-    Paths are absolute. A missing file is a value (None, b"", False), every other trouble a
-    `TransportError`; `NotOurs` when what is there is not this user's own, or others may change it.
+    Paths are absolute. A missing file gives a value (None, b"", False), any other trouble raises
+    `TransportError`, or `NotOurs` if a file is not this user's own, or others may change it.
     """
 
     def run(self, command: Command) -> Reply:

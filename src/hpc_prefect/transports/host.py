@@ -1,4 +1,4 @@
-"""What a process takes from the machine that it runs on: clocks, chance, and who lives there.
+"""What a process takes from its machine: clocks, random numbers, and which processes are alive.
 
 Ledger, executor and operations take these from here and from nowhere else, so that a simulation can
 put a machine of its own in their place, as it does with a `Transport` for files and commands.

@@ -21,7 +21,8 @@ from hpc_prefect.job.outputs import Left, Stamp
 from hpc_prefect.transports import looking, own
 from hpc_prefect.transports.base import FileStatus
 
-#: Left by an enclosing batch job or MPI program; a nested submission or launcher trips over them.
+#: Variables of an enclosing batch job or MPI program, which disturb a nested submission or
+#: launcher.
 #: With them a user's defaults for Slurm's commands, which would hide jobs from our questions or
 #: keep them from being cancelled (SQUEUE_PARTITION, SCANCEL_PARTITION, …).
 _INHERITED = (
@@ -380,7 +381,7 @@ def read_private(path: Path) -> bytes | None:
 
 
 def reader(path: str) -> LocalTransport:
-    """For reading what somebody left below a root: what is there must be of the root's owner."""
+    """A transport to read files below a root, which must belong to the root's owner."""
     begin = names.root_at(path)
     with contextlib.suppress(FileNotFoundError):
         if begin is not None:
@@ -406,9 +407,8 @@ def _trouble(doing: str, path: str) -> Iterator[None]:
         yield
     except own.NotOursError as error:
         raise NotOurs(
-            f"cannot {doing} {path}: {error.filename} is not safe to use, {error.strerror}."
-            " Nothing in it was believed or changed. Remove it if it is not yours, or use another"
-            " work_dir"
+            f"cannot {doing} {path}: {error.filename} is not safe to use, {error.strerror}. It"
+            f" was neither used nor changed. Remove it if it is not yours, or use another work_dir"
         ) from error
     except OSError as error:
         kind = _MissingError if isinstance(error, FileNotFoundError) else TransportError

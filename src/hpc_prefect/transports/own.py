@@ -1,8 +1,8 @@
 """Files and folders of this user's own, on a machine that others use too.
 
-Whoever may write in a folder can put there what he likes: a symbolic link, a pipe that nobody
-writes to, a file of his own under our name. So nothing is believed, and nothing is written, on the
-strength of a name: what was opened is looked at through its descriptor first.
+A user who may write in a folder can put anything there: a symbolic link, a pipe without a writer, a
+file of their own under our name. So a name is never trusted: what was opened is checked through its
+descriptor before it is read or written.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _open_folder(
 def _tell_owner(
     error: OSError, path: str | os.PathLike[str], folder: int | None, owner: int | None
 ) -> None:
-    """Of what may not even be opened the owner is the news."""
+    """If it may not even be opened, report the owner."""
     if isinstance(error, PermissionError):
         fault = _owner_fault(os.stat(path, dir_fd=folder, follow_symlinks=False), owner)
         if fault:

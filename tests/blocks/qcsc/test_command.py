@@ -75,7 +75,7 @@ def test_another_file_is_not_replaced_unless_it_is_asked_for(
 
     assert main(command) == 1
     assert capsys.readouterr().err == (
-        f"hpc-prefect: {out} exists and says something else, so nothing was written: name another "
+        f"hpc-prefect: {out} exists with other content, so nothing was written: name another "
         "file with --out, or replace it with --force\n"
     )
     assert out.read_text() == "mine"

@@ -1,4 +1,4 @@
-"""What the files of a submission's members tell of each of them."""
+"""The evidence about the members of a submission in their files."""
 
 from __future__ import annotations
 

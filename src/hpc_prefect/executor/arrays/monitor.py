@@ -1,8 +1,8 @@
 """Watching a submission of an array up to the end of its last member.
 
-Most members tell of their start and end by their own files, which are looked for folder by folder.
-The scheduler is asked about the array as a whole. A member whose files and whose scheduler do not
-agree, or that did not end well, is looked at as a single job is (`JobMonitor`), by its own id.
+Most members show their start and end by their own files, which are looked for folder by folder. The
+scheduler is asked about the array as a whole. A member that failed, or whose files and scheduler do
+not agree, is watched like a single job (`JobMonitor`), by its own id.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.transports.host import host
 
-#: So much of one core is spent on looking at files, at most; and the pause after a look that cost
-#: nearly nothing, or very much, in seconds.
+#: The share of one core that may be spent on looking at files; and the shortest and longest pause
+#: after a look, in seconds.
 _SHARE = 0.025
 _SOONEST, _LATEST = 0.1, 10.0
 #: While nothing is new each pause is so much longer than the last one, up to so many seconds. As
 #: long it is at most while there are news: such a part of the time that the array has taken so far.
 _SLOW_DOWN, _QUIET = 1.5, 1.0
 _OF_AGE = 0.002
-#: Seconds between two writings of what has ended. What a crash loses of it is judged again.
+#: Seconds between two writings of ended members. What a crash loses is judged again.
 _WRITE_EVERY = 2.0
-#: So many members that have left the queue without a trace are asked about one by one; of more,
-#: only their start guards tell.
+#: At most so many members that have left the queue without a trace are asked about one by one; of
+#: more, only the start guards are read.
 _MOST_ASKED = 500
 
 
@@ -115,7 +115,7 @@ class ArrayMonitor:
             raise trouble
 
     def _look_at_begun(self) -> TransportError | None:
-        """What keeps us from looking at one of them, which keeps us from no other."""
+        """The error of a member that could not be looked at; the others are still looked at."""
         news: list[Ended] = []
         trouble = None
         for index, records in [*self._running.items()]:
@@ -151,7 +151,7 @@ class ArrayMonitor:
         left = () if seen is None else seen.left
         unlisted = self._unlisted([*self._waiting, *self._running], left, gone=gone)
         for index in unlisted & self._waiting:
-            # Asked by its name: a folder on NFS may show late what is in it.
+            # Opened by its name: NFS may list a folder's new files late.
             records = self._files.records(index)
             if records.refresh(starts=True):
                 self._begun(index, records)
@@ -184,7 +184,12 @@ class ArrayMonitor:
         self._settle(ended)
 
     def write_ended(self) -> None:
-        """Have all that has ended in the folder, for good. Blocks."""
+        """Have all that has ended in the folder, for good. Blocks.
+
+        Raises:
+            JobHeld: another run has taken the array over.
+        """
+        self._submission.claim.check()
         kept = [each for each in self._unwritten if each.index not in self._given_up]
         self._submission.folder.note_ended(kept, durable=True)
         self._unwritten = []
@@ -270,7 +275,8 @@ class ArrayMonitor:
             return ""
         if not any(each != index and self._files.holder(each) for each in siblings):
             return ""
-        return f"its element ended before it was begun ({verdict.reason}: {verdict.summary})"
+        why = f"{verdict.reason}: {verdict.summary}"
+        return f"its array element ended before this member began ({why})"
 
     # --- the array as a whole
 
@@ -390,6 +396,8 @@ class ArrayMonitor:
     def _write(self, now: float) -> None:
         self._written_at = now  # a full disk is not tried again at once
         kept = [each for each in self._unwritten if each.index not in self._given_up]
+        if kept:  # who has lost the array may not know each script's word, and judges wrongly
+            self._submission.claim.check()
         self._submission.folder.note_ended(kept)
         self._unwritten = []
 

@@ -229,7 +229,7 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
     job = member.job(submission.request.spec)
     patience, judged_in = submission.connection.scheduler.patience.outputs, submission.folder.path
     if lost := folder.surely_lost_outputs(job, ended.outputs, patience, judged_in=judged_in):
-        logger.warning("%s already ran, but %s is not there any more: it runs again",
+        logger.warning("%s already ran, but its output %s was removed: it runs again",
                        member.name, some(lost))  # fmt: skip
         return False
     if altered := folder.altered_outputs(job, ended.outputs):

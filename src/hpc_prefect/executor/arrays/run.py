@@ -196,7 +196,7 @@ class ArrayRun:
             raise SchedulerError(
                 f"array {self._request.spec.name}: an earlier run asked for the end of"
                 f" {submission.job_id}, which {self._connection.scheduler.name} still does not"
-                " confirm. Nothing more was submitted; start again when it is gone"
+                f" confirm. Nothing more was submitted; start again when the job has left the queue"
             )
         for resources, members in wanted.items():
             await self._submit(members, resources)

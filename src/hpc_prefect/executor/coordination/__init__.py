@@ -1,1 +1,1 @@
-"""A user's processes on one host share a scheduler: its queue slots, its answers, their orphans."""
+"""Coordinates a user's processes on one host: queue slots, polling, orphaned jobs."""

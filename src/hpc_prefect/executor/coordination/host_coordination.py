@@ -1,4 +1,4 @@
-"""This user's other processes on this host that talk to the same scheduler.
+"""Coordinates this user's processes on this host that use the same scheduler.
 
 They share a folder that this host has for itself: home directories are often mounted on many hosts.
 Decisions are made in it under one lock, which nobody keeps for longer than it takes to read and
@@ -15,8 +15,8 @@ job and a service are not); while there is none (nobody of this user is logged i
 What a process has published goes with it. They do not meet when one was given another
 XDG_RUNTIME_DIR or HOME; and when a file system has no locks each process is on its own.
 
-No job's fate depends on it: what others say is a hint. When it cannot be used, each process is on
-its own, as if alone.
+No verdict depends on it: information of others is only a hint. When it cannot be used, each process
+works alone.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
-#: Seconds to wait for the lock. It is held for a millisecond; a longer holder has been stopped.
+#: Seconds to wait for the lock. It is held for a millisecond; a longer holder was suspended.
 _LOCK_PATIENCE = 10.0
 #: Bytes of a file that are read at most. Of a thousand jobs an answer has some 300 kB.
 _MOST = 16 << 20
-#: What tells a scheduler's commands where their server, or the laptop's spool, is.
+#: Variables that say where a scheduler's server, or the laptop's spool, is.
 _WHERE = ("SLURM_CONF", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER", "PBS_DEFAULT")
 _WHERE_LOCAL = ("XDG_STATE_HOME", "HOME")
 
 
 def shared_folders() -> Iterator[str]:
-    """Where this user's processes on this host may meet, the best first; not made here."""
+    """Folders that this user's processes on this host may share, the best first."""
     for runtime in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.geteuid()}"):
         # `su` leaves the variable of who called it.
         with contextlib.suppress(OSError):
@@ -89,9 +89,8 @@ class HostPeers:
         return host().alive(f"{self._boot} {pid} {start} {self._namespace}")
 
     def together(self, decide: Callable[[int], T], alone: T) -> T:
-        """Decide under the lock, given its open file; `alone` where there is no folder to share.
-
-        Blocks, shortly: call it in a thread.
+        """Decide under the lock, given its open file; returns `alone` if there is no folder to
+        share. Blocks briefly: call it in a thread.
         """
         if not self._name:
             return alone
@@ -126,7 +125,7 @@ class HostPeers:
             os.close(file)
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file as a whole: who is killed while writing leaves no half of one."""
+        """Replace a file as a whole: a kill during the write leaves no partial file."""
         new = f".{name}"
         self.remove(new)
         file = own.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder=self._at)
@@ -156,7 +155,7 @@ class HostPeers:
                 self._move_in()
                 yield lock
             except OSError:
-                # What we said and do not renew would hold up the others for as long as we live.
+                # Files that we do not renew would delay the others as long as we live.
                 with contextlib.suppress(OSError):
                     self._move_out(keep=())
                 raise

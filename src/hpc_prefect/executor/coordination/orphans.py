@@ -1,4 +1,4 @@
-"""A job that a process left in a queue when it died: is it still there?"""
+"""Watches jobs that a dead process left in a queue, until they have left it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Orphan:
 
 
 async def await_end(job: Orphan, connection: Connection, gone: Callable[[], None]) -> None:
-    """Call `gone`, in a thread, when it is in the queue no more. Nothing of it is changed.
+    """Call `gone`, in a thread, when it has left the queue. The job itself is not touched.
 
     It is asked about together with the jobs that this process waits for.
     """
@@ -65,7 +65,12 @@ async def _id_of(job: Orphan, connection: Connection) -> str:
                 if clock() - first_no >= connection.scheduler.patience.find:
                     return ""
         except TransportError as error:
-            logger.warning("looking for %s, left by a process that died: %s", job.tag, error)
+            logger.warning(
+                "whether %s, left by a process that died, is still queued cannot be"
+                " found out now: %s",
+                job.tag,
+                error,
+            )
             await asyncio.sleep(job.poll_interval)
 
 

@@ -1,8 +1,8 @@
-"""How many jobs of a user may be in one queue at once: slots, given in the order of asking.
+"""Limits how many jobs of a user are in one queue: slots, given in the order of requests.
 
-A slot is first one of this process's, then one among all processes of the user on this host. There
-it is a file, so it outlives its process: a job that a killed process left in the queue counts until
-it has left the queue, or until another process has taken it up and holds its slot.
+A slot is taken first within this process, then among all processes of the user on this host, as a
+file. The file outlives its process: a job that a killed process left in the queue counts until it
+has left the queue, or until another process has taken it up with its slot.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from hpc_prefect.transports.host import host
 if TYPE_CHECKING:
     from hpc_prefect.executor.connection import Connection
 
-#: Seconds between two looks for a slot that another process gives back.
+#: Seconds between two looks for a slot of another process.
 _LOOK_EVERY = 0.25
-#: A process that waits for a slot and has not looked for so long is stopped: others go first.
+#: A waiting process that has not looked for so many seconds is suspended: others go first.
 _STOPPED = 10.0
 
 
@@ -90,7 +90,7 @@ class QueueSlots:
                 self._stop_awaiting()
 
     def give_back(self, slot: QueueSlot) -> None:
-        """The job is not in the queue any more."""
+        """Free the slot of a job that has left the queue."""
         self._give_back_here()
         if slot.limit and not self._peers.alone:
             self._withdraw(slot)

@@ -1,4 +1,4 @@
-"""Looking for the jobs whose submission is in doubt: one question for all of a connection."""
+"""Searches for jobs whose submission is in doubt: one question for all of a connection."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _SLOWEST = 0.25
 class Search:
     """All searches by name of one connection, on the executor's event loop.
 
-    Whoever looks for a job asks again until it has an answer that it can use. The pace is kept
-    here; what is asked for during a pause goes into the next question.
+    A caller asks again until it has a useful answer. The pace is kept here; requests during a pause
+    go into the next question.
     """
 
     def __init__(

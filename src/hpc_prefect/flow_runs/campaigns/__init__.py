@@ -26,7 +26,7 @@ from hpc_prefect.flow_runs.campaigns.experiments import (
     chosen,
     chosen_as,
     experiments,
-    told_by_parameters,
+    run_parameters_digest,
 )
 from hpc_prefect.flow_runs.campaigns.opening import open_campaign, opened_key
 from hpc_prefect.flow_runs.lost import lost_here
@@ -106,7 +106,7 @@ def identity_problems(*, keyed: bool = False) -> list[str]:
     problems = []
     if not keyed and (problem := current_frame().problem):
         problems.append(problem)
-    if not named and (problem := told_by_parameters().problem):
+    if not named and (problem := run_parameters_digest().problem):
         problems.append(problem)
     return problems
 
@@ -136,7 +136,7 @@ async def locate(
     frame = current_frame()
     what = f"{name}:{digest}"
     # Counted for each folder: calls with other folders are not identical to this one.
-    n = frame.draw(f"{opened.campaign.folder}:{what}")
+    n = frame.next_number(f"{opened.campaign.folder}:{what}")
     if shared_numbers.are_needed():
         n = await asyncio.to_thread(
             shared_numbers.shared_number, opened.campaign.folder, frame.path, what, n

@@ -91,14 +91,14 @@ class Experiments:
     Attributes:
         refused_in: the attempt in which a call was refused before it had a place, or did not
             succeed and could not be noted in its campaign.
-        told: the digest of its parameters, once it was asked for.
+        parameter_digest: the digest of its parameters, once it was asked for.
         claims: this process's, by the folders of its campaigns.
         over: earlier flow runs whose campaigns this one has taken over, each with this run's claim.
     """
 
     campaigns: dict[OpenedKey, Opened] = field(default_factory=dict)
     refused_in: int = 0
-    told: ParameterDigest | None = None
+    parameter_digest: ParameterDigest | None = None
     claims: dict[str, Claim] = field(default_factory=dict)
     over: dict[str, Claim] = field(default_factory=dict)
 
@@ -119,31 +119,31 @@ class Experiments:
 experiments = PerRun(Experiments, Experiments.close)
 
 
-def told_by_parameters() -> ParameterDigest:
+def run_parameters_digest() -> ParameterDigest:
     """The digest of this run's parameters, which with the flow's name identifies its experiment.
 
     Computed once a run: the flow may change its arguments later.
     """
     mine, root = experiments.of(current_run()), root_flow()
-    if mine.told is None:
+    if mine.parameter_digest is None:
         if root is None or root.flow_run is None:
-            mine.told = (
+            mine.parameter_digest = (
                 ParameterDigest("", _TYPED)
                 if is_interactive()
                 else ParameterDigest(digest(sys.argv[1:]), "")
             )
         else:
-            mine.told = digest_of(
+            mine.parameter_digest = digest_of(
                 parameters_of(root),
                 f"parameter {{which}} of flow {name_of(root)} has no stable identity, so no later"
                 f" run could find this experiment again. Name the experiment:"
                 " with hpc_prefect.campaign('…'): …",
             )
-            if not mine.told.problem and (changed := changed_in_flow(root)):
+            if not mine.parameter_digest.problem and (changed := changed_in_flow(root)):
                 advice = "Copy what you change, or name the experiment: with"
                 problem = f"{changed_words(changed)}. {advice} hpc_prefect.campaign('…'): …"
-                mine.told = ParameterDigest("", problem)
-    return mine.told
+                mine.parameter_digest = ParameterDigest("", problem)
+    return mine.parameter_digest
 
 
 def name_of(root: FlowRunContext | None) -> str:

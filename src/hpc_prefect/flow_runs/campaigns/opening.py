@@ -23,14 +23,14 @@ from hpc_prefect.flow_runs.campaigns.experiments import (
     chosen,
     experiments,
     name_of,
-    told_by_parameters,
+    run_parameters_digest,
 )
 from hpc_prefect.flow_runs.campaigns.old_folders import refuse_older
 from hpc_prefect.flow_runs.recording import open_record
 from hpc_prefect.flow_runs.reproduction import recorded
 from hpc_prefect.flow_runs.run_labels import known_trace, leave_trace
 from hpc_prefect.flow_runs.scopes import current_run, root_flow
-from hpc_prefect.flow_runs.states import has_ended, state_of, tell_taken_over
+from hpc_prefect.flow_runs.states import end_as_crashed, has_ended, state_of
 from hpc_prefect.flow_runs.workers import flow_process
 from hpc_prefect.job.identity import digest, folder_name
 from hpc_prefect.ledger import claim as claims
@@ -80,13 +80,13 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
         instance=instance,
     )
     if instance not in present and present and opened is None:
-        _tell_begun(found, choice)
+        _log_begun(found, choice)
     # First the home folder: if another run works on the campaign there, nothing is taken over here.
     for folder in dict.fromkeys((home_of(transport, found.folder), found.folder)):
         predecessor = _claim(transport, folder, claimant)
     if predecessor is not None and opened is None:
         about = f"{found.folder} of {predecessor.describe()}"
-        _tell(f"continuing campaign {about}: {_left_in(found.folder)}")
+        _log(f"continuing campaign {about}: {_left_in(found.folder)}")
     if sibling is not None:
         join(transport, found.folder, sibling.folder)
     else:
@@ -148,7 +148,7 @@ def _experiment(choice: CampaignChoice) -> _Experiment:
         name, exact = choice.name, ["named", choice.name]
     else:
         name, kind = name_of(root_flow()), "flow" if current_run() else "script"
-        exact = [kind, name, told_by_parameters().digest]
+        exact = [kind, name, run_parameters_digest().digest]
     if (reproduced := recorded()) is not None:
         # A reproduction must not find results of the original run, nor of another reproduction.
         exact += ["reproduces", reproduced.run_id, current_run()]
@@ -227,16 +227,16 @@ def _claim(transport: LocalTransport, folder: str, claimant: Claimant) -> Claima
     claim, predecessor = _take(transport, folder, claimant.flow_process)
     mine.hold(claim)
     if predecessor is not None:
-        _tell_its_end(predecessor, claimant)
+        _end_predecessor(predecessor, claimant)
     before = {each.flow_run for each in claims.history(transport, folder).values()}
     mine.over |= dict.fromkeys(before - {claimant.flow_run, ""}, claim)
     return predecessor
 
 
-def _tell_its_end(predecessor: Claimant, claimant: Claimant) -> None:
+def _end_predecessor(predecessor: Claimant, claimant: Claimant) -> None:
     """For Prefect a run whose process was killed is running for ever: end it there."""
     if predecessor.is_dead and predecessor.flow_run not in ("", claimant.flow_run):
-        tell_taken_over(predecessor.flow_run, claimant.describe())
+        end_as_crashed(predecessor.flow_run, claimant.describe())
 
 
 def is_over(flow_run_id: str) -> bool:
@@ -273,12 +273,12 @@ def _take(
 # --- what is told
 
 
-def _tell_begun(found: Campaign, choice: CampaignChoice) -> None:
+def _log_begun(found: Campaign, choice: CampaignChoice) -> None:
     anew = f"{found.name} begins anew (number {found.instance})"
     if choice.name:
-        _tell(f"{anew}, as was asked for: it uses nothing of number {found.instance - 1}")
+        _log(f"{anew}, as was asked for: it uses nothing of number {found.instance - 1}")
         return
-    _tell(
+    _log(
         f"{anew}, because number {found.instance - 1} is complete. Nothing is wrong. To have a"
         " further start collect what succeeded, and not run it again, name the experiment:"
         f" with hpc_prefect.campaign('{found.name}'): …"
@@ -328,7 +328,7 @@ def _when(time: float) -> str:
     return f"last seen {datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     """Log to the run, if there is one; else to a logger that Prefect shows in a script."""
     try:
         get_run_logger().info("%s", text)

@@ -13,7 +13,7 @@ from hpc_prefect.transports.host import host
 T = TypeVar("T")
 
 
-class Tell(Protocol):
+class Notify(Protocol):
     """Who is told in words what happens."""
 
     def __call__(self, text: str, *, warning: bool = False) -> None: ...
@@ -28,7 +28,7 @@ SIGN_INS = 4
 async def patiently(
     question: Callable[[], T],
     what: str,
-    tell: Tell,
+    notify: Notify,
     *,
     kind_of: Callable[[BaseException], Kind],
     seconds: float | None = None,
@@ -37,7 +37,7 @@ async def patiently(
 
     Args:
         what: what is asked, for the messages: `asking for job 17`.
-        tell: receives a message when trouble begins, and when it ends.
+        notify: receives a message when trouble begins, and when it ends.
         kind_of: what can be done about an error of this service.
         seconds: how long to go on in trouble of the network or the server; None for ever.
 
@@ -57,11 +57,11 @@ async def patiently(
                 raise
             _give_up(error, what, refused, seconds, since)
             if told != kind.value:  # not for each question: an outage may last for hours
-                tell(f"{what}: {first_line(error)} ({kind.value}); asking again", warning=True)
+                notify(f"{what}: {first_line(error)} ({kind.value}); asking again", warning=True)
                 told = kind.value
         else:
             if told:
-                tell(f"{what}: answered after {host().monotonic() - since:.0f} s")
+                notify(f"{what}: answered after {host().monotonic() - since:.0f} s")
             return answer
         await asyncio.sleep(delay)
         delay = min(2 * delay, LONGEST)

@@ -65,10 +65,10 @@ def count(root: Any, result: JobResult, campaign: Path) -> None:
     if root is None or root.flow is None or root.flow_run is None:
         return
     _tallies.setdefault(str(root.flow_run.id), Tally()).count(result, campaign)
-    hook_once(root.flow, _tell, "completion", "failure", "cancellation", "crashed")
+    hook_once(root.flow, _log_total, "completion", "failure", "cancellation", "crashed")
 
 
-def _tell(flow: Any, flow_run: Any, state: object) -> None:
+def _log_total(flow: Any, flow_run: Any, state: object) -> None:
     tally = _tallies.pop(str(flow_run.id), None)
     if tally is None:
         return

@@ -1,4 +1,4 @@
-"""Runs compared: what differs, what is the same, and what came of it.
+"""Compares runs: what differs, what is the same, and the results.
 
 compare(records)        the whole comparison; `as_dict()` is what `runs compare --json` prints
 differences(records)    what differs and what is the same, by sections

@@ -1,6 +1,6 @@
 """What differs between runs, in sections; and the names of the sections in which nothing does.
 
-What no run's record tells is in neither: it is not known to be the same.
+What no run's record has is in neither list: it is not known to be the same.
 """
 
 from __future__ import annotations
@@ -424,7 +424,7 @@ def _scripts(records: Sequence[Record], jobs: Jobs, lines: int | None, seeds: bo
     if found.compared and found.unread:
         notes.append(f"of {len(batch)} jobs the scripts of {found.compared} were compared")
     elif found.unread:
-        notes.append(f"the scripts of {found.unread} jobs are not at hand, and not compared")
+        notes.append(f"the scripts of {found.unread} jobs are not available here, and not compared")
     rows = (_script_row(found),) if found.differing else ()
     doubt = "not all are at hand" if found.unread else ""
     return found.compared > 0, Section("scripts", rows, found.diffs, tuple(notes)), doubt

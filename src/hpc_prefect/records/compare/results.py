@@ -1,4 +1,4 @@
-"""Whether one run came to the results of another one, to the last bit."""
+"""Compares the results of two runs to the last bit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hpc_prefect.records.fold import CLOCK, Record
 from hpc_prefect.records.read import standing
 from hpc_prefect.records.write.plain import tells_all
 
-#: Differences of one kind that are told one by one.
+#: How many differences of one kind are listed.
 _TOLD = 5
-_PARTLY = "the record holds them in part, or as asterisks"
+_PARTLY = "the record has only a part of them, or asterisks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class SameResults:
     """The results of two runs, side by side.
 
     Attributes:
-        same: what is the same to the last bit, in words.
-        different: what is not, in words; empty: nothing that is known.
-        unknown: what cannot be told.
+        same: the results that are the same to the last bit, in words.
+        different: the results that differ, in words; empty if none is known to.
+        unknown: what could not be compared.
     """
 
     same: tuple[str, ...]
@@ -89,7 +89,7 @@ def _of_jobs(then: Record, now: Record) -> SameResults:
     elif "outputs" in found.likely:
         unknown.append(f"outputs: {found.likely['outputs']}")
     if rest := len(now.jobs) - len(with_digests):
-        unknown.append(f"{_count(rest, 'job')} named no outputs, so that only their ends are known")
+        unknown.append(f"{_count(rest, 'job')} declared no outputs, so only their ends are known")
     return SameResults(tuple(same), tuple(different), tuple(unknown))
 
 

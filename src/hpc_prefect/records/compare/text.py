@@ -214,7 +214,7 @@ def _figure(name: str, value: object) -> str:
 
 def _part_notes(comparison: Comparison) -> list[str]:
     if any(isinstance(each, AtLeast) for row in comparison.figures.values() for each in row):
-        return ["a cost with + is a part of what was spent: in no mean"]
+        return ["a cost with + is incomplete, and left out of means"]
     return []
 
 
@@ -366,7 +366,9 @@ def _sweep_notes(comparison: Comparison, left: Sequence[str]) -> list[str]:
         notes.append(f"runs that differ in {differ_in} alone are repeats of one setting")
     if count := sum(len(setting.unfinished) for setting in settings):
         have = "1 run has" if count == 1 else f"{count} runs have"
-        notes.append(f"{have} not completed: in no mean; a value in brackets is of such a one")
+        notes.append(
+            f"{have} not completed, and are left out of means; values in brackets are theirs"
+        )
     if count := sum(
         spread.left_out
         for setting in settings
@@ -374,7 +376,7 @@ def _sweep_notes(comparison: Comparison, left: Sequence[str]) -> list[str]:
         if spread.n and name not in (*COSTS, WALL)
     ):
         are = "1 value is" if count == 1 else f"{count} values are"
-        notes.append(f"{are} missing or no finite number: in no mean")
+        notes.append(f"{are} missing or not finite, and left out of means")
     if left:
         notes.append(f"no room for {', '.join(map(printable, left))}: --measure shows one")
     return notes + _part_notes(comparison) + _mixed_notes(comparison)
@@ -385,7 +387,7 @@ def _mixed_notes(comparison: Comparison) -> list[str]:
     if not mixed:
         return []
     regards = ", ".join(dict.fromkeys(mixed))
-    return [f"* these runs differ in {regards} too: the spread is not that of repeats alone"]
+    return [f"* these runs also differ in {regards}: the spread is not of repeats only"]
 
 
 def _shortly(comparison: Comparison) -> list[Part]:

@@ -46,8 +46,8 @@ _STATUS = {"completed": COMPLETED, RUNNING: ACTIVE}
 #: Bytes of a flow's source that is kept.
 _LARGEST_SOURCE = 16 << 20
 _NO_LICENCE = (
-    "Who made this crate named no licence for what is in it. Ask its author before you use it"
-    " for anything but looking at it."
+    "No licence is named for the content of this crate. Ask its author before you use it for"
+    " anything but reading."
 )
 
 
@@ -121,7 +121,7 @@ class _Crate:
             added.append(self._add_file(f"record/{RUN}", data, about, encoding="application/json"))
         for name in event_files(transport, folder):
             hidden = self._secrets.json_lines(lines(transport, f"{folder}/{name}"))
-            about = "everything that the run has recorded, a line an event"
+            about = "everything that the run has recorded, one event on each line"
             added.append(
                 self._add_file(f"record/{name}", hidden, about, encoding="application/jsonl")
             )
@@ -151,7 +151,7 @@ class _Crate:
             kept = self._secrets.source_data(data)
             about = f"the flow's source, as it ran ({known}){_changed(data, kept)}"
             return f"workflow/{os.path.basename(path)}", kept, about
-        why = "could not be read any more" if gone else "was another one already"
+        why = "could no longer be read" if gone else "had already changed"
         about = (
             f"NOT the flow's source, which {why} when this crate was made; only this is known of"
             f" it: {known}; entry point {self._record.run.get('entrypoint') or 'unknown'};"
@@ -228,7 +228,7 @@ class _Crate:
         }
         if found["actionStatus"] == FAILED:
             found["error"] = record.message or (
-                "its process ended without a word; it was last heard of at"
+                "its process ended without recording an end; its record was last written at"
                 f" {moment(record.updated) or 'an unknown time'}"
                 if self._state == "died"
                 else self._state

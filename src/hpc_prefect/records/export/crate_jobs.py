@@ -44,8 +44,9 @@ _QUANTITIES = {
     "node_hours": "nodes that were asked for, times the hours that the job ran",
     "core_hours": "cores that were asked for, times the hours that the job ran",
     "gpu_hours": "GPUs that were asked for, times the hours that the job ran",
-    "qpu_seconds": "seconds that a quantum computer was used, as its service told them",
-    "wall_seconds": "seconds from the run's beginning to its end, or to the last heard of it",
+    "qpu_seconds": "seconds that a quantum computer was used, by its service",
+    "wall_seconds": "seconds from the run's beginning to its end, or to the last entry of its"
+    " record",
 }
 _JSON, _JSON_LINES = "application/json", "application/jsonl"
 _ENCODINGS = {".json": _JSON, ".jsonl": _JSON_LINES, ".sh": "text/x-shellscript"}
@@ -134,9 +135,9 @@ class JobEntities:
             if attempt.get(field)
         ]
         if attempt.get("collected"):
-            told.append(f"done by an earlier run ({attempt.get('made_by') or 'unknown'})")
+            told.append(f"result of an earlier run ({attempt.get('made_by') or 'unknown'})")
         if attempt.get("state") == WANTED:
-            told.append("no end of it is recorded")
+            told.append("its end is not recorded")
         told.append(str(attempt.get("summary") or attempt.get("state") or ""))
         return "; ".join(each for each in told if each)
 
@@ -293,7 +294,7 @@ class JobEntities:
         return self._graph.add(
             local_id("input", digest[:16], path), "File",
             name=os.path.basename(path), alternateName=path,
-            description="an input of jobs, told by its digest; it is not in this crate",
+            description="an input of jobs, identified by its digest; it is not in this crate",
             contentUrl=file_url(whole), encodingFormat="application/octet-stream", sha256=digest,
         )  # fmt: skip
 
@@ -305,7 +306,7 @@ def _program(attempt: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     sampled = " (of samples)" if found.get("sampled") else ""
     return local_id("program", name, digest[:16] or "unknown"), {
         "name": name,
-        "description": f"the program {path}" if path else "a program that no record names",
+        "description": f"the program {path}" if path else "a program that is not recorded",
         "softwareVersion": f"sha256:{digest}{sampled}" if digest else "unknown",
         "url": file_url(path) if path else "",
         "sha256": "" if sampled else digest,

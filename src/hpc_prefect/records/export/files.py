@@ -20,7 +20,7 @@ from hpc_prefect.transports.local import LocalTransport, reader
 #: A batch job's files, each with what it is; the records first.
 BATCH_FILES = {
     names.RECORD: "the job's own record",
-    names.JOURNAL: "what happened to the job, a line an event",
+    names.JOURNAL: "what happened to the job, one event on each line",
     names.SCRIPT: "the script that the scheduler was given",
     names.PROGRAM: "what that script runs: set-up, environment, program",
     names.STDOUT: "what the program printed",
@@ -39,7 +39,7 @@ def quantum_files(kind: str) -> dict[str, str]:
     """The same of a sampling or an estimation, without its result."""
     return {
         RECORDS.get(kind, RECORDS["sampler"]): "the work's own record",
-        names.JOURNAL: "what happened to the job, a line an event",
+        names.JOURNAL: "what happened to the job, one event on each line",
     }
 
 
@@ -132,7 +132,7 @@ def why_not(path: str, recorded: Mapping[str, Any], whole_up_to: int) -> str:
         recorded: size, sha256 and sampled of it, when the job had ended.
     """
     if not os.path.isfile(path):
-        return "a folder" if os.path.isdir(path) else "not there any more"
+        return "a folder" if os.path.isdir(path) else "removed since"
     size = int(recorded.get("size", 0))
     if size > whole_up_to:
         return f"larger than {whole_up_to} bytes"
@@ -140,7 +140,7 @@ def why_not(path: str, recorded: Mapping[str, Any], whole_up_to: int) -> str:
         return "not known by a digest"
     now = file_facts(path, whole_up_to=0 if recorded.get("sampled") else size)
     if now.get("size") != size or now.get("sha256") != recorded["sha256"]:
-        return "another file now than the job had left"
+        return "changed since the job left it"
     return ""
 
 

@@ -48,8 +48,8 @@ def write_run(folder: str, *, to: str, experiment: str) -> str:
     uri = to or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise ConfigurationError(
-            "where does MLflow track? Name a folder or a server's address with --to, or set"
-            " MLFLOW_TRACKING_URI; nothing was written"
+            "it is not known where MLflow stores runs; give a folder or a server's address with"
+            " --to, or set MLFLOW_TRACKING_URI; nothing was written"
         )
     if "://" not in uri:
         uri = Path(os.path.abspath(os.path.expanduser(uri))).as_uri()
@@ -60,8 +60,8 @@ def write_run(folder: str, *, to: str, experiment: str) -> str:
             where = re.sub(r"//[^/@]*@", "//", uri)  # without a password
             said = str(error).partition("\n")[0].replace(uri, where)
             raise TransportError(
-                f"MLflow at {where} did not take the run: {said}. What it took already stays; the"
-                " next export of the run goes on with it"
+                f"MLflow at {where} did not accept the run: {said}. What it has stored stays; the"
+                f" next export of the run goes on from there"
             ) from error
 
 

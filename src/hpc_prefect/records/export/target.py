@@ -77,8 +77,7 @@ def _check_free(final: Path, is_zip: bool) -> None:
 
 def _taken(final: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"{final} is there already, and not empty; nothing was written. Name another one, or remove"
-        " it"
+        f"{final} exists and is not empty; nothing was written. Name another one, or remove it"
     )
 
 

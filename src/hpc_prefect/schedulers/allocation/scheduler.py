@@ -1,12 +1,12 @@
-"""A held allocation, spoken to like any other scheduler.
+"""A held allocation as a scheduler's dialect.
 
 It is a batch job of the scheduler inside, whose program, the agent, starts the jobs that it finds
 in its spool, a folder that both sides see. A job is named by its tag, so a submission is exclusive
 by its file and never in doubt for long, and the search by tag is exact.
 
-What became of a job is told by the agent's log. That an allocation is gone is told by the agent's
-last words, by the flow that holds it, or by the scheduler inside when it is asked about the
-allocation's own job. A heartbeat that is late is only a reason to ask.
+The agent's log says how a job ended. An allocation is gone if the agent's last words say so, the
+flow that holds it, or the scheduler inside when it is asked about the allocation's own job. A late
+heartbeat is only a reason to ask.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _ENDS = {
     "allocation": Reason.ALLOCATION_ENDED,
 }
 _WHY = {
-    "idle": "it had nothing to do for longer than it may",
+    "idle": "it had no job for longer than its idle_timeout",
     "closed": "it was told to end",
-    "signalled": "it got a signal, as from a cancellation or at its walltime",
-    "orphan": "nobody had renewed it for longer than it may be without a flow",
-    "walltime": "its time was over",
+    "signalled": "it received a signal, as of a cancellation or at its walltime",
+    "orphan": "its flow did not renew it within its orphan_timeout",
+    "walltime": "its walltime was over",
 }
 _NOT_TAKEN = {
-    "walltime": "the allocation had not enough time left for it",
+    "walltime": "the allocation had too little time left for it",
     "closed": "the allocation was ending",
 }
 #: Handed over again it would be refused again. Who hands jobs over sees to it that none of these
@@ -193,7 +193,7 @@ class AllocationScheduler:
         if said is not None:
             return said
         if look.beat_age is not None and look.beat_age > _DEAD:
-            why = f"nothing was heard of it for {look.beat_age:.0f} s, and {own} is not listed"
+            why = f"its agent was silent for {look.beat_age:.0f} s, and {own} is not listed"
             return Observation(id=own, state=JobState.ENDED, message=why)
         return NoAnswer(f"{self._inside.name} does not list the allocation {own}")
 

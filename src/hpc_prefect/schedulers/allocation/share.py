@@ -1,4 +1,4 @@
-"""Which share of a held allocation a job gets, and how its program is started on it."""
+"""A job's share of a held allocation, and how its program is started on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hpc_prefect.job.spec import JobSpec, Resources, Site
 
 _MIB = 1024**2
-#: What a node has of memory when nobody knows: never too little.
+#: A node's memory if it is not known: never too little.
 UNKNOWN_MEMORY = 10**12
 
 _PLACES = re.compile(r"(?<!\$)\{(hosts|hostfile)\}")

@@ -1,4 +1,4 @@
-"""The laptop's own batch system (`hpc_prefect.local_batch`), spoken to like any other scheduler.
+"""The dialect of the laptop's own batch system (`hpc_prefect.local_batch`).
 
 Nodes are virtual: a laptop has one, so a job of 2 nodes × 2 ranks takes 4 slots of it.
 """
