@@ -155,7 +155,7 @@ class Lives:
             provider=self.provider,
             base=f"{self.folder}/.hpc-prefect/campaign/ab/k",
             key="k",
-            claimant=this_process(),
+            claimant=changes.pop("claimant", this_process()),
             poll_interval=0.02,
             **changes,
         )

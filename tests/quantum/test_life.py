@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpc_prefect.errors import QuantumServiceError, SchedulerError
+from hpc_prefect.errors import JobHeld, QuantumServiceError, SchedulerError
+from hpc_prefect.executor.attempt import open_attempt
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.ledger.claim import take, this_process
 from hpc_prefect.ledger.quantum_folder import qpu_seconds
 from hpc_prefect.operations import list_jobs
 from hpc_prefect.quantum.service import CANCELLED, DONE, ERROR, RUNNING
@@ -154,6 +156,17 @@ async def test_an_attempt_that_is_listed_late_is_no_endless_search(tmp_path):
         await lives.run().carry_out()
     lives.transport, lives.service.ends = _ListsLate(), DONE
     assert (await asyncio.wait_for(lives.run().carry_out(), 60)).attempt == 3
+
+
+def test_who_has_lost_the_job_while_it_prepared_writes_no_intent(tmp_path):
+    lives = Lives(tmp_path, MemoryService())
+    run = lives.run(claimant=this_process("one"))
+    attempt = open_attempt(run._request, run._connection, run.attempt_type)
+    folder = attempt.folder.path
+    take(lives.transport, folder, this_process("two"), lambda flow_run: True)
+    with pytest.raises(JobHeld):
+        attempt.note_intent()
+    assert attempt.folder.ledger().intent == {}
 
 
 async def test_where_no_job_can_be_found_by_its_tag_a_lost_reply_stays_a_persons_affair(tmp_path):

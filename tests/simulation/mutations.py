@@ -119,6 +119,13 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
+        "who has lost a quantum job while it prepared writes its intent all the same",
+        "quantum/purchase/attempt.py",
+        "        self.claim.check()\n        super().note_intent(**facts)",
+        "        super().note_intent(**facts)",
+        quantum=True,
+    ),
+    Mutation(
         "an attempt that is listed late is looked for without end",
         "executor/attempt.py",
         "seen = number = max(_newest(transport, request.base), seen)",
@@ -205,12 +212,6 @@ MUTATIONS = (
         "ledger/claim.py",
         "    transport.remove(probe)\n",
         "",
-    ),
-    Mutation(
-        "a failed question for a name is taken as the answer that there is none",
-        "executor/connection.py",
-        "found |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said",
-        "found |= {tag: {} for tag in chunk} if isinstance(said, NoAnswer) else said",
     ),
     Mutation(
         "a failed question about a job is taken as the answer that it is not listed",

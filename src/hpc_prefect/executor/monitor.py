@@ -19,7 +19,7 @@ from hpc_prefect.schedulers.base import Told
 
 #: The pause between two looks at a job's records, as a part of the time since something was new of
 #: it: among few jobs, and among more of them.
-_EAGER, _PATIENT, _FEW = 0.04, 0.15, 10
+_EAGER, _PATIENT, _FEW = 0.02, 0.15, 10
 #: The shortest and the longest pause, in seconds.
 _SOONEST, _LATEST = 0.03, 1.0
 

@@ -232,6 +232,12 @@ class QuantumAttempt(Attempt):
 
         await self.connection.in_thread(intend)
 
+    def note_intent(self, **facts: Any) -> None:
+        """As for every attempt; but who was slow to prepare it may have lost it meanwhile, and the
+        tag of its own would hide that of who has it now."""
+        self.claim.check()
+        super().note_intent(**facts)
+
     def _submission(self) -> Dialogue[Submission]:
         if not self.request.service.searchable:
             self.folder.note("posting", durable=True)
