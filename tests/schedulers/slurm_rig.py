@@ -116,6 +116,7 @@ def spec(
         work_dir=work_dir,
         secret_names=names,
         array=array,
+        has_members=array is not None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -20,8 +21,8 @@ from hpc_prefect.job.folder import read_entries
 from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.operations.attach import what_to_follow
-from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
-from hpc_prefect.operations.cancel_member import cancel_member
+from hpc_prefect.operations.cancel import Cancellation, cancelled
+from hpc_prefect.operations.cancel_member import cancelled_member
 from hpc_prefect.operations.members import read_members
 from hpc_prefect.operations.snapshot import read_job
 from simulation.file_server import File
@@ -129,21 +130,21 @@ class ArrayLife(Life):
 
     # --- other processes
 
-    def _command(self, process: Process, job: Wanted) -> None:
+    async def _command(self, process: Process, job: Wanted) -> None:
         """`jobs cancel`, of all or of one member; `jobs show --members`; `jobs attach`."""
         chance = self.world.chance
         what = chance.one_of("what is done to an array", ("cancel", "cancel one", "show", "attach"))
         try:
-            newest = max(numbers(process.mount, job.base), default=0)
-            if newest:
-                folder = f"{job.base}-{newest}"
-                act = {
-                    "cancel": self._all,
-                    "cancel one": self._one,
-                    "show": self._show,
-                    "attach": self._attach,
-                }
-                act[what](process, folder)
+            found = await asyncio.to_thread(numbers, process.mount, job.base)
+            if found:
+                folder = f"{job.base}-{max(found)}"
+                if what == "cancel":
+                    await self._all(process, folder)
+                elif what == "cancel one":
+                    await self._one(process, folder)
+                else:
+                    act = {"show": self._show, "attach": self._attach}[what]
+                    await asyncio.to_thread(act, process, folder)
                 return
         except HpcPrefectError as error:
             self.world.note("jobs", f"{what} fails: {type(error).__name__}")
@@ -177,22 +178,23 @@ class ArrayLife(Life):
             self.world.fail("bug", f"{self._array.base}: {error!r}")
         self.world.later(0.0, partial(self._end, process))
 
-    def _all(self, process: Process, folder: str) -> None:
+    async def _all(self, process: Process, folder: str) -> None:
         self._wish(self._array)
-        (done,) = cancel_jobs([read_job(folder, process.mount)])
+        snapshot = await asyncio.to_thread(read_job, folder, process.mount)
+        (done,) = await cancelled([snapshot])
         self._told(done)
         process.die("at its end")
 
-    def _one(self, process: Process, folder: str) -> None:
-        snapshot = read_job(folder, process.mount)
-        members = read_members(snapshot.folder)
+    async def _one(self, process: Process, folder: str) -> None:
+        snapshot = await asyncio.to_thread(read_job, folder, process.mount)
+        members = await asyncio.to_thread(read_members, snapshot.folder)
         chosen = members[self.world.chance.below("which member", len(members))]
         keys = keys_of(self.place.files.entry(f"{folder}/{layout.ASKED}"))
         work = work_of(folder, keys[chosen.index])
         wishes = self.place.programs.wishes
         wishes.add(work.rpartition("-")[0])
         wishes.update(job.id for job in self._jobs(folder) if job.index == chosen.index)
-        done, words = cancel_member(snapshot, chosen, wait=30.0)
+        done, words = await cancelled_member(snapshot, chosen, wait=30.0)
         self.world.note("jobs cancel", f"says of {chosen.name} {done}: {words}")
         said = "confirmed" if done else "unconfirmed"
         self.world.coverage.sometimes(f"cancelling a member is told as {said}")

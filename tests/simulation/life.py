@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +21,8 @@ from hpc_prefect.executor.service import Handle
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.operations.cancel import Cancellation, cancel_jobs
-from hpc_prefect.operations.snapshot import read_job
+from hpc_prefect.operations.cancel import Cancellation, cancelled
+from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 from simulation import leaks
 from simulation.coverage import TOLD, Coverage
 from simulation.process import Process
@@ -296,19 +297,24 @@ class Life:
         """`hpc-prefect jobs cancel`, by another process on some machine."""
         process = self.place.new_process("jobs cancel")
         chosen = self.wanted[self.world.chance.below("which is cancelled", len(self.wanted))]
-        process.in_thread(partial(self._command, process, chosen))
+        process.loop.create_task(self._command(process, chosen))
 
-    def _command(self, process: Process, job: Wanted) -> None:
+    async def _command(self, process: Process, job: Wanted) -> None:
         try:
-            newest = max(numbers(process.mount, job.base), default=0)
-            if newest:
-                self.place.programs.wishes.add(job.base)
-                snapshot = read_job(f"{job.base}-{newest}", process.mount)
-                (done,) = cancel_jobs([snapshot])
+            snapshot = await asyncio.to_thread(self._chosen, process, job)
+            if snapshot is not None:
+                (done,) = await cancelled([snapshot])
                 self._told(done)
         except HpcPrefectError as error:
             self.world.note("jobs cancel", f"fails: {type(error).__name__}")
         process.die("at its end")
+
+    def _chosen(self, process: Process, job: Wanted) -> JobSnapshot | None:
+        newest = max(numbers(process.mount, job.base), default=0)
+        if not newest:
+            return None
+        self.place.programs.wishes.add(job.base)
+        return read_job(f"{job.base}-{newest}", process.mount)
 
     def _told(self, done: Cancellation) -> None:
         self.world.note("jobs cancel", f"says {done.confirmed}: {done.words}")

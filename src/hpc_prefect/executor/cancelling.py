@@ -6,22 +6,27 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, TransportError
 from hpc_prefect.executor.attempt import Attempt
-from hpc_prefect.executor.connection import Polled
+from hpc_prefect.executor.connection import Connection, Polled
 from hpc_prefect.job.failure import Verdict, asked_for
+from hpc_prefect.schedulers.base import NoAnswer
 
 logger = logging.getLogger("hpc_prefect.executor")
 
 
 class Watched(Polled, Protocol):
-    """A job, or an array, that is watched up to its verdict."""
+    """A job, or an array, that is watched up to its end."""
 
     @property
-    def verdict(self) -> asyncio.Future[Verdict]:
+    def verdict(self) -> asyncio.Future[Any]:
         """Set once, when it is judged."""
+
+
+class Judged(Watched, Protocol):
+    """The same where we are the one that judges."""
 
     def give_up(self, verdict: Verdict) -> None:
         """Set this verdict without further evidence."""
@@ -29,7 +34,7 @@ class Watched(Polled, Protocol):
 
 async def cancel_remote(
     attempt: Attempt,
-    watched: Watched,
+    watched: Judged,
     by: str,
     *,
     earlier: Callable[[], bool] = lambda: False,
@@ -56,16 +61,15 @@ async def cancel_remote(
     clock = asyncio.get_running_loop().time
     patience = connection.scheduler.patience
     limit = max(patience.confirm_earlier, patience.confirm + patience.lost)
-    since, heard = clock(), False
-    while not watched.verdict.done() and (left := since + limit - clock()) > 0:
+    since = clock()
+
+    def left() -> float:
+        nonlocal limit, since
         if limit != patience.confirm and not earlier():
-            limit, since = patience.confirm, clock()  # from now on a caller waits for it
-        if not heard:
-            heard = await connection.cancel(watched.job_id, attempt.tag)
-            watched.wants_answer = True
-            connection.hurry(watched)
-        await asyncio.wait([watched.verdict], timeout=min(left, 2.0))
-    if watched.verdict.done():
+            limit, since = patience.confirm, clock()  # from now on somebody waits for it
+        return since + limit - clock()
+
+    if await bring_about(connection, watched, left):
         return True
     summary = (
         f"its cancellation was requested, but {connection.scheduler.name} did not confirm it"
@@ -73,3 +77,33 @@ async def cancel_remote(
     )
     watched.give_up(Verdict(reason=asked_for(by), summary=summary))
     return False
+
+
+async def bring_about(
+    connection: Connection,
+    watched: Watched,
+    left: Callable[[], float],
+    told: Callable[[NoAnswer | None], None] = lambda said: None,
+) -> bool:
+    """Ask the scheduler for a job's end until it listens, then wait until that is seen.
+
+    Args:
+        left: for how many seconds more.
+        told: what the scheduler said instead of taking it in; None when it did.
+
+    Returns:
+        Whether its end was seen in time.
+    """
+    heard = False
+    while not watched.verdict.done():
+        if not heard:
+            said = await connection.cancel(watched.job_id, watched.tag)
+            heard = said is None
+            told(said)
+            watched.wants_answer = True
+            connection.hurry(watched)
+        seconds = left()
+        await asyncio.wait([watched.verdict], timeout=max(0.0, min(seconds, 2.0)))
+        if seconds <= 0:
+            break
+    return watched.verdict.done()

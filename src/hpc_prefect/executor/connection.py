@@ -78,20 +78,27 @@ class Connection:
         asking: ThreadPoolExecutor | None = None,
         *,
         peers: HostPeers | None = None,
+        until: float = float("inf"),
     ) -> None:
         """`pool` is for submissions, which may take minutes, `asking` for questions.
 
-        `peers`: the processes with which polling and slots are shared; None for none.
+        Args:
+            peers: the processes that the pace and the slots are shared with; None: with none.
+            until: on the host's monotonic clock, when a command that hangs is ended at the latest.
         """
         self.scheduler = scheduler
         self.transport = transport
         self.options = options
         self.pool = pool
+        self.silence = ""  # why the last question had no useful answer; empty when it had one
         self._asking = asking or pool
+        self._until = until
         self._peers = peers or HostPeers()
         self._turns = SharedPoll(self._peers)
         self._slots: dict[str, QueueSlots] = {}
         self._search = Search(scheduler, self._find)
+        self._to_cancel: dict[str, str] = {}  # names by ids, for the next command
+        self._cancelling: asyncio.Future[dict[str, NoAnswer | None]] | None = None
         self._jobs: dict[Polled, None] = {}
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
@@ -117,6 +124,8 @@ class Connection:
         try:
             command = next(dialogue)
             while True:
+                left = max(1.0, self._until - host().monotonic())
+                command = replace(command, timeout=min(command.timeout, left))
                 command = dialogue.send(self.transport.run(command))
         except StopIteration as stop:
             result: T = stop.value
@@ -173,19 +182,27 @@ class Connection:
             found |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
         return found
 
-    async def cancel(self, job_id: str, tag: str) -> bool:
-        """Ask the scheduler to cancel a job; False if it did not accept that."""
-        try:
-            said = await self.ask(self.scheduler.cancel({job_id: tag}, self.options))
-        except TransportError as error:
-            said = NoAnswer(str(error))
-        if isinstance(said, NoAnswer):
-            logger.warning(
-                "the scheduler did not accept the cancellation of %s, it is tried again: %s",
-                job_id,
-                said.said,
-            )
-        return not isinstance(said, NoAnswer)
+    async def cancel(self, job_id: str, tag: str) -> NoAnswer | None:
+        """Ask for the end of a job, in one command with all for which that is asked at this time;
+        what was answered instead where the scheduler did not take that in."""
+        if not self._to_cancel or self._cancelling is None:
+            self._cancelling = asyncio.ensure_future(self._cancel_all())
+        self._to_cancel[job_id] = tag
+        return (await asyncio.shield(self._cancelling))[job_id]
+
+    async def _cancel_all(self) -> dict[str, NoAnswer | None]:
+        await asyncio.sleep(0)  # whoever asks in this turn of the loop is in
+        jobs, self._to_cancel = self._to_cancel, {}
+        chunks = [*_chunks([*jobs], self.scheduler.ids_per_question)]
+        said = await asyncio.gather(*(self._cancel({i: jobs[i] for i in ids}) for ids in chunks))
+        return {i: each for ids, each in zip(chunks, said, strict=True) for i in ids}
+
+    async def _cancel(self, jobs: Mapping[str, str]) -> NoAnswer | None:
+        question = partial(self.scheduler.cancel, jobs, self.options)
+        said = await self.shortly(partial(self._put, question))
+        if said is not None:
+            logger.warning("cancelling %s: %s", ", ".join(jobs), said.said)
+        return said
 
     async def _watch_all(self) -> None:
         """The loop: own records often, the scheduler seldom, claims every half minute."""
@@ -296,12 +313,17 @@ class Connection:
         turn = self._turns.take(ids, pause)
         if not turn.mine:
             return turn
-        answer: Answer = {}
-        for chunk in _chunks(turn.ids, self.scheduler.ids_per_question):
-            said = self._put(partial(self.scheduler.observe, chunk, self.options))
-            answer |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
+        answer = self.observe(turn.ids)
         self._turns.end(turn, answer)
         return replace(turn, answer=answer, about=frozenset(ids))
+
+    def observe(self, ids: Sequence[str]) -> Answer:
+        """What the scheduler says of jobs now, in chunks. Blocks."""
+        answer: Answer = {}
+        for chunk in _chunks(ids, self.scheduler.ids_per_question):
+            said = self._put(partial(self.scheduler.observe, chunk, self.options))
+            answer |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
+        return answer
 
     def _use(self, jobs: Sequence[Polled], answer: Answer, now: float) -> None:
         """Pass an answer, whichever process asked, to each job; choose the next pause."""
@@ -314,7 +336,8 @@ class Connection:
         self._disorder = host().uniform(0, _DISORDER)
 
     def _count_failures(self, failed: Sequence[NoAnswer]) -> None:
-        """Count questions without a useful answer; log that now and then."""
+        """Note whether a question had no useful answer about some jobs; say so now and then."""
+        self.silence = failed[0].said if failed else ""
         if not failed:
             self._failures = 0
             return

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from hpc_prefect.errors import NotOurs, TransportError
-from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.executor.cancelling import bring_about
+from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.service import executor
+from hpc_prefect.job.state import Observation
 from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
 from hpc_prefect.operations.find import list_jobs
-from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
+from hpc_prefect.operations.query import connections
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
 from hpc_prefect.operations.status import NOT_SUBMITTED
 from hpc_prefect.schedulers.base import NoAnswer
@@ -19,10 +25,6 @@ from hpc_prefect.transports.host import host
 
 #: How many seconds to wait for an end.
 CONFIRM = 20.0
-#: Seconds between two tries of a cancellation that the scheduler did not accept.
-_AGAIN = 2.0
-#: Seconds between two looks: the first and the longest pause.
-_SOON, _LATER = 0.1, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class _CancelRequest:
     """A job that is being cancelled.
 
     Attributes:
-        ids: the scheduler's ids to cancel; searched for by tag if the submission is in doubt.
+        ids: what is to be cancelled; found by its tag when its submission was in doubt.
+        watches: one for each of the ids.
         ended: ids whose end has been seen.
         words: how it ended; empty until then.
         silence: the message if its end is not seen in time.
@@ -54,10 +57,27 @@ class _CancelRequest:
 
     job: JobSnapshot
     ids: list[str]
+    watches: dict[str, EndWatch] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     words: str = ""
     silence: str = ""
     used: dict[str, float] = field(default_factory=dict)
+    over: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def conclude(self) -> None:
+        """Let everybody who waits for its end know, if it is there."""
+        if self.words and not self.over.done():
+            self.over.set_result(None)
+
+    def saw_end(self, watch: EndWatch, seen: Observation, scheduler: str) -> None:
+        """The scheduler says that one of its ids has ended."""
+        self.ended.add(watch.job_id)
+        self.used |= seen.used
+        if self.ended >= set(self.ids):
+            self.words = f"{scheduler} says {seen.word}"
+            self.conclude()
 
 
 def cancel_jobs_of(
@@ -90,21 +110,37 @@ def cancel_jobs(
     attaches to it or starts its flow again; these, or another call, also repeat a cancellation
     whose end is not confirmed in time.
     """
-    deadline = host().monotonic() + wait
+    work = cancelled(jobs, by=by, wait=wait)
+    return asyncio.run_coroutine_threadsafe(work, executor().loop).result()
+
+
+async def cancelled(
+    jobs: Sequence[JobSnapshot], *, by: str = "user", wait: float = CONFIRM
+) -> list[Cancellation]:
+    """`cancel_jobs` on an event loop, which nothing of it blocks."""
+    until = host().monotonic() + wait
     done: dict[str, Cancellation] = {}
-    requests = []
+    asked = []
     for job in jobs:
         if words := _nothing_to_cancel(job):
             confirmed = not (job.problem or job.user)
             done[job.folder.path] = Cancellation(job=job, confirmed=confirmed, words=words)
         else:
-            requests.append(_request(job, by))
-    at_each_scheduler(
-        lambda client, theirs: _Ends(client, _of(requests, theirs), deadline).bring_about(),
-        [request.job for request in requests],
+            asked.append(job)
+    troubles = await asyncio.to_thread(lambda: [_write_request(job, by) for job in asked])
+    requests = {
+        job.folder.path: _CancelRequest(job, list(job.ids), silence=trouble)
+        for job, trouble in zip(asked, troubles, strict=True)
+    }
+    await asyncio.gather(
+        _await_claimants([each for each in requests.values() if each.job.spec is None], until),
+        *(
+            _bring_about_all(connection, [requests[job.folder.path] for job in theirs], until)
+            for connection, theirs in connections(asked, until)
+        ),
     )
-    _await_claimants([request for request in requests if request.job.spec is None], deadline)
-    done |= {request.job.folder.path: _told(request) for request in requests}
+    told = await asyncio.to_thread(lambda: [_told(request) for request in requests.values()])
+    done |= dict(zip(requests, told, strict=True))
     return [done[job.folder.path] for job in jobs]
 
 
@@ -121,133 +157,123 @@ def _nothing_to_cancel(job: JobSnapshot) -> str:
     return ""
 
 
-def _request(job: JobSnapshot, by: str) -> _CancelRequest:
-    """Write the request first: a process that takes the job up will find it, also if we die now."""
-    request = _CancelRequest(job, list(job.ids))
+def _write_request(job: JobSnapshot, by: str) -> str:
+    """Write it down first: whoever takes the job up then knows of it, also if we die now.
+
+    Returns what to tell when that failed.
+    """
     try:
         job.folder.note_cancel_request(by=by, who=this_process().describe())
     except (TransportError, NotOurs) as error:  # a full disk must not keep a job alive
-        request.silence = f"; the request could not be written into its folder ({error})"
-    return request
+        return f"; the request could not be written into its folder ({error})"
+    return ""
 
 
-def _of(requests: Sequence[_CancelRequest], jobs: Sequence[JobSnapshot]) -> list[_CancelRequest]:
-    paths = {job.folder.path for job in jobs}
-    return [request for request in requests if request.job.folder.path in paths]
+async def _await_claimants(requests: Sequence[_CancelRequest], until: float) -> None:
+    """Jobs that were not submitted yet: nobody but their living claimants can say more."""
+    for request in requests:
+        request.silence = "it is not submitted yet; its process was asked not to submit it"
+    pause, first = SOON, True
+    while requests and (first or host().monotonic() < until):
+        first = False
+        await asyncio.to_thread(_look, requests)
+        requests = [request for request in requests if not request.words]
+        if requests:
+            await asyncio.sleep(max(0.0, min(pause, until - host().monotonic())))
+        pause = min(LATER, 1.5 * pause)
 
 
-def _await_claimants(requests: Sequence[_CancelRequest], deadline: float) -> None:
-    """Wait for jobs that are not submitted yet: only their living claimants can end them."""
-    pause = _SOON
-    while any(not request.words for request in requests) and host().monotonic() < deadline:
-        for request in requests:
-            _look(request)
-            request.silence = "it is not submitted yet; its process was asked not to submit it"
-        pause = _rest(pause, deadline)
+async def _bring_about_all(
+    connection: Connection, requests: Sequence[_CancelRequest], until: float
+) -> None:
+    """The ends of some jobs of one scheduler, until all are seen or it is time."""
 
+    def left() -> float:
+        return until - host().monotonic()
 
-class _Ends:
-    """Cancels some jobs of one scheduler."""
-
-    def __init__(
-        self, client: SchedulerClient, requests: list[_CancelRequest], deadline: float
-    ) -> None:
-        self._client = client
-        self._requests = requests
-        self._deadline = deadline
-        self._heard: set[str] = set()  # ids whose cancellation the scheduler accepted
-        self._try_at = 0.0
-
-    def bring_about(self) -> None:
-        """Cancel, until all ends are seen or the time is up."""
-        pause = max(_SOON, self._client.scheduler.hurry)
+    loop = asyncio.get_running_loop()
+    searches = {
+        loop.create_task(_search(connection, request, left))
+        for request in requests
+        if not request.ids
+    }
+    endings: list[asyncio.Task[bool]] = []
+    all_over = loop.create_task(asyncio.wait([request.over for request in requests]))
+    pause = SOON
+    try:
         while True:
-            self._find_those_in_doubt()
-            self._ask_for_the_end()
-            self._observe()
-            for request in self._open():
-                _look(request)
-            if not self._open() or host().monotonic() >= self._deadline:
-                return
-            pause = _rest(pause, self._deadline)
+            for request in requests:
+                for job_id in request.ids:
+                    if job_id not in request.watches and not request.words:
+                        endings.append(_begin(connection, request, job_id, left))
+            running = {each for each in searches if not each.done()}
+            seconds = max(0.0, min(pause, left()))
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait({all_over, *running}, timeout=seconds, return_when=first)
+            await connection.shortly(partial(_look, requests))
+            for request in requests:
+                request.conclude()
+            if all(request.words for request in requests) or left() <= 0:
+                break
+            pause = min(LATER, 1.5 * pause)
+        await asyncio.gather(*endings)  # each has asked once, however short the time
+    finally:
+        for task in (all_over, *searches, *endings):
+            task.cancel()
+        for request in requests:
+            _release(connection, request)
 
-    def _open(self) -> list[_CancelRequest]:
-        return [request for request in self._requests if not request.words]
 
-    def _find_those_in_doubt(self) -> None:
-        name = self._client.scheduler.name
-        in_doubt = [request for request in self._open() if not request.ids]
-        said = self._client.find([request.job.tag for request in in_doubt], self._deadline)
-        for request in in_doubt:
-            found = said[request.job.tag]
-            if isinstance(found, NoAnswer):
-                request.silence = f"{name} did not say whether it was submitted ({found.said})"
-            elif found:
-                request.ids = found
-            else:
-                request.silence = f"whether it was submitted is not known; {name} lists no such job"
+def _begin(
+    connection: Connection, request: _CancelRequest, job_id: str, left: Callable[[], float]
+) -> asyncio.Task[bool]:
+    """Ask for the end of one id, and look for it."""
+    name = connection.scheduler.name
+    on_end = partial(request.saw_end, scheduler=name)
+    watch = EndWatch(name, job_id, request.job.tag, request.over, on_end)
+    request.watches[job_id] = watch
+    connection.watch(watch)
+    work = bring_about(connection, watch, left, watch.told)
+    return asyncio.get_running_loop().create_task(work)
 
-    def _ask_for_the_end(self) -> None:
-        if host().monotonic() < self._try_at:
-            return
-        tags = {
-            each: request.job.tag
-            for request in self._open()
-            for each in request.ids
-            if each not in self._heard | request.ended
-        }
-        if not tags:
-            return
-        said = self._client.cancel(tags, self._deadline)
-        if isinstance(said, NoAnswer):
-            self._try_at = host().monotonic() + _AGAIN
-            name = self._client.scheduler.name
-            for request in self._open():
-                request.silence = f"{name} did not accept the cancellation ({said.said})"
+
+def _release(connection: Connection, request: _CancelRequest) -> None:
+    """Look after a request no more; keep what is not known of it."""
+    for watch in request.watches.values():
+        connection.release(watch)
+        request.silence = watch.silence or request.silence
+    if request.ids and not request.silence and connection.silence:
+        request.silence = f"{connection.scheduler.name} gave no answer ({connection.silence})"
+
+
+async def _search(
+    connection: Connection, request: _CancelRequest, left: Callable[[], float]
+) -> None:
+    """Look for the job of a submission in doubt by its name, until it is found."""
+    name = connection.scheduler.name
+    while not request.ids:
+        found = await connection.find(request.job.tag)
+        if isinstance(found, NoAnswer):
+            request.silence = f"{name} did not say whether it was submitted ({found.said})"
+        elif found:
+            request.ids = list(found)
         else:
-            self._heard |= set(tags)
-
-    def _observe(self) -> None:
-        asked = {each: request for request in self._open() for each in request.ids}
-        if not asked:
+            request.silence = f"whether it was submitted is not known; {name} lists no such job"
+        if left() <= 0:
             return
-        for job_id, seen in self._client.observe(list(asked), self._deadline).items():
-            self._note(asked[job_id], job_id, seen)
-
-    def _note(
-        self, request: _CancelRequest, job_id: str, seen: Observation | NoAnswer | None
-    ) -> None:
-        name = self._client.scheduler.name
-        if isinstance(seen, NoAnswer):
-            request.silence = request.silence or f"{name} gave no answer ({seen.said})"
-        elif seen is None or (seen.tag and seen.tag != request.job.tag):
-            request.silence = f"{name} no longer lists {job_id}, and its end was not seen"
-        elif seen.state is not JobState.ENDED:
-            if job_id in self._heard:
-                request.silence = (
-                    f"{name} was asked to cancel it, and lists it as {seen.word or seen.state}"
-                )
-        else:
-            request.ended.add(job_id)
-            request.used |= seen.used
-            if request.ended >= set(request.ids):
-                request.words = f"{name} says {seen.word}"
 
 
-def _look(request: _CancelRequest) -> None:
-    """Look into its folder again."""
-    job = read_job(request.job.folder.path, request.job.folder.transport)
-    if job.is_over:
-        request.words = f"its process says: {job.status.state}"
-    elif job.exit is not None and len(request.ids) <= 1:
-        request.words = request.words or "its own record says that it ended"
-    request.ids += [each for each in job.ids if each not in request.ids]
-
-
-def _rest(pause: float, deadline: float) -> float:
-    """Sleep; returns the next pause."""
-    host().sleep(max(0.0, min(pause, deadline - host().monotonic())))
-    return min(_LATER, 1.5 * pause)
+def _look(requests: Iterable[_CancelRequest]) -> None:
+    """What their folders say by now. Blocks."""
+    for request in requests:
+        if request.words:
+            continue
+        job = read_job(request.job.folder.path, request.job.folder.transport)
+        if job.is_over:
+            request.words = f"its process says: {job.status.state}"
+        elif job.exit is not None and len(request.ids) <= 1:
+            request.words = request.words or "its own record says that it ended"
+        request.ids += [each for each in job.ids if each not in request.ids]
 
 
 def _told(request: _CancelRequest) -> Cancellation:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 from hpc_prefect.errors import NotOurs, UnknownJob
-from hpc_prefect.job.state import JobState
+from hpc_prefect.executor.cancelling import bring_about
+from hpc_prefect.executor.service import executor
+from hpc_prefect.job.state import Observation
 from hpc_prefect.ledger.claim import this_process
+from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
 from hpc_prefect.operations.members import MemberState, read_members
-from hpc_prefect.operations.query import SchedulerClient, at_each_scheduler
+from hpc_prefect.operations.query import connections
 from hpc_prefect.operations.snapshot import JobSnapshot
-from hpc_prefect.schedulers import scheduler_for
-from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
 _ENDED = ("succeeded", "failed")
-#: Seconds between two looks: the first and the longest pause.
-_SOON, _LATER = 0.1, 5.0
 
 
 def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tuple[bool, str]:
@@ -27,15 +29,23 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
         UnknownJob: it cannot be cancelled alone.
         NotOurs: the array belongs to another user.
     """
+    work = cancelled_member(job, member, wait=wait)
+    return asyncio.run_coroutine_threadsafe(work, executor().loop).result()
+
+
+async def cancelled_member(
+    job: JobSnapshot, member: MemberState, *, wait: float
+) -> tuple[bool, str]:
+    """`cancel_member` on an event loop, which nothing of it blocks."""
     if job.user:
         raise NotOurs(f"{job.folder.path} belongs to {job.user}: only this user can cancel it")
     if member.state in _ENDED:
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
-    deadline = host().monotonic() + wait
-    job.folder.note_cancel_request(member=member.index, by="user", who=this_process().describe())
-    said = at_each_scheduler(lambda client, _: _end(client, job, member, deadline), [job])
-    return said[0][1] if said else (False, "its scheduler is not known to this version")
+    until = host().monotonic() + wait
+    note = partial(job.folder.note_cancel_request, member=member.index, by="user")
+    await asyncio.to_thread(note, who=this_process().describe())
+    return await _bring_about_end(job, member, until)
 
 
 def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
@@ -49,35 +59,43 @@ def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
         )
 
 
-def _end(
-    client: SchedulerClient, job: JobSnapshot, member: MemberState, deadline: float
-) -> tuple[bool, str]:
+async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) -> tuple[bool, str]:
     assert job.spec is not None
-    name, job_id = client.scheduler.name, job.job_id
+    found = connections([job], until)
+    if not found:
+        return False, "its scheduler is not known to this version"
+    ((connection, _),) = found
+    name, job_id = connection.scheduler.name, job.job_id
     if job.spec.array is not None:
-        scheduler = scheduler_for(job.spec.site.scheduler)
-        job_id = member.job_id or scheduler.element_id(job.job_id, member.index)
-    pause, words = max(_SOON, client.scheduler.hurry), ""
-    heard = False
-    while True:
-        if not heard:
-            refused = client.cancel({job_id: job.tag}, deadline)
-            heard = refused is None
-            if refused is None:
-                words = ""
-            else:
-                words = f"{name} did not accept the cancellation ({refused.said})"
-        now = read_members(job.folder)[member.index]
-        if now.state in _ENDED:
-            return True, f"its process says: {now.reason or now.state}"
-        seen = client.observe([job_id], deadline)[job_id]
-        if isinstance(seen, NoAnswer):
-            words = words or f"{name} gave no answer ({seen.said})"
-        elif seen is None:
-            words = f"{name} no longer lists {job_id}, and its end was not seen"
-        elif seen.state is JobState.ENDED and heard:
-            return True, f"{name} says {seen.word}"
-        if host().monotonic() >= deadline:
-            return False, words or f"{name} was asked to cancel it, but its end was not seen"
-        host().sleep(max(0.0, min(pause, deadline - host().monotonic())))
-        pause = min(_LATER, 1.5 * pause)
+        job_id = member.job_id or connection.scheduler.element_id(job.job_id, member.index)
+    words = ""
+
+    def saw_end(watch: EndWatch, seen: Observation) -> None:
+        nonlocal words
+        # Before it was asked it may tell of an earlier start of the element.
+        if watch.heard and not watch.verdict.done():
+            words = f"{name} says {seen.word}"
+            watch.verdict.set_result(None)
+
+    loop = asyncio.get_running_loop()
+    watch = EndWatch(name, job_id, job.tag, loop.create_future(), saw_end)
+    connection.watch(watch)
+    asking = loop.create_task(
+        bring_about(connection, watch, lambda: until - host().monotonic(), watch.told)
+    )
+    pause, is_last = SOON, False
+    try:
+        while not words and not is_last:
+            is_last = asking.done()
+            states = await connection.shortly(partial(read_members, job.folder))
+            now = states[member.index]
+            if now.state in _ENDED:
+                return True, f"its process says: {now.reason or now.state}"
+            await asyncio.wait([asking], timeout=pause)
+            pause = min(LATER, 1.5 * pause)
+    finally:
+        asking.cancel()
+        connection.release(watch)
+    silence = f"{name} gave no answer ({connection.silence})" if connection.silence else ""
+    not_seen = f"{name} was asked to cancel it, but its end was not seen"
+    return bool(words), words or watch.silence or silence or not_seen
