@@ -42,6 +42,13 @@ OF_ARRAYS = FIRST + 1
 #: Of arrays.
 ARRAYS = (
     Mutation(
+        "a lost member of an array that was cancelled is not waited for until it is lost",
+        "executor/cancelling.py",
+        "answers = 4 * watched.poll_interval",
+        "answers = 0.0",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "a packed member is judged as its element is",
         "executor/arrays/evidence.py",
         "if self._submission.per_element == 1 or evidence.start is None:",

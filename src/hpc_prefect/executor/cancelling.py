@@ -60,7 +60,9 @@ async def cancel_remote(
     attempt.request.listener.state(f"cancelling {watched.job_id} ({by})")
     clock = asyncio.get_running_loop().time
     patience = connection.scheduler.patience
-    limit = max(patience.confirm_earlier, patience.confirm + patience.lost)
+    # A member of an array is looked at by itself once several answers have not listed it.
+    answers = 4 * watched.poll_interval
+    limit = max(patience.confirm_earlier, patience.confirm + patience.lost + answers)
     since = clock()
 
     def left() -> float:
