@@ -109,13 +109,18 @@ class Purchases:
         """What was bought and is not counted, by the journals, in the end; empty when all is."""
         for tag, posted in self._posted.items():
             jobs = [job for job in self.jobs_of(tag) if job.ended]
-            if posted.slow or not jobs:
+            if posted.slow or not jobs or self._is_hidden(tag, posted.folder):
                 continue
             told, cost = self._told_of(posted.folder), sum(job.cost for job in jobs)
             if told < cost - _ROUNDED:
                 ids = ", ".join(job.id for job in jobs)
                 return f"{posted.folder} is counted with {told:g} QPU seconds; {ids}: {cost:g}"
         return ""
+
+    def _is_hidden(self, tag: str, folder: str) -> bool:
+        """Whether the newest intent has another tag; `QuantumJudgements` says when it may."""
+        tags = [e.get("tag") for e in entries_of(self._files, folder) if e.get("event") == "intent"]
+        return tags[-1] != tag
 
     def _told_of(self, folder: str) -> float:
         read = {}
