@@ -60,7 +60,11 @@ def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
 
 
 async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) -> tuple[bool, str]:
-    assert job.spec is not None
+    if job.spec is None:
+        return (
+            False,
+            "its array is not submitted yet; ask again when it is, or cancel the whole array",
+        )
     found = connections([job], until)
     if not found:
         return False, "its scheduler is not known to this version"
