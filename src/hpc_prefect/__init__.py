@@ -7,6 +7,8 @@ Prefect, and Prefect without Qiskit.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import hpc_prefect.flow_runs.inherited  # noqa: F401 - before any flow of the program begins
+
 if TYPE_CHECKING:
     from hpc_prefect.batch.allocation import allocation
     from hpc_prefect.batch.arrays.member import Member

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,20 @@ def test_completion_shows_the_public_names(tmp_path: Path) -> None:
     )
     said = cells(tmp_path, "import hpc_prefect", ask)
     assert {"run_job_from_blocks", "run_job_from_blocks_sync"} <= set(said.split())
+
+
+_FIRST_CALL_IN_A_CONTEXT = """
+import contextvars, importlib, sys
+import hpc_prefect
+assert "prefect" not in sys.modules
+contextvars.copy_context().run(importlib.import_module, "hpc_prefect.flow_runs.lost")
+from hpc_prefect.flow_runs.inherited import inherited
+print(inherited.get())
+"""
+
+
+def test_a_program_whose_first_call_is_in_a_flow_is_no_plain_thread_after_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_CALL_IN_A_CONTEXT], capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr

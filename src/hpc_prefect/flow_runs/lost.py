@@ -10,15 +10,11 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from prefect.context import FlowRunContext
 
+from hpc_prefect.flow_runs.inherited import inherited
 from hpc_prefect.flow_runs.prefect_internals import living_flow_runs
-
-#: True in the context that imported us and in all copies of it.
-_inherited: ContextVar[bool] = ContextVar("hpc_prefect_inherited", default=False)
-_inherited.set(True)
 
 #: The names of campaigns and scopes that are open now and were opened outside of flows.
 _open: list[str] = []
@@ -58,7 +54,7 @@ def lost_here(*, named: bool) -> str:
             " campaign are not known. Use task.submit() of a flow with"
             " ProcessPoolTaskRunner, or name the campaign there: with hpc_prefect.campaign('…'): …"
         )
-    if _inherited.get():
+    if inherited.get():
         return ""
     for flow_run in living_flow_runs():
         return f"it is made in a thread without the context of flow run {flow_run.name}. {_COPY}"
