@@ -106,6 +106,7 @@ def test_a_spec_holds_what_the_blocks_and_the_call_say() -> None:
         "inputs": ("a.npz",),
         "expected_outputs": ("b.npz",),
         "array": None,
+        "has_members": False,
     }  # fmt: skip
 
 

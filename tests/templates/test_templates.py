@@ -291,7 +291,7 @@ def test_another_projects_blocks_are_not_used_by_accident(
     for value in (1, 2):
         (tmp_path / f"{value}.toml").write_text(f"[variable.{name}]\nvalue = {value}\n")
     ensure_ready(tmp_path / "1.toml")
-    with pytest.raises(ConfigurationError, match=r"are those of .*1\.toml"):
+    with pytest.raises(ConfigurationError, match=r"made by .*1\.toml"):
         ensure_ready(tmp_path / "2.toml")
 
 

@@ -63,7 +63,7 @@ def test_a_file_is_written_once_and_what_became_of_each_field_is_said(
     assert '[hpc-profile.hpc.executables]\ndiag = "/opt/diag"\n' in out.read_text()
 
     assert main(command) == 0
-    assert f"{out} is as it was: 3 blocks" in capsys.readouterr().out
+    assert f"{out} is unchanged: 3 blocks" in capsys.readouterr().out
 
 
 def test_another_file_is_not_replaced_unless_it_is_asked_for(
