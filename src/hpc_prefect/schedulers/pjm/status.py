@@ -164,7 +164,7 @@ def _word(record: Record) -> str:
 
 
 def may_be(record: Record, tags: Sequence[str]) -> list[str]:
-    """The tag that is its name, or all that begin with it: the table cuts names to 10 characters."""
+    """The tag that is its name, or those that begin with it: tables show only 10 characters."""
     name = record.get("JOB_NAME", "")
     if name in tags:
         return [name]
