@@ -8,8 +8,9 @@
     `process.py` with `loop.py` (a process of the product), `life.py` (who wants the jobs)
     of arrays: `array_world.py` (which seeds), `array_life.py` (who wants them, what must hold),
     `arrays.py` (as a scheduler has them) and `members.py` (what an element does)
-    of held allocations: `agent.py` (what the agent does) and `spool_commands.py` (what is said to
-    it), both by the commands in `shell.py`; no seed has them yet
+    of held allocations: `allocation_world.py` (which seeds), `allocation_life.py` (who holds them,
+    what must hold), `held.py` (as a scheduler has them), `agent.py` (what the agent does) and
+    `spool_commands.py` (what is said to it), both by the commands in `shell.py`
     beside it: `oracles.py`, `quantum_oracles.py` (what must hold), `coverage.py` (what must have
     happened)
     above it: `simulate.py` (a seed, many seeds), `shrink.py` and `story.py`, `mutations.py`

@@ -21,7 +21,7 @@ from simulation.world import World
 _HELD_BACK = 1.0
 #: One that has waited for so long is not overtaken any more.
 _LONG_WAIT = 60.0
-_LINE = re.compile(r"'/bin/bash' ('\S*/agent\.sh' .*?) \)", re.M)
+_LINE = re.compile(r"^'/bin/bash' ('\S*/agent\.sh' .*)$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +162,9 @@ class Agent:
         self._steps.close()
 
     @property
-    def children(self) -> list[Child]:
-        """Those that it knows to run."""
-        return [job.child for job in self._jobs.values() if job.child is not None]
+    def why(self) -> str:
+        """Why it has ended; empty while it has not."""
+        return self._why
 
     @property
     def is_ending(self) -> bool:
@@ -243,7 +243,7 @@ class Agent:
                     self._ending = "walltime"
             yield from self._pause()
         yield self._instant()
-        self._ending = self._ending or why
+        self._why, self._ending = why, self._ending or why
         yield from self._look_into_inbox()
         if self._waiting:
             yield from self._start_what_fits()

@@ -18,7 +18,7 @@ FIRST = 10_000_000
 
 def is_of_arrays(seed: int) -> bool:
     """Whether a seed's world is one of arrays."""
-    return seed >= FIRST
+    return FIRST <= seed < 2 * FIRST
 
 
 def array_lives(place: Place) -> list[ArrayLife]:

@@ -5,12 +5,13 @@ The front ends (`slurm.py` …) tell of it in their commands' own texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from simulation.arrays import BatchArray
 from simulation.file_server import File, FileServer
+from simulation.held import AgentProgram, AgentRun
 from simulation.job_script import Program, ScriptRun, ScriptText
 from simulation.machines import Machine
 from simulation.members import ElementRun
@@ -37,6 +38,7 @@ class BatchJob:
         end: how it ended; `code`: its script's exit code.
         wished: somebody asked for its end by a command.
     array, index: of an element, its array and its number in it.
+    held: of a job in an allocation, the batch job's start that holds its nodes.
     """
 
     number: int
@@ -61,6 +63,7 @@ class BatchJob:
     runs: list[ScriptRun | ElementRun] = field(default_factory=list)
     array: BatchArray | None = None
     index: int = 0
+    held: AgentRun | None = None
 
     @property
     def open(self) -> bool:
@@ -91,6 +94,8 @@ class Cluster:
         self.behaviour: dict[str, list[Program]] = {}
         self.outputs: dict[str, tuple[str, ...]] = {}
         self._machines = machines
+        #: Told of an allocation that has ended because nobody held it.
+        self.orphaned: Callable[[AgentRun], None] = lambda run: None
         self.has_history = self.gives_ids_again = self.starts_again = True
         self._numbers = 0
 
@@ -100,7 +105,7 @@ class Cluster:
     def program_of(self, job: BatchJob) -> Program:
         """By its work's key and its attempt; the last one of the list for all later attempts."""
         listed, attempt = (
-            self.behaviour[_key(job.script.folder)],
+            self.behaviour[key_of(job.script.folder)],
             job.script.folder.rpartition("-")[2],
         )
         return listed[min(int(attempt) - 1, len(listed) - 1)]
@@ -159,13 +164,30 @@ class Cluster:
         requeues: bool,
     ) -> BatchJob:
         """A job that is known, and not yet in the queue."""
-        outputs = self.outputs[_key(script.folder)]
+        outputs = self.outputs[key_of(script.folder)]
         job = BatchJob(
             number, job_id, tag, script, work_dir, outputs, walltime, requeues, self.world.now
         )
         self.jobs[job_id] = job
         self.every_job.append(job)
         self.world.note("scheduler", f"has {job_id}, named {tag}")
+        return job
+
+    def new_inside(
+        self,
+        job_id: str,
+        tag: str,
+        script: ScriptText,
+        work_dir: str,
+        outputs: tuple[str, ...],
+        held: AgentRun,
+        node: str,
+    ) -> BatchJob:
+        """A job that runs in an allocation; the scheduler does not know it."""
+        now = self.world.now
+        job = BatchJob(0, job_id, tag, script, work_dir, outputs, 0.0, False, now, state=RUNNING)
+        job.held, job.node, job.started_at = held, node, now
+        self.every_job.append(job)
         return job
 
     def enqueue(self, jobs: Sequence[BatchJob]) -> None:
@@ -210,7 +232,7 @@ class Cluster:
         self._run(job)
         self.world.later(job.walltime, lambda run=job.runs[-1]: self._time_is_up(job, run))
         if chance.fault("a node dies", 0.03):
-            self.world.later(chance.number("node lives", 0.0, 30.0), lambda: self._node_dies(job))
+            self.world.later(chance.number("node lives", 0.0, 30.0), lambda: self.lose_node(job))
         if chance.fault("a running job is started again", 0.03) and self.starts_again:
             self.world.later(chance.number("again after", 0.1, 20.0), lambda: self._again(job))
         if chance.fault("an operator cancels", 0.02):
@@ -221,9 +243,12 @@ class Cluster:
 
     def _run(self, job: BatchJob) -> None:
         run: list[ScriptRun | ElementRun] = []
-        kind = ElementRun if job.script.members else ScriptRun
+        kind = ElementRun if job.script.members else self._program_kind(job)
         run.append(kind(self, job, lambda code: self._script_ended(job, run[0], code)))
         job.runs.append(run[0])
+
+    def _program_kind(self, job: BatchJob) -> type[ScriptRun]:
+        return AgentRun if isinstance(self.program_of(job), AgentProgram) else ScriptRun
 
     def _script_ended(self, job: BatchJob, run: ScriptRun | ElementRun, code: int) -> None:
         if job.runs[-1] is not run or job.state not in (RUNNING, ENDING):
@@ -283,11 +308,17 @@ class Cluster:
         self.world.later(grace, killed)
 
     def _time_is_up(self, job: BatchJob, run: ScriptRun | ElementRun) -> None:
-        if job.state == RUNNING and job.runs[-1] is run:
+        if job.runs[-1] is run:
+            self.time_is_up(job)
+
+    def time_is_up(self, job: BatchJob) -> None:
+        """It may not run for longer."""
+        if job.state == RUNNING:
             self.world.coverage.sometimes("a job exceeds its walltime")
             self._stop(job, TIMEOUT)
 
-    def _node_dies(self, job: BatchJob) -> None:
+    def lose_node(self, job: BatchJob) -> None:
+        """The node on which it runs is gone."""
         if job.state != RUNNING:
             return
         self.world.note("scheduler", f"loses the node of {job.id}")
@@ -344,5 +375,6 @@ class Cluster:
         return found.data.decode() if isinstance(found, File) else None
 
 
-def _key(folder: str) -> str:
+def key_of(folder: str) -> str:
+    """The key of a job's folder."""
     return folder.rpartition("/")[2].rpartition("-")[0]

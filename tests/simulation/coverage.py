@@ -37,6 +37,12 @@ TOLD = (
     "held as",
 )
 
+#: What the product does wrong with held allocations, and is known: see `docs/killed.md`.
+WAITS_FOR_NOBODY = "known: a job waits for an allocation that nobody submits"
+ROUND_AND_ROUND = "known: a job is handed again and again to an allocation that is gone"
+STILL_GONE = "known: an allocation's second batch job is taken for gone"
+HIDDEN_SUCCESS = "known: an allocation's end hides a success whose output is not seen"
+
 #: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
 EXPECTED = (
     # processes and machines
@@ -119,6 +125,23 @@ EXPECTED = (
     "members of an element are not begun",
     "the members of an array are listed",
     "cancelling a member is told as confirmed",
+    # held allocations
+    "a job runs in an allocation",
+    "what is said to an agent is broken off",
+    "an allocation has two batch jobs",
+    "an allocation is cancelled by a command",
+    "an allocation's log is full",
+    "a flow leaves its block by an error",
+    "a flow's process is told to end",
+    "an agent ends: closed",
+    "an agent ends: idle",
+    "an agent ends: orphan",
+    "an agent ends: signalled",
+    "an agent ends: walltime",
+    "an allocation's end is: succeeded",
+    "an allocation's end is: cancelled",
+    "nobody holds an allocation any more",
+    "the end is: allocation ended",
 )
 #: The same of the seeds that have a quantum service; in a thousand lives.
 QUANTUM = (
@@ -161,6 +184,18 @@ QUANTUM = (
 )
 #: What is told of when it has not happened, and may well not in a few thousand lives.
 RARE = (
+    "an agent is killed",
+    "an agent finds another one's link",
+    "an agent's text is not whole",
+    "a person cancels an allocation",
+    "the node of an allocation dies",
+    "an allocation's walltime is over early",
+    "an allocation's end is: lost",
+    "the script of a job in an allocation is not whole",
+    WAITS_FOR_NOBODY,
+    ROUND_AND_ROUND,
+    HIDDEN_SUCCESS,
+    STILL_GONE,
     "a script finds its program's success",
     "the end is: never started",
     "the end is: second job of one attempt",

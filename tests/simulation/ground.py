@@ -120,6 +120,9 @@ class Ground:
             return True
         return False
 
+    def come_to_rest(self) -> None:
+        """All processes have ended: let that be over which goes on without them for a while."""
+
     def leaks(self) -> list[str]:
         """What is left over in the end, in a sentence each."""
         return []

@@ -103,6 +103,11 @@ class ScriptRun:
         self._then(self._enter)
 
     @property
+    def folder(self) -> str:
+        """The job's."""
+        return self._text.folder
+
+    @property
     def in_program(self) -> bool:
         return self._in_program
 
@@ -254,6 +259,9 @@ class ScriptRun:
         self._in_program = True
         program = self._program()
         self._cluster.programs.started(self._work, self._start())
+        self._begin_program(program)
+
+    def _begin_program(self, program: Program) -> None:
         self._then(lambda: self._program_ends(program.code, by_itself=True), program.seconds)
 
     def _program_ends(self, code: int, *, by_itself: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.members import ASKED
+from hpc_prefect.schedulers.allocation.spool import AGENT
 from simulation.file_server import FileServer
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def of_world(files: FileServer, campaign: str, faults: Iterable[str]) -> list[st
     """Files of jobs that nobody knows, in the end."""
     excused = any(fault.startswith(_EXCUSES) for fault in faults)
     arrays = {path.rpartition("/")[0] for path in files.below(f"/{ASKED}")}
+    spools = {path.rpartition("/")[0] for path in files.below(f".spool/{AGENT}")}
     found = []
     for path in sorted(files.below("")):
         folder, _, name = path.rpartition("/")
-        if not path.startswith(f"{campaign}/") or any(path.startswith(f"{a}/") for a in arrays):
+        if not path.startswith(f"{campaign}/") or any(
+            path.startswith(f"{above}/") for above in arrays | spools
+        ):
             continue
         known = name in _KNOWN or _CLAIM.fullmatch(name)
         if not known and not (excused and _FOR_A_MOMENT.fullmatch(name)):

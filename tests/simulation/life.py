@@ -35,7 +35,7 @@ _ERRORS: tuple[type[HpcPrefectError], ...] = (JobHeld, LedgerError, SchedulerErr
 #: Starts in fair weather, after which all must be well.
 _FAIR_STARTS = 4
 #: Within so many seconds a start in fair weather must come to its end.
-_LONGEST = 6 * 3600.0
+LONGEST = 6 * 3600.0
 
 
 class Listening:
@@ -129,7 +129,7 @@ class Life:
             self._end(process)
             return
         if fair:
-            world.later(_LONGEST, partial(self._must_be_over, process))
+            world.later(LONGEST, partial(self._must_be_over, process))
         elif world.chance.fault("somebody cancels by a command", 0.06):
             delay = world.chance.number("command after", 0.5, 40.0)
             world.later(delay, self._cancel_by_command)
@@ -226,6 +226,10 @@ class Life:
             self.world.fail("leak", leak)
         process.die("at its end")
 
+    def left_over(self) -> list[str]:
+        """What is left of it in the end, in a sentence each."""
+        return []
+
     def died(self, process: Process) -> None:
         """Its process is gone, however; its user may start it again."""
         if process is not self._process:
@@ -288,7 +292,7 @@ class Life:
     def _must_be_over(self, process: Process) -> None:
         if not process.dead and self._process is process:
             self.world.fail(
-                "stuck", f"{sorted(self._open)} have no end after {_LONGEST:.0f} s without a fault"
+                "stuck", f"{sorted(self._open)} have no end after {LONGEST:.0f} s without a fault"
             )
 
     # --- cancelling from outside

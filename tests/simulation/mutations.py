@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hpc_prefect
+from simulation import allocation_world
 from simulation.array_world import FIRST
 
 _SOURCE = Path(hpc_prefect.__file__).parent
@@ -39,6 +40,32 @@ class Mutation:
 
 #: The first seed of those whose worlds are all of arrays.
 OF_ARRAYS = FIRST + 1
+#: The first of those whose worlds are all of held allocations.
+OF_ALLOCATIONS = allocation_world.FIRST + 1
+#: Of held allocations.
+ALLOCATIONS = (
+    Mutation(
+        "a job whose hand-over to an allocation was not answered was not taken",
+        "schedulers/allocation/scheduler.py",
+        "return Refused(reply.said) if spools.surely_refused(reply) else Unclear(reply.said)",
+        "return Refused(reply.said)",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "who holds an allocation gives no sign of life",
+        "executor/allocation.py",
+        "        self._executor.keep(term)\n",
+        "",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "a job that came too late for an allocation is refused for good",
+        "schedulers/allocation/scheduler.py",
+        '"NOT_TAKEN", Reason.ALLOCATION_ENDED, why',
+        '"NOT_TAKEN", Reason.REJECTED, why',
+        first=OF_ALLOCATIONS,
+    ),
+)
 #: Of arrays.
 ARRAYS = (
     Mutation(
@@ -276,6 +303,7 @@ MUTATIONS = (
         "return False",
     ),
     *ARRAYS,
+    *ALLOCATIONS,
     *QUANTUM,
 )
 

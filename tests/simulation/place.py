@@ -6,9 +6,11 @@ from typing import Any
 
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from simulation import leaks
+from simulation.allocation_world import allocation_lives, is_of_allocations
 from simulation.array_world import array_lives, is_of_arrays
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
+from simulation.held import WithSpools
 from simulation.job_script import Program
 from simulation.life import Life, Wanted
 from simulation.machines import Machine
@@ -49,6 +51,10 @@ class Place(Ground):
         world.coverage.sometimes(f"a site has {self.scheduler.name}")
         if is_of_arrays(chance.seed):
             self.lives = [*array_lives(self)]
+        elif is_of_allocations(chance.seed):
+            self.scheduler = WithSpools(self.scheduler, self.files)
+            lives = self.lives = [*allocation_lives(self)]
+            self.cluster.orphaned = lambda run: [life.orphaned(run) for life in lives]
         else:
             self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]
         self.may_get_into_trouble()
@@ -99,7 +105,12 @@ class Place(Ground):
         )
 
     def leaks(self) -> list[str]:
-        return leaks.of_world(self.files, CAMPAIGN, self.world.chance.happened)
+        jobs = [left for life in self.lives for left in life.left_over()]
+        return jobs + leaks.of_world(self.files, CAMPAIGN, self.world.chance.happened)
+
+    def come_to_rest(self) -> None:
+        if is_of_allocations(self.world.chance.seed):
+            self.world.run(self.world.now + 2000.0)
 
     def facts(self) -> dict[str, Any]:
         """What a person wants to know of this world first."""

@@ -24,7 +24,7 @@ _WAYS = ("before", "torn", "after", "power")
 
 class Process:
     """Attributes:
-    dead: nothing that it does has any effect any more.
+    dead: nothing that it does has any effect any more; since `died_at`; it began at `began_at`.
     on_loop: it runs on its event loop, where nothing may take time.
     draws: the name of its own numbers.
     work_began: when the thread began with what it does now; `resumed_at`: when the process went on
@@ -39,6 +39,8 @@ class Process:
         self.name = f"p{number}@{machine.name}"
         self.draws = f"process {number}"
         self.dead = False
+        self.died_at = 0.0
+        self.began_at = self.world.now
         self.on_loop = False
         self.pid = machine.next_pid()
         machine.living[self.pid] = self
@@ -115,7 +117,7 @@ class Process:
         """From now on it does nothing."""
         if self.dead:
             return
-        self.dead = True
+        self.dead, self.died_at = True, self.world.now
         self.world.note(self.name, f"dies {how}")
         self.site.deaths += how != "at its end"
         self.machine.living.pop(self.pid, None)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from simulation import leaks
-from simulation.array_world import FIRST, is_of_arrays
+from simulation import allocation_world, array_world, leaks
+from simulation.allocation_world import is_of_allocations
+from simulation.array_world import is_of_arrays
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.ground import Ground
@@ -92,6 +93,8 @@ def _simulate(seed: int, coverage: Coverage, only: Collection[str] | None, keep:
         for process in list(machine.living.values()):
             process.die("at the end of the world")
     if not world.over:
+        place.come_to_rest()
+    if not world.over:
         for leak in (*place.leaks(), *leaks.threads()):
             world.fail("leak", leak)
     place.close()
@@ -119,12 +122,17 @@ def place_of(world: World) -> Ground:
 
 
 def is_quantum(seed: int) -> bool:
-    return seed % 10 == 4 and not is_of_arrays(seed)
+    return seed % 10 == 4 and not (is_of_arrays(seed) or is_of_allocations(seed))
 
 
 def world_of(seed: int) -> int:
-    """The seed of the world that a run of many takes for this one: of six one is of arrays."""
-    return FIRST + seed if seed % 6 == 0 and not is_quantum(seed) else seed
+    """The seed of the world that a run of many takes for this one: of six one is of arrays, and of
+    twelve one of allocations."""
+    if is_quantum(seed) or seed >= array_world.FIRST:
+        return seed
+    if seed % 6 == 0:
+        return array_world.FIRST + seed
+    return allocation_world.FIRST + seed if seed % 12 == 5 else seed
 
 
 @dataclass

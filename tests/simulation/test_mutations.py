@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from simulation.mutations import ARRAYS, MUTATIONS, QUANTUM, Mutation, lives_until_found, run_on
+from simulation.mutations import (
+    ALLOCATIONS,
+    ARRAYS,
+    MUTATIONS,
+    QUANTUM,
+    Mutation,
+    lives_until_found,
+    run_on,
+)
 from simulation.story import Story, stories
 
 ON_CI = os.environ.get("CI") == "true"
@@ -18,7 +26,7 @@ _STORIES = {Story.read(path).mutation for path in stories()}
 QUICK = (
     [m for m in MUTATIONS if m.name not in _STORIES]
     if ON_CI
-    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[2])
+    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[2], ALLOCATIONS[1])
 )
 
 
