@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # PBS checks limits every few seconds, so a job always exceeds them by some time.
 _OVERRUN_SECONDS = 1
 #: By the engine's word for an end: Exit_status and the end of the comment. Other ends have the
-#: script's own status. NODE_FAIL (the daemon restarts and finds the job gone) and LAUNCH_FAILED (the
-#: job could not be set up) are assumed.
+#: script's own status. NODE_FAIL (the daemon restarts and finds the job gone) and LAUNCH_FAILED
+#: (the job could not be set up) are assumed.
 _ENDS = {
     "TIMEOUT": (-29, "exceeded resource walltime"),
     "OUT_OF_MEMORY": (-27, "exceeded resource mem"),
