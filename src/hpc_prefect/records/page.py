@@ -43,7 +43,7 @@ Job = Mapping[str, Any]
 class Jobs:
     """The jobs of a run: those under way, and those ended ones that a page shows.
 
-    Its size is bounded: the newest are kept, and failed ones before others.
+    Its size is bounded: of failed jobs, and of others, the newest `MOST_ROWS` are kept.
     """
 
     under_way: dict[str, str] = field(default_factory=dict)

@@ -74,7 +74,7 @@ def open_file(
 
 
 def lock(descriptor: int, *, patience: float, every: float) -> None:
-    """Take a file's lock (`flock`); release it with LOCK_UN, or by closing the file.
+    """Take a file's lock (`flock`); release it with LOCK_UN.
 
     Args:
         patience: seconds to wait for another holder.
