@@ -97,6 +97,8 @@ class AllocationLife(Life):
             place.cluster.behaviour[term] = [AgentProgram()]
         self._holds: dict[int, _Hold] = {}
         self._processes: list[Process] = []
+        self._told_ends: set[str] = set()
+        self._was_cancelled: set[str] = set()
 
     # --- a start
 
@@ -115,6 +117,10 @@ class AllocationLife(Life):
         for job in self.wanted:
             if job.key in self._open and self._waits_for_nobody(job):
                 self.world.coverage.sometimes(WAITS_FOR_NOBODY)
+                if job.key in self._was_cancelled:  # its journal tells of another allocation
+                    process.die("killed by a person")
+                    return
+                self._was_cancelled.add(job.key)
                 person = self.place.new_process("jobs cancel")
                 person.loop.create_task(self._command(person, job))
         self.world.later(_LOOKS_AFTER, partial(self._look_after, process))
@@ -222,6 +228,18 @@ class AllocationLife(Life):
 
     # --- its end
 
+    def _cancel_by_command(self) -> None:
+        """A job of it, or the allocation."""
+        files = self.place.files
+        known = [base for base in self.bases if files.is_folder(f"{base}-1")]
+        if not known or self.world.chance.below("a job, or the allocation", 2):
+            super()._cancel_by_command()
+            return
+        self.world.coverage.sometimes("an allocation is cancelled by a command")
+        base = known[-1]
+        process = self.place.new_process("jobs cancel")
+        process.loop.create_task(self._command(process, Wanted(base.rpartition("/")[2], base)))
+
     def _wish_for_ends(self) -> None:
         """From now on its batch jobs may be cancelled."""
         self.place.programs.wishes.update(self.bases)
@@ -273,13 +291,14 @@ class AllocationLife(Life):
         if run.folder.rpartition("-")[0] not in self.bases:
             return
         troubled = any(f.startswith("there is trouble") for f in self.world.chance.happened)
+        process = self._process
+        hold = self._holds.get(process.number) if process is not None else None
+        if process is None or hold is None or run.folder in self._told_ends or troubled:
+            return
         least = self.world.now - self.shape.orphan_timeout
-        for process in self._processes:
-            hold = self._holds.get(process.number)
-            stopped = process.resumed_at > least or process.stopped_for() > 0
-            holds = hold is not None and hold.opened.done() and not hold.closes
-            if holds and not (process.dead or stopped or troubled) and process.began_at < least:
-                self.world.fail("lost", f"{run.folder} has ended as nobody's, and is held")
+        stopped = process.resumed_at > least or process.stopped_for() > 0
+        if hold.opened.done() and not hold.closes and not stopped and process.began_at < least:
+            self.world.fail("lost", f"{run.folder} has ended as nobody's, and is held")
 
     def _must_be_gone(self, since: float) -> None:
         """Nobody has held it for longer than it may be without its flow."""
@@ -341,6 +360,7 @@ class AllocationLife(Life):
     def judge_term(self, result: JobResult, use: AllocationUse) -> None:
         """One of its batch jobs has ended."""
         verdict = result.verdict
+        self._told_ends.add(result.folder)
         self.world.note(self._name, f"is told of its allocation: {verdict.reason} ({use})")
         self.world.coverage.sometimes(f"an allocation's end is: {verdict.reason}")
         self.place.judgements.result(result, result.folder.rpartition("-")[0])
@@ -366,6 +386,9 @@ class _Terms:
         self._life, self._process = life, process
 
     def begun(self, request: JobRequest) -> None:
+        for job in self._life.batch_jobs():
+            if job.script.folder.rpartition("-")[0] != request.base and job.state == batch.RUNNING:
+                self._life.world.coverage.sometimes("an allocation has two batch jobs")
         self._life.world.note(self._process.name, f"holds, or attaches to, {request.base}")
 
     def ended(self, result: JobResult, use: AllocationUse) -> None:

@@ -40,6 +40,7 @@ TOLD = (
 #: What the product does wrong with held allocations, and is known: see `docs/killed.md`.
 WAITS_FOR_NOBODY = "known: a job waits for an allocation that nobody submits"
 ROUND_AND_ROUND = "known: a job is handed again and again to an allocation that is gone"
+STILL_GONE = "known: an allocation's second batch job is taken for gone"
 HIDDEN_SUCCESS = "known: an allocation's end hides a success whose output is not seen"
 
 #: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
@@ -127,6 +128,8 @@ EXPECTED = (
     # held allocations
     "a job runs in an allocation",
     "what is said to an agent is broken off",
+    "an allocation has two batch jobs",
+    "an allocation is cancelled by a command",
     "an allocation's log is full",
     "a flow leaves its block by an error",
     "a flow's process is told to end",
@@ -192,6 +195,7 @@ RARE = (
     WAITS_FOR_NOBODY,
     ROUND_AND_ROUND,
     HIDDEN_SUCCESS,
+    STILL_GONE,
     "a script finds its program's success",
     "the end is: never started",
     "the end is: second job of one attempt",

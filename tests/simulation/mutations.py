@@ -65,13 +65,6 @@ ALLOCATIONS = (
         '"NOT_TAKEN", Reason.REJECTED, why',
         first=OF_ALLOCATIONS,
     ),
-    Mutation(
-        "an allocation that was lost is told to be gone",
-        "executor/allocation.py",
-        "if not told or result.verdict.reason is Reason.LOST:",
-        "if False:",
-        first=OF_ALLOCATIONS,
-    ),
 )
 #: Of arrays.
 ARRAYS = (
