@@ -1,4 +1,4 @@
-"""What Prefect imports to know our block types (entry point `prefect.collections`)."""
+"""The module that Prefect imports to find our block types (entry point `prefect.collections`)."""
 
 from hpc_prefect.blocks import CommandBlock, ExecutionProfileBlock, HPCProfileBlock
 from hpc_prefect.quantum import IBMQuantumCredentials, QuantumBackendBlock

@@ -1,11 +1,11 @@
-"""What the optional packages are for, and the one sentence for each that is not installed.
+"""The optional packages, and the message for those that are not installed.
 
-It imports nothing, so that every room can ask it.
+It imports nothing, so that every part of the package can use it.
 """
 
 from __future__ import annotations
 
-#: Module → distribution and the extra of ours that brings it.
+#: Module → distribution, and our extra that installs it.
 OPTIONAL = {
     "numpy": ("numpy", "quantum"),
     "qiskit": ("qiskit", "quantum"),
@@ -27,10 +27,10 @@ OPTIONAL = {
 
 
 def missing(what: str, *modules: str) -> str:
-    """Why something cannot be had here, and what to run; empty if all its modules are installed.
+    """Which packages are missing for something, and how to install them; empty if none is.
 
     Args:
-        what: begins the sentence: `sampling`, `the simulator 'aer'`.
+        what: the beginning of the sentence: `sampling`, `the simulator 'aer'`.
     """
     from importlib.util import find_spec
 

@@ -49,8 +49,8 @@ class Server:
     """A Prefect server that answers.
 
     Attributes:
-        url: what belongs into `PREFECT_API_URL`.
-        ui_url: what a browser opens.
+        url: the value for `PREFECT_API_URL`.
+        ui_url: the address for a browser.
         pid: its process, or None for a server that the user runs.
         started: whether the call that returned this started it.
         home: the home folder that was asked for.
@@ -73,7 +73,7 @@ def find_server(home: str | os.PathLike[str]) -> Server | None:
 
 
 def last_url(home: str | os.PathLike[str]) -> str:
-    """Where the server of this home folder is, or was before it was stopped; empty: never."""
+    """The URL of this home folder's server, or of the last one; empty if there was none."""
     folder = _resolved(home)
     record = _read_record(folder)
     return record.url if record else ""
@@ -88,16 +88,16 @@ def ensure_server(
 ) -> Server:
     """Return a Prefect server that answers, starting one only when there is none.
 
-    The one that the user's own Prefect settings name comes first, when it answers; then the one
-    that lives in `home`; else one is started there. Any number of processes may call at once and
-    get the same server. The first start in a new home takes about 20 s (it creates the database),
-    later ones about 8 s.
+    The server in the user's own Prefect settings comes first, if it answers; then the one of
+    `home`; else one is started there. Any number of processes may call at once and get the same
+    server. The first start in a new home takes about 20 s (it creates the database), later ones
+    about 8 s.
 
     Args:
         home: the server's folder, created with mode 0700.
         port: for a server that has to be started; 0 takes a free one.
         timeout_seconds: for the whole call.
-        progress: is told in a sentence what is going on; the default is this module's logger.
+        progress: called with a sentence about each step; the default is this module's logger.
 
     Raises:
         IncompatibleVersions: the installed Prefect and FastAPI cannot work together.
@@ -117,7 +117,7 @@ def ensure_server(
         record = _read_record(folder)
         if record is not None:
             record.must_be_here(folder)
-            if record.alive():  # another caller's, or one that is too busy to answer at once
+            if record.alive():  # another caller starts it, or it is too busy to answer at once
                 _await_answer(record, folder, deadline, tell)
                 return record.server(folder, started=False)
         check_combination(tell)
@@ -140,7 +140,7 @@ def stop_server(home: str | os.PathLike[str], *, timeout_seconds: float = 30) ->
             return False
         record.must_be_here(folder)
         stopped = _terminate(record)
-        # The port is kept: bookmarks, shells and profiles that name it hold for the next start.
+        # The port is kept for the next start: bookmarks, shells and profiles stay valid.
         _write_record(folder, replace(record, who=""))
         return stopped
 
@@ -152,7 +152,7 @@ def environment(server: Server) -> dict[str, str]:
     """
     common = {
         "PREFECT_API_URL": server.url,
-        # A throw-away server loses most task runs when its process ends: fail instead.
+        # An ephemeral server loses most task runs when its process ends: fail instead.
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     }
     if server.pid is None:
@@ -167,7 +167,7 @@ def environment(server: Server) -> dict[str, str]:
 
 
 def check_combination(tell: Progress = logger.warning) -> None:
-    """Say what will not work with the installed Prefect and FastAPI.
+    """Report what will not work with the installed Prefect and FastAPI.
 
     Raises:
         IncompatibleVersions: not even the server starts.
@@ -186,14 +186,14 @@ def check_combination(tell: Progress = logger.warning) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Incompatibility:
-    """What does not work with two versions; fatal when the server does not start."""
+    """What does not work with two versions; fatal if the server does not start."""
 
     text: str
     is_fatal: bool
 
 
-#: The FastAPI from which on a Prefect before 3.9 refuses what its own client sends, and the one
-#: from which on its server does not even start.
+#: From this FastAPI on, the server of a Prefect before 3.9 refuses requests of its own client; from
+#: the second one on, it does not start.
 _REFUSES, _DOES_NOT_START = (0, 151), (0, 155)
 
 
@@ -228,10 +228,10 @@ def problem_with(versions: Mapping[str, str]) -> Incompatibility | None:
 
 
 def free_port(preferred: int = 0) -> int:
-    """A port of 127.0.0.1 on which nobody listens: the preferred one if possible.
+    """A free port of 127.0.0.1: the preferred one if possible.
 
-    Chosen below Linux's range for outgoing connections (32768 and up): the server binds it only
-    seconds later, and until then no connection of anybody's takes it by accident.
+    It is below Linux's range for outgoing connections (32768 and up): the server binds it seconds
+    later, and until then no outgoing connection can take it by chance.
     """
     for port in [preferred, *random.sample(range(20000, 32768), 100)]:
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -247,9 +247,10 @@ def free_port(preferred: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What `server.json` says.
+    """The content of `server.json`.
 
-    `who` is as `process` writes it, for pids are used again; empty when it was stopped.
+    `who` is the process as `process.identity` writes it, because pids are reused; empty after a
+    stop.
     """
 
     who: str
@@ -264,7 +265,8 @@ class _Record:
         return bool(self.who) and process.alive(self.who)
 
     def must_be_here(self, home: Path) -> None:
-        """Two servers on one SQLite file, over a shared file system, would destroy it."""
+        """Check that the server runs on this machine: two servers, on two machines of a shared file
+        system, would destroy one SQLite file."""
         here = socket.gethostname()
         if not self.who:
             return
@@ -311,7 +313,7 @@ def _write_record(home: Path, record: _Record) -> None:
 def _locked(home: Path, deadline: float, tell: Progress) -> Iterator[None]:
     """Hold the home folder's lock; the kernel releases it when its holder dies.
 
-    SQLite needs working file locks here anyway, so this asks nothing more of the file system.
+    SQLite needs working file locks here, too, so no more is needed of the file system.
     """
     with (home / "server.lock").open("ab") as handle:
         told = False
@@ -337,7 +339,7 @@ def _locked(home: Path, deadline: float, tell: Progress) -> Iterator[None]:
 
 
 def _server_environment(home: Path, port: int) -> dict[str, str]:
-    """Nothing of the user's own Prefect (database, profile, port) reaches this server."""
+    """The server's environment, without the user's own Prefect settings."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     return {
         **inherited,
@@ -345,7 +347,7 @@ def _server_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        # Prefect's default, "*", lets any web page that is open in the browser use the API.
+        # Prefect's default, "*", lets any web page in the browser use the API.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
@@ -365,15 +367,15 @@ def _start(home: Path, port: int, deadline: float, tell: Progress) -> Server:
 
 
 def _launch(home: Path, port: int) -> _Record:
-    """Start the process in a session of its own, as nobody's child, on files instead of pipes."""
+    """Start the process in a session of its own, as no child of ours, with files for its output."""
     log = home / _LOG
     if log.exists():
         log.replace(log.with_suffix(".log.old"))
     server = [sys.executable, "-m", "prefect", "server", "start"]
     address = ["--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        # The shell ends at once, so that the server is adopted by init: this process neither has
-        # to reap it nor takes it along.
+        # The shell ends at once, so that init adopts the server: this process need not reap it, and
+        # does not end it with itself.
         shell = subprocess.run(
             ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *server, *address],
             stdin=subprocess.DEVNULL,
@@ -395,7 +397,7 @@ def _await_answer(record: _Record, home: Path, deadline: float, tell: Progress) 
     while True:
         answers = _answers(record.port)
         now = time.monotonic()
-        if not record.alive():  # asked last: somebody else may be answering on this port
+        if not record.alive():  # checked last: another program may answer on this port
             raise ServerError(_failure("ended while it was starting", record, home))
         if answers:
             return
@@ -420,7 +422,7 @@ def _failure(what: str, record: _Record, home: Path) -> str:
 
 
 def _terminate(record: _Record, patience_seconds: float = 15) -> bool:
-    """TERM, so that it writes what it holds in memory; KILL when it does not end."""
+    """Send SIGTERM, so that it writes what it holds in memory; SIGKILL if it does not end."""
     if not record.alive():
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -447,8 +449,8 @@ def _answers(port: int, timeout_seconds: float = 5) -> bool:
 
 
 def _users_server(home: Path, tell: Progress) -> Server | None:
-    """The server that the user's own Prefect settings name, when it answers."""
-    from prefect.client.orchestration import get_client  # seconds: only when it is needed
+    """The server in the user's own Prefect settings, if it answers."""
+    from prefect.client.orchestration import get_client  # late: it takes seconds
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -466,7 +468,7 @@ def _users_server(home: Path, tell: Progress) -> Server | None:
 
 
 def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where a proxy is set, as on many login nodes, 127.0.0.1 must not go through it."""
+    """If a proxy is set, as on many login nodes: variables that keep 127.0.0.1 out of it."""
     if not any(name.lower() in ("http_proxy", "all_proxy") for name in environ):
         return {}
     known = environ.get("no_proxy") or environ.get("NO_PROXY") or ""

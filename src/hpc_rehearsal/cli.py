@@ -1,6 +1,6 @@
 """`hpc-prefect rehearse`: run a command as if this machine were the login node of a site.
 
-It is part of the product's command, so it may know the product's places and errors.
+It is part of the product's command, so it may import the product's sites and errors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from hpc_rehearsal.session import KINDS, Session, read_options
 from hpc_rehearsal.sites import Rehearsed, rehearsed
 
 _USAGE = "hpc-prefect rehearse SITE [OPTION ...] -- COMMAND [ARGUMENT ...]"
-#: By the kind of scheduler: what holds its queues, and what limits the jobs that run in one.
+#: For each scheduler: the option with its queues, and a queue's limit of running jobs.
 _QUEUES = {"pbs": ("queues", "max_run"), "pjm": ("rscgrps", "run")}
-#: No site, but what its flows ask for samples.
+#: Not a site, but the quantum service.
 QUANTUM = "ibm-quantum"
 _SHARED = ("state", "fault")
-#: What the extra `rehearsal` brings.
+#: The modules that the extra `rehearsal` installs.
 _SERVICE = ("fastapi", "uvicorn", "qiskit_aer", "qiskit_ibm_runtime")
 _AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
 
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     """Carry out what follows `hpc-prefect rehearse`; the exit status is that of COMMAND.
 
     Raises:
-        ConfigurationError: an option, a site or a fault that is not there.
+        ConfigurationError: an unknown option, site or fault.
     """
     cut = words.index("--") if "--" in words else len(words)
     ours, command = words[:cut], words[cut + 1 :]
@@ -117,7 +117,7 @@ def _run_quantum(arguments: argparse.Namespace, more: list[str], command: list[s
 def _session(
     arguments: argparse.Namespace, name: str, kind: str, place: Rehearsed | None
 ) -> Session:
-    """What the site's data and the user's wishes make together."""
+    """The session, from the site's data and the user's options."""
     if kind == "local":
         raise ValueError(f"{name} needs no rehearsal: its queue is this machine's own")
     if place is None or kind not in KINDS:

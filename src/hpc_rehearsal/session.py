@@ -1,4 +1,4 @@
-"""One command run at a rehearsed site: what is put on its PATH, what is left of it afterwards."""
+"""Runs one command at a rehearsed site: sets up its PATH, and cleans up afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What is rehearsed, and how it is to feel.
+    """A rehearsal: the site and its options.
 
     Attributes:
         kind: the scheduler.
@@ -53,7 +53,7 @@ class Session:
         Raises:
             ValueError: a fault or an option that is not known, a folder of another site.
         """
-        # Not to be ended by a signal before the jobs are: `_run` hands signals on to the command.
+        # No signal may end this process before the jobs: `_run` forwards signals to the command.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
         folder = self.state or Path(tempfile.mkdtemp(prefix="hpc-prefect-rehearse-"))
         folder = folder.absolute()
@@ -69,7 +69,7 @@ class Session:
         return status
 
     def install(self, folder: Path) -> None:
-        """The commands, the site's launchers and its `module`, and the faults that are wanted."""
+        """Install the commands, the site's launchers and its `module`, and switch faults on."""
         if unknown := [name for name in self.faults if name not in faults(self.kind)]:
             known = ", ".join(faults(self.kind))
             raise ValueError(f"there is no fault {unknown[0]!r}; there are {known}")
@@ -123,7 +123,7 @@ def _say(text: str) -> None:
 
 
 def faults(kind: str) -> list[str]:
-    """The names of all that can go wrong: the packages say what each means."""
+    """The names of all faults, read from the packages' docstrings, which explain each."""
     texts = [
         importlib.import_module(name).__doc__ or ""
         for name in ("hpc_rehearsal", f"hpc_rehearsal.{kind}")
@@ -146,7 +146,7 @@ def _alive(kind: str, state: Path) -> list[str]:
 
 
 def _run(command: list[str], commands: Path, mask: set[int]) -> int:
-    """In the foreground, with the terminal; signals that only this process gets are handed on.
+    """In the foreground, with the terminal; signals that only this process gets are forwarded.
 
     `mask`: the signals that the command is to have blocked.
     """

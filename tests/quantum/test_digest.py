@@ -539,6 +539,6 @@ def test_an_operation_that_says_nothing_about_itself_is_refused():
 
     assert refused.value.problems == (
         "pub 0: the operation 'dark' (test_an_operation_that_says_nothing_about_itself_is_refused"
-        ".<locals>.Dark) has neither plain attributes nor a definition, so that equal circuits"
-        " cannot be told; give it a definition",
+        ".<locals>.Dark) has neither plain attributes nor a definition, so circuits with it"
+        " cannot be compared; give it a definition",
     )

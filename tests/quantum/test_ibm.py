@@ -205,7 +205,7 @@ async def test_what_the_client_itself_refuses_is_the_callers_error_and_not_poste
 ):
     before = service.posted()
 
-    with pytest.raises(InvalidJob, match="the vendor's client refuses it: "):
+    with pytest.raises(InvalidJob, match="the client refuses it: "):
         await call(
             tmp_path,
             options={"shots": 10, "runtime": {"execution": {"meas_type": "kerneled"},

@@ -54,6 +54,9 @@ def of_world(files: FileServer, campaign: str, faults: Iterable[str]) -> list[st
     return found
 
 
-def threads() -> list[str]:
-    """Those of the product: here all that would run in one is run inline."""
-    return sorted(t.name for t in threading.enumerate() if t.name.startswith("hpc-prefect"))
+def threads() -> set[threading.Thread]:
+    """Those of the product: here all that would run in one is run inline.
+
+    A process that ran other tests has some before a world begins.
+    """
+    return {each for each in threading.enumerate() if each.name.startswith("hpc-prefect")}

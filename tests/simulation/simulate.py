@@ -75,6 +75,7 @@ def _unheard() -> Generator[None]:
 
 
 def _simulate(seed: int, coverage: Coverage, only: Collection[str] | None, keep: bool) -> Outcome:
+    threads = leaks.threads()
     chance = Chance(seed, only)
     world = World(chance, coverage, keep=keep)
     place = place_of(world)
@@ -95,7 +96,8 @@ def _simulate(seed: int, coverage: Coverage, only: Collection[str] | None, keep:
     if not world.over:
         place.come_to_rest()
     if not world.over:
-        for leak in (*place.leaks(), *leaks.threads()):
+        begun = sorted(each.name for each in leaks.threads() - threads)
+        for leak in (*place.leaks(), *begun):
             world.fail("leak", leak)
     place.close()
     return Outcome(

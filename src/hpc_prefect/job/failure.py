@@ -130,8 +130,8 @@ ADVICE: dict[Reason, Advice] = {
         " or cancel it"
     ),
     Reason.OUTPUT_LOST: Advice(
-        "the job ended but what it should have left is not there; check the program's output paths,"
-        " quota and disk, then start the flow again"
+        "the job ended, but an expected output or its exit record is missing; check the program's"
+        " output paths, the quota and the disk, then start the flow again"
     ),
     Reason.NEVER_STARTED: Advice(
         "the scheduler forgot it while it waited; its start guard is closed, so it cannot run any"
@@ -139,16 +139,16 @@ ADVICE: dict[Reason, Advice] = {
         True,
     ),
     Reason.MEMBERS_FAILED: Advice(
-        "see of each member that failed why; when you start the flow again, they alone are"
-        " submitted again"
+        "some members of the array failed; read the reason of each. When you start the flow again,"
+        " only these members are submitted again"
     ),
     Reason.DUPLICATE: Advice(
         "the scheduler holds two jobs of one attempt; the second did not start the program"
     ),
     Reason.LOST: Advice(
-        "find out from the site whether it ran. If it did not, move its job folder away and start"
-        " the flow again: it is submitted anew. If it did, start the flow again after its end: its"
-        " exit record tells the result"
+        "nothing tells how the job ended; ask the site whether it ran. If it did not run, move its"
+        " job folder away and start the flow again: the job is submitted again. If it ran, start"
+        " the flow again once the job has ended: its exit record tells the result"
     ),
 }
 

@@ -3,17 +3,15 @@
     <work_dir>/.hpc-prefect/<campaign>/<2 hex>/<key>-<attempt>/
         script.sh        what the scheduler was given: guard, records, signals
         program.sh       what that runs: profile, set-up, environment, program, tear-down
-        phase            how far program.sh came, for script.sh alone
-        modules          what was loaded when the program began, as $LOADEDMODULES has it; none
-                         where there are no modules
+        phase            how far program.sh came; only script.sh reads it
+        modules          $LOADEDMODULES when the program began; no file if nothing was loaded
         journal.jsonl    what happened, appended by the one claimant; its intent has the resolved
                          job (names of secrets, never their values) and where it comes from
-        cancel           requests for the job's end from outside of its claimant's process, a JSON
-                         line each: only the claimant writes the journal, and NFS would lose lines
-                         that two hosts append at once
+        cancel           requests by other processes to end the job, a JSON line each. Only the
+                         claimant writes the journal: NFS loses lines that two hosts append at once
         claim-<g>        who the claimant is; the highest g counts
-        guard            symbolic link to the scheduler id that may run: the start guard
-                         (to `closed` when this attempt failed: no late or requeued job may start)
+        guard            the start guard: a symbolic link to the scheduler id that may run (to
+                         `closed` once this attempt failed: no late or requeued job may start)
         start            one JSON line for every start of the script
         exit             one JSON line for every end of the script
         duplicates       ids of further jobs of this attempt that the guard turned away
@@ -60,9 +58,9 @@ RECORD = "record.json"
 
 
 def roots(work_dir: str, uid: int) -> tuple[str, str]:
-    """Where a user's folders below a work_dir are: `.hpc-prefect`, or where that is another's.
+    """The root of a user's folders in a work_dir, and the one used if the first is another user's.
 
-    The second has the user's number, not the name: a number is the same on every host, and known.
+    The second ends with the uid, not the user's name: it is known, and the same on every host.
     """
     return f"{work_dir}/{ROOT}", f"{work_dir}/{ROOT}-{uid}"
 
@@ -74,9 +72,10 @@ def is_root(name: str) -> bool:
 
 
 def root_at(path: str) -> int | None:
-    """Which component of an absolute path (0 is the empty one before its first slash) is a root.
+    """The index of the last component of an absolute path that is a root; None if there is none.
 
-    The last one: a job's work_dir may be inside another root. None when there is none.
+    Index 0 is the empty component before the first slash. The last one counts, because a job's
+    work_dir may be inside another root.
     """
     parts = path.split("/")
     return next((i for i in reversed(range(len(parts))) if is_root(parts[i])), None)
@@ -124,7 +123,7 @@ class ExitRecord:
         return self.code == 0 and self.phase == "program" and not self.signals and not self.oom
 
 
-#: What a record of another kind can raise: a field that is missing, no number, or no finite one.
+#: Errors of reading a foreign record: a field is missing, or is not a finite number.
 _FOREIGN = (KeyError, TypeError, ValueError, OverflowError)
 
 
@@ -148,7 +147,7 @@ def read_starts(data: bytes | None) -> tuple[StartRecord, ...]:
 
 
 def word_digest(word: object) -> str:
-    """What the journal has of the word that a job's script was given."""
+    """The sha256 of the secret word of a job's script. The journal holds only this."""
     return sha256(str(word).encode(errors="replace")).hexdigest()
 
 
@@ -156,8 +155,8 @@ def read_exits(data: bytes | None, words: Container[str]) -> tuple[ExitRecord, .
     """The exit records in a file's bytes; what is torn or foreign is left out.
 
     Args:
-        words: digests of the words that this attempt's scripts were given. A record without one is
-            not the script's: the program, or whatever it started, wrote it.
+        words: digests of the secret words of this attempt's scripts. A record without such a word
+            was not written by a script, but by the program or a process of it.
     """
     found = []
     for entry in read_entries(data):
@@ -200,17 +199,17 @@ class Ledger:
         intended: a submission was about to be made, and was not refused for sure; without `job_id`
             its outcome is unknown.
         intent: the newest one, as JSON values; empty when there is none.
-        posting: whether a submission was begun for which the other side cannot be asked afterwards.
+        posting: a submission was begun whose outcome the other side cannot be asked for.
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
-        duplicates: the QPU seconds of other jobs of its tag, by their ids; None where not known.
-        words: digests of the words of all scripts that were handed over; see `read_exits`.
-        outputs_before: what was in the place of each expected output when it was handed over.
+        duplicates: QPU seconds of further jobs with its tag, by job id; None where not known.
+        words: digests of the secret words of all submitted scripts; see `read_exits`.
+        outputs_before: what was at the path of each expected output before the submission.
         cancel: who asked for the job's end (`user`, `timeout`), empty when nobody did.
-        cancel_offset: bytes of requests to cancel that were there before the newest intent, which
-            are not meant for it.
+        cancel_offset: size in bytes of the file `cancel` at the newest intent. The requests in
+            these bytes are older, and not meant for it.
         result: the whole result as JSON values, once there is a verdict.
-        facts: what else the verdict tells of it; JSON values.
+        facts: further values from the verdict; JSON values.
         outputs: the files that it left in each expected output, as at the verdict.
         states: each state that was observed, with its time.
     """
@@ -237,27 +236,27 @@ class Ledger:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """What it asks for of the machine."""
+        """Its nodes, ranks, memory and so on, as JSON values."""
         return _dict(self.job.get("resources"))
 
     @property
     def site(self) -> dict[str, Any]:
-        """Where it was handed to."""
+        """Where it was submitted, as JSON values."""
         return _dict(self.job.get("site"))
 
     @property
     def array(self) -> dict[str, Any]:
-        """Its elements; empty for what is no array."""
+        """The size of the array, as JSON values; empty for a single job."""
         return _dict(self.job.get("array"))
 
     @property
     def members(self) -> int:
-        """How many the newest intent says that it has; 0 for a job."""
+        """The number of members in the newest intent; 0 for a single job."""
         return _int(self.intent.get("members"))
 
 
 def read_journal(data: bytes | None) -> Ledger:
-    """Read a journal; total on any bytes, and blind to a torn last line."""
+    """Read a journal. It never raises: a torn last line and foreign lines are skipped."""
     doubts, job_id, submitted_at, cancel, posting = 0, "", 0.0, "", False
     intent: dict[str, Any] = {}
     duplicates: dict[str, float | None] = {}
@@ -270,10 +269,10 @@ def read_journal(data: bytes | None) -> Ledger:
     for entry in read_entries(data):
         event = entry.get("event")
         if event == "intent" and doubts == 0:
-            # While an earlier one is in doubt its job may have written already.
+            # While an earlier submission is in doubt, its job may have written outputs already.
             before = entry.get("outputs_before")
         if event == "intent":
-            # Whoever intends wants the job, whatever was asked for before.
+            # A new intent outdates earlier requests to cancel.
             doubts, intent, cancel = doubts + 1, entry, ""
             words.add(str(entry.get("word_sha256")))
         elif event == "refused":
@@ -290,7 +289,7 @@ def read_journal(data: bytes | None) -> Ledger:
         elif event == "observed":
             states.append((_number(entry.get("time")), str(entry.get("state", ""))))
         elif event == "verdict" and result.get("state", "lost") == "lost":  # noqa: SIM102
-            # The first verdict stands; only "lost" may still be found.
+            # The first verdict stands; only "lost" can be replaced.
             if isinstance(entry.get("result"), dict):
                 result, outputs = entry["result"], entry.get("outputs")
                 facts = entry.get("facts")
@@ -317,10 +316,10 @@ def _each(value: object, read: Callable[[object], T]) -> dict[str, T]:
 
 
 def read_cancel_request(data: bytes | None, member: int | None = None) -> str:
-    """Who asked for the job's end, in the bytes of a file of requests; empty when nobody did.
+    """Who asked for the job's end, by the bytes of its file `cancel`; empty when nobody did.
 
     Args:
-        member: of an array, for whose end alone may have been asked too.
+        member: the number of an array's member; requests for its end alone count too.
     """
     requests = [
         entry
@@ -345,7 +344,7 @@ def _number(value: object) -> float:
         return 0.0
 
 
-# One for all: `json.dumps` would make a new one for each line.
+# One encoder for all: `json.dumps` would make a new one for each line.
 _encode_line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 

@@ -1,8 +1,8 @@
-"""Which job is this? (campaign, place, digest, n, attempt), and nothing of a run's own id.
+"""A job's identity: (campaign, place, digest, n, attempt). A run's own id is no part of it.
 
-All of it is made from exact names and canonical values. A *place* is where a call is made: scopes,
-task runs and sub-flows, outermost first, each told by its exact name (and parameters), never by
-when it was entered. `n` numbers the identical calls of one place (`hpc_prefect.job.numbers`).
+It is made of exact names and canonical values. A *place* is where a call is made: scopes, task runs
+and sub-flows, outermost first, each identified by its exact name and parameters, never by when it
+was entered. `n` numbers the identical calls of one place (`hpc_prefect.job.numbers`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Step(NamedTuple):
         name: exact, as its user gave it.
         function: the qualified name of a task's function.
         parameters: their digest; empty where there are none, or they have no canonical form.
-        number: of a task run that is told from identical ones by itself (see `ONCE`).
+        number: tells a task run from identical ones; None for most (see `ONCE`).
     """
 
     kind: Literal["scope", "task", "flow"]
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 #: The steps from a campaign to a call, outermost first.
 Path = tuple[Step, ...]
 
-#: Plain data that stands for a value of a kind that is not known here; NotImplemented for others.
+#: Gives plain data for a value of a type that is not known here, or NotImplemented.
 Further = Callable[[object], object]
 
 
@@ -63,8 +63,8 @@ def digest(value: object) -> str:
 def parameters_digest(parameters: object, further: Further | None = None) -> str:
     """A digest of the parameters of a flow or task: as `digest`, but by content alone.
 
-    A model or a dataclass counts as the mapping that JSON makes of it, because parameters pass
-    through JSON (Prefect's server) and through dumps (other processes) on their way.
+    A model or a dataclass counts as the mapping that JSON makes of it, because parameters lose
+    their class when they pass through JSON (Prefect's server) or to other processes.
 
     Args:
         further: gives plain data for values of kinds that `digest` does not know.
@@ -76,7 +76,7 @@ def parameters_digest(parameters: object, further: Further | None = None) -> str
 
 
 def exact_digest(value: object) -> str:
-    """As `digest`, but with what secrets hold: for comparing values, not to be written down.
+    """As `digest`, but with the content of secrets. Only to compare values: never store it.
 
     Raises:
         TypeError: as `digest`.
@@ -85,11 +85,12 @@ def exact_digest(value: object) -> str:
 
 
 class _Kinds(NamedTuple):
-    """How values count that have more than one side.
+    """What of a value counts in its digest.
 
     Attributes:
-        by_class: a model or dataclass with its class's name, not by its content alone.
-        secrets: a secret with what it holds.
+        by_class: the class's name of a model or dataclass counts beside its content.
+        further: see `Further`.
+        secrets: the content of a secret counts.
     """
 
     by_class: bool = True
@@ -97,8 +98,8 @@ class _Kinds(NamedTuple):
     secrets: bool = False
 
 
-# One for all: `json.dumps` would make a new one for each key. No escapes: two lone surrogates would
-# be written as the one character that they are not.
+# One encoder for all: `json.dumps` would make a new one for each key. Without escapes, because two
+# escaped lone surrogates would read as one character.
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -171,19 +172,19 @@ def _plain_datetime(value: datetime.datetime) -> Any:
     if value.utcoffset() is None:
         raise TypeError(f"a datetime in {value.tzinfo!r}, which has no offset, has no digest")
     try:
-        # The same moment anywhere.
+        # One moment has one digest in all time zones.
         return ["t", "UTC", value.astimezone(datetime.UTC).isoformat()]
     except OverflowError:
         raise TypeError(f"the datetime {value} is no moment of UTC and has no digest") from None
 
 
 def _fold(value: datetime.datetime | datetime.time) -> list[str]:
-    """Tells the second of two hours that a clock shows alike; `==` and `isoformat` do not."""
+    """Marks the second of two equal hours when clocks go back; `==` and `isoformat` do not."""
     return ["fold"] if value.fold else []
 
 
 def _decimal_text(value: decimal.Decimal) -> str:
-    """All digits: `normalize`, as all arithmetic, would round them to the thread's context."""
+    """All digits: `normalize` would round them to the precision of the thread's context."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         return str(value)  # an infinity or NaN
@@ -208,7 +209,7 @@ def _plain_container(value: object, kinds: _Kinds) -> Any:
         return ["s", sorted(_canonical(item, kinds) for item in value)]
     if isinstance(value, Sequence):
         return ["l", [_plain(item, kinds) for item in value]]
-    if hasattr(value, "get_secret_value"):  # pydantic's; a rotated key is no other experiment
+    if hasattr(value, "get_secret_value"):  # pydantic's; a new key makes no new experiment
         return ["secret", *([_plain(value.get_secret_value(), kinds)] if kinds.secrets else [])]
     if hasattr(type(value), "model_fields"):  # a pydantic model, without importing it
         return _plain_model(value, kinds)
@@ -220,7 +221,7 @@ def _plain_container(value: object, kinds: _Kinds) -> Any:
 
 
 def _plain_model(value: Any, kinds: _Kinds) -> Any:
-    # Not its dump: what a model leaves out of that may be what tells two of them apart.
+    # Not its `model_dump`: two models may differ in fields that they exclude from it.
     names = list(type(value).model_fields)
     if names == ["root"] and not kinds.by_class:
         return _plain(value.root, kinds)
@@ -262,7 +263,7 @@ def job_key(campaign: str, path: Path, spec_digest: str, n: int) -> str:
     """The job's key: 20 characters of [a-z2-7], the same for the same place in the experiment.
 
     Args:
-        campaign: an identifier that no other campaign has, whatever its name and folder.
+        campaign: an identifier that is unique among all campaigns.
     """
     return _letters([campaign, path, spec_digest, n], 20)
 
@@ -277,12 +278,12 @@ def job_tag(key: str, attempt: int) -> str:
 
 
 def spread(key: str) -> str:
-    """The two hexadecimal digits above a key's folders: thousands in one are slow."""
+    """The parent of a key's folders: two hex digits, as thousands in one folder are slow."""
     return digest(key)[:2]
 
 
 def folder_name(readable: str, *exact: str) -> str:
-    """A folder's name: a word for people, and a digest of all that tells it from others."""
+    """A folder's name: a word for people, and a digest of `exact`, which identifies it."""
     return f"{slug(readable)}-{_letters(list(exact), 10)}"
 
 

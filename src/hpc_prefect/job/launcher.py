@@ -1,11 +1,11 @@
-"""Whether a launcher line, which is the site owner's shell text, ends as the program in it does."""
+"""Check that a launcher line, the site owner's shell text, keeps the program's exit code."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-#: A part of a shell line, as far as it matters for who tells the line's status.
+#: A token of a shell line; the kinds are those that matter for the line's exit status.
 _PART = re.compile(
     r"""(?P<kept>\\.|\$\{[^{}]*\}|[<>]&|&>>?|[^\S\n]+)
     |(?P<quoted>'[^']*'|"(?:\\.|[^"\\])*"|`(?:\\.|[^`\\])*`)
@@ -22,10 +22,10 @@ _INSTEAD = "put it into setup or teardown, or into a script that is the launcher
 
 
 def status_problems(line: str) -> list[str]:
-    """Why the exit code of the `{command}` in a line, or after it, would be lost.
+    """Why a launcher line would lose the exit code of the program; empty if it keeps it.
 
-    Several commands may stand before it (`&&`) and around it (`|`, which the script runs with
-    `pipefail`).
+    The program is `{command}` or follows the line. Commands may stand before it (`&&`), and it may
+    be in a pipe (the script sets `pipefail`).
     """
     return list(dict.fromkeys(_problems(line.strip().replace("\\\n", " "))))
 

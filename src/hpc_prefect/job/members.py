@@ -1,16 +1,16 @@
 """The members of an array: what each of them runs, and where its files are.
 
-An array is one submission of many members, which share all but what `MemberSpec` has. An element,
-which the scheduler starts as a whole, runs one member, or several one after another. In the array's
-job folder (see `hpc_prefect.job.folder`) there are in addition
+An array is one submission of many members. They share all values but those of `MemberSpec`. The
+scheduler starts elements; an element runs one member, or several one after another. The array's job
+folder (see `hpc_prefect.job.folder`) has these files in addition
 
-    asked.jsonl      its members in their order, a JSON line each: what was asked for
-    ended.jsonl      members that have ended, a JSON line each, in the order in which that was seen;
-                     and those of which another job turned out to run, "reopened" (its id)
-    m/<i // 100>/    members i … of one hundred; of each at most five files:
+    asked.jsonl      the members in their order, a JSON line each, as they were submitted
+    ended.jsonl      a JSON line for each member that ended, in the order in which that was seen;
+                     `reopened` (a job's id): this job was found to run the member still
+    m/<i // 100>/    the files of up to 100 members; at most five for each:
         <i>.guard, <i>.phase, <i>.stdout, <i>.stderr     as in the folder of a single job
         <i>.record   one JSON line for every start of the member, and one for every end
-        members      the shell text of these hundred: program.sh reads that of its own
+        members      the shell text for these members; program.sh runs its own member's part
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def prefix(index: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberSpec:
-    """What is a member's own of what the array runs.
+    """The values in which the members of an array differ.
 
     Attributes:
         key: identifies it in its array, in every run of the experiment.
@@ -68,7 +68,7 @@ class MemberSpec:
     expected_outputs: tuple[str, ...] = ()
 
     def job(self, array: JobSpec) -> JobSpec:
-        """The member as a job by itself."""
+        """The member as a single job."""
         return dataclasses.replace(
             array,
             name=self.name,
@@ -88,7 +88,7 @@ class Asked:
 
     Attributes:
         attempt: 1 in the first submission that has it, one more in each further one.
-        outputs_before: what was in the place of its outputs at the hand-over.
+        outputs_before: what was at the paths of its outputs before the submission.
     """
 
     member: MemberSpec
@@ -135,7 +135,7 @@ def read_asked(data: bytes | None) -> list[Asked]:
 
 
 def _lines(data: bytes | None) -> list[bytes]:
-    """Of a file that is written as a whole; a member that was passed over would shift the others.
+    """The lines of asked.jsonl. None is skipped: that would shift the numbers of the others.
 
     Raises:
         ValueError: it has no line, or its last line has no end.
@@ -155,12 +155,12 @@ class Ended:
     outputs: dict[str, dict[str, Left]] = field(default_factory=dict)
 
 
-#: Of a result, what is the member's own; the rest is the same for all members of a submission.
+#: The values of a result that ended.jsonl keeps beside the verdict.
 _OWN = ("job_id", "host", "queue_seconds", "run_seconds", "resources_used")
 
 
 def ended_line(ended: Ended) -> bytes:
-    """Its line of ended.jsonl."""
+    """The line of ended.jsonl for a member that ended."""
     result, verdict = ended.result, ended.result.verdict
     values: dict[str, Any] = {"i": ended.index, "reason": verdict.reason.value}
     values["summary"] = verdict.summary
@@ -174,18 +174,18 @@ def ended_line(ended: Ended) -> bytes:
 
 
 def reopened_line(index: int, job_id: str) -> bytes:
-    """The line of ended.jsonl by which a member has not ended: another job, of this id, has it."""
+    """The line of ended.jsonl that a member has not ended: the job `job_id` runs it."""
     return _line({"i": index, "reopened": job_id})
 
 
 def read_ended(data: bytes | None, likes: Mapping[int, JobResult]) -> Iterator[Ended]:
-    """The members that have ended; the first verdict of a member stands, unless it was LOST, or the
+    """The members that have ended. The first verdict of a member stands, unless it was LOST or the
     member was reopened.
 
-    What is torn or foreign is left out: such a member is judged anew, by its own records.
+    Torn and foreign lines are left out: such a member is judged again, by its own records.
 
     Args:
-        likes: a result of each member, for what is not the end's.
+        likes: a result for each member, with the values that ended.jsonl does not keep.
     """
     found: dict[int, Ended] = {}
     for entry in names.read_entries(data):

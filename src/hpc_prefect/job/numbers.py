@@ -1,11 +1,11 @@
-"""Which of several identical calls is this? Numbers that hold whatever is entered when.
+"""Numbers that tell identical calls apart, whatever the order in which runs are entered.
 
-Task runs of one name, function and parameters in one place share that place: their identical calls
-are numbered over all of them, in the order in which they are made. So no number says which of two
-identical runs was entered first, and one that is not entered (Prefect had its result) or is entered
-by another thread moves no call of another kind. Calls with equal numbers in two starts are equal
-work in the same place: which of identical runs gets which of identical results is the only thing
-that an order can change.
+Task runs of one name, function and parameters in one place share that place. Their identical calls
+are numbered together, in the order in which they are made. So a number does not tell which of two
+identical runs was entered first. A run that is skipped (Prefect had its result), or that another
+thread enters, shifts no number of other kinds of calls. Calls with equal numbers in two starts of a
+flow are equal work in the same place: the order decides only which of several identical runs gets
+which of several identical results.
 
 A run draws its numbers from the run around it. When it is retried, it draws the same ones again.
 """
@@ -23,12 +23,12 @@ Call = tuple[Path, str]
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One run of a flow or task, with the numbers that its calls have.
+    """One run of a flow or task, with the numbers of its calls.
 
     Attributes:
         around: the run in which this one was called; None for the outermost.
-        attempt: of the run; each begins its calls anew.
-        drawn: the numbers that this run's calls have, in their order.
+        attempt: the attempt of the run; each makes its calls again from the first.
+        drawn: the numbers of this run's calls, in their order.
         used: how many of them the present attempt has used.
     """
 
@@ -45,7 +45,7 @@ class Entry:
             self.used.clear()
 
     def next_number(self, call: Call) -> int:
-        """The number of a call among its likes: 0, 1, 2 …"""
+        """The number of a call among identical ones: 0, 1, 2 …"""
         mine = self.drawn.setdefault(call, [])
         index = self.used[call]
         if index == len(mine):
@@ -54,9 +54,9 @@ class Entry:
         return mine[index]
 
     def number_itself(self, what: str) -> int:
-        """Tell this run from identical ones: calls in it are numbered in it alone from now on.
+        """Give this run a number of its own. From now on its calls are numbered apart from others.
 
-        Only right where every such run does this, also those that are not carried out.
+        This is right only if every identical run does it, also runs that are not carried out.
         """
         step = self.path[-1]
         if step.number is None:

@@ -1,9 +1,9 @@
 """Expected outputs: whether a job wrote them, and whether they are still as it left them.
 
-What is seen of a file says different things. Its inode and its change time (ctime) cannot be set by
-anybody, so they tell that something was done to it; but a restored copy has others, and a further
-hard link changes the ctime alone. Its size and modification time tell of the content; but a copy
-can bring old ones with it (`cp -p`). All times are in nanoseconds, by the file server's clock.
+Nobody can set a file's inode and change time (ctime), so they show that something was done to it.
+But a restored copy has others, and a further hard link changes the ctime alone. The size and the
+modification time show a change of the content. But a copy can keep old ones (`cp -p`). All times
+are in nanoseconds, by the file server's clock.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ _MOST_NAMED = 5
 
 
 class Stamp(NamedTuple):
-    """What is in the place of an output at one moment; a JSON list.
+    """What is at the path of an output at one moment; stored as a JSON list.
 
     Attributes:
         kind: `FILE`, `FOLDER`, or in words what else.
         link: inode and change time, if it is a symbolic link; else empty.
         inode, size, modified, changed, links: of the file, or of the folder itself.
         newest: the last change of anything below a folder, by ctime.
-        written: the same without files that have several links: a further link is no change.
+        written: as `newest`, but without files that have several hard links: making one changes the
+            ctime, not the content.
         files: how many files and folders are below it.
         digest: of the names, kinds, sizes and modification times of all below it.
-        whole: everything below it could be looked at.
+        whole: all files below it were looked at.
     """
 
     kind: str
@@ -47,7 +48,7 @@ class Stamp(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A file that a job left; a JSON list. `digest` is empty for one that is not small."""
+    """A file that a job left; stored as a JSON list. `digest` is empty for a large file."""
 
     size: int
     modified: int
@@ -65,7 +66,7 @@ class Written(enum.Enum):
 
 
 def read_stamp(value: object) -> Stamp | None:
-    """A stamp as the journal has it; None for none, and for what is none."""
+    """A stamp as the journal has it; None if it has none, or no valid one."""
     kinds = [str, list, *[int] * 8, str, bool]
     if isinstance(value, list) and [type(each) for each in value] == kinds:
         return Stamp(*value)
@@ -85,7 +86,7 @@ def read_left(value: object) -> dict[str, Left]:
 
 
 def written(before: Stamp | None, now: Stamp | None) -> tuple[Written, str]:
-    """Whether an output was written between two looks; and what is seen instead, in words."""
+    """Whether an output was written between two looks; if not, also what is seen, in words."""
     if now is None:
         return Written.NO, "it is not there"
     if now.kind not in (FILE, FOLDER):
@@ -109,7 +110,7 @@ def _folder(before: Stamp, now: Stamp) -> tuple[Written, str]:
     if before.inode != now.inode or now.written > before.newest:
         return Written.YES, ""
     if now.whole and before.whole:
-        # That some were removed is a change, but nothing that was written.
+        # Removing files changes the folder, but writes nothing.
         if now.files > before.files or (now.files == before.files and now.digest != before.digest):
             return Written.YES, ""
         if now.files < before.files:
@@ -130,8 +131,8 @@ def _as_it_was(when: int) -> str:
 def is_same(was: Left, now: Left, digest: Callable[[], str]) -> bool:
     """Whether a file is still what a job left; `digest` is asked only when the rest cannot tell.
 
-    A copy that was restored is the same, with other inode and ctime; so is a small file that was
-    touched. The time may have lost its fraction on the way (`tar`).
+    A restored copy is the same, with other inode and ctime; so is a small file that was touched.
+    The modification time may have lost its fraction of a second (`tar`).
     """
     if was[:4] == now[:4]:
         return True

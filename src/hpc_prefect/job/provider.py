@@ -1,4 +1,4 @@
-"""The other side of paid work, whoever it is: the questions that are put to it, and its answers."""
+"""What the executor asks of a scheduler or a quantum service, and what they answer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """Whether the job exists cannot be told from the answer: it must be looked for by its tag.
+    """The answer does not tell whether the job exists: it must be looked for by its tag.
 
-    `again`: where it is not found then, the same submission may well succeed.
+    `again`: if it is not found, the same submission may well succeed.
     """
 
     said: str
@@ -43,34 +43,34 @@ Submission = Accepted | Refused | Unclear
 class NoAnswer:
     """A question that got no useful answer. It changes nothing of what is known.
 
-    `error`: why asking again would not help; whoever waits is told. None where it may help.
+    `error`: why asking again would not help; it is raised to the caller. None where it may help.
     """
 
     said: str
     error: Exception | None = None
 
 
-#: What is told of many jobs: of some of them there may be no useful answer (the queue answers, the
-#: history does not). A job that is not in it is not listed.
+#: What is told of many jobs, by their ids. Some may have no useful answer (the queue answered, the
+#: history did not). A job whose id is missing here is not listed.
 Answer = dict[str, Observation | NoAnswer]
 
-#: What is told of many names: of each the jobs of that name by their ids, whatever their state
-#: (none: there is no such job), or that there was no useful answer about it.
+#: For each name, all jobs of that name by their ids, whatever their state (none: there is no such
+#: job), or that there was no useful answer about it.
 Found = dict[str, dict[str, Observation] | NoAnswer]
 
 
 class Provider(Protocol):
-    """Work is handed over to it, found by its tag, observed and cancelled; collecting what it made
-    is the work's own affair.
+    """A scheduler or quantum service: jobs are submitted to it, found by tag, observed and
+    cancelled. It does not collect their results.
 
-    All are dialogues: they yield commands and are sent the replies. One that asks by a client
+    The methods are dialogues: they yield commands and are sent the replies. One that uses a client
     library yields none, and blocks. A question that failed gives `NoAnswer`, for all jobs or for
-    one; a job that a useful answer does not list is simply absent from it. These two and the end of
-    a job are three facts.
+    one; a job that a useful answer does not list is absent from it. Neither of them means that a
+    job has ended.
 
     Attributes:
         name: as in the profile or block that chooses it.
-        patience: how long its silences are borne.
+        patience: how long to wait when it tells nothing.
         ids_per_question: how many ids one `observe` may carry, and names one `find`.
         hurry: seconds that must pass between two questions when a job seems to have ended.
     """
@@ -81,7 +81,7 @@ class Provider(Protocol):
     hurry: float
 
     def submit(self, spec: Any, ticket: Any) -> Dialogue[Submission]:
-        """Hand the work over."""
+        """Submit a job."""
 
     def observe(
         self, ids: Sequence[str], options: Mapping[str, object]
@@ -91,12 +91,12 @@ class Provider(Protocol):
     def find(
         self, tags: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[Found | NoAnswer]:
-        """All jobs with these names, in as few commands as for one; the answer has every name."""
+        """All jobs with these names, in few commands for many names; the answer has every name."""
 
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        """Ask for the end of jobs, names by ids; that they ended is seen by `observe`.
+        """Ask for the end of jobs (their names by their ids); `observe` shows that they ended.
 
-        A scheduler that gives an id again must be told the name too, and spare what has another.
+        If a scheduler gives an id again, a job of that id with another name must be spared.
         """

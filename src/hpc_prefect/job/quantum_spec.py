@@ -1,4 +1,4 @@
-"""What a quantum job is to be, as its intent tells it: plain values, for whoever takes it over."""
+"""A quantum job as its intent describes it: plain values, from which any process can take it up."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class QuantumSpec:
     """One job of a quantum service. It stands where a batch job has its `JobSpec`.
 
     Attributes:
-        name: of its block, as a person calls it.
+        name: the name of its block.
         site: the service as `scheduler`, the device as `queue`.
         primitive: sampler or estimator.
         digest: of the work; see `quantum.sampling`.
-        shots: of all PUBs at all of their points.
-        estimated_seconds: what it may cost, in QPU seconds.
-        allowed_seconds: what was left of the experiment's budget for it; None without a limit.
-        calibrated_at: when the device was calibrated last, as far as it says.
+        shots: in all, over all PUBs and their parameter values.
+        estimated_seconds: its estimated cost in QPU seconds.
+        allowed_seconds: QPU seconds that the experiment's budget had left; None without a limit.
+        calibrated_at: when the device was calibrated last, if it tells that.
         transpiled: depth, size … of each circuit.
         on_cancel: `cancel` or `keep` the job when its run is cancelled.
-        made_for: what its vendor needs to fetch the result, such as the client's interface.
+        made_for: what the vendor's client needs to fetch the result, such as its interface.
     """
 
     name: str
@@ -60,7 +60,7 @@ class QuantumSpec:
         return ", ".join(part for part in (self.primitive, asked, price) if part)
 
     def facts(self) -> dict[str, Any]:
-        """What a list of jobs tells of it beside what it tells of every job; JSON values."""
+        """Its values in lists of jobs that batch jobs do not have; JSON values."""
         return {
             "device": self.device,
             "interface": self.made_for.get("interface", ""),

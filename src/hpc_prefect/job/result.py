@@ -9,7 +9,7 @@ from typing import Any
 from hpc_prefect.job import notebook
 from hpc_prefect.job.failure import Reason, Verdict
 
-#: Reasons that are an end that somebody wished.
+#: Reasons of an end that somebody asked for.
 _WISHED = (Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE, Reason.TIMED_OUT)
 
 
@@ -34,7 +34,7 @@ class JobResult:
         queue_seconds, run_seconds: time in the queue and on the nodes; None when not known.
         resources_used: what the scheduler told, such as `max_rss` (bytes) and `cpu_seconds`.
         collected: the result is that of an earlier run of the same experiment.
-        num_nodes: nodes that it had; 0 in results of before this was known.
+        num_nodes: nodes that it had; 0 in results that an older version wrote.
     """
 
     job_id: str
@@ -56,7 +56,7 @@ class JobResult:
 
     @property
     def node_hours(self) -> float | None:
-        """What it took of the machine; None when it is not known."""
+        """Nodes × hours of running; None when not known."""
         known = self.num_nodes and self.run_seconds is not None
         return self.num_nodes * (self.run_seconds or 0.0) / 3600 if known else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.spec import JobSpec, Resources, write_memory, write_walltime
 
-#: It was the machine, not the job: the same once more.
+#: The machine failed, not the job: it is run again as it is.
 _AGAIN = (*(Reason.NODE_FAILURE, Reason.PREEMPTED, Reason.NEVER_STARTED, Reason.ALLOCATION_ENDED),)
 
 
@@ -22,8 +22,8 @@ class RetryPolicy:
     repeated by itself: the same program would fail again, at the same cost.
 
     Attributes:
-        memory_factor: after "out of memory" the next attempt gets so many times the memory of the
-            last one; 1 for none.
+        memory_factor: after "out of memory" the next attempt gets the memory of the last one times
+            this; 1 for no attempt.
         walltime_factor: the same for the time after "walltime exceeded".
         reasons: the reasons after which there is another attempt at all.
     """

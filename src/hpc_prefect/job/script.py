@@ -1,18 +1,18 @@
 """Rendering a job's two scripts: the only shell text of this package, and all of its quoting.
 
-The outer one is what the scheduler is given. It decides what is true: it holds the start guard,
-both records and the signals. Nothing that a user writes runs in its shell, which is started without
-profile, BASH_ENV and functions, and it uses bash's own commands only; `command -p` finds the three
-others whatever PATH is. It is a copy that the scheduler keeps, so it trusts no path: it enters the
-job folder once, sees that nobody else can have put it there, and uses names in it from then on.
+The outer one is given to the scheduler. It provides the evidence: it holds the start guard, writes
+both records and notes signals. Nothing that a user writes runs in its shell, which is started
+without profile, BASH_ENV and functions. It uses bash's builtins, and a few commands by `command
+-p`, which ignores PATH. The scheduler runs its own copy of it, so it trusts no path: it enters the
+job folder once, checks that nobody else can have put it there, and then uses relative names.
 
-The inner one, `program.sh`, runs below it: the user's profile, modules, set-up, environment,
-secrets, launcher, program and tear-down. It tells how far it came in the file `phase`. It has the
+The inner one, `program.sh`, is run by the outer: the user's profile, modules, set-up, environment,
+secrets, launcher, program and tear-down. It notes how far it came in the file `phase`. It has the
 folder as an open descriptor (`_HERE`), which the program does not inherit.
 
-What is data (arguments, paths, environment values) is quoted by `quote` and arrives byte for byte;
-what is the site owner's shell text (set-up lines, module names, the launcher line, tear-down) is
-written as it stands. The order in which environments win is that of the lines below: later wins.
+Data (arguments, paths, environment values) is quoted by `quote` and arrives byte for byte. The site
+owner's shell text (set-up lines, module names, the launcher line, tear-down) is written as it
+stands. Environments are set in the order of the lines below: a later one wins.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job import members
 from hpc_prefect.job.spec import JobSpec, launch_line
 
-#: The exit code of a second job of one attempt that did not start the program. Told apart from a
-#: program's own 117 by the `duplicates` file.
+#: The exit code of a second job of one attempt, which does not start the program. The `duplicates`
+#: file tells it from a program's own 117.
 GUARD_CODE = 117
-#: The exit code of a job that cannot use its folder, where it runs.
+#: The exit code of a job that cannot use its folder on its node.
 FOLDER_CODE = 118
 #: The shell's own code for a command that is not there.
 MISSING_CODE = 127
 
-#: The job folder that the outer script has entered. No number that people take for a lock (9, 200),
-#: and below 256, because there may be no more.
+#: The descriptor of the job folder in both scripts. Not 9 or 200, which people use for locks; below
+#: 256, because a system may allow no more.
 _FD = 240
 _HERE = f"/proc/self/fd/{_FD}"
 #: Put after a command, so that the program does not inherit the job folder.
 _CLOSED = f"{_FD}<&-"
 
-#: Where a preview has the word that is drawn when a job is handed over.
+#: What a preview shows in place of the secret word, which is drawn when a job is submitted.
 NO_WORD = "drawn-when-the-job-is-handed-over"
 
 
@@ -56,8 +56,8 @@ class Preamble:
         directives: lines such as `#PBS -q debug`, right after the first line.
         id_expression: shell text that gives the job's id inside the job, such as `$PBS_JOBID`.
         restarts: shell text that gives how often the scheduler has started this job anew, by its
-            own count; empty when it does not tell. A further start that it has not counted does
-            not start the program.
+            own count; empty when it has none. A further start that it has not counted does not
+            start the program.
         index: in an array, shell text that gives the element's number, the first being 0.
         unset: variables of the scheduler that the program must not have, whoever set them.
     """
@@ -73,7 +73,7 @@ class Preamble:
 class _Files:
     """Shell words for the files of one job, or of the member `$_hp_at` of an array.
 
-    `clear_up`: what is done at its end.
+    `clear_up`: the command that is run at its end.
     """
 
     guard: str = names.GUARD
@@ -95,7 +95,7 @@ _MEMBERS_FILES = _Files(
     exit=f'"$_hp_at"{members.RECORD}',
     stdout=f'"$_hp_at"{names.STDOUT}',
     stderr=f'"$_hp_at"{names.STDERR}',
-    clear_up=":",  # the members after this one need the secrets; who judges the last removes them
+    clear_up=":",  # later members need the secrets; whoever judges the last one removes them
 )
 
 
@@ -117,7 +117,7 @@ class JobScript:
 
 @dataclass(frozen=True, slots=True)
 class ArrayScript(JobScript):
-    """The texts of an array; `shards` are the members', `members.SHARD` in each."""
+    """The texts of an array; `shards` are those of the members, `members.SHARD` members in each."""
 
     shards: tuple[str, ...]
 
@@ -126,7 +126,8 @@ def render(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> JobScri
     """The scripts of a job whose folder is `folder` (absolute).
 
     Args:
-        word: letters and digits that only the outer script knows: an exit record counts by it.
+        word: secret letters and digits. Only the outer script knows them; an exit record without
+            them does not count.
     """
     return JobScript(_outer(spec, folder, preamble, word), _inner(spec, preamble.unset))
 
@@ -190,8 +191,8 @@ def _run(spec: JobSpec, word: str, *, again: bool, member: bool) -> str:
         (
             "_hp_guard || _hp_again" if again else "_hp_guard || :",
             "_hp_begin",
-            # From here on nothing of ours decides until it ends, and its status is what it is. In
-            # POSIX mode bash would end at once where a function of the environment is named `exec`.
+            # Its status is passed on unchanged. In POSIX mode bash would exit at once if the
+            # environment has a function named `exec`.
             f"( unset POSIXLY_CORRECT; cd -- {quote(spec.work_dir)} &&",
             f"  exec /bin/bash{login} {_HERE}/{names.PROGRAM}{which} < /dev/null )",
             f"_hp_end $? {word}",
@@ -202,8 +203,8 @@ def _run(spec: JobSpec, word: str, *, again: bool, member: bool) -> str:
 def _each_member(run: str, preamble: Preamble, array: _Array) -> str:
     """What an element does: its members one after another, each in a shell of its own.
 
-    A signal reaches this shell too; it lets the member that runs come to its end, and begins none
-    after it. Members that were not begun have no record, and say so by that.
+    A signal reaches this shell too: it lets the running member end, and begins no other. A member
+    without a record was not begun.
     """
     return f"""\
 _hp_member() {{
@@ -225,10 +226,10 @@ exit "$_hp_worst\""""
 
 
 def _is_own(folder: str) -> str:
-    """Whether the folder that was entered is the user's alone, and each above it up to the root.
+    """Whether only the user can write in the entered folder and in each above it, up to the root.
 
-    Who may write in the work_dir can rename the root, and put another in its place at any moment;
-    below a root that is the user's nobody else can. `[` does not know a mode.
+    Whoever may write in the work_dir can put another root in its place at any moment; below a root
+    of the user's own nobody else can. `[` cannot test a mode, so `find` does.
     """
     root = names.root_at(folder)
     above = 0 if root is None else len(folder.split("/")) - 1 - root
@@ -241,10 +242,10 @@ def _is_own(folder: str) -> str:
 def _clean_shell(folder: str) -> str:
     """Begin again in a clean bash, if the shell that reads these lines is another one.
 
-    Some schedulers let the user's login shell read the script, after its profile, as its input; so
-    it is read anew, from the job folder if that is still the user's. The first line is for csh, in
-    which `$shell` is always set; the argument keeps it from coming back. In bash that is not clean
-    the assignment lets `exec` be the shell's own and not a function of that name.
+    Some schedulers have the user's login shell run its profile and then read the script as input.
+    So bash reads it again from the job folder, if that is still the user's. The first line is for
+    csh, in which `$shell` is always set; the argument `again` prevents a loop. In a bash that is
+    not clean, POSIXLY_CORRECT makes `exec` the builtin and not a function of that name.
     """
     check = _is_own(folder).replace("\n ", "")
     anew = (
@@ -260,10 +261,10 @@ case ${{BASH_VERSION:+$-}} in *p*) ;; *)
 esac"""
 
 
-#: A symbolic link is made in one step, exclusively, and holds the id as its target: an atomic
-#: claim that needs no lock. Whoever finds another id there is a second job of the attempt. When
-#: NFS repeats a request whose answer was lost, `ln` fails although the link is ours: so only what
-#: the link says counts. A requeued job has the same id and passes.
+#: A symbolic link is made in one step, exclusively, and its target holds the id: an atomic claim
+#: without a lock. A job that finds another id there is a second job of the attempt. When NFS
+#: repeats a request whose answer was lost, `ln` fails although the link is ours: so only the
+#: link's target counts. A requeued job has the same id and passes.
 #:
 #: The program runs in the foreground: bash runs the traps after its end, and loses no exit code.
 #: With the program in the background, `wait` is interrupted by a signal, and bash 5.2 answers the
@@ -272,7 +273,8 @@ esac"""
 #: second SIGTERM makes many launchers give up at once.
 #:
 #: A program may have put anything in the place of a record: only a plain file is opened, because a
-#: FIFO would block. A line begins with a newline when the file has something, perhaps half a line.
+#: FIFO would block. A line is preceded by a newline if the file is not empty: it may end in half a
+#: line.
 def _functions(files: _Files) -> str:
     return f"""\
 unset FUNCNEST
@@ -376,13 +378,13 @@ _hp_end() {{
 
 
 def _again(spec: JobSpec, preamble: Preamble, word: str, files: _Files) -> str:
-    """What a job does that has started before.
+    """The check of a job that has started before: whether it may run the program again.
 
-    A scheduler that was killed and has lost what it knew may start a job a second time under the
-    same id without knowing it, or requeue one whose end it has forgotten (Slurm's controller does
-    both). The first is no requeue. What has succeeded is not run again, because its caller has been
-    told so; where the scheduler may requeue the job its caller was not, and a start that it counts
-    as one runs the program again.
+    A scheduler that was killed and lost its state may start a job a second time under the same id
+    without knowing it, or requeue a job whose end it has forgotten (Slurm's controller does both).
+    A start that the scheduler does not count as a restart is refused. A program that has succeeded
+    is not run again, because its caller may know of the success. Only a job that may be requeued
+    runs again then, at a restart that the scheduler counts: its caller does not know yet.
     """
     counted = f'[ "$starts" -le {preamble.restarts} ]' if preamble.restarts else ""
     if spec.may_requeue and not counted:
@@ -413,9 +415,8 @@ def _again(spec: JobSpec, preamble: Preamble, word: str, files: _Files) -> str:
 
 # --- the inner script
 
-#: From here to `_USERS` the shell's own words win over functions and aliases of these names. An
-#: assignment cannot be taken over by either; in POSIX mode special builtins are found first, and
-#: `\\` keeps an alias away.
+#: From here to `_USERS` builtins win over functions and aliases of the same names. Neither can
+#: replace an assignment; in POSIX mode special builtins are found first; `\\` prevents an alias.
 _OURS = """\
 POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
 \\unset -f builtin || \\exit"""
@@ -427,7 +428,7 @@ def _inner(spec: JobSpec, unset: tuple[str, ...], *, member: bool = False) -> st
     parts = [
         f"# What the job does; {names.SCRIPT} runs it with bash and notes how it ends.",
         _OURS,
-        # The scheduler's signals are for the program, and what it does then is waited for.
+        # The scheduler's signals are for the program; this shell waits for what it does then.
         "\\trap : TERM INT HUP XCPU USR1 USR2",
         f"readonly _HP_MEMBER=$1 _HP_AT={_HERE}/m/$(($1 / {members.SHARD}))/$1." if member else "",
         enter,  # a profile may have gone elsewhere
@@ -460,7 +461,7 @@ def _environment(spec: JobSpec, unset: tuple[str, ...], *, keeps_secrets: bool) 
         "",
         "# --- environment: profile, then executable, then execution profile, then secrets",
         _OURS,
-        # A trap of a set-up line that runs before each command can skip it, or begin to print it.
+        # A DEBUG trap of a set-up line could skip commands, or have them printed.
         "\\trap - DEBUG ERR RETURN && \\builtin shopt -u extdebug || \\exit",
     ]
     lines += [f"\\unset {' '.join(unset)}"] if unset else []
@@ -469,16 +470,16 @@ def _environment(spec: JobSpec, unset: tuple[str, ...], *, keeps_secrets: bool) 
         joined = quote(":".join(folders))
         lines.append(f'\\export {variable}={joined}"${{{variable}:+:${variable}}}"')
     if spec.secret_names:
-        # The members of an array all read them; they are removed at its end.
+        # All members of an array read the secrets; they are removed at its end.
         lines.append(_SECRETS.replace(_REMOVED, "") if keeps_secrets else _SECRETS)
     return "\n".join(lines)
 
 
 _REMOVED = f"\\builtin command -p rm -f -- {_HERE}/{names.SECRETS}\n"
 
-#: What a set-up line may have begun to print would print the values, also further down. The text is
-#: kept in no variable, which set-up may have made readonly or another's name. `-p`: the job's own
-#: PATH may not lead to it.
+#: First ends what a set-up line may have begun (`set -x`, traps), which would print the values. The
+#: text is kept in no variable: set-up may have made it readonly, or a reference to another one.
+#: `-p`: the job's PATH may not lead to `rm`.
 _SECRETS = f"""\
 {{ \\trap - DEBUG ERR RETURN CHLD; \\set +xv; }} 2>/dev/null
 case $- in *[xv]*) \\builtin printf '%s\\n' >&2 \\
@@ -507,14 +508,15 @@ def _line(spec: JobSpec) -> str:
 
 
 def _single_program(spec: JobSpec) -> str:
-    # Closed last: what is before it opens files by way of the folder's descriptor.
+    # Closed last: the redirections before it use the folder's descriptor.
     return _program(spec, _line(spec), f"{_HERE}/", then=_CLOSED)
 
 
 def _members_program(spec: JobSpec) -> str:
-    """As a single job's, but for the line, which is read from the file of the member's hundred.
+    """As a single job's, but the line is read from the file `members` of the member's shard.
 
-    Emptied it would be a program that ends well; cut off anywhere else it is a syntax error.
+    An emptied file would look like a program that ends with 0, so that is tested; a file that is
+    cut off elsewhere is a syntax error.
     """
     path = f'"${{_HP_AT%/*}}"/{members.MEMBERS}'
     line = f"{{ \\builtin test -s {path} && \\builtin . {path}; }}"
@@ -536,14 +538,14 @@ def _members_text(spec: JobSpec, asked: Sequence[members.MemberSpec], first: int
 
 
 def _program(spec: JobSpec, line: str, at: str, then: str = "") -> str:
-    """The program in the foreground, between two words of how far this script came.
+    """The program in the foreground; before and after it, the phase is noted.
 
-    `line` starts it; `at` is what the names of its files begin with; `then` follows its streams.
+    `line` starts it; its files' names begin with `at`; `then` follows its redirections.
 
     A single program is exec'd, so that a name such as `test` is the program on PATH and not the
-    shell's own. A launcher's line is not in a shell of its own: where it ends this one, or replaces
-    it, no code is told. The code is in no variable, which set-up may have made readonly or
-    another's name.
+    builtin. A launcher's line runs in this shell: if it exits or replaces the shell, no code is
+    noted. The code is kept in no variable: set-up may have made it readonly, or a reference to
+    another one.
     """
     program, phase = spec.executable.path, f"{at}{names.PHASE}"
     plain = f"\\builtin test -f {phase}"  # a FIFO would block
@@ -567,8 +569,8 @@ fi
 \\builtin exit "$1\""""
 
 
-#: A file, because it holds any text byte for byte; without modules there is none. A start before
-#: this one may have put anything in its place, and nothing of it may end the job.
+#: Writes $LOADEDMODULES byte for byte to a file, if it is not empty. An earlier start may have put
+#: anything in its place; no error here may end the job.
 _MODULES = f"""\
 case ${{LOADEDMODULES-}} in '') ;; *)
   {{ \\builtin test ! -L {_HERE}/{names.MODULES} && {{ \\builtin test -f {_HERE}/{names.MODULES} ||

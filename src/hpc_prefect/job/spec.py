@@ -1,4 +1,4 @@
-"""What is to run, fully resolved: no block, no default and no place is left to look up."""
+"""What is to run, fully resolved: no block, default or site has to be looked up any more."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Launch = Literal["single", "mpi"]
 #: What a launcher line may ask for. `{command}` is the quoted program with its arguments; without
 #: it the program follows the line.
 LAUNCHER_PLACEHOLDERS = ("ranks", "nodes", "ranks_per_node", "threads", "gpus_per_node", "command")
-#: What the line used in a held allocation may ask for in addition: the job's share of the nodes, as
-#: a list with commas or a file with a line for each rank, and its memory on each (`4096M`).
+#: What the line for held allocations may ask for in addition: the job's share of the nodes, as a
+#: list with commas or as a file with a line for each rank, and its memory on each (`4096M`).
 SHARE_PLACEHOLDERS = ("hosts", "hostfile", "memory")
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -110,7 +110,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Array:
-    """That a job is an array: so many elements of one shape, numbered from 0, in one submission.
+    """The array of a job: `size` elements of one shape, numbered from 0, in one submission.
 
     `at_once`: elements that may run at the same time; 0 for as many as there is room for.
     """
@@ -132,9 +132,9 @@ class JobSpec:
         work_dir: absolute; the program's working directory.
         inputs: declared input files, relative to `work_dir` or absolute.
         expected_outputs: files that a successful run leaves, relative to `work_dir` or absolute.
-        array: of an array, what it has of elements; `resources` are those of each element.
-        has_members: it runs members of an array (see `hpc_prefect.job.members`), or is one of them;
-            also where there is but one element, so that its scheduler has no array of it.
+        array: its elements, if it is an array; `resources` are then those of each element.
+        has_members: it runs members of an array (see `hpc_prefect.job.members`), or is one of them.
+            Also true if there is only one element, which is submitted as a single job.
     """
 
     name: str
@@ -160,7 +160,7 @@ class JobSpec:
         """Whether its scheduler may start it again by itself, under the same id.
 
         Never with secrets: the script reads them once, so a second start would have none. Nor with
-        members: what of them failed is submitted again, and what has succeeded is not.
+        members: those that failed are submitted again, and those that succeeded are not.
         """
         wanted = self.site.options.get("requeue") == "yes"
         return wanted and not self.secret_names and not self.has_members
@@ -181,7 +181,7 @@ class JobSpec:
         return ", ".join(part for part in parts if part)
 
     def facts(self) -> dict[str, Any]:
-        """What a list of jobs tells of it beside what it tells of every job: nothing."""
+        """Its values in lists of jobs beside those of every job: none."""
         return {}
 
     def as_dict(self) -> dict[str, Any]:
@@ -204,14 +204,14 @@ class JobSpec:
         return _made(cls, values | parts)
 
     def identity(self) -> dict[str, Any]:
-        """What makes this job this job: what is computed, not where and for how long it may wait.
+        """The values that identify the job: what it computes, not where and for how long.
 
-        After a failure for walltime or memory, or in a queue that is too full, a person changes
-        exactly what is left out here, and the jobs that are done must not run again for it.
+        After a failure for walltime or memory, or in a full queue, a person changes values that are
+        left out here. The jobs that are done must not run again for that.
 
-        Which QPUs the job asks the scheduler for (`slurm.qpu`) is in it: it is they that compute.
-        A job that asks for none has the identity that it always had. What a profile's `qrmi` says
-        is in it as any environment of the profile is; of an API key only the variable's name is.
+        The QPUs that the job asks the scheduler for (`slurm.qpu`) are included: they compute. A job
+        without QPUs has the identity that older versions gave it. A profile's `qrmi` is included
+        as part of the profile's environment; of an API key only the variable's name is.
         """
         values = self.as_dict()
         del values["array"], values["has_members"]
@@ -225,7 +225,7 @@ class JobSpec:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """As `dataclasses.asdict`, which copies every value too and takes over twice as long."""
+    """As `dataclasses.asdict`, but without copies of the values, in half the time."""
     return {
         field.name: _fields(part) if dataclasses.is_dataclass(part) else part
         for field in dataclasses.fields(value)
@@ -237,7 +237,7 @@ def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A dataclass from what JSON made of its fields: lists where there were tuples."""
     known = {field.name for field in dataclasses.fields(kind)}
     given = {name: _frozen(value) for name, value in values.items() if name in known}
-    # Each value of it is a tuple of folders; in other dicts lists are lists.
+    # Each value of path_prefixes is a tuple of folders; lists in other dicts stay lists.
     if "path_prefixes" in given:
         prefixes = given["path_prefixes"].items()
         given["path_prefixes"] = {name: tuple(folders) for name, folders in prefixes}
@@ -296,7 +296,7 @@ def parse_walltime(text: str) -> int:
     if match is None or (match[1] is not None and match[2] is None):
         raise ValueError(f"walltime {text!r}: write HH:MM:SS (or D-HH:MM:SS), such as 01:30:00")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    # Minutes of 60 and more are an old habit ("90:00"), but only where nothing stands before them.
+    # 60 minutes and more are allowed, as an old habit ("90:00"), but only without hours.
     if seconds > 59 or (match[2] is not None and minutes > 59) or (match[1] and hours > 23):
         raise ValueError(f"walltime {text!r}: a part is too large; write HH:MM:SS, as in 01:30:00")
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds

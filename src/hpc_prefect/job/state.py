@@ -35,8 +35,8 @@ class Observation:
         queued_at, started_at, ended_at: seconds since 1970, 0 when not told.
         final: False while the scheduler may still tell more about how it ended.
         used: resources used, such as `max_rss` (bytes) and `cpu_seconds`.
-        left: of an array as a whole: the elements that the queue still has, waiting or running, as
-            pairs of numbers (first, last). Where it tells of those that wait only, of these.
+        left: for an array as a whole: the elements that still wait or run, as pairs of numbers
+            (first, last). Some schedulers list only those that wait.
     """
 
     id: str
@@ -58,23 +58,23 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long silence is borne, in seconds, before something is concluded from it.
+    """How many seconds to wait before something is concluded from missing information.
 
     Attributes:
-        absent: a job that good answers no longer list, until the exit record alone tells.
-        lost: the same without any exit record, until the job is LOST.
-        record: a job that the scheduler says has ended, until its exit record is given up.
-        outputs: an exit record that tells of a success, until expected outputs are given up. They
-            were looked for before the job, and NFS may remember for a minute (`acdirmax`) that such
-            a name is not there.
-        more: an end of which the scheduler may still tell more.
-        silent: a scheduler that gives no useful answer, or lists the job as running although its
-            exit record is there, until the exit record alone tells.
-        find: after an unclear submission, how long the tag is looked for.
-        confirm: after our own cancellation, until the caller is told that it is not confirmed.
-        confirm_earlier: the same after one that an earlier run asked for, before anything more is
-            submitted. `confirm` and `lost` together at the least: what is listed nowhere is LOST by
-            then, and else it would be in the way of every later run.
+        absent: useful answers no longer list the job; then the exit record alone decides.
+        lost: the same without an exit record; then the job is LOST.
+        record: the scheduler says that the job ended; then its exit record is given up.
+        outputs: the exit record tells of a success; then missing outputs are given up. They were
+            looked for before the job, and NFS may remember for a minute (`acdirmax`) that such a
+            name is not there.
+        more: the job ended, but the scheduler may still tell more about it.
+        silent: the scheduler gives no useful answer, or lists the job as running although its exit
+            record is there; then the exit record alone decides.
+        find: how long the tag is looked for after an unclear submission.
+        confirm: after our own cancellation; then the caller is told that it is not confirmed.
+        confirm_earlier: the same after a cancellation by an earlier run, before anything more is
+            submitted. At least `confirm` + `lost`: a job that is listed nowhere is LOST by then;
+            else it would block every later run.
     """
 
     absent: float = 60.0
@@ -97,15 +97,15 @@ class Evidence:
         absent_for: since the first useful answer that did not list it; 0.0 while they do.
         silent_for: since the last useful answer.
         ended_for: since it was first seen as ended by the scheduler.
-        untold_for: since useful answers list it with a word whose meaning is not known.
+        untold_for: since useful answers list it with a state whose meaning is not known.
         record_for: since its exit record was first seen.
-        spoiled: what stands in the place of a record; empty when they can be read.
+        spoiled: what is at the path of a record that cannot be read; empty if all can be read.
         missing_outputs: expected outputs that were not written, each with what is seen instead.
         executable: the program's path, for messages.
         nodes: how many it runs on; 0 when that is not known.
         may_requeue: its scheduler may start it again by itself.
-        cancel: who of us asked for its end: "", "user", "timeout" or "budget".
-        word_is_all: no script of ours runs in it: how it ended only the other side can tell.
+        cancel: who asked for its end by this package: "", "user", "timeout" or "budget".
+        word_is_all: no script of ours runs in it, so only the other side can tell how it ended.
         told, told_words: what the scheduler wrote into the job's own output about its end.
     """
 
@@ -151,12 +151,11 @@ class Evidence:
 def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
     """The one judge: how the job ended, or None while that is not known.
 
-    The scheduler's word decides why, the exit record with which code. A clean exit record with all
-    outputs is a success at once where the scheduler cannot start the job again by itself; anything
-    else waits for the scheduler, because a trap can exit 0 after a kill and a job that may be
-    requeued can be so at any moment until it has ended in the scheduler's own words. When the
-    scheduler is silent the record tells; when both are silent for long, the job is LOST and a
-    person decides. A failed question never leads here to anything.
+    The scheduler decides the reason, the exit record the code. A clean exit record with all outputs
+    is a success at once, unless the scheduler may requeue the job: it can do so until it says
+    itself that the job has ended. Any other record waits for the scheduler, because a trap can exit
+    0 after a kill. When the scheduler is silent, the record decides; without a record the job is
+    LOST after a while, and a person decides. A question that failed never leads to a verdict.
     """
     seen = evidence.observation
     if _clean(evidence) and not evidence.may_requeue:
@@ -198,7 +197,7 @@ def _record_alone_counts(evidence: Evidence, patience: Patience) -> bool:
     if _gone(evidence, patience.absent):
         return True
     record_for, seen = evidence.record_for or 0.0, evidence.observation
-    # Listed as waiting well after the record was there: it was requeued and will run again.
+    # If it is listed as waiting well after the record, it was requeued and will run again.
     requeued = (
         seen is not None
         and seen.state in (JobState.QUEUED, JobState.HELD)
@@ -208,12 +207,12 @@ def _record_alone_counts(evidence: Evidence, patience: Patience) -> bool:
 
 
 def _gone(evidence: Evidence, patience: float) -> bool:
-    """Useful answers have not listed it for so long; silence after them tells nothing."""
+    """Useful answers have not listed it for so long; silence since then does not count."""
     return evidence.absent_for - evidence.silent_for >= patience
 
 
 def _untold(evidence: Evidence, patience: float) -> bool:
-    """Useful answers have listed it with a word that tells nothing for so long."""
+    """Useful answers have listed it with an unknown state for so long."""
     return (evidence.untold_for or 0.0) - evidence.silent_for >= patience
 
 
@@ -272,10 +271,10 @@ def _spoiled(evidence: Evidence) -> str:
 def _started_twice(
     evidence: Evidence, record: ExitRecord | None, patience: Patience
 ) -> Verdict | None:
-    """The end that the scheduler tells of is that of a start that the script itself refused.
+    """The verdict when the scheduler reports the end of a start that the script refused.
 
-    The first start may run on, on its own node: seen for minutes, until Slurm noticed and ended it.
-    So its outputs come when its own record does, however long the scheduler's end is past.
+    The first start may still run on its own node (seen for minutes, until Slurm noticed and ended
+    it). So its outputs are waited for from its own record on, not from the scheduler's end.
     """
     if record is None:
         return _verdict(evidence, Reason.LOST, _FORGOTTEN)
@@ -287,8 +286,9 @@ def _started_twice(
 def _node_outlived(evidence: Evidence, record: ExitRecord) -> bool:
     """Whether the node was still there when the program ended by itself.
 
-    Slurm's controller, killed right after an end, has forgotten it, and minutes later misses the
-    job on its node: NODE_FAIL. (Of several nodes another one may have failed the program.)
+    A Slurm controller that is killed right after a job's end forgets this end. Minutes later it
+    misses the job on its node and reports NODE_FAIL. (With several nodes, another node may really
+    have failed.)
     """
     return evidence.nodes == 1 and not record.signals
 
@@ -316,8 +316,8 @@ def _ended_well(record: ExitRecord) -> bool:
 
 
 def _by_record(evidence: Evidence, record: ExitRecord, patience: Patience) -> Verdict | None:
-    """What the script itself wrote, when the scheduler has nothing to add; None while an output
-    that is not seen may still be there."""
+    """The verdict by the script's own record, when the scheduler has nothing to add; None while a
+    missing output may still appear."""
     if record.phase == "missing":
         loaded = record.detail.replace(":", ", ") or "none"
         return _verdict(
@@ -344,7 +344,7 @@ def _by_record(evidence: Evidence, record: ExitRecord, patience: Patience) -> Ve
     return _success(evidence)
 
 
-#: Why a job whose program did not run, or is not known to have run to its end, is no success.
+#: By phase: why the program did not run, or may not have run to its end.
 _NOT_RUN = {
     "setup": "a login profile, a module or a set-up line {} before the program began",
     "untold": "its shell {} before it told how the program ended: a launcher or set-up line that"

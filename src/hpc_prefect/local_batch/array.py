@@ -1,8 +1,8 @@
 """The supervisor of an array: one process for all its elements, whatever their number.
 
-An element takes its cpus while it runs, has a walltime of its own, and is over when nothing is left
-of what it started. What a program detaches from its session and clears of the environment cannot be
-told from that of another element: it is ended with the array.
+An element takes its cpus while it runs, has a walltime of its own, and is over when none of its
+processes is left. A process that has left its session and cleared its environment cannot be
+assigned to an element: it is ended with the array.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Running:
     Attributes:
         end: why it has to end, once that is known.
         status: as wait4 gives it, once its script is over.
-        clear: nothing is left of it.
-        kill_at: when what is left of it gets SIGKILL; None while nothing was asked to end.
+        clear: none of its processes is left.
+        kill_at: when its remaining processes get SIGKILL; None while none was asked to end.
     """
 
     def __init__(self, index: int, script: Script, walltime: float | None) -> None:
         self.index, self.script = index, script
         self.began = time.time()
-        # This clock stands still while the laptop sleeps, as the element does.
+        # The monotonic clock stops while the laptop sleeps, as the element does.
         self.deadline = None if walltime is None else time.monotonic() + walltime
         self.end: Record | None = None
         self.status: int | None = None
@@ -62,7 +62,7 @@ class Running:
         return not self.clear and (self.end is not None or self.status is not None)
 
     def stop(self, family: list[str], grace: float) -> None:
-        """Ask what is left of it to end, and end it when the grace is over."""
+        """Send its remaining processes SIGTERM, and SIGKILL after `grace` seconds."""
         now = time.monotonic()
         if not family:
             self.clear = self.status is not None
@@ -90,15 +90,15 @@ class Running:
 
 
 class ArraySupervisor(Supervisor):
-    """That of an array."""
+    """The supervisor of an array."""
 
     def __init__(self, spool: Spool, n: int, record: Record) -> None:
         super().__init__(spool, n, record)
         self._elements = spool.elements(n, record)
-        self._ahead = list(range(record["array"] - 1, -1, -1))  # the next one last
+        self._ahead = list(range(record["array"] - 1, -1, -1))  # not started; the next one is last
         self._running: dict[int, Running] = {}  # by their numbers
         self._scripts: dict[int, Running] = {}  # by the pids of their scripts, while these live
-        self._changed = False  # a process has ended since what is left was looked at
+        self._changed = False  # a process has ended since the last look
         self._trouble_until = 0.0
 
     def run(self) -> None:
@@ -154,11 +154,11 @@ class ArraySupervisor(Supervisor):
                     element.end = ending("OUT_OF_MEMORY", message=message)
 
     def _clear_up(self) -> None:
-        """End what is left of elements that are over or have to be."""
+        """End the remaining processes of elements that are over or have to end."""
         elements = [each for each in self._running.values() if each.is_ending]
         if not elements:
             return
-        # The common end: the script is over and has left nothing, which costs one look.
+        # The usual end: the scripts are over and have left no process; one look tells that.
         over = {each.index for each in elements if each.status is not None}
         if len(over) == len(elements) and not process.has_adopted(self._scripts):
             for each in elements:
@@ -203,7 +203,7 @@ class ArraySupervisor(Supervisor):
             del self._running[element.index]
 
     def _end(self, done: list[Running]) -> None:
-        # Whoever was told "cancelled" finds it cancelled, even if it ended by itself meanwhile.
+        # If `cancel` has said "cancelled", it ends as cancelled, even if it ended by itself since.
         self._elements.refresh()
         self.asked_to_end()
         whole = self.end if self.end and self.end["end"] == "CANCELLED" else None
@@ -245,11 +245,11 @@ class ArraySupervisor(Supervisor):
             raise
         element = Running(index, script, self.record["walltime"])
         self._running[index] = self._scripts[script.pid] = element
-        # Only now may it run: whoever sees it started knows its process.
+        # Only now may it run: its process is on record.
         script.go()
 
     def _show(self) -> None:
-        """Tell the queue what runs of the array, and whether it waits."""
+        """Write into the queue how many cpus the array uses, and whether its next element waits."""
         cpus = self.record["cpus"]
         self.spool.show(
             self.queue,
@@ -260,7 +260,7 @@ class ArraySupervisor(Supervisor):
         )
 
     def _pause(self) -> float:
-        """Seconds until something has to be looked at, unless an event comes before."""
+        """Seconds until the next look, unless an event comes before."""
         now = time.monotonic()
         pauses = [CANCEL_LOOK_SECONDS]
         if self._in_trouble():

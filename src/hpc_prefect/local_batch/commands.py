@@ -21,11 +21,11 @@ _NAME_BYTES = 100
 
 
 class UsageError(Exception):
-    """The command line makes no sense."""
+    """The command line is wrong."""
 
 
 class RefusedError(Exception):
-    """The command is understood and cannot be done."""
+    """The command is correct but cannot be carried out."""
 
 
 def main(argv: list[str], usage: str) -> int:
@@ -55,7 +55,7 @@ def main(argv: list[str], usage: str) -> int:
 
 
 def _default_spool() -> str:
-    """One a user and machine: a home may be shared by many machines, their processes are not."""
+    """One for each user and machine: machines may share a home, but not their processes."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.path.join(state, "hpc-prefect", "local", os.uname().nodename)
 
@@ -134,7 +134,7 @@ def submit(options: dict[str, str], operands: list[str]) -> None:
 
 
 def _own_script(path: str) -> bytes:
-    """The script that is to run as this user, so it must be this user's."""
+    """The content of the script. It must be this user's own, because it runs as this user."""
     script = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(script, "rb") as file:
         found = os.fstat(script)
@@ -184,7 +184,7 @@ def _supervise(spool: Spool, n: int, record: Record, ready: int) -> None:
     """The life of the detached process."""
     supervisor: Supervisor = JobSupervisor(spool, n, record)
     if record.get("array"):
-        from .array import ArraySupervisor  # not for what other submissions cost
+        from .array import ArraySupervisor  # late: other submissions are faster without it
 
         supervisor = ArraySupervisor(spool, n, record)
     try:
@@ -200,7 +200,7 @@ def _supervise(spool: Spool, n: int, record: Record, ready: int) -> None:
         os.close(log)
         supervisor.run()
     finally:
-        # A defect of ours goes to the log, and the job then counts as one without supervisor.
+        # A defect of ours goes to the log, and the job then counts as one without a supervisor.
         if sys.exc_info()[0] is not None:
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
@@ -211,7 +211,7 @@ def _tell(pipe: int, text: str) -> None:
     try:
         os.write(pipe, text.encode(errors="replace"))
     except BrokenPipeError:
-        return  # the submitter was killed; what it asked for is done all the same
+        return  # the submitter was killed; its job runs all the same
 
 
 # jobs, find, cancel
@@ -226,7 +226,7 @@ def jobs(options: dict[str, str], operands: list[str]) -> None:
     else:
         with spool.lock:
             asked = [(n, None) for n in spool.active()]
-    arrays: dict[int, _Array] = {}  # each is read once for all its elements
+    arrays: dict[int, _Array] = {}  # each array is read once for all its elements
     for n, index in asked:
         if index is None:
             _show(spool, n)
@@ -250,7 +250,7 @@ def find(options: dict[str, str], operands: list[str]) -> None:
 
 
 def _known(spool: Spool, word: str) -> tuple[int, int | None] | None:
-    """The number of the job with this id, if there is one, and that of an element of it."""
+    """The number of the job with this id, if there is one, and the index of its element, if any."""
     number, _, rest = word.partition(".")
     if not _is_number(number):
         return None
@@ -270,7 +270,7 @@ def _is_number(text: str) -> bool:
 
 
 def _settle(spool: Spool, n: int, record: Record) -> None:
-    """See that the records of what has lost its supervisor are complete."""
+    """Complete the records of a job that has lost its supervisor."""
     if not spool.has(n, "end") and not process.alive(spool.supervisor(n)):
         with spool.lock:
             if spool.settle(n, record["queue"]):
@@ -282,7 +282,7 @@ def _show(spool: Spool, n: int) -> None:
     if record is None:  # forgotten meanwhile
         return
     _settle(spool, n, record)
-    # In this order: what is over when it is asked for was started before.
+    # In this order: if the job has an end, its start was written before.
     end = spool.read(n, "end")
     if record.get("array"):
         elements = spool.elements(n, record)
@@ -302,7 +302,7 @@ class _Array:
 
     def __init__(self, spool: Spool, n: int, record: Record) -> None:
         _settle(spool, n, record)
-        # In this order: when it had ended, all its elements had.
+        # In this order: if the array had ended, all its elements have.
         self._end = spool.read(n, "end")
         self._elements = spool.elements(n, record)
         self._record = record
@@ -310,7 +310,7 @@ class _Array:
     def show(self, index: int) -> None:
         state = self._elements.states[index]
         start = self._elements.start(index)
-        # A power cut may have left the array's end alone.
+        # After a power cut there may be only the array's end.
         end = (self._elements.end(index) if state == OVER else None) or self._end
         if end:
             start = {"started": end["started"]} if end.get("started") else None
@@ -368,7 +368,7 @@ def _cancel(spool: Spool, n: int, index: int | None) -> str:
             elements.append("C", [(index, request)])
         supervisor = spool.supervisor(n) or ""
         woken = process.send(supervisor, WAKE)
-    # One of another PID namespace looks for itself, within seconds.
+    # A supervisor in another PID namespace notices the request by itself, within seconds.
     if not woken and process.dead(supervisor) and process.detach():
         try:
             hold_signals()

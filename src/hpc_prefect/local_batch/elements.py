@@ -1,10 +1,10 @@
 """The elements of an array: one file of lines, which is only ever appended to, under the lock.
 
     <index> S {"process": …, "started": …}     it has started
-    <index> C {"by": …, "at": …}               somebody wants it to end
+    <index> C {"by": …, "at": …}               somebody has asked for its end
     <index> E {"end": …, "started": …, …}      it is over; the first such line counts
 
-A file for each element, as jobs have them, would cost more than a small element itself.
+Files for each element, as jobs have them, would take more time than a small element.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WAITS, RUNS, OVER = b"WRO"
 
 
 class Elements:
-    """What the file tells of an array of `size` elements, when it was read.
+    """The elements of an array of `size`, as of the last `refresh`.
 
     Attributes:
         states: a byte for each element: WAITS, RUNS or OVER.
@@ -45,7 +45,7 @@ class Elements:
                 text = file.read()
         except FileNotFoundError:
             return
-        whole = text[: text.rfind(b"\n") + 1]  # the end may be about to be written
+        whole = text[: text.rfind(b"\n") + 1]  # the last line may be half written
         self._read += len(whole)
         for line in whole.split(b"\n"):
             self._take(line)
@@ -54,7 +54,7 @@ class Elements:
         number, _, rest = line.partition(b" ")
         kind, text = rest[:1], rest[2:]
         known = self._lines.get(kind)
-        # A power cut may leave anything.
+        # After a power cut a line may hold anything.
         if known is None or not number.isdigit() or not text.endswith(b"}"):
             return
         index = int(number)
@@ -66,7 +66,7 @@ class Elements:
                 self.states[index] = RUNS
 
     def append(self, kind: str, records: Iterable[tuple[int, Record]]) -> None:
-        """Add lines of a kind, and know them.
+        """Add lines of a kind to the file, and to this object.
 
         Raises:
             OSError: nothing was added.
@@ -97,7 +97,7 @@ class Elements:
         return self._record(b"E", index)
 
     def cancelled(self) -> list[int]:
-        """The elements that somebody wants to end, and that are not over."""
+        """The elements whose end was asked for and that are not over."""
         return [index for index in self._lines[b"C"] if self.states[index] != OVER]
 
     def running(self) -> list[int]:
@@ -108,13 +108,13 @@ class Elements:
         return [index for index, state in enumerate(self.states) if state == WAITS]
 
     def begun(self) -> float | None:
-        """When the first of them started; None: none has."""
+        """When the first element started; None if none has."""
         first = next(iter(self._lines[b"S"]), None)
         start = None if first is None else self.start(first)
         return start["started"] if start else None
 
     def left(self) -> list[list[int]]:
-        """Those that wait or run, as pairs of numbers (first, last)."""
+        """The elements that wait or run, as pairs of numbers (first, last)."""
         found: list[list[int]] = []
         for index, state in enumerate(self.states):
             if state == OVER:

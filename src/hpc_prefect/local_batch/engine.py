@@ -25,14 +25,15 @@ Exit status: 0 done, 1 refused or the spool cannot be read (stderr says why), 2 
 defect of this program: what it did is then not known.
 """
 
-# This file is compiled each time it is run; what is beside it is compiled once. So it is short,
-# and the modules beside it avoid imports that cost milliseconds (json, typing, enum, subprocess).
+# Python compiles this file at each run, but the modules beside it only once. So it is short. These
+# modules avoid imports that take milliseconds (json, typing, enum, subprocess).
 
 import os
 import sys
 
 if __name__ == "__main__":
-    # Isolated mode leaves our folder out of the path. It goes last: nothing here hides the library.
+    # Isolated mode leaves our folder out of the path. It is added last, so that nothing in it hides
+    # the standard library.
     parent, folder = os.path.split(os.path.dirname(os.path.abspath(__file__)))
     sys.path.append(parent)
     try:
@@ -40,4 +41,4 @@ if __name__ == "__main__":
     except Exception:  # noqa: BLE001 - Python's own status for this is 1, which means "refused"
         sys.excepthook(*sys.exc_info())
         status = 70
-    os._exit(status)  # everything is written; to tear the interpreter down would cost 2 ms
+    os._exit(status)  # all is written; a normal exit takes 2 ms more

@@ -1,9 +1,9 @@
-"""Processes of this machine: who they are, their trees, and signals that cannot hit another one.
+"""Processes of this machine: their identities and trees, and signals that hit no other process.
 
-A process is written as "BOOT_ID PID START_TIME NAMESPACE", which no other process ever has again.
-The namespace is the one in which it has that pid (a container may have its own, beside the same
-boot id, host name and files), and only from there can be told whether it lives. What older versions
-wrote has no namespace: that it lives can be told, that it has ended cannot.
+A process is written as "BOOT_ID PID START_TIME NAMESPACE", which is unique for ever. The namespace
+is the one in which it has this pid (a container may have its own, with the same boot id, host name
+and files); only from there can be told whether the process lives. Older versions wrote no
+namespace: then it can be told that the process lives, but not that it has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-SUPERVISOR = "hpc-local-super"  # how a supervisor calls itself; at most 15 bytes
+SUPERVISOR = "hpc-local-super"  # a supervisor's process name; at most 15 bytes
 _boot_id: list[str] = []
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
 
@@ -34,7 +34,7 @@ class Stat:
         fields = line[closing + 2 :].split()
         self.pid = pid
         self.name = line[opening + 1 : closing].decode(errors="replace")
-        # A process whose first thread has ended looks dead while its other threads go on.
+        # If its first thread has ended, a process looks like a zombie while other threads go on.
         self.living = fields[0] not in (b"Z", b"X", b"x") or int(fields[17]) > 1
         self.parent = int(fields[1])
         self.session = int(fields[3])
@@ -43,7 +43,7 @@ class Stat:
 
 def _read(path: str) -> bytes | None:
     """The content, or None when the process is gone or is not ours to read. Any other error is
-    raised: not to know whether a process lives must not look like its death."""
+    raised: it must not look as if the process had ended."""
     fd = None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -76,15 +76,15 @@ def namespace() -> str:
 
 
 def sees_itself() -> bool:
-    """Whether /proc shows this process under its own pid: it may be mounted for another namespace.
+    """Whether /proc shows this process under its own pid.
 
-    What /proc tells of a pid is then told of another process.
+    If /proc is mounted for another PID namespace, what it tells of a pid is about another process.
     """
     return os.readlink("/proc/self") == str(os.getpid())
 
 
 def identity(pid: int) -> str | None:
-    """Who has this pid now; None when nobody has (a zombie is nobody)."""
+    """The identity of the process with this pid; None if there is none, or a zombie."""
     if not sees_itself():
         if pid != os.getpid():
             raise OSError("/proc shows another PID namespace than this process's own")
@@ -112,13 +112,13 @@ def seconds_since_boot() -> float:
 
 
 def is_apart(who: str | None) -> bool:
-    """Whether a process of this boot is known to be of another PID namespace than this one."""
+    """Whether a process of this boot is known to be in another PID namespace than this one."""
     there = (who or "").split()[3:]
     return is_of_this_boot(who) and bool(there) and there != [namespace()]
 
 
 def alive(who: str | None) -> bool:
-    """Whether a process lives, as can be told here: see `dead` for what cannot."""
+    """Whether a process is known to live. If not, it may still live: see `dead`."""
     words = (who or "").split()
     if len(words) not in (3, 4) or not is_of_this_boot(who) or not sees_itself():
         return False
@@ -127,7 +127,7 @@ def alive(who: str | None) -> bool:
 
 
 def dead(who: str | None) -> bool:
-    """Whether a process has surely ended. One of another namespace is neither dead nor alive."""
+    """Whether a process is known to have ended. In another namespace neither is known."""
     if not who or not is_of_this_boot(who):
         return True
     has_namespace = len(who.split()) > 3
@@ -141,8 +141,8 @@ def send(who: str, number: int) -> bool:
     pid = pid_of(who)
     handle = None
     try:
-        # From here on the handle stands for one process, whoever gets its pid later.
-        # It is missing before Linux 5.3 and in some builds of Python.
+        # The handle stands for this process, even if another one gets its pid later.
+        # Linux before 5.3 and some builds of Python do not have it.
         handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
     except ProcessLookupError:
         return False
@@ -168,7 +168,7 @@ def _pids() -> list[int]:
 
 
 def _living_below(table: dict[int, Stat], roots: Iterable[int]) -> list[Stat]:
-    """The descendants of these processes, without supervisors of other jobs and what is theirs."""
+    """The descendants of these processes, without other supervisors and their descendants."""
     children: dict[int, list[Stat]] = {}
     for one in table.values():
         children.setdefault(one.parent, []).append(one)
@@ -176,7 +176,7 @@ def _living_below(table: dict[int, Stat], roots: Iterable[int]) -> list[Stat]:
     ahead = list(roots)
     while ahead:
         for child in children.get(ahead.pop(), ()):
-            # A job may submit jobs. Their supervisors stay below ours, yet they are not part of it.
+            # A job may submit jobs: their supervisors are below ours, but not part of this job.
             if child.name != SUPERVISOR and child.pid not in found:
                 found[child.pid] = child
                 ahead.append(child.pid)
@@ -198,8 +198,8 @@ def _has_all(environment: bytes, variables: dict[bytes, bytes]) -> bool:
 
 
 def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
-    """The living processes of a job without supervisor: those that were started with all these
-    environment variables or in the session of its script, and what is below them.
+    """The living processes of a job without a supervisor: those with all these environment
+    variables or in the session of its script, and their descendants.
     """
     table = _table()
     roots = {}
@@ -209,7 +209,7 @@ def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
         if _has_all(_read(f"/proc/{one.pid}/environ") or b"", variables):
             roots[one.pid] = one
     if alive(script):
-        # Only while its first process lives is the number of the session surely still the job's.
+        # Only while its first process lives, the session's number surely still is the job's.
         session = pid_of(script)
         roots.update((pid, one) for pid, one in table.items() if one.session == session)
     roots.update((one.pid, one) for one in _living_below(table, list(roots)))
@@ -217,7 +217,7 @@ def marked(variables: dict[bytes, bytes], script: str) -> list[str]:
 
 
 def has_adopted(scripts: Iterable[int]) -> bool:
-    """Whether this process has children beside these, living or not yet collected."""
+    """Whether this process has children beside `scripts`, living or not yet waited for."""
     me = os.getpid()
     children = _read(f"/proc/{me}/task/{me}/children")
     if children is None:  # CONFIG_PROC_CHILDREN is off
@@ -228,10 +228,14 @@ def has_adopted(scripts: Iterable[int]) -> bool:
 def families(
     scripts: dict[int, tuple[int, dict[bytes, bytes]]], over: Iterable[int]
 ) -> dict[int, list[str]]:
-    """The living processes of elements, of which the pids and the marks of the scripts are given.
+    """The living processes of each element.
 
-    A script itself, unless it is `over`; what this process has adopted of it, which is in its
-    session or has its marks; and what is below these.
+    These are its script, unless it is `over`; the orphans that this process has adopted and that
+    are in the script's session or have its marks; and the descendants of both.
+
+    Args:
+        scripts: by element, the pid of its script and its marks (environment variables).
+        over: the elements whose scripts have ended.
     """
     table, me = _table(), os.getpid()
     roots = {key: [] if key in over else [pid] for key, (pid, _) in scripts.items()}
@@ -255,7 +259,7 @@ def families(
 
 
 def memory(pid: int, limit: int, *, itself: bool = False) -> int:
-    """Bytes used by the descendants; shared pages count once if the plain sum is too much."""
+    """Bytes used by the descendants. If the plain sum exceeds `limit`, shared pages count once."""
     members, page = _children(pid), os.sysconf("SC_PAGE_SIZE")
     members += [pid] if itself else []
     resident = {}
@@ -275,7 +279,7 @@ def _proportional(pid: int, *, default: int) -> int:
 
 
 def _children(pid: int) -> list[int]:
-    """Descendants by the kernel's own lists, which costs nothing for the rest of the machine."""
+    """Descendants by the kernel's lists of children, without reading all other processes."""
     if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):  # CONFIG_PROC_CHILDREN is off
         return [one.pid for one in _living_below(_table(), [pid])]
     found, ahead = [], [pid]
@@ -296,7 +300,7 @@ def _children(pid: int) -> list[int]:
 
 
 def become_supervisor() -> Callable[[str], object]:
-    """Orphans below this process become its children. Returns how a process renames itself."""
+    """Make orphans below this process its children. Returns a function that renames a process."""
     prctl = _prctl()
     if prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
         raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: this needs Linux 3.4 or newer")
@@ -310,7 +314,7 @@ def become_supervisor() -> Callable[[str], object]:
 
 def _prctl() -> Callable[[int, int | bytes], int]:
     try:
-        # What is beneath the `ctypes` package, whose import costs more than the job's whole start.
+        # Not the `ctypes` package: its import takes longer than the whole start of a job.
         from _ctypes import call_function, dlopen, dlsym
 
         address = dlsym(dlopen(None, 2), "prctl")  # type: ignore[arg-type]
@@ -337,13 +341,13 @@ def detach(keep: int | None = None) -> bool:
         os.dup2(null, fd)
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and fd != keep:
-            os.closerange(fd, fd + 1)  # the listing's own is closed already: that is no error
+            os.closerange(fd, fd + 1)  # no error for the listing's own descriptor, closed already
     os.chdir("/")
     return True
 
 
 def signal_name(number: int) -> str:
-    # Sorted: of two names of one number (SIGABRT and SIGIOT) the usual one comes first.
+    # Sorted, so that the usual one of two names (SIGABRT and SIGIOT) comes first.
     for name in sorted(vars(signal)):
         if name.startswith("SIG") and name[3] != "_" and getattr(signal, name) == number:
             return name

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 else:
-    try:  # the `json` package would be a third of what a submission costs
+    try:  # the `json` package would take a third of a submission's time
         from _json import encode_basestring_ascii as quote
     except ImportError:
         from json.encoder import encode_basestring_ascii as quote

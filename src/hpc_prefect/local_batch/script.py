@@ -1,4 +1,4 @@
-"""The process of a script: forked, made ready, and held until it may go."""
+"""The process of a script: forked, prepared, and held until it may run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HELD_FROM = 100
 
 
 class Script:
-    """A process that becomes the script of job `n`, or of an element of it, when it may `go`.
+    """A process that becomes the script of job `n`, or of an element of it, when `go` is called.
 
     Attributes:
-        pid: its process, the first of a session of its own.
+        pid: of the process, the leader of a session of its own.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Script:
         os.close(fault)
 
     def go(self) -> None:
-        """Whoever sees it started knows its process by now."""
+        """Let the script run. Call it when its process is on record."""
         os.write(self._go, b"g")
         os.close(self._go)
 
     def drop(self) -> None:
-        """It shall not go."""
+        """Let the process end without running the script."""
         os.close(self._go)
         os.close(self._fault)
 
     def fault(self) -> str:
-        """Why it could not be run, once it is over; empty when it was."""
+        """Why the script could not be run; empty if it was. Call it after its end."""
         if self._said is None:
             self._said = os.read(self._fault, 4096).decode(errors="replace")
             os.close(self._fault)
@@ -83,8 +83,8 @@ class Script:
             what = f"cannot enter its folder {record['cwd']!r}"
             os.chdir(record["cwd"])
             what = "cannot run its script"
-            # The script keeps the lock too, so that it is known to live, wherever one looks from;
-            # under a number that no script uses for a file of its own.
+            # The script keeps the lock too, which shows in every PID namespace that it lives; under
+            # a descriptor that no script uses for a file of its own.
             fcntl.fcntl(self._held, fcntl.F_DUPFD, _HELD_FROM)
             for number in range(1, 32):
                 if number not in (signal.SIGKILL, signal.SIGSTOP):
@@ -114,7 +114,8 @@ class Script:
         try:
             os.execve(script, [script], environment)
         except OSError:
-            # No interpreter named, or the spool's file system allows no programs: say which to run.
+            # The script names no interpreter, or the spool's file system allows no programs: so an
+            # interpreter is started by its path.
             with open(script, "rb") as file:
                 line = file.readline(4096)
             words = line[2:].split(None, 1) if line.startswith(b"#!") else []

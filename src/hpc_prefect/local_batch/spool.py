@@ -2,16 +2,16 @@
 
 The files are:
 
-    lock  last                   the lock; the number given out last
+    lock  last                   the lock; the last job number
     jobs/<n>/script  job.json         what was submitted; job.json appears when the job is queued
-             supervisor               which process looks after it
+             supervisor               the identity of its supervisor
              alive                    locked while its supervisor or its script lives
              start.json  end.json     when it started and as which process; how it ended
-             cancel.json              somebody wants it to end
-             elements                 of an array: what start, end and cancel are for its elements
-    queues/<queue, hex>/<n>-<cpus>-<slots>-<W|R>     the jobs that wait or run, and nothing else:
-                                                     one listing says who is next; an array can have
-                                                     both, what runs of it and its next element
+             cancel.json              a request to end it
+             elements                 for an array: start, end and cancel of its elements
+    queues/<queue, hex>/<n>-<cpus>-<slots>-<W|R>     a job that waits or runs: one listing shows who
+                                                     is next; an array can have two, one for its
+                                                     running elements and one for its next one
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PRUNE_EVERY_SECONDS = 3600
 
 
 class UnreadableError(Exception):
-    """A record is there and makes no sense."""
+    """A record is there but cannot be read."""
 
 
 class QueueEntry:
@@ -64,7 +64,7 @@ class Lock:
         fcntl.flock(self.fd, fcntl.LOCK_EX)
 
     def __exit__(self, *error: object) -> None:
-        # Closing alone would not do: a script about to start has inherited the open file.
+        # Closing is not enough: a script about to start has inherited the open file.
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
 
@@ -83,7 +83,11 @@ class Spool:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def exists(self) -> bool:
-        """False when nothing was ever submitted here; OSError when that cannot be told."""
+        """Whether anything was ever submitted here.
+
+        Raises:
+            OSError: that cannot be told.
+        """
         try:
             os.listdir(self.path)
             os.listdir(self._jobs)
@@ -125,7 +129,7 @@ class Spool:
         return _size(self.folder(n, f"{name}.json")) > 0  # a power cut leaves empty files
 
     def read(self, n: int, name: str, *, having: Sequence[bytes] = (b"",)) -> Record | None:
-        """The record; None when there is none, or when its text has none of `having`."""
+        """The record; None when there is none, or when its text contains none of `having`."""
         path = self.folder(n, f"{name}.json")
         try:
             with open(path, "rb") as file:
@@ -134,7 +138,7 @@ class Spool:
             return None
         if not text or not any(part in text for part in having):
             return None
-        import json  # 12 ms that a submission does not need
+        import json  # late: it takes 12 ms, and a submission does not need it
 
         try:
             record: Record = json.loads(text)
@@ -147,7 +151,7 @@ class Spool:
         _replace(self.folder(n, "supervisor"), f"{who}\n")
 
     def supervisor(self, n: int) -> str | None:
-        """Which process looks after the job, dead or alive."""
+        """The identity of the job's supervisor, dead or alive; None if there is none yet."""
         try:
             with open(self.folder(n, "supervisor")) as file:
                 return file.read().strip() or None
@@ -177,7 +181,7 @@ class Spool:
         return sorted({entry.n for folder in folders for entry in _entries(folder)})
 
     def may_start(self, queue: str, mine: QueueEntry) -> bool:
-        """Whether it is this job's turn: nobody living waits before it, and there is room."""
+        """Whether it is this job's turn: no living job waits before it, and there is room."""
         entries = self.entries(queue)
         for other in entries:
             if other.n < mine.n and not other.running and not self.settle(other.n, queue):
@@ -193,7 +197,7 @@ class Spool:
         os.rename(os.path.join(folder, before), os.path.join(folder, entry.file))
 
     def show(self, queue: str, n: int, *, uses: int, wants: int, slots: int) -> None:
-        """Have the queue tell of an array how many cpus it uses and its next element wants."""
+        """Write into the queue how many cpus an array uses, and how many its next element wants."""
         wanted = {QueueEntry(n, uses, slots, running=True).file} if uses else set()
         wanted |= {QueueEntry(n, wants, slots).file} if wants else set()
         there = {entry.file for entry in self.entries(queue) if entry.n == n}
@@ -205,9 +209,9 @@ class Spool:
             os.unlink(os.path.join(folder, name))
 
     def wake_next(self, queue: str, *, but: int = 0) -> None:
-        """Tell the first that waits, if there is room for it; it decides for itself.
+        """Wake the supervisor of the first job that waits, if there is room for the job.
 
-        `but`: the one who says this, and need not be told.
+        `but`: the caller's own job, which is not woken.
         """
         entries = self.entries(queue)
         used = sum(entry.cpus for entry in entries if entry.running)
@@ -221,7 +225,7 @@ class Spool:
             self.settle(entry.n, queue)
 
     def settle(self, n: int, queue: str) -> bool:
-        """Whether the job is over. Write its end if nobody is left who could."""
+        """Whether the job is over. If its supervisor has died, its end is written here."""
         if self.has(n, "end") or not os.path.isdir(self.folder(n)):
             self._leave(n, queue)
             return True
@@ -236,14 +240,14 @@ class Spool:
             return False
         end = self._lost(n, supervisor, begun=start is not None)
         if start and process.is_of_this_boot(supervisor):
-            # Its slots are given to others now, so what it left behind must not go on.
+            # Its slots are free for other jobs now, so its remaining processes are ended.
             for who in self._left_by(start["id"], start):
                 process.send(who, signal.SIGKILL)
         self.conclude(n, queue, end)
         return True
 
     def _settle_array(self, n: int, record: Record, supervisor: str | None) -> bool:
-        """As `settle`, of an array without supervisor: what waits of it will never run."""
+        """As `settle`, for an array without a supervisor: its waiting elements never run."""
         elements = self.elements(n, record)
         living, lost = [], []
         for index in elements.running():
@@ -272,7 +276,7 @@ class Spool:
     def _lost(
         self, n: int, supervisor: str | None, *, begun: bool, of: Record | None = None
     ) -> Record:
-        """The end of what has no supervisor any more. `of`: a request to end this element."""
+        """The end of a job or element without a supervisor. `of`: a request to end the element."""
         end = ending("NODE_FAIL", message="its supervisor was killed")
         if not begun:
             end["message"] += " before it started"
@@ -285,7 +289,7 @@ class Spool:
         return end
 
     def hold(self, n: int) -> int:
-        """Lock the file that tells that somebody looks after the job; its descriptor.
+        """Lock the file `alive` of a job; returns its descriptor.
 
         The kernel keeps the lock while the descriptor is open in any process.
         """
@@ -294,7 +298,7 @@ class Spool:
         return held
 
     def _lives(self, n: int, who: str | None) -> bool:
-        """Whether a process of the job lives. Of another PID namespace only its lock tells."""
+        """Whether a process of the job lives. In another PID namespace only its lock tells."""
         if process.alive(who) or process.dead(who):
             return process.alive(who)
         try:
@@ -314,7 +318,7 @@ class Spool:
         return Elements(self.folder(n, "elements"), record["array"])
 
     def orphans(self, n: int, record: Record, index: int | None = None) -> list[str]:
-        """What is left of a job, array or element that has no supervisor any more."""
+        """The remaining processes of a job, array or element that has lost its supervisor."""
         if not record.get("array"):
             return self._left_by(record["id"], self.read(n, "start") or {"process": ""})
         elements = self.elements(n, record)
@@ -330,7 +334,7 @@ class Spool:
         return process.marked(self.marks(job_id), start["process"])
 
     def marks(self, job: str) -> dict[bytes, bytes]:
-        """The environment variables that tell a process of this job of this spool."""
+        """The environment variables that mark a process as one of this job in this spool."""
         return {b"HPC_LOCAL_JOBID": job.encode(), b"HPC_LOCAL_SPOOL": os.fsencode(self.path)}
 
     def conclude(self, n: int, queue: str, end: Record) -> None:
@@ -347,13 +351,13 @@ class Spool:
     # History
 
     def prune(self) -> None:
-        """Forget what ended a week ago; looked at once an hour."""
+        """Remove jobs that ended a week ago; at most once an hour."""
         stamp, now = os.path.join(self.path, "pruned"), time.time()
         if _modified(stamp) > now - _PRUNE_EVERY_SECONDS:
             return
         _replace(stamp, "")
         for n in self.numbers():
-            ended = self.has(n, "end") or not self.has(n, "job")  # or it was never queued
+            ended = self.has(n, "end") or not self.has(n, "job")  # not "job": it was never queued
             last = max(_modified(self.folder(n)), _modified(self.folder(n, "end.json")))
             if ended and last < now - KEEP_SECONDS:
                 self.forget(n)
@@ -363,7 +367,7 @@ class Spool:
             for name in os.listdir(self.folder(n)):
                 os.unlink(self.folder(n, name))
             os.rmdir(self.folder(n))
-        except FileNotFoundError:  # another submit was at it too
+        except FileNotFoundError:  # another submission removes it as well
             pass
 
 

@@ -1,8 +1,8 @@
-"""Supervisors: one waits for a slot, starts the script, enforces the limits, records the end.
+"""Supervisors: each waits for a slot, starts the script, enforces the limits, records the end.
 
 It sleeps in sigtimedwait and is woken by events: a child that ended, a free slot or a `cancel`
-(both SIGUSR1), the next limit. A look every two seconds at the queue covers for a supervisor that
-was killed before it could wake the next.
+(both SIGUSR1), the next limit. It also looks at the queue every two seconds, because the supervisor
+that should wake it may have been killed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _HELD = (*_EVENTS, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2,
 
 
 def hold_signals() -> None:
-    """From now on signals wait until `wait` takes them. Before anybody can know the pid."""
+    """Block signals: from now on `wait` takes them. Call it before anybody can know the pid."""
     signal.pthread_sigmask(signal.SIG_SETMASK, _HELD)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored it would hide the end
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if inherited as ignored, it never comes
 
 
 def wait(seconds: float | None) -> int:
-    """The next event's signal, or 0 when the time is over."""
+    """The next event's signal, or 0 after `seconds`."""
     if seconds is None:
         return signal.sigwaitinfo(_EVENTS).si_signo
     got = signal.sigtimedwait(_EVENTS, max(0.0, seconds))
@@ -49,12 +49,12 @@ def wait(seconds: float | None) -> int:
 
 
 class Supervisor:
-    """What all have that look after an entry of the spool."""
+    """The part that the supervisors of jobs and of arrays share."""
 
     def __init__(self, spool: Spool, n: int, record: Record) -> None:
         self.spool, self.n, self.record = spool, n, record
         self.queue: str = record["queue"]
-        self.end: Record | None = None  # why it is to end or has ended, once that is known
+        self.end: Record | None = None  # why it has to end or has ended, once that is known
         self.stopped = False  # by SIGTERM
 
     def enter(self) -> None:
@@ -68,12 +68,12 @@ class Supervisor:
             self.entry: QueueEntry = self.spool.enqueue(self.n, self.record)
 
     def run(self) -> None:
-        """Everything from the place in the queue to the end record."""
+        """The job's life, from its place in the queue to the end record."""
         raise NotImplementedError
 
     def mine(self) -> bool:
-        """False when the spool was removed, and perhaps made again with another job of this number,
-        or when the job has been given up."""
+        """Whether the job is still this supervisor's. It is not if the spool was removed (and
+        perhaps made again, with another job of this number), or if the job was given up."""
         return self.spool.supervisor(self.n) == self.me and not self.spool.has(self.n, "end")
 
     def asked_to_end(self) -> None:
@@ -84,11 +84,11 @@ class Supervisor:
             cancel = self.spool.read(self.n, "cancel") or {}
             self.end = ending("CANCELLED", by=cancel.get("by"))
         elif self.stopped:
-            # Most likely the machine goes down: nobody asked for this job's end by its id.
+            # Most likely the machine shuts down: nobody has cancelled this job by its id.
             self.end = ending("NODE_FAIL", message="its supervisor was told to stop (SIGTERM)")
 
     def reap(self) -> bool:
-        """Collect what has ended. False when there is no process left below this one."""
+        """Collect processes that have ended. Returns False when none is left below this one."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -104,7 +104,7 @@ class Supervisor:
         raise NotImplementedError
 
     def end_tree(self) -> None:
-        """End what is left of the tree: SIGTERM, then after the grace SIGKILL until it is gone."""
+        """End the remaining processes: SIGTERM, then after the grace SIGKILL until all are gone."""
         if not self.reap():
             return
         for who in process.tree(os.getpid()):
@@ -112,7 +112,7 @@ class Supervisor:
         kill, pause = time.monotonic() + self.record["kill_grace"], 0.02
         while self.reap():
             left = process.tree(os.getpid())
-            if not left:  # the supervisors of jobs that this job has submitted live on
+            if not left:  # only supervisors of jobs that this job has submitted: they live on
                 self.reap()
                 return
             remaining = kill - time.monotonic()
@@ -138,12 +138,12 @@ class Supervisor:
                 time.sleep(1)
 
     def ending(self) -> Record:
-        """How it ended; under the lock."""
+        """How it ended; called under the lock."""
         raise NotImplementedError
 
 
 class JobSupervisor(Supervisor):
-    """That of one job."""
+    """The supervisor of one job."""
 
     def __init__(self, spool: Spool, n: int, record: Record) -> None:
         super().__init__(spool, n, record)
@@ -152,7 +152,7 @@ class JobSupervisor(Supervisor):
         self.over = 0.0  # when that was
         self.max_rss = 0
         self.cpu_seconds = 0.0
-        self.peak = 0  # of the whole tree, as far as it was looked at
+        self.peak = 0  # memory of the whole tree, by samples
 
     def run(self) -> None:
         while not self._start():
@@ -166,7 +166,7 @@ class JobSupervisor(Supervisor):
     # Starting
 
     def _start(self) -> bool:
-        """Start the script if it is its turn. True when there is nothing left to wait for."""
+        """Start the script if it is its turn. Returns False if it has to wait."""
         with self.spool.lock:
             self.asked_to_end()
             if self.end is not None or not self.mine():
@@ -180,16 +180,16 @@ class JobSupervisor(Supervisor):
             self.spool.write(self.n, "start", {**start, "started": time.time()})
             self.spool.set_running(self.queue, self.entry)
             self.spool.wake_next(self.queue)
-        # Only now may it run: whoever sees the job started knows its process.
+        # Only now may it run: its process is on record.
         script.go()
-        # This clock stands still while the laptop sleeps, as the job does.
+        # The monotonic clock stops while the laptop sleeps, as the job does.
         self.started = time.monotonic()
         return True
 
     # Running
 
     def _watch(self) -> None:
-        """Until the script is over or something says that it has to end."""
+        """Wait until the script is over or has to end."""
         walltime, limit = self.record["walltime"], self.record["memory"]
         deadline = None if walltime is None else self.started + walltime
         while True:
@@ -224,7 +224,7 @@ class JobSupervisor(Supervisor):
     # Ending
 
     def ending(self) -> Record:
-        # Whoever was told "cancelled" finds it cancelled, even if it ended by itself meanwhile.
+        # If `cancel` has said "cancelled", it ends as cancelled, even if it ended by itself since.
         self.asked_to_end()
         end = self.end or ending("EXITED")
         if self.status is None or self.script is None:
@@ -236,9 +236,14 @@ class JobSupervisor(Supervisor):
 
 
 def with_status(end: Record, status: int, over: float, fault: str, *, forced: bool) -> Record:
-    """How a script ended, from its status as wait4 gives it and what kept it from being run.
+    """How a script ended.
 
-    `forced`: something had it end, which counts more.
+    Args:
+        end: the record to complete.
+        status: as wait4 gives it.
+        over: when it ended.
+        fault: why it could not be run; empty if it was.
+        forced: it had to end; `end` already tells why.
     """
     end["ended"] = over
     if fault and not forced:
@@ -253,9 +258,9 @@ def with_status(end: Record, status: int, over: float, fault: str, *, forced: bo
 
 
 def stop_orphans(spool: Spool, n: int, record: Record, index: int | None = None) -> None:
-    """Do what `cancel` asks for in the place of a supervisor that is dead.
+    """End the processes of a cancelled job, in place of its dead supervisor.
 
-    `index`: of the only element of an array that is to end.
+    `index`: end only this element of an array.
     """
     hold_signals()
     process.become_supervisor()

@@ -132,11 +132,13 @@ async def cancelled(
         job.folder.path: _CancelRequest(job, list(job.ids), silence=trouble)
         for job, trouble in zip(asked, troubles, strict=True)
     }
+    # In a thread: a quantum service is resolved on this loop, and its credentials are read.
+    asks = await asyncio.to_thread(connections, asked, until)
     await asyncio.gather(
         _await_claimants([each for each in requests.values() if each.job.spec is None], until),
         *(
             _bring_about_all(connection, [requests[job.folder.path] for job in theirs], until)
-            for connection, theirs in connections(asked, until)
+            for connection, theirs in asks
         ),
     )
     told = await asyncio.to_thread(lambda: [_told(request) for request in requests.values()])

@@ -1,1 +1,1 @@
-"""The run's record: the facts about one execution of a flow, beside its results."""
+"""A run's record: the facts about one execution of a flow, beside its results."""

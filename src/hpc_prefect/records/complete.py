@@ -1,8 +1,8 @@
-"""A record completed from the folders of its jobs: a process that was killed could not write all.
+"""Completes a record from the folders of its jobs: a process that was killed could not write all.
 
-Nothing is written: the record that is in memory is made whole. What its events tell is not told
-again. The folders know more than a killed process had written: each job's end, and of those
-without one what was last seen of them.
+Only the record in memory is completed; nothing is written. Facts that are in its events are not
+added again. The folders have more than a killed process had written into the record: each job's
+end, and for jobs without an end, what was last seen of them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from hpc_prefect.transports.local import reader
 
 logger = logging.getLogger("hpc_prefect.records")
 
-#: Seconds by which a file server's clock may differ from that of the run's host, at most.
+#: Seconds by which a file server's clock may differ from that of the run's host.
 _CLOCKS = 3600.0
 
 
 def complete(record: Record) -> None:
     """Add what is in the folders of a run's jobs but not in its events. Never raises.
 
-    Of a run that has ended by itself only the jobs without an end are looked for.
+    If the run has recorded its own end, only jobs without an end are looked for.
     """
     try:
         _Completion(record).carry_out()
@@ -68,7 +68,7 @@ class _Completion:
                     self._quantum(path, kind)
 
     def _campaigns(self) -> Iterator[str]:
-        """The folders of its campaigns, each once; its own where it lies now."""
+        """The folders of its campaigns, each once; the record's own one at its present path."""
         own, _, above = self.record.folder.rpartition(f"/{RUNS}/")
         first = [own] if above else []
         known: dict[str, None] = {}
@@ -78,7 +78,7 @@ class _Completion:
         yield from known
 
     def _paths(self, folders: Iterable[str], *, quantum: bool) -> Iterator[str]:
-        """The folders of calls, in their order: all of them, or of those that have no end."""
+        """The folders of calls, in order: all if the run has no end, else those of open calls."""
         for folder in folders:
             if self.record.state == "running":
                 pattern = KEY if quantum else ATTEMPT
@@ -89,13 +89,13 @@ class _Completion:
             yield from sorted(wanted, key=_in_order)
 
     def _of(self, folder: str, key: str) -> list[str]:
-        """What is there of one call."""
+        """The folders of one call."""
         above = f"{folder}/{spread(key)}"
         found = self.transport.list(above)
         return [f"{above}/{name}" for name in found if name == key or name.startswith(f"{key}-")]
 
     def _may_be_mine(self, path: str) -> bool:
-        """Whether a file was written since the run began: a look at its time alone."""
+        """Whether a file was written since the run began, by its modification time."""
         status = self.transport.status(path)
         return status is not None and status.modified >= self.record.started - _CLOCKS
 
@@ -115,12 +115,12 @@ class _Completion:
         return key in self.record.open or any(map(self._am, by))
 
     def _last_by_me(self, job: JobSnapshot) -> bool:
-        """Whether it was this run that brought it to its end: another one has it in its own record.
+        """Whether this run followed the job to its end. If another run did, its record has the end.
 
-        A command that attached to it has none.
+        A command that attached to the job does not count: it has no record.
         """
         if job.members is not None and job.status.known_at < self.record.started:
-            return False  # whoever works on an array claims its first submission, over or not
+            return False  # every run of an array claims its first submission, even one that ended
         by = [each for each in job.claims.values() if each.flow_run or self._am(each)]
         return bool(by) and self._am(by[-1])
 
@@ -175,7 +175,7 @@ class _Completion:
         self.record.completed_by.append(event)
 
     def _seen(self, key: str, state: str, at: float, job_id: str = "") -> None:
-        """What is known of a job whose end this run has not seen."""
+        """Note the last known state of a job whose end this run has not seen."""
         known = self.record.jobs.get(key)
         if known is not None and key in self.record.open:
             known |= {"last_seen": str(state), "last_seen_at": at}

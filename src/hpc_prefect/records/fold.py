@@ -3,9 +3,9 @@
     <campaign's folder>/runs/<run's id>/
         events.jsonl     one line an event, appended by one process; further processes of the run
                          (a resumed one, a pool's workers) append to events-2.jsonl, …
-        run.json         the same without jobs and generators, as it was when `updated`: for people
-        code.diff        what was changed and not committed, if anything
-        parameters.json  the parameters as they were given, when the record shows them cut
+        run.json         the same without jobs and generators, as of `updated`: for people
+        code.diff        changes that were not committed, if any
+        parameters.json  the parameters as they were given, if the record shows them cut
 
 The events, in their fields beside `time` (seconds since 1970) and `event`:
 
@@ -14,7 +14,7 @@ The events, in their fields beside `time` (seconds since 1970) and `event`:
     campaign     name, id, identity, instance, folder, work_dir, chosen_outside    an experiment
                                                           that it works on
     block        digest, kind, name, values           configuration that a call was given, without
-                                                          secrets; again when it is so again
+                                                          secrets; once more if it changed back
     job          key, kind, name, folder, scope, n, blocks         a call: this job is wanted
     job-ended    key, attempt, and everything about it             an attempt of it has ended
     loop         loop, folder, scope, n, seed, entropy, stop, variable, parameters, watched
@@ -24,7 +24,7 @@ The events, in their fields beside `time` (seconds since 1970) and `event`:
     measures     values                               what the flow recorded of itself
     ended        state, message                       how the run ended
 
-What a later version writes beside that is kept and not looked at. `run.schema.json` has it in full.
+What a later version adds is kept, but not read. `run.schema.json` describes the record in full.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _EVENTS = (
     *("began", "code", "campaign", "block", "job", "job-ended"),
     *("loop", "iteration", "generators", "measures", "ended"),
 )
-#: Seconds since 1970 that no clock has.
+#: Seconds since 1970 that are too late to be a time.
 _LATEST = 1e11
-#: Of a loop's row, what a clock said.
+#: The columns of a loop's row that come from a clock.
 CLOCK = ("seconds", "time")
-#: What a run, and a job, has cost; sums of what is known.
+#: The costs of a job, and of a run (sums of what is known).
 COSTS = ("queue_seconds", "run_seconds", "node_hours", "core_hours", "gpu_hours", "qpu_seconds")
 
 
@@ -62,11 +62,11 @@ class Totals:
     """What a run has done, counted as it goes.
 
     Attributes:
-        jobs: how many have ended, by their state; of an array each member counts.
+        jobs: how many have ended, by state; each member of an array counts.
         reused: how many of them an earlier run had done.
-        costs: of this run's own jobs, in all of their attempts, by the names of `COSTS`.
-        saved: what the reused ones had cost, which was not paid for again.
-        unknown: of how many own jobs a cost is not known.
+        costs: of this run's own jobs, over all of their attempts, by the names of `COSTS`.
+        saved: what the reused jobs had cost; it was not paid again.
+        unknown: for each cost, the number of own jobs of which it is not known.
     """
 
     jobs: Counter[str] = field(default_factory=Counter)
@@ -79,7 +79,7 @@ class Totals:
         """A job's attempt has ended; `times` is -1 to take back what was added.
 
         Raises:
-            ValueError, TypeError: a cost is no number that could be; nothing was added.
+            ValueError, TypeError: a cost is no possible number; nothing was added.
         """
         costs = {name: _cost(job[name]) for name in COSTS if name in job}
         ended = _ends(job)
@@ -105,7 +105,7 @@ class Totals:
 
 
 def _ends(job: Mapping[str, Any]) -> Counter[str]:
-    """How many jobs have ended with it, by their state: of an array its members.
+    """How many jobs have ended with this event, by state; for an array, its members.
 
     Raises:
         ValueError, TypeError: they are no numbers.
@@ -140,33 +140,33 @@ def _rounded(sums: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass
 class Record:
-    """What the events say, so far.
+    """What the events of a run say so far.
 
     Attributes:
         folder: of the record.
         run: id, name, kind ("flow" or "script"), flow, entrypoint, attempt …
         parameters: of the flow; secrets are asterisks.
-        inexact: the names of those that the record does not hold as they were given.
-        apart: the names of those that the record shows otherwise, and parameters.json has.
+        inexact: names of parameters that the record does not hold as they were given.
+        apart: names of parameters that are cut here, and whole in parameters.json.
         code: file, sha256, and of git: commit, branch, dirty, diff_sha256.
         environment: host, user, pid, process, cwd, argv, python, platform, packages.
         campaigns: by their folder.
         blocks: what calls were given, by digest: kind, name, values.
-        newest: of each of them, by kind and name, the digest of what was given last.
-        jobs: the newest attempt of each, by key; left out where only the totals are wanted.
+        newest: the digest of the block that was given last, by kind and name.
+        jobs: the newest attempt of each, by key; empty without `with_jobs`.
         loops: seed, stop rule, parameters and watched column of each loop.
         iterations: of each loop its rows, by number.
         generators: of each loop the states of its random number generators after each iteration,
             by number; 0 is before the first one.
-        measures: the newest value of each; those of a loop's last row too, where the flow recorded
-            none of that name.
+        measures: the newest value of each. A column of a loop's last row counts as well, if the
+            flow recorded no measure of that name.
         state: `running` until an end is known; then completed, failed, cancelled or crashed.
         started, ended, updated: seconds since 1970; 0 for not known.
-        completed_by: events that nobody had written, made of what is in the jobs' folders.
-        counted: the ends of jobs for good that `totals` has, by key, attempt and id; whether an
-            earlier run did it.
-        open: keys of the jobs that are wanted, and of which no end is known.
-        succeeded: keys of those that have.
+        completed_by: events made from the jobs' folders, because no process had written them.
+        counted: the final ends of jobs that `totals` has, by key, attempt and id; the value is
+            whether an earlier run did the job.
+        open: keys of jobs that were asked for and of which no end is known.
+        succeeded: keys of jobs that have succeeded.
     """
 
     folder: str = ""
@@ -214,7 +214,7 @@ class Record:
 
     @property
     def wall_seconds(self) -> float:
-        """From its beginning to its end, or to the last that is known of it."""
+        """Seconds from its beginning to its end, or to the last known event."""
         return max(0.0, (self.ended or self.updated) - self.started)
 
     @property
@@ -226,7 +226,7 @@ class Record:
         return found | self.recorded
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Take an event in; one that makes no sense is left out."""
+        """Take an event in; an invalid one is ignored."""
         if event.get("event") not in _EVENTS:
             return
         take = getattr(self, f"_{event['event'].replace('-', '_')}")
@@ -247,7 +247,7 @@ class Record:
         self.environment = dict(event["environment"])
         self.code = dict(event.get("code") or self.code)
         self._began_at = max(self._began_at, event["time"])
-        if event["time"] >= self.ended:  # once more, if it had ended
+        if event["time"] >= self.ended:  # it runs again, if it had ended
             self.state, self.message, self.ended = "running", "", 0.0
         self.started = min(self.started or event["time"], event["time"])
 
@@ -264,7 +264,7 @@ class Record:
 
     def _job(self, event: dict[str, Any]) -> None:
         key = str(event["key"])
-        if key not in self.succeeded:  # of what has, the result is handed out again
+        if key not in self.succeeded:  # else the call gets the result that is there
             self.open.add(key)
         if self.with_jobs:
             job = self.jobs.setdefault(key, {})
@@ -281,15 +281,15 @@ class Record:
             self.succeeded.add(key)
         if self.with_jobs:
             job = self.jobs.setdefault(key, {})
-            if again:  # only what had been lost is found, not the other way round
+            if again:  # a final end does not become "lost"
                 job |= {"state": state} if state != "lost" else {}
-            elif event["time"] >= job.get("ended_at", 0.0):  # an attempt before may be told later
+            elif event["time"] >= job.get("ended_at", 0.0):  # an earlier attempt may be told later
                 job |= _without_frame(event) | {"ended_at": event["time"]}
 
     def _count(self, which: tuple[str, str, str], event: dict[str, Any]) -> bool:
-        """Count an end once, however often it is told: of a retry, and of whoever asks again.
+        """Count an end once, however often it is told: each retry and repeated call tells it again.
 
-        Of what was lost, and is found, the end counts that it then has.
+        When a lost job is found, its new end counts in place of "lost".
 
         Returns:
             Whether an earlier run did it.
@@ -308,7 +308,7 @@ class Record:
         return reused
 
     def is_reused(self, job: Mapping[str, Any]) -> bool:
-        """Whether an earlier run did it: this run's own, found again after a kill, is its own."""
+        """Whether an earlier run did it. What this run finds of its own after a kill is its own."""
         if not job.get("collected") or job.get("made_by") == self.id:
             return False
         return not float(job.get("finished_at") or 0.0) >= self.started > 0.0
@@ -317,7 +317,7 @@ class Record:
         self.loops[self._label(event)] = _without_frame(event)
 
     def _label(self, event: Mapping[str, Any]) -> str:
-        """A loop's name; of a second loop of that name with its number."""
+        """A loop's name, with a number if it is not the first loop of that name."""
         folder, name = str(event.get("folder")), str(event["loop"])
         if (known := self._labels.get(f"{name} {folder}")) is not None:
             return known
@@ -339,13 +339,13 @@ class Record:
         self.recorded |= dict(event["values"])
 
     def _ended(self, event: dict[str, Any]) -> None:
-        if event["time"] < self._began_at:  # of an attempt before
+        if event["time"] < self._began_at:  # the end of an earlier attempt
             return
         self.state, self.message = str(event["state"]), str(event.get("message", ""))
         self.ended = event["time"]
 
     def summary(self) -> dict[str, Any]:
-        """What a list of runs shows: JSON values, whose size does not grow with the jobs."""
+        """What a list of runs shows: JSON values. Their size does not grow with the jobs."""
         return {
             "format": FORMAT,
             "id": self.id,
@@ -407,12 +407,12 @@ def fold(
 
 
 def begun_in_words(times: object) -> str:
-    """How often a run has begun, where that is more than once."""
+    """How often a run has begun, in words; empty for once."""
     often = isinstance(times, int) and times > 1
     return f"{times} times: it was retried or resumed" if often else ""
 
 
 def label_of(job: Mapping[str, Any]) -> str:
-    """What a person calls a job: its name, for a submission of an array with how many it was."""
+    """What a person calls a job: its name; for a submission of an array with its number of jobs."""
     name = str(job.get("name") or job.get("key") or "")
     return f"{name} ({job['members']} jobs)" if job.get("members") else name

@@ -2,9 +2,9 @@
 
     <data>/hpc-prefect/runs/<run's id>.json     a run's `Record.summary()`, as last written
 
-A file a run, replaced as a whole: any number of processes and hosts may write at once, on NFS too,
-and nobody waits for anybody. The index is made from the records and can be made anew from them
-(`scan`): nothing is lost with it, and a file that cannot be read is passed over.
+One file for each run, replaced as a whole: many processes and hosts may write at once, on NFS too,
+without waiting for each other. The index can be made again from the records (`scan`), so nothing is
+lost with it; a file that cannot be read is skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hpc_prefect.transports import own
 logger = logging.getLogger("hpc_prefect.records")
 
 LATEST = "latest"
-#: Letters of an id that name a run, at least.
+#: The fewest letters of an id that name a run.
 SHORTEST = 4
 
 #: How many candidates an error lists.
@@ -39,7 +39,7 @@ _CANDIDATES = 10
 
 
 def entries() -> list[dict[str, Any]]:
-    """What is known of each run, in no order. What cannot be read is left out, and said once."""
+    """The entry of each run, in no order; one that cannot be read is left out, with a warning."""
     found, faults = [], []
     folder = index_folder()
     for name in _files(folder):
@@ -62,12 +62,12 @@ def _files(folder: Path) -> list[str]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    # What begins with a point is being written.
+    # A name that begins with a dot is a file that is still being written.
     return [name for name in names if name.endswith(END) and not name.startswith(".")]
 
 
 def entry(ident: str) -> dict[str, Any] | None:
-    """What is known of one run, by its whole id; None when nothing is."""
+    """The entry of one run, by its whole id; None if there is none."""
     try:
         return _read(str(entry_path(ident)))
     except Exception:  # noqa: BLE001 - as in `entries`, which says it
@@ -78,7 +78,7 @@ def _read(path: str) -> dict[str, Any] | None:
     """One entry; None when it was removed meanwhile.
 
     Raises:
-        ValueError: it is no entry of this version's.
+        ValueError: it is no entry that this version can read.
     """
     data = _bytes(path)
     if data is None:
@@ -94,7 +94,7 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 _TIMES = ("started", "ended", "updated")
-#: What everybody who reads an entry relies on.
+#: The values that every reader of an entry relies on, with their types.
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("id", "name", "flow", "folder", "state"), str),
     **dict.fromkeys(_TIMES, int | float),
@@ -119,8 +119,8 @@ def _bytes(path: str) -> bytes | None:
 def current(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry with the state that the run has now.
 
-    Of a run whose process has died the record itself is read, once: it may have ended, and been
-    killed before it could say so here.
+    If the run's process has died, the record itself is read once: the run may have ended, and its
+    process been killed before it could write that here.
     """
     if entry["state"] != RUNNING or standing(entry) == RUNNING:
         return entry
@@ -136,12 +136,12 @@ def current(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_gone(entry: Mapping[str, Any]) -> bool:
-    """Whether the folder of a run's record is there no more, as seen from this host."""
+    """Whether the folder of a run's record no longer exists, as seen from this host."""
     return not os.path.isdir(entry["folder"])
 
 
 def prune() -> int:
-    """Forget the runs whose folders are gone; how many there were."""
+    """Remove the entries of runs whose folders are gone; returns how many."""
     gone = [each for each in entries() if is_gone(each)]
     for each in gone:
         with contextlib.suppress(FileNotFoundError):
@@ -154,9 +154,9 @@ class Scanned:
     """What a scan has found.
 
     Attributes:
-        found: records of runs.
-        new: of those, how many were not known.
-        skipped: how many could not be read, each of which was warned of.
+        found: number of records.
+        new: how many of them the index did not have.
+        skipped: how many could not be read; a warning was logged for each.
     """
 
     found: int = 0
@@ -171,7 +171,7 @@ def scan(folders: Iterable[str | os.PathLike[str]], done: Scanned | None = None)
     entered. What cannot be read is skipped, with a warning.
 
     Args:
-        done: where it is counted meanwhile.
+        done: counts are added to it as the scan goes on.
 
     Raises:
         UnknownRun: one of the folders is not there.
@@ -207,7 +207,7 @@ def _take_in(folder: str, done: Scanned) -> None:
 
 
 def _summary(folder: str) -> dict[str, Any] | None:
-    """What a record says; None, with a warning, where it cannot be read."""
+    """A record's summary; None, with a warning, if it cannot be read."""
     try:
         summary = read_run(folder, with_jobs=False).summary()
         entry_path(summary["id"])
@@ -225,7 +225,7 @@ def _warn(folder: str, error: Exception) -> None:
 
 
 def _is_kept(known: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether an entry stays: its run wrote meanwhile, or the record that was found is a copy."""
+    """Whether an entry stays: its run wrote it meanwhile, or the record found is a copy."""
     if known["folder"] == found["folder"]:
         return bool(known["updated"] > found["updated"])
     return known["updated"] >= found["updated"] and not is_gone(known)
@@ -245,7 +245,7 @@ def records_below(folder: str) -> Iterator[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """A level at a time is in memory: the folders that are still to be looked into."""
+    """The records in a folder and below. Only the folders still to be visited are in memory."""
     waiting = [folder]
     while waiting:
         path = waiting.pop()
@@ -264,7 +264,7 @@ def _of_runs(folder: str) -> Iterator[str]:
 
 
 def _folders_in(path: str) -> list[str]:
-    """The names of the folders in one; in a root of another user's there are none for us."""
+    """The names of the folders in a folder; none in another user's root."""
     try:
         if is_root(os.path.basename(path)) and not _is_own(path):
             return []
@@ -286,9 +286,9 @@ def find_one(name: str, known: Sequence[dict[str, Any]] | None = None) -> dict[s
     """The summary of the run that a person means.
 
     Args:
-        name: an id, or its beginning of 4 letters or more that no other one has; the flow run's
-            name; `latest`; the folder of a record, or a folder below which the newest one is
-            taken, which is said.
+        name: an id, or a beginning of it of 4 letters or more that is unique; the flow run's name;
+            `latest`; the folder of a record; or another folder: the newest run below it is taken,
+            and a log message says which.
         known: the entries, when they were read already.
 
     Raises:
@@ -318,13 +318,13 @@ def read_one(name: str, known: Sequence[dict[str, Any]] | None = None) -> Record
         LedgerError: its record is gone, or cannot be read.
     """
     path = os.path.expanduser(name)
-    if _is_path(name) and is_record(path):  # for a summary alone it would be read once more
+    if _is_path(name) and is_record(path):  # `find_one` would read it once more
         return read_run(path)
     return read_run(find_one(name, known)["folder"])
 
 
 def read_each(names: Sequence[str]) -> list[Record]:
-    """The same of several, for which the list of runs is read once.
+    """The same for several names; the list of runs is read only once.
 
     Raises:
         UnknownRun, LedgerError: as `read_one`.
@@ -399,7 +399,7 @@ def _in_folder(path: str, known: Sequence[dict[str, Any]] | None) -> dict[str, A
 
 
 def _present(known: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Those whose folders are there; all of them, when no folder is."""
+    """The entries whose folders exist; all of them, if no folder does."""
     return [each for each in known if not is_gone(each)] or known
 
 

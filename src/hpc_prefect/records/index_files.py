@@ -29,7 +29,7 @@ def put(summary: Mapping[str, Any]) -> None:
     """Write a run's entry, in place of the one that is there.
 
     Raises:
-        LedgerError: the id is none that a file can have.
+        LedgerError: the id cannot be the name of a file.
         NotOurs: the index's folder is another user's, or others may write in it.
         TransportError: it cannot be written.
     """
@@ -52,7 +52,7 @@ def put(summary: Mapping[str, Any]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Only what is ours is made private: `~/.local/share` is the user's affair."""
+    """Make the folder. Only our own folders are made private, not `~/.local/share` itself."""
     os.close(own.make_folders(str(folder), len(folder.parts) - 2))
 
 
@@ -60,7 +60,7 @@ def entry_path(ident: str) -> Path:
     """Where a run's entry is.
 
     Raises:
-        LedgerError: the id is none that a file can have.
+        LedgerError: the id cannot be the name of a file.
     """
     if not _ID.fullmatch(ident):
         raise LedgerError(f"{ident!r} is no id of a run, so the list of runs cannot have it")

@@ -1,4 +1,4 @@
-"""What a run's record says of a job, made from what its call and its own record say."""
+"""The events about a job in a run's record, made from its call and the job's own record."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import TYPE_CHECKING, Any
 from hpc_prefect.job.identity import digest
 from hpc_prefect.records.write.plain import plain, plain_arguments
 
-if TYPE_CHECKING:  # whoever compares runs need not load what runs jobs
+if TYPE_CHECKING:  # a comparison of runs need not load what runs jobs
     from hpc_prefect.executor.request import JobRequest
     from hpc_prefect.job.members import MemberSpec
     from hpc_prefect.job.result import JobResult
     from hpc_prefect.operations.snapshot import JobSnapshot
 
-#: Of a batch job's result, and of its verdict.
+#: The values that are taken from a batch job's result, and from its verdict.
 _RESULT = (
     *("job_id", "attempt", "state", "host", "queue_seconds", "run_seconds", "resources_used"),
     *("collected", "folder", "name", "key"),
 )
 _VERDICT = ("reason", "summary", "exit_code", "signal")
-#: Of a call's array: what its members were given, as `members_given` tells it.
+#: The values about the members of an array; see `members_given`.
 _OF_MEMBERS = ("member_arguments", "member_inputs")
-#: Members of an array whose arguments a record has word by word; of all of them it has a digest.
+#: So many members' arguments are in a record as they are; a digest covers all members.
 _LISTED = 100
-#: Begins the name of the scheduler of a job that ran in a held allocation.
+#: The scheduler's name begins with it if a job ran in a held allocation.
 ALLOCATION = "allocation-"
-#: Of a quantum job, as its service told it.
+#: The values that a quantum job's service told.
 _QUANTUM = ("device", "calibrated_at", "qpu_seconds", "qpu_seconds_are", "attempt", "tag")
-#: Behind the name of a campaign, a loop or a task, in a scope: of its parameters, too.
+#: The digest (of parameters, too) after the name of a campaign, loop or task in a scope.
 _SCOPE_DIGEST = re.compile(r"-[0-9a-f]{8,64}(?=$|-\d+$)")
 
 
 def place_names(scope: object) -> tuple[str, ...]:
-    """The names around a call, the same in every run that makes it."""
+    """The names in a call's scope, without digests: the same in every run."""
     names = scope if isinstance(scope, list | tuple) else ()
     return tuple(_SCOPE_DIGEST.sub("", str(each)) for each in names)
 
 
 def batch_wanted(request: JobRequest, blocks: Sequence[str] = ()) -> dict[str, Any]:
-    """A call that wants a batch job; `blocks` are the digests of what it was given."""
+    """The event that a call asks for a batch job; `blocks` are the digests of its blocks."""
     made = request.provenance
     return {
         "key": request.key,
@@ -59,11 +59,12 @@ def batch_wanted(request: JobRequest, blocks: Sequence[str] = ()) -> dict[str, A
 def members_given(
     members: Sequence[MemberSpec], inputs: Sequence[Mapping[str, str]], work_dir: str
 ) -> dict[str, Any]:
-    """What identifies the members of an array, without secrets and without bulk.
+    """What identifies the members of an array, without secrets, and short.
 
     Args:
-        inputs: of each member the SHA-256 of its inputs, by their names.
-        work_dir: of the call; paths in it are written from there, the same in every work_dir.
+        inputs: for each member, the SHA-256 of its inputs by their names.
+        work_dir: of the call; paths in it are made relative, so that they are the same in every
+            work_dir.
     """
     arguments = [
         [_from_here(word, work_dir) for word in plain_arguments(member.arguments)]
@@ -88,12 +89,12 @@ def _from_here(word: str, work_dir: str) -> str:
 
 
 def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch job.
+    """The event that a batch job ended.
 
     Args:
         result: as the call got it.
-        record: what record.json in the job's folder says; empty when it has none, as of a job that
-            was refused.
+        record: the content of record.json in the job's folder; empty if there is none, as for a job
+            that was refused.
     """
     spec = record.get("job") or {}
     asked, site = spec.get("resources") or {}, spec.get("site") or {}
@@ -101,7 +102,7 @@ def batch_job(result: JobResult, record: Mapping[str, Any]) -> dict[str, Any]:
     cores = nodes * int(asked.get("ranks_per_node") or 0) * int(asked.get("threads_per_rank") or 0)
     gpus = nodes * int(asked.get("gpus_per_node") or 0)
     hours = _hours(result.run_seconds)
-    # In a held allocation it costs nothing: the allocation is a job of its own, which has the cost.
+    # A job in a held allocation costs nothing: the allocation's own job has the cost.
     free = str(site.get("scheduler") or "").startswith(ALLOCATION)
     return {
         "kind": "batch",
@@ -164,11 +165,11 @@ def _times(count: int, hours: float | None) -> float | None:
 def quantum_job(
     record: Mapping[str, Any], *, kind: str, folder: str, key: str, name: str, asked_after: float
 ) -> dict[str, Any]:
-    """A sampling or an estimation, on a quantum computer or simulated.
+    """The event that a sampling or estimation ended, on a quantum computer or simulated.
 
     Args:
-        record: what its record (sampling.json) says.
-        asked_after: seconds since 1970 at which the call was made: what finished before it was
+        record: the content of its record (sampling.json).
+        asked_after: when the call was made, in seconds since 1970: work that finished before was
             done by an earlier run.
     """
     job = record.get("job") or {}
@@ -202,7 +203,7 @@ def quantum_job(
 def failed_quantum_job(
     job: JobSnapshot, *, kind: str, folder: str, key: str, name: str
 ) -> dict[str, Any]:
-    """A job of a service that left no result here, and may have cost something all the same."""
+    """The event for a quantum job that left no result here; it may have cost something."""
     result, asked = job.result, job.ledger.job
     assert result is not None
     actual = result.resources_used.get("qpu_seconds")
@@ -237,7 +238,7 @@ def _seconds_of(iso: object) -> float:
 
 
 def output_paths(job: Mapping[str, Any]) -> dict[str, str]:
-    """The files that a batch job was to write, each with where it is."""
+    """The paths of a batch job's expected outputs, by their names."""
     folder = str(job.get("work_dir") or "")
     paths = job.get("expected_outputs") or ()
     return {str(path): os.path.join(folder, os.path.expanduser(str(path))) for path in paths}

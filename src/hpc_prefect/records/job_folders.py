@@ -1,4 +1,4 @@
-"""What a run's record has of ended jobs, read from their folders."""
+"""The events of ended jobs for a run's record, read from the jobs' folders."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hpc_prefect.records.write.digests import file_facts
 from hpc_prefect.transports.base import Transport
 from hpc_prefect.transports.local import LocalTransport
 
-#: Bytes up to which an output is read whole, so that a job costs a millisecond of digests at most.
+#: Up to this size in bytes an output is read whole: so the digests of a job take about 1 ms.
 WHOLE_OUTPUT = 1 << 20
 
 
 def record_of(folder: str, transport: Transport | None = None) -> dict[str, Any]:
-    """A batch job's own record; empty when it has none, or none that can be read."""
+    """A batch job's own record; empty if there is none that can be read."""
     return _json(transport or LocalTransport(), f"{folder}/{names.RECORD}")
 
 
@@ -51,7 +51,7 @@ def batch_end_before(
     """An attempt of a batch job that ended some time ago, by its folder.
 
     Args:
-        with_digests: of its outputs, of which those are read that are still as it left them.
+        with_digests: with digests of those outputs that are still as the job left them.
     """
     facts = {"job": job.intent.get("job") or {}, **job.provenance}
     found = record_of(job.folder.path, transport) or facts
@@ -60,7 +60,7 @@ def batch_end_before(
         return told
     outputs = {}
     for name, path in output_paths(told).items() if result.succeeded else ():
-        left = job.ledger.outputs.get(name, {}).get("")  # none of a folder
+        left = job.ledger.outputs.get(name, {}).get("")  # None for a folder
         now = transport.left_now(path, "")
         same = left and now and is_same(left, now, partial(transport.digest, path, ""))
         outputs[name] = _output(path) if same else {"path": path}
@@ -72,7 +72,7 @@ def _output(path: str) -> dict[str, Any]:
 
 
 def may_run(request: JobRequest) -> bool:
-    """Whether a job of this call was handed over, or may have been, and nobody has seen its end."""
+    """Whether a job of this call was submitted, or may have been, and its end is not known."""
     above, _, key = request.base.rpartition("/")
     tails = [name.removeprefix(f"{key}-") for name in _listed(above) if name.startswith(f"{key}-")]
     numbers = [int(tail) for tail in tails if tail.isdecimal()]
@@ -90,7 +90,7 @@ def _listed(folder: str) -> list[str]:
 
 
 class QuantumWork(NamedTuple):
-    """A sampling or an estimation: kind, folder, key and name as a record's job has them."""
+    """A sampling or an estimation: kind, folder, key and name as in the record of a run."""
 
     kind: str
     folder: str
@@ -101,11 +101,11 @@ class QuantumWork(NamedTuple):
 def quantum_ends(
     work: QuantumWork, asked_after: float, transport: Transport | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The ends of its jobs since a call was made; one without a job of a service is its end too.
+    """The ends of its jobs: failed jobs, then the result, which may come without a service's job.
 
     Args:
-        asked_after: seconds since 1970 at which the call was made: of what ended before, only the
-            result is told.
+        asked_after: when the call was made, in seconds since 1970: jobs that failed before that
+            are left out.
     """
     transport = transport or LocalTransport()
     record = _json(transport, f"{work.folder}/{RECORDS[work.kind]}")
@@ -131,12 +131,12 @@ def quantum_jobs(work: str, transport: Transport) -> list[JobSnapshot]:
 
 
 def made_by(folder: str, kind: str, transport: Transport) -> str:
-    """The id of the run that asked for a sampling or an estimation; empty where it is not told."""
+    """The id of the run that asked for a sampling or an estimation; empty if not recorded."""
     return str(_json(transport, f"{folder}/{RECORDS[kind]}").get("made_by") or "")
 
 
 def is_open(work: QuantumWork, transport: Transport | None = None) -> bool:
-    """Whether a job of it was posted, or may have been, and nobody has seen its end."""
+    """Whether a job of it was posted, or may have been, and its end is not known."""
     jobs = quantum_jobs(work.folder, transport or LocalTransport())
     last = jobs[-1] if jobs else None
     return last is not None and last.ledger.intended and not last.is_over

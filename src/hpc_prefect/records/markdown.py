@@ -1,4 +1,4 @@
-"""Text as Markdown that Prefect's UI shows, whatever is in the text."""
+"""Any text as safe Markdown for Prefect's UI."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown takes as it is."""
+    """Text with its special characters escaped, so that Markdown shows it as it is."""
     return "".join(f"\\{each}" if each in "\\`*_[]<>|#~" else each for each in text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> str:
-    """A table of cells that are Markdown already.
+    """A table; its cells are Markdown already.
 
     Args:
-        right: columns that stand at the right, as numbers do.
+        right: names of columns that are aligned right, as numbers are.
     """
     numbers = set(right)
     rule = "|".join("---:" if name in numbers else "---" for name in head)
@@ -23,14 +23,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[st
 
 
 def fenced(lines: Sequence[str], language: str = "") -> str:
-    """Lines that are shown as they are."""
-    # Longer than any fence that the text has.
+    """Lines as a code block."""
+    # Longer than any fence in the text.
     fence = "`" * max(3, 1 + max(map(_backticks, lines), default=0))
     return "\n".join([f"{fence}{language}", *lines, fence])
 
 
 def _backticks(line: str) -> int:
-    """How many there are in a row, at most."""
+    """The most backticks in a row."""
     return max(
         (len(run) for run in "".join(c if c == "`" else " " for c in line).split()), default=0
     )

@@ -1,4 +1,4 @@
-"""One run on one page, in Markdown: what Prefect's UI shows of it while it goes on, and afterwards.
+"""One run on one page, in Markdown: what Prefect's UI shows of it, during the run and after it.
 
 Jobs             the rows of its jobs, as many as a page has room for
 page(record, …)  the page
@@ -20,15 +20,15 @@ from hpc_prefect.records.fold import RUNS, Record, begun_in_words, label_of
 from hpc_prefect.records.markdown import escaped, fenced, table
 from hpc_prefect.terminal import printable
 
-#: Rows of the table of jobs; a longer one would not help anybody, and the record holds everything.
+#: The most rows in the table of jobs; the record has all of them.
 MOST_ROWS = 1000
-#: Parameters and measures, newest iterations and points of a loop's line, columns of its table,
-#: jobs under way that are named.
+#: The most parameters or measures, iterations of a loop, points of its line, columns of its table,
+#: and names of jobs under way.
 _VALUES, _ITERATIONS, _POINTS, _COLUMNS, _NAMED = 40, 5, 48, 8, 8
 _LINE = "▁▂▃▄▅▆▇█"
-#: Of an iteration, what is not a measure.
+#: The columns of a loop's row that are no measures.
 _NO_MEASURE = ("iteration", "change", "seconds", "time")
-#: What the costs are in.
+#: The unit of each cost.
 _UNITS = {
     "node_hours": "node-hours",
     "core_hours": "core-hours",
@@ -41,9 +41,9 @@ Job = Mapping[str, Any]
 
 @dataclass
 class Jobs:
-    """The jobs of a run: those under way, and of those that have ended what a page shows.
+    """The jobs of a run: those under way, and those ended ones that a page shows.
 
-    It does not grow with the jobs: of many the newest are kept, and of those that failed more.
+    Its size is bounded: of failed jobs, and of others, the newest `MOST_ROWS` are kept.
     """
 
     under_way: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Jobs:
     others: dict[tuple[str, ...], Job] = field(default_factory=dict)
 
     def add(self, event: Mapping[str, Any], record: Record) -> None:
-        """Take an event in, as the record does, and after it."""
+        """Take an event in. The record must have taken it in before."""
         if event.get("event") == "job":
             self.under_way[str(event.get("key"))] = str(event.get("name"))
         if event.get("event") != "job-ended":
@@ -64,7 +64,7 @@ class Jobs:
             del rows[next(iter(rows))]
 
     def ended(self, *, quantum: bool) -> list[Job]:
-        """What failed first, then the newest others in their order; at most `MOST_ROWS`."""
+        """Failed jobs first, then the newest others in their order; at most `MOST_ROWS`."""
         failed, others = (
             sorted(
                 (job for job in each.values() if _is_quantum(job) == quantum),
@@ -91,7 +91,7 @@ def page(record: Record, jobs: Jobs, notes: Iterable[str] = ()) -> str:
     """The page.
 
     Args:
-        notes: further sentences for the top, of whoever knows more than the record.
+        notes: further sentences for the top, about facts that are not in the record.
     """
     parts = [
         f"## {escaped(printable(record.name or record.id))}: {record.state}",
@@ -175,7 +175,7 @@ def _jobs_in_words(record: Record, under_way: int) -> str:
 
 
 def _costs(record: Record) -> dict[str, tuple[str, int]]:
-    """What is known of each cost, and of how many jobs nothing is."""
+    """For each cost: the known sum, and the number of jobs whose cost is not known."""
     costs, unknown = record.totals.costs, record.totals.unknown
     named = [name for name in _UNITS if costs.get(name) or unknown[name]]
     return {name: (str(_hours(costs.get(name))), unknown[name]) for name in named}
@@ -213,14 +213,14 @@ def _loops(record: Record) -> list[str]:
 
 
 def _loop(record: Record, loop: str) -> str:
-    """What it watches as a line of blocks, and its newest iterations."""
+    """A loop: its watched measure as a line of blocks, and its newest iterations."""
     rows = [row for _, row in sorted(record.iterations[loop].items())]
     newest = rows[-_ITERATIONS:]
     names = list(dict.fromkeys(name for row in newest for name in row if name != "time"))
     measured = [n for n in names if n not in _NO_MEASURE and number(newest[-1].get(n)) is not None]
     told = record.loops.get(loop, {}).get("watched")
     watched = str(told) if told in names else measured[0] if measured else ""
-    # The watched one, and what tells how it goes, stay in a table of many.
+    # The watched measure and the change stay if there are too many columns.
     first = [name for name in ("iteration", watched, "change") if name in names]
     columns = [*first, *(name for name in names if name not in first)][:_COLUMNS]
     cells = [[_cell(row.get(name)) for name in columns] for row in newest]
@@ -240,9 +240,9 @@ def _cell(value: object) -> str:
 
 
 def sparkline(values: Sequence[object]) -> str:
-    """Values as a line of blocks, from the smallest to the largest; empty where there are none.
+    """Values as a line of blocks, scaled from the smallest to the largest; empty without values.
 
-    What is no finite number is a blank.
+    A value that is no finite number is a blank.
     """
     numbers = [number(value) for value in values]
     finite = [value for value in numbers if value is not None]
@@ -265,7 +265,7 @@ def _step(value: float, low: float, high: float) -> int:
 def _job_table(
     title: str, jobs: Sequence[Job], columns: Mapping[str, Callable[[Job], object]], record: Record
 ) -> str:
-    """What failed first; columns of which nobody has something to say are left out."""
+    """A table of jobs. Columns without any value are left out."""
     if not jobs:
         return ""
     cells = {name: [_text(make(job)) for job in jobs] for name, make in columns.items()}
@@ -348,7 +348,7 @@ _NUMBERS = (
 
 
 def _campaign_folder(record: Record) -> str:
-    """The folder above the record's, in which most of the jobs are."""
+    """The folder of the record's campaign, in which most of the jobs are."""
     return record.folder.partition(f"/{RUNS}/")[0] + "/"
 
 

@@ -1,8 +1,8 @@
-"""Runs by what they were given and what came of it: conditions, order and columns. Pure.
+"""Selects and sorts runs by their parameters and results: conditions, order and columns.
 
-A name is looked for in a run's parameters, then in its measures, in what it has cost, in its other
-totals, and last in what a list has of every run (`fold.Record.summary`). A point leads into a
-mapping: `molecule.basis`, `measures.energy`, `totals.saved.qpu_seconds`.
+A name is looked for in a run's parameters, then in its measures, its costs, its other totals, and
+last in the fields that a list has of every run (`fold.Record.summary`). A dot leads into a mapping:
+`molecule.basis`, `measures.energy`, `totals.saved.qpu_seconds`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class _Missing:
         return False
 
 
-#: What `value` says of a name that a run does not have; `None` is a value.
+#: What `value` returns for a name that a run does not have; `None` is a value.
 MISSING = _Missing()
 
 
 def value(run: Run, name: str) -> Any:
-    """What a run has of that name; `MISSING` when it has nothing."""
+    """The value that a run has under a name; `MISSING` if it has none."""
     totals = _mapping(run.get("totals"))
     for place in (run.get("parameters"), run.get("measures"), totals.get("costs"), totals, run):
         found = _inside(_mapping(place), name)
@@ -58,7 +58,7 @@ def _mapping(found: object) -> Mapping[str, Any]:
 
 
 def _inside(place: Mapping[str, Any], name: str) -> Any:
-    """A name's value; a key may have points itself."""
+    """A name's value; a key may itself have dots."""
     if name in place:
         return place[name]
     head, point, rest = name.partition(".")
@@ -81,8 +81,8 @@ class Literal:
 
     Attributes:
         text: as written, without quotes.
-        number: the number, where it can be one.
-        constant: how JSON writes it, where Python writes it so: `true` of `True`.
+        number: its number, if it can be one.
+        constant: JSON's word for it, if it is a constant of Python: `true` for `True`.
     """
 
     text: str
@@ -97,7 +97,7 @@ class Literal:
         return as_text(found) == self.text
 
     def orders(self, found: Any) -> bool:
-        """Whether one of the two can be called the larger one."""
+        """Whether a value can be compared with it by order."""
         if self.number is not None:
             return _is_number(found) and not _is_nan(found)
         return isinstance(found, str)
@@ -105,10 +105,10 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One `--where`; it does not hold of a run that has no such name.
+    """One `--where`; it is false for a run that has no such name.
 
     Attributes:
-        moment: what a time is compared with, by order; None where it is not with a time.
+        moment: the time to compare with, in seconds since 1970; None if it is not about a time.
     """
 
     name: str
@@ -157,10 +157,10 @@ def condition(text: str, now: float = 0.0) -> Condition:
     """Read a condition.
 
     Args:
-        now: from which is counted how long ago a time is.
+        now: seconds since 1970, from which ages such as `3d` are counted.
 
     Raises:
-        InvalidQuery: it is none; the message says what is.
+        InvalidQuery: it is no condition; the message says how one is written.
     """
     match = _CONDITION.fullmatch(text)
     literal = _literal(match[3]) if match else None
@@ -168,7 +168,7 @@ def condition(text: str, now: float = 0.0) -> Condition:
         raise InvalidQuery(f"the condition {text!r} cannot be read: {_GRAMMAR}")
     name, sign, when = match[1], match[2], None
     if name in _TIMES and sign in _ORDERS and literal.number is None:
-        with contextlib.suppress(InvalidQuery):  # `check_orders` says it
+        with contextlib.suppress(InvalidQuery):  # `check_orders` raises it
             when = moment(literal.text, now, end=sign == "<=")
     return Condition(name, sign, literal, when)
 
@@ -185,7 +185,7 @@ def _number(text: str) -> float | None:
     if not _NUMBER.fullmatch(text):
         return None
     try:
-        return int(text)  # whole: a float would make two long seeds one
+        return int(text)  # as floats, two long seeds could be equal
     except ValueError:
         return float(text)
 
@@ -195,14 +195,14 @@ def _is_number(found: object) -> bool:
 
 
 def _is_nan(found: float) -> bool:
-    return found != found  # `math.isnan` takes no number of 400 digits
+    return found != found  # `math.isnan` fails for an integer of 400 digits
 
 
 def check_orders(conditions: Iterable[Condition], runs: Sequence[Run]) -> None:
-    """See that no condition asks whether numbers are more or less than a word.
+    """Check that no condition compares numbers with a word by order.
 
     Raises:
-        InvalidQuery: one does; it would hold of no run.
+        InvalidQuery: one does; it would be false for every run.
     """
     for each in conditions:
         if each.sign not in _ORDERS or each.literal.number is not None or each.moment is not None:
@@ -223,11 +223,11 @@ def _no_order(wrong: Condition) -> str:
 
 
 def as_text(found: Any) -> str:
-    """A value as one would write it: a text as it is, everything else as JSON."""
+    """A value as text: a string as it is, everything else as JSON."""
     return found if isinstance(found, str) else _encode(found)
 
 
-#: Made once: `json.dumps` with options makes one for each call.
+#: One encoder for all: `json.dumps` with options makes a new one for each call.
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -235,10 +235,10 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def check(names: Iterable[str], runs: Sequence[Run]) -> None:
-    """See that at least one run has each of the names; of no runs nothing is asked.
+    """Check that at least one run has each of the names; without runs nothing is checked.
 
     Raises:
-        InvalidQuery: none has one of them; the message suggests what is near.
+        InvalidQuery: no run has one of them; the message suggests similar names.
     """
     for name in names if runs else ():
         if all(value(run, name) is MISSING for run in runs):
@@ -247,7 +247,7 @@ def check(names: Iterable[str], runs: Sequence[Run]) -> None:
 
 def _no_such(name: str, runs: Sequence[Run]) -> str:
     known = known_names(runs)
-    # The end alone of `molecule.basis` is what one writes.
+    # Users often write only the last part of a name such as `molecule.basis`.
     lower = {each.rpartition(".")[2].lower(): each for each in known}
     lower |= {each.lower(): each for each in known}
     near = [lower[each] for each in get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
@@ -261,7 +261,7 @@ def _no_such(name: str, runs: Sequence[Run]) -> str:
 
 
 def known_names(runs: Iterable[Run]) -> list[str]:
-    """Everything that one can ask of at least one of the runs, sorted."""
+    """The names that at least one of the runs has, sorted."""
     names: set[str] = set()
     for run in runs:
         totals = _mapping(run.get("totals"))
@@ -300,7 +300,7 @@ def _sort_key(found: Any) -> tuple[int, float, str] | None:
 
 
 def flat(run: Run) -> dict[str, Any]:
-    """A run as one row: what a list has of it, then `jobs.…`, `costs.…`, `saved.…`,
+    """A run as one row: the fields of a list, then `jobs.…`, `costs.…`, `saved.…`,
     `parameters.…` and `measures.…`.
     """
     totals = _mapping(run.get("totals"))
@@ -320,17 +320,17 @@ _FIELDS = (
 )
 
 
-#: Mappings in mappings that are looked into.
+#: The most levels of nested mappings that are read.
 _DEEPEST = 50
 
 
 def leaves(
     place: Mapping[str, Any], above: str = "", *, whole: bool = False, levels: int = _DEEPEST
 ) -> Iterator[tuple[str, Any]]:
-    """The values in a mapping and in those in it, by their dotted names.
+    """The values in nested mappings, by their dotted names.
 
     Args:
-        whole: with the mappings themselves, too.
+        whole: yield the mappings themselves, too.
     """
     for name, found in place.items():
         deeper = isinstance(found, Mapping) and bool(found) and levels > 0
@@ -341,21 +341,21 @@ def leaves(
 
 
 def varying(runs: Sequence[Run], most: int) -> list[str]:
-    """The parameters that tell these runs apart, those of most runs first."""
+    """The parameters in which these runs differ; those that most runs have first."""
     counts: Counter[str] = Counter()
     kinds: dict[str, set[Any]] = {}
     for run in runs:
         for name, found in leaves(_mapping(run.get("parameters"))):
             counts[name] += 1
-            plain = isinstance(found, str | int | float)  # most are, and JSON takes its time
+            plain = isinstance(found, str | int | float)  # most are, and JSON is slow
             kinds.setdefault(name, set()).add(found if plain else as_text(found))
-    # A run without the name has a value of its own.
+    # That a run does not have the name counts as a value, too.
     differ = [name for name, n in counts.most_common() if len(kinds[name]) + (n < len(runs)) > 1]
     return differ[:most]
 
 
 def measured(runs: Sequence[Run], most: int) -> list[str]:
-    """The measures that most of these runs have, but for those that every loop has."""
+    """The measures that most of these runs have, without the columns of every loop."""
     counts: Counter[str] = Counter()
     for run in runs:
         counts.update(name for name, _ in leaves(_mapping(run.get("measures"))))
@@ -363,7 +363,7 @@ def measured(runs: Sequence[Run], most: int) -> list[str]:
     return [name for name in names if name not in OF_LOOPS][:most]
 
 
-#: What each row of a loop has, and no list needs.
+#: The columns that every loop has; lists leave them out.
 OF_LOOPS = ("iteration", "change", "seconds", "time")
 
 
@@ -378,8 +378,8 @@ def moment(when: str | float | datetime, now: float, *, end: bool = False) -> fl
     """A time in seconds since 1970.
 
     Args:
-        when: that already; a datetime (local, unless it has a zone); an ISO date or time; or how
-            long ago: `30m`, `12h`, `3d`, `2w`.
+        when: seconds since 1970; a datetime (local, unless it has a zone); an ISO date or time; or
+            how long ago: `30m`, `12h`, `3d`, `2w`.
         end: a date means the end of that day instead of its beginning.
 
     Raises:

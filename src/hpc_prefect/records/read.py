@@ -1,4 +1,4 @@
-"""A run's record from its folder, and whether the run still goes on."""
+"""Reads a run's record from its folder, and tells whether the run still goes on."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from hpc_prefect.records.fold import EVENTS, FORMAT, PARAMETERS, RUN, Record, fo
 from hpc_prefect.transports.local import LocalTransport, reader
 
 RUNNING, DIED = "running", "died"
-#: What `standing` can say.
+#: The values of `standing`.
 STATES = (RUNNING, "completed", "failed", "cancelled", "crashed", DIED)
 
 _EVENTS = re.compile(r"events(?:-(\d+))?\.jsonl")
-#: Bytes that are read of a file at a time: a record of many jobs is larger than the rest of us.
+#: Bytes that are read of a file at a time: a record of many jobs is large.
 _PIECE = 1 << 20
-#: Bytes of a line, and of a whole run.json, that are not believed: a hole in a file is as long.
+#: The most bytes of a line, and of a whole run.json; a longer one is damage, such as a hole.
 _LONGEST, _LARGEST = 16 << 20, 64 << 20
-#: Seconds since 1970 that no clock has.
+#: Seconds since 1970 that are too late to be a time.
 _LATEST = 1e11
 #: Seconds by which a clock may have been set meanwhile.
 _CLOCK = 60.0
 
 
 def is_record(folder: str) -> bool:
-    """Whether a folder is that of a run's record, by what is in it."""
+    """Whether a folder holds a run's record."""
     return os.path.isfile(f"{folder}/{EVENTS}")
 
 
 def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Record:
-    """The record in a folder. What is torn or foreign in its events is left out.
+    """The record in a folder. Torn and foreign lines of its events are left out.
 
-    Of a run that has not told its end the folders of its jobs are looked into: see `complete`.
+    If the run or a job of it has no end, the folders of its jobs are read too: see `complete`.
 
     Args:
-        with_jobs: False when the totals will do, which takes memory for one event at a time.
+        with_jobs: False if the totals are enough; then only one event at a time is in memory.
 
     Raises:
         LedgerError: there is no record, or a later version has written it.
-        NotOurs: it is not what its owner alone can have written.
+        NotOurs: another user may have written it.
     """
     path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
     transport = reader(path)
@@ -65,7 +65,7 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
             f" {EVENTS} is damaged, or not written yet. Nothing was changed"
         )
     if record.state == RUNNING or record.open:
-        # Late: it takes as long to load as all else here, and most runs have told everything.
+        # Imported late: it takes as long to load as all else here, and most runs do not need it.
         from hpc_prefect.records.complete import complete
 
         complete(record)
@@ -73,9 +73,9 @@ def read_run(folder: str | os.PathLike[str], *, with_jobs: bool = True) -> Recor
 
 
 def given_parameters(record: Record) -> dict[str, Any]:
-    """A run's parameters whole, as its flow can be given them again, but for `inexact` ones.
+    """A run's parameters, whole, so that its flow can be given them again; without `inexact` ones.
 
-    One of `apart` is missing where the file that has it is gone, damaged, or too large to be read.
+    One of `apart` is missing if parameters.json is gone, damaged, or too large to be read.
     """
     path = f"{record.folder}/{PARAMETERS}"
     whole = _as_object(reader(record.folder).read(path, 0, _LARGEST + 1))
@@ -88,7 +88,7 @@ def given_parameters(record: Record) -> dict[str, Any]:
 
 
 def read_events(folder: str) -> Iterator[dict[str, Any]]:
-    """The events of a record in the order of their times, one after the other.
+    """The events of a record, in the order of their times.
 
     Args:
         folder: an absolute path.
@@ -122,12 +122,12 @@ def _time(event: Mapping[str, Any]) -> float:
 
 
 def _entries(transport: LocalTransport, path: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a file's terminated lines, a piece of it at a time.
+    """The JSON objects in a file's terminated lines, read piece by piece.
 
-    Of a line that is too long nothing is kept while its end is looked for.
+    A line that is too long is skipped, without keeping it in memory.
     """
     offset, size = 0, 0
-    begun: list[bytes] = []  # the pieces of a line whose end was not met yet, and their size
+    begun: list[bytes] = []  # the pieces of a line whose end was not read yet; `size` is theirs
     while piece := transport.read(path, offset, _PIECE):
         offset += len(piece)
         lines, end, rest = piece.rpartition(b"\n")
@@ -145,7 +145,7 @@ def _as_object(data: bytes | None) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(data or b"{}")
-    except (ValueError, RecursionError):  # torn: the events have it all
+    except (ValueError, RecursionError):  # torn: the events have all of it
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -160,11 +160,11 @@ def _check_format(folder: str, found: Mapping[str, Any]) -> None:
 
 
 def standing(run: Record | Mapping[str, Any]) -> str:
-    """The state of a run, which its record alone does not tell: a process that was killed could
+    """The state of a run now. Its record alone does not tell it: a process that was killed could
     not write that it had ended.
 
-    A run of another host counts as running, whatever it is: from here that cannot be told. Since
-    when nothing was heard of it is its `updated`.
+    A run of another host without an end counts as running: its process cannot be seen from here.
+    `updated` tells when it last wrote.
 
     Args:
         run: a record, or its summary.
@@ -184,14 +184,14 @@ def _has_died(summary: Mapping[str, Any]) -> bool:
             return _is_another(int(summary.get("pid") or 0), updated)
         if process.is_of_this_boot(who):
             return process.dead(who)
-        # An earlier boot of this host; unless another machine has the same name.
+        # Written before this host's last boot, unless another machine has the same name.
         return updated < time.time() - process.seconds_since_boot()
     except Exception:  # noqa: BLE001 - no /proc that tells, or no process that was written
         return False
 
 
 def _is_another(pid: int, updated: float) -> bool:
-    """Whether no process has this pid, or only one that began after the record was last written."""
+    """Whether no process has this pid, or one that began after the record was last written."""
     if not pid or not process.sees_itself():
         return False
     found = process.stat(pid)

@@ -25,7 +25,7 @@ from hpc_prefect.records import index, query
 from hpc_prefect.records.fold import Record
 from hpc_prefect.records.read import STATES, read_run
 
-#: Bytes up to which an export has a file's content; of a larger one its digest.
+#: Up to this size in bytes an export has an output's content; for a larger one its digest.
 WHOLE_UP_TO = 16 << 20
 
 
@@ -34,12 +34,12 @@ class RunSummary:
     """A run, as a list shows it.
 
     Attributes:
-        id: of the flow run; of a script one that was drawn.
+        id: the flow run's; for a script a random one.
         name: of the flow run.
         flow: its flow's name.
         campaign: the experiment that it works on; empty for none.
-        state: running, completed, failed, cancelled, crashed; or died: its process, of this host,
-            has ended without a word.
+        state: running, completed, failed, cancelled, crashed; or died: its process on this host
+            ended without recording an end.
         started: seconds since 1970.
         ended: the same; None while no end is known.
         updated: when its record was last written, in seconds since 1970.
@@ -48,7 +48,7 @@ class RunSummary:
         measures: the newest value of each measure, those of a loop's last iteration among them.
         totals: `jobs` by their state, `reused` of them; `costs` and what was `saved` by reusing:
             node_hours, core_hours, gpu_hours, and queue_seconds, run_seconds, qpu_seconds;
-            `unknown`: of how many jobs a cost is not known; `wall_seconds` of the run.
+            `unknown`: for each cost, the number of jobs of which it is not known; `wall_seconds`.
         folder: of its record.
     """
 
@@ -80,7 +80,7 @@ class RunSummary:
         )
 
     def value(self, name: str, default: Any = None) -> Any:
-        """A parameter, measure, cost or anything else of it by the name that `where` takes."""
+        """A parameter, measure, cost or other value, by a name as `where` takes it."""
         found = query.value(self._whole, name)
         return default if found is query.MISSING else found
 
@@ -103,8 +103,8 @@ class Selection:
 
     Attributes:
         runs: those that are wanted, in order.
-        gone: how many more there would be, had their folders not been removed.
-        ids: of all runs that are known.
+        gone: how many more would be found if their folders had not been removed.
+        ids: of all runs in the index.
     """
 
     runs: list[RunSummary]
@@ -113,10 +113,10 @@ class Selection:
 
 
 class RunList(list[RunSummary]):
-    """Runs, as `find` found them: a list, which a notebook shows as a table."""
+    """A list of runs, as `find` returns it. A notebook shows it as a table."""
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the newest of many, with what tells them apart."""
+        """A table of the newest runs, with parameters and measures."""
         shown = self[-notebook.MOST :]
         parameters = _names(each.parameters for each in shown)
         measures = _names(each.measures for each in shown)
@@ -135,9 +135,9 @@ class RunList(list[RunSummary]):
         return notebook.heading(count, more=(more,)) + notebook.table(head, rows)
 
 
-#: Parameters, and measures, that a notebook's table of runs has.
+#: The most parameters, and the most measures, in a notebook's table of runs.
 _MOST_NAMES = 4
-#: What every loop has for measures.
+#: The measures that every loop has.
 _OF_LOOPS = ("iteration", "change")
 
 
@@ -173,16 +173,16 @@ def find(
             `3d`, `2w`), a datetime, or seconds since 1970.
         until: those that began until then; a date's day is included.
         where: conditions that all must hold, such as `"shots>1000"` or `'basis == "sto-3g"'`. A
-            name is looked for in the parameters (a point leads into a mapping), then in the
-            measures, the costs and the other fields of `RunSummary`. A run without the name is not
-            found. `started`, `ended` and `updated` are compared with times as `since` takes them.
+            name is looked for in the parameters (a dot leads into a mapping), then in the measures,
+            the costs and the other fields of `RunSummary`. A run without the name is not found.
+            `started`, `ended` and `updated` are compared with times as `since` takes them.
         sort: by such a name, the smallest first, runs without it last; with `-` before it the
             largest first.
         limit: at most so many: the first ones by `sort`, without it the newest.
 
     Raises:
-        InvalidQuery: a condition, state or time cannot be read, or no run has a name that is asked
-            for, or numbers are to be more or less than a word.
+        InvalidQuery: a condition, state or time cannot be read; no run has a name that is asked
+            for; or a condition compares numbers with a word by order.
     """
     found = select(
         flow=flow, campaign=campaign, state=state, since=since, until=until, where=where,
@@ -206,7 +206,7 @@ def select(
     """As `find`, with what else a list says.
 
     Args:
-        names: of columns; at least one run must have each.
+        names: of columns; each must be in at least one run.
     """
     now = time.time()
     texts = [where] if isinstance(where, str) else where
@@ -228,7 +228,7 @@ def select(
         and (end is None or run["started"] <= end)
         and all(each.holds(run) for each in conditions)
     ]
-    # By their beginnings first: runs that are the same by `sort` stay so.
+    # First by their start times: runs that are equal by `sort` keep this order.
     in_order: list[query.Run] = sorted(
         wanted, key=lambda run: (run["started"], run["id"]), reverse=not sort
     )
@@ -241,9 +241,9 @@ def select(
 
 
 def _present(runs: Iterable[query.Run], limit: int | None) -> tuple[list[query.Run], int]:
-    """The first ones whose folders are there, and how many others were met.
+    """The first `limit` runs whose folders exist, and how many runs without a folder were met.
 
-    No folder is looked at that need not be: they are on file systems that may take their time.
+    No more folders are looked at than needed: their file systems may be slow.
     """
     shown: list[query.Run] = []
     gone = 0
@@ -274,8 +274,8 @@ def get(name: str) -> Record:
     """Everything about one run, read from its record.
 
     Args:
-        name: its id, or the beginning of it; the flow run's name; the folder of its record, or a
-            folder below which the newest run is meant; `latest`.
+        name: its id, or the beginning of it; the flow run's name; `latest`; the folder of its
+            record; or another folder: the newest run below it is taken.
 
     Raises:
         UnknownRun: it means none, or several, which the message lists.
@@ -285,13 +285,13 @@ def get(name: str) -> Record:
 
 
 def to_frame(runs: Sequence[RunSummary] | None = None) -> Any:
-    """The runs as a `pandas.DataFrame`, a row for each, by their ids.
+    """The runs as a `pandas.DataFrame`, one row for each, with their ids as index.
 
     Its columns are `name`, `kind`, `flow`, `campaign`, `state`, `started`, `ended` and `updated`
     (times with a zone), `host`, `folder`, `wall_seconds`, `reused`, then `jobs.<state>`,
     `costs.<name>` and `saved.<name>` (hours and seconds, as their names say),
-    `parameters.<name>` and `measures.<name>`, with further points for what is in mappings. What a
-    run does not have is missing (NaN).
+    `parameters.<name>` and `measures.<name>`, with further dots for values in mappings. What a run
+    does not have is missing (NaN).
 
     Args:
         runs: all that `find()` finds, when not given.
@@ -323,16 +323,16 @@ def export_crate(
 ) -> None:
     """Write a run as an RO-Crate, of the profile Provenance Run Crate.
 
-    Source, record, and of each job its scripts, records, logs and outputs, each described with
-    size and SHA-256. What names say to be a secret is asterisks in it. A run without jobs becomes
-    a Workflow Run Crate, because the other profile asks for tools.
+    It holds the source, the record, and each job's scripts, records, logs and outputs, with size
+    and SHA-256. Values whose names say that they are secrets are replaced by asterisks. A run
+    without jobs becomes a Workflow Run Crate, because the other profile asks for tools.
 
     Args:
         name: as `get` takes it.
         path: of a folder, or of a zip file if it ends with `.zip`; it appears whole, or not at all.
-        whole_up_to: outputs up to so many bytes are copied; of larger ones, and of those that are
-            not any more what the job had left, the recorded size and digest are told. Of a log that
-            is larger its last MiB.
+        whole_up_to: outputs up to so many bytes are copied. For larger ones, and for those that
+            have changed since the job ended, the crate has the recorded size and digest. Of a log
+            that is larger it has the last MiB.
         licence: of all that is in it: an address, an SPDX identifier such as `CC-BY-4.0`, or words;
             without it the crate says that none was named.
 
@@ -350,20 +350,19 @@ def export_crate(
 
 
 def export_mlflow(name: str, *, to: str | os.PathLike[str] = "", experiment: str = "") -> str:
-    """Write a run into MLflow: parameters, measures, costs, tags, record; the id that it has there.
+    """Write a run into MLflow: parameters, measures, costs, tags, record. Returns its id there.
 
-    The values of each iteration of a loop have its number as their step. Exported again, the same
-    run of MLflow is brought up to date: it has the run's id as the tag `hpc_prefect.run_id`.
+    The values of a loop's iteration have its number as their step. A second export updates the same
+    MLflow run, which is found by its tag `hpc_prefect.run_id`.
 
     Args:
         name: as `get` takes it.
-        to: a folder, or what MLflow calls a tracking URI (`http://…`); without it
-            MLFLOW_TRACKING_URI counts.
-        experiment: the one of MLflow that it shall be in; without it the flow's name.
+        to: a folder, or an MLflow tracking URI (`http://…`); by default MLFLOW_TRACKING_URI.
+        experiment: the MLflow experiment; by default the flow's name.
 
     Raises:
         UnknownRun, LedgerError: as `get`.
-        ConfigurationError: mlflow is not installed, or nobody says where it tracks.
+        ConfigurationError: mlflow is not installed, or there is no tracking URI.
         TransportError: MLflow did not take all of it.
     """
     if absent := missing("MLflow", "mlflow"):

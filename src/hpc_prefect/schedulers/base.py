@@ -59,27 +59,27 @@ class Told:
 class Scheduler(Provider, Protocol):
     """One scheduler's dialect: a provider whose dialogues yield commands.
 
-    An array (`spec.array`) is a job: `submit` gives its id as a whole, which `observe`, `find` and
-    `cancel` take as any id; seen as a whole it has ended when none of its elements is left. An
-    element has an id of its own (`element_id`), the one that its script sees
-    (`Preamble.id_expression`), which `observe` and `cancel` take too. Asked for the whole,
-    `observe` looks into the queue alone and does not list each element; asked for elements, it
-    looks for them as for other jobs, in queue and history.
+    An array (`spec.array`) is one job: `submit` gives the id of the whole, and `observe`, `find`
+    and `cancel` take it as any other id. The whole has ended when none of its elements is left. An
+    element has an id of its own (`element_id`), which its script sees (`Preamble.id_expression`);
+    `observe` and `cancel` take it too. For a whole, `observe` asks the queue alone, without listing
+    each element; for elements, it asks queue and history, as for other jobs.
 
     Attributes:
         runs_here: the job runs on this very machine, so its executables can be checked now.
-        throttles_arrays: it keeps to `Array.at_once`. Where it does not, an array is made so small.
+        throttles_arrays: it keeps to `Array.at_once`. If not, no array gets more elements than may
+            run at once.
     """
 
     runs_here: bool
     throttles_arrays: bool
 
     def problems(self, spec: JobSpec) -> list[str]:
-        """A sentence for each part of the job that it cannot honour; nothing is dropped."""
+        """A sentence for each part of the job that it cannot honour; no part is ignored."""
 
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
-        """A sentence for each of the flow's environment variables that its commands would obey;
-        they do not get it.
+        """A sentence for each of the flow's environment variables that its commands would obey. The
+        commands are run without these variables.
 
         A job depends on its profiles only, not on the shell from which it is submitted.
         """
@@ -97,7 +97,7 @@ class Scheduler(Provider, Protocol):
         """Directives for the script, and how the script learns its id."""
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
-        """Hand over the script."""
+        """Submit the script."""
 
     def read_output(self, text: str) -> Told | None:
         """What the scheduler wrote into the job's output about its end, if anything.

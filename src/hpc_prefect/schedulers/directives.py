@@ -16,7 +16,7 @@ def value_problems(what: str, value: str) -> list[str]:
 
 
 def line_problems(what: str, line: str) -> list[str]:
-    """Why a free directive cannot be in the script: it must be one line."""
+    """Why a directive of the user cannot be in the script: it must be one line."""
     if not line.strip() or not line.isprintable():
         return [f"{what} is {line!r}: write one option on one line"]
     if not line.startswith("-"):
@@ -27,7 +27,7 @@ def line_problems(what: str, line: str) -> list[str]:
 def refused_options(
     what: str, lines: Iterable[str], refused: Mapping[str, str], *, flags: str = ""
 ) -> list[str]:
-    """A sentence for each free directive that would undo what this package relies on.
+    """A sentence for each directive of the user that would undo what this package relies on.
 
     A line is read as the scheduler reads it: further options after the first one, options in
     quotes, long ones cut short (`--arr`) and short ones in a row (`-Ha1-9`) count like any other.
@@ -48,7 +48,7 @@ _UNQUOTED = str.maketrans("", "", "'\"\\")
 
 
 def _refusal(word: str, refused: Mapping[str, str], flags: str) -> str:
-    """Why the option that this word begins cannot be given; empty when it can, or is none."""
+    """Why the option that this word begins cannot be given; empty if it can, or is no option."""
     if not word.startswith("-"):
         return ""
     if not word.startswith("--"):

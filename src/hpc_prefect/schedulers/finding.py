@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Outcome(enum.StrEnum):
-    """A check that could not be made has an outcome of its own, and is never `ok`."""
+    """How a check came out. One that could not be made is `UNKNOWN`, never `OK`."""
 
     OK = "ok"
     WRONG = "wrong"

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def untold(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
-    """For a dialect without a probe of its own: what its own questions can tell."""
+    """The probe of a dialect that has none of its own: what `Scheduler.find` can tell."""
     found = yield from searched(scheduler, spec)
     why = f"there is no check of it for {scheduler.name} yet"
     later = "--submit shows whether a job passes"
@@ -38,8 +38,7 @@ def missing_commands(names: Sequence[str]) -> Dialogue[list[Finding]]:
     folders: dict[str, None] = {}
     found = []
     for name in names:
-        # The shell's own word about PATH. To start the command itself is not needed, and who knows
-        # what a site's own version of it does without arguments.
+        # The command itself is not started: a site's own version may do anything without arguments.
         reply = yield Command(("/bin/sh", "-c", 'command -v -- "$1"', "sh", name))
         path = reply.stdout.strip()
         if reply.code == 0 and path:
@@ -67,7 +66,7 @@ def searched(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
 
 
 def overheard(dialogue: Dialogue[T], heard: list[Reply]) -> Dialogue[T]:
-    """The same dialogue; the replies to it are also put into `heard`."""
+    """The same dialogue; its replies are also appended to `heard`."""
     try:
         command = next(dialogue)
         while True:
@@ -80,6 +79,6 @@ def overheard(dialogue: Dialogue[T], heard: list[Reply]) -> Dialogue[T]:
 
 
 def named(names: Sequence[str]) -> str:
-    """Names for a remedy, not too many of them."""
+    """Names for a remedy, twelve at most."""
     shown = ", ".join(names[:12])
     return f"{shown}, …" if len(names) > 12 else shown

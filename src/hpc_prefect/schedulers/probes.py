@@ -1,8 +1,8 @@
-"""What a place says of itself when it is asked: one probe a dialect.
+"""What a site tells about itself when it is asked: one probe for each dialect.
 
-A probe is a dialogue of read-only commands that ends in findings; it submits nothing. Adding one is
-a file in its folder and a line below. Without one, all that only a probe can tell "cannot be told
-here".
+A probe is a dialogue of read-only commands that ends in findings; it submits nothing. To add one,
+write a file in the dialect's folder and a line below. Without one, the doctor says "cannot be told"
+of all that only a probe can tell.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ _PROBES: dict[str, Callable[[Scheduler, JobSpec], Dialogue[list[Finding]]]] = {
 
 
 def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
-    """Ask the place about what this job would need of it."""
+    """Ask the site about what this job needs of it."""
     return _PROBES.get(scheduler.name, untold)(scheduler, spec)

@@ -1,12 +1,12 @@
 """Prefect tasks by the thousand, on workers that are batch jobs.
 
-    runner.py      `HPCTaskRunner`, which a flow is given
-    client.py      what hands its tasks over
+    runner.py      `HPCTaskRunner`, the task runner of a flow
+    client.py      the client that submits its tasks to workers
     cluster.py     Dask's cluster, whose workers come and go with their jobs
     jobs.py        the job of a worker: its blocks, its submission, its end
     worker.py      the program that such a job runs
 
-The engine is Dask's (`distributed`, by `prefect-dask`); ours are the jobs that carry its workers.
+Dask (`distributed`, by `prefect-dask`) runs the tasks; this package runs the jobs of its workers.
 """
 
 from typing import TYPE_CHECKING

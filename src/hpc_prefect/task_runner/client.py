@@ -1,4 +1,4 @@
-"""What hands a flow's tasks to workers: Dask's client, as `prefect-dask` makes use of it."""
+"""The client that submits a flow's tasks to workers: Dask's, as `prefect-dask` uses it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from prefect_dask.client import PrefectDaskClient
 
 
 class CarryingClient(Client):  # type: ignore[misc]
-    """Dask's client, for functions that always come back with something."""
+    """Dask's client; it wraps each function by `brought_back`."""
 
     def submit(self, func: Callable[..., Any], *args: Any, **terms: Any) -> Future:
-        # Each is a task run of its own: a digest of all that is sent would find no two alike.
+        # Not pure: each is a task run of its own, so that Dask need not look for equal calls.
         return super().submit(brought_back(func), *args, **terms | {"pure": False})
 
 
 class WorkerClient(PrefectDaskClient, CarryingClient):  # type: ignore[misc]
-    """`prefect-dask` makes a function of the task; the client below it, ours, sends that."""
+    """`prefect-dask` makes a function of the task; `CarryingClient`, its base, submits it."""
 
 
 def brought_back(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that runs a task, with a state also for what is no `Exception`.
+    """The function that runs a task; it returns a state even for an error that is no `Exception`.
 
-    A flow run that was cancelled ends its tasks so, and `sys.exit` does. Dask would end its worker
-    by it, or raise it in the flow's event loop, which then tells nobody: the flow would hang.
+    Such errors come from a cancelled flow run and from `sys.exit`. With them Dask would end its
+    worker, or raise them in the flow's event loop, where nobody sees them: the flow would hang.
     """
 
     @wraps(run)

@@ -21,14 +21,14 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.task_runner.jobs import WorkerJobs
 from hpc_prefect.task_runner.worker import own_scratch
 
-#: After so many jobs in a row of which no worker came, no further one is submitted.
+#: After so many jobs in a row whose workers did not connect, no more are submitted.
 _FAILURES = 3
-#: After so many jobs in a row whose workers have finished no task (and so many for each job that
-#: there is) none is submitted either. Dask itself does not count workers that leave before their
-#: walltime, and begins a task that takes longer again for ever.
+#: The same after so many jobs in a row whose workers finished no task, but not before so many for
+#: each present job. Dask does not count workers that leave before their walltime: it would start a
+#: task that takes longer again and again.
 _FRUITLESS = 9
 _FRUITLESS_EACH = 3
-#: Seconds for which a worker that was told to leave is waited for, before its job is cancelled.
+#: Seconds to wait for a worker that was told to leave, before its job is cancelled.
 _LEAVING = 10.0
 
 
@@ -46,10 +46,10 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc]
         self._life: asyncio.Task[None] | None = None
         self._closing = False
         self.came = False  # whether its worker was ever connected
-        self.fruitful = False  # whether a task came to its end on it
+        self.fruitful = False  # whether it finished a task
 
     async def start(self) -> None:
-        """Begin the job's life. Never raises: Dask would stop its scaling for good, in silence."""
+        """Submit the job and follow it. Never raises: Dask would silently stop scaling for good."""
         self._life = asyncio.get_running_loop().create_task(self._live())
         await super().start()
 
@@ -69,13 +69,14 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc]
             self._told(self, words, cancelled)
 
     def _handed_over(self, handle: Handle[JobResult]) -> None:
-        """Another thread's; it and `close` look for each other's trace after leaving their own."""
+        """Keep the job's handle. Called in another thread: this method sets `_handle`, then reads
+        `_closing`; `close` does the reverse, so one of them cancels the job."""
         self._handle = handle
         if self._closing and not self.came:
             handle.cancel()
 
     async def close(self) -> None:
-        """End the job: its worker has nothing to do any more, or never came."""
+        """End the job: its worker has no more work, or never connected."""
         self._closing = True
         if self._life is None:
             await super().close()
@@ -89,13 +90,14 @@ class WorkerJob(ProcessInterface):  # type: ignore[misc]
 
 
 class EndsOfTasks(SchedulerPlugin):  # type: ignore[misc]
-    """Tells the cluster on which worker a task came to its end, as Dask's scheduler notices it."""
+    """Tells the cluster which worker has finished a task, when Dask's scheduler learns it."""
 
     def __init__(self, told: Callable[[str], None]) -> None:
         self._told = told
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **known: Any) -> None:
-        """A task's state in Dask; one that failed in Prefect is "memory" too, it holds a state."""
+        """Called by Dask for each change of a task. A task that failed in Prefect also becomes
+        "memory": its result is a state."""
         if start == "processing" and finish == "memory":
             self._told(str(known.get("worker")))
 
@@ -104,9 +106,9 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
     """A Dask scheduler in the flow's process, and the jobs of its workers.
 
     Attributes:
-        failure: why no further worker will come, to be raised where a task was wanted; None while
-            they do.
-        last_end: what is known of the last worker that was lost.
+        failure: why no more workers are started; it is raised to callers of tasks. None while they
+            are.
+        last_end: what is known of the end of the last worker that was lost.
     """
 
     def __init__(self, jobs: WorkerJobs, *, host: str, on_failure: Callable[[], None]) -> None:
@@ -127,7 +129,7 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             "security": security,
             "host": host or None,
             "port": 0,
-            # Its pages know no password, and a login node has many users.
+            # Dask's pages have no password, and a login node has many users.
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
         }
@@ -143,24 +145,24 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
 
     @property
     def dashboard_link(self) -> str:
-        """None: see above."""
+        """Empty: there is no dashboard."""
         return ""
 
     def adapt(self, *, minimum: int, maximum: int, **options: Any) -> Any:
-        """Have between so many and so many jobs; Dask itself counts workers."""
+        """Keep between `minimum` and `maximum` jobs; Dask itself counts workers."""
         each = self._jobs.ranks or 1
         if self._jobs.ranks:
             options["worker_key"] = job_of_rank  # a job's workers come and go together
         return super().adapt(minimum=minimum * each, maximum=maximum * each, **options)
 
     def scale(self, n: int = 0, memory: None = None, cores: None = None) -> Any:
-        """Have jobs for so many workers."""
+        """Scale to as many jobs as `n` workers need."""
         return super().scale(math.ceil(n / (self._jobs.ranks or 1)))
 
     scale_up = scale
 
     def _new_worker_name(self, worker_number: int) -> str:
-        """One that no worker of this run had before: it also names the job."""
+        """A name that no worker of this run had before; it also names the job."""
         return f"worker-{next(self._numbers)}"
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
@@ -183,17 +185,17 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             job.fruitful = True
 
     def _job_of(self, worker: str) -> str:
-        """The job that carries a worker: in an MPI job each rank is one."""
+        """The name of a worker's job: in an MPI job each rank is a worker."""
         return job_of(worker) if self._jobs.ranks else worker
 
     async def let_go(self, job: str) -> None:
-        """Have a job's workers leave by themselves, their results saved on other workers."""
+        """Tell a job's workers to leave, after their results were copied to other workers."""
         workers = self.scheduler.workers.values()
         addresses = [each.address for each in workers if self._job_of(str(each.name)) == job]
         await self.scheduler.retire_workers(addresses, close_workers=True, remove=True)
 
     def job_ended(self, job: WorkerJob, words: str, cancelled: FlowRunCancelled | None) -> None:
-        """A job has ended that nobody asked to: another one takes its place while there is work."""
+        """A job has ended by itself: another one replaces it while there is work."""
         self.workers.pop(job.name, None)
         self.worker_spec.pop(job.name, None)
         if cancelled is not None:
@@ -217,7 +219,7 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             )
 
     def _count_fruitless(self) -> None:
-        """A worker that came has left again, and no task was done by it."""
+        """Count a worker that connected and left without finishing a task."""
         self._fruitless_in_a_row += 1
         jobs = len(self.worker_spec) + 1  # with this one
         if self._fruitless_in_a_row >= max(_FRUITLESS, _FRUITLESS_EACH * jobs):
@@ -232,7 +234,7 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             )
 
     def _fail(self, failure: BaseException) -> None:
-        """No further worker will come."""
+        """Give up: start no more workers."""
         if self.failure is not None:
             return
         self.failure = failure
@@ -244,19 +246,19 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
 
 
 def job_of(worker: str) -> str:
-    """The name of an MPI job by that of the worker on one of its ranks."""
+    """The name of an MPI job, from the name of the worker on one of its ranks."""
     return worker.rpartition("-")[0]
 
 
 def job_of_rank(worker: Any) -> str:
-    """The same of what Dask's scheduler knows of a worker."""
+    """The same from Dask's own object for a worker."""
     return job_of(str(worker.name))
 
 
 def _for_workers(security: Security) -> dict[str, str]:
-    """The keys by which a worker and the scheduler know each other, as Dask reads them.
+    """The TLS keys of workers and scheduler, as the environment variables that Dask reads.
 
-    They go with the job's secrets: a file that the script reads once and removes.
+    They are sent with the job's secrets: in a file that the script reads once and removes.
     """
     keys = security.get_tls_config_for_role("worker")
     prefix = "DASK_DISTRIBUTED__COMM"
@@ -265,7 +267,7 @@ def _for_workers(security: Security) -> dict[str, str]:
         f"{prefix}__TLS__CA_FILE": keys["ca_file"],
         f"{prefix}__TLS__WORKER__CERT": keys["cert"],
         f"{prefix}__TLS__WORKER__KEY": keys["key"],
-        # For a task that has tasks of its own, which it hands to the same scheduler.
+        # For a task that submits tasks of its own to the same scheduler.
         f"{prefix}__TLS__CLIENT__CERT": keys["cert"],
         f"{prefix}__TLS__CLIENT__KEY": keys["key"],
     }

@@ -1,7 +1,7 @@
-"""The jobs that carry a flow's workers: ordinary jobs of ours, of the same three blocks.
+"""The jobs that run a flow's workers: ordinary jobs, made from the same three blocks.
 
-They are no work of the experiment: each start of the flow submits its own, and none is taken up by
-a later one. A worker whose flow is gone ends by itself.
+They are not part of the experiment: each start of the flow submits its own, and a later start takes
+none of them up. A worker whose flow is gone ends by itself.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.schedulers import scheduler_for
 
-#: Under this key a profile may name the Python of workers where no command block does.
+#: The key in a profile's `executables` for the workers' Python, if no command block names it.
 WORKER = "hpc-worker"
 _NO_SERVER = (
     "tasks on workers tell Prefect's server what becomes of them, and there is none: set"
     " PREFECT_API_URL, or start one with: hpc-prefect server start --use"
 )
-#: A worker begins to leave so long before its job's walltime, so that its results can be fetched.
+#: Seconds before its job's walltime at which a worker leaves, so that its results can be copied.
 _LEAVE_BEFORE = 60
 #: Seconds for which a worker waits for a flow that it cannot reach.
 _PATIENCE = 60
@@ -53,10 +53,10 @@ _PATIENCE = 60
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerBlocks:
-    """By which blocks workers are made, and where they run.
+    """The blocks from which workers are made, and their work_dir.
 
     Attributes:
-        command: names the Python of the workers; None: that of the flow.
+        command: names the workers' Python; None: see `WORKER`, else the flow's own.
     """
 
     command: str | CommandBlock | None
@@ -73,7 +73,7 @@ class WorkerBlocks:
         own_python = CommandBlock(command_name=WORKER, executable_key=WORKER)
         named = GivenBlocks(self.command or own_python, self.execution, self.hpc)
         command, execution, hpc = await load_blocks(named, subject="the workers")
-        if not execution.command_name:  # a profile of resources alone
+        if not execution.command_name:  # a profile that holds only resources
             execution = execution.model_copy(update={"command_name": command.command_name})
         if self.command is None:
             command = own_python.model_copy(update={"command_name": execution.command_name})
@@ -86,7 +86,7 @@ class WorkerJobs:
     """Submits the jobs of one flow's workers, in the context of the flow.
 
     Attributes:
-        sample: a job that is like each of them.
+        sample: a prepared job, like each of them.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class WorkerJobs:
 
     @classmethod
     async def of(cls, blocks: WorkerBlocks) -> WorkerJobs:
-        """Load and check everything; nothing is submitted.
+        """Load and check the blocks; nothing is submitted.
 
         Raises:
-            InvalidJob: with every problem of blocks, program and place.
+            InvalidJob: with every problem of blocks, program and site.
         """
         loaded = await blocks.load()
         if not get_current_settings().api.url:
@@ -120,19 +120,19 @@ class WorkerJobs:
 
     @property
     def ranks(self) -> int:
-        """How many workers a job has: one on each rank of an MPI job, else 0 for a single one."""
+        """The number of workers of an MPI job, one on each rank; 0 for a single-process job."""
         resources = self.sample.spec.resources
         return resources.ranks if resources.launch == "mpi" else 0
 
     def start(
         self, name: str, scheduler: str, handed_over: Callable[[Handle[JobResult]], None]
     ) -> Future[JobResult]:
-        """Begin the job of one more worker, on the executor's loop and in the flow's context.
+        """Start the job of one more worker, on the executor's loop and in the flow's context.
 
         Args:
             name: the worker's.
-            scheduler: the address at which Dask's scheduler is reached.
-            handed_over: given the job's handle, on that loop.
+            scheduler: the address of Dask's scheduler.
+            handed_over: called with the job's handle, on that loop.
 
         Returns:
             How the job ended; or, as its exception, why there is none: `InvalidJob`,
@@ -169,7 +169,7 @@ class WorkerJobs:
 
 
 class WorkerLog(RunLog):
-    """The states of a worker's job. Its output is left out: what tasks log Prefect has itself."""
+    """Logs the states of a worker's job, without its output: Prefect has what tasks log."""
 
     def output(self, stream: str, text: str, path: str) -> None:
         pass
@@ -178,7 +178,7 @@ class WorkerLog(RunLog):
 async def _prepared(
     blocks: WorkerBlocks, loaded: GivenBlocks, name: str, arguments: list[str]
 ) -> Job:
-    """A job of no other's identity: nobody takes it up again."""
+    """A job with an identity of its own, so that no later start takes it up."""
     work_dir = resolved_work_dir(blocks.work_dir)
     call = Call(script_filename=name, work_dir=work_dir, user_args=arguments)
     terms = JobTerms(timeout_seconds=None, retries=0, policy=RetryPolicy())
@@ -186,7 +186,7 @@ async def _prepared(
 
 
 def worker_arguments(job: Job, name: str, scheduler: str, api: str) -> list[str]:
-    """What the Python of a worker's job is given."""
+    """The arguments of Python in a worker's job."""
     resources = job.spec.resources
     ranks = resources.ranks_per_node if resources.launch == "mpi" else 1
     threads = resources.threads_per_rank if resources.launch == "mpi" else resources.cores_per_node
@@ -198,18 +198,18 @@ def worker_arguments(job: Job, name: str, scheduler: str, api: str) -> list[str]
         arguments += ["--ranks"]
     for folder in own_modules(sys.path):
         arguments += ["--path", folder]
-    # A short job is one of a test, or of somebody who knows that its tasks are shorter still.
+    # A short job is one of a test, or of a user who knows that its tasks are shorter still.
     leave = resources.walltime - min(_LEAVE_BEFORE, resources.walltime // 4)
     return [*arguments, "--lifetime", str(leave)]
 
 
 def own_modules(path: list[str]) -> list[str]:
-    """Where this process finds modules of which its Python knows nothing by itself.
+    """The folders in `path` that are not part of the Python installation.
 
     The first is the folder of the program that was started: tasks are often in another file there.
     """
     known = tuple(os.path.join(place, "") for place in {sys.prefix, sys.base_prefix})
-    # Dask's scheduler puts its folder there, of which workers have one of their own.
+    # Dask's scheduler adds its scratch folder, but workers have their own.
     folders = [os.path.abspath(each) for each in path if "dask-scratch-space" not in each]
     return [each for each in folders if os.path.isdir(each) and not each.startswith(known)]
 

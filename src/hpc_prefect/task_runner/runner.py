@@ -27,23 +27,23 @@ from hpc_prefect.task_runner.jobs import WorkerBlocks, WorkerJobs
 
 R = TypeVar("R")
 
-#: Seconds between two looks at how many workers there should be.
+#: Seconds between two decisions on the number of workers.
 _LOOK_EVERY = 1.0
-#: What the level of Dask's logger was before each of the runs that are under way.
+#: The level of Dask's logger before each of the runs under way.
 _LEVELS: list[int] = []
 
 
 class WorkerFuture(PrefectDaskFuture[R]):  # type: ignore[misc]
-    """A task on a worker; its result, or why no worker will ever run it."""
+    """A task on a worker: its result, or why no worker will run it."""
 
     cluster: WorkerCluster | None = None
     _final_state: State[Any] | None
 
     @property
     def _given_up(self) -> BaseException | None:
-        """Why there will be no word of the task's end; None when there was one, or may be."""
+        """Why the task's end will never be known; None if it is known, or may still be."""
         future = self.wrapped_future
-        if future.status == "error":  # a task that fails is none for Dask: it gives back its state
+        if future.status == "error":  # not a failed task: that returns a state, no error to Dask
             last_end = self.cluster.last_end if self.cluster is not None else ""
             return _lost_with_workers(future.exception(), last_end)
         return self.cluster.failure if future.cancelled() and self.cluster is not None else None
@@ -58,7 +58,7 @@ class WorkerFuture(PrefectDaskFuture[R]):  # type: ignore[misc]
         self.wait(timeout)
         ended_by = self._final_state.data if self._final_state is not None else None
         if raise_on_failure and isinstance(ended_by, BaseException):
-            raise ended_by  # here: in Prefect's event loop it may be none that a loop can pass on
+            raise ended_by  # here: an event loop, such as Prefect's, cannot pass on every exception
         if self._final_state is None and not self.wrapped_future.done():
             raise TimeoutError(
                 f"Task run {self.task_run_id} did not complete within {timeout} seconds"
@@ -103,24 +103,24 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         idle_seconds: float = 60.0,
         host: str = "",
     ) -> None:
-        """Say how workers are made; nothing is submitted before the first task is.
+        """Define how workers are made. No job is submitted before the first task.
 
         Args:
             execution_profile_block_name: HOW: the shape of one worker's job. A single-process job
-                is one worker with a thread a core; an MPI job is one on each rank.
+                is one worker with a thread for each core; an MPI job has a worker on each rank.
             hpc_profile_block_name: WHERE.
             command_block_name: names the workers' Python, which must have the flow's packages;
                 without it, it is the flow's own (on a shared file system), or what the HPC
                 profile's `executables` has under `hpc-worker`.
             work_dir: where the jobs' records are, in `.hpc-prefect`, and the workers' directory.
-            workers: how many jobs at least and at most; one number for always so many.
-            idle_seconds: after how long without work a worker's job is ended.
-            host: the name or address of this machine that compute nodes reach; empty: the
-                address by which it reaches the outside, its default route's. On the laptop's own
-                queue nothing but this machine is listened to.
+            workers: the least and the most number of jobs; one number means both.
+            idle_seconds: a worker's job ends after so long without work.
+            host: the name or address by which compute nodes reach this machine; by default the
+                address of its default route. With the laptop's own queue, only connections from
+                this machine are accepted.
 
         Raises:
-            ValueError: `workers` or `idle_seconds` make no sense.
+            ValueError: `workers` or `idle_seconds` is not possible.
         """
         self._terms: dict[str, Any] = {
             "execution_profile_block_name": execution_profile_block_name,
@@ -147,7 +147,7 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         super().__init__(adapt_kwargs=scaling | {"wait_count": looks})
 
     def duplicate(self) -> HPCTaskRunner:
-        """A runner of the same settings that has not begun."""
+        """A runner with the same settings that has not begun."""
         return type(self)(**self._terms)
 
     def __eq__(self, other: object) -> bool:
@@ -156,12 +156,12 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What goes to workers with each task, in its flow: the settings alone."""
+        """Pickle only the settings: each task carries its flow, with this runner, to a worker."""
         return partial(type(self), **self._terms), ()
 
     @property
     def client(self) -> WorkerClient:
-        """What hands tasks over; the first caller begins the workers, other threads wait for it."""
+        """The client that submits tasks. The first call starts the workers; other threads wait."""
         with self._beginning:
             if self._client is None:
                 where = self._scheduler_around() or self._begin_workers()
@@ -176,11 +176,11 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         wait_for: Iterable[Any] | None = None,
         dependencies: dict[str, set[Any]] | None = None,
     ) -> WorkerFuture[Any]:
-        """Hand a task to a worker.
+        """Submit a task to a worker.
 
         Raises:
-            InvalidJob: of the first task: the workers cannot be made, with every reason.
-            WorkersFailed: no worker comes any more.
+            InvalidJob: at the first task: the workers cannot be made; with every reason.
+            WorkersFailed: no more workers are started.
         """
         failure = self._workers.failure if self._workers is not None else None
         if failure is not None:
@@ -200,14 +200,14 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
 
     @staticmethod
     def _scheduler_around() -> str:
-        """In a task that is on a worker: the scheduler it came from; else nothing."""
+        """In a task on a worker, the address of its Dask scheduler; else empty."""
         try:
             return str(get_worker().scheduler.address)
         except ValueError:
             return ""
 
     def _begin_workers(self) -> WorkerCluster:
-        """The cluster, when the first task asks for it; called in the flow's context."""
+        """Start the cluster, for the first task. Called in the flow's context."""
         jobs = run_sync(lambda: WorkerJobs.of(self._blocks))
         self._exit_stack.enter_context(quiet())
         host = self._terms["host"] or ("127.0.0.1" if jobs.runs_here else "")
@@ -217,7 +217,7 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
         return cluster
 
     def _give_up(self) -> None:
-        """Nobody will run what waits: end it, so that the flow learns why."""
+        """Cancel all waiting tasks, because no worker will run them: so the flow learns why."""
         client = self._client
         if client is not None:
             waiting = [each for each in list(self._handed_out) if not each.done()]
@@ -225,7 +225,7 @@ class HPCTaskRunner(DaskTaskRunner):  # type: ignore[misc]
 
 
 def _lost_with_workers(error: BaseException, last_end: str) -> BaseException:
-    """Dask's error in words for who knows nothing of Dask."""
+    """Dask's error in words for people who do not know Dask."""
     if not isinstance(error, KilledWorker):
         return error
     return WorkersFailed(
@@ -239,16 +239,16 @@ def _lost_with_workers(error: BaseException, last_end: str) -> BaseException:
 
 @contextmanager
 def _thread_free(future: Future) -> Iterator[None]:
-    """In a task that waits for others on its own worker: have another one run in its place.
+    """While a task on a worker waits for other tasks, free its thread for another task.
 
-    Without it, as many such tasks as there are threads would wait for each other for ever.
+    Otherwise as many such tasks as there are threads would wait for each other for ever.
     """
     if future.done():
         yield
         return
     try:
         secede()
-    except (ValueError, KeyError):  # no task of a worker's, or one whose place is free already
+    except (ValueError, KeyError):  # not in a task on a worker, or its thread is free already
         yield
         return
     try:
@@ -259,9 +259,9 @@ def _thread_free(future: Future) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what Dask has to say of each connection out of the flow's log; its warnings stay.
+    """Keep Dask's messages about connections out of the flow's log; its warnings stay.
 
-    The last of several runs at once gives the logger back its level, whichever began first.
+    If several runs are under way, the last one to end restores the logger's level.
     """
     logger = logging.getLogger("distributed")
     _LEVELS.append(logger.level)

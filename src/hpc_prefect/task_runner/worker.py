@@ -1,6 +1,6 @@
 """The program of a worker's job: one Dask worker, or in an MPI job one on each rank.
 
-It ends by itself: when the flow has no more use for it, before the job's walltime, or when the
+It ends by itself: when the flow has no more work for it, before the job's walltime, or when the
 flow's process is gone.
 """
 
@@ -17,11 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-#: Seconds for a connection to Prefect's server.
+#: Seconds to wait for a connection to Prefect's server.
 _CONNECT = 20
 
-#: What launchers tell a process of its rank, the site's scheduler last: `srun` sets it for a batch
-#: script's own processes too.
+#: The variables in which launchers tell a process its rank. Slurm's is last, because it is also set
+#: for a batch script itself.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID", "SLURM_PROCID")
 
 
@@ -29,7 +29,7 @@ def rank_of(environment: Mapping[str, str]) -> str:
     """This process's rank in its MPI job.
 
     Raises:
-        SystemExit: no launcher tells it.
+        SystemExit: no launcher has set it.
     """
     for name in _RANKS:
         if environment.get(name, "").isdecimal():
@@ -41,16 +41,16 @@ def rank_of(environment: Mapping[str, str]) -> str:
 
 
 def dask_arguments(given: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
-    """The command line of Dask's own worker."""
+    """The arguments of Dask's own worker program."""
     name = f"{given.name}-{rank_of(environment)}" if given.ranks else given.name
     arguments = [given.scheduler, "--name", name, "--nthreads", str(given.threads)]
     arguments += ["--nworkers", "1", "--no-dashboard", "--death-timeout", str(given.patience)]
-    # Without its pages a worker still has a server for them, and would open it to everyone.
+    # Even without a dashboard a worker has a web server, which by default everyone can reach.
     arguments += ["--dashboard-address", "127.0.0.1:0"]
     if (host := urlsplit(given.scheduler).hostname) == "127.0.0.1":
         arguments += ["--host", host]
-    # Without Dask's nanny, which would start a worker that is too large again and again in the same
-    # job: so the job ends, and its scheduler tells why.
+    # Without Dask's nanny, which would restart a worker that needs too much memory again and again
+    # in the same job. So the job ends, and its scheduler tells why.
     arguments += ["--no-nanny", "--memory-limit", str(given.memory)]
     if given.lifetime:
         arguments += ["--lifetime", f"{given.lifetime}s"]
@@ -58,9 +58,9 @@ def dask_arguments(given: argparse.Namespace, environment: Mapping[str, str]) ->
 
 
 def reach(url: str) -> None:
-    """See that Prefect's server can be reached: a task that cannot tell its state is lost work.
+    """Check that Prefect's server can be reached: else a task cannot report its state, and is lost.
 
-    Where the account uses a proxy nobody can tell by a connection.
+    With a proxy nothing is checked: a connection would not tell.
 
     Raises:
         SystemExit: it cannot be reached.
@@ -80,7 +80,7 @@ def reach(url: str) -> None:
 
 
 def main() -> None:
-    """Read what the flow's process asks for, and be a worker until it wants none any more."""
+    """Parse the command line, and run a worker until the flow needs none."""
     parser = argparse.ArgumentParser(prog="hpc-prefect worker")
     parser.add_argument("scheduler")
     parser.add_argument("--name", required=True)
@@ -102,10 +102,10 @@ def main() -> None:
 
 
 def own_scratch() -> str:
-    """A folder on this machine's own disk in which nobody else can write, for Dask's files.
+    """A folder for Dask's files on this machine's own disk, in which nobody else can write.
 
-    Modules are looked for there, and pickles read. Dask's own one is whoever's made it first. Its
-    name is always the same, so that Dask clears up there what killed workers left.
+    Dask imports modules and reads pickles from it. Dask's default folder belongs to the user who
+    made it first. The name is always the same, so that Dask removes files of killed workers there.
     """
     folder = Path(tempfile.gettempdir(), f"hpc-prefect-dask-{os.getuid()}")
     with suppress(FileExistsError):
@@ -116,17 +116,17 @@ def own_scratch() -> str:
 
 
 def settle(environment: MutableMapping[str, str], folder: str) -> None:
-    """Dask's settings, which it reads from the environment when it is imported."""
+    """Set Dask's settings in the environment; Dask reads them when it is imported."""
     environment["DASK_TEMPORARY_DIRECTORY"] = folder
-    # What Dask has to say of each connection is of no use in a job's stderr.
+    # Dask's messages about each connection are of no use in a job's stderr.
     environment.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     environment.setdefault("DASK_DISTRIBUTED__WORKER__HTTP__ROUTES", "[]")
-    # A worker that has much in memory would take no further task, and nobody would be told.
+    # Otherwise a worker with much in memory would silently take no more tasks.
     environment.setdefault("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "False")
 
 
 def forget_keys(environment: MutableMapping[str, str]) -> None:
-    """Dask has read them; programs and jobs that tasks start are not to inherit them."""
+    """Remove the TLS keys that Dask has read: programs started by tasks must not inherit them."""
     for name in list(environment):
         if name.startswith("DASK_DISTRIBUTED__COMM__"):
             del environment[name]

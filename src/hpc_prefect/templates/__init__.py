@@ -1,7 +1,7 @@
-"""Projects to begin with, for `hpc-prefect init`: a folder each, with its files as they are.
+"""Example projects for `hpc-prefect init`: a folder for each, with its files.
 
-Adding one is a folder here, with a README whose first line says what it shows, and a line in
-`NEEDS` if it takes more than this package itself.
+To add one, make a folder here, with a README whose first line says what it shows, and add a line to
+`NEEDS` if it needs more than this package itself.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "sqd": ("qiskit", "ffsim", "pyscf", "qiskit_addon_sqd", "mpi4py"),
     "vqe": ("qiskit", "qiskit_aer"),
 }
-#: Stands in a template for the project's name.
+#: The placeholder for the project's name in a template.
 _PROJECT = "PROJECT"
 _GITIGNORE = "__pycache__/\nwork/\n"
-#: The lines of a template's block file that start its program with MPI, and those without.
+#: The lines of a template's block file that start its program with MPI, and those that do not.
 _WITH_MPI = 'ranks_per_node = 2\nlaunch = "mpi"\n'
 _WITHOUT_MPI = '# With mpi4py and mpiexec: ranks_per_node = 2, launch = "mpi"\nlaunch = "single"\n'
 _TRIAL = "from mpi4py.MPI import COMM_WORLD as world; world.rank or print(world.size)"
 
 
 def template_names() -> list[str]:
-    """All of them; the first is the one to begin with."""
+    """The names of all templates; the first one is the default."""
     return sorted(each.name for each in resources.files(__name__).iterdir() if _is_template(each))
 
 
@@ -42,7 +42,7 @@ def _is_template(folder: Traversable) -> bool:
 
 
 def project_name(folder: Path, template: str) -> str:
-    """What a project's blocks are called: by its folder, as Prefect takes names."""
+    """The project's name in its blocks: its folder's name, as Prefect allows it."""
     plain = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
     return plain[:40].strip("-") or template
 
@@ -51,7 +51,7 @@ def template_files(name: str, *, project: str = "project", with_mpi: bool) -> di
     """The files of a project, by their names.
 
     Args:
-        project: stands in the names of its blocks, so that two projects have blocks of their own.
+        project: part of the names of its blocks, so that two projects do not share blocks.
     """
     folder = resources.files(__name__).joinpath(name)
     found = {
@@ -65,20 +65,20 @@ def template_files(name: str, *, project: str = "project", with_mpi: bool) -> di
 
 
 def uses_mpi(name: str) -> bool:
-    """Whether its program is started with MPI, where there is one."""
+    """Whether its program is started with MPI if MPI is there."""
     return _WITH_MPI in template_files(name, with_mpi=True)["blocks.toml"]
 
 
 def missing_for(name: str) -> str:
-    """What has to be installed for a template, in a sentence; empty when nothing has."""
+    """What has to be installed for a template, in a sentence; empty if nothing is missing."""
     return missing(f"template {name}", *NEEDS.get(name, ()))
 
 
 def write_project(folder: Path, files: dict[str, str]) -> None:
-    """Write files into a folder, which is made if it is not there; none is ever replaced.
+    """Write files into a folder, which is made if needed. No file is replaced.
 
     Raises:
-        ConfigurationError: some are there already, and all of them are named; nothing was written.
+        ConfigurationError: some are there already; the message names them. Nothing was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     there = [name for name in files if os.path.lexists(folder / name)]
@@ -95,7 +95,7 @@ def write_project(folder: Path, files: dict[str, str]) -> None:
 
 
 def can_run_mpi() -> bool:
-    """Whether a Python program is started as two ranks that know of each other, by trying it."""
+    """Whether mpiexec and mpi4py work together: two ranks are started to find out."""
     path = f"{sys.prefix}/bin{os.pathsep}{os.environ.get('PATH', '')}"
     launcher = shutil.which("mpiexec", path=path)
     if launcher is None:

@@ -12,9 +12,9 @@ from itertools import islice
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.outputs import FILE, FOLDER, Left, Stamp
 
-#: Files up to so many bytes are known by their content.
+#: Files up to this size in bytes get a digest of their content.
 _SMALL = 64 * 1024
-#: Of so many files in one folder the content is read.
+#: In one output folder, so many files get such a digest.
 _MOST_READ = 100
 
 _KINDS = {
@@ -28,11 +28,11 @@ _KINDS = {
 
 
 def stamp(path: str, most: int) -> Stamp | None:
-    """What is there; of a folder, with at most so many files below it. None for nothing."""
+    """What is at a path; below a folder, up to `most` files are looked at. None for nothing."""
     try:
         link = os.lstat(path)
         found = _fresh(path)
-    except (OSError, ValueError):  # also a link to nothing, or round in a circle
+    except (OSError, ValueError):  # also a link to nothing, or to itself
         return None
     own = Stamp(
         kind=_KINDS.get(stat.S_IFMT(found.st_mode), "something else"),
@@ -68,12 +68,12 @@ def _with_below(path: str, own: Stamp, most: int) -> Stamp:
 
 
 class _Walk:
-    """Names and facts of what is below a folder, in a fixed order, up to `most`.
+    """Names and `stat` of what is below a folder, in a fixed order, up to `most`.
 
-    Without our own folders, which change with every job; and without FIFOs, sockets and devices.
+    Our own folders are left out, because they change with every job, and FIFOs, sockets, devices.
 
     Attributes:
-        whole: after it, whether that was all.
+        whole: after the walk, whether nothing was left out for `most` or for an error.
     """
 
     def __init__(self, path: str, most: int) -> None:
@@ -123,7 +123,7 @@ class _Walk:
 def left(path: str, since: int, most: int) -> dict[str, Left] | None:
     """The files in an output whose ctime is later than `since` (ns), up to `most`.
 
-    By their names below it, which is `""` for a file itself. None when it is not there.
+    By their names below it; `""` if the output is itself a file. None when it is not there.
     """
     try:
         found = os.stat(path)
@@ -145,7 +145,7 @@ _AT_ALL = 100_000
 
 
 def entry(path: str, name: str) -> Left | None:
-    """One of the files that `left` listed, as it is now, without its digest; None for none."""
+    """A file that `left` listed, as it is now, without its digest; None if it is gone."""
     try:
         target = os.path.join(path, name) if name else path
         found = os.lstat(target) if name else os.stat(target)
@@ -155,7 +155,7 @@ def entry(path: str, name: str) -> Left | None:
 
 
 def digest(path: str, name: str) -> str:
-    """Of the content of one of these files; of a link, of where it points."""
+    """The digest of such a file's content; for a link, of its target's name."""
     return _digest(os.path.join(path, name) if name else path, link=bool(name))
 
 
@@ -177,7 +177,7 @@ def _digest(path: str, *, link: bool) -> str:
 
 
 def _fresh(path: str) -> os.stat_result:
-    """What is at a path now: on NFS only to open a file tells that, `stat` may be a minute old."""
+    """The `stat` of a path now. On NFS it may be a minute old unless the file is opened first."""
     with contextlib.suppress(OSError):
         if stat.S_ISREG(os.stat(path).st_mode):
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

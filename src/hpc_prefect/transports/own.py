@@ -1,8 +1,8 @@
-"""Files and folders of this user's own, on a machine that others use too.
+"""Files and folders that belong to this user, on a machine that others use too.
 
 A user who may write in a folder can put anything there: a symbolic link, a pipe without a writer, a
-file of their own under our name. So a name is never trusted: what was opened is checked through its
-descriptor before it is read or written.
+file of their own under our name. So no name is trusted: an opened file or folder is checked through
+its descriptor before it is read or written.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-#: Ours: never through a link as the last step, never waiting for a pipe's or a device's other end.
+#: Flags: follow no link as the last component, wait for no other end of a pipe or device.
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 PRIVATE = 0o700
 
 
 def state_folder() -> Path:
-    """Where this package keeps what belongs to the user, and to no experiment."""
+    """The folder for what belongs to the user and not to an experiment."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "hpc-prefect"
 
 
 def server_home() -> Path:
-    """The folder of the user's own Prefect server, where no other one is asked for."""
+    """The default folder of the user's own Prefect server."""
     return state_folder() / "server"
 
 
@@ -55,7 +55,7 @@ def open_file(
     Args:
         flags: as for `os.open`. Not O_TRUNC, which would empty the file before it is looked at.
         folder: the descriptor of the folder that a relative `path` is in.
-        owner: whose it must be, instead of this process's user.
+        owner: the uid that must own it, instead of this process's user.
         private: refuse it when others may write to it.
 
     Raises:
@@ -65,7 +65,7 @@ def open_file(
     try:
         descriptor = os.open(path, flags | _SAFELY, mode, dir_fd=folder)
     except OSError as error:
-        # A link is ELOOP; a pipe without reader and a socket are ENXIO.
+        # ELOOP: a link; ENXIO: a pipe without a reader, or a socket.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise _not_ours(path, "it is not a regular file") from error
         _tell_owner(error, path, folder, owner)
@@ -74,10 +74,10 @@ def open_file(
 
 
 def lock(descriptor: int, *, patience: float, every: float) -> None:
-    """Take a file's lock (`flock`), which its holder gives back by unlocking.
+    """Take a file's lock (`flock`); release it with LOCK_UN.
 
     Args:
-        patience: seconds to wait for who has it.
+        patience: seconds to wait for another holder.
         every: seconds between two tries.
 
     Raises:
@@ -107,9 +107,9 @@ def open_folder(
 
 
 def make_folder(path: str | os.PathLike[str], *, folder: int | None = None) -> int:
-    """Open a folder of one's own, made now (0700, whatever the umask is) when there is none.
+    """Open a folder of one's own; make it (0700, whatever the umask is) if there is none.
 
-    A set-group-id bit that it inherits stays: it gives nobody any right in it.
+    An inherited set-group-id bit stays: it gives nobody a right.
 
     Raises:
         NotOursError: as `open_folder`.
@@ -122,15 +122,15 @@ def make_folder(path: str | os.PathLike[str], *, folder: int | None = None) -> i
 
 
 def make_folders(path: str, begin: int) -> int:
-    """Open a folder of one's own, made with what is above it; the descriptor.
+    """Open a folder of one's own, and make it and its parents if needed; the descriptor.
 
     Args:
         path: absolute.
-        begin: from the component of this number on (counted from 0, at the root) all must be ours;
-            what is above is the user's affair and is made by the umask.
+        begin: the index of the first component (the root is 0) that must be this user's own, as all
+            after it. Those before it are made by the umask and not checked.
 
     Raises:
-        NotOursError: one of ours is not ours.
+        NotOursError: a component from `begin` on is not this user's own.
     """
     parts = path.split("/")
     above = "/".join(parts[:begin]) or "/"
@@ -139,11 +139,11 @@ def make_folders(path: str, begin: int) -> int:
 
 
 def open_folders(path: str, begin: int, *, owner: int | None = None) -> int:
-    """The same for a folder that is there.
+    """The same for a folder that exists.
 
     Raises:
-        FileNotFoundError: it is not.
-        NotOursError: one of ours is not ours.
+        FileNotFoundError: it does not.
+        NotOursError: a component from `begin` on is not this user's own.
     """
     parts = path.split("/")
     above = "/".join(parts[:begin]) or "/"
@@ -151,7 +151,7 @@ def open_folders(path: str, begin: int, *, owner: int | None = None) -> int:
 
 
 def check_link(path: str, owner: int | None = None) -> None:
-    """See that a symbolic link was made by this user.
+    """Check that a symbolic link was made by this user.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -203,7 +203,7 @@ def _open_folder(
 def _tell_owner(
     error: OSError, path: str | os.PathLike[str], folder: int | None, owner: int | None
 ) -> None:
-    """If it may not even be opened, report the owner."""
+    """If permission was denied because another user owns it, raise `NotOursError`."""
     if isinstance(error, PermissionError):
         fault = _owner_fault(os.stat(path, dir_fd=folder, follow_symlinks=False), owner)
         if fault:

@@ -1,1 +1,1 @@
-"""What the stand-ins of schedulers share."""
+"""The code that the stand-ins of schedulers share."""

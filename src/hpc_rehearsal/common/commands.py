@@ -1,4 +1,4 @@
-"""How a command is run, whichever scheduler it belongs to."""
+"""Runs a command of any scheduler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(command: Callable[[], int]) -> int:
-    """Run it; its exit status. What it refuses is said on its standard error."""
+    """Run it and return its exit status. A `Refusal` is printed to standard error."""
     for stream in (sys.stdout, sys.stderr):
         # Names, paths and values need not be UTF-8.
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]

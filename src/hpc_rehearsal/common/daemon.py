@@ -1,7 +1,7 @@
-"""The process that starts the jobs through the laptop's engine and sees to their ends.
+"""The process that starts the jobs through the laptop's engine, and records their ends.
 
-It is alone in this: commands only change records and wake it. Killed, it is started again by the
-next command that changes something, finds the running jobs in the engine's spool and goes on.
+Only it does so: commands only change records and wake it. If it was killed, the next command that
+changes something starts it again; it finds the running jobs in the engine's spool and continues.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-#: How often it is looked whether a fault was lifted.
+#: Seconds between two looks whether a fault was lifted.
 FAULT_LOOK_SECONDS = 0.05
 _SETTLED_SECONDS = 0.5
 
 
 class BaseDaemon:
-    """What is the same for every scheduler.
+    """The part of the daemon that is the same for every scheduler.
 
     Attributes:
-        QUEUE: of the engine, in which all jobs run.
-        RUNNING: the states of a job that the engine has.
-        BUSY: those with which there is something to wait for.
+        QUEUE: the engine's queue in which all jobs run.
+        RUNNING: the states of a job that the engine runs.
+        BUSY: the states of a job whose next change the daemon waits for.
     """
 
     QUEUE: str
@@ -51,14 +51,14 @@ class BaseDaemon:
 
     @classmethod
     def live(cls, server: State, wake: int) -> NoReturn:
-        """The life of the detached process."""
+        """Run in the detached process."""
         try:
             log = os.open(server.path("daemon.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(log, 2)
             os.close(log)
             os.umask(0o022)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # By its name a daemon that a job has started is known to be no part of that job.
+            # A job may have started this daemon; its process name shows that it is not part of it.
             process.become_supervisor()
             cls(server, wake).run()
         except FileNotFoundError:
@@ -81,7 +81,7 @@ class BaseDaemon:
             self._sleep(busy)
 
     def _sleep(self, busy: list[Record]) -> None:
-        """Until something is changed, a job's supervisor ends or a timer is over."""
+        """Sleep until something is changed, a job's supervisor ends, or a timer is over."""
         poll = select.poll()
         poll.register(self.wake, select.POLLIN)
         handles = []
@@ -93,7 +93,7 @@ class BaseDaemon:
             try:
                 handles.append(os.pidfd_open(int(who.split()[1])))
                 poll.register(handles[-1], select.POLLIN)
-            except (OSError, AttributeError):  # it has ended, or this Python cannot do it
+            except (OSError, AttributeError):  # it has ended, or this Python has no pidfd_open
                 pause = min(pause, FAULT_LOOK_SECONDS)
         poll.poll(pause * 1000)
         for handle in handles:
@@ -120,7 +120,7 @@ class BaseDaemon:
         return jobs
 
     def _fail_node(self, job: Record) -> None:
-        """First what looks after the job, so that it cannot tell of its end, then the job."""
+        """Kill the job's supervisor first, so that it cannot record the end, then the job."""
         supervisor = self.server.spool.supervisor(number(job))
         if supervisor and process.alive(supervisor):
             below = process.tree(int(supervisor.split()[1]))
@@ -128,9 +128,9 @@ class BaseDaemon:
                 process.send(who, signal.SIGKILL)
 
     def _record(self, n: int) -> Record | None:
-        """A job's record, parsed again only when another file is there: each change makes one.
+        """A job's record. It is parsed again only if its file was replaced: each change does that.
 
-        One that has just been written is not kept: a file after it could have its time and inode.
+        A record that was just written is not cached: the next file could have its time and inode.
         """
         try:
             there = os.stat(self.server.file(n, "json"))
@@ -146,7 +146,7 @@ class BaseDaemon:
         return job
 
     def work(self, jobs: list[Record]) -> list[Record]:
-        """Do everything that can be done now; the jobs that are not over then."""
+        """Do everything that can be done now; returns the jobs that are not over then."""
         raise NotImplementedError
 
     def left(self, jobs: list[Record]) -> list[Record]:
@@ -168,8 +168,8 @@ class BaseDaemon:
         environment: Mapping[str, str],
         options: Mapping[str, object],
     ) -> str:
-        """Give the job to the engine; the engine's id. The engine gives a job the environment of
-        whoever submits it."""
+        """Submit the job to the engine; returns the engine's id. The engine gives a job the
+        environment of its submitter, so this process's environment is replaced."""
         os.environ.clear()
         os.environ.update(environment)
         given = {"spool": self.server.spool.path, "name": job["id"], "queue": self.QUEUE, **options}
@@ -177,7 +177,7 @@ class BaseDaemon:
         return _said(verbs.submit, words, [script]).strip()
 
     def in_spool(self, name: str) -> str | None:
-        """The engine's id of a job that a daemon started and could not note any more."""
+        """The engine's id of a job that a killed daemon had started but not recorded."""
         spool = self.server.spool
         if not spool.exists():
             return None
@@ -188,7 +188,7 @@ class BaseDaemon:
         return None
 
     def ended(self, job: Record) -> Record | None:
-        """The engine's record of the job's end, also where its supervisor was killed."""
+        """The engine's record of the job's end, even if its supervisor was killed."""
         server, spool, n = self.server, self.server.spool, number(job)
         if not job["session"] and (start := spool.read(n, "start")):
             job["session"] = int(start["process"].split()[1])

@@ -1,4 +1,4 @@
-"""Which parts of an array wait: runs of indices, each as [first, last], a step apart."""
+"""The waiting parts of an array: runs of indices, each [first, last], with a step."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ _LOOK_SECONDS = 0.02
 def write(
     kind: str, folder: Path, state: Path, config: Mapping[str, object], commands: Mapping[str, str]
 ) -> None:
-    """Make the state folder, empty or with the jobs of before, and the commands that use it.
+    """Make the state folder, or keep it with its jobs, and the commands that use it.
 
-    `commands`: the name of each and of what it runs.
+    `commands`: by the name of each, the command that it runs.
     """
     for name in FOLDERS:
         (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write(
 
 
 def add_commands(kind: str, folder: Path, state: Path, commands: Mapping[str, str]) -> None:
-    """Programs in the folder: the name of each, and of what it runs of that kind."""
+    """Write programs into the folder; see `write`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, what in commands.items():
         program = [sys.executable, "-I", "-S", str(_PROGRAM), kind, what, str(state.resolve())]
@@ -48,7 +48,7 @@ def add_commands(kind: str, folder: Path, state: Path, commands: Mapping[str, st
 
 
 def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Those of a scheduler's commands that a site has; all of them if it does not say."""
+    """The commands of a scheduler that a site has; all of them if `wanted` is None."""
     if wanted is None:
         return list(known)
     if unknown := [name for name in wanted if name not in known]:

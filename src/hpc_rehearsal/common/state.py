@@ -1,4 +1,4 @@
-"""The state folder of a scheduler that is rehearsed: its records, its faults, who works on them."""
+"""The state folder of a rehearsed scheduler: its records, its faults, its daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _LOOK_SECONDS = 0.05
-#: A part of an array has a number too: that of the array times this, and its own index.
+#: The number of a part of an array is the array's number times this, plus its index.
 PARTS = 10**7
 FOLDERS = ("jobs", "faults", "aux", "tmp")
 
@@ -32,8 +32,8 @@ class State:
 
     Attributes:
         DONE: the states of a job that is over.
-        WAITING: those of a job that has not begun.
-        KINDS: the files that a job has beside its record.
+        WAITING: the states of a job that has not begun.
+        KINDS: endings of the files that a job has beside its record.
         DAEMON: the module of its daemon.
     """
 
@@ -61,13 +61,13 @@ class State:
             time.sleep(_LOOK_SECONDS)
 
     def connect(self, refused: Refusal) -> None:
-        """What every command does first."""
+        """Apply the faults of all commands; every command calls it first."""
         self.blocks("hung")
         if self.fault("down"):
             raise refused
 
     def asked(self, refused: Refusal) -> None:
-        """What every command that only asks does first."""
+        """Apply the faults of commands that only ask; they call it first."""
         self.blocks("query-hangs")
         self.connect(refused)
         if self.fault("query-fails"):
@@ -90,7 +90,7 @@ class State:
         return n
 
     def file(self, n: int, kind: str) -> str:
-        """A file of the job: json, its record; the others are told by KINDS."""
+        """The path of a job's file; `kind` is `json` for its record, or one of KINDS."""
         return self.path("jobs", f"{n}.{kind}")
 
     def save(self, job: Record) -> None:
@@ -119,13 +119,13 @@ class State:
                 continue
 
     def numbers(self) -> list[int]:
-        """Of all jobs, in the order of their ids; those of an array's parts follow its own."""
+        """The numbers of all jobs, in order; those of an array's parts follow its own."""
         names = os.listdir(self.path("jobs"))
         found = (int(name[:-5]) for name in names if name.endswith(".json"))
         return sorted(found, key=lambda n: (n, -1) if n < PARTS else divmod(n, PARTS))
 
     def jobs(self) -> list[Record]:
-        """All that can be seen, in the order of their ids, but the parts of arrays."""
+        """All visible jobs, in the order of their ids, without the parts of arrays."""
         found = [job for n in self.numbers() if n < PARTS and (job := self.job(n))]
         return [job for job in found if self.visible(job)]
 
@@ -139,11 +139,11 @@ class State:
         return not (self.fault("unlisted") or (job["late"] and self.fault("late")))
 
     def alive(self) -> list[Record]:
-        """Those that can be seen and are not over."""
+        """The visible jobs that are not over."""
         return [job for job in self.jobs() if job["state"] not in self.DONE]
 
     def lose_answer(self, refused: Refusal) -> None:
-        """What goes wrong between a submission and its answer; without the lock."""
+        """Apply the faults between a submission and its answer. Called without the lock."""
         if self.fault("dies-after-submit"):
             os.kill(os.getpid(), signal.SIGKILL)
         self.blocks("hangs-after-submit")
@@ -153,10 +153,10 @@ class State:
     # The daemon
 
     def wake(self) -> None:
-        """Let the daemon look at what has changed; start one if there is none.
+        """Wake the daemon, because something has changed; start one if there is none.
 
-        The pipe tells: it has a reader as long as a daemon lives, however it dies. It is open
-        before the lock is given back, so that there is never a second one.
+        The pipe tells whether there is one: it has a reader as long as a daemon lives. It is opened
+        before the lock is released, so that there is never a second daemon.
         """
         pipe = self.path("wake")
         try:
@@ -168,7 +168,7 @@ class State:
             try:
                 os.write(writer, b".")
             except BlockingIOError:
-                pass  # it has enough to read already
+                pass  # the pipe is full: the daemon is woken already
             finally:
                 os.close(writer)
             return
@@ -180,7 +180,7 @@ class State:
         os.close(reader)
 
     def live(self, wake: int) -> NoReturn:
-        """The life of the daemon, in its process: another program, known by its name."""
+        """Run the daemon, in its own process."""
         __import__(self.DAEMON)
         sys.modules[self.DAEMON].Daemon.live(self, wake)
         raise AssertionError

@@ -1,10 +1,10 @@
-"""What schedulers have in common in reading and refusing: text in, text out."""
+"""Refusals, and the splitting and quoting of text, for all schedulers."""
 
 from __future__ import annotations
 
 
 class Refusal(Exception):
-    """What a command answers instead of doing what it was asked: text for stderr, exit status."""
+    """A command refuses what it was asked: the text for stderr, and the exit status."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
@@ -12,7 +12,7 @@ class Refusal(Exception):
 
 
 def split(text: str, separators: str) -> list[str]:
-    """Parts between separators that are neither quoted nor behind a backslash; marks stay."""
+    """Split at separators that are neither quoted nor after a backslash; quotes are kept."""
     parts, quote, escaped = [""], "", False
     for character in text:
         if escaped or (character == "\\" and quote != "'"):

@@ -12,12 +12,12 @@ from typing import Any
 from hpc_rehearsal.ibm_quantum.settings import Settings
 
 PLAN = "rehearsal-plan"
-#: A client renews its token just before the end of it, and a request takes its time.
+#: A token is accepted so many seconds longer: a client renews it only just before its end.
 _LEEWAY_SECONDS = 60
 
 
 def access_token(settings: Settings) -> dict[str, Any]:
-    """What the identity service answers."""
+    """The answer of the identity service."""
     now = time.time()
     claims = {
         "iam_id": "IBMid-rehearsal",
@@ -37,7 +37,7 @@ def access_token(settings: Settings) -> dict[str, Any]:
 
 
 def claims_of(settings: Settings, authorization: str) -> dict[str, Any] | None:
-    """What an `Authorization` header's token says; None if it is not ours or has run out."""
+    """The claims of an `Authorization` header's token; None if it is not ours or has expired."""
     kind, _, token = authorization.partition(" ")
     body, _, signature = token.rpartition(".")
     if kind.lower() != "bearer" or not hmac.compare_digest(signature, _signature(settings, body)):
@@ -49,7 +49,7 @@ def claims_of(settings: Settings, authorization: str) -> dict[str, Any] | None:
 
 
 def resources(settings: Settings, devices: list[str]) -> dict[str, Any]:
-    """What the search for instances answers."""
+    """The answer of the search for instances."""
     instance = {
         "crn": settings.crn,
         "name": "rehearsal",
@@ -61,7 +61,7 @@ def resources(settings: Settings, devices: list[str]) -> dict[str, Any]:
 
 
 def plan() -> dict[str, Any]:
-    """What the catalogue says of the instance's plan."""
+    """The catalogue's entry for the instance's plan."""
     return {
         "id": PLAN,
         "name": PLAN,

@@ -1,7 +1,7 @@
-"""The backends that are offered: IBM's own snapshots of devices, as JSON, and what moves on them.
+"""The offered backends: IBM's own snapshots of devices, as JSON, with a status that can change.
 
-The snapshots come with qiskit-ibm-runtime as files, which are found without importing it: that
-takes seconds, and the service answers before.
+The snapshots are files of qiskit-ibm-runtime. They are found without importing it, which would take
+seconds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Device:
         self.configuration = configuration | {"backend_name": name}
 
     def properties(self, calibrated: str | None) -> dict[str, Any]:
-        """Its calibration; `calibrated` (ISO 8601) is its time if it is not the snapshot's."""
+        """Its calibration data; `calibrated` (ISO 8601) replaces the snapshot's time."""
         return {}
 
     @property
@@ -63,11 +63,11 @@ class Device:
 
     @property
     def repetition_seconds(self) -> float:
-        """From the start of one shot to that of the next; configurations have microseconds."""
+        """Seconds from the start of one shot to the next; configurations have microseconds."""
         return float(self.configuration.get("default_rep_delay", 250.0)) * 1e-6
 
     def listed(self, *, waiting: int, maintenance: bool) -> dict[str, Any]:
-        """Its line in the list of backends."""
+        """Its entry in the list of backends."""
         configuration = self.configuration
         clops = configuration.get("clops_h") or configuration.get("clops_v")
         return {
@@ -96,7 +96,7 @@ class Device:
 
 
 class Snapshot(Device):
-    """A fake device: what a real one told of itself, under the name it has here."""
+    """A fake device: a real device's data, under the name of the fake one."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder
@@ -113,7 +113,7 @@ class Snapshot(Device):
 
 
 def _fermions() -> Device:
-    """ffsim as a backend: a simulator in the client's eyes, so that it takes any circuit."""
+    """ffsim as a backend. The client sees a simulator, so it posts any circuit."""
     gates = [
         {"name": name, "parameters": list(parameters), "qasm_def": f"gate {name} q {{ }}"}
         for name, parameters in _FERMION_GATES.items()

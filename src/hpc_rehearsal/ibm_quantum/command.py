@@ -19,7 +19,7 @@ from hpc_rehearsal.ibm_quantum.settings import Settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the service can be started with."""
+    """Add the options of the service."""
     default = Settings(token="", crn="", signing_key="")
     parser.add_argument(
         "--device", action="append", metavar="NAME", help="a backend to offer; can be repeated"
@@ -57,12 +57,12 @@ def rehearse(
     options: argparse.Namespace,
     starting: AbstractContextManager[object] | None,
 ) -> int:
-    """Run the command with a service of its own; the command's exit status.
+    """Run the command with a service of its own; returns the command's exit status.
 
-    A state folder that is there already goes on: its jobs, its API key and its instance.
+    An existing state folder is used again, with its jobs, API key and instance.
 
     Args:
-        starting: around the service's start, which takes some seconds.
+        starting: a context that is held while the service starts, which takes some seconds.
     """
     try:
         for fault in options.fault:
@@ -105,7 +105,7 @@ def main(arguments: list[str], starting: AbstractContextManager[object] | None =
     )
     add_options(parser)
     parser.add_argument("--state", type=Path, help="where the jobs are kept (default: nowhere)")
-    # The command is cut off first: argparse would look for options of ours in it.
+    # The command is cut off first: argparse would look for our options in it.
     place = arguments.index("--") if "--" in arguments else len(arguments)
     chosen, command = parser.parse_args(arguments[:place]), arguments[place + 1 :]
     if not command:

@@ -1,4 +1,4 @@
-"""With which environment an unmodified client finds the service."""
+"""The environment with which an unmodified client finds the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def api_url(port: int) -> str:
 
 
 def environment(settings: Settings, port: int) -> dict[str, str]:
-    """The variables; to be added to those of the command."""
+    """The variables to add to the command's environment."""
     root = f"http://127.0.0.1:{port}"
     return {
         "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
@@ -27,7 +27,7 @@ def environment(settings: Settings, port: int) -> dict[str, str]:
         "IAM_URL": root,
         "GLOBAL_SEARCH_URL": root,
         "GLOBAL_CATALOG_URL": root + CATALOG_PATH,
-        # A proxy of the site's must not get to see what is meant for loopback.
+        # Requests to loopback must not go through a proxy of the site.
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }

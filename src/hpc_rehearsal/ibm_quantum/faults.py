@@ -1,8 +1,8 @@
-"""Everything that can be made to go wrong, in one table.
+"""All faults of the service, in one table.
 
 A fault is a file in the state folder's `faults`: its name is the fault's, its content a JSON object
-of what the fault needs, or nothing. It is in force as long as the file is there; one with `times`
-is used up.
+with the fault's values, or nothing. It is in force as long as the file is there; one with `times`
+ends after so many uses.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Answer:
     """A fault of requests.
 
     Attributes:
-        requests: to which it happens: method and path under the API's.
-        status: what is answered; 0 is a connection that is cut without an answer.
-        after: whether it happens after the request was carried out.
+        requests: the requests that it affects: method, and path below the API's.
+        status: the HTTP status; 0 cuts the connection without an answer.
+        after: whether the request is carried out before.
         code: the service's own error code.
     """
 
@@ -51,7 +51,7 @@ class Answer:
     after: bool = False
 
 
-#: Each can be given another `status`, and `times`, `retry_after` and `delay` (seconds).
+#: Each takes another `status`, and `times`, `retry_after` and `delay` (seconds).
 ANSWERS = {
     "reply-lost": Answer(_POST_JOB, 0, 0, "", after=True),
     "post-fails": Answer(_POST_JOB, 503, 1000, "Service unavailable"),
@@ -62,7 +62,7 @@ ANSWERS = {
     "rate-limit": Answer(_ANY_REQUEST, 429, 1202, "Too many requests"),
     "unavailable": Answer(_ANY_REQUEST, 503, 1000, "Service unavailable"),
 }
-#: What else there is, and what each takes.
+#: The other faults, with the values that each takes.
 OTHERS = {
     "token-expired": (),  # access tokens that are older than the fault are refused
     "queue": ("seconds",),  # how long jobs wait that are posted from now on
@@ -78,14 +78,14 @@ _OF_ANSWERS = ("status", "times", "retry_after", "delay")
 
 
 class UnknownFault(Exception):
-    """There is no such fault, or it does not take this."""
+    """There is no such fault, or it does not take such a value."""
 
 
 def switch_on(state: Path, name: str, values: dict[str, Any]) -> None:
     """Write the fault's file, at once.
 
     Raises:
-        UnknownFault: as it says.
+        UnknownFault: there is no such fault, or it does not take such a value.
     """
     known = OTHERS | dict.fromkeys(ANSWERS, _OF_ANSWERS)
     if name not in known:
@@ -109,7 +109,7 @@ class Faults:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What the fault's file says; None if there is none, or it is half written."""
+        """The values in the fault's file; None if there is none, or it is half written."""
         try:
             text = (self.folder / name).read_text()
             values: dict[str, Any] = json.loads(text) if text.strip() else {}
@@ -118,7 +118,7 @@ class Faults:
         return values
 
     def take(self, name: str, tags: Sequence[str] = ()) -> dict[str, Any] | None:
-        """The fault, once: one of its `times` is used; one for a `tag` needs that tag."""
+        """The fault's values; one of its `times` is used. One with a `tag` applies only to it."""
         with self._lock:
             values = self.read(name)
             if values is None or values.get("tag", "") not in ("", *tags):
@@ -150,7 +150,7 @@ class Faults:
 
 
 class FaultyAnswers:
-    """ASGI middleware: what the table of answers says, before or after the request."""
+    """ASGI middleware that applies the faults of `ANSWERS`, before or after the request."""
 
     def __init__(self, app: App, faults: Faults, cut: Callable[[Scope], None]) -> None:
         self._app = app
@@ -197,7 +197,7 @@ class FaultyAnswers:
 
 
 async def _drain(receive: Receive) -> None:
-    """Take the request's body: a client that is still sending would see no answer."""
+    """Read the request's body: a client that is still sending would not see the answer."""
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
 

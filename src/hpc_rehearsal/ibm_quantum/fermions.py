@@ -1,8 +1,8 @@
 """Sampling large LUCJ circuits: ffsim keeps only the states with the right number of particles.
 
-ffsim knows its own gates by their classes, and a circuit that was serialized has lost those. It
-also knows some of Qiskit's, and to these its own gates decompose; so the circuit can be rebuilt as
-long as it was posted as it was written. One that was transpiled for a device (sx, cz, rz) cannot.
+ffsim recognizes its own gates by their classes, which a serialized circuit has lost. It also knows
+some of Qiskit's gates, and its own decompose to these; so a circuit can be rebuilt if it was posted
+as it was written. A circuit that was transpiled for a device (sx, cz, rz) cannot.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def rebuilt(circuit: Any) -> Any:
     """The same circuit in gates that ffsim knows.
 
     Raises:
-        NotRebuilt: it has others, and they have no definition in such gates.
+        NotRebuilt: it has other gates, which have no definition in such gates.
     """
     from qiskit.circuit.library import get_standard_gate_name_mapping
 
@@ -62,7 +62,7 @@ def rebuilt(circuit: Any) -> Any:
 
 
 def _occupied(circuit: Any) -> tuple[int, tuple[int, int]]:
-    """Orbitals, and particles of either spin: x as a qubit's first gate occupies it."""
+    """The numbers of orbitals and of particles of each spin: x as first gate occupies a qubit."""
     norb = circuit.num_qubits // 2
     seen: set[int] = set()
     counts = [0, 0]

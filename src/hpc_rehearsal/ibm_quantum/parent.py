@@ -11,7 +11,7 @@ _LOOK_SECONDS = 0.2
 
 
 def end_with_parent() -> None:
-    """From now on: when the parent is gone, end at once. What counts is on disk."""
+    """From now on, end this process at once when its parent is gone. Its state is on disk."""
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 

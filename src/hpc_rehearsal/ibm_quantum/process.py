@@ -28,7 +28,7 @@ class RunningService:
     """A service that listens.
 
     Attributes:
-        environment: what a client's environment needs.
+        environment: the variables that a client needs.
     """
 
     state: Path
@@ -45,7 +45,7 @@ class RunningService:
         return environment(self.settings, self.port)
 
     def stop(self) -> None:
-        """End it; what it keeps is on disk."""
+        """End it; its jobs stay on disk."""
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -53,7 +53,7 @@ class RunningService:
             self.kill()
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill it, as a crash would."""
         self.process.kill()
         self.process.wait()
 
@@ -66,7 +66,7 @@ def start(state: Path, settings: Settings, *, timeout_seconds: float = 120) -> R
     """Start a service in this state folder; it ends with the calling process.
 
     Raises:
-        NotStarted: it ended, does not listen in time, or another one works on the folder.
+        NotStarted: it ended or did not listen in time, or another service uses the folder.
     """
     state = state.resolve()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def start(state: Path, settings: Settings, *, timeout_seconds: float = 120) -> R
 
 
 def _lock(state: Path) -> int:
-    """The folder's lock, for the service to inherit and to hold as long as it lives."""
+    """Take the folder's lock. The service inherits it, and holds it as long as it lives."""
     lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

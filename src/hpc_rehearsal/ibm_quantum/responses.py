@@ -1,4 +1,4 @@
-"""What is answered: the bodies, as JSON values."""
+"""The bodies of answers, as JSON values."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def metrics(service: Service, job: Job) -> dict[str, Any]:
 
 
 def _queue(service: Service, job: Job) -> dict[str, Any]:
-    """Where a job waits, and until when if nothing goes wrong."""
+    """A job's place in the queue, and its estimated start and end."""
     ahead = [other for other in service.waiting(job.backend) if other.id != job.id]
     ahead = [other for other in ahead if (other.due, other.created) < (job.due, job.created)]
     seconds = service.settings.run_seconds
@@ -113,7 +113,7 @@ def instance_usage(service: Service) -> dict[str, Any]:
 
 
 def counters(service: Service) -> dict[str, Any]:
-    """For tests: what was accepted and what became of it. Since the start: the requests."""
+    """For tests: the numbers of jobs by their ends; and of requests since the start."""
     jobs = service.store.posted()
     completed = [job for job in jobs if job.status == states.COMPLETED]
     return {

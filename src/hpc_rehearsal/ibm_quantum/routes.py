@@ -1,6 +1,6 @@
-"""The addresses: the account's at the root, the service's own under API_PATH.
+"""The routes: the account's at the root, the service's own below API_PATH.
 
-`/rehearsal/counters` is ours and needs no token; everything else is as the client calls it.
+`/rehearsal/counters` is ours and needs no token; all others are those that the client calls.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _add_jobs(api: APIRouter, service: Service) -> None:
     @api.post("/jobs")
     async def post(request: Request) -> dict[str, Any]:
         body = json.loads(await request.body())
-        # Megabytes of parameters are written to disk: not in the loop that answers the others.
+        # In a thread: megabytes of parameters are written to disk, which would block the loop.
         job = await asyncio.to_thread(service.post, body)
         return {"id": job.id, "backend": job.backend, "session_id": job.session_id}
 

@@ -65,11 +65,11 @@ def main(arguments: list[str]) -> int:
         lifespan="off",
         proxy_headers=False,
         log_level="error",
-        # Longer than a client waits between two questions: none finds its connection closed.
+        # Longer than a client waits between two requests, so that none finds its connection closed.
         timeout_keep_alive=600,
         timeout_graceful_shutdown=1,
     )
-    # Whoever asks from now on waits in the socket's queue until the server takes it up.
+    # From now on requests wait in the socket's queue until the server accepts them.
     ready = {"pid": os.getpid(), "port": listening.getsockname()[1]}
     settings.write_text(state / READY, json.dumps(ready))
     uvicorn.Server(config).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""The service: what its addresses have in common, and what decides a request."""
+"""The service: its state, and the decisions on requests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROGRAMS = ("sampler", "estimator", "executor")
 
 
 class Refused(HTTPException):
-    """A request that is refused, with an error code as the service has them."""
+    """A refused request, with an error code of the service."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
         super().__init__(status, error_body(code, message))
 
 
 class Service:
-    """The service's state, and its judgement."""
+    """The service's state, and its decisions on requests."""
 
     def __init__(self, state: Path, settings: Settings) -> None:
         self.settings = settings
@@ -68,7 +68,7 @@ class Service:
         return sorted(jobs, key=lambda job: (job.status != states.RUNNING, job.due, job.created))
 
     def authorize(self, request: Request) -> None:
-        """Refuse a request without a token of ours that holds, or for another instance."""
+        """Refuse a request without a valid token of ours, or for another instance."""
         self.count(f"{request.method} {request.scope['route'].path}")
         claims = account.claims_of(self.settings, request.headers.get("authorization", ""))
         expired = self.faults.since("token-expired")
@@ -93,7 +93,7 @@ class Service:
         """Accept a job.
 
         Raises:
-            Refused: it names what there is not, or its session takes none.
+            Refused: it names something that does not exist, or its session accepts no jobs.
         """
         program, name = body.get("program_id"), body.get("backend")
         if program not in PROGRAMS:
@@ -123,14 +123,14 @@ class Service:
         return job
 
     def _delay(self, session: Session | None) -> float:
-        """How long a job waits at least; one of a session that is active does not."""
+        """The least seconds that a job waits; 0 in an active session."""
         if session is not None and session.activated is not None:
             return 0.0
         queue = self.faults.read("queue") or {}
         return float(queue.get("seconds", self.settings.queue_seconds))
 
     def cancel(self, job: Job) -> None:
-        """End a job that waits or runs; later, if that fault is on, when it may have ended itself.
+        """End a job that waits or runs; later, with the fault `cancel-lags`, if it has not ended.
 
         Raises:
             Refused: it is over.
@@ -152,7 +152,7 @@ class Service:
             self.store.finish(job, states.CANCELLED, qpu_seconds=used)
 
     def listed(self) -> list[Job]:
-        """The jobs that a list shows: a real one may lag behind what was posted."""
+        """The jobs that a list shows: as at the real service, it may lag behind."""
         lag = self.faults.read("list-lags")
         jobs = self.store.jobs()
         if lag is None:

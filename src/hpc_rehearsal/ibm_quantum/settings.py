@@ -1,4 +1,4 @@
-"""What a service is started with; kept in its state folder."""
+"""A service's settings, which are kept in its state folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Settings:
     Attributes:
         devices: the backends that are offered: fake devices, `ffsim_simulator`.
         port: where it listens; 0 is any free port.
-        queue_seconds: how long a job waits at least.
-        run_seconds: how long a job runs at least.
-        noise: whether the devices' noise is simulated. It is slow.
-        seed: of every simulation whose job names none; None is another one each time.
-        token_seconds: how long an access token holds.
+        queue_seconds: the least seconds that a job waits.
+        run_seconds: the least seconds that a job runs.
+        noise: whether the devices' noise is simulated, which is slow.
+        seed: of simulations whose job names none; None for a new one each time.
+        token_seconds: how long an access token is valid.
         usage_limit_seconds: QPU seconds that the instance may use; 0 is no limit.
         token: the API key that is accepted.
         crn: the name of the one instance.
@@ -63,7 +63,7 @@ def read(state: Path) -> Settings | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the file at once, for its owner alone: a reader sees the old one or the new one."""
+    """Replace a file as a whole, for its owner alone: a reader sees the old or the new one."""
     descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

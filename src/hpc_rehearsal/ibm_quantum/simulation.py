@@ -1,8 +1,8 @@
 """What a job computes: its posted parameters → the text that the client decodes.
 
-A process of its own runs it (`simulator.py`): python -m …simulation reads a job a line and answers
-with a line. Qiskit is imported in that process alone. The words of both directions are the
-client's own: its decoder reads what its encoder wrote, and the other way round.
+A process of its own runs it (`simulator.py`): python -m …simulation reads one job from each line
+and answers with a line. Only that process imports Qiskit. Jobs are decoded and results are encoded
+by the client's own code.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 
 #: The backend that is ffsim.
 FERMIONS = "ffsim_simulator"
-#: Aer gives every group of parallel shots a seed of its own; one group makes a seed's samples the
-#: same on every machine.
+#: Aer gives every group of parallel shots a seed of its own; with one group, a seed gives the same
+#: samples on every machine.
 _REPRODUCIBLE = {"max_parallel_shots": 1}
-#: More qubits than a simulator has memory for: Aer simulates those alone that a circuit uses.
+#: More qubits than fit into memory: Aer simulates only those that a circuit uses.
 _ANY = 10_000
 _PRECISION = 1 / 64
 _SHOTS = 4096
 
 
 class NotEmulated(Exception):
-    """The backend behind does not do this."""
+    """The backend that computes the job cannot do this."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _execute(work: Work) -> Outcome:
     program, options = converter.decoder(posted)
     for item in program.items:
         if hasattr(item, "samplex"):
-            item.samplex.finalize()  # the decoder leaves that to whoever samples
+            item.samplex.finalize()  # the decoder does not do it
     if program.meas_level != "classified":
         raise NotEmulated(f"meas_level {program.meas_level!r}: only 'classified' is simulated")
     items = _executed(work, program, _seed(work, {"simulator": options.experimental or {}}))
@@ -218,7 +218,7 @@ def main() -> None:
     from hpc_rehearsal.ibm_quantum.parent import end_with_parent
 
     end_with_parent()
-    # Answers have a way of their own: what a library prints must not get among them.
+    # Answers get a descriptor of their own: output of libraries must not mix with them.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The process that simulates: it can be stopped, and it dies alone."""
+"""The process that simulates: it can be stopped, and its crash does not end the service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SimulationFailed(Exception):
     """The simulation ended without a result.
 
     Attributes:
-        details: its traceback, or what is known instead.
+        details: its traceback, or other text if there is none.
     """
 
     def __init__(self, reason: str, details: str) -> None:
@@ -36,9 +36,9 @@ class SimulationStopped(Exception):
 
 
 class Simulator:
-    """A process that is started when it is first needed, and again when it is gone.
+    """A process that is started when it is first needed, and again after it has died.
 
-    All devices share it: to import Qiskit takes it seconds, and a simulation uses all cores.
+    All devices share it: its import of Qiskit takes seconds, and a simulation uses all cores.
     """
 
     def __init__(self) -> None:

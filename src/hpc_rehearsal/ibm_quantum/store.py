@@ -1,8 +1,8 @@
 """The jobs and sessions of the service, on disk: they outlive it.
 
-jobs/ID/job.json      what the service knows of the job
-jobs/ID/params.json   what was posted, as it came
-jobs/ID/results.json  what the client decodes, or the traceback of a failure
+jobs/ID/job.json      the job's record
+jobs/ID/params.json   the posted parameters, unchanged
+jobs/ID/results.json  the result, which the client decodes, or the traceback of a failure
 sessions/ID.json
 """
 
@@ -43,8 +43,8 @@ class Job:
 
     Attributes:
         due: when its turn comes, in seconds since the epoch.
-        needed_seconds: QPU seconds that it takes.
-        qpu_seconds: those that it has used.
+        needed_seconds: QPU seconds that it needs.
+        qpu_seconds: QPU seconds that it has used.
     """
 
     id: str
@@ -90,7 +90,7 @@ class Session:
 
     @property
     def expired(self) -> bool:
-        """Whether it has been active for as long as it may."""
+        """Whether it has been active for its whole `max_seconds`."""
         return (
             self.activated is not None
             and self.max_seconds is not None
@@ -99,7 +99,7 @@ class Session:
 
 
 class Store:
-    """All jobs and sessions. What it hands out is changed through `change` alone."""
+    """All jobs and sessions. Change a job only by `change`."""
 
     def __init__(self, state: Path) -> None:
         self._jobs_folder = state / "jobs"
@@ -118,7 +118,7 @@ class Store:
             yield Job(**json.loads(path.read_text()))
 
     def add(self, job: Job, params: str) -> None:
-        """Keep a new job: on disk before it is anywhere else."""
+        """Add a new job; it is written to disk first."""
         folder = self._jobs_folder / job.id
         folder.mkdir(mode=0o700)
         write_text(folder / "params.json", params)
@@ -172,7 +172,7 @@ class Store:
             self.changed.notify_all()
 
     def delete(self, job: Job) -> None:
-        """Forget what was posted and what came of it; that it was posted still counts."""
+        """Remove a job's parameters and results; it still counts as posted."""
         with self.changed:
             job.deleted = True
             self._write(job)

@@ -1,9 +1,9 @@
-"""How many QPU seconds a job takes, by the size of its work.
+"""The QPU seconds of a job, by the size of its work.
 
-The service's own figures come from the device. Here: each execution (one circuit with one set of
-parameter values, or one estimate) is its shots at the device's repetition rate, and a job has an
-overhead. It is known when the job is posted, without Qiskit; what is told as the estimate is
-rounded up to whole seconds, so that the two can be told apart.
+The real service measures them. Here each execution (one circuit with one set of parameter values,
+or one estimate) takes its shots divided by the device's repetition rate, and a job has an overhead.
+They are computed when the job is posted, without Qiskit. The estimate is rounded up to whole
+seconds, so that it differs from the actual value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who runs the jobs: one thread for each device, as a device runs one job at a time."""
+"""Runs the jobs: one thread for each device, as a device runs one job at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAILED = 9999
 
 
 class Worker(threading.Thread):
-    """The life of a device's jobs."""
+    """Runs the jobs of a device, one after another."""
 
     def __init__(self, device: str, service: Service) -> None:
         super().__init__(name=f"device-{device}", daemon=True)
@@ -43,7 +43,7 @@ class Worker(threading.Thread):
                 self._fail(job, f"{type(error).__name__}: {error}", details)
 
     def _next(self) -> Job | None:
-        """The job whose turn it is; one that a killed service left running comes first."""
+        """The next job; one that was running when the service was killed comes first."""
         with self._store.changed:
             waiting = self._service.waiting(self._device)
             if not waiting:

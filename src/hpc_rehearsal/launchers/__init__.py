@@ -1,10 +1,10 @@
-"""What a site has beside its scheduler, on a laptop: its MPI launchers and its `module`.
+"""Stand-ins for a site's MPI launchers and its `module` command, on a laptop.
 
-A launcher knows the options that the site's has, which are data, and runs the laptop's own MPI with
-the number of ranks and nothing else of them: all nodes are this machine. `module` knows names and
-changes LOADEDMODULES: what it would load is not there.
+A launcher accepts the options of the site's launcher, which are data. It runs the laptop's own MPI
+with the number of ranks and ignores the rest: all nodes are this machine. `module` only knows names
+and changes LOADEDMODULES: there is nothing to load.
 
-Both come to a job by BASH_ENV, which bash reads after a login shell's own files, which may set PATH
+A job gets both by BASH_ENV, which bash reads after a login shell's own files; these may set PATH
 anew. `install.install` writes, into the folder of a rehearsal:
 
     site.json    the launchers' options, and the MPI of the laptop

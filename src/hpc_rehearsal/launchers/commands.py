@@ -1,4 +1,4 @@
-"""A site's MPI launcher: its options are read and the laptop's MPI is run in its place."""
+"""A site's MPI launcher: reads its options, and runs the laptop's MPI instead."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-#: Whichever MPI the laptop has: it may start more ranks than there are cores, as root too, and it
-#: looks neither for other hosts nor for a batch system whose variables it sees.
+#: Settings for all MPIs: allow more ranks than cores, and root; do not look for other hosts, nor
+#: for a batch system whose variables are set.
 _MPI = {
     "HYDRA_LAUNCHER": "fork",
     "HYDRA_RMK": "user",
@@ -29,7 +29,7 @@ _JOB_ID = ("PJM_JOBID", "PBS_JOBID")
 
 
 def main(name: str, state: str, words: list[str]) -> int:
-    """Run one launcher; it does not come back unless it refuses."""
+    """Run one launcher; it returns only if it refuses."""
     return run(lambda: _launch(name, state, words))
 
 
@@ -52,9 +52,10 @@ def _launch(name: str, folder: str, words: list[str]) -> int:
 
 
 def parsed(name: str, words: list[str], launcher: Record) -> Record:
-    """The number of ranks (0: not said), the program with its arguments, variables that are set.
+    """The number of ranks (0: not given), the program with its arguments, variables that are set.
 
-    Refusal: an option that the launcher's data do not have.
+    Raises:
+        Refusal: the launcher's data do not have an option.
     """
     ranks, environment = 0, {}
     ahead = list(words)
@@ -81,7 +82,7 @@ def parsed(name: str, words: list[str], launcher: Record) -> Record:
 
 
 def _own_folder(template: str, job: str) -> tuple[str, str]:
-    """A folder that no other call of this job has, and the call's number."""
+    """Make a folder for this call of the launcher in the job; returns it, and the call's number."""
     call = 1
     while True:
         where = template.format(job=job, call=call)
@@ -94,7 +95,7 @@ def _own_folder(template: str, job: str) -> tuple[str, str]:
 
 
 def _given() -> int:
-    """As many ranks as the scheduler was asked for."""
+    """The number of ranks that the scheduler was asked for."""
     if (found := os.environ.get("PJM_MPI_PROC", "")).isdecimal():
         return int(found)
     try:

@@ -77,9 +77,9 @@ def install(
     login_only: bool,
     mpi: str,
 ) -> dict[str, object]:
-    """Make the files; what the scheduler must give its jobs: folders of PATH, and variables.
+    """Write the files; returns what the scheduler must give its jobs: folders of PATH, variables.
 
-    `modules`: names without a version, or `*` for any; `mpi`: the laptop's mpiexec, or nothing.
+    `modules`: names without a version, or `*` for any; `mpi`: the laptop's mpiexec, or empty.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,8 @@ def install(
 
 
 def find_mpi(python: Path | None = None) -> str:
-    """The laptop's mpiexec: that of the Python environment in use, else the first on PATH; or
-    nothing."""
+    """The laptop's mpiexec: that of the Python environment in use, else the first on PATH; empty if
+    there is none."""
     beside = (python or Path(sys.executable)).parent
     for path in (str(beside), None):
         for name in ("mpiexec", "mpirun"):

@@ -1,7 +1,7 @@
-"""Job arrays: a record of the whole, which has the indices that wait, and one of each subjob.
+"""Job arrays: a record of the whole, which has the waiting indices, and one for each subjob.
 
-A subjob has a record from its start on. Before that it is shown as the whole is, with a state of
-its own and without what only the whole has; so it is when it was deleted before its start.
+A subjob has a record once it has started. Before that, or if it was deleted before it started, it
+is shown with the values of the whole, but with its own state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENDS = {FINISHED: (92, FINISHED), FAILED: (93, FAILED), TERMINATED: (91, TERMINA
 
 
 def asked(text: str, most: int) -> Record:
-    """What the whole's record has of the array that `-J` wants."""
+    """The array's part of the whole's record, from the value of `-J`."""
     span, _, at_once = text.partition("%")
     ends, _, every = span.partition(":")
     first, _, last = ends.partition("-")
@@ -47,7 +47,7 @@ def asked(text: str, most: int) -> Record:
 
 
 def known(text: str) -> bool:
-    """Whether it is a value of `-J`. That a step and a throttle must be numbers is assumed."""
+    """Whether a text is a value of `-J`. That step and throttle must be numbers is assumed."""
     span, throttled, at_once = text.partition("%")
     ends, stepped, every = span.partition(":")
     first, _, last = ends.partition("-")
@@ -87,7 +87,7 @@ def copied(whole: Record, index: int, done: str) -> Record:
     array = whole["array"]
     shown = {**whole, "id": f"{whole['n']}[{index}].{SERVER}", "index": index, "array": None}
     if indices.holds(array["waiting"], index, array["step"]):
-        # Recorded with -t; of a waiting one alone the substate of the whole was shown.
+        # Recorded with -t; asked for by itself, a waiting one showed the substate of the whole.
         return {**shown, "copied": whole["n"], "state": "Q", "substate": QUEUED}
     state = done if whole["state"] == done else "X"
     return {**shown, "copied": whole["n"], "state": state, "comment": "Subjob finished"}
@@ -98,14 +98,14 @@ def waiting(whole: Record) -> int:
 
 
 def alive(job: Record) -> int:
-    """How many jobs it is that wait or run."""
+    """How many jobs of it wait or run."""
     if not (array := job.get("array")):
         return 1
     return int(waiting(job) + array["running"] + array["exiting"])
 
 
 def note_end(whole: Record, job: Record) -> None:
-    """What the whole shows of a subjob's end: a status that the next one's replaces."""
+    """Note a subjob's end in the whole; the next subjob's end replaces the status."""
     array, status = whole["array"], job["exit"]
     whole["stageout"] = job["stageout"]
     whole["exit"] = 0 if not status else 1 if status > 0 else 2
@@ -115,25 +115,25 @@ def note_end(whole: Record, job: Record) -> None:
 
 
 def take(whole: Record, index: int) -> None:
-    """It waits no more."""
+    """Note that a subjob no longer waits."""
     array = whole["array"]
     array["waiting"] = indices.without(array["waiting"], index, array["step"])
 
 
 def give(whole: Record, index: int) -> None:
-    """It waits again."""
+    """Note that a subjob waits again."""
     array = whole["array"]
     array["waiting"] = indices.with_one(array["waiting"], index, array["step"])
 
 
 def expire(whole: Record, index: int) -> None:
-    """One that waited never runs."""
+    """Note that a waiting subjob will never run."""
     take(whole, index)
     whole["array"]["expired"] += 1
 
 
 def attributes(job: Record, *, over: bool) -> dict[str, str | int]:
-    """What `qstat -f` shows of it beside what other jobs have."""
+    """The attributes in `qstat -f` that only arrays and subjobs have."""
     if "index" in job and "copied" not in job:
         return {"array_id": f"{job['parent']}[].{SERVER}", "array_index": job["index"]}
     array = job.get("array")

@@ -42,7 +42,7 @@ def main(name: str, state: str, words: list[str]) -> int:
 
 
 def _command(name: str) -> Callable[[Server, list[str]], int]:
-    # What a command does not need is not imported: it is run often.
+    # Each command imports only what it needs, because commands are run often.
     if name == "qsub":
         from hpc_rehearsal.pbs.submit import qsub
 
@@ -68,7 +68,7 @@ def _no_connection(name: str) -> Refusal:
 def _each(
     name: str, server: Server, words: list[str], act: Callable[[Record], Refusal | None]
 ) -> int:
-    """Do it to every job, whatever becomes of the others; the status is the last error's."""
+    """Apply `act` to every job, even if others fail; the exit status is that of the last error."""
     status = 0
     server.connect(_no_connection(name))
     with server.lock:
@@ -147,12 +147,12 @@ def _delete(server: Server, job: Record, *, force: bool, purge: bool) -> Refusal
             _delete(server, part, force=force, purge=False)
         return None
     if job["state"] in "RE":
-        if not job["deleted"]:  # a second qdel finds it on its way out
+        if not job["deleted"]:  # else it is being deleted already
             job["comment"] += f" and terminated by {user()}@{SERVER}"
             job["deleted"] = {"at": now, "sent": False}
         job["deleted"] |= {"force": force, "purge": purge}
     else:
-        # It never ran: no Exit_status, no start.
+        # It never ran: it gets no Exit_status and no start time.
         if job.get("array"):
             job["array"]["waiting"] = []
         if "parent" in job and (whole := server.job(job["parent"])):
@@ -167,7 +167,7 @@ def _delete(server: Server, job: Record, *, force: bool, purge: bool) -> Refusal
 
 
 def _delete_waiting(server: Server, shown: Record) -> None:
-    """A subjob that has no record; the daemon sees whether it was the last."""
+    """Delete a subjob that has no record. The daemon sees whether it was the last one."""
     whole = server.job(shown["copied"])
     if whole:
         arrays.expire(whole, shown["index"])
@@ -175,7 +175,7 @@ def _delete_waiting(server: Server, shown: Record) -> None:
         server.save(whole)
 
 
-# qhold, qrls: of what belongs to an array it is not known what they do
+# qhold, qrls: what they do with arrays and subjobs is not known
 
 
 def qhold(server: Server, words: list[str]) -> int:
@@ -223,7 +223,7 @@ def _ids(name: str, words: list[str]) -> list[str]:
 
 
 def qrerun(server: Server, words: list[str]) -> int:
-    """The words for what cannot be run again are assumed."""
+    """The words about jobs that cannot be run again are assumed."""
 
     def rerun(job: Record) -> Refusal | None:
         if not server.config["operator"]:
@@ -243,7 +243,7 @@ def qrerun(server: Server, words: list[str]) -> int:
 
 
 def qselect(server: Server, words: list[str]) -> int:
-    """The ids of the jobs that have everything that is asked for."""
+    """Print the ids of the jobs that match all conditions."""
     if words == ["--version"]:
         print(f"pbs_version = {VERSION}")
         return 0

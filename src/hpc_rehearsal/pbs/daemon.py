@@ -1,4 +1,4 @@
-"""The process that starts the jobs, delivers their output at their end and says how they ended."""
+"""The process that starts the jobs, delivers their output, and records how they ended."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-# Real limits are looked at every few seconds, so a job always uses more than it may.
+# PBS checks limits every few seconds, so a job always exceeds them by some time.
 _OVERRUN_SECONDS = 1
-#: The engine's word for an end: Exit_status and what the comment then says. For those without a
-#: number the script's own end gives it. NODE_FAIL and LAUNCH_FAILED are assumed: a daemon that
-#: starts anew and finds the job gone, a job that could not be set up.
+#: By the engine's word for an end: Exit_status and the end of the comment. Other ends have the
+#: script's own status. NODE_FAIL (the daemon restarts and finds the job gone) and LAUNCH_FAILED
+#: (the job could not be set up) are assumed.
 _ENDS = {
     "TIMEOUT": (-29, "exceeded resource walltime"),
     "OUT_OF_MEMORY": (-27, "exceeded resource mem"),
@@ -42,7 +42,7 @@ class Daemon(BaseDaemon):
     RUNNING = frozenset("R")
     BUSY = frozenset("RE")
     server: Server
-    wholes: dict[int, Record]  # of this look: the arrays by their numbers
+    wholes: dict[int, Record]  # the arrays by their numbers, in this round of work
 
     def work(self, jobs: list[Record]) -> list[Record]:
         self.wholes = {job["n"]: job for job in jobs if job.get("array")}
@@ -60,7 +60,7 @@ class Daemon(BaseDaemon):
     # Before the start
 
     def _release(self, job: Record) -> None:
-        """Let a job go whose time has come or whose parents have ended as it wants."""
+        """Release a job whose time has come, or whose dependencies are met."""
         if job["at"] > time.time():
             self.later(job["at"])
             return
@@ -70,7 +70,7 @@ class Daemon(BaseDaemon):
                 return
             good = parent is not None and parent["exit"] == 0
             if kind != "afterany" and good != (kind == "afterok"):
-                # Nothing tells such a job from a good one: substate 92, no comment, no status.
+                # Such a job looks like a good one: substate 92, no comment, no status.
                 self._over(job, _ENDED)
                 return
             if parent is None and kind == "afterany":
@@ -82,7 +82,7 @@ class Daemon(BaseDaemon):
             self.server.save(job)
 
     def _start(self, jobs: list[Record]) -> list[Record]:
-        """Every queued job that fits, in the order of their ids; the subjobs that this makes."""
+        """Start every queued job that fits, in the order of ids; returns the new subjobs."""
         config, made = self.server.config, []
         nodes = Nodes(config["nodes"], config["ncpus"], size(config["mem"]) or 0)
         busy = [job for job in jobs if job["state"] in "RE"]
@@ -104,7 +104,7 @@ class Daemon(BaseDaemon):
         return made
 
     def _fits(self, job: Record, busy: list[Record], nodes: Nodes) -> bool:
-        """Whether it can start now; if not, its comment says why."""
+        """Whether it can start now; if not, its comment is set to the reason."""
         name, queue = job["queue"], self.server.config["queues"][job["queue"]]
         most = queue.get("max_run")
         if not queue.get("started", True):
@@ -119,13 +119,13 @@ class Daemon(BaseDaemon):
         return not comment
 
     def _start_subjobs(self, whole: Record, busy: list[Record], nodes: Nodes) -> list[Record]:
-        """Those that fit, in the order of their indices."""
+        """Start the subjobs that fit, in the order of their indices."""
         array, made = whole["array"], []
         at_once = array["at_once"] or arrays.alive(whole)
         at_work = sum(1 for job in busy if job.get("parent") == whole["n"])
         while (index := indices.lowest(array["waiting"])) is not None and at_work < at_once:
-            # There is a record of one that was run before. A daemon before this one may have been
-            # killed before it could note that it had started the job.
+            # A subjob that was run before has a record. An earlier daemon may have been killed
+            # before it could record that it had started the subjob.
             old = self.server.job(arrays.number(whole, index))
             if old is None or old["state"] == "Q":
                 if not self._fits(whole, busy, nodes):
@@ -145,7 +145,7 @@ class Daemon(BaseDaemon):
         return made
 
     def _count(self, whole: Record, parts: list[Record]) -> None:
-        """How many of its subjobs are where; it is over when none is left."""
+        """Count an array's subjobs by state; the array is over when none is left."""
         array, before = whole["array"], dict(whole["array"])
         left = arrays.waiting(whole)
         for name, state in (("running", "R"), ("exiting", "E")):
@@ -167,7 +167,7 @@ class Daemon(BaseDaemon):
         comment = f"Job run at {started_text(now)} on {job['placed']['exec_vnode']}"
         job.update(state="R", substate=_RUNNING, stime=now, mtime=now, comment=comment)
         job["runs"] += 1
-        server.save(job)  # before the start: a daemon after this one sees that it may have happened
+        server.save(job)  # before the start: so a later daemon sees that it may have started
         job["engine"] = self._submit(job)
         server.save(job)
 
@@ -197,7 +197,7 @@ class Daemon(BaseDaemon):
     # After the start
 
     def _look(self, job: Record) -> None:
-        """A running job, or one whose end is being worked on."""
+        """Look after a running or exiting job."""
         server = self.server
         if job["state"] == "E":
             self._finish(job)
@@ -226,7 +226,7 @@ class Daemon(BaseDaemon):
             self.cancel(job)
 
     def _again(self, job: Record) -> None:
-        """Back into the queue, whatever the run that has ended was."""
+        """Put the job back into the queue, however its run has ended."""
         now = time.time()
         if "parent" in job:
             arrays.give(self.wholes[job["parent"]], job["index"])

@@ -1,4 +1,4 @@
-"""What a job is to be: qsub's options and the script's #PBS lines, as one request."""
+"""Reads qsub's options and the script's #PBS lines as one request."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def directives(script: str, prefix: str = "#PBS") -> list[str]:
 
 
 def read(words: list[str], script: str, environment: Mapping[str, str]) -> Record:
-    """One request from both; the command line wins where both say something.
+    """One request from both; the command line wins.
 
-    Resources and attributes win one by one, so that `-l walltime` on the command line leaves the
-    script's `-l select` as it is.
+    It wins for each resource and attribute by itself: `-l walltime` on the command line does not
+    replace the script's `-l select`.
     """
     found, _, unknown = getopt(words, LETTERS)
     if unknown:
@@ -82,7 +82,7 @@ def _merged(
         elif letter == "v":
             variables.update(_variables(value, environment))
     if any(name not in _ATTRIBUTES for name in attributes):
-        # Assumed: what the server says of an attribute that jobs do not have.
+        # Assumed: the server's words about an attribute that jobs do not have.
         raise Refusal("qsub: Undefined Attribute\n", _NO_ATTRIBUTE)
     if "J" in single and single.get("r") == "n":
         # Read in the source of 23.06, which says it while it reads the options.
@@ -99,7 +99,8 @@ def _merged(
 
 
 def _attributes(value: str) -> dict[str, str]:
-    """Of one -W. A part without a name goes on with the list before it: depend=afterok:1,after:2"""
+    """The attributes of one -W. A part without a name continues the list before it, as in
+    depend=afterok:1,after:2"""
     found: dict[str, str] = {}
     name = ""
     for part in split(value, ","):
@@ -130,8 +131,8 @@ def _variables(value: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check(letter: str, value: str) -> None:
-    """What qsub itself refuses, before it asks the server. Recorded for -N and -J on the command
-    line; assumed to be the same for the others and in a script."""
+    """Raise what qsub itself refuses, before it asks the server. Recorded for -N and -J on the
+    command line; assumed to be the same for other options and in a script."""
     wrong = False
     if letter == "N":
         if len(value) > _NAME_LENGTH:

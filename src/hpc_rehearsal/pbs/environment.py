@@ -1,4 +1,4 @@
-"""What a job finds when it starts: its variables, its node file, its shell."""
+"""A job's environment at its start: its variables, its node file, its shell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CANNOT_RUN = 254  # what a job ends with whose shell or program is not there
 
 
 def variables(server: Server, job: Record) -> dict[str, str]:
-    """The whole environment: nothing of the submitter's but what the Variable_List carries."""
+    """The whole environment. Of the submitter's it has only what is in the Variable_List."""
     nodefile, scratch = server.path("aux", job["id"]), server.path("tmp", f"pbs.{job['id']}")
     first = job["resources"]["chunks"][0]
     threads = str(first.get("ompthreads", first["ncpus"]))
@@ -35,7 +35,7 @@ def variables(server: Server, job: Record) -> dict[str, str]:
         "SHELL": _shell(server, job),
         "USER": me,
         **config["environment"],
-        # Assumed: what the submitter sends goes before what the daemon finds for itself.
+        # Assumed: the submitter's variables come before those that the daemon sets.
         **{name: decoded(value) for name, value in _split(job["variables"])},
         "ENVIRONMENT": "BATCH",
         "PBS_ENVIRONMENT": "PBS_BATCH",
@@ -65,8 +65,8 @@ def _split(items: list[str]) -> list[tuple[str, str]]:
 
 
 def _write_nodefile(path: str, job: Record) -> None:
-    """A line for each MPI process. All nodes are this machine, so it has this machine's name,
-    which an MPI launcher knows for its own."""
+    """Write a line for each MPI process. All nodes are this machine, so each line has its name,
+    which an MPI launcher recognizes as local."""
     lines = []
     for chunk in job["resources"]["chunks"]:
         lines += [os.uname().nodename] * chunk["count"] * chunk.get("mpiprocs", 1)
@@ -80,10 +80,11 @@ def _shell(server: Server, job: Record) -> str:
 
 
 def shell_script(server: Server, job: Record) -> str:
-    """What the engine runs in place of the daemon's child.
+    """The script that the engine runs for the job.
 
-    The script is a line of input for a login shell, which is why its own death is reported by
-    `-bash: line 1:` and gives 128+signal. `qsub -- command` runs the command itself.
+    PBS gives the job's script to a login shell as a line of input: so if the script is killed,
+    `-bash: line 1:` reports it and the code is 128+signal. `qsub -- command` runs the command
+    itself.
     """
     if job["command"]:
         words = " ".join(shell_quoted(word) for word in job["command"])

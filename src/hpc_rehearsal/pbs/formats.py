@@ -1,10 +1,10 @@
-"""How PBS reads and writes options, times, sizes and variables: text in, text out."""
+"""The formats of PBS for options, times, sizes and variables."""
 
 from __future__ import annotations
 
 import time
 
-SERVER = "opbs"  # of the server, and of the one host that all its nodes are on
+SERVER = "opbs"  # the name of the server, and of the one host with all its nodes
 VERSION = "23.06.06"
 #: Exit statuses.
 UNKNOWN_ID, BAD_ID, FINISHED, UNKNOWN_QUEUE, NOT_CONNECTED = 153, 1, 35, 170, 162
@@ -15,7 +15,7 @@ _WORD_BYTES = 8
 
 
 def getopt(words: list[str], known: str) -> tuple[list[tuple[str, str]], list[str], list[str]]:
-    """The options in their order, the operands and the letters that no option has.
+    """The options in their order, the operands, and the letters that are no options.
 
     As getopt(3) reads them: `--nosuch` is the letters -, n, o and the value "such".
     """
@@ -47,7 +47,7 @@ def getopt(words: list[str], known: str) -> tuple[list[tuple[str, str]], list[st
 
 
 def seconds(text: str) -> int | None:
-    """Of [[HH:]MM:]SS; None when it is no time. A part may be larger than 59."""
+    """The seconds of [[HH:]MM:]SS; None if it is no time. A part may be larger than 59."""
     parts = text.split(":")
     if not 1 <= len(parts) <= 3 or not all(part.isascii() and part.isdecimal() for part in parts):
         return None
@@ -67,7 +67,7 @@ def hm(value: float) -> str:
 
 
 def size(text: str) -> int | None:
-    """Bytes of 100mb, 4gw, 77; None when it is no size."""
+    """The bytes of 100mb, 4gw, 77; None if it is no size."""
     digits = text.lower().rstrip("bwkmgtp")
     unit = text.lower()[len(digits) :]
     if not (digits.isascii() and digits.isdecimal()):
@@ -78,7 +78,7 @@ def size(text: str) -> int | None:
 
 
 def size_text(value: int) -> str:
-    """In the largest unit without a fraction. Assumed for sums; one chunk's is as it was given."""
+    """A size in the largest unit without a fraction. Assumed, for sums only."""
     best = ""
     for unit, factor in _UNITS.items():
         if value and value % factor == 0:
@@ -95,14 +95,14 @@ def started_text(when: float) -> str:
     return time.strftime("%a %b %d at %H:%M", time.localtime(when))
 
 
-# Variables. The list is one text, and some of what happens to it in PBS is damage: it is kept.
+# Variables. The list is one text, and PBS damages some values in it; so does this.
 
 
 def encoded(value: str, *, whole: bool = False) -> str:
-    """A value as it stands in the job's Variable_List.
+    """A value as it is written in the job's Variable_List.
 
-    By -v a quotation mark becomes a backslash and a backslash becomes two; by -V (`whole`) the
-    mark only gets a backslash before it.
+    With -v a quotation mark becomes a backslash, and a backslash becomes two. With -V (`whole`) a
+    backslash is put before the mark.
     """
     out = ""
     for character in value:
@@ -118,7 +118,7 @@ def encoded(value: str, *, whole: bool = False) -> str:
 
 
 def decoded(text: str) -> str:
-    """What the job gets of it."""
+    """The value that the job gets."""
     out, escaped = "", False
     for character in text:
         if character == "\\" and not escaped:
@@ -129,8 +129,8 @@ def decoded(text: str) -> str:
 
 
 def listed(text: str) -> list[tuple[str, str]]:
-    """Names and values as `qstat -F json` reads the list: it takes every comma behind a backslash
-    for part of a value, also where the backslash is the value's own end."""
+    """Names and values as `qstat -F json` reads the list: a comma after a backslash counts as part
+    of the value, even if the backslash is the value's own last character."""
     parts = [""]
     for index, character in enumerate(text):
         if character == "," and not (index and text[index - 1] == "\\"):

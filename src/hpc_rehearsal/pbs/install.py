@@ -1,4 +1,4 @@
-"""Writing the commands into a folder for PATH, and ending all that they have started."""
+"""Writes the commands into a folder for PATH, and ends all jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMMANDS = ("qsub", "qstat", "qdel", "qselect", "qhold", "qrls", "qrerun")
 
 
 class Queue(TypedDict, total=False):
-    """A queue, by PBS's own words for what it allows."""
+    """The attributes of a queue, with PBS's own names."""
 
     enabled: bool
     started: bool
@@ -20,12 +20,12 @@ class Queue(TypedDict, total=False):
     max_run: int
     resources_max: dict[str, str | int]
     route_destinations: str  # with commas; the first that takes the job gets it
-    default_chunk: dict[str, int]  # what a chunk has that does not name it
+    default_chunk: dict[str, int]  # defaults for the resources of a chunk
     acl_groups: list[str]
 
 
 class Options(TypedDict, total=False):
-    """What `install` can be told; each has a default."""
+    """The options of `install`; each has a default."""
 
     qstat: Literal["openpbs", "table"]  # the scheduler's own, or a site's that prints a table
     commands: list[str]  # those of the scheduler's that the site has; all if not given
@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
     ncpus: int  # of each node
     mem: str  # of each node
     resources: list[str]  # that the site has added to PBS's own
-    # Those the user is in for -W group_list; None: the real ones; "any": whatever is named.
+    # The user's groups for -W group_list; None: the real ones; "any": every name.
     groups: list[str] | Literal["any"] | None
     home: str  # the jobs' $HOME and first folder; the user's if not given
     shell: str
@@ -52,7 +52,7 @@ class Options(TypedDict, total=False):
 
 
 def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
-    """Make the state folder, empty or with the jobs of before, and the commands that use it."""
+    """Make the state folder, or keep it with its jobs, and the commands that use it."""
     shared.only(options, Options.__annotations__)
     config = _config(options)
     commands = {name: name for name in shared.chosen(_COMMANDS, options.get("commands"))}

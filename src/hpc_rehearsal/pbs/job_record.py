@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
     Value = str | int | dict[str, Any]
 
-# PBS reports what a job uses every few seconds: none of the recorded jobs of up to one second had a
-# session_id, all of two and more had.
+# PBS reports what a job uses every few seconds: recorded jobs of up to one second had no
+# session_id, those of two seconds and more had one.
 REPORT_SECONDS = 2.0
 
 _FIRST_WIDTH, _WIDTH, _TAB = 79, 78, 8
 _NOT_COPIED = ("history_timestamp", "project", "Submit_Host")
-# What the alternative display asks for, in its order: `qstat -fHw` shows just these.
+# The attributes of the alternative display, in its order: `qstat -fHw` shows only these.
 _ALTERNATIVE = ("Resource_List", "Job_Name", "Job_Owner", "resources_used", "job_state", "queue")
 
 
 def attributes(job: Record, now: float) -> dict[str, Value]:
-    """In the server's own order; what is None is not shown."""
+    """The attributes in the server's order; None values are not shown."""
     reported = job["used"] is not None or (job["stime"] and now - job["stime"] >= REPORT_SECONDS)
     running = job["state"] == "R"
     substate = 42 if running and reported else job["substate"]
@@ -35,7 +35,7 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
         name: moment(job[name]) if job[name] else None
         for name in ("ctime", "mtime", "qtime", "stime", "obittime", "etime")
     }
-    part = "parent" in job  # a subjob that has a record of its own lacks some of what others have
+    part = "parent" in job  # a subjob with a record of its own lacks some attributes
     every: dict[str, Value | None] = {
         "Job_Name": job["name"],
         "Job_Owner": job["owner"],
@@ -89,7 +89,7 @@ def attributes(job: Record, now: float) -> dict[str, Value]:
 
 
 def used(job: Record, now: float) -> dict[str, Value]:
-    """Of a job that ran too briefly to be reported all is nothing, except its cpus."""
+    """The resources used. If a job ran too briefly to be reported, all are 0 but its cpus."""
     found = job["used"] or {"walltime": now - job["stime"], "cpu": 0.0, "memory": 0}
     if found["walltime"] < REPORT_SECONDS:
         found = {**found, "cpu": 0.0, "memory": 0}
@@ -105,7 +105,7 @@ def used(job: Record, now: float) -> dict[str, Value]:
 
 
 def _command(words: list[str] | None) -> dict[str, Value]:
-    """Of `qsub -- command`, as XML."""
+    """The command of `qsub -- command`, as XML."""
     if not words:
         return {}
     tags = [f"<jsdl-hpcpa:Executable>{_xml(words[0])}</jsdl-hpcpa:Executable>"]
@@ -159,7 +159,7 @@ def line(name: str, value: str, wide: bool) -> str:
 
 
 def _at_commas(text: str) -> list[str]:
-    """Pieces that end with a comma; one behind a backslash is no end."""
+    """Pieces that end with a comma; a comma after a backslash does not end one."""
     parts, piece, before = [], "", ""
     for character in text:
         piece += character
@@ -205,7 +205,7 @@ def _json_values(shown: dict[str, Value]) -> dict[str, Any]:
 
 
 def _number(value: object) -> object:
-    """What looks like a number is one, whatever it was meant to be: 00123 becomes 123."""
+    """A text that looks like a number becomes one, as in PBS: 00123 becomes 123."""
     if not isinstance(value, str):
         return value
     body = value.removeprefix("-")
@@ -246,7 +246,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b
 
 
 def _text(text: str) -> str:
-    """Bytes that are no UTF-8 go through as they are."""
+    """A JSON string; bytes that are no UTF-8 are kept as they are."""
     out = []
     for c in text:
         if c in _ESCAPES or c == "\f":

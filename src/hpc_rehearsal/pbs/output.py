@@ -1,4 +1,4 @@
-"""A job's output, which PBS brings to where it belongs at the job's end and not before."""
+"""A job's output: PBS copies it to its place at the job's end, and not before."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def written_to(server: Server, job: Record) -> tuple[str, str]:
 
 
 def deliver(server: Server, job: Record) -> int:
-    """1 when every file is where it belongs, else 0: what is left goes to `undelivered/`.
+    """Copy the output; 1 if every file is in its place, else 0: the rest goes to `undelivered/`.
 
-    After the first that fails the rest is not tried: of a job whose -o folder was missing its
-    standard error did not arrive either.
+    After the first failure no other file is tried: if the -o folder was missing, standard error was
+    not delivered either.
     """
     written, fine = written_to(server, job), True
     _say_why(job, written)
     for kind, key, source in (("OU", "out", written[0]), ("ER", "err", written[1])):
         target = _target(job, key)
         if source != server.file(job["n"], kind) or not os.path.exists(source):
-            continue  # written to its place directly, joined to the other, or the job never began
+            continue  # already in its place, joined to the other file, or the job never began
         fine = fine and _copy(source, target)
         if not fine:
             shutil.copyfile(source, server.path("undelivered", f"{job['id']}.{kind}"))
@@ -57,7 +57,7 @@ def deliver(server: Server, job: Record) -> int:
 def _target(job: Record, key: str) -> str:
     letter = "o" if key == "out" else "e"
     keep = job["options"].get("k", "n")
-    # -k o leaves standard output in the job's home; with d it is written to its path at once.
+    # -k o leaves standard output in the job's home; with d it is written directly to its path.
     if "d" not in keep and letter in keep:
         number = f"{job['parent']}.{job['index']}" if "parent" in job else job["n"]
         return os.path.join(job["home"], f"{job['name']}.{letter}{number}")
@@ -75,8 +75,8 @@ def _copy(source: str, target: str) -> bool:
 
 
 def _say_why(job: Record, written: tuple[str, str]) -> None:
-    """The line by which PBS tells of a kill. It stands at the end here, whereas in PBS what the
-    job still wrote after SIGTERM follows it."""
+    """Append PBS's line about a kill. Here it is the last line; in PBS, output that the job wrote
+    after SIGTERM follows it."""
     line = ""
     wanted = job["resources"]["list"]
     if job["end"] == "TIMEOUT":

@@ -1,4 +1,4 @@
-"""qstat: which jobs are asked about, and the tables."""
+"""qstat: selects the jobs, and prints tables or records."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def _show(options: dict[str, str], jobs: list[Record], *, several: bool) -> None
     now, wide = time.time(), "w" in options
     alternative = bool(options.keys() & set("HuainrS")) or ("s" in options)
     if alternative and not (wide and "f" in options):
-        # Here `qstat -fH ID` ends: a table, whatever -f and -F say.
+        # `qstat -fH ID` prints a table too, whatever -f and -F say.
         print(alternative_table(jobs, now, wide=wide, comments="s" in options), end="")
     elif "F" in options and "f" in options:
-        # Of several ids only the first that is found gets into the answer, unless -E is given.
+        # With several ids the answer has only the first one that is found, unless -E is given.
         shown = jobs[:1] if several and "E" not in options else jobs
         print(record.as_json(shown, now), end="")
     elif "f" in options:
@@ -94,7 +94,7 @@ def _asked(server: Server, options: dict[str, str], asked: list[str]) -> tuple[l
                 jobs += _matching(server, word, options, history=history)
             except Refusal as refused:
                 if "E" in options and refused.code in (UNKNOWN_ID, FINISHED):
-                    continue  # one question for all: what is not there is only missing
+                    continue  # with -E an unknown job is not mentioned
                 print(refused.text, end="", file=sys.stderr)
                 status = refused.code
     return jobs, status
@@ -162,7 +162,7 @@ def plain_table(jobs: list[Record]) -> str:
 
 
 def alternative_table(jobs: list[Record], now: float, *, wide: bool, comments: bool) -> str:
-    """The one of -H, -u, -s and others."""
+    """The table of -H, -u, -s and others."""
     if not jobs:
         return ""
     widths = _WIDE if wide else _NARROW

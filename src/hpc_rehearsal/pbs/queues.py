@@ -1,7 +1,7 @@
 """qstat -Q and qstat -B: the queues and the server, as JSON, as text, and as tables.
 
-Recorded, but for the counts in the tables of queues with jobs. Of the server only a few attributes
-are shown.
+Recorded, except for the counts of jobs in the tables. Only a few of the server's attributes are
+shown.
 """
 
 from __future__ import annotations

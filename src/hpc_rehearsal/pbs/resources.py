@@ -1,4 +1,4 @@
-"""What a job asks for (-l) and where it goes: checks, sums, nodes. Text and numbers only."""
+"""The resources of a job (-l) and the nodes that it gets: checks and sums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLACES = ("free", "pack", "scatter", "vscatter")
 
 
 def pairs(value: str) -> list[tuple[str, str]]:
-    """Of one -l: walltime=00:10:00,place=pack:excl"""
+    """Names and values of one -l: walltime=00:10:00,place=pack:excl"""
     found = []
     for part in split(value, ","):
         name, _, text = part.partition("=")
@@ -34,8 +34,7 @@ def request(
 ) -> Record:
     """The job's Resource_List and its chunks, checked as the server checks them.
 
-    `extra` names the resources that a site has added, `more` is what a chunk gets that does not
-    name it.
+    `extra` names the resources that a site has added; `more` has defaults for chunks.
     """
     given = {name: text for name, text in asked if (name, text) != ("nodes", "")}
     for name, text in given.items():
@@ -158,21 +157,21 @@ class Nodes:
         self._tasks: set[int] = set()
 
     def take(self, placed: Record) -> None:
-        """What a running job has."""
+        """Take the resources of a running job."""
         for part in placed["parts"]:
             for name in ("ncpus", "mem"):
                 self._free[part["node"]][name] -= part[name]
         self._tasks.update(placed["tasks"])
 
     def lacking(self, job: Record) -> str:
-        """Why the job cannot start now; the comment that PBS gives it, or nothing."""
+        """Why the job cannot start now, as PBS's comment; empty if it can."""
         chunks = job["resources"]["chunks"]
         for name in ("ncpus", "mem"):
             needs = sum(chunk["count"] * chunk[name] for chunk in chunks)
             free = sum(node[name] for node in self._free)
             if needs > free:
                 total = self.total[name]
-                # Assumed: A is what is free at the moment also where the job can never run.
+                # Assumed: A (available) is what is free now, even if the job can never run.
                 head = "Can Never Run" if needs > total else "Not Running"
                 free = total if needs > total else free
                 numbers = (needs, free, total)
@@ -182,7 +181,7 @@ class Nodes:
         return ""
 
     def place(self, job: Record) -> Record:
-        """Where each chunk goes. A chunk that fits on no node is spread over several."""
+        """Place each chunk. A chunk that fits on no node is spread over several."""
         parts: list[Record] = []
         chunks: list[str] = []
         hosts: list[str] = []

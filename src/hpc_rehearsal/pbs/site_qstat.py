@@ -1,7 +1,7 @@
-"""A site's own `qstat`: a table in place of the scheduler's, and a full record of one job.
+"""A site's own `qstat`: a table instead of the scheduler's, and a full record of one job.
 
-Known from what such a site's users have published: the banner, the columns, the words for the
-states, the sentences for an empty answer. The rest is assumed.
+The banner, the columns, the words for states and the sentences for an empty answer are known from
+texts that users of such a site published. The rest is assumed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of the state folder is PBS's own: its ids and what can be seen of a job."""
+"""The state folder of PBS: ids, and which jobs are visible."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DONE = "F"
 
 
 class Server(State):
-    """A job has beside its record: SC, its script; in, its shell's input; sh, what the engine runs;
-    OU and ER, its output until it is delivered."""
+    """The state folder. Beside its record a job has the files SC (its script), in (its shell's
+    input), sh (what the engine runs), and OU and ER (its output until it is delivered)."""
 
     DONE = frozenset({DONE})
     WAITING = frozenset("QHW")
@@ -52,7 +52,7 @@ class Server(State):
         return self.subjob(job, index) if index in arrays.indices_of(job) else None
 
     def subjob(self, whole: Record, index: int) -> Record:
-        """As it is shown: X is one that is over while its array is not."""
+        """A subjob as it is shown: in state X if it is over while its array is not."""
         job = self.job(arrays.number(whole, index))
         if job is None or (job["state"] == DONE and not self.history()):
             return arrays.copied(whole, index, DONE)
@@ -70,7 +70,7 @@ _ID = re.compile(r"(\d+)(\[\d*\])?(?:\.(.*))?", re.ASCII)
 
 
 def job_number(word: str) -> int | None:
-    """Of 12, 12.opbs; None for what is no id of this server."""
+    """The number in `12` or `12.opbs`; None if this is no id of this server."""
     digits, dot, server = word.partition(".")
     if not (digits.isascii() and digits.isdecimal()) or (dot and server != SERVER):
         return None

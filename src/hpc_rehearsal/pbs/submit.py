@@ -1,4 +1,4 @@
-"""qsub: from the options and the script to a job's record."""
+"""qsub: makes a job's record from the options and the script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _LOOK_SECONDS = 0.05
-# What a queue answers: the exit statuses are the server's error numbers modulo 256.
+# The answers of a queue: the exit statuses are the server's error numbers modulo 256.
 _UNKNOWN_QUEUE = ("Unknown queue\n", 170)
 _NOT_ENABLED = ("Queue is not enabled\n", 173)
 _UNAUTHORIZED = ("Unauthorized Request \n", 159)
@@ -47,7 +47,7 @@ def qsub(server: Server, words: list[str]) -> int:
         try:
             job = _job(server, asked, command, name)
         except Refusal as refused:
-            # What the server refuses, qsub repeats under its own name.
+            # qsub repeats the server's refusal under its own name.
             raise Refusal(f"qsub: {refused.text}", refused.code) from None
         job["arguments"] = " ".join(words)
         job["n"] = n = server.new()
@@ -59,7 +59,7 @@ def qsub(server: Server, words: list[str]) -> int:
 
 
 def _script(operands: list[str]) -> tuple[str, str]:
-    """The script's text and the job's name after it."""
+    """The script's text, and the job's default name."""
     if not operands or operands[0] == "-":
         text, name = os.fsdecode(sys.stdin.buffer.read()), "STDIN"
     else:
@@ -77,10 +77,14 @@ def _script(operands: list[str]) -> tuple[str, str]:
 
 
 def _job(server: Server, asked: Record, command: list[str], name: str) -> Record:
-    """The record of a job that the server accepts; Refusal if it does not."""
+    """The record of an accepted job.
+
+    Raises:
+        Refusal: the server does not accept it.
+    """
     options, attributes, config = asked["options"], asked["attributes"], server.config
     named = options.get("q") or config["default_queue"]
-    # What a chunk gets that does not say it; a routing queue has the same as those behind it.
+    # Defaults of chunks; a routing queue has the same as the queues to which it routes.
     more = config["queues"].get(named, {}).get("default_chunk", {})
     wanted = resources.request(asked["resources"], config["resources"], more)
     queue = _queue(config, named, wanted["list"])
@@ -129,7 +133,7 @@ def _job(server: Server, asked: Record, command: list[str], name: str) -> Record
 
 
 def _name_files(job: Record, n: int) -> None:
-    """Where the output is to go, as `qstat` shows it, once the number is known."""
+    """Set the output's paths, as `qstat` shows them, once the job's number is known."""
     job["id"] = f"{n}[].{SERVER}" if job["array"] else f"{n}.{SERVER}"
     behind = f".{arrays.INDEX_TAG}" if job["array"] else ""
     for key, letter in (("out", "o"), ("err", "e")):
@@ -147,8 +151,8 @@ def _destination(given: str, work: str, default: str) -> str:
 
 
 def _queue(config: Record, name: str, wanted: Record) -> str:
-    """The queue that takes the job: a routing queue hands it on at once, to the first of its queues
-    whose limits it keeps. Assumed: a job that fits none is refused as by the last."""
+    """The queue that takes the job. A routing queue passes it at once to the first of its queues
+    whose limits allow it. Assumed: if none does, it is refused as by the last one."""
     queues = config["queues"]
     if name not in queues:
         raise Refusal(*_UNKNOWN_QUEUE)
@@ -179,7 +183,7 @@ def _admit(server: Server, queue: str, wanted: Record) -> None:
 
 
 def _in_queue(server: Server, queue: str) -> int:
-    """What of it waits or runs, of arrays their subjobs (assumed)."""
+    """How many jobs of a queue wait or run; subjobs of arrays count (assumed)."""
     return sum(arrays.alive(job) for job in server.alive() if job["queue"] == queue)
 
 
@@ -193,7 +197,7 @@ def _member(config: Record, group: str) -> bool:
 
 
 def _moment(text: str) -> float:
-    """Of [[CC]YY]MMDDhhmm[.SS], local time; the parts that are missing are now's."""
+    """The time of [[CC]YY]MMDDhhmm[.SS], local; missing parts are those of now."""
     digits, _, second = text.partition(".")
     now = time.strftime("%Y%m%d")
     full = now[: max(0, 12 - len(digits))] + digits
@@ -204,7 +208,7 @@ def _moment(text: str) -> float:
 
 
 def _depend(text: str) -> tuple[str, list[list[str | int | None]]]:
-    """As it is shown, and each kind with the number of the job it waits for."""
+    """The dependencies as they are shown; and each kind with the number of the job waited for."""
     shown: list[str] = []
     wait: list[list[str | int | None]] = []
     for part in filter(None, text.split(",")):
@@ -218,7 +222,7 @@ def _depend(text: str) -> tuple[str, list[list[str | int | None]]]:
 
 
 def _list(asked: Record, queue: str) -> list[str]:
-    """The Variable_List: nothing of the submitter's environment but what is asked for."""
+    """The Variable_List: of the submitter's environment only what is asked for."""
     environment: Mapping[str, str] = os.environ
     found = {
         f"PBS_O_{name}": encoded(environment[name])
@@ -237,7 +241,7 @@ def _list(asked: Record, queue: str) -> list[str]:
 
 
 def _await(server: Server, n: int) -> int:
-    """`-W block=true`: qsub ends with the job and with its exit status."""
+    """`-W block=true`: wait for the job's end, and return its exit status."""
     while True:
         with server.lock:
             job = server.job(n)

@@ -1,8 +1,8 @@
-"""Bulk jobs: a record of the whole, which has the numbers that wait, and one of each sub job.
+"""Bulk jobs: a record of the whole, which has the waiting numbers, and one for each sub job.
 
-A sub job has a record from its start on; what was deleted before is a number in the whole's record.
-The whole itself is never given nodes: it stays in state QUE until none of its sub jobs is left, and
-is shown as what they are.
+A sub job has a record once it has started; if it was deleted before, its number is in the whole's
+record. The whole itself gets no nodes: it stays in state QUE until none of its sub jobs is left.
+The state that is shown depends on them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PJDEL = 1
 
 
 def asked(text: str) -> Record | None:
-    """What the whole's record has of `--sparam`; None when these are no numbers of sub jobs."""
+    """The bulk part of the whole's record, from `--sparam`; None if it has no valid numbers."""
     match = _NUMBERS.fullmatch(text)
     if not match or int(match[1]) >= int(match[2]):
         return None
@@ -56,7 +56,7 @@ def part(whole: Record, number: int) -> Record:
 
 
 def name_files(job: Record) -> None:
-    """Where output and statistics go, once the number is known."""
+    """Set the paths of output and statistics, once the job's number is known."""
     # A file's name does not begin with a digit.
     name = f"J{job['name']}" if job["name"][0].isdecimal() else job["name"]
     marks = {
@@ -75,12 +75,12 @@ def name_files(job: Record) -> None:
 
 
 def take(whole: Record, number: int) -> None:
-    """It waits no more."""
+    """Note that a sub job no longer waits."""
     whole["bulk"]["waiting"] = indices.without(whole["bulk"]["waiting"], number)
 
 
 def drop(whole: Record, number: int) -> None:
-    """It is deleted before its start."""
+    """Note that a sub job was deleted before it started."""
     take(whole, number)
     whole["bulk"]["dropped"] = indices.with_one(whole["bulk"]["dropped"], number)
 
@@ -92,7 +92,7 @@ def drop_all(whole: Record) -> None:
 
 
 def shown(whole: Record, parts: list[Record], done: frozenset[str]) -> Record:
-    """The row of the whole. That it runs once anything of it has begun is assumed."""
+    """The row of the whole. It is assumed to be RUN once any sub job has begun."""
     begun = whole["bulk"]["dropped"] or any(job["state"] != "QUE" for job in parts)
     over = whole["state"] in done
     state = "RUN" if begun and not over else whole["state"]

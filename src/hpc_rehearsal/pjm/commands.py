@@ -36,7 +36,7 @@ def main(name: str, state: str, words: list[str]) -> int:
 
 
 def _command(name: str) -> Callable[[Server, list[str]], int]:
-    # What a command does not need is not imported: it is run often.
+    # Each command imports only what it needs, because commands are run often.
     if name == "pjsub":
         from hpc_rehearsal.pjm.submit import pjsub
 
@@ -55,9 +55,9 @@ def _command(name: str) -> Callable[[Server, list[str]], int]:
 def _each(
     name: str, server: Server, words: list[str], act: Callable[[Record], tuple[str, int, str]]
 ) -> int:
-    """Do it to every job, whatever becomes of the others.
+    """Apply `act` to every job, even if others fail.
 
-    `act` answers info or error, with a number and a sentence.
+    `act` returns info or error, with a number and a sentence.
     """
     status = 0
     if not words:
@@ -95,7 +95,7 @@ def _parts(
     numbers: list[int],
     act: Callable[[Record], tuple[str, int, str]],
 ) -> tuple[str, int, str]:
-    """Sub jobs of a bulk job: of several the first that cannot be taken is told of (assumed)."""
+    """Apply `act` to sub jobs of a bulk job; the first failure is reported (assumed)."""
     whole = server.job(n)
     said = ("error", _ABSENT, f"Job {word} does not exist.")
     if whole is None or not server.visible(whole):
@@ -143,7 +143,7 @@ def _parsed(name: str, words: list[str], flags: tuple[str, ...]) -> tuple[str, s
 
 
 def pjdel(server: Server, words: list[str]) -> int:
-    """Only takes the request: the job ends a moment later."""
+    """Only accept the request: the job ends a moment later."""
     reason, flags, ids = _parsed("pjdel", words, ("--enforce", "--no-history"))
 
     def act(job: Record) -> tuple[str, int, str]:
@@ -158,7 +158,7 @@ def pjdel(server: Server, words: list[str]) -> int:
 
 
 def delete(server: Server, job: Record, *, reason: str = "", enforce: bool = False) -> None:
-    """Note that it is wanted. Enforced, it does not linger."""
+    """Note that the job is to be deleted; with `enforce` at once."""
     if "shared" in job:  # a sub job that waits
         if whole := server.job(job["n"]):
             bulk.drop(whole, job["number"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-# Should the daemon be killed, the engine ends a job that is over its limit, this much later.
+# If the daemon is killed, the engine ends a job so many seconds after its limit.
 _ENGINE_LATER_SECONDS = 5.0
 _PJDEL = 1
 _NO_NODES = "INSUFF NODE"
@@ -32,7 +32,7 @@ class Daemon(BaseDaemon):
     RUNNING = frozenset({"RUN"})
     BUSY = frozenset({"RNA", "RUN", "RNO"})
     server: Server
-    wholes: list[Record]  # of this look: the bulk jobs
+    wholes: list[Record]  # the bulk jobs, in this round of work
 
     def work(self, jobs: list[Record]) -> list[Record]:
         self.wholes = [job for job in jobs if job.get("bulk")]
@@ -56,7 +56,7 @@ class Daemon(BaseDaemon):
     # Before the start
 
     def _wait(self, job: Record) -> None:
-        """What was asked for while the job does not run, and the way from ACC to QUE."""
+        """Carry out requests for a job that does not run, and take it from ACC to QUE."""
         late = job["late"] and self.server.fault("late")
         if (deleted := job["deleted"]) and not (job.get("bulk") and job["state"] == "QUE"):
             when = deleted["at"] + self.server.config["linger"]
@@ -78,9 +78,9 @@ class Daemon(BaseDaemon):
         self._goes(job, "HLD", pc=4, reason=job["held"]["reason"] or "-", held=None, begun=0.0)
 
     def _start(self, jobs: list[Record]) -> list[Record]:
-        """Give nodes to every queued job for which there are enough, in the order of their ids.
+        """Give nodes to every queued job if there are enough, in the order of their ids.
 
-        Gives the sub jobs that this makes.
+        Returns the new sub jobs.
         """
         server, now, made = self.server, time.time(), []
         busy = [job for job in jobs if job["state"] in self.BUSY]
@@ -118,14 +118,14 @@ class Daemon(BaseDaemon):
         return made
 
     def _next(self, job: Record) -> Record | None:
-        """The job, or of a bulk job the sub job with the lowest number of those that wait."""
+        """The job itself, or the waiting sub job with the lowest number of a bulk job."""
         if not job.get("bulk"):
             return job
         while (number := indices.lowest(job["bulk"]["waiting"])) is not None:
             one = bulk.part(job, number)
             if self.server.job(one["n"]) is None:
                 return one
-            # The daemon before this one was killed after it had started it.
+            # An earlier daemon was killed after it had started this sub job.
             bulk.take(job, number)
             self.server.save(job)
         return None
@@ -141,7 +141,7 @@ class Daemon(BaseDaemon):
         return _NO_NODES if job["nodes"] > free else ""
 
     def _look_at_whole(self, whole: Record, parts: list[Record]) -> None:
-        """A bulk job has ended when none of its sub jobs is left. Deleted, they all are."""
+        """End a bulk job when none of its sub jobs is left. If it is deleted, delete them all."""
         if whole["state"] != "QUE":
             return
         left = [job for job in parts if job["state"] not in self.server.DONE]
@@ -152,7 +152,7 @@ class Daemon(BaseDaemon):
                 if not job["deleted"]:
                     job["deleted"] = {**deleted, "sent": False}
                     self.server.save(job)
-                    self.later(time.time())  # it is looked at once more at once
+                    self.later(time.time())  # look again at once
         if not left and not whole["bulk"]["waiting"]:
             now = time.time()
             # Assumed: it was cancelled only as a whole.
@@ -178,11 +178,11 @@ class Daemon(BaseDaemon):
                 self._take(one, ends.ANOTHER)
 
     def _take(self, job: Record, why: int) -> None:
-        """Have its nodes for something else."""
+        """Take a job's nodes away."""
         if not job["taken"] and not job["deleted"]:
             job["taken"] = {"at": time.time(), "sent": False, "why": why}
             self.server.save(job)
-            self.later(time.time())  # it is looked at once more at once
+            self.later(time.time())  # look again at once
 
     def _waits_for(self, job: Record, reason: str) -> None:
         if job["reason"] != reason:
@@ -193,13 +193,13 @@ class Daemon(BaseDaemon):
         if what := obstacle(self.server, job):
             self._run_out(job, ends.of_obstacle(job, what))
             return
-        # Saved before the start: a daemon after this one sees that it may have happened.
+        # Saved before the start: so a later daemon sees that it may have started.
         self._goes(job, "RUN", begun=time.time())
         job["engine"] = self._submit(job)
         self.server.save(job)
 
     def _name(self, job: Record) -> str:
-        """For the engine: a job that is started again is another one."""
+        """The job's name in the engine, which is new for each start."""
         return f"{job['id']}.{job['retries']}"
 
     def _submit(self, job: Record) -> str:
@@ -248,7 +248,7 @@ class Daemon(BaseDaemon):
         self._run_out(job, ends.of_run(job, end, oom_killer=server.config["oom_killer"]))
 
     def _limit(self, job: Record) -> None:
-        """At the limit SIGXCPU for all processes of the job, and SIGKILL if they stay."""
+        """At the limit send SIGXCPU to all processes of the job, and SIGKILL if they stay."""
         limit = job["begun"] + job["elapse"]
         kill = limit + self.server.config["kill_grace"]
         now = time.time()
@@ -280,7 +280,8 @@ class Daemon(BaseDaemon):
         self._finish(job)
 
     def _finish(self, job: Record) -> None:
-        """Write what belongs to the end; a moment later the job leaves the queue, or returns."""
+        """Write the output and statistics of the end; later the job leaves the queue, or waits
+        again."""
         server, end = self.server, job["end"]
         if server.fault("runout"):
             self.later(time.time() + FAULT_LOOK_SECONDS)
@@ -309,8 +310,8 @@ class Daemon(BaseDaemon):
 
 
 def _say_why(job: Record) -> None:
-    """The line by which PJM tells of an end that was not the job's own. Where the job's folder or
-    file is missing there is nowhere to write it."""
+    """Append PJM's line about an end that was not the job's own; not if the job's folder or file
+    is missing."""
     if job["end"]["message"]:
         try:
             with open(job["out"] if job["join"] else job["err"], "a") as file:

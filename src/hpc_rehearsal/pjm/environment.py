@@ -1,4 +1,4 @@
-"""What a job finds when it starts: its variables, its node file, its shell."""
+"""A job's environment at its start: its variables, its node file, its shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def variables(server: Server, job: Record) -> dict[str, str]:
-    """The whole environment: nothing of the submitter's but what was asked for."""
+    """The whole environment. Of the submitter's it has only what was asked for."""
     nodefile, scratch = server.path("aux", job["id"]), server.path("tmp", job["id"])
     # All nodes are this machine, so each has this machine's name.
     with open(nodefile, "w") as file:
@@ -34,7 +34,7 @@ def variables(server: Server, job: Record) -> dict[str, str]:
         "PJM_COMMENT": job["comment"],
         "PJM_ENVIRONMENT": "BATCH",
         "PJM_JOBDIR": job["work"],
-        # Assumed: of a sub job the number of the whole.
+        # Assumed: for a sub job it is the number of the whole.
         "PJM_JOBID": str(job.get("parent", job["n"])),
         "PJM_SUBJOBID": job["id"],
         "PJM_BULKNUM": str(job.get("number", "")),
@@ -71,7 +71,7 @@ def _shell(server: Server, job: Record) -> list[str]:
 
 
 def obstacle(server: Server, job: Record) -> str:
-    """Why the job cannot be started, as a word for its end; or nothing."""
+    """Why the job cannot be started, as a key for its end; empty if it can."""
     if not os.access(job["work"], os.X_OK | os.W_OK):
         return "no folder"
     for path in (job["out"],) if job["join"] else (job["out"], job["err"]):

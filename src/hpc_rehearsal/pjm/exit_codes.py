@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _DELETED, _HELD, _ELAPSE, _MEMORY, _FILES, _NODE, _SHELL, _OOM = 1, 4, 11, 12, 16, 20, 21, 23
-#: Why a job's nodes were taken. The first is a PJM code. The second is none of PJM's: a job of low
-#: priority whose nodes another one gets ends as CCL, with a REASON of its own; codes are assumed.
+#: Why a job's nodes were taken. The first is a PJM code. The second is not: a job of low priority
+#: whose nodes another job gets ends as CCL, with a REASON of its own; its codes are assumed.
 DEADLINE, ANOTHER = 7, 0
 _KILL, _XCPU = int(signal.SIGKILL), int(signal.SIGXCPU)
 
@@ -62,7 +62,7 @@ def of_run(job: Record, end: Record, *, oom_killer: bool) -> Record:
         codes = {"state": "CCL", "ec": 0, "pc": 0, "sn": _KILL}
         return {**codes, "reason": "ANOTHER JOB STARTED", "message": ""}
     if end["end"] == "TIMEOUT" or job["limit"]:
-        # As seen on a real machine for a job that SIGXCPU ended; for one that caught it assumed.
+        # Seen on a real machine for a job that SIGXCPU ended; assumed for one that caught it.
         return _of(job, _ELAPSE, ec=ec, sn=sn or (0 if ec else _XCPU))
     if end["end"] == "OUT_OF_MEMORY":
         return _of(job, _OOM if oom_killer else _MEMORY, ec=0, sn=_KILL)
@@ -93,7 +93,7 @@ def _of(job: Record, pc: int, *, ec: int, sn: int) -> Record:
 
 
 def _state(job: Record, pc: int) -> str:
-    """The state after RNO. A job that may be started again is: after its release, or at once."""
+    """The state after RNO. A job that may be started again waits: for its release, or queued."""
     if pc == _HELD:
         return "HLD" if job["restart"] else "CCL"
     if pc == _NODE and job["restart"]:

@@ -1,4 +1,4 @@
-"""How PJM reads and writes messages, times and sizes: text in, text out."""
+"""The formats of PJM for messages, times and sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 from hpc_rehearsal.common.text import Refusal
 
-#: The hundreds of each command's messages.
+#: The hundreds digit of each command's message numbers.
 _HUNDREDS = {
     "pjsub": 0,
     "pjdel": 1,
@@ -67,7 +67,7 @@ def absent(command: str) -> Refusal:
 
 
 def job_numbers(word: str) -> list[int] | None:
-    """Of 12 or 12-15, and of 12[3] or 12_3 the number of the whole; None for what is no job id."""
+    """The numbers in 12 or 12-15; for 12[3] or 12_3 that of the whole; None for no job id."""
     match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10})|\[[\d,-]+\]|_\d+)?", word, re.ASCII)
     if not match:
         return None
@@ -76,7 +76,7 @@ def job_numbers(word: str) -> list[int] | None:
 
 
 def parts_named(word: str) -> list[int] | None:
-    """The numbers of sub jobs in 12[3], 12[3-5] or 12[3,5]; None for what names none."""
+    """The numbers of sub jobs in 12[3], 12[3-5] or 12[3,5]; None if it names none."""
     match = re.fullmatch(r"\d{1,10}\[([\d,-]+)\]", word, re.ASCII)
     found: list[int] = []
     for span in match[1].split(",") if match else ():
@@ -91,7 +91,7 @@ def parts_named(word: str) -> list[int] | None:
 
 
 def seconds(text: str) -> int | None:
-    """Of [[H:]M:]S, 1h30m, and of a range its upper end; None when it is no time."""
+    """The seconds of [[H:]M:]S or 1h30m; for a range its upper end; None if it is no time."""
     low, dash, high = text.partition("-")
     if dash:
         least = seconds(low)
@@ -109,7 +109,7 @@ def seconds(text: str) -> int | None:
 
 
 def size(text: str) -> int | None:
-    """Bytes; without a unit Mi are meant. 0 for unlimited, None when it is no size."""
+    """The bytes of a size, in Mi without a unit; 0 for unlimited, None if it is no size."""
     if text == "unlimited":
         return 0
     match = re.fullmatch(r"(\d+)([KMGT]i?|)", text, re.ASCII)
@@ -122,7 +122,7 @@ def hms(value: float) -> str:
 
 
 def moment(when: float) -> str:
-    """In tables: neither year nor zone."""
+    """A time as in tables: without year and zone."""
     return time.strftime("%m/%d %H:%M:%S", time.localtime(when))
 
 
@@ -131,5 +131,5 @@ def planned(when: float) -> str:
 
 
 def date(when: float) -> str:
-    """In statistics; assumed to be as long as this."""
+    """A time as in statistics; the format is assumed."""
     return time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(when)) if when else "-"

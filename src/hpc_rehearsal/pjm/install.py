@@ -1,4 +1,4 @@
-"""Writing the commands into a folder for PATH, and ending all that they have started."""
+"""Writes the commands into a folder for PATH, and ends all jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ResourceGroup(TypedDict, total=False):
 
 
 class Options(TypedDict, total=False):
-    """What `install` can be told; each has a default."""
+    """The options of `install`; each has a default."""
 
     commands: list[str]  # those of the scheduler's that the site has; all if not given
     path: list[str]  # folders that come first on a job's PATH
@@ -38,11 +38,11 @@ class Options(TypedDict, total=False):
     default_rscgrp: str
     nodes: int
     resources: list[str]  # -L items that the site has added
-    # Those the user is in for -g; None: the real ones; "any": whatever is named.
+    # The user's groups for -g; None: the real ones; "any": every name.
     groups: list[str] | Literal["any"] | None
     home: str  # the jobs' $HOME; the user's if not given
     shell: str
-    again: Literal["restart", "norestart"]  # for a job that does not say
+    again: Literal["restart", "norestart"]  # the default of jobs
     enforce_mem: bool  # whether a job that uses more memory than it asked for is killed
     oom_killer: bool  # by the kernel (PC 23) rather than by the job manager (PC 12)
     bulk: bool  # whether its users may submit bulk jobs
@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
 
 
 def install(folder: Path, state: Path, **options: Unpack[Options]) -> None:
-    """Make the state folder, empty or with the jobs of before, and the commands that use it."""
+    """Make the state folder, or keep it with its jobs, and the commands that use it."""
     shared.only(options, Options.__annotations__)
     home, shell = shared.account()
     config = {

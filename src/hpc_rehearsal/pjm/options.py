@@ -1,4 +1,4 @@
-"""What a job is to be: pjsub's options and the script's #PJM lines, as one request."""
+"""Reads pjsub's options and the script's #PJM lines as one request."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ _FLAGS = {
     "--step": "step",
     "--interact": "interact",
 }
-#: An error inside a script.
+#: Options for the command line only: an error in a script.
 _COMMAND_ONLY = {
     "--no-check-directory": "unchecked",
     "--all-mount-gfscache": "unchecked",
     "--no-check-gfscache": "unchecked",
 }
-#: Options of which every one counts; of the others the last does.
+#: Options that are added up; of the others the last one counts.
 _LISTS = ("resources", "mpi", "variables", "llio")
 _PREFIX = "#PJM"
 _LONGEST_LINE = 4096
 
 
 def parsed(words: list[str], *, inside: bool) -> tuple[Pairs, list[str]]:
-    """Options in their order, and the words that are left: a script and its arguments."""
+    """The options in their order, and the remaining words: a script and its arguments."""
     flags = _FLAGS if inside else {**_FLAGS, **_COMMAND_ONLY}
     found: Pairs = []
     ahead = list(words)

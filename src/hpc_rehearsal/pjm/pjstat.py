@@ -1,4 +1,4 @@
-"""pjstat: of the queue, or with -H of the history."""
+"""pjstat: lists the queue, or with -H the history."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _DEFAULT = ("jid", "jnam", "md", "st", "usr", "sdt", "elpl", "nnumr", "vnode", "
 _CHOSEN_REASON = 31  # with --choose the last column is wider
 _FILTERS = ("jid", "jnam", "st", "usr", "grp", "rscg", "rscu")
 _HISTORY_DAYS = 3.0
-#: The line of sums: each state's word as it stands there, and the states that it counts.
+#: The line of sums: the words in it, and the states that each counts.
 _SUMS = {
     "ACCEPT": ("ACC",),
     "QUEUED": ("QUE",),
@@ -173,7 +173,7 @@ def _numbers(words: list[str]) -> set[int]:
 
 
 def _operands(words: list[str]) -> dict[int, set[int]]:
-    """The jobs that are asked for; of a bulk job the sub jobs if they are asked for alone."""
+    """The numbers of the jobs asked for, each with the sub jobs asked for; empty for the whole."""
     found: dict[int, set[int]] = {}
     whole: set[int] = set()
     for word in words:
@@ -183,7 +183,7 @@ def _operands(words: list[str]) -> dict[int, set[int]]:
         for n in numbers:
             found.setdefault(n, set()).update(parts or ())
             whole |= set() if parts else {n}
-    # Assumed: who asks for a bulk job and for a sub job of it gets neither twice.
+    # Assumed: if a bulk job and a sub job of it are asked for, neither is listed twice.
     return {n: set() if n in whole else parts for n, parts in found.items()}
 
 
@@ -194,14 +194,14 @@ def _rows(server: Server, job: Record, parts: set[int], *, expanded: bool) -> li
 
 
 def _fits(job: Record, filters: Filters) -> bool:
-    """The filter compares whole values, also where the column shows a part."""
+    """Whether a job matches. Filters compare whole values, even if a column shows only a part."""
     keys = {"jnam": "name", "st": "state", "usr": "user", "grp": "group"}
     keys |= {"rscg": "rscgrp", "rscu": "rscunit"}
     return all(name == "jid" or job[keys[name]] in wanted for name, wanted in filters)
 
 
 def _table(jobs: list[Record], chosen: tuple[str, ...], widths: dict[str, int], now: float) -> str:
-    """Each cell is cut and filled to its column's width, the last one of a line too."""
+    """The table. Each cell is cut and padded to its column's width, also in the last column."""
     columns = [(name, _COLUMNS[name][0], widths.get(name, _COLUMNS[name][1])) for name in chosen]
     lines = [" ".join(title.ljust(width) for _, title, width in columns)]
     for job in jobs:
@@ -243,7 +243,7 @@ def _cells(job: Record, now: float) -> dict[str, str]:
 
 
 def _start(job: Record) -> str:
-    """In brackets while it is only planned; with `@` where the user asked for the time."""
+    """The start time: in brackets if it is only planned; with `@` if the user asked for it."""
     if job["state"] == "RNA":
         return planned(job["begun"])
     if job["begun"]:
@@ -252,7 +252,7 @@ def _start(job: Record) -> str:
 
 
 def _sums(jobs: list[Record]) -> str:
-    """Of the jobs, and of what they consist of, which is here the same."""
+    """The sums of jobs and of sub jobs, which are the same here."""
     counts = [sum(1 for job in jobs if job["state"] in states) for states in _SUMS.values()]
     numbers = [str(count) for count in [*counts, len(jobs)]]
     rows = ((" ", [*_SUMS, "TOTAL"]), (" ", numbers), ("s", numbers))

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.05
 _MISSING, _INVALID, _NO_UNIT, _NO_GROUP = 10, 11, 97, 98
-#: The letter in place of the PJM code of a job that has not ended. The manual has the letters; that
-#: what follows them is `-` is assumed, and that ERR and HLD end the waiting too.
+#: The letter that replaces the PJM code of a job that has not ended. The letters are the manual's.
+#: It is assumed that `-` follows them, and that ERR and HLD end the waiting too.
 _LETTERS = {"ERR": "E", "HLD": "H"}
 _RUNNING = "X"
 
 
 def pjwait(server: Server, words: list[str]) -> int:
-    """A line for each job: its id, PC, EC, SN. What is not there, or was rejected, has none."""
+    """Print a line for each job: id, PC, EC, SN; none for an unknown or rejected job."""
     at_once, ids = _waits(words)
     if not ids:
         raise refusal("pjwait", _MISSING, "No jobid(s) specified.", usage=True)
@@ -78,8 +78,8 @@ def _line(server: Server, n: int) -> str:
 
 
 def pjacl(server: Server, words: list[str]) -> int:
-    """What a resource group allows. Its refusals are the manual's; what it prints is assumed, but
-    for the line on who may submit, which users of a real machine quote."""
+    """Print what a resource group allows. The refusals are the manual's. The output is assumed,
+    except for the line on who may submit, which users of a real machine quote."""
     asked = {"--rg": server.config["default_rscgrp"], "--ru": server.config["default_rscunit"]}
     ahead = list(words)
     while ahead:

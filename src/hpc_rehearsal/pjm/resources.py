@@ -1,4 +1,4 @@
-"""What a job asks for with -L: checks and sums. Text and numbers only."""
+"""The resources of a job (-L): checks and sums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DAY_SECONDS = 86400
 
 
 def request(config: Record, given: dict[str, str]) -> Record:
-    """The part of a job's record that comes of it, checked as pjsub checks it."""
+    """The resources' part of a job's record, checked as pjsub does."""
     asked = {_SHORT.get(name, name): value for name, value in given.items()}
     unit = _named(config, asked, "rscunit", {name: {} for name in config["rscunits"]})
     group = _named(config, asked, "rscgrp", config["rscgrps"])
@@ -66,7 +66,7 @@ def _named(config: Record, asked: Record, kind: str, known: dict[str, Record]) -
 
 
 def _known(config: Record, asked: Record) -> None:
-    """That pjsub knows every item, and each value is one."""
+    """Check that pjsub knows every item, and that each value is valid."""
     ours = ("rscunit", "rscgrp", "node", "elapse", "vnode", "vnode-core", "gpu")
     for name, value in asked.items():
         item = f"{name}={value}"
@@ -78,7 +78,7 @@ def _known(config: Record, asked: Record) -> None:
 
 
 def _nodes(asked: Record) -> tuple[int, str]:
-    """How many, and how NODE_REQUIRE shows it."""
+    """The number of nodes, and its text in NODE_REQUIRE."""
     text = asked.get("node", "1")
     match = _NODE.fullmatch(text)
     if not match:

@@ -1,4 +1,4 @@
-"""What of the state folder is PJM's own: the queue and the history, which never show the same."""
+"""The state folder of PJM: the queue and the history; no job is in both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAY_SECONDS = 86400.0
 
 
 class Server(State):
-    """A job has beside its record: SC, its script; sh, what the engine runs."""
+    """The state folder. Beside its record a job has SC, its script, and sh, the engine's script."""
 
     DONE = frozenset({"EXT", "CCL", "RJT"})
     WAITING = frozenset({"ACC", "QUE", "RNA", "HLD"})
@@ -28,7 +28,7 @@ class Server(State):
         return self.alive()
 
     def history(self, days: float) -> list[Record]:
-        """The ended jobs of so many days, without those that have only just left the queue."""
+        """The jobs that ended in the last `days`, without those that have just left the queue."""
         if self.fault("no-history"):
             return []
         now = time.time()
@@ -53,5 +53,5 @@ class Server(State):
         return parts[number - bulk.numbers(whole)[0]]
 
     def gone(self, job: Record, now: float) -> bool:
-        """Whether it is in the history rather than between it and the queue."""
+        """Whether an ended job is in the history already."""
         return job["state"] in self.DONE and now >= job["over"] + float(self.config["gap"])

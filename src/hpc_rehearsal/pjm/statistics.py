@@ -1,6 +1,6 @@
-"""A job's statistics: blocks of `key : value`, of `pjstat -s` and in the file of `pjsub -s`.
+"""A job's statistics: blocks of `key : value`, in `pjstat -s` and in the file of `pjsub -s`.
 
-The keys are the manual's; the order of those that its examples leave out is assumed.
+The keys are the manual's; the order of keys that are not in its examples is assumed.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def items(job: Record) -> dict[str, object]:
 
 
 def block(job: Record) -> str:
-    """As `pjstat -s` shows it: in another order, and without some."""
+    """The statistics in `pjstat -s`: in another order, and without some keys."""
     found = items(job)
     first = {key: found[key] for key in _FIRST_LISTED}
     return _lines({k: v for k, v in (first | found).items() if k not in _NOT_LISTED}, _LISTED_WIDTH)
 
 
 def write(job: Record) -> None:
-    """The file of `pjsub -s`, and with -S what is known of each node."""
+    """Write the file of `pjsub -s`; with -S also with a block for each node."""
     text = "Job Statistical Information\n\n" + _lines(items(job), _FILE_WIDTH)
     if job["stats"] == "S":
         for rank in range(job["nodes"]):
@@ -88,7 +88,7 @@ def write(job: Record) -> None:
         with open(job["spath"], "w", errors="surrogateescape") as file:
             file.write(text)
     except OSError:
-        pass  # assumed: it is lost, and the job ends as it would have
+        pass  # assumed: the file is lost, and the job ends as without it
 
 
 def _lines(given: dict[str, object], width: int) -> str:

@@ -1,4 +1,4 @@
-"""pjsub: from the options and the script to a job's record."""
+"""pjsub: makes a job's record from the options and the script."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pjsub(server: Server, words: list[str]) -> int:
     asked = options.merged(outside, options.directives(script, file))
     for kind in ("bulk", "step", "interact"):
         if kind in asked and not (kind == "bulk" and server.config.get("bulk", True)):
-            # What a machine says that does not let its users have such jobs.
+            # The answer of a machine that does not allow such jobs.
             raise refusal("pjsub", 70, f"No execute permission: pjsub-{kind}.")
     server.connect(absent("pjsub"))
     with server.lock:
@@ -57,13 +57,17 @@ def _script(operands: list[str]) -> tuple[str, str]:
         with open(path, "rb") as file:
             return os.fsdecode(file.read()), os.path.basename(path)
     except OSError as error:
-        # Assumed: the code in brackets is for whoever maintains PJM.
+        # Assumed: the code in brackets is the errno.
         code = error.errno or errno.EIO
         raise refusal("pjsub", 20, f"File open failed: {path} ({code}).") from None
 
 
 def _job(server: Server, asked: Record, file: str) -> Record:
-    """The record of a job that is accepted; Refusal if it is not."""
+    """The record of an accepted job.
+
+    Raises:
+        Refusal: it is not accepted.
+    """
     name = asked.get("name", file)
     if not _NAME.fullmatch(name):
         raise invalid_argument("pjsub", "-N", name)
@@ -88,7 +92,7 @@ def _job(server: Server, asked: Record, file: str) -> Record:
         "mpi": mpi.get("proc", str(wanted["nodes"])),
         "priority": asked.get("priority", "127"),
         "comment": asked.get("comment", ""),
-        # A large site does not start a job again unless it is told to.
+        # At a large site jobs are not started again unless they ask for it.
         "restart": asked.get("again", server.config["again"]) == "restart",
         "retries": 0,
         "join": "join" in asked,
@@ -123,7 +127,7 @@ def _named(gid: int) -> bool:
 
 
 def _admit(server: Server, rscgrp: str) -> None:
-    """The site's own check, and how many jobs a user may have."""
+    """Apply the site's own check, and the limit of a user's jobs."""
     limits = server.config["rscgrps"][rscgrp]
     if said := limits.get("gate"):
         raise refusal("pjsub", 79, f"{said}.")
@@ -139,13 +143,13 @@ def _bulk(asked: Record) -> Record | None:
         return None
     found = bulk.asked(asked.get("sparam", ""))
     if found is None:
-        # Assumed: the manual says only that both are needed, and what they may be.
+        # Assumed: the manual says only that both are needed, and which values are valid.
         raise invalid_argument("pjsub", "--sparam", asked.get("sparam", ""))
     return found
 
 
 def _moment(text: str) -> float:
-    """Of [[[YYYY]MM]DD]hhmm, local time; the parts that are missing are now's."""
+    """The time of [[[YYYY]MM]DD]hhmm, local; missing parts are those of now."""
     now = time.strftime("%Y%m%d")
     full = now[: max(0, 12 - len(text))] + text
     try:
@@ -159,7 +163,7 @@ def _moment(text: str) -> float:
 
 
 def _variables(asked: Record) -> dict[str, str]:
-    """What the job gets of the submitter's environment: nothing but what is asked for."""
+    """What the job gets of the submitter's environment: only what is asked for."""
     environment = dict(os.environ)
     found = {f"PJM_O_{name}": environment[name] for name in _SENT if name in environment}
     if "whole" in asked:

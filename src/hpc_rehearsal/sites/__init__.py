@@ -1,4 +1,4 @@
-"""What stands in for a site on a laptop: one TOML file a site, with the name of its profile."""
+"""The stand-ins of sites on a laptop: a TOML file for each site, named as its profile is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsed:
-    """What stands in for a site.
+    """The stand-in of a site.
 
     Attributes:
-        scheduler: what the stand-in of its scheduler is told: queues, limits, commands.
-        launchers: its MPI launchers by their names: `ranks`, the options that say how many;
-            `options`, how many words belong to each other option; `sets`, those of them that set
+        scheduler: options for the stand-in of its scheduler: queues, limits, commands.
+        launchers: its MPI launchers by their names: `ranks`, the options for the number of ranks;
+            `options`, the number of words after each other option; `sets`, the options that set
             variables; `rank_output`, the folder for each rank's own output.
         modules: names without a version; `*` for any.
     """
@@ -27,7 +27,7 @@ class Rehearsed:
 
 
 def rehearsed(site: str) -> Rehearsed | None:
-    """What stands in for the site of that name; None when nothing does."""
+    """The stand-in of the site of that name; None if there is none."""
     file = resources.files(__name__) / f"{site}.toml"
     if not file.is_file():
         return None

@@ -1,1 +1,1 @@
-"""A run for others: as an RO-Crate, and in MLflow. Imports neither library until it is used."""
+"""Exports of a run: as an RO-Crate, and into MLflow. Each library is imported when it is used."""

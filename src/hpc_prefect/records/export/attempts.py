@@ -1,4 +1,4 @@
-"""The attempts of a run's jobs: a record has the newest of each, an export tells all."""
+"""All attempts of a run's jobs, for an export: a record in memory has only the newest of each."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ WANTED = "wanted"
 def attempts(record: Record) -> Iterator[list[dict[str, Any]]]:
     """Each job's attempts, in the order in which the jobs were first wanted.
 
-    Its events are read once more, and what they did not tell of is added.
+    The events are read once more; the record's `completed_by` is added.
 
-    One without an end has the state `WANTED`, and the attempt number 0. `collected` is as in a
-    record: whether an earlier run did it.
+    A job without an end has the state `WANTED` and the attempt number 0. `collected` tells whether
+    an earlier run did it, as in a record.
     """
     wanted: dict[str, dict[str, Any]] = {}
     ended: dict[str, dict[str, dict[str, Any]]] = {}
     for event in chain(read_events(record.folder), record.completed_by):
-        with suppress(KeyError, TypeError, ValueError):  # it makes no sense: as the record has it
+        with suppress(KeyError, TypeError, ValueError):  # it is invalid: as the record has it
             if event.get("event") == "job":
                 wanted[str(event["key"])] = dict(event) | {"wanted_at": float(event["time"])}
             elif event.get("event") == "job-ended":

@@ -1,13 +1,13 @@
 """A run as an RO-Crate of the profile Provenance Run Crate 0.5.
 
-    ro-crate-metadata.json   what is what: JSON-LD
-    README.md                the same for people, in short
+    ro-crate-metadata.json   the description of all that is here: JSON-LD
+    README.md                the run in short, for people
     workflow/                the flow's source, as it ran
     record/                  the run's record: run.json, events.jsonl, code.diff
     jobs/<key>-<attempt>/    of a job: scripts, records, logs, and its outputs in outputs/
 
-The flow is the workflow, hpc-prefect the engine, the programs and devices are its tools. Each
-attempt of a job is a CreateAction of its tool, each call of a job a ControlAction of a step.
+The flow is the workflow, hpc-prefect the engine, programs and devices are the tools. Each attempt
+of a job is a CreateAction of its tool, each call of a job a ControlAction of a step.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from hpc_prefect.records.read import RUNNING, event_files, read_run, standing
 from hpc_prefect.transports.local import reader
 
 _STATUS = {"completed": COMPLETED, RUNNING: ACTIVE}
-#: Bytes of a flow's source that is kept.
+#: The most bytes of a flow's source.
 _LARGEST_SOURCE = 16 << 20
 _NO_LICENCE = (
     "No licence is named for the content of this crate. Ask its author before you use it for"
@@ -137,7 +137,7 @@ class _Crate:
     def _add_source(self) -> tuple[str, bytes, str]:
         """The name in the crate, the content and a description of the flow's source.
 
-        A file that is another one now is not the workflow: a text is in its place that says so.
+        If the file has changed since, it is not the workflow: a text that says so replaces it.
         """
         code = self._record.code
         path, digest = str(code.get("file") or ""), str(code.get("sha256") or "")
@@ -219,7 +219,7 @@ class _Crate:
         )  # fmt: skip
 
     def _when(self) -> dict[str, str]:
-        """Beginning, end, status and, of what did not complete, the error."""
+        """Start, end, status and, if the run did not complete, the error."""
         record = self._record
         found = {
             "startTime": moment(record.started),

@@ -1,4 +1,4 @@
-"""The jobs of a run in its crate: tools, steps, actions, and the files of each."""
+"""The jobs of a run in its crate: their tools, steps, actions and files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hpc_prefect.records.export.target import Target
 from hpc_prefect.records.fold import COSTS
 
 _HOURS, _SECONDS = "https://qudt.org/vocab/unit/HR", "https://qudt.org/vocab/unit/SEC"
-#: What a quantity means that is a cost: no vocabulary has them.
+#: The meaning of each cost: no vocabulary has these quantities.
 _QUANTITIES = {
     "queue_seconds": "seconds between a job's submission and its start",
     "run_seconds": "seconds that a job ran",
@@ -53,12 +53,12 @@ _ENCODINGS = {".json": _JSON, ".jsonl": _JSON_LINES, ".sh": "text/x-shellscript"
 
 
 class JobEntities:
-    """Adds job after job; knows at its end what the workflow and the crate have to refer to.
+    """Adds jobs to the graph, and collects references for the workflow and the crate.
 
     Attributes:
         tools, steps, controls, actions: references to all of them.
-        parts: the folders of the jobs, which the crate has.
-        results: the outputs, of all jobs.
+        parts: references to the folders of the jobs.
+        results: references to the outputs of all jobs.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class JobEntities:
     # --- tools
 
     def _tool(self, attempt: Mapping[str, Any]) -> Ref:
-        """The program, or the device: the same entity for the same build of it."""
+        """The program or device; one entity for each build of it."""
         batch = attempt.get("kind") == "batch"
         id, facts = _program(attempt) if batch else _device(attempt)
         reference = self._graph.add(id, "SoftwareApplication", **facts)
@@ -161,7 +161,7 @@ class JobEntities:
         )  # fmt: skip
 
     def usage(self, id: str, costs: Mapping[str, Any]) -> list[Ref]:
-        """What it used, as far as it is known."""
+        """The known costs, as entities."""
         return [
             self._graph.add(
                 f"{id}-{name}", "PropertyValue", name=name, propertyID=self._quantity(name),
@@ -181,9 +181,9 @@ class JobEntities:
     def _add_folder(
         self, attempt: Mapping[str, Any], folder: str, name: str
     ) -> tuple[Ref, list[Ref]]:
-        """A job's folder with what is kept of it; and its outputs, or its result."""
+        """A job's folder with the files that are kept of it; and its outputs, or its result."""
         id = as_id(f"{name}/")
-        if id in self._graph:  # of another attempt that is told with the same folder
+        if id in self._graph:  # another attempt has the same folder
             return {"@id": id}, []
         self._target.add_folder(name)
         batch = attempt.get("kind") == "batch"
@@ -208,7 +208,7 @@ class JobEntities:
         return reference, made
 
     def _own_file(self, path: str, name: str, about: str) -> Ref | None:
-        """A script, record or log of the job's folder; None for none, and for an empty one."""
+        """A script, record or log in the job's folder; None if it is empty or not there."""
         base = os.path.basename(path)
         found = self._files.read(path, max(self._most, TAIL))
         if found is None or not found.data:
@@ -255,7 +255,7 @@ class JobEntities:
         return found
 
     def _data(self, path: str, name: str, called: str, recorded: Mapping[str, Any]) -> Ref:
-        """An output: its content, or what is known of it and why the content is not there."""
+        """An output: its content, or what is known of it and why the content is left out."""
         why = why_not(path, recorded, self._most)
         if not why and self._secrets.are_in(chunks(path)):
             why = "with a secret of a job in it"
@@ -274,14 +274,14 @@ class JobEntities:
         )  # fmt: skip
 
     def _result(self, path: str, name: str, recorded: Mapping[str, Any]) -> Ref | None:
-        """A sampling's result, when it is what the record vouches for."""
+        """A sampling's result, if the record has its digest."""
         if not recorded.get("sha256"):
             return None
         found = {"size": os.path.getsize(path)} if os.path.isfile(path) else {}
         return self._data(path, name, RESULT, {**recorded, **found})
 
     def _inputs(self, attempt: Mapping[str, Any]) -> list[Ref]:
-        """Inputs by their digests; one that a job of this run has made is that output."""
+        """The inputs. One with the digest of an output of this run is that entity."""
         return [
             self._input(str(path), str(facts.get("sha256") or ""), attempt)
             for path, facts in (attempt.get("inputs") or {}).items()
@@ -346,7 +346,7 @@ def _outcome(attempt: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _times(attempt: Mapping[str, Any], files: JobFiles, folder: str) -> dict[str, str]:
-    """Beginning and end: by the job's own clock where it told, else when the end became known."""
+    """Start and end: by the job's own records, else by when the end became known."""
     end = float(attempt.get("finished_at") or attempt.get("ended_at") or 0.0)
     seconds = attempt.get("run_seconds") or attempt.get("qpu_seconds") or 0.0
     begin = end - float(seconds) if end and seconds else 0.0

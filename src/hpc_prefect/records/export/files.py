@@ -1,6 +1,6 @@
-"""The files of a run that an export may have: which of them, read safely and in bounded memory.
+"""The files of a run that an export may hold; they are read safely and in bounded memory.
 
-Of a job's folder only what is named here leaves it: never `secrets`, and never a claim or a guard.
+Only the files named here are taken from a job's folder: never `secrets`, a claim or a guard.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ BATCH_FILES = {
     names.SCHEDULER_ERR: "the scheduler's own errors",
     names.SCHEDULER_STATISTICS: "the scheduler's statistics of the job",
 }
-#: Bytes that are kept of the end of a log that is too large, and of a record's file at most.
+#: Bytes that are kept of the end of a log that is too large; the most bytes of a record.
 TAIL = 1 << 20
 _LARGEST_RECORD = 64 << 20
 _CHUNK = 1 << 20
 
 
 def quantum_files(kind: str) -> dict[str, str]:
-    """The same of a sampling or an estimation, without its result."""
+    """The files of a sampling or an estimation, without its result."""
     return {
         RECORDS.get(kind, RECORDS["sampler"]): "the work's own record",
         names.JOURNAL: "what happened to the job, one event on each line",
@@ -44,7 +44,7 @@ def quantum_files(kind: str) -> dict[str, str]:
 
 
 def own_path(attempt: Mapping[str, Any], folder: str, name: str) -> str:
-    """Where a file of a job's own is; the journal of a quantum job is beside the work's folder."""
+    """The path of a job's file. A quantum job's journal is in a folder beside the sampling's."""
     if name == names.JOURNAL and attempt.get("kind") != "batch":
         return f"{folder}-{attempt.get('attempt') or 1}/{name}"
     return f"{folder}/{name}"
@@ -57,11 +57,11 @@ def _above_root(folder: str) -> str:
 
 @dataclass(frozen=True)
 class JobFile:
-    """A file of a job's folder, and what part of it is kept.
+    """A file in a job's folder.
 
     Attributes:
         data: its content, or the end of it.
-        cut: how many bytes before that are left out.
+        cut: bytes before `data` that are left out.
     """
 
     data: bytes
@@ -69,16 +69,16 @@ class JobFile:
 
 
 class JobFiles:
-    """Reads what is in the folders of jobs. What is not its owner's alone is not read."""
+    """Reads the folders of jobs. Files that others than the owner may write are not read."""
 
     def __init__(self, record_folder: str) -> None:
         self._now = _above_root(record_folder)
         self._transport = reader(record_folder)
 
     def folder(self, attempt: Mapping[str, Any]) -> str:
-        """Where the attempt's folder is; empty when the record does not tell.
+        """Where the attempt's folder is; empty if the record does not tell.
 
-        Of one without an end the record has the beginning of its path; the newest is meant.
+        For a job without an end the record has only the beginning of the path; the newest is taken.
         """
         path = str(attempt.get("folder") or "")
         if not path:
@@ -95,7 +95,7 @@ class JobFiles:
         return f"{found}-{max(numbers)}" if numbers else found
 
     def find(self, path: str, job_folder: str) -> str:
-        """Where a path is that a job's record names: all of it may have been moved since."""
+        """Where a path from a job's record is now: the whole work_dir may have been moved."""
         then = _above_root(job_folder)
         if not then or not self._now or then == self._now or not path.startswith(f"{then}/"):
             return path
@@ -103,7 +103,7 @@ class JobFiles:
         return moved if os.path.lexists(moved) else path
 
     def read(self, path: str, most: int) -> JobFile | None:
-        """A file, whole or its end; None when there is none that may be read."""
+        """A file, or its end if it is large; None if there is none that may be read."""
         try:
             data = self._transport.read(path, 0, min(most, TAIL) + 1)
             if data is None or len(data) <= min(most, TAIL):
@@ -117,7 +117,7 @@ class JobFiles:
             return None
 
     def read_record(self, path: str) -> bytes:
-        """A record or journal; empty when there is none, or it is too large to be one."""
+        """A record or journal; empty if there is none, or it is too large."""
         with suppress(HpcPrefectError):
             data = self._transport.read(path, 0, _LARGEST_RECORD + 1)
             if data and len(data) <= _LARGEST_RECORD:
@@ -126,10 +126,10 @@ class JobFiles:
 
 
 def why_not(path: str, recorded: Mapping[str, Any], whole_up_to: int) -> str:
-    """Why a file is not what was recorded, or is too large, in words; empty when it may be copied.
+    """Why a file may not be copied: changed since, or too large; empty if it may.
 
     Args:
-        recorded: size, sha256 and sampled of it, when the job had ended.
+        recorded: its size, sha256 and sampled at the job's end.
     """
     if not os.path.isfile(path):
         return "a folder" if os.path.isdir(path) else "removed since"
@@ -152,7 +152,7 @@ def chunks(path: str) -> Iterator[bytes]:
 
 
 def lines(transport: LocalTransport, path: str) -> Iterator[bytes]:
-    """The whole lines of a file that grows by lines, each with its end."""
+    """The terminated lines of a file, each with its newline."""
     offset, rest = 0, b""
     while piece := transport.read(path, offset, _CHUNK):
         offset += len(piece)

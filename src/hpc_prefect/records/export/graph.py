@@ -18,7 +18,7 @@ Ref: TypeAlias = dict[str, str]
 
 RO_CRATE = "1.1"
 WORKFLOW_RO_CRATE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
-#: The profiles of runs: what each is called. All of version 0.5, which builds on RO-Crate 1.1.
+#: The names of the run profiles. All are of version 0.5, which builds on RO-Crate 1.1.
 PROFILES = {
     "process": "Process Run Crate",
     "workflow": "Workflow Run Crate",
@@ -31,7 +31,7 @@ COMPLETED, FAILED, ACTIVE = (_STATUS.format(each) for each in ("Completed", "Fai
 
 
 class Graph:
-    """Entities by their ids. The first one of an id stays."""
+    """Entities by their ids. A second entity with the same id is ignored."""
 
     def __init__(self) -> None:
         self._crate = ROCrate(version=RO_CRATE)
@@ -43,7 +43,7 @@ class Graph:
         ]
 
     def add(self, id: str, type: str | list[str], /, **properties: Any) -> Ref:
-        """Add an entity, without its empty properties; a reference to it."""
+        """Add an entity, without its empty properties; returns a reference to it."""
         if id not in self._ids:
             self._ids.add(id)
             kept = {
@@ -62,7 +62,7 @@ class Graph:
             self._crate.root_dataset[name] = _single(each)
 
     def conform(self, profiles: Iterable[str]) -> list[Ref]:
-        """The profiles that the crate keeps to; `Workflow RO-Crate` is always one."""
+        """Declare the profiles of the crate; `Workflow RO-Crate` is always one."""
         refs = [
             self.add(
                 f"https://w3id.org/ro/wfrun/{each}/{PROFILE_VERSION}",
@@ -92,7 +92,7 @@ class Graph:
 
 
 def _single(value: Any) -> Any:
-    """A list of one as that one, as RO-Crate 1.1 recommends."""
+    """The item of a list that has only one, as RO-Crate 1.1 recommends."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
@@ -102,7 +102,7 @@ def as_id(path: str) -> str:
 
 
 def local_id(*parts: object) -> str:
-    """The id of what has no address."""
+    """An id for an entity that has no address."""
     return "#" + "-".join(quote(os.fsencode(str(part)), safe="/-_.~+@=,") for part in parts)
 
 
@@ -117,7 +117,7 @@ def values_of(
 
     Args:
         beginning: of their ids.
-        parameters: whether there are to be formal ones.
+        parameters: whether FormalParameters are added.
     """
     given, formal = [], []
     for name, value in values.items():

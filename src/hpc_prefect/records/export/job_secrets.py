@@ -9,7 +9,7 @@ from hpc_prefect.records.fold import Record
 
 
 def secrets_of(record: Record, files: JobFiles) -> Secrets:
-    """What all jobs were given under a secret's name, to be known before anything is written."""
+    """The values with a secret's name of all jobs. Collect them before anything is written."""
     secrets = Secrets()
     for job in attempts(record):
         for attempt in job:

@@ -1,7 +1,7 @@
-"""A run in MLflow, by MLflow's own client: parameters, measures of each iteration, tags, record.
+"""Writes a run into MLflow, by its own client: parameters, measures per iteration, tags, record.
 
-MLflow's run has ours in the tag `hpc_prefect.run_id`: a later export of the same run finds it by
-that and adds what is new.
+MLflow's run has our run's id in the tag `hpc_prefect.run_id`: a later export of the same run finds
+it by this tag and adds what is new.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ T = TypeVar("T")
 _STATUS = {"completed": "FINISHED", "cancelled": "KILLED", "running": "RUNNING"}
 #: MLflow refuses a request with more than 1000 values, 100 parameters, or 100 tags.
 _MOST_METRICS, _MOST_OTHERS = 1000, 100
-#: As MLflow understands them, where the user has not said otherwise: a folder as a store has to be
-#: allowed in later versions; a server that is not there is told of within a minute.
+#: MLflow's settings, unless the user has set them: later versions must be told to allow a folder
+#: as a store; a server that does not answer is given up within a minute.
 _SETTINGS = {
     "MLFLOW_ALLOW_FILE_STORE": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -114,7 +114,7 @@ def _batches(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
 def _add_parameters(
     client: MlflowClient, id: str, wanted: Mapping[str, str], known: Mapping[str, str]
 ) -> None:
-    """Those that are not there yet: MLflow changes none."""
+    """Add the parameters that are not there yet: MLflow changes none."""
     if other := [name for name, value in wanted.items() if known.get(name, value) != value]:
         raise ConfigurationError(
             f"MLflow's run {id} has another value of the parameter {other[0]!r}, and MLflow changes"
@@ -126,7 +126,7 @@ def _add_parameters(
 
 
 def _add_points(client: MlflowClient, id: str, found: list[Point], *, known: bool) -> None:
-    """Those that are not there: a store of files would keep them twice."""
+    """Add the points that are not there yet: a file store would keep them twice."""
     there: set[tuple[str, int, float]] = set()
     for name in {point.name for point in found} if known else ():
         history = client.get_metric_history(id, name)
@@ -140,7 +140,7 @@ def _add_points(client: MlflowClient, id: str, found: list[Point], *, known: boo
 def _add_files(
     client: MlflowClient, id: str, record: Record, files: JobFiles, secrets: Secrets
 ) -> None:
-    """The run's record and diff, in the place of those of an earlier export."""
+    """Add the run's record and diff; they replace those of an earlier export."""
     with tempfile.TemporaryDirectory(prefix="hpc-prefect-") as folder:
         for name, hide in ((RUN, secrets.json_data), (DIFF, secrets.source_data)):
             if data := files.read_record(f"{record.folder}/{name}"):

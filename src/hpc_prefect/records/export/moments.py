@@ -1,4 +1,4 @@
-"""Moments, as an export has them."""
+"""Times as an export writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported run in short, for people."""
+"""The README of an exported run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpc_prefect.records.fold import Record
 
 
 def readme(record: Record, state: str, jobs: int) -> str:
-    """Markdown: what ran, how it ended, with which parameters, what came of it, and where it is."""
+    """Markdown: what ran, its parameters, how it ended, its results, and where they are."""
     code, costs = record.code, record.totals.as_dict()["costs"]
     facts = {
         "flow": record.flow,

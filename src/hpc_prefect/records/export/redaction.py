@@ -1,9 +1,9 @@
-"""What must not leave with an export: values whose names say that they are secrets.
+"""Hides secrets in an export: values whose names say that they are secrets.
 
 A run's record has none. A job's own folder has what blocks hold in plain fields: an environment
 variable `MY_TOKEN`, an option `--password=x`, a set-up line `export API_KEY=x`. Such values are
-collected from all jobs first, then hidden wherever they stand in what is written: a program may
-have printed what it was given.
+first collected from all jobs, then hidden wherever they occur in the export: a program may have
+printed them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 from hpc_prefect.job.script import quote
 from hpc_prefect.records.write.plain import HIDDEN, is_secret_name, plain_arguments
 
-#: Letters of a value that is looked for everywhere. A shorter one, or a number, is hidden where its
-#: name stands beside it: it may mean anything anywhere else.
+#: The fewest letters of a value that is hidden everywhere. A shorter one, or a number, is hidden
+#: only next to its name: elsewhere it may mean something else.
 _LEAST = 6
 _NUMBER = re.compile(r"[-+]?[0-9.,_]+(?:[eE][-+]?[0-9]+)?")
-#: Without one of these words nothing in a text is named as a secret (`plain.is_secret_name`).
+#: A text without any of these words names no secret (`plain.is_secret_name`).
 _WORDS = ("token", "passw", "passphrase", "secret", "credential")
 _KEYS = re.compile("(?:api|access|private)[^a-z0-9]?key")
-#: What every job's record has, and is none: to look into all of them would take ten times as long.
+#: Fields of every job's record that are no secrets. Ignoring them saves 90 % of the time.
 _HARMLESS = re.compile(
     rb'"(?:secret_names|secret_environment|qrmi_api_keys)": ?(?:"\**"|\[[^\]]*\]|\{\})'
 )
-#: The records of jobs have the same names, and blocks, again and again.
+#: Cached: the records of jobs repeat the same names.
 _is_secret_name = lru_cache(maxsize=10_000)(is_secret_name)
 _VALUE = r"""'(?:[^']|'\\'')*'|"(?:[^"\\\n]|\\.)*"|[^\s;&|'"()]+"""
 #: NAME=value in a shell's text, and --name value.
@@ -61,7 +61,7 @@ class Secrets:
         self._everywhere = None
 
     def learn_json(self, data: bytes) -> None:
-        """The same from a file of JSON, or of a JSON object a line."""
+        """The same from a file of JSON, or with a JSON object on each line."""
         if _may_name_any(data):
             for found in _parsed(data):
                 self.learn(found)
@@ -76,18 +76,18 @@ class Secrets:
         return self._everywhere
 
     def text(self, text: str) -> str:
-        """A text without them: logs, scripts, messages."""
+        """A text (log, script, message) without the secrets."""
         text = self._without_values(text)
         if _hints(text):
             text = _OPTION.sub(_hidden, _ASSIGNED.sub(_hidden, text))
         return text
 
     def source(self, text: str) -> str:
-        """A program's text without them, and without literals that are called a secret."""
+        """A program's text without the secrets, and without literals with a secret's name."""
         return _LITERAL.sub(_hidden, self._without_values(text))
 
     def source_data(self, data: bytes) -> bytes:
-        """The same of a file."""
+        """The same for a file's bytes."""
         return _encoded(self.source(data.decode(errors="surrogateescape")))
 
     def _without_values(self, text: str) -> str:
@@ -95,15 +95,15 @@ class Secrets:
         return pattern.sub(HIDDEN, text) if pattern else text
 
     def log(self, data: bytes) -> bytes:
-        """A file of text, of any bytes."""
+        """The same as `text` for a file's bytes, whatever they are."""
         return _encoded(self.text(data.decode(errors="surrogateescape")))
 
     def json(self, value: Any, *, named: bool = False) -> Any:
-        """JSON values without them; what has no secret in it stays as it is.
+        """JSON values without the secrets; values without secrets stay as they are.
 
         Args:
-            named: also hide what is called a secret. A run's record has nothing of that kind, but
-                packages that are called so.
+            named: also hide values with a secret's name. Not for a run's record: it has no such
+                secrets, but it may have packages with such names.
         """
         if isinstance(value, str):
             return self.text(value)
@@ -123,7 +123,7 @@ class Secrets:
         return value
 
     def json_data(self, data: bytes, *, named: bool = False) -> bytes:
-        """A JSON text: its own bytes where there is nothing to hide in it."""
+        """A JSON text without the secrets; unchanged if it has none."""
         if not self.is_in(data) and not _may_name_any(data):
             return data
         try:
@@ -136,15 +136,15 @@ class Secrets:
         return json.dumps(kept, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
 
     def json_lines(self, lines: Iterable[bytes], *, named: bool = False) -> Iterator[bytes]:
-        """The same of a JSON text a line."""
+        """The same for lines, each a JSON text."""
         return (self.json_data(line, named=named) for line in lines)
 
     def is_in(self, data: bytes) -> bool:
-        """Whether one of the collected values is in a file's bytes."""
+        """Whether a file's bytes hold one of the collected values."""
         return self._compile() is not None and self._searched(data)
 
     def are_in(self, chunks: Iterable[bytes]) -> bool:
-        """The same of a file that is read a piece at a time."""
+        """The same for a file that is read piece by piece."""
         if self._compile() is None:
             return False
         before = b""
@@ -163,7 +163,7 @@ def _may_name_any(data: bytes) -> bool:
 
 
 def _hints(text: str) -> bool:
-    """Whether something in a text may be called a secret. Words are found faster than patterns."""
+    """Whether a text may name a secret. A quick test: words are found faster than patterns."""
     small = text.lower()
     return any(word in small for word in _WORDS) or (
         "key" in small and _KEYS.search(small) is not None
@@ -171,7 +171,7 @@ def _hints(text: str) -> bool:
 
 
 def _named(found: Any) -> Iterator[str]:
-    """The values in JSON values that names say to be secret."""
+    """The values in JSON values whose names say that they are secret."""
     if isinstance(found, str):
         for pattern in (_ASSIGNED, _OPTION) if _hints(found) else ():
             for match in pattern.finditer(found):
@@ -191,7 +191,7 @@ def _named(found: Any) -> Iterator[str]:
 
 
 def _as_arguments(items: list[Any]) -> dict[int, str]:
-    """Which items of a command line are secrets, and what stands in their place."""
+    """The items of a command line that are secrets, by index, with their replacements."""
     if not items or not all(isinstance(each, str) for each in items):
         return {}
     if not any(map(_hints, items)):
@@ -212,7 +212,7 @@ def _hidden(match: re.Match[str]) -> str:
 
 
 def _forms(value: str) -> set[str]:
-    """A value as it stands in a text, in a shell's quotes, and in JSON's."""
+    """A value as it is, as in shell quotes, and as in JSON."""
     return {
         value,
         quote(value)[1:-1],

@@ -27,23 +27,24 @@ class Copied(NamedTuple):
 
 
 class Target(Protocol):
-    """Takes files, one after the other."""
+    """Takes the files of an export, one after the other."""
 
     def add(self, name: str, chunks: Iterable[bytes]) -> Copied:
         """Write a file; `name` is its path within the export."""
 
     def add_folder(self, name: str) -> None:
-        """Have a folder, which may stay empty."""
+        """Make a folder, which may stay empty."""
 
 
 @contextlib.contextmanager
 def new_target(path: str | os.PathLike[str]) -> Iterator[Target]:
-    """A folder, or with the ending .zip a zip file, that is there when the block has ended well.
+    """A new folder, or a zip file if the path ends with .zip.
 
-    Until then it has another name beside it, which is removed when the block fails.
+    It gets its name when the block ends without an error. Until then it has another name in the
+    same folder; if the block fails, it is removed.
 
     Raises:
-        ConfigurationError: something is there already, or the folder that it shall be in is not.
+        ConfigurationError: the path exists already, or its folder does not exist.
     """
     final = Path(os.path.abspath(os.path.expanduser(path)))
     is_zip = final.suffix.lower() == _ZIP
@@ -82,7 +83,7 @@ def _taken(final: Path) -> ConfigurationError:
 
 
 def _take(draft: Path, final: Path) -> None:
-    """Give it its name; what came there meanwhile stays."""
+    """Give it its name; something that has appeared there meanwhile is not replaced."""
     try:
         os.rename(draft, final)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What of a run a store of experiments is told: parameters, tags, numbers with their steps."""
+"""What is exported of a run to an experiment tracker: parameters, tags, numbers with steps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from hpc_prefect.records.fold import Record
 
-#: The tag that tells which of our runs it is.
+#: The tag that holds our run's id.
 RUN_ID = "hpc_prefect.run_id"
-#: Letters of a parameter's value that MLflow takes, of a tag's, and of a name.
+#: The most letters that MLflow takes of a parameter's value, a tag's value, and a name.
 _LONGEST_PARAMETER, _LONGEST_TAG, _LONGEST_NAME = 6000, 5000, 250
 _FOREIGN = re.compile(r"[^\w\-. :/]")
 
 
 class Point(NamedTuple):
-    """A value of a measure: its step, and when it was (milliseconds since 1970)."""
+    """A value of a measure, with its step and time (milliseconds since 1970)."""
 
     name: str
     value: float
@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 
 def tags(record: Record, state: str) -> dict[str, str]:
-    """Its state, code, host and jobs, under our names, and those of MLflow that it knows."""
+    """The run's state, code, host and jobs, under our names and under those that MLflow knows."""
     code, environment = record.code, record.environment
     found = {
         RUN_ID: record.id,
@@ -57,7 +57,7 @@ def tags(record: Record, state: str) -> dict[str, str]:
 
 
 def parameters(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Each value; what is in a mapping by its path, with points."""
+    """Each value by its path, with dots for values in mappings."""
     for name, value in values.items():
         path = f"{above}{name}"
         if isinstance(value, Mapping) and value:
@@ -67,10 +67,10 @@ def parameters(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str
 
 
 def points(record: Record) -> list[Point]:
-    """The numbers of a run: of each loop's iterations, what the flow recorded, and the costs.
+    """The numbers of a run: each loop's iterations, the recorded measures, and the costs.
 
-    A measure of a loop has its column's name, with several loops `<loop>/<column>`; what the flow
-    recorded under a name that a loop has too is `recorded/<name>`.
+    A measure of a loop has its column's name; if there are several loops, `<loop>/<column>`. A
+    recorded measure whose name a loop has too is `recorded/<name>`.
     """
     end = round((record.ended or record.updated) * 1000)
     found = []

@@ -1,1 +1,1 @@
-"""Writing a run's record while it goes. Nobody waits for it, and nothing fails for it."""
+"""Writes a run's record during the run. The run does not wait for it, nor fail because of it."""

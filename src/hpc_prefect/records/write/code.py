@@ -1,4 +1,4 @@
-"""What ran, and in what: the source, its repository, the interpreter, the packages."""
+"""Facts on what ran and where: source, repository, interpreter, packages, process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from hpc_prefect.local_batch import process
 from hpc_prefect.records.write.plain import plain_arguments, plain_mapping
 
-#: Bytes of uncommitted changes that are kept beside the record.
+#: The most bytes of uncommitted changes that are kept beside the record.
 MOST_DIFF = 1 << 20
 _NUMERIC = re.compile(
     r"(OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|NUMEXPR|VECLIB|XLA|JAX|CUBLAS|NPY)_\w+"
@@ -29,9 +29,9 @@ _PATIENCE = 10.0
 
 
 def code_facts(file: str) -> tuple[dict[str, Any], bytes]:
-    """The file that ran and its repository, and what is changed there and not committed.
+    """The file that ran and its repository; and the changes there that are not committed.
 
-    Without git, or outside of a repository, the file's digest is what tells it. Blocks: starts git.
+    Without git, or outside of a repository, only the file's digest is known. Blocks: starts git.
     """
     facts: dict[str, Any] = {"file": file}
     try:
@@ -56,7 +56,7 @@ def code_facts(file: str) -> tuple[dict[str, Any], bytes]:
 
 
 def _git(folder: str, deadline: float, *words: str) -> bytes | None:
-    """What git answers; None where it has no answer, or is not there."""
+    """What git prints; None if it fails or is not installed."""
     quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
@@ -77,7 +77,7 @@ def _text(answer: bytes) -> str:
 
 
 def process_facts() -> dict[str, Any]:
-    """This process: where it runs, of whom, started how."""
+    """This process: its host, user and command line."""
     return {
         "host": socket.gethostname(),
         "user": _user(),
@@ -89,7 +89,7 @@ def process_facts() -> dict[str, Any]:
 
 
 def numeric_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that decide about the last bits: threads, libraries, hashing."""
+    """The environment variables that may change the last bits of results, such as threads."""
     return {name: value for name, value in sorted(environ.items()) if _NUMERIC.fullmatch(name)}
 
 
@@ -122,7 +122,7 @@ def _cwd() -> str:
 def packages() -> dict[str, str]:
     """All distributions that this interpreter finds, with their versions.
 
-    By the names of their folders: to read what is in them would take a second.
+    By the names of their folders: to read their files would take a second.
     """
     found: dict[str, str] = {}
     for folder in reversed(sys.path):  # the first one on the path wins

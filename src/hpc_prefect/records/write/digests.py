@@ -1,4 +1,4 @@
-"""Digests of files, bounded: of a large one some samples stand for the whole, and it is said."""
+"""Digests of files in bounded time: of a large file only samples are read, and that is recorded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import stat
 import threading
 from typing import Any
 
-#: Bytes up to which programs and inputs are read whole.
+#: Up to this size in bytes programs and inputs are read whole.
 WHOLE = 256 << 20
-#: A larger file is told by its size and by so many pieces of so many bytes, spread evenly.
+#: A larger file is identified by its size and so many pieces of so many bytes, spread evenly.
 PIECES, PIECE = 16, 64 << 10
 
 _known: dict[tuple[str, int, int, int, int], tuple[str, bool]] = {}
@@ -18,14 +18,14 @@ _lock = threading.Lock()
 
 
 def file_facts(path: str, *, whole_up_to: int = WHOLE, remember: bool = False) -> dict[str, Any]:
-    """What tells a file from others: path, size, mtime (seconds since 1970) and SHA-256.
+    """What identifies a file: path, size, mtime (seconds since 1970) and SHA-256.
 
-    `sampled` is there, and true, where the digest is of samples: the first and last 64 KiB, and 14
-    pieces between them, after the size as eight bytes. Of what is no file here, the path alone.
+    `sampled` is there, and true, if the digest is of samples: the size as eight bytes, the first
+    and last 64 KiB, and 14 pieces between them. If there is no such file, only the path.
 
     Args:
-        whole_up_to: bytes up to which all of it is read.
-        remember: keep the digest for as long as the file stays the same: of programs.
+        whole_up_to: up to so many bytes all of it is read.
+        remember: keep the digest in memory as long as the file stays the same; for programs.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -46,7 +46,7 @@ def file_facts(path: str, *, whole_up_to: int = WHOLE, remember: bool = False) -
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """A pipe in the place of a file would wait for somebody who writes."""
+    """Open without blocking: a pipe in place of a file would wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

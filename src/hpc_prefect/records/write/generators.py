@@ -1,4 +1,4 @@
-"""The states of random number generators, as a record keeps them. Nothing is drawn from them."""
+"""The states of random number generators, for a record. No number is drawn from them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: How far inside a value generators are looked for, and among how many values.
+#: The most levels, and the most values, that are searched for generators.
 DEEPEST, MOST_VALUES = 6, 2000
-#: Letters of a state that is kept as it is; a larger one, of Mersenne twisters, is a digest.
+#: The most letters of a state that is kept; of a larger one (Mersenne twister) a digest is kept.
 MOST_LETTERS = 500
 
 
@@ -53,7 +53,7 @@ def _inside(value: Any) -> Iterator[tuple[object, Any]]:
 
 
 def _kind(value: Any) -> str:
-    """How NumPy has the state of a generator of its; empty for anything else."""
+    """The name by which a NumPy generator gives its state; empty for other values."""
     module = type(value).__module__ or ""
     if not module.startswith("numpy.random"):
         return ""

@@ -1,8 +1,8 @@
-"""A process that ends waits for what is still to be written into its runs' records.
+"""At its end, a process waits until the rest of its runs' records is written.
 
-The threads that write are daemons, because a file server may never answer, and a record alone must
-not hold an interpreter for ever. So somebody else has to wait for them, with a limit: a thread that
-the interpreter joins, which a pool's processes do too. They do not call what `atexit` knows.
+The writing threads are daemons, because a file server may never answer, and a record must not keep
+an interpreter alive for ever. So another thread waits for them, with a limit. The interpreter joins
+this thread at its end. (Processes of a pool do so too, but do not call `atexit` functions.)
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Protocol
 
 
 class Leaver(Protocol):
-    """Who has something to write, in the process that began it."""
+    """Something that writes and that the process `pid` waits for at its end."""
 
     pid: int
 
     def leave(self) -> None:
-        """Wait until all is written, or nothing moves any more."""
+        """Wait until all is written, or no progress is made."""
 
 
 #: A list, because another thread may add to it at any moment, and a fork keeps no lock.
 _leavers: list[weakref.ref[Leaver]] = []
-_waiting_in: list[int] = []  # the process whose end is waited for
+_waiting_in: list[int] = []  # the pid of the process in which the waiting thread runs
 
 
 def wait_for(leaver: Leaver) -> None:
-    """Have this process not end before it has left."""
+    """Let this process call `leaver.leave()` before it ends."""
     if leaver not in _of_this_process():
         _leavers[:] = [each for each in _leavers if each() is not None]
         _leavers.append(weakref.ref(leaver))
@@ -46,7 +46,7 @@ def _wait_for_the_end() -> None:
 
 
 def leave_all() -> None:
-    """Wait for all of this process."""
+    """Wait for all leavers of this process."""
     for each in _of_this_process():
         each.leave()
 

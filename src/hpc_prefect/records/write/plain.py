@@ -1,4 +1,4 @@
-"""Values of a run as JSON values, without secrets and without bulk."""
+"""Values of a run as JSON values: without secrets, and cut if they are long."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from typing import Any
 from hpc_prefect.job.identity import digest
 
 HIDDEN = "**********"
-#: What stands before the digest of something that is cut.
+#: Precedes the digest of a value that is cut.
 _DIGEST = ", SHA-256 "
-#: Letters of a text, and items of a list or mapping, that a record keeps of each.
+#: The most letters of a text, items of a list or mapping, and levels, that a record keeps.
 MOST_LETTERS, MOST_ITEMS, DEEPEST = 2000, 200, 20
-#: Values that it keeps of one, with all that is in it.
+#: The most values that it keeps within one value.
 MOST_VALUES = 2000
-#: Values in a digest of what is cut: more take seconds, and a list may hold itself many times over.
+#: The most values in a digest: more take seconds, and a list may hold itself many times over.
 MOST_DIGESTED = 1_000_000
-#: Bytes of an array that is kept as it is; of a larger one its shape and digest tell it.
+#: The most bytes of an array that is kept as it is; of a larger one, shape and digest are.
 SMALL_ARRAY = 2048
 
 _SECRET = re.compile(
     r"(token|passwd|password|passphrase|secret|credential|apikey|accesskey|privatekey)s?$"
 )
 _ASSIGNED = re.compile(r"([-+]*)([A-Za-z][\w.\-]*)(?:=(.*))?", re.DOTALL)
-#: What says in its text all that it is.
+#: Types whose text tells all of a value.
 _TOLD_BY_TEXT = (
     *(PurePath, decimal.Decimal, fractions.Fraction, uuid.UUID, complex),
     *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
@@ -43,14 +43,14 @@ _TOLD_BY_TEXT = (
 
 
 def is_secret_name(name: object) -> bool:
-    """Whether a name says that its value is a secret, however it is written."""
+    """Whether a name says that its value is a secret; case and punctuation do not matter."""
     if not isinstance(name, str):
         return False
     return _SECRET.search(re.sub(r"[^a-z0-9]", "", name.lower())) is not None
 
 
 def _is_secret(name: object, value: object) -> bool:
-    """Whether something is to be hidden: nothing, as it is written, is no secret."""
+    """Whether a value is to be hidden; an empty value is no secret."""
     empty = value is None or (isinstance(value, str | Mapping | list | tuple) and not value)
     return is_secret_name(name) and not empty
 
@@ -58,8 +58,8 @@ def _is_secret(name: object, value: object) -> bool:
 def plain(value: object) -> Any:
     """A value as a record keeps it. Never raises.
 
-    A secret is asterisks. What is long is cut, and then told by its length and SHA-256; what has no
-    content that could be told, such as a function, by its name.
+    A secret becomes asterisks. A long value is cut; its length and SHA-256 are added. A value
+    without content, such as a function, becomes its name.
     """
     try:
         looking = _Plain()
@@ -70,10 +70,10 @@ def plain(value: object) -> Any:
 
 
 def plain_mapping(values: Mapping[Any, Any], *, whole: bool = False) -> dict[str, Any]:
-    """A mapping, each value for itself; what its names say to be secret is hidden.
+    """A mapping, each value by itself; values with a secret's name are hidden.
 
     Args:
-        whole: nothing is cut: for what a reproduction of the run has to be given again.
+        whole: cut nothing: for values that a reproduction of the run needs.
     """
     shown = _shown_whole if whole else plain
     return {
@@ -90,7 +90,7 @@ def _shown_whole(value: object) -> Any:
 
 
 def tells_all(shown: object) -> bool:
-    """Whether what `plain` made of a value tells it from all others, if only by a digest."""
+    """Whether the result of `plain` identifies the value, by a digest at least."""
     if isinstance(shown, str):
         hidden = shown == HIDDEN or (shown.startswith("<") and shown.endswith(">"))
         return not hidden and (not shown.startswith("…") or _DIGEST in shown)
@@ -136,7 +136,7 @@ class _Plain:
         return text if len(text) <= self._letters_kept else _cut(text)
 
     def whole(self, kept: Any, value: object) -> Any:
-        """What is kept of the outermost value, with its digest where something inside is cut."""
+        """What is kept of the outermost value, with its digest if too much inside it is cut."""
         if self._left >= 0 or not (told := _told(value)):
             return kept
         words = f"more than {MOST_VALUES} values in all{told}"
@@ -166,7 +166,7 @@ class _Plain:
                 break
             kept[str(name)] = HIDDEN if _is_secret(name, value) else self.of(value, around)
         if len(values) > self._items_kept:
-            told = _told(values) if self._left >= 0 else ""  # else the outermost has one
+            told = _told(values) if self._left >= 0 else ""  # else only the outermost gets one
             kept["…"] = f"{len(values) - self._items_kept} more{told}"
         return kept
 
@@ -177,7 +177,7 @@ class _Plain:
                 break
             kept.append(self.of(item, around))
         more = len(value) - len(kept)
-        # Of a part of something that is too large altogether only the outermost has a digest.
+        # If the whole value is too large, only the outermost gets a digest.
         told = _told(value) if self._left >= 0 else ""
         return kept + ([f"… {more} more{told}"] if more > 0 else [])
 
@@ -191,7 +191,7 @@ class _Plain:
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:
-    """The fields of a model, a dataclass or a named tuple; None of anything else."""
+    """The fields of a model, a dataclass or a named tuple; None for anything else."""
     if isinstance(value, type):
         return None
     if hasattr(value, "model_dump"):  # pydantic's
@@ -204,12 +204,12 @@ def _fields(value: Any) -> Mapping[str, Any] | None:
 
 
 def _number(value: int) -> int | str:
-    """JSON's readers, and Python's own texts, take no number of thousands of digits."""
+    """An integer, as cut hex text if it has thousands of digits: readers of JSON do not take it."""
     return value if abs(value) < 1 << 1000 else _cut(hex(value))
 
 
 def _told(value: object) -> str:
-    """The digest of a whole value, of which no secret is a part."""
+    """The digest of a whole value; secrets do not enter it."""
     try:
         return f"{_DIGEST}{digest(_Hiding().of(value))}"
     except (TypeError, ValueError, RecursionError):  # it has no canonical form, or is endless
@@ -217,7 +217,7 @@ def _told(value: object) -> str:
 
 
 class _Hiding:
-    """One value with asterisks for what its names say to be secret."""
+    """Replaces values with a secret's name by asterisks, within one value."""
 
     def __init__(self) -> None:
         self._left = MOST_DIGESTED

@@ -1,4 +1,4 @@
-"""The one who appends to a run's record, in a thread of its own."""
+"""Appends events to a run's record, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from hpc_prefect.transports.local import LocalTransport
 
 logger = logging.getLogger("hpc_prefect.records")
 
-#: An event's name and what it says.
+#: An event's name and its fields.
 Event = tuple[str, dict[str, Any]]
-#: Seconds between two renewals of run.json and the index, and how much of the time they may take.
+#: Seconds between two updates of run.json and the index, and the share of time they may take.
 _EVERY, _SHARE = 5.0, 0.01
 #: Seconds after which a write that failed is tried again; later with the next event.
 _PAUSES = (0.1, 0.5, 0.0)
-#: Seconds in which more may come, to be written at once: a write costs more than an event. It is
-#: also what a process that is killed loses at most of what only its record knows.
+#: Seconds in which events are gathered for one write, because a write costs more than an event. A
+#: process that is killed loses at most the events of this time.
 _GATHER = 0.2
-#: Bytes that are kept to be tried again.
+#: The most bytes that are kept to be tried again.
 _MOST_UNWRITTEN = 64 << 20
-#: Seconds for which a process that ends waits for a file server that takes nothing.
+#: Seconds for which a process at its end waits for a file server that takes nothing.
 PATIENCE = 30.0
 
 
 class RecordFollower(Protocol):
-    """Who shows the record while it grows."""
+    """Shows the record while it grows."""
 
     def add(self, event: Mapping[str, Any]) -> None:
         """The record has taken this event in. Called with the writer's lock `folding` held."""
 
     def written(self) -> None:
-        """What was waiting is written."""
+        """All waiting events have been written."""
 
 
 class RunWriter:
-    """Appends events to a record. Nobody waits for the file server; trouble is logged once.
+    """Appends events to a record. Callers do not wait for the file server; trouble is logged once.
 
-    What is noted is written by a thread of its own. A process that ends waits for it for as long as
-    something is being written, and no longer: see `leaving`.
+    A thread of its own writes. At its end, the process waits for this thread as long as it makes
+    progress: see `leaving`.
     """
 
     def __init__(
         self, folder: str, transport: LocalTransport | None = None, *, patience: float = PATIENCE
     ) -> None:
-        """Begin, or go on with, the record in this folder. Blocks.
+        """Begin the record in this folder, or continue it. Blocks.
 
         Args:
             patience: seconds; see `PATIENCE`.
@@ -69,17 +69,17 @@ class RunWriter:
         self._read_to: dict[str, int] = {}
         self._path = self._draw_file()
         self._waiting: deque[tuple[float, Callable[[], Iterable[Event]]]] = deque()
-        # Whoever waits is woken by what he waits for alone: the thread would else be so by each
-        # event that it gathers, which costs more than to write it.
+        # One condition for each purpose: else each event would wake the thread while it gathers,
+        # which costs more than writing the event.
         lock = threading.RLock()
-        self._arrived = threading.Condition(lock)  # the thread, without work, waits for some
-        self._wanted = threading.Condition(lock)  # the thread, gathering, for somebody in a hurry
-        self._changed = threading.Condition(lock)  # others, for the thread
+        self._arrived = threading.Condition(lock)  # the idle thread waits for work
+        self._wanted = threading.Condition(lock)  # the gathering thread waits for a hurried caller
+        self._changed = threading.Condition(lock)  # others wait for the thread
         self._patience = patience
-        self._at_work = False  # the thread is there
-        self._under_way = False  # it has taken something that is not written yet
+        self._at_work = False  # the thread runs
+        self._under_way = False  # it has taken events that are not written yet
         self._aside = 0
-        self._awaited = 0  # somebody waits until all is written
+        self._awaited = 0  # number of callers that wait until all is written
         self._closed = False
         self._moved_at = 0.0
         self._renew_at = float("-inf")
@@ -88,12 +88,12 @@ class RunWriter:
         self._failed = False
 
     def follow(self, follower: RecordFollower) -> None:
-        """Have somebody told of what is taken in from now on."""
+        """Tell `follower` of all further events."""
         self._follower = follower
 
     @property
     def is_first(self) -> bool:
-        """Whether no other process had begun this record."""
+        """Whether this process began the record."""
         return self._path.endswith(f"/{EVENTS}")
 
     @property
@@ -102,11 +102,11 @@ class RunWriter:
         return bool(self._read_to)
 
     def note(self, event: str, **facts: Any) -> None:
-        """Have an event written. Never raises."""
+        """Write an event, in the thread. Never raises."""
         self.later(lambda: [(event, facts)])
 
     def later(self, make: Callable[[], Iterable[Event]]) -> None:
-        """Have events written whose facts are looked for by the writing thread."""
+        """Write events, in the thread, which calls `make` to get them."""
         with self._changed:
             self._waiting.append((time.time(), make))
             self._arrived.notify()
@@ -116,17 +116,18 @@ class RunWriter:
         self._start(self._work, "hpc-prefect-record")
 
     def _start(self, work: Callable[[], None], name: str) -> None:
-        # A daemon, because a file server may never answer. In nobody's context: the run may end.
+        # A daemon, because a file server may never answer. With an empty context, because the run
+        # whose context this is may end before.
         thread = threading.Thread(target=work, name=name, daemon=True)
         try:
             contextvars.Context().run(thread.start)
-        except RuntimeError as error:  # the interpreter ends, and takes no further thread
+        except RuntimeError as error:  # the interpreter is at its end, and starts no thread
             self._complain(error)
         else:
             leaving.wait_for(self)
 
     def aside(self, make: Callable[[], Iterable[Event]]) -> None:
-        """The same for what may take seconds, such as git: other events do not wait for it."""
+        """As `later`, for a slow `make`, such as git: other events do not wait for it."""
 
         def look() -> None:
             try:
@@ -149,14 +150,14 @@ class RunWriter:
         self._transport.write_atomic(f"{self.folder}/{name}", data)
 
     def close(self) -> None:
-        """Nothing more is expected: the thread ends when all is written."""
+        """Expect no more events: the thread ends when all is written."""
         with self._changed:
             self._closed = True
             self._arrived.notify()
             self._wanted.notify()
 
     def settle(self, seconds: float) -> bool:
-        """Wait until what was noted is written, for so many seconds; whether it is."""
+        """Wait until all events are written, up to `seconds`; returns whether they are."""
         with self._changed:
             self._awaited += 1
             self._wanted.notify()
@@ -169,8 +170,8 @@ class RunWriter:
         return self._at_work and (self._under_way or bool(self._waiting))
 
     def leave(self) -> None:
-        """The process ends: wait for as long as something moves. Called again, it goes at once
-        where a file server took nothing in all of its patience.
+        """At the end of the process: wait as long as progress is made. If the file server took
+        nothing for `patience` seconds, a further call does not wait.
         """
         with self._changed:
             self._moved_at = time.monotonic()
@@ -193,7 +194,7 @@ class RunWriter:
             )  # fmt: skip
 
     def _draw_file(self) -> str:
-        """A file of this process's own."""
+        """Create the file of events of this process; returns its path."""
         number = 1
         while True:
             name = EVENTS if number == 1 else f"events-{number}.jsonl"
@@ -211,7 +212,7 @@ class RunWriter:
                 self._complain(error)
 
     def read_others(self) -> None:
-        """What the run's other processes have written since counts too. The lock is held."""
+        """Take in what the run's other processes have written since. The lock is held."""
         for name in self._transport.list(self.folder):
             path = f"{self.folder}/{name}"
             if path == self._path or not (name.startswith("events") and name.endswith(".jsonl")):
@@ -231,11 +232,11 @@ class RunWriter:
                     break
                 except Exception as error:  # noqa: BLE001 - the run itself does not need it
                     self._complain(error)
-                    lines = []  # they are among what is still to be written
+                    lines = []  # they are in `_unwritten` now
                     time.sleep(pause)
 
     def _taken(self) -> list[tuple[float, Callable[[], Iterable[Event]]]]:
-        """What is to be written now, waiting for it; nothing when the thread is to end."""
+        """Wait for events, and return those to be written now; none if the thread is to end."""
         with self._changed:
             self._under_way = False
             self._moved()
@@ -247,7 +248,7 @@ class RunWriter:
             return batch
 
     def _moved(self) -> None:
-        """Something was done, so that a process that ends goes on waiting."""
+        """Note progress, so that a process at its end goes on waiting."""
         with self._changed:
             self._moved_at = time.monotonic()
             self._changed.notify_all()
@@ -267,7 +268,7 @@ class RunWriter:
             self._unwritten = b""
         if data:
             try:
-                # What was written before a failure may end in the middle of a line.
+                # A write that failed may have ended in the middle of a line.
                 self._transport.append(self._path, b"\n" * self._failed + data)
             except Exception:
                 self._failed = True
@@ -282,7 +283,7 @@ class RunWriter:
             self._follower.written()
 
     def _renew(self) -> None:
-        """run.json and the index: now and then, and at the end."""
+        """Update run.json and the index: now and then, and at the end."""
         started = time.monotonic()
         if started < self._renew_at and self.record.state == "running":
             return

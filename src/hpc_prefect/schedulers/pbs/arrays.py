@@ -1,9 +1,9 @@
 """PBS's arrays: `65[].opbs` as a whole, and each of its subjobs, `65[7].opbs`.
 
-Seen on OpenPBS 23.06. The record of the whole says which subjobs wait, and nothing true of how they
+Seen on OpenPBS 23.06. The record of the whole says which subjobs wait. It does not say how they
 ended: its Exit_status was 0 after subjobs had ended with 4 and with 137. A subjob has a record of
-its own from its start on. Before that, and when it was deleted before its start, `qstat` shows the
-record of the whole under the subjob's id, with that Exit_status, and with the subjob's own state.
+its own once it has started. Before that, and if it was deleted before it started, `qstat` shows the
+record of the whole under the subjob's id, with the whole's Exit_status and the subjob's state.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ DEFAULT_LIMIT = 10_000
 
 _WHOLE, _SUBJOB = re.compile(r"\d+\[\]", re.ASCII), re.compile(r"\d+\[\d+\]", re.ASCII)
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::([1-9]\d{0,6}))?)?", re.ASCII)
-#: What a record of the whole says of a subjob that is not there by itself.
+#: The attributes of the whole's record that hold for a subjob without a record of its own.
 _SHARED = ("job_state", "Job_Name", "ctime", "comment")
 
 
 def limit(options: Mapping[str, object]) -> int:
     """How many subjobs an array may have.
 
-    None behind a site's own table: nobody here has seen how one shows arrays and their subjobs.
+    0 where a site's own table is read: nobody here has seen how one shows arrays.
     """
     if options.get("status_dialect") == "table":
         return 0
@@ -48,10 +48,10 @@ def array_of(element_id: str) -> str:
 
 
 def directives(array: Array) -> list[str]:
-    """As options of `qsub`.
+    """The array as options of `qsub`.
 
-    It takes an array only if PBS may start its subjobs again (read in the source of 23.06, and in a
-    site's guide); the script refuses that, see `PBSScheduler.preamble`.
+    `qsub` takes an array only if PBS may start its subjobs again (read in the source of 23.06, and
+    in a site's guide). The script refuses a second start; see `PBSScheduler.preamble`.
     """
     throttle = f"%{array.at_once}" if 0 < array.at_once < array.size else ""
     return [f"-J 0-{array.size - 1}{throttle}", "-r y"]
@@ -73,7 +73,7 @@ def problems(spec: JobSpec) -> list[str]:
 
 
 def read_indices(text: str) -> tuple[tuple[int, int], ...] | None:
-    """Of `0-4,7,9-13:2` or `-`, for none, the pairs (first, last); None when it cannot be read."""
+    """The pairs (first, last) in `0-4,7,9-13:2`; none in `-`; None when it cannot be read."""
     pairs: list[tuple[int, int]] = []
     for part in text.split(",") if text != "-" else ():
         match = _RANGE.fullmatch(part)
@@ -96,7 +96,7 @@ def observation(
 
     Args:
         codes: as in `qstat.record_observation`.
-        history: the server keeps the records of what has ended, and was asked for them.
+        history: the server keeps records of ended jobs, and was asked for them.
     """
     if _WHOLE.match(job_id):
         return _whole(job_id, record)
@@ -115,10 +115,10 @@ def _whole(job_id: str, record: Mapping[str, str]) -> Observation:
 
 
 def _absent(job_id: str, record: Mapping[str, str], *, history: bool) -> Observation:
-    """A subjob that PBS knows no more of than that it waits, or does not any more.
+    """A subjob without a record of its own.
 
-    With a history, one that has run has a record of its own; so what ended without one was deleted
-    before its start.
+    If there is a history, a subjob that has run has a record; so one that ended without a record
+    was deleted before it started.
     """
     shared = {name: record[name] for name in _SHARED if name in record}
     seen = qstat.record_observation(job_id, shared, codes=False)

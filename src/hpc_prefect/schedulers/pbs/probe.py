@@ -34,7 +34,7 @@ _LIMIT = 60.0
 _SUBMIT = "--submit shows whether a job passes"
 _QUEUE_LINE = re.compile(r"^Queue: (\S+)$")
 _FIELD_LINE = re.compile(r"^ {4}([\w.]+) = (.*)$")
-#: A plain name in a list of who may use a queue; `+`, `-` and `@` have meanings of their own.
+#: A plain name in a list of who may use a queue; `+`, `-` and `@` have special meanings there.
 _PLAIN = re.compile(r"[\w.]+", re.ASCII)
 
 
@@ -54,7 +54,7 @@ def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
 
 
 def _commands(options: Mapping[str, object]) -> tuple[str, ...]:
-    # By a site's own table jobs are also found by name.
+    # A site's own table also finds jobs by name, so `qselect` is not needed.
     table = options.get("status_dialect") == "table"
     return tuple(name for name in _COMMANDS if not (table and name == "qselect"))
 
@@ -82,7 +82,7 @@ def _status(scheduler: Scheduler, options: Mapping[str, object]) -> Dialogue[lis
     return [wrong(STATUS, f"as {dialect!r}: {said}", remedy)]
 
 
-#: Asked only for the remedy's sake; what the profile says is never replaced by itself.
+#: Options that are tried only to name one in the remedy; the profile itself is never changed.
 _CHANGES: tuple[dict[str, object], ...] = (
     {"status_dialect": "json"},
     {"history_flag": "-x"},
@@ -101,7 +101,7 @@ def _unusable(scheduler: Scheduler, options: Mapping[str, object]) -> Dialogue[s
     if isinstance(answer, NoAnswer):
         return answer.said
     each = answer.get("1")
-    # Of one id PBS may complete the name of the server, and it is then not the one asked for.
+    # PBS may add the server's name to the id, and "1" is then not found: that is a good answer.
     if isinstance(each, NoAnswer) and "Unknown Job Id" not in each.said:
         return each.said
     return ""

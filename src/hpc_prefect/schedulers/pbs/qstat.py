@@ -1,8 +1,8 @@
 """What `qstat` prints, in three dialects: JSON, full text records, and a site's own table.
 
-Pure and total: a text that is none of these raises ValueError, and no word that is not in the
-tables below is ever an end. Seen on OpenPBS 23.06; what was only read in its source, or is known of
-Torque or of a site by hearsay, is marked "assumed".
+Any other text raises ValueError. A state that is not in the tables below never counts as an end.
+Seen on OpenPBS 23.06; what was only read in its source, or is known of Torque or of a site by
+hearsay, is marked "assumed".
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation, signal_name
 
-#: One job's attributes as text; those of a group with a dot, such as `resources_used.mem`.
+#: One job's attributes as text; a group's have names with a dot, such as `resources_used.mem`.
 Record = dict[str, str]
 T = TypeVar("T")
 
-#: The letters of `job.h`, but for the next one.
+#: The letters of states in `job.h`, without `MOVED`.
 _STATES = {
     "Q": JobState.QUEUED,
     "W": JobState.QUEUED,  # for its start time
@@ -37,10 +37,10 @@ _STATES = {
     "C": JobState.ENDED,  # Torque's word; assumed
 }
 
-#: The server has handed the job to another one and tells no more of it: as good as not listed.
+#: The server has moved the job to another server and tells no more of it: it counts as not listed.
 MOVED = "M"
 
-#: What substates say of a job that ended (`job.h`), and of one that is held.
+#: Substates of a job that ended, and of one that is held (`job.h`).
 _TERMINATED, _FINISHED, _FAILED = "91", "92", "93"
 _WAITS_FOR_JOBS = ("21", "22")
 
@@ -56,7 +56,7 @@ _BY_PBS: dict[int, tuple[Reason, str]] = {
     -22: (Reason.SETUP_FAILED, "a hook of the site failed on the node"),
     -23: (Reason.SETUP_FAILED, "no Kerberos credentials on the node"),
     -19: (Reason.CANCELLED_ELSEWHERE, "a hook of the site deleted the job"),
-    # These are followed by another run; as an end they mean that there was none.
+    # After these PBS runs the job again; as an end they mean that it did not.
     **dict.fromkeys(
         (-3, -4, -5, -6, -7, -11, -12, -14, -15, -16, -18, -20, -30),
         (Reason.NODE_FAILURE, "the node lost the job, and PBS did not run it again"),
@@ -74,9 +74,10 @@ _BY_TORQUE = _BY_PBS | {
     -11: (Reason.WALLTIME, "it exceeded its walltime"),
     -12: (Reason.PROGRAM_FAILED, "it exceeded its cput, the limit of CPU time"),
 }
-#: After its own signals PBS shows whatever they left: 0, 143 and 271 were seen after qdel.
+#: The ends whose exit code is the program's. After PBS's own signals it is what they left: 0, 143
+#: and 271 were seen after qdel.
 _WITH_CODE = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
-#: The end of a comment, where a site hides the codes.
+#: The end of a comment: tells the reason where a site hides the exit codes.
 _EXCEEDED = {
     "walltime": Reason.WALLTIME,
     "mem": Reason.OUT_OF_MEMORY,
@@ -97,7 +98,7 @@ _TABLE_STATES = {
 }
 _TABLE_EMPTY = re.compile(r"^No (unfinished|finished|matching) job found\.\s*$", re.MULTILINE)
 
-#: Below the heads of the table of `qstat -u`.
+#: The line below the heads of a table of `qstat`.
 _DASHES = re.compile(r"-+( +-+)+ *")
 
 #: A line of a record. The names are words, those of resources with a dot.
@@ -105,7 +106,7 @@ _ATTRIBUTE = re.compile(r" {4}([A-Za-z][\w.-]*) = (.*)", re.ASCII)
 #: Where PBS's own variables stand; the arguments of `qsub` may name them.
 _ENVIRONMENT = ("Variable_List", "Submit_arguments", "submit_args")
 _LETTER = re.compile(r"[A-Z]")
-#: A value that cannot be told, because it was given twice.
+#: The value of a name that occurs twice: it cannot be told which one is PBS's.
 _TWICE = object()
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -121,7 +122,7 @@ def read_json(text: str) -> dict[str, Record]:
     """The jobs in an answer of `qstat -f -F json`.
 
     Raises:
-        ValueError: it cannot be parsed: PBS prints what is no JSON for some environments.
+        ValueError: it cannot be parsed: for some environments PBS prints invalid JSON.
     """
     try:
         document = json.loads(text, object_pairs_hook=_object)
@@ -134,7 +135,7 @@ def read_json(text: str) -> dict[str, Record]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two of one name tell nothing, but where a user chose the names."""
+    """A JSON object; the value of a name that occurs twice is `_TWICE`."""
     found = dict(pairs)
     twice = len(found) < len(pairs)
     return found | dict.fromkeys((name for name, _ in pairs), _TWICE) if twice else found
@@ -150,19 +151,19 @@ def _flat(attributes: Any) -> Record:
         if isinstance(value, dict):
             flat |= {f"{name}.{part}": str(inner) for part, inner in value.items()}
         else:
-            flat[name] = str(value)  # numbers stand where text was meant, and the other way round
+            flat[name] = str(value)  # PBS writes some texts as numbers, and some numbers as text
     return flat
 
 
 def read_text(text: str) -> dict[str, Record]:
     """The jobs in an answer of `qstat -f`: `Job Id:` and attributes, long lines wrapped.
 
-    A variable's value may hold newlines, and what looks like attributes, or like jobs. A record in
-    which that may be the case is empty: that there is one is all that it tells.
+    A variable's value may hold newlines, and text that looks like attributes or jobs. A record that
+    may hold such text is returned empty: it tells only that the job exists.
 
     Raises:
-        ValueError: it holds something but no record, or was cut off: without its last lines a
-            record would tell of an end without an exit status.
+        ValueError: it holds text but no record, or was cut off: without its last lines a record
+            would tell of an end without an exit status.
     """
     blocks = re.split(r"^Job Id: ", text, flags=re.MULTILINE)[1:]
     if text.strip() and not blocks:
@@ -175,7 +176,7 @@ def read_text(text: str) -> dict[str, Record]:
         job_id = head.strip()
         record = {} if job_id in found else _record(rest)
         if not block.endswith("\n\n") and not {"Exit_status", "exit_status"} & record.keys():
-            record = {}  # it may have been cut off before that
+            record = {}  # the exit status may have been cut off
         found[job_id] = record
     return found
 
@@ -183,9 +184,9 @@ def read_text(text: str) -> dict[str, Record]:
 def _record(text: str) -> Record:
     """A block's attributes; none when a user's text may be among them.
 
-    PBS writes the environment with its own PBS_O_QUEUE and PBS_O_HOST behind the user's variables.
-    So behind a value with newlines these stand in what looks like another attribute, or in a line
-    that is none; and what a value imitates stands there twice.
+    PBS writes the environment with its own PBS_O_QUEUE and PBS_O_HOST after the user's variables.
+    So after a value with newlines these stand in what looks like another attribute, or in a line
+    that is no attribute; and an attribute that a value imitates occurs twice.
     """
     record: Record = {}
     name = ""
@@ -197,13 +198,13 @@ def _record(text: str) -> Record:
         if match is None or match[1] in record:
             return {}
         name = match[1]
-        record[name] = match[2]  # a blank at the end belongs to a long value
+        record[name] = match[2]  # not stripped: a long value may be wrapped at a blank
     mixed = any("PBS_O_" in value for name, value in record.items() if name not in _ENVIRONMENT)
     return {} if mixed else record
 
 
 def read_letters(text: str) -> dict[str, str]:
-    """The letters of the jobs' states in the tables of `qstat ID...`, by ids that may be cut.
+    """The letters of the jobs' states in the table of `qstat ID...`. Its ids may be cut.
 
     Raises:
         ValueError: it is no such table, or a job is in it twice.
@@ -227,7 +228,7 @@ def read_names(text: str, *, width: int) -> set[str] | None:
     """The jobs' names in an answer of `qstat -w -u USER`; None when they cannot be told.
 
     Args:
-        width: of the longest name that must be shown whole.
+        width: the length of the longest name that must be shown whole.
     """
     if not text.strip():
         return set()
@@ -249,7 +250,7 @@ def read_names(text: str, *, width: int) -> set[str] | None:
 
 
 def _column(head: str, dashes: str) -> tuple[int, int]:
-    """Where the names stand, by the dashes below their head; nowhere when there is none."""
+    """Start and end of the column of names, by the dashes below its head; (0, 0) if not found."""
     spans = [match.span() for match in re.finditer("-+", dashes)]
     return next((span for span in spans if head[slice(*span)].strip() == "Jobname"), (0, 0))
 
@@ -278,7 +279,7 @@ def read_table(text: str) -> list[Row]:
             if not {"JOB_NAME", "STATUS"} <= set(columns):
                 break
         elif columns and words and re.match(r"\d", words[0]):
-            # A row may hold blanks, but only to the right of these columns (a date and a time).
+            # Cells may hold blanks, but only to the right of these columns (a date and a time).
             row = dict(zip(columns, words, strict=False))
             if row["JOB_ID"] in [each.id for each in rows]:
                 raise ValueError(f"it has the job {row['JOB_ID']} twice")
@@ -305,7 +306,7 @@ def row_observation(row: Row) -> Observation:
 def record_observation(
     job_id: str, record: Mapping[str, str], *, codes: bool = True
 ) -> Observation:
-    """What a full record says; without `codes`, what is left of one: an end then has no cause."""
+    """What a full record says. Without `codes` the exit status is ignored: an end has no cause."""
     word = record.get("job_state", "")
     state = _STATES.get(word, JobState.UNKNOWN)
     if state is JobState.HELD and _waits_for_jobs(record):
@@ -317,7 +318,7 @@ def record_observation(
     else:
         cause, message = _waiting(record, state)
     signal = code - 256 if code is not None and code > 256 else 0
-    # 256 + n is what the shell above would call 128 + n; below 0 it is no code of the program's.
+    # 256 + n means signal n, for which a shell says 128 + n; below 0 it is PBS's own code.
     shown = 128 + signal if signal else code
     return Observation(
         id=job_id,
@@ -337,7 +338,7 @@ def record_observation(
 
 
 def _waits_for_jobs(record: Mapping[str, str]) -> bool:
-    """A hold for a dependency ends by itself; that of a user or operator waits for a person."""
+    """Whether the hold is for a dependency, and so ends by itself; others wait for a person."""
     holds = record.get("Hold_Types", "")
     dependent = record.get("substate") in _WAITS_FOR_JOBS or "depend" in record
     return dependent and holds in ("s", "")
@@ -355,7 +356,7 @@ def _exit_status(record: Mapping[str, str]) -> int | None:
 
 
 def _end(record: Mapping[str, str], code: int | None) -> tuple[Reason, str]:
-    """Why a job ended, and PBS's words for it. A success is only what PBS calls one."""
+    """Why a job ended, and PBS's words for it. It is a success only if PBS says so."""
     comment = record.get("comment", "")
     if record.get("substate") == _TERMINATED or re.search(r" and terminated( by \S+)?$", comment):
         return Reason.CANCELLED, comment or "it was deleted"
@@ -395,9 +396,9 @@ def _words(comment: str, more: str) -> str:
 
 
 def _time(text: str) -> float:
-    """Seconds since 1970; 0 when it cannot be read. The text is UTC, because `qstat` is told so.
+    """Seconds since 1970; 0 when it cannot be read. The text is UTC: `qstat` is run with TZ=UTC.
 
-    By hand: strptime reads the names of months in the language of the process.
+    Not by strptime, which reads the names of months in the language of the process.
     """
     match = _TIME.fullmatch(text.strip())
     if match is None or match[1] not in _MONTHS:

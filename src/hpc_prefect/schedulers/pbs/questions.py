@@ -1,4 +1,4 @@
-"""How PBS's `qstat` and `qselect` are asked, and which of their replies are no answer at all."""
+"""The commands `qstat` and `qselect` of PBS, and which of their replies are no useful answer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from hpc_prefect.schedulers.pbs import qstat as reading
 
 #: A hung server blocks every command without end.
 LIMIT = 60.0
-#: `qstat` writes local times without a zone; so it is told where it is.
+#: `qstat` writes local times without a zone; this makes them UTC.
 _UTC = {"TZ": "UTC"}
 
 #: Exit statuses of `qstat` after which its records are whole: 0, or the error about the last bad id
 #: modulo 256 (not known, has finished).
 WHOLE = (0, 153, 35)
 
-#: In `qselect`'s words too; their exit status is 0 all the same. Read in the source of 23.06.
+#: `qstat` and `qselect` say this, with exit status 0. Read in the source of 23.06.
 _NO_HISTORY = "not configured to maintain job history"
 
 
 class NoHistory(NoAnswer):
-    """The server keeps no record of ended jobs, and answers nothing to who asks for them."""
+    """The server keeps no record of ended jobs, and answers no question that includes them."""
 
 
 def at_once(options: Mapping[str, object]) -> bool:
-    """Whether one connection serves for many ids (-E)."""
+    """Whether `qstat` asks about many ids over one connection (-E)."""
     return bool(options.get("one_connection", True))
 
 
@@ -38,13 +38,14 @@ def words(options: Mapping[str, object]) -> list[str]:
 
 
 def history(options: Mapping[str, object]) -> tuple[str, ...]:
-    """The option with which ended jobs are told of; none where there is no history."""
+    """The option that includes ended jobs; none where there is no history."""
     flag = str(options.get("history_flag", "-x"))
     return () if flag == "none" else (flag,)
 
 
 def listings(options: Mapping[str, object]) -> list[tuple[str, ...]]:
-    """The options of the listings that hold all jobs: with -x one holds them, -H has ended ones."""
+    """The options of the listings that together hold all jobs: one listing with -x does; -H lists
+    ended jobs only, so a second one is needed."""
     flag = history(options)
     return [flag] if flag in ((), ("-x",)) else [(), flag]
 
@@ -58,7 +59,7 @@ def qselect(*words: str) -> Command:
 
 
 def option_refused(reply: Reply) -> NoAnswer | None:
-    """A sentence for a command that knows no such option, or has no history to show."""
+    """The answer if the command does not know an option, or has no history; else None."""
     if _NO_HISTORY in reply.stderr:
         return NoHistory(reply.said)
     if reply.code == 2 or "invalid option" in reply.stderr or "usage:" in reply.stderr.lower():
@@ -72,7 +73,7 @@ def option_refused(reply: Reply) -> NoAnswer | None:
 
 
 def number(job_id: str) -> str:
-    """A site may print an id without its server, or with another name of it."""
+    """An id without its server: a site may print it without, or with another name of it."""
     return job_id.partition(".")[0]
 
 

@@ -1,9 +1,9 @@
 """PBS: `qsub`, `qstat`, `qselect`, `qdel` of OpenPBS, PBS Professional, and what is like them.
 
-Seen on OpenPBS 23.06, with its history on. One question about many jobs asks queue and history at
-once: `qstat -E -x -f -F json ID...`. Without -E, `qstat` opens a connection for each id, and its
-JSON holds the first job only; with -E, a job that PBS does not know is passed over in silence, so
-what the JSON does not list is asked for once more as text before it counts as not listed.
+Seen on OpenPBS 23.06, with its history on. One command asks queue and history about many jobs:
+`qstat -E -x -f -F json ID...`. Without -E, `qstat` opens a connection for each id, and its JSON
+holds only the first job. With -E, it does not mention a job that PBS does not know; so a job that
+the JSON does not list is asked for again as text before it counts as not listed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpc_prefect.schedulers.pbs.questions import NoHistory
 
 T = TypeVar("T")
 
-#: What `qdel` says of a job that needs no end any more.
+#: What `qdel` says of a job that has ended or is already being deleted.
 _GONE = re.compile(
     r"Unknown Job Id|Job has finished|Request invalid for state of job|Delete already in progress"
 )
@@ -40,8 +40,8 @@ _KILLED = {
     **dict.fromkeys(("mem", "vmem", "pmem", "pvmem"), Reason.OUT_OF_MEMORY),
     "node": Reason.NODE_FAILURE,  # assumed: "node 1 (host) requested job die, code 15009"
 }
-#: Of the hook for cgroups, with the kernel's own line; assumed. Without that line the limit was
-#: only touched.
+#: The cgroups hook's message, with the kernel's own line; assumed. Without that line the limit was
+#: only reached, and nothing was killed.
 _CGROUP = re.compile(
     r"^Cgroup mem(?:sw)? limit exceeded: .*(?:Killed process|oom-kill).*", re.MULTILINE
 )
@@ -51,9 +51,9 @@ class PBSScheduler:
     """`Scheduler` for PBS.
 
     The patience: a job is listed from the moment `qsub` tells its id, and the history holds ended
-    ones for days, so the common values do. `record` is short, because a job ends in PBS's words
-    only after its output was copied. `confirm` is long, because PBS gives a job 10 s between its
-    two signals, by default, and lists it as running meanwhile.
+    jobs for days, so most default values fit. `record` is short, because PBS calls a job ended only
+    after its output was copied. `confirm` is long, because PBS by default waits 10 s between its
+    two signals, and lists the job as running meanwhile.
     """
 
     name = "pbs"
@@ -86,16 +86,16 @@ class PBSScheduler:
         plain = Preamble(directives=lines, id_expression='"$PBS_JOBID"')
         if spec.array is None:
             return plain
-        # PBS takes no array whose subjobs it may not start again: so none counts as started again,
-        # and the script refuses to run the program a second time.
+        # PBS takes only arrays whose subjobs it may start again. With `restarts` always 0 no start
+        # counts as such, so the script refuses to run the program a second time.
         return replace(plain, index='"$PBS_ARRAY_INDEX"', restarts="0")
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
-        # PBS would make two files for each subjob, or let all write over one. What is lost is its
-        # own line about a kill, which Exit_status tells too, and why a script could not begin.
+        # PBS would make two files for each subjob, or let all overwrite one. Without them we lose
+        # PBS's line about a kill, which Exit_status tells too, and why a script could not begin.
         nowhere = ("/dev/null", "/dev/null")
         out, err = nowhere if spec.array else (ticket.scheduler_out, ticket.scheduler_err)
-        # On the command line, because it wins over the lines in the script.
+        # On the command line, which wins over the lines in the script.
         named = ("-N", ticket.tag, "-o", out, "-e", err)
         reply = yield Command(("qsub", *named, ticket.script), timeout=pbs_ask.LIMIT)
         return qsub.submission(reply, array=spec.array is not None)
@@ -115,13 +115,13 @@ class PBSScheduler:
         question: Callable[[Mapping[str, object]], Dialogue[T | NoAnswer]],
         options: Mapping[str, object],
     ) -> Dialogue[T | NoAnswer]:
-        """Ask, and where the answer is that there is no history, never again with its option."""
+        """Ask. If the answer is that there is no history, never use the history's option again."""
         if pbs_ask.history(options) and not self._no_history:
             answer = yield from question(options)
             if not isinstance(answer, NoHistory):
                 return answer
             self._no_history = True
-        # Without a history a job that has ended is absent at once: there is nothing more to come.
+        # Without a history an ended job is not listed, and nothing more will be told of it.
         self.patience = replace(self.patience, lost=self.patience.absent)
         return (yield from question({**options, "history_flag": "none"}))
 

@@ -1,7 +1,7 @@
 """Looking for PBS's jobs by their names, many names at once.
 
-`qselect` compares whole names and prints whole ids, but takes one name. So of many names those that
-the user's own list shows are asked about; that list is one command however many there are.
+`qselect` compares whole names and prints whole ids, but takes only one name. So for many names, one
+command first lists the user's jobs, and `qselect` is asked only about the names in that list.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _by_name(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Ids
 
 
 def _listed(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[list[str] | NoAnswer]:
-    """Those of the names that the user's list of jobs shows; all where it cannot be read."""
+    """The names that the user's list of jobs shows; all names if it cannot be read."""
     user = (yield Command(("id", "-un"))).stdout.strip()
     shown: set[str] = set()
     for listing in pbs_ask.listings(options):
@@ -67,9 +67,10 @@ def _listed(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[list
 
 
 def _told(ids: Ids, answer: Answer) -> Found:
-    """What is known of the jobs with these ids, by their names. One that left meanwhile was there.
+    """What is known of the jobs with these ids, by their names.
 
-    PBS compares names itself: what a record calls the job is not asked again.
+    A job that is no longer listed counts as UNKNOWN: it was there. PBS has compared the names; the
+    name in a record does not matter.
     """
     found: Found = {}
     for tag, theirs in ids.items():
@@ -114,7 +115,7 @@ def _in_table(tags: Sequence[str], options: Mapping[str, object]) -> Dialogue[Fo
 
 
 def _by_records(reply: Reply, tags: Sequence[str], rows: Sequence[qstat.Row]) -> Found:
-    """The rows by the names in their full records; without these by whole names and ids."""
+    """The rows by the names in their full records, or if there are none by whole names and ids."""
     try:
         records = qstat.read_text(reply.stdout) if reply.code in pbs_ask.WHOLE else {}
     except ValueError:
@@ -142,6 +143,6 @@ def _untold(row: qstat.Row, tag: str) -> NoAnswer:
 
 
 def _may_be(name: str, tag: str) -> bool:
-    """Whether a name in a column, perhaps a narrow one, is the tag or its beginning."""
+    """Whether a name in a column, where it may be cut, is the tag or its beginning."""
     shown = name.rstrip("*.+")
     return name == tag or (len(shown) >= 8 and tag.startswith(shown))

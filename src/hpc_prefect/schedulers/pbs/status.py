@@ -1,8 +1,8 @@
 """Asking PBS's `qstat` about jobs by their ids: as JSON, as text, or by a site's own table.
 
-A job's state is read where no text of a user's can stand: at its place in the JSON, or in a table,
-which shows no more of a user's than a name without blanks. A text record (`qstat -f`) holds whole
-environments, unquoted: what it says counts only beside such a table.
+A job's state is read where no text of a user can stand: at its place in the JSON, or in a table,
+where the only text of a user is a name without blanks. A text record (`qstat -f`) holds whole
+environments, unquoted: it counts only if such a table agrees with it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def _observe(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Answ
 def _asked(
     ids: list[str], answer: Answer, options: Mapping[str, object], *form: str
 ) -> Dialogue[Reply]:
-    """What qstat says of `ids`. Those that it calls ill-formed move to `answer` as unanswered.
+    """What qstat says of `ids`. Ids that it calls ill-formed are moved to `answer`, as `NoAnswer`.
 
-    Of these one is enough and qstat tells nothing of the others: a job of another server, say.
+    One such id (a job of another server, say) keeps qstat from telling anything of the others.
     """
     once = ("-E",) if pbs_ask.at_once(options) else ()
     how = (*once, *pbs_ask.history(options), *form, *pbs_ask.words(options))
@@ -86,7 +86,7 @@ def _from_json(reply: Reply, ids: Sequence[str], options: Mapping[str, object]) 
 def _by_text(
     ids: list[str], answer: Answer, options: Mapping[str, object]
 ) -> Dialogue[Answer | NoAnswer]:
-    """The records, and of the jobs that have one the letters of the table."""
+    """Ask for text records, then for the table of the jobs that have one."""
     reply = yield from _asked(ids, answer, options, "-f")
     if refused := pbs_ask.option_refused(reply):
         return refused
@@ -119,7 +119,7 @@ def _agreed(
     job_id: str, letter: str, record: qstat.Record, options: Mapping[str, object]
 ) -> Observation | NoAnswer:
     """The table's state, with what the record says of it."""
-    if not record:  # it holds what may be a user's text
+    if not record:  # it may hold a user's text: see `read_text`
         return arrays.observation(job_id, {"job_state": letter}, codes=False)
     seen = arrays.observation(job_id, record, history=bool(pbs_ask.history(options)))
     if seen.word == letter:
@@ -128,7 +128,7 @@ def _agreed(
 
 
 def _matched(ids: Sequence[str], records: Mapping[str, qstat.T]) -> dict[str, qstat.T]:
-    """What was asked for, by the ids that were asked: a site may print another server's name."""
+    """Records by the ids that were asked for: a site may print another name of the server."""
     by_number = {pbs_ask.number(job_id): record for job_id, record in records.items()}
     found = {}
     for job_id in ids:
@@ -140,18 +140,18 @@ def _matched(ids: Sequence[str], records: Mapping[str, qstat.T]) -> dict[str, qs
 
 
 def _not_listed(reply: Reply, ids: Sequence[str], options: Mapping[str, object]) -> Answer:
-    """What an answer says of jobs without a record: not known (and not in ours), ended, or nothing
-    useful."""
+    """What an answer says of jobs without a record: ended, or no useful answer. A job that PBS does
+    not know is left out."""
     unknown = set(_UNKNOWN.findall(reply.stderr))
     finished = set(_FINISHED.findall(reply.stderr))
-    # With -E, finished and unknown jobs are passed over in silence, but for the last one.
+    # With -E, qstat mentions only the last of the finished and unknown jobs.
     said = [line for line in reply.stderr.splitlines() if line.strip()]
     silent = pbs_ask.at_once(options) and all(
         _UNKNOWN.search(line) or _FINISHED.search(line) for line in said
     )
     found: Answer = {}
     for job_id in ids:
-        if job_id in finished:  # a history that was not asked: how it ended is not told
+        if job_id in finished:  # the history was not asked, so nothing tells how it ended
             found[job_id] = Observation(id=job_id, state=JobState.ENDED, word="finished")
         elif job_id not in unknown and not silent:
             found[job_id] = NoAnswer(reply.said)
@@ -162,10 +162,10 @@ def _not_listed(reply: Reply, ids: Sequence[str], options: Mapping[str, object])
 
 
 def _by_table(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Answer | NoAnswer]:
-    """The table of the queue, then that of the history, then the records of what they leave open.
+    """The table of the queue, then that of the history, then records for what they do not tell.
 
-    The table tells neither why a job waits nor how one ended. That of the history is short (a site
-    shows three days and a hundred rows of it), so whoever is not in it is asked about by id.
+    A table tells neither why a job waits nor how it ended. The history's table is short (one site
+    shows three days, and a hundred rows), so jobs that are not in it are asked about by id.
     """
     how, history = pbs_ask.words(options), pbs_ask.history(options)
     rows = pbs_ask.table_rows((yield pbs_ask.qstat(*how)))
@@ -192,7 +192,7 @@ def _by_table(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Ans
 
 
 def _in_state(reply: Reply, ids: Sequence[str], state: JobState) -> Answer:
-    """What full records say of jobs that are in the state in which the table has them."""
+    """What full records say of jobs; only of those that are in `state`, as in the table."""
     if reply.code not in pbs_ask.WHOLE:
         return {}
     try:

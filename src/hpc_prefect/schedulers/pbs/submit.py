@@ -1,4 +1,4 @@
-"""What a job asks `qsub` for: its `#PBS` lines, what of it PBS cannot honour, and the answer."""
+"""A job's `#PBS` lines, what of the job PBS cannot honour, and how `qsub`'s answer is read."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _REFUSED = {
     "-q": "set queue_cpu or queue_gpu",
     "-r": "set pbs.requeue",
 }
-#: Attributes that `-W name=value` sets past the options above, in small letters: PBS reads the
-#: names in any, and takes every attribute of a job there, in no list of the manual.
+#: Attributes that `-W name=value` could set instead of the options above. In small letters: PBS
+#: ignores case. It takes every attribute of a job there; the manual has no list of them.
 _REFUSED_ATTRIBUTES = {
     "block": "qsub would wait for the job's end",
     **dict.fromkeys(
@@ -64,7 +64,7 @@ _REFUSED_ATTRIBUTES = {
     "variable_list": "PBS damages the values of variables; set environment in the HPC profile",
 }
 
-#: Where else a project can be named: what an option for it would contradict.
+#: The attribute by which `-W` could set the same as each option for the project.
 _ACCOUNT_ATTRIBUTES = {"-A": "account_name", "-P": "project", "-W group_list": "group_list"}
 
 #: PBS keeps paths in 1024 bytes; the job folder is this much longer than `work_dir`.
@@ -73,9 +73,9 @@ _LONGEST_WORK_DIR = 800
 _JOB_ID = re.compile(r"\d+(\[\])?(\.[A-Za-z0-9][A-Za-z0-9._-]*)?", re.ASCII)
 
 _ARRAY_TOO_LARGE = 3
-#: Status and words of a `qsub` that has surely made no job; the status is the error modulo 256
-#: (`pbs_error.h`). Those without a transcript are from the source. Anything else is unclear: a
-#: connection that broke (160, 162, 163, 183, 186, 212) may have done so after the job was made.
+#: Exit status and words of a `qsub` that has surely made no job; the status is the error modulo 256
+#: (`pbs_error.h`). Those that were not seen are from the source. Anything else is unclear: the
+#: connection (160, 162, 163, 183, 186, 212) may have broken after the job was made.
 _REFUSALS: dict[int, str] = {
     1: r"directive error|script file::|script not a file|script contains cr|cannot send environment"
     r"|unmatched ",
@@ -86,7 +86,7 @@ _REFUSALS: dict[int, str] = {
     6: r"Cannot be used with select or place",
     7: r"Cannot have \"place\" without \"select\"",
     12: r"duplicated resource within a section",
-    32: r"\S",  # a hook of the site looks at a job before it is made, and says what it likes
+    32: r"\S",  # a hook of the site refused the job before it was made; it may say anything
     40: r"attribute value is out of range",
     69: r"name is too long",
     71: r"jobscript size exceeded",
@@ -106,7 +106,7 @@ _REFUSALS: dict[int, str] = {
     201: r"Invalid Account",
     206: r"Invalid Job Dependency",
 }
-#: … and only because too many jobs wait.
+#: The same for refusals because too many jobs wait.
 _FULL: dict[int, str] = {
     38: r"would exceed .* limit|Maximum number of jobs already in",
     39: r"would exceed .* limit on resource|would exceed limit on resource",
@@ -167,7 +167,7 @@ def _resources(spec: JobSpec) -> list[str]:
     if _style(spec) == "nodes_ppn":
         with_gpus = f":gpus={shape.gpus_per_node}" if shape.gpus_per_node else ""
         return [f"nodes={nodes}:ppn={shape.cores_per_node}{with_gpus}", *memory]
-    # Cores in all say nothing of nodes, so several nodes are asked for whole.
+    # `ncpus` is a total that does not say how many nodes, so several nodes are asked for whole.
     cores = shape.cores_per_node if nodes == 1 else nodes * spec.site.cores_per_node
     gpus = [f"ngpus={nodes * shape.gpus_per_node}"] if shape.gpus_per_node else []
     return [f"ncpus={cores}", *memory, *gpus]
@@ -181,7 +181,7 @@ def _memory(size: int) -> str:
 
 
 def problems(spec: JobSpec) -> list[str]:
-    """What of this job PBS cannot honour, a sentence each."""
+    """A sentence for each part of this job that PBS cannot honour."""
     options = spec.site.options
     named = {
         "queue": spec.site.queue,
@@ -217,7 +217,7 @@ def _path_problems(work_dir: str) -> list[str]:
 
 
 def _line_end_problems(spec: JobSpec) -> list[str]:
-    """`qsub` takes no script in which a line ends with CR-LF, also where it is part of a value."""
+    """`qsub` takes no script in which a line ends with CR-LF, even within a quoted value."""
     program, site = spec.executable, spec.site
     named = [("the executable's path", program.path), ("the launcher", site.launcher)]
     for what, texts in (
@@ -243,7 +243,7 @@ def _line_end_problems(spec: JobSpec) -> list[str]:
 
 
 def _chunk_problems(spec: JobSpec) -> list[str]:
-    """What must be asked for, because nobody says that a node has it, but cannot be."""
+    """What must be asked for, as the profile does not say that a node has it, but cannot be."""
     shape, site, chunk = spec.resources, spec.site, _chunk(spec)
     asked = (
         ("ncpus", "cores_per_node", shape.cores_per_node, site.cores_per_node, str),
@@ -278,7 +278,7 @@ def _other_style_problems(spec: JobSpec) -> list[str]:
 
 def _extra_problems(options: Mapping[str, Any]) -> list[str]:
     found = []
-    # What would begin another item, resource or chunk.
+    # `ends`: characters that would begin another item, resource or chunk.
     for field, ours, ends in (("extra_select", CHUNK_ITEMS, ":+,"), ("extra_l", _OURS, ",")):
         for name, value in _extra(options, field).items():
             what = f"pbs.{field} {name!r}"
@@ -293,7 +293,7 @@ def _extra_problems(options: Mapping[str, Any]) -> list[str]:
 
 
 def _directive_problems(line: str, account_flag: str) -> list[str]:
-    """What is wrong with a free directive, read as qsub reads it: several options may be in it."""
+    """What is wrong with a directive of the user, which may hold several options."""
     what = "pbs.directives"
     if found := line_problems(what, line):
         return found
@@ -316,7 +316,7 @@ def _why_not(option: str, value: str, account_flag: str) -> str:
         return "the flow's own value would be taken, whatever it holds; write NAME=value"
     account = _ACCOUNT_ATTRIBUTES[account_flag]
     if option == "-W":
-        # As qsub splits it: `a=b,c=d`, where a value may itself hold commas.
+        # Split as qsub does: `a=b,c=d`, where a value may itself hold commas.
         names = [part.partition("=")[0].strip().lower() for part in value.split(",") if "=" in part]
         if account in names:
             return "set project_cpu or project_gpu"

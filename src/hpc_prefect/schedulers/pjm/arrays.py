@@ -1,9 +1,9 @@
 """PJM's bulk jobs: `12345` as a whole, and each of its sub jobs, `12345[7]`.
 
-All of it is the manual's (V4.0L20). The row of the whole has neither codes nor a state of its own
-to be relied on ("even a bulk job in the RUNOUT state may have some sub jobs still in the QUEUED and
-RUNNING states"); so with it the rows of its sub jobs are asked for (`pjstat -E`), which say all.
-Sub jobs that have ended stay in the queue's list, with their codes, until the whole has ended.
+All of this is from the manual (V4.0L20). The row of the whole has no codes, and its state is not
+reliable ("even a bulk job in the RUNOUT state may have some sub jobs still in the QUEUED and
+RUNNING states"). So the rows of its sub jobs are asked for with it (`pjstat -E`). Sub jobs that
+have ended stay in the queue's list, with their codes, until the whole has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hpc_prefect.job.spec import Array, JobSpec
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.pjm import status as pjstat
 
-#: A bulk number has up to six digits; but every question lists all sub jobs, a line each.
+#: A bulk number may have six digits; but every question lists all sub jobs, a line each.
 DEFAULT_LIMIT = 1000
 _LAST_NUMBER = 999_999
 
@@ -42,7 +42,7 @@ def array_of(element_id: str) -> str:
 
 
 def options(array: Array) -> tuple[str, ...]:
-    """As options of `pjsub`. The last number must be above the first."""
+    """The array as options of `pjsub`. The last number must be above the first."""
     return ("--bulk", "--sparam", f"0-{array.size - 1}")
 
 
@@ -68,7 +68,7 @@ def problems(spec: JobSpec) -> list[str]:
 def observations(rows: Sequence[pjstat.Record], ids: Collection[str]) -> dict[str, Observation]:
     """What the rows say of these jobs, wholes and sub jobs.
 
-    There may be 100,000 rows of sub jobs in an answer about wholes: only their states are read.
+    An answer about a whole may have 100,000 rows of sub jobs: only their states are read.
     """
     parts: dict[str, dict[int, JobState]] = {}
     for row in rows:
@@ -87,7 +87,7 @@ def observations(rows: Sequence[pjstat.Record], ids: Collection[str]) -> dict[st
 
 
 def _whole(row: Observation, parts: Mapping[int, JobState]) -> Observation:
-    """The whole, by its sub jobs; without their rows by its own, which tells of none that wait."""
+    """The whole, by its sub jobs; without their rows by its own, which does not tell which wait."""
     seen = replace(row, cause=None, exit_code=None, signal="")
     if not parts:
         state = JobState.RUNNING if row.state is JobState.ENDING else row.state

@@ -1,8 +1,8 @@
 """What PJM tells before a job is submitted: `pjstat`, `pjacl`, and the user's groups.
 
-No PJM was asked for this. The refusals of `pjacl` are the manual's, and one line of its answer is
-quoted by users of a machine. What `pjstat --rsc` and `pjshowrsc` print nobody here has seen:
-it cannot be told whether a resource group takes jobs.
+This was not tried on a PJM. The refusals of `pjacl` are from the manual, and one line of its answer
+from users of a machine. Nobody here has seen what `pjstat --rsc` and `pjshowrsc` print, so the
+probe cannot tell whether a resource group takes jobs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _status(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
 
 
 def _queue(spec: JobSpec) -> Dialogue[tuple[Finding, str]]:
-    """What is told of the resource group, and pjacl's answer about it."""
+    """The finding about the resource group, and pjacl's answer about it."""
     field = f"queue_{spec.resources.resource_class}"
     name, unit = spec.site.queue, spec.site.options.get("rscunit")
     if not name:

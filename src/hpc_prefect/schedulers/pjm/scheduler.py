@@ -1,10 +1,10 @@
 """PJM: `pjsub`, `pjstat`, `pjdel` of Fujitsu's Technical Computing Suite.
 
-No PJM could be run for this: the basis is the manual of V4.0L20, a large site's guide, and what
-real machines printed. What none of these shows is marked "assumed".
+No PJM could be run for this. The sources are the manual of V4.0L20, a large site's guide, and
+output of real machines. What none of these shows is marked "assumed".
 
 The queue (`pjstat`) is asked first. The history (`pjstat -H`) shows ended jobs only, and is asked
-about those that the queue no longer lists; it shows three days unless it is told how many.
+about those that the queue no longer lists; by default it shows three days.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from hpc_prefect.schedulers.pjm import arrays
 from hpc_prefect.schedulers.pjm import status as pjstat
 from hpc_prefect.schedulers.pjm import submit as pjsub
 
-#: An unanswered command may wait without end.
+#: Seconds: a command that gets no answer may wait without end.
 _LIMIT = 60.0
-#: In this order, whatever the site shows by itself. REASON is last, because it holds blanks.
+#: The columns to show, whatever the site's default is. REASON is last, because it holds blanks.
 _ITEMS = "jid,jnam,jmdl,st,lst,ec,pc,sn,ermsg"
 
 _ERROR = re.compile(r"^\[ERR\.?\] +PJM +(\d+)", re.MULTILINE | re.ASCII)
-#: What `pjdel` says of a job that needs no end any more: does not exist, is in no state for it.
+#: What `pjdel` says of a job that has ended: it does not exist, or its state allows no deletion.
 _GONE = {"0112", "0113"}
 
 
@@ -36,7 +36,7 @@ class PJMScheduler:
     """`Scheduler` for PJM.
 
     The patience: `record` is short, because PJM calls a job ended only after its output is there.
-    `confirm` is long: `pjdel` only takes the request, and an epilogue may follow.
+    `confirm` is long, because `pjdel` only accepts the request, and an epilogue may follow.
     """
 
     name = "pjm"
@@ -65,16 +65,16 @@ class PJMScheduler:
         lines = tuple(f"#PJM {option}" for option in pjsub.directives(spec))
         if spec.array is None:
             return Preamble(directives=lines, id_expression='"$PJM_JOBID"')
-        # Made of two variables: of PJM_SUBJOBID the manual does not say how it is written. Whether
-        # PJM_JOBID is the whole's there it does not say either, so what may follow is cut off.
+        # Made of two variables: the manual does not say how PJM_SUBJOBID is written. Nor does it
+        # say whether PJM_JOBID is the id of the whole there, so a `[…]` that may follow is cut off.
         element = r'"${PJM_JOBID%%\[*}[$PJM_BULKNUM]"'
         return Preamble(directives=lines, id_expression=element, index='"$PJM_BULKNUM"')
 
     def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
         options: Sequence[str] = spec.site.options.get("command_options", ())
         if spec.array:
-            # PJM would make three files for each sub job, or mix all in one. What is lost is its
-            # own line about an end, which the codes tell too, as long as the history has them.
+            # PJM would make three files for each sub job, or mix all in one. Without them we lose
+            # PJM's line about an end; the codes tell it too, as long as the history has them.
             where = (*arrays.options(spec.array), "-o", "/dev/null", "-e", "/dev/null")
         else:
             statistics = f"{ticket.folder}/{names.SCHEDULER_STATISTICS}"
@@ -82,13 +82,13 @@ class PJMScheduler:
             where += ("-s", "--spath", statistics)
         reply = yield Command(
             (
-                # On the command line, because it wins over the lines in the script.
+                # On the command line, which wins over the lines in the script.
                 *("pjsub", "-N", ticket.tag, *where),
                 *options,
                 ticket.script,
             ),
             timeout=120.0,
-            # The job starts where pjsub was called, and some sites look at where that is.
+            # The job starts in the folder in which pjsub is called, and some sites check it.
             cwd=spec.work_dir,
         )
         return pjsub.submission(reply)
@@ -135,10 +135,10 @@ class PJMScheduler:
 
 
 def _listed(ids: Sequence[str], history: tuple[str, ...]) -> Dialogue[Answer]:
-    """What a list says of these jobs: with -E a whole comes with its sub jobs.
+    """What a list says of these jobs. With -E a whole is listed with its sub jobs.
 
-    A filter takes ids of jobs only (assumed). Sub jobs are asked for by operands, and only those of
-    which the wholes' answer does not tell already.
+    A filter takes only ids of jobs (assumed). Sub jobs are asked for by operands, and only those
+    that the answer about the wholes does not list.
     """
     found: Answer = {}
     jobs = [each for each in ids if not arrays.is_element(each)]
@@ -177,9 +177,9 @@ def _read(reply: Reply) -> list[pjstat.Record] | NoAnswer:
 
 
 def _named(rows: Sequence[pjstat.Record], tags: Sequence[str], which: str) -> Found:
-    """The rows by name. The filter compares whole names; the column shows 10 characters of them.
+    """The rows by name. The filter compares whole names; the column shows only 10 characters.
 
-    A bulk job is one job, also where its sub jobs are listed with it.
+    A bulk job counts as one job, also if its sub jobs are listed with it.
     """
     if any(len(pjstat.may_be(row, tags)) != 1 for row in rows):
         return dict.fromkeys(

@@ -1,8 +1,8 @@
 """What PJM tells of a job: `pjstat`'s table, the statistics file, the lines in the job's output.
 
-Pure and total: a text that is no table raises ValueError, and no word that is not in the tables
-below is ever an end. The words and codes are those of Fujitsu's manuals (Technical Computing Suite
-V4.0L20); listings of two real machines were read. What none of these shows is marked "assumed".
+A text that is no table raises ValueError. A state that is not in the tables below never counts as
+an end. The words and codes are from Fujitsu's manuals (Technical Computing Suite V4.0L20) and from
+listings of two real machines. What none of these shows is marked "assumed".
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.state import JobState, Observation, signal_name
 
-#: One job's cells by the names of their columns; `-`, which stands for nothing, is empty.
+#: One job's cells by the names of their columns; a `-` is read as empty.
 Record = dict[str, str]
 
-#: `ST`, short as in tables, long as in the manuals' prose and in tables of some sites (assumed).
+#: The column `ST`: short words as in tables, long ones as in the manuals' prose and in tables of
+#: some sites (assumed).
 _STATES = {
     **dict.fromkeys(("ACC", "ACCEPT", "QUE", "QUEUED"), JobState.QUEUED),
     **dict.fromkeys(("RNA", "RUNNING-A"), JobState.QUEUED),  # acquires nodes; its start is planned
@@ -30,8 +31,8 @@ _STOPPED = ("ERR", "ERROR")
 _CANCELLED = ("CCL", "CANCEL")
 _REJECTED = ("RJT", "REJECT")
 
-#: `PC`, the PJM code: what the job manager did with the job. 0 leaves it to EC and SN. While a job
-#: has not ended, 0 means nothing.
+#: The column `PC`, the PJM code: what the job manager did with the job. With 0, EC and SN tell how
+#: it ended. While a job has not ended, 0 means nothing.
 CODES: dict[int, tuple[Reason, str]] = {
     1: (Reason.CANCELLED, "it was deleted with pjdel"),
     2: (Reason.REJECTED, "it was not accepted"),
@@ -65,8 +66,8 @@ CODES: dict[int, tuple[Reason, str]] = {
     **dict.fromkeys(range(100, 200), (Reason.NODE_FAILURE, "an internal error of PJM")),
 }
 
-#: `REASON` where the site hides the codes, or for a cancelled job with code 0 (assumed). `-v` cuts
-#: it after 16 characters.
+#: The column `REASON`. It counts where the site hides the codes, or for a cancelled job with code 0
+#: (assumed). `-v` cuts it after 16 characters.
 _REASONS = {
     "ELAPSE LIMIT EXC": Reason.WALLTIME,
     "LIMIT OVER MEMOR": Reason.OUT_OF_MEMORY,
@@ -81,7 +82,7 @@ _REASONS = {
     "SUSPEND FAIL": Reason.NODE_FAILURE,
 }
 
-#: The lines that PJM writes into a job's output at its end ("PJM 70nn"), as PJM codes.
+#: The messages that PJM writes into a job's output at its end ("PJM 70nn"), as PJM codes.
 _MESSAGES = {
     7001: 7, 7002: 9, 7003: 10, 7004: 11, 7005: 12, 7007: 16, 7008: 20, 7009: 21, 7010: 22,
     7011: 23, 7012: 24, 7013: 25, 7014: 26, 7015: 27, 7016: 30, 7018: 100, 7019: 140, 7021: 180,
@@ -107,8 +108,8 @@ def read_table(text: str) -> list[Record]:
     """The jobs in an answer of `pjstat`, whichever columns it has.
 
     Raises:
-        ValueError: it is no such table, or was cut off: without its last cells a row would tell of
-            an end without its codes.
+        ValueError: it is no such table, or was cut off: without its last cells a row would show an
+            end without codes.
     """
     if text and not text.endswith("\n"):
         raise ValueError("it is cut off")
@@ -116,7 +117,7 @@ def read_table(text: str) -> list[Record]:
     ids: set[str] = set()
     columns: list[re.Match[str]] = []
     for line in text.split("\n"):
-        # A note ("Data loading...") may stand before it, on the same line.
+        # A note ("Data loading...") may precede the header, on the same line.
         if header := _HEADER.search(line):
             columns = list(re.finditer(r"\S+", header[0]))
         elif columns and _ROW.match(line + " "):
@@ -133,10 +134,10 @@ def read_table(text: str) -> list[Record]:
 
 
 def _record(line: str, columns: list[re.Match[str]]) -> Record:
-    """A row's cells, from where the names of their columns begin: dates and reasons hold blanks.
+    """A row's cells, cut where the names of their columns begin: dates and reasons hold blanks.
 
-    Where a cell is wider than its column, only words without blanks can be told apart, with those
-    of the last column together. A row that is neither still tells that there is such a job.
+    If a cell is wider than its column, the row is split at blanks, and the last column gets the
+    rest. If that does not fit either, the row still tells that there is such a job.
     """
     names = [column[0] for column in columns]
     starts = [column.start() for column in columns]
@@ -163,7 +164,7 @@ def _word(record: Record) -> str:
 
 
 def may_be(record: Record, tags: Sequence[str]) -> list[str]:
-    """Those of the tags that its name is, or that begin with the 10 characters left of it."""
+    """The tag that is its name, or those that begin with it: tables show only 10 characters."""
     name = record.get("JOB_NAME", "")
     if name in tags:
         return [name]
@@ -171,7 +172,7 @@ def may_be(record: Record, tags: Sequence[str]) -> list[str]:
 
 
 def state(record: Record) -> JobState:
-    """The state that a row tells of; all that counts of a sub job that is not asked about."""
+    """The state in a row."""
     return _STATES.get(_word(record), JobState.UNKNOWN)
 
 

@@ -1,4 +1,4 @@
-"""What a job asks `pjsub` for: its `#PJM` lines, what of it PJM cannot honour, and the answer."""
+"""A job's `#PJM` lines, what of the job PJM cannot honour, and how `pjsub`'s answer is read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REFUSED = {
 #: Long options that take a value, beside those.
 _WITH_VALUE = ("--at", "--comment", "--fs", "--appname", "--mail-list", "--net-route", "--vset")
 
-#: `-L` items that are written from the profiles' fields. `ru` and `rg` are short for two of them.
+#: `-L` items that are made from the profiles' fields. `ru` and `rg` are short names of two of them.
 _OURS = {
     **dict.fromkeys(("rscunit", "ru"), "set pjm.rscunit"),
     **dict.fromkeys(("rscgrp", "rg"), "set queue_cpu or queue_gpu"),
@@ -52,9 +52,9 @@ _OURS = {
 _MPI_OURS = ("proc", "max-proc-per-node")
 
 _SHAPE = re.compile(r"(\d+(?:x\d+){0,2})?((?::[a-z-]+)*)", re.ASCII)
-#: In paths for output pjsub puts the job's id, name … in the place of these.
+#: In paths for output pjsub replaces these by the job's id, name …
 _REPLACED = re.compile(r"%[jJbsn]")
-#: What pjsub reads of a line in a script.
+#: The longest line that pjsub reads whole in a script.
 _LONGEST_LINE = 4095
 
 _SUBMITTED = re.compile(
@@ -66,9 +66,9 @@ _BULK_IS_CLOSED = (
     "\nThis site does not let you submit bulk jobs: set pjm.max_array_size of the HPC profile to 0,"
     " so that each is a job of its own"
 )
-#: Codes with which pjsub has surely made no job: wrong options or files, limits, permissions, the
+#: Codes after which pjsub has surely made no job: wrong options or files, limits, permissions, the
 #: site's own checks. 0068, 0090 and 0091 are not among them: the system was changing, or did not
-#: answer, and the job may exist. Nor is any code that the manual does not list.
+#: answer, and the job may exist. A code that the manual does not list is not among them either.
 _REFUSALS = {
     *("0001", "0002", "0003", "0004", "0008", "0009", "0012", "0018", "0020", "0021", "0022"),
     *("0023", "0025", "0026", "0027", "0028", "0041", "0045", "0046", "0047", "0048", "0049"),
@@ -102,7 +102,7 @@ def _nodes(spec: JobSpec) -> list[str]:
     """Nodes, cores, memory and GPUs as `-L` items."""
     shape, options = spec.resources, spec.site.options
     found = []
-    # PJM's Mi is 2^20 bytes, as ours; its M would be 10^6.
+    # PJM's Mi is 2^20 bytes, like our M; its M is 10^6.
     memory = f"{-(-shape.memory_per_node // 1024**2)}Mi" if shape.memory_per_node else ""
     if _allocation(options) == "node":
         numbers, how = _read_shape(options)
@@ -143,7 +143,7 @@ def _extra(options: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def problems(spec: JobSpec) -> list[str]:
-    """What of this job PJM cannot honour, a sentence each."""
+    """A sentence for each part of this job that PJM cannot honour."""
     options = spec.site.options
     named = [
         ("queue", spec.site.queue),
@@ -200,7 +200,7 @@ def _shape_problems(spec: JobSpec) -> list[str]:
 
 
 def _unasked_problems(spec: JobSpec) -> list[str]:
-    """What must be asked for, because nobody says that a node has it, but cannot be."""
+    """What must be asked for, as the profile does not say that a node has it, but cannot be."""
     shape, site, options = spec.resources, spec.site, spec.site.options
     found = []
     if shape.gpus_per_node > site.gpus_per_node and not options.get("gpu_item"):
@@ -249,7 +249,7 @@ def _item_problems(options: Mapping[str, Any]) -> list[str]:
 
 
 def _option_problems(options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the free options, in the script and on the command line."""
+    """What is wrong with the user's own options, in the script and on the command line."""
     lines: Sequence[str] = options.get("directives", ())
     words: Sequence[str] = options.get("command_options", ())
     found = [text for line in lines for text in line_problems("pjm.directives", line)]
@@ -277,7 +277,7 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
 
 
 def submission(reply: Reply) -> Submission:
-    """What became of a submission. Only the manual's codes for a refusal are one."""
+    """What became of a submission. It was refused only if the code is one of `_REFUSALS`."""
     ids = _SUBMITTED.findall(reply.stdout)
     if reply.code == 0 and len(ids) == 1:
         return Accepted(ids[0])
@@ -294,6 +294,6 @@ def submission(reply: Reply) -> Submission:
 
 
 def _errors(text: str) -> str:
-    """PJM's own words, without its hint at `--help`."""
+    """PJM's own words, without its hint to `--help`."""
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("Try `"))

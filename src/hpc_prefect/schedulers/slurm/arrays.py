@@ -1,10 +1,10 @@
 """Arrays in Slurm's answers: the elements that a row is about, and many rows seen as one job.
 
-Seen on Slurm 22.05. What waits of an array is one row with all its numbers; an element that has
-begun has a row, and a raw id, of its own, and the last one to begin keeps the array's. What was
-waiting when the array was cancelled stays one row: with its numbers after a plain `scancel`, with
-none after one that also names the array. An element that was cancelled by itself while it waited
-is in no row at all, neither of the queue nor of the history.
+Seen on Slurm 22.05. All waiting elements of an array are one row with their numbers. An element
+that has begun has a row and a raw id of its own; the last one to begin keeps the array's raw id.
+The elements that waited when the array was cancelled stay one row: with their numbers after a plain
+`scancel`, without numbers after one that also names the array. An element that was cancelled by
+itself while it waited is in no row at all, neither of the queue nor of the history.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ELEMENT = re.compile(r"([0-9]+)_([0-9]{1,7})")
 _PART = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7})(?::([0-9]{1,7}))?)?")  # MaxArraySize: 4000001
 _AT_ONCE = re.compile(r"%[0-9]+$")
 _WAITING = (JobState.QUEUED, JobState.HELD)
-#: What can be true of an array as a whole, if it is of all that counts; a failure never is.
+#: Causes that an array as a whole can have, if all its rows agree. A failure is none of them.
 _OF_THE_WHOLE = (Reason.CANCELLED, Reason.CAN_NEVER_RUN, Reason.DEPENDENCY_NEVER_MET)
 
 
@@ -35,7 +35,7 @@ def element_id(array_id: str, index: int) -> str:
 
 
 def array_of(job_id: str) -> str:
-    """The id as a whole of the array whose element this is; empty for any other id."""
+    """The id of the array whose element this is; empty for any other id."""
     match = _ELEMENT.fullmatch(job_id)
     return match[1] if match else ""
 
@@ -43,7 +43,7 @@ def array_of(job_id: str) -> str:
 def indices(text: str) -> Ranges | None:
     """The numbers in `2-9%2`, `1,3,5-7` or `0-10:2`; None when they cannot be read.
 
-    A list that was cut (`1,3,5...`) is none: what it does not show may wait or run.
+    A list that was cut (`1,3,5...`) cannot be read: what it does not show may wait or run.
     """
     found: list[tuple[int, int]] = []
     for part in _AT_ONCE.sub("", text).split(","):
@@ -73,8 +73,8 @@ class JobRow:
 
     Attributes:
         job: the id of the job, or of the array as a whole.
-        which: the elements that it is about; None for a plain job, and where it does not tell.
-        seen: what it says, under whatever id.
+        which: the elements that it is about; None for a plain job, or if it does not tell.
+        seen: what it says; its id may be another one.
     """
 
     job: str
@@ -116,12 +116,12 @@ class Listed:
         return [_whole(job_id, rows) for job_id, rows in self._rows.items()]
 
     def ended(self) -> Listed:
-        """The rows about ends alone."""
+        """Only the rows about ended jobs and elements."""
         rows = (row for rows in self._rows.values() for row in rows)
         return Listed(row for row in rows if row.seen.state is JobState.ENDED)
 
     def cancelled_rest(self, array_id: str) -> Observation | None:
-        """The row of what was waiting of an array when it was cancelled, if it has no numbers."""
+        """The row without numbers of the elements that waited when the array was cancelled."""
         for row in self._rows.get(array_id, []):
             if row.which is None and row.seen.cause is Reason.CANCELLED:
                 return row.seen
@@ -155,7 +155,7 @@ def _whole(job_id: str, rows: Sequence[JobRow]) -> Observation:
 
 
 def _state(states: Sequence[JobState]) -> JobState:
-    """That of an array with elements in these."""
+    """The state of an array whose rows have these states."""
     left = {state for state in states if state is not JobState.ENDED}
     if not left:
         return JobState.ENDED

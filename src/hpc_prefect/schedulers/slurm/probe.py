@@ -1,8 +1,8 @@
 """What Slurm tells before a job is submitted: `sinfo`, `squeue`, `sacct`, `scontrol show config`,
 `sbatch --test-only`.
 
-Seen on Slurm 22.05, with accounting and without. `sbatch --test-only` has the controller judge a
-submission that it does not make: account, QOS, partition, constraint, and a site's own plug-in.
+Seen on Slurm 22.05, with accounting and without. With `sbatch --test-only` the controller checks a
+submission without making it: account, QOS, partition, constraint, and by a site's own plug-in.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _submission(spec: JobSpec, *, accounting: bool) -> Dialogue[list[Finding]]:
 
 
 def _accounts(spec: JobSpec, said: str) -> Dialogue[Finding]:
-    """The refused project, with those that the user has where Slurm tells them."""
+    """The finding about a refused project; its remedy names the user's projects if Slurm does."""
     field = f"project_{spec.resources.resource_class}"
     who = (yield Command(("id", "-un"))).stdout.strip()
     cluster = spec.site.options.get("cluster")

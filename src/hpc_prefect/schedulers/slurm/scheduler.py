@@ -7,9 +7,9 @@ their exit status as it was. The history (`sacct`) is asked about what the queue
 it lags a second or two, subtracts 128 from exit codes of 128 and more, and may be missing. It is
 also asked about jobs that failed, because only it tells how their steps ended.
 
-An array as a whole is asked about in the queue, where what waits of it is one row. The history has
-two rows for each element, so it is asked about a whole only when the queue does not list it any
-more; what it says then is an end, after which nobody asks again.
+An array as a whole is asked about in the queue, where its waiting elements are one row. The history
+has two rows for each element, so it is asked about a whole only when the queue no longer lists it:
+then the array has ended, and nobody asks again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _OUTPUT = (
         Reason.OUT_OF_MEMORY,
     ),
 )
-#: Only Slurm's own lines: a program may write what it likes.
+#: Only lines of Slurm itself count: a program may write anything else.
 _OWN_LINE = re.compile(r"(slurmstepd|srun|slurmd)\S*: error: ")
-#: How far back the history is asked where it would not look by itself.
+#: How far back to look in the history, where sacct by default would not look so far.
 _A_MONTH = "--starttime=now-30days"
 
 
@@ -60,7 +60,7 @@ class SlurmScheduler:
         return sbatch.environment_problems(spec, environment)
 
     def array_limit(self, options: Mapping[str, object]) -> int:
-        # It bounds the numbers, which begin with 0.
+        # The highest number is MaxArraySize - 1, the lowest 0: so there are MaxArraySize.
         limit = options.get("max_array_size", MAX_ARRAY_SIZE)
         return limit if isinstance(limit, int) else 0
 
@@ -96,7 +96,7 @@ class SlurmScheduler:
                 f"--open-mode={'append' if spec.array else 'truncate'}",
                 ticket.script,
             ),
-            # While the controller has no room, sbatch tries by itself for two minutes.
+            # While the controller has no room, sbatch itself tries again for two minutes.
             timeout=150.0,
             inherits=sbatch.INHERITS,
         )
@@ -142,9 +142,9 @@ class SlurmScheduler:
     def cancel(
         self, jobs: Mapping[str, str], options: Mapping[str, object]
     ) -> Dialogue[NoAnswer | None]:
-        # By its name too, because a killed controller that forgets a job gives its id again. Not by
-        # scancel's own --name: about an element that waits, Slurm 22.05 ends with it all that wait
-        # of the array, and about a whole array it spares what begins at that moment.
+        # Names are compared too: a killed controller that forgets a job gives its id again. Not by
+        # scancel's own --name: for a waiting element, Slurm 22.05 then ends all waiting elements of
+        # the array; for a whole array, it spares an element that begins at that moment.
         listed = yield from ask_queue(options, _jobs(list(jobs)))
         if isinstance(listed, NoAnswer):
             return listed
@@ -152,7 +152,7 @@ class SlurmScheduler:
         there = [each for each in seen if seen[each].tag == jobs[each]]
         if not there:
             return None
-        # What has ended is passed over in silence.
+        # scancel ignores jobs that have ended.
         reply = yield Command(("scancel", *at(options), *there))
         return None if reply.code == 0 else NoAnswer(reply.said)
 
@@ -166,15 +166,15 @@ class SlurmScheduler:
 
 
 def _pattern(path: str) -> str:
-    """A path for `--output`, in which `%j` and its like would be replaced."""
+    """A path for `--output`: `%` is doubled, because sbatch would replace `%j` and the like."""
     return path.replace("%", "%%")
 
 
 def _jobs(ids: Sequence[str]) -> str:
     """The option that names jobs.
 
-    Of an array that is asked for as a whole all is listed; named beside it, elements would be all
-    that squeue shows of those that wait.
+    Elements of an array that is itself in `ids` are left out: squeue lists them with the whole. If
+    they were named beside it, squeue would show no other waiting element.
     """
     wholes = set(ids)
     return "--jobs=" + ",".join(each for each in ids if array_of(each) not in wholes)
@@ -187,10 +187,10 @@ def _has_ended(seen: Observation | None) -> bool:
 def _cancelled_unbegun(
     ids: Sequence[str], options: Mapping[str, object]
 ) -> Dialogue[dict[str, Observation | NoAnswer]]:
-    """What the rest of an array tells of elements of it that are listed nowhere.
+    """Observations of elements that are listed nowhere, by the row of their array's rest.
 
-    An element that has begun has a row. One without, of an array of which all that waited was
-    cancelled, was so too. Only rows about cancelled ones are asked for: there are few.
+    An element that has begun has a row. If an array was cancelled, an element without a row was
+    cancelled with it before it began. Only rows of cancelled jobs are asked for: there are few.
     """
     arrays = list(dict.fromkeys(map(array_of, ids)))
     found: dict[str, Observation | NoAnswer] = {}
@@ -202,7 +202,7 @@ def _cancelled_unbegun(
     rests = {each: listed.cancelled_rest(each) for each in arrays}
     untold = [each for each in arrays if rests[each] is None]
     if untold and options.get("accounting", True):
-        # With a start time Slurm would ask who was cancelled at that time.
+        # No --starttime: with it, --state=CANCELLED means "was cancelled at that time".
         form = ("--allocations", "--state=CANCELLED")
         history = yield from ask_history(options, *form, _jobs(untold))
         if isinstance(history, NoAnswer):
@@ -216,12 +216,12 @@ def _cancelled_unbegun(
 
 
 def _may_be_a_steps(seen: Observation) -> bool:
-    """Whether it failed with a code: that of a launcher, of which a step was killed, perhaps."""
+    """Whether it failed with an exit code. This may be the launcher's, after a step was killed."""
     return seen.cause is Reason.PROGRAM_FAILED and bool(seen.exit_code)
 
 
 def _with_steps(seen: Observation, past: Observation | None) -> Observation:
-    """What the queue says of a job that failed, with what only the history says of its steps."""
+    """The queue's word on a failed job, with what only the history knows: how its steps ended."""
     if past is None or not _has_ended(past) or past.tag != seen.tag:
         return dataclasses.replace(seen, final=False)  # it lags behind the queue
     if past.cause is not Reason.OUT_OF_MEMORY:

@@ -1,8 +1,8 @@
 """What `squeue` and `sacct` are asked, and what their rows say.
 
-Names, and some reasons, are what users write: anything, a separator or a line that looks like a row
-among it. So the text is cut at a mark that each question draws anew, and what may hold anything
-stands last in its row: no value that was written before can be read as Slurm's word.
+Users write the names, and some of the reasons: they may hold a separator, or a line that looks like
+a row. So each question draws a new random mark, at which the text is cut, and the fields that may
+hold anything stand last in their row. So no user's text can be read as Slurm's word.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ENDS = {
     "PREEMPTED": Reason.PREEMPTED,
     "CANCELLED": Reason.CANCELLED,
 }
-#: What a word without a meaning of ours says to a person.
+#: What to tell a person about a state that is UNKNOWN to us.
 _UNTOLD = {
     "REVOKED": "another cluster of the federation has the job: set slurm.cluster in the profile",
 }
@@ -57,12 +57,12 @@ _UNTOLD = {
 _WAITING = (JobState.QUEUED, JobState.HELD)
 _NO_HOST = ("n/a", "None assigned")
 
-#: For other ends Slurm shows whatever its own signal left.
+#: The ends whose exit code is the program's. For others it is what Slurm's own signal left.
 _WITH_CODE = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
 
 #: "JOB REASON CODES": why a job waits for a person.
 _HELD = re.compile(r"JobHeld(User|Admin)|JobHoldMaxRequeue|.*requeued held|ReservationDeleted")
-#: … and why it would wait for ever: what it asks for is more than one job may ever have there.
+#: … and why it would wait for ever: it asks for more than a job may ever have there.
 _NEVER = re.compile(
     r"PartitionTimeLimit|PartitionNodeLimit|PartitionConfig|BadConstraints|AccountNotAllowed"
     r"|QOSNotAllowed|InvalidAccount|InvalidQOS|(QOS|Assoc)Max\w*PerJob(Limit)?|QOSMin\w+"
@@ -79,15 +79,15 @@ _QUEUE_FIELDS = (
     *("Reason", "Name"),
 )
 _QUEUE_ROW = re.compile(r"^(\d+)" + r"\|([^|\n]*)" * (len(_QUEUE_FIELDS) - 3) + r"\|", re.M | re.A)
-#: Where a row is about no element, or about more of them than it tells.
+#: The array task of a row that is about no element, or about elements that it does not name.
 _NO_TASK = "N/A"
 _HISTORY_FIELDS = (
     *("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason", "JobName"),
 )
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
-#: A job, an element of an array, or what waits of one or was cancelled while it waited: that list
-#: is cut, and may name elements that have begun since.
+#: A job, an element of an array, or the elements of one that wait or were cancelled while they
+#: waited. That list is not read: it is cut, and may name elements that have begun since.
 _PAST_JOB = re.compile(r"([0-9]{1,18})(?:_([0-9]{1,7})|_\[.*\])?")
 #: A numbered step is one that srun started; `batch` and `extern` are Slurm's own.
 _STEP = re.compile(r"([0-9]{1,18}(?:_[0-9]{1,7})?)\.[0-9]+")
@@ -99,7 +99,7 @@ _UNCUT = {"SLURM_BITSTR_LEN": "0"}
 
 
 def at(options: Mapping[str, object]) -> tuple[str, ...]:
-    """The option that names the profile's cluster; none where there is only the one."""
+    """The option that names the profile's cluster; none if the profile names no cluster."""
     cluster = options.get("cluster")
     return (f"--clusters={cluster}",) if cluster else ()
 
@@ -110,7 +110,7 @@ def at(options: Mapping[str, object]) -> tuple[str, ...]:
 def ask_queue(
     options: Mapping[str, object], which: str, *, states: str = "all"
 ) -> Dialogue[Listed | NoAnswer]:
-    """What the queue says of jobs; of those that it does not list, nothing."""
+    """What the queue says of jobs. A job that is not in the answer is not in the queue."""
     mark = _mark()
     ends = dict.fromkeys(("Reason", "Name"), mark)
     fields = ",".join(f"{name}:|{ends.get(name, '')}" for name in _QUEUE_FIELDS)
@@ -141,9 +141,9 @@ def _mark() -> str:
 
 
 def _is_cut_off(reply: Reply, mark: str, *, marks: int) -> bool:
-    """Whether a row has begun behind the last whole one, each of which has so many marks.
+    """Whether the last row is incomplete; a whole row has `marks` marks.
 
-    Its job would look as if it were not listed. Lines of other kinds are passed over.
+    The job of an incomplete row would look as if it were not listed. Other lines do not count.
     """
     parts = reply.stdout.split(mark)
     return (len(parts) - 1) % marks != 0 or "|" in parts[-1]
@@ -170,7 +170,7 @@ def _queued(row: Mapping[str, str]) -> Observation:
 
 
 def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Listed | NoAnswer | None]:
-    """What the history says of jobs; None when nobody keeps one.
+    """What the history says of jobs; None when the site keeps none.
 
     Only ends count: what it lists as waiting or running lags behind the queue by a second or two.
     """
@@ -195,8 +195,9 @@ def ask_history(options: Mapping[str, object], *which: str) -> Dialogue[Listed |
 
 
 def _with_last_steps(rows: list[JobRow], steps: list[dict[str, str]]) -> list[JobRow]:
-    """The kernel's limit holds each step of srun by itself, and the job of one that it killed may
-    have failed with a plain exit code."""
+    """The rows; OUT_OF_MEMORY is the cause of a failed job whose last failed step says so.
+
+    The memory limit holds for each step of srun, so the job itself may show a plain exit code."""
     last_failed: dict[str, tuple[int, bool, str]] = {}
     for step in steps:
         if step["State"] != "COMPLETED":
@@ -217,7 +218,7 @@ def _history_rows(reply: Reply, mark: str) -> Iterator[dict[str, str]]:
     width = len(_HISTORY_FIELDS)
     for start in range(0, len(parts) - width, width):
         job_id, *rest = parts[start : start + width]
-        # It follows the end of the row before it, or of what else was printed.
+        # Before the id is the end of the previous row, or other output.
         values = (job_id.rpartition("\n")[2], *rest)
         yield dict(zip(_HISTORY_FIELDS, values, strict=True))
 
@@ -256,7 +257,7 @@ def _observation(
         message=_UNTOLD.get(base) or _message(cause, word, reason, number),
         host="" if when[3] in _NO_HOST else when[3],
         queued_at=float(_number(when[0])),
-        # Of a job that waits it is only when it may start.
+        # For a waiting job this is only when it may start.
         started_at=0.0 if state in _WAITING else float(_number(when[1])),
         ended_at=float(_number(when[2])) if cause else 0.0,
     )
@@ -291,5 +292,5 @@ def _message(cause: Reason | None, word: str, reason: str, number: int) -> str:
 
 
 def _number(text: str) -> int:
-    """0 for what is none, such as `N/A`."""
+    """0 for a text that is no number, such as `N/A`."""
     return int(text) if _NUMBER.fullmatch(text) else 0

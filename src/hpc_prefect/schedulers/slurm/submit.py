@@ -54,7 +54,7 @@ _REFUSED_DIRECTIVES = {
     "--parsable": "it is given",
 }
 #: Variables that sbatch heeds (sbatch(1), "INPUT ENVIRONMENT VARIABLES"), each with its option and
-#: the field for it; without a field it is one of the directives.
+#: the profile's field for it; an empty field: write it among the directives.
 _HEEDED = {
     "SBATCH_ACCOUNT": ("--account", "project_cpu or project_gpu of the HPC profile"),
     "SBATCH_PARTITION": ("--partition", "queue_cpu or queue_gpu of the HPC profile"),
@@ -95,42 +95,43 @@ _HEEDED = {
 #: sbatch's short options without a value.
 _FLAGS = "HkOQsuv"
 
-#: What sbatch inherits of the flow's environment, and so the job: what every process of a user has,
-#: and what proves to Slurm, or to a plug-in for Kerberos, who asks. `--export=NIL` would be the
-#: plain way, but Slurm has it since 23.02.3 only; before that, as with NONE and any list of names,
-#: the login profile is run on the node, and where that fails the job has nothing.
+#: What sbatch, and so the job, inherits of the flow's environment: what every process of a user
+#: has, and what proves to Slurm, or to a plug-in for Kerberos, who asks. `--export=NIL` would be
+#: simpler, but Slurm has it only since 23.02.3. With NONE or a list of names the node runs the
+#: login profile, and if that fails the job has no environment.
 INHERITS = (
     *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "TZ", "LANG", "LANGUAGE", "LC_*"),
     *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_*"),
     *("KRB5CCNAME", "KRB5_CONFIG"),
 )
-#: What the job must not keep of that, or find set by a site's plug-in: the token of whoever
-#: submitted it, and what makes srun keep the job's environment from the program.
+#: Variables that the job must not have, inherited or set by a site's plug-in: the submitter's
+#: token, and variables that make srun keep the job's environment from the program.
 UNSET = ("SLURM_JWT", "SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV")
 
 _SRUN_EXPORT = re.compile(r"\bsrun\b.*?\s--exp\w*[=\s]\s*(\S+)")
 
 _JOB_ID = re.compile(r"[0-9]{1,18}")
 
-#: What the controller answers when it has looked at a job and does not take it (slurm_errno.c).
-#: Anything else may have been said by the connection, while the job exists.
+#: The controller's answers when it refuses a job (slurm_errno.c). Any other text may come from a
+#: broken connection, and the job may exist.
 _REFUSAL = re.compile(
     r"Invalid|Requested|Required|More (processors|nodes)|Too many|Unsupported|Incompatible|Missing"
     r"|Job (violates|dependency|size|script|cannot)|Memory|Node count|Task count|No partition"
     r"|Access/permission denied|User's group|Unspecified error|Reservation|Expired|Licenses"
     r"|Pathname|Batch job script|Unable to allocate|Duplicate|Feature|Only one|Burst buffer"
 )
-#: The loader's, before sbatch itself began: a library is on the flow's LD_LIBRARY_PATH alone.
+#: The dynamic loader's exit code: sbatch did not begin, because a library is only on the flow's
+#: LD_LIBRARY_PATH, which it does not get.
 _NOT_LOADED = 127
 _LOADER = re.compile(r"\S*sbatch: error while loading shared libraries: ")
 _SUBMISSION_FAILED = re.compile(r"Batch job submission failed: (.*)")
-#: QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit …: too many jobs wait, not a wrong job.
-#: The last one is MaxJobCount, of all users' jobs: the controller's answer to each of many tries.
+#: QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit …: too many jobs wait, the job is not wrong.
+#: The last one is MaxJobCount, over all users' jobs: the controller's answer to each try.
 _FULL = re.compile(r"\w*SubmitJobs?\w*Limit|unable to accept job.*Resource temporarily", re.S)
 
 
 def directives(spec: JobSpec) -> list[str]:
-    """The options of the `#SBATCH` lines, without that word."""
+    """The options of the `#SBATCH` lines, without `#SBATCH`."""
     shape, site, options = spec.resources, spec.site, spec.site.options
     found = [
         f"--nodes={shape.num_nodes}",
@@ -169,7 +170,7 @@ def _walltime(seconds: int) -> str:
 
 
 def problems(spec: JobSpec) -> list[str]:
-    """What of this job Slurm cannot honour, a sentence each."""
+    """A sentence for each part of this job that Slurm cannot honour."""
     options = spec.site.options
     named = {
         "queue": spec.site.queue,
@@ -180,7 +181,7 @@ def problems(spec: JobSpec) -> list[str]:
     found = [text for what, value in named.items() for text in value_problems(what, value)]
     if "," in options.get("cluster", ""):
         found.append(f"slurm.cluster is {options['cluster']!r}: write one cluster")
-    if "\\" in spec.work_dir:  # it would also end the reading of %% in the path
+    if "\\" in spec.work_dir:  # sbatch would also leave %% in the path as it is
         found.append(
             f"work_dir is {spec.work_dir!r}: Slurm cannot write output below it, because it"
             " drops backslashes from such paths; choose a folder without one"
@@ -200,7 +201,7 @@ def problems(spec: JobSpec) -> list[str]:
 
 
 def _reading_problems(line: str) -> list[str]:
-    """What sbatch would not read of a directive: it stops there, or leaves out the rest."""
+    """What sbatch would not read in a directive: it stops there, or skips the rest."""
     if "#" in line:
         return [f"slurm.directives {line!r}: sbatch takes what follows a # for a comment"]
     try:
@@ -213,7 +214,7 @@ def _reading_problems(line: str) -> list[str]:
 
 
 def _export_problems(spec: JobSpec) -> list[str]:
-    """What would have srun keep the job's environment, with its secrets, from the program."""
+    """What would make srun keep the job's environment, with its secrets, from the program."""
     given = spec.site.environment | spec.executable.environment | spec.environment
     found = [
         f"{name} is in the environment of the profiles: srun would keep all other variables from"
@@ -231,10 +232,10 @@ def _export_problems(spec: JobSpec) -> list[str]:
 
 
 def environment_problems(spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that sbatch would heed and that we do not give it.
+    """A sentence for each variable that sbatch would heed. It does not get them.
 
-    The jobs of a profile would be others in another shell. What the profile says anyway, or is
-    about what is always ours (name, output, walltime …), needs no sentence.
+    With them a profile's jobs would differ from shell to shell. No sentence is needed for what the
+    profile sets anyway, or this package always sets (name, output, walltime …).
     """
     asked = {re.split(r"[=\s]", line, maxsplit=1)[0] for line in directives(spec)}
     asked |= {"--requeue", "--no-requeue"} if asked & {"--requeue", "--no-requeue"} else set()
@@ -267,7 +268,7 @@ def environment_problems(spec: JobSpec, environment: Mapping[str, str]) -> list[
 
 
 def _qpu_problems(options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the QPUs; the plug-in would run the job without those it does not know."""
+    """What is wrong with the QPUs. The plug-in would ignore those that it does not know."""
     asked, there = options.get("qpu", ()), options.get("site_qpus", ())
     if asked and not there:
         return [
@@ -303,7 +304,7 @@ def _is_refusal(stderr: str) -> bool:
     """Whether the job does not exist, for sure."""
     if failed := _SUBMISSION_FAILED.search(stderr):
         return bool(_REFUSAL.match(failed[1]) or _FULL.search(stderr))
-    # Before anything was sent: options or script are not as they must be.
+    # Said before anything was sent: options or script are wrong.
     return stderr.startswith("sbatch: ") and "fatal" not in stderr and "contact" not in stderr
 
 

@@ -63,7 +63,7 @@ async def sqd(seed: int = 1) -> float:
         )
         batches = subspaces(sampled[0].data.meas, before, it.parameters, it.rng)
         integrals = {name: molecule[name] for name in ("h1", "eri", "core")}
-        # The folder is this iteration's, also when it is repeated after a kill.
+        # The iteration's own folder; it is the same if the iteration is repeated after a kill.
         write(it.folder / "question.npz", nelec=NELEC, **integrals, **batches)
         await run_job_from_blocks(
             command_block_name="cmd-PROJECT",  # WHAT

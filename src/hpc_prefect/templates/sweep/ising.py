@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def magnetization(temperature: float, size: int, sweeps: int) -> float:
-    """Its mean absolute value a spin, by Metropolis, over the second half of the sweeps."""
+    """The mean absolute value per spin, by Metropolis, over the second half of the sweeps."""
     rng = random.Random(f"{temperature} {size} {sweeps}")
     spins = [[1] * size for _ in range(size)]
     accept = {gain: math.exp(-gain / temperature) for gain in (4, 8)}
