@@ -358,7 +358,9 @@ async def test_a_file_that_changed_or_is_too_large_is_told_and_not_copied(tmp_pa
     assert b"another = 1" not in b"".join(files(whole).values())
     main = entities(whole)["./"]["mainEntity"]["@id"]
     assert main == "workflow/source-not-included.txt"
-    assert entities(whole)[main]["description"].startswith("NOT the flow's source, which had already changed")
+    assert entities(whole)[main]["description"].startswith(
+        "NOT the flow's source, which had already changed"
+    )
     assert record.code["sha256"].encode() in files(whole)[main]
 
 
