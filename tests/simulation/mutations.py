@@ -110,13 +110,6 @@ ARRAYS = (
         'self.transport.append(path, b"")',
         first=OF_ARRAYS,
     ),
-    Mutation(
-        "who has lost an array writes how its members ended",
-        "executor/arrays/monitor.py",
-        'array over.\n        """\n        self._submission.claim.check()',
-        'array over.\n        """',
-        first=OF_ARRAYS,
-    ),
 )
 
 
