@@ -146,7 +146,7 @@ async def test_who_stops_to_wait_leaves_the_job(service, block, tmp_path):
     attach.send_signal(signal.SIGINT)
     _, said = await asyncio.to_thread(attach.communicate, timeout=100)
     assert attach.returncode == 130, said
-    assert "is left as it is" in said
+    assert "was left as it is" in said
     (job,) = await asyncio.to_thread(jobs, service, tmp_path)
     assert job["status"] == "Queued"
     assert words(tmp_path) == ["intent", "submitted", "attached"]
