@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,16 @@ from test_allocation import Held, _agent_of, _driven, _results
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
+from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.outputs import Stamp
 from hpc_prefect.job.spec import JobSpec, Site
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.operations.find import list_jobs
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.share import Held as Shape
+from hpc_prefect.schedulers.base import Answer, NoAnswer
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 HOLD = "until [ -e go ]; do sleep 0.05; done"
@@ -107,6 +114,49 @@ async def test_what_cannot_be_seen_now_is_no_reason_to_end_an_allocation(rig: Ri
     first, second = (_spool_of(rig, key) for key in "ab")
     assert first != second
     assert _spool_of(rig, "c") == first
+
+
+class Hiding(LocalTransport):
+    """Does not see an output while `hides` is set, as NFS may for a minute."""
+
+    hides = True
+
+    def stamp(self, path: str, most: int) -> Stamp | None:
+        return None if self.hides and path.endswith("/out") else super().stamp(path, most)
+
+
+class Lost(LocalScheduler):
+    """Says of what has ended that it did so with its allocation: the agent's line is lost."""
+
+    patience = dataclasses.replace(LocalScheduler.patience, outputs=60.0)
+
+    def observe(
+        self, ids: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Answer | NoAnswer]:
+        said = yield from super().observe(ids, options)
+        assert not isinstance(said, NoAnswer)
+        return {
+            job_id: dataclasses.replace(seen, cause=Reason.ALLOCATION_ENDED)
+            if isinstance(seen, Observation) and seen.state is JobState.ENDED
+            else seen
+            for job_id, seen in said.items()
+        }
+
+
+async def test_a_success_whose_output_is_not_seen_yet_is_none_of_the_allocations_end(
+    rig: Rig,
+) -> None:
+    transport = Hiding()
+    request = rig.request(rig.spec("echo > out", expected_outputs=("out",)))
+    with rig.under_way(request, rig.connection(Lost(), transport)) as (_, ends):
+        await until(lambda: _is_told_as_ended(rig, "k"), "the end of the allocation")
+        transport.hides = False
+        assert (await ends).succeeded
+
+
+def _is_told_as_ended(rig: Rig, key: str) -> bool:
+    """Whether a job's process knows that its scheduler says so."""
+    return any(each.get("state") == "ended" for each in rig.journal(1, key))
 
 
 def _spool_of(rig: Rig, key: str) -> str:

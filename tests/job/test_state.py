@@ -556,3 +556,14 @@ def test_a_node_that_ended_the_program_is_why_it_failed() -> None:
     )
     assert reason(record(1), observation=missed, nodes=2) is Reason.NODE_FAILURE
     assert reason(observation=missed, nodes=1) is Reason.NODE_FAILURE
+
+
+def test_a_success_before_the_end_of_its_allocation_waits_for_its_outputs() -> None:
+    """NFS may not show for a minute what was written, and the agent's line may be lost."""
+    ended = {"observation": seen(cause=Reason.ALLOCATION_ENDED), "nodes": 2}
+    hidden = ended | {"missing_outputs": ("o",)}
+    assert reason(record(), record_for=PATIENCE.outputs - 1, **hidden) is None
+    assert reason(record(), record_for=PATIENCE.outputs, **hidden) is Reason.ALLOCATION_ENDED
+    assert reason(record(), **ended) is Reason.SUCCEEDED
+    for failed in (record(1), record(0, signals=("TERM",))):
+        assert reason(failed, record_for=1.0, **hidden) is Reason.ALLOCATION_ENDED

@@ -41,7 +41,6 @@ TOLD = (
 WAITS_FOR_NOBODY = "known: a job waits for an allocation that nobody submits"
 ROUND_AND_ROUND = "known: a job is handed again and again to an allocation that is gone"
 STILL_GONE = "known: an allocation's second batch job is taken for gone"
-HIDDEN_SUCCESS = "known: an allocation's end hides a success whose output is not seen"
 
 #: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
 EXPECTED = (
@@ -194,7 +193,6 @@ RARE = (
     "the script of a job in an allocation is not whole",
     WAITS_FOR_NOBODY,
     ROUND_AND_ROUND,
-    HIDDEN_SUCCESS,
     STILL_GONE,
     "a script finds its program's success",
     "the end is: never started",

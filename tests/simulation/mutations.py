@@ -65,6 +65,14 @@ ALLOCATIONS = (
         '"NOT_TAKEN", Reason.REJECTED, why',
         first=OF_ALLOCATIONS,
     ),
+    # What the simulation has found itself; each of these is a story, too.
+    Mutation(
+        "an allocation's end hides a success whose output is not seen yet",
+        "job/state.py",
+        "if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:",
+        "if False:",
+        first=OF_ALLOCATIONS,
+    ),
 )
 #: Of arrays.
 ARRAYS = (

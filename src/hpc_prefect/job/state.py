@@ -230,6 +230,11 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         and _node_outlived(evidence, record)
     ):
         return _by_record(evidence, record, patience)
+    if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:
+        # It had succeeded before. If its outputs do not appear, they may have been lost with it.
+        verdict = _by_record(evidence, record, patience)
+        if verdict is None or verdict.succeeded:
+            return verdict
     if evidence.word_is_all and seen.cause is Reason.SUCCEEDED:
         return Verdict(reason=Reason.SUCCEEDED, summary=f"the service says {seen.word}")
     if seen.cause not in (None, Reason.SUCCEEDED, Reason.PROGRAM_FAILED):
