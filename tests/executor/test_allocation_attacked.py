@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ class Over:
         spool = self._folder / f"over-{self._left}.spool"
         for name in spools.FOLDERS:
             (spool / name).mkdir(parents=True)
-        (spool / spools.GONE).write_text("walltime: its time was over\n")
+        (spool / spools.GONE).write_text(spools.gone_text("", "walltime: its time was over"))
         return Shape.of(spec).site(spec, str(spool))
 
 
@@ -114,6 +114,49 @@ async def test_what_cannot_be_seen_now_is_no_reason_to_end_an_allocation(rig: Ri
     first, second = (_spool_of(rig, key) for key in "ab")
     assert first != second
     assert _spool_of(rig, "c") == first
+
+
+class Interrupted(LocalTransport):
+    """Another holder does its work while this one makes a spool."""
+
+    def __init__(self, other: Callable[[], object]) -> None:
+        super().__init__()
+        self._other = [other]
+
+    def touch(self, path: str) -> None:
+        super().touch(path)
+        if path.endswith(f".spool/{spools.RENEWED}") and self._other:
+            self._other.pop()()
+
+
+async def test_the_end_of_an_earlier_submission_is_none_of_the_allocation(rig: Rig) -> None:
+    """A holder is stopped before it submits; another one is refused, and the first one goes on."""
+    other = Held(rig)
+
+    def refused() -> None:
+        rig.options["slots"] = 1
+        opened = asyncio.run_coroutine_threadsafe(_is_refused(other), other.executor.loop)
+        opened.result(60)
+        rig.options["slots"] = 2
+
+    held = Held(rig, transport=Interrupted(refused))
+    await held.open()
+    try:
+        runs = held.start(HOLD, "k")
+        await until(lambda: "observed" in rig.events(), "an answer about it")
+        (rig.work / "go").touch()
+        result = await runs
+    finally:
+        await held.close()
+    assert (result.verdict.reason, result.attempt) == (Reason.SUCCEEDED, 1)
+    assert held.where("k") == "allocation-local"
+
+
+async def _is_refused(held: Held) -> None:
+    ended = await held.allocation.open()
+    assert ended is not None
+    assert ended.verdict.reason is Reason.REJECTED
+    await held.allocation.close()  # what is to be written of its end is written then
 
 
 class Hiding(LocalTransport):

@@ -73,6 +73,13 @@ ALLOCATIONS = (
         "if False:",
         first=OF_ALLOCATIONS,
     ),
+    Mutation(
+        "the end of an allocation's refused batch job is that of the next one",
+        "schedulers/allocation/spool.py",
+        "return bool(self.gone) and self.gone_as == own",
+        "return bool(self.gone)",
+        first=OF_ALLOCATIONS,
+    ),
 )
 #: Of arrays.
 ARRAYS = (

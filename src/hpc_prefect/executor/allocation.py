@@ -239,7 +239,8 @@ class Term:
         if not told or result.verdict.reason is Reason.LOST:
             return  # its end is not confirmed
         words = f"{result.verdict.reason}: {result.verdict.summary}".replace("\n", " ")
-        self._transport.write_atomic(f"{self.spool}/{spools.GONE}", words.encode() + b"\n")
+        text = spools.gone_text(result.job_id or self.job_id, words)
+        self._transport.write_atomic(f"{self.spool}/{spools.GONE}", text.encode())
 
 
 class _Hears:

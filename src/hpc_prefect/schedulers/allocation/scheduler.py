@@ -180,7 +180,7 @@ class AllocationScheduler:
         self, look: SpoolLook, options: Mapping[str, object]
     ) -> Dialogue[Observation | NoAnswer]:
         """The allocation itself, as far as it must be known; its scheduler is asked if need be."""
-        if look.end or look.gone:
+        if look.end or look.is_gone:
             why = _WHY.get(look.end[0], look.end[0]) if look.end else look.gone
             return Observation(id="", state=JobState.ENDED, message=why)
         if look.beat_age is not None and look.beat_age < _LATE:
