@@ -15,7 +15,7 @@ from test_allocation import Held, _agent_of, _driven, _results
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
-from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.outputs import Stamp
 from hpc_prefect.job.spec import JobSpec, Site
@@ -157,6 +157,35 @@ async def _is_refused(held: Held) -> None:
     assert ended is not None
     assert ended.verdict.reason is Reason.REJECTED
     await held.allocation.close()  # what is to be written of its end is written then
+
+
+class Forgetful(LocalTransport):
+    """Its scheduler lists no job while `forgets` is set."""
+
+    forgets = False
+
+    def run(self, command: Command) -> Reply:
+        asks = command.argv[0] != "/bin/sh" and "jobs" in command.argv[:5]
+        return Reply(0) if self.forgets and asks else super().run(command)
+
+
+async def test_an_allocation_whose_node_is_gone_is_handed_nothing_more(rig: Rig) -> None:
+    rig.options["slots"] = 8
+    transport = Forgetful()
+    held = Held(rig, transport=transport)
+    await held.open()
+    try:
+        agent = await until(lambda: _agent(rig), "the agent")
+        spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
+        await until(lambda: _held_so_far(spool) > 0, "its second sign of life")
+        transport.forgets = True
+        os.kill(agent, signal.SIGSTOP)
+        os.utime(spool / spools.HEARTBEAT, (0, 0))  # as if its node was gone for long
+        result = await held.run("true", "k")
+    finally:
+        await held.close()
+    assert (result.verdict.reason, result.attempt) == (Reason.SUCCEEDED, 1)
+    assert held.where("k") == "local"
 
 
 class Hiding(LocalTransport):

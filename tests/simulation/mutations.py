@@ -80,6 +80,13 @@ ALLOCATIONS = (
         "return bool(self.gone)",
         first=OF_ALLOCATIONS,
     ),
+    Mutation(
+        "an allocation whose agent is silent has as much time left as it last said",
+        "executor/allocation.py",
+        "if seen.is_over or not seen.is_late:",
+        "if True:",
+        first=OF_ALLOCATIONS,
+    ),
 )
 #: Of arrays.
 ARRAYS = (
