@@ -350,8 +350,9 @@ class AllocationLife(Life):
         for base in self.bases:
             log = self.place.files.entry(f"{base}.spool/{spools.LOG}")
             for line in log.data.decode().split("\n") if isinstance(log, File) else ():
-                words = line.split()
-                if words[:2] == ["R", intents[-1]["tag"]] and words[3:4] in (["size"], ["unreadable"]):
+                words = line.split()  # of a torn line, fewer
+                is_refusal = words[:2] == ["R", intents[-1]["tag"]]
+                if is_refusal and words[3:4] in (["size"], ["unreadable"]):
                     return False
         return True
 
