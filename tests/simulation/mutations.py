@@ -229,8 +229,8 @@ MUTATIONS = (
     Mutation(
         "a journal is written on behind a torn line",
         "ledger/journal.py",
-        "if _torn(transport, path):",
-        "if False:",
+        'b"\\n" + line if line else line',
+        "line",
     ),
     Mutation(
         "a job under a number that was used again is ours",
