@@ -169,14 +169,13 @@ async def test_a_job_in_a_task_whose_parameter_cannot_be_told_is_refused_before_
     assert runs(tmp_path) == ["keyed", "scoped"]
 
 
-async def test_a_flow_whose_parameter_cannot_be_told_needs_a_named_campaign(tmp_path: Path) -> None:
+async def test_a_flow_whose_parameter_has_no_digest_needs_a_named_campaign(tmp_path: Path) -> None:
     @flow
     async def outer(work_dir: str, what: object) -> None:
         await job(work_dir, "x")
 
-    with pytest.raises(
-        InvalidJob, match=r"parameter 'what' .* of flow outer cannot be told"
-    ) as told:
+    identity = r"parameter 'what' .* of flow outer has no stable identity"
+    with pytest.raises(InvalidJob, match=identity) as told:
         await outer(str(tmp_path), Opaque())
     assert "with hpc_prefect.campaign('…')" in str(told.value)
     assert not (tmp_path / ".hpc-prefect").exists()

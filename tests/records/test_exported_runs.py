@@ -292,7 +292,7 @@ def test_what_was_not_finished_is_never_told_as_completed(tmp_path: Path) -> Non
         assert "endTime" not in run
         waiting = actions["wait, attempt 0"]
         assert waiting["actionStatus"] == ACTIVE
-        assert "no end" in waiting["description"]
+        assert waiting["description"].endswith("no end of this job is recorded")
         ended = [each["actionStatus"] for each in of_type(crate, "CreateAction")]
         assert sorted(ended) == sorted([*[COMPLETED] * 3, ACTIVE, status])
         data = files(crate)
@@ -300,7 +300,7 @@ def test_what_was_not_finished_is_never_told_as_completed(tmp_path: Path) -> Non
         events = [name for name in data if name.startswith("record/events")]
         assert all(json.loads(line) for name in events for line in data[name].splitlines())
     (run,) = [each for each in of_type(killed, "CreateAction") if each["name"].startswith("run ")]
-    assert "without a word" in run["error"]
+    assert "without recording an end" in run["error"]
 
 
 async def test_a_crate_has_the_ends_that_a_killed_process_had_not_written(tmp_path: Path) -> None:

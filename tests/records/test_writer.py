@@ -104,9 +104,13 @@ atexit.register(end)
 writer.note("began", format=1, run={run}, parameters={{}}, environment={{}})
 """
 POOL = """
-import multiprocessing, sys
+import multiprocessing, sys, threading
 from hpc_prefect.records.write.writer import RunWriter
-def work(folder):
+def work(folder):  # in a daemon, as calls of a flow's thread are
+    thread = threading.Thread(target=tell, args=(folder,), daemon=True)
+    thread.start()
+    thread.join()
+def tell(folder):
     writer = RunWriter(folder)
     writer.note("began", format=1, run={run}, parameters={{}}, environment={{}})
     for number in range(500):

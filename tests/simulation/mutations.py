@@ -64,6 +64,28 @@ ALLOCATIONS = (
         '"NOT_TAKEN", Reason.REJECTED, why',
         first=OF_ALLOCATIONS,
     ),
+    # What the simulation has found itself; each of these is a story, too.
+    Mutation(
+        "an allocation's end hides a success whose output is not seen yet",
+        "job/state.py",
+        "if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:",
+        "if False:",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "the end of an allocation's refused batch job is that of the next one",
+        "schedulers/allocation/spool.py",
+        "return bool(self.gone) and self.gone_as == own",
+        "return bool(self.gone)",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "an allocation whose agent is silent has as much time left as it last said",
+        "executor/allocation.py",
+        "if seen.is_over or not seen.is_late:",
+        "if True:",
+        first=OF_ALLOCATIONS,
+    ),
 )
 #: Of arrays.
 ARRAYS = (
@@ -206,8 +228,8 @@ MUTATIONS = (
     Mutation(
         "a journal is written on behind a torn line",
         "ledger/journal.py",
-        "if _torn(transport, path):",
-        "if False:",
+        'b"\\n" + line if line else line',
+        "line",
     ),
     Mutation(
         "a job under a number that was used again is ours",

@@ -12,7 +12,6 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_journal
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import GUARD_CODE
-from simulation.coverage import HIDDEN_SUCCESS
 from simulation.file_server import File, FileServer
 from simulation.world import World
 
@@ -219,11 +218,6 @@ class Judgements(Told):
                 if job.held is not None and not job.held.is_over:
                     return f"the allocation in which {job.id} ran goes on"
         is_open_success = last is not None and last.recorded and not wished
-        if is_open_success and reason is Reason.ALLOCATION_ENDED and self._cluster.files.lag:
-            # Its output was remembered as absent, and the end of its allocation was not waited for.
-            self._world.coverage.sometimes(HIDDEN_SUCCESS)
-            self._programs.wishes.add(base)
-            return ""
         if is_open_success and not any(job.end in _NOT_BY_CODE for job in jobs):
             return "its program has succeeded, and its record says so"
         return ""

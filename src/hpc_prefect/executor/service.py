@@ -167,7 +167,7 @@ class Executor:
         task = self._tasks.get(request.base)
         if task is None:
             run = kind(
-                request, self._connection(request.spec.site, request.provider), self._connection
+                request, self.connection(request.spec.site, request.provider), self.connection
             )
             task = self.loop.create_task(run.carry_out())
             self._runs[request.base], self._tasks[request.base] = run, task
@@ -194,7 +194,7 @@ class Executor:
             if not self._waiting[base]:
                 self._tasks[base].cancel()
 
-    def _connection(self, site: Site, provider: Provider | None = None) -> Connection:
+    def connection(self, site: Site, provider: Provider | None = None) -> Connection:
         """On the loop: the one connection to a place, or to a provider that is no scheduler."""
         key = provider or json.dumps([site.scheduler, site.options], sort_keys=True)
         if key not in self._connections:

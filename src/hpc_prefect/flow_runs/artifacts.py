@@ -219,7 +219,9 @@ class _Sender:
                 _start(clock)
             return
         # Not a daemon: a short script would end before it.
-        self._working = _start(threading.Thread(target=self._work, name="hpc-prefect-artifacts"))
+        self._working = _start(
+            threading.Thread(target=self._work, name="hpc-prefect-artifacts", daemon=False)
+        )
 
     def _wake(self) -> None:
         with self._lock:

@@ -213,7 +213,7 @@ class _LabelSender:
                 return
             self._sending = True
         # Not a daemon: a short script would end before it. In an empty context: the run may end.
-        thread = threading.Thread(target=self._work, name="hpc-prefect-labels")
+        thread = threading.Thread(target=self._work, name="hpc-prefect-labels", daemon=False)
         contextvars.Context().run(thread.start)
 
     def unsent(self, run_id: UUID) -> str:

@@ -46,7 +46,9 @@ def end_as_crashed(flow_run_id: str, by: str) -> None:
     In the background: nothing waits for it or depends on it.
     """
     # Not a daemon: a short script would end before it, and the run would stay Running for ever.
-    threading.Thread(target=_crash, args=(flow_run_id, by), name="hpc-prefect-crashed-run").start()
+    threading.Thread(
+        target=_crash, args=(flow_run_id, by), name="hpc-prefect-crashed-run", daemon=False
+    ).start()
 
 
 def _crash(flow_run_id: str, by: str) -> None:

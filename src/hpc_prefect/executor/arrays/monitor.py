@@ -18,7 +18,7 @@ from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import JobMonitor, Records
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import Silence
-from hpc_prefect.job.failure import ADVICE, Reason, Verdict
+from hpc_prefect.job.failure import ADVICE, LOST_BEFORE_START, Reason, Verdict
 from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.transports.host import host
@@ -306,7 +306,7 @@ class ArrayMonitor:
         if not by and now - self._gone_since < self._files.patience.absent:
             return
         unstarted = [i for i, each in self._doubtful.items() if not each.evidence.starts]
-        verdict = _cancelled(by) if by else _NEVER_STARTED
+        verdict = _cancelled(by) if by else LOST_BEFORE_START
         self._begin_closing([*self._waiting, *unstarted], verdict, None)
 
     def _close_what_can_never_run(self, seen: Observation) -> None:
@@ -408,17 +408,11 @@ class ArrayMonitor:
         self._doubtful, self._waiting, self._running = {}, set(), {}
 
 
-_NEVER_STARTED = Verdict(
-    reason=Reason.NEVER_STARTED,
-    summary="neither queue nor history lists it, and it has never been at its start guard",
-)
-
-
 def _never_started(verdict: Verdict) -> Verdict:
     """The same of a member of which nobody knows whether it had begun, once that is excluded."""
     if verdict.reason is Reason.ALLOCATION_ENDED:
         return dataclasses.replace(verdict, reason=Reason.NEVER_STARTED)
-    return _NEVER_STARTED
+    return LOST_BEFORE_START
 
 
 def _cancelled(by: str) -> Verdict:

@@ -228,7 +228,7 @@ class _Crate:
         }
         if found["actionStatus"] == FAILED:
             found["error"] = record.message or (
-                "its process ended without recording an end; its record was last written at"
+                "its process ended without recording an end; the record was last written at"
                 f" {moment(record.updated) or 'an unknown time'}"
                 if self._state == "died"
                 else self._state

@@ -137,8 +137,9 @@ class JobEntities:
         if attempt.get("collected"):
             told.append(f"result of an earlier run ({attempt.get('made_by') or 'unknown'})")
         if attempt.get("state") == WANTED:
-            told.append("its end is not recorded")
-        told.append(str(attempt.get("summary") or attempt.get("state") or ""))
+            told.append("no end of this job is recorded")
+        else:
+            told.append(str(attempt.get("summary") or attempt.get("state") or ""))
         return "; ".join(each for each in told if each)
 
     # --- tools

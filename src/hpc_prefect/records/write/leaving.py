@@ -36,7 +36,8 @@ def wait_for(leaver: Leaver) -> None:
     if _waiting_in == [os.getpid()]:
         return
     _waiting_in[:] = [os.getpid()]
-    thread = threading.Thread(target=_wait_for_the_end, name="hpc-prefect-leaving")
+    # Said, because a thread is a daemon like the one that makes it, and a daemon is not joined.
+    thread = threading.Thread(target=_wait_for_the_end, name="hpc-prefect-leaving", daemon=False)
     contextvars.Context().run(thread.start)
 
 
