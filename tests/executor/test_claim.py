@@ -295,6 +295,27 @@ async def test_a_claimant_that_was_taken_over_from_neither_submits_nor_writes(ri
     assert not (rig.attempt() / "record.json").exists()
 
 
+class Overtaken(LocalTransport):
+    """This process is stopped right before it writes its intent; another one takes over then."""
+
+    def __init__(self, other: Claimant) -> None:
+        super().__init__()
+        self.other = other
+
+    def append(self, path, data, *, durable=False):
+        if b'"intent"' in data:
+            Path(path).with_name("claim-2").write_text(json.dumps(dataclasses.asdict(self.other)))
+        super().append(path, data, durable=durable)
+
+
+async def test_who_is_taken_over_from_while_it_prepares_a_submission_submits_nothing(rig, other):
+    connection = rig.connection(transport=Overtaken(other))
+    with pytest.raises(JobHeld, match="was taken over by flow run run-other"):
+        await rig.run(rig.request(rig.spec()), connection)
+    assert rig.events() == ["intent"]
+    assert (rig.active(), rig.runs()) == ([], [])
+
+
 async def test_a_claimant_that_was_taken_over_from_cancels_nothing(rig, other):
     told = Told()
     spec = rig.spec("sleep 60")

@@ -125,6 +125,13 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
+        "a member that is lost is cancelled with those that never started",
+        "executor/arrays/run.py",
+        "Reason.LOST not in ends and ",
+        "",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "the list of an array's members is not forced to disk",
         "ledger/array_folder.py",
         "layout.asked_text(asked), durable=True",
@@ -167,10 +174,10 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
-        "who has lost a quantum job while it prepared writes its intent all the same",
-        "quantum/purchase/attempt.py",
-        "        self.claim.check()\n        super().note_intent(**facts)",
-        "        super().note_intent(**facts)",
+        "a service that does not answer at the end is not asked again for a second job",
+        "quantum/purchase/run.py",
+        "_TRIES = 10",
+        "_TRIES = 1",
         quantum=True,
     ),
     Mutation(
@@ -210,8 +217,14 @@ MUTATIONS = (
     Mutation(
         "the claim is not checked before a submission",
         "executor/attempt.py",
-        "        self.claim.check()\n        submission = ",
-        "        submission = ",
+        'for a submission."""\n        self.claim.check()',
+        'for a submission."""',
+    ),
+    Mutation(
+        "who was stopped while it prepared a submission does not look at its claim again",
+        "executor/attempt.py",
+        "        self.check_claims()\n        in_doubt",
+        "        in_doubt",
     ),
     Mutation(
         "a cancellation that was asked for is believed",
