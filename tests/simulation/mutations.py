@@ -294,12 +294,6 @@ MUTATIONS = (
         "patience.confirm",
     ),
     Mutation(
-        "the exit record of a job that a stopped process submitted is not known",
-        "executor/attempt.py",
-        "self.words |= self.folder.ledger().words",
-        "pass",
-    ),
-    Mutation(
         "jobs of one name of which all have ended are still too many",
         "executor/attempt.py",
         "found.keys() - ended or {max(ended)}",

@@ -197,7 +197,9 @@ class QuantumLife(Life):
         submitted = not future.cancelled() and future.exception() is None
         if not (submitted and isinstance(future.result(), JobSubmitted)):
             super()._ended(process, job, future)
-        elif not process.dead and self._process is process:
+        elif self._process is not process:
+            self._over_in(process, job)
+        elif not process.dead:
             self.world.coverage.sometimes("a call is told the id of its quantum job")
             self.world.note(self._name, f"is told of {job.key}: {future.result().job_id}")
             self._done_with(process, job)
@@ -212,6 +214,7 @@ class QuantumLife(Life):
 
     def _done_with(self, process: Process, job: Wanted) -> None:
         self._open.pop(job.key, None)
+        self._calls[process].discard(job.key)
         if not self._open:
             self.world.later(0.1, partial(self._end, process))
 
