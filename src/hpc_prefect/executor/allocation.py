@@ -243,7 +243,12 @@ class Term:
     ) -> None:
         executor.release(self)
         self.submitted.set()
-        if not (ended.cancelled() or ended.exception()):  # else it may go on
+        if ended.cancelled():
+            return
+        if error := ended.exception():  # it may go on, or was never submitted
+            text = f"the batch job of an allocation is not followed any more: {error}"
+            self.request.listener.state(text, warning=True)
+        else:
             on_end(ended.result())
 
     def note_end(self, result: JobResult) -> None:
