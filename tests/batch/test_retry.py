@@ -78,7 +78,7 @@ async def test_a_program_error_is_not_repeated(tmp_path: Path) -> None:
     run_id, result = await one(str(tmp_path), script='echo "$1" >> runs; exit 3', retries=3)
     assert (result["state"], result["attempt"]) == ("failed", 1)
     assert runs(tmp_path) == ["slow"]
-    assert "another attempt: program failed is not repeated by itself" in result["message"]
+    assert "another attempt: none: a job is not run again by itself" in result["message"]
     (task_run,) = task_runs(run_id)
     assert (task_run.run_count, task_run.state_type) == (1, "FAILED")
 

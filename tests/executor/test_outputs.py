@@ -123,7 +123,7 @@ def test_what_cannot_be_told_of_a_folder_is_no_output(many):
     before, now = (LocalTransport().stamp(path, most) for most in (4000, 5000))
     whether, words = written(before, now)
     assert whether is Written.UNSEEN
-    assert "nothing new is among the 5,000 files" in words
+    assert "none of the 5,000 that were checked is new" in words
 
 
 async def test_our_own_files_below_an_output_are_none_of_the_jobs(rig):

@@ -39,7 +39,7 @@ def after(
 @pytest.mark.parametrize("reason", [Reason.NODE_FAILURE, Reason.PREEMPTED])
 def test_what_the_machine_did_is_tried_again_as_it_was(reason: Reason) -> None:
     step = after(reason)
-    assert step == NextAttempt(spec().resources, f"after {reason}, the same once more")
+    assert step == NextAttempt(spec().resources, f"with the same resources, after “{reason}”")
 
 
 def test_out_of_memory_gets_twice_the_memory() -> None:
@@ -53,13 +53,13 @@ def test_out_of_memory_gets_no_more_than_a_node_has() -> None:
     step = after(Reason.OUT_OF_MEMORY, job)
     assert step.words == "memory 4G → 6G"
     assert after(Reason.OUT_OF_MEMORY, job, step.resources) == NextAttempt(
-        None, "out of memory with 6G, which is all there is on a node of this HPC profile"
+        None, "none: it ran out of memory with 6G, which is all that a node of this HPC profile has"
     )
 
 
 def test_without_a_memory_there_is_nothing_to_raise() -> None:
     assert after(Reason.OUT_OF_MEMORY, spec(Resources())).words == (
-        "out of memory, but memory_per_node is not set, so there is nothing to raise"
+        "none: it ran out of memory, and memory_per_node, which could be raised, is not set"
     )
 
 
@@ -68,13 +68,17 @@ def test_walltime_gets_more_up_to_the_profiles_limit() -> None:
     step = after(Reason.WALLTIME, job)
     assert step.words == "walltime 00:10:00 → 00:15:00"
     assert after(Reason.WALLTIME, job, step.resources) == NextAttempt(
-        None, "walltime 00:15:00 exceeded, which is the longest that this HPC profile allows"
+        None,
+        "none: it exceeded a walltime of 00:15:00,"
+        " which is the longest that this HPC profile allows",
     )
 
 
 def test_the_factors_are_the_users() -> None:
     assert after(Reason.WALLTIME, walltime_factor=1.5).words == "walltime 00:10:00 → 00:15:00"
-    assert after(Reason.OUT_OF_MEMORY, memory_factor=1).resources is None
+    assert after(Reason.OUT_OF_MEMORY, memory_factor=1) == NextAttempt(
+        None, "none: it ran out of memory with 4G, and the retry policy gives it no more"
+    )
 
 
 def test_what_was_gained_for_one_reason_is_kept_after_another() -> None:
@@ -92,7 +96,9 @@ def test_what_a_person_asked_for_meanwhile_is_not_taken_away() -> None:
 
 @pytest.mark.parametrize("reason", sorted(set(Reason) - POLICY.reasons))
 def test_no_other_reason_is_repeated_by_itself(reason: Reason) -> None:
-    assert after(reason) == NextAttempt(None, f"{reason} is not repeated by itself")
+    assert after(reason) == NextAttempt(
+        None, f"none: a job is not run again by itself after “{reason}”"
+    )
 
 
 def test_a_program_error_is_repeated_only_for_who_asks_for_it() -> None:

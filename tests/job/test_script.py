@@ -150,6 +150,13 @@ def test_the_same_id_passes_again_and_appends_to_the_records_and_the_output(benc
     assert not (bench.folder / "duplicates").exists()
 
 
+def test_a_start_is_recorded_behind_the_cut_off_record_of_an_earlier_one(bench: Bench) -> None:
+    bench.write("/bin/echo", "ran")
+    (bench.folder / "start").write_text('{"token":"1.2","id":"7')
+    assert bench.run("7.a") == 0
+    assert [start.id for start in read_starts(bench.read("start"))] == ["7.a"]
+
+
 def test_a_start_that_the_scheduler_has_not_counted_does_not_start_the_program(
     bench: Bench,
 ) -> None:
@@ -167,7 +174,7 @@ def test_a_program_that_succeeded_is_not_started_again(bench: Bench) -> None:
     """Its caller knows of the success by then; a scheduler that forgot the end may requeue it."""
     bench.write("/bin/echo", "ran")
     assert [bench.run(), bench.run()] == [0, 0]
-    assert "has run to its end" in bench.said
+    assert "succeeded in an earlier start of this job" in bench.said
     assert bench.read() == b"ran\n"
     assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
 
@@ -207,7 +214,7 @@ def test_another_id_ends_with_117_is_noted_and_does_not_start_the_program(bench:
     assert bench.read("duplicates") == b"8.a\n9.a\n"
     assert bench.read() == b"hello\n"
     assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
-    assert "is held by another job of this attempt; the program was not started" in bench.said
+    assert "(its link guard leads to 7.a); the program was not started" in bench.said
 
 
 def test_a_script_without_an_id_is_guarded_by_nothing_and_so_does_not_start(bench: Bench) -> None:
@@ -222,14 +229,14 @@ def test_a_job_folder_that_the_node_cannot_write_is_told_apart(bench: Bench) -> 
     copy.write_bytes(bench.script.read_bytes())  # as a scheduler keeps one
     there.rename(there.with_name("elsewhere"))
     assert bench.run("1.host", "bash", "-p", script=copy) == 118
-    assert f"{bench.folder} cannot be entered here" in bench.said
+    assert f"{bench.folder} cannot be entered on this node" in bench.said
 
 
 def test_a_program_whose_start_cannot_be_recorded_is_not_started(bench: Bench) -> None:
     bench.write("/bin/echo", "hello")
     for size in (0, 5, 20):  # of the first file, the second, and amid its line
         assert bench.run(preexec_fn=lambda size=size: _files_of(size)) == 118
-        assert f"{bench.folder} cannot take a record" in bench.said
+        assert f"{bench.folder} cannot take the record of this start" in bench.said
         assert not (bench.folder / "stdout").exists()
 
 

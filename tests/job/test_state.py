@@ -111,7 +111,7 @@ def test_a_job_that_ends_without_a_start_is_no_programs_failure(facts: dict[str,
     verdict = judge(starts=(), observation=ended, ended_for=PATIENCE.record)
     assert verdict is not None
     assert verdict.reason is Reason.SETUP_FAILED
-    assert "never began: a login profile that ends the shell" in verdict.summary
+    assert "never began: look for a login profile that exits" in verdict.summary
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -119,7 +119,7 @@ def test_a_program_whose_code_was_not_told_is_no_success(code: int) -> None:
     verdict = judge(record(code, phase="untold"), observation=seen(exit_code=code or 1))
     assert verdict is not None
     assert verdict.reason is Reason.SETUP_FAILED
-    assert "before it told how the program ended" in verdict.summary
+    assert "before it noted how the program ended" in verdict.summary
 
 
 def test_what_stands_in_the_place_of_a_record_is_told() -> None:
@@ -212,7 +212,10 @@ def test_missing_outputs_are_waited_for_and_then_named() -> None:
 def test_a_duplicate_is_told_by_its_code_without_a_start_of_its_own() -> None:
     other = StartRecord(token="t1", id="6.a")
     ended = {"observation": seen(exit_code=117), "ended_for": PATIENCE.record}
-    assert reason(record(), starts=(other,), **ended) is Reason.DUPLICATE
+    verdict = judge(record(), starts=(other,), **ended)
+    assert verdict is not None
+    assert verdict.reason is Reason.DUPLICATE
+    assert "another job of the same attempt has the job folder" in verdict.summary
     assert reason(record(117), **ended) is Reason.PROGRAM_FAILED
 
 
@@ -220,7 +223,7 @@ def test_a_folder_that_the_node_cannot_write_is_told_by_its_code() -> None:
     verdict = judge(starts=(), observation=seen(exit_code=118), ended_for=PATIENCE.record)
     assert verdict is not None
     assert verdict.reason is Reason.FOLDER_NOT_WRITABLE
-    assert verdict.summary == "the job folder cannot be used on the node"
+    assert verdict.summary.startswith("its script could not use the job folder on the node")
 
 
 def test_a_failure_of_which_the_scheduler_may_tell_more_is_waited_for_a_moment() -> None:
@@ -336,8 +339,8 @@ def test_a_word_that_tells_nothing_is_borne_for_long_and_then_the_job_is_lost() 
     assert verdict is not None
     assert verdict.reason is Reason.LOST
     assert verdict.summary == (
-        "the scheduler lists it as 'ODD', whose meaning is not known, and its script left no exit"
-        " record"
+        "the scheduler lists it as 'ODD', a state that hpc-prefect does not know, and its script"
+        " left no exit record"
     )
     assert reason(starts=(), observation=odd, untold_for=PATIENCE.silent) is Reason.LOST
 

@@ -326,7 +326,7 @@ def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:
     ledger = folder.ledger()
     result = _result_of(folder, ledger)
     if result is None:
-        return NextAttempt(None, "the last attempt has no verdict yet yet yet")
+        return NextAttempt(None, "none: the last attempt has no verdict yet")
     last = resources_of(ledger, request.spec.resources)
     return next_attempt(request.retry or RetryPolicy(), request.spec, last, result.verdict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
@@ -16,7 +17,7 @@ from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import JobRequest, JobSubmitted
 from hpc_prefect.executor.submission import find_place, slot_of, submit, take_slot
-from hpc_prefect.job.failure import Reason, Verdict
+from hpc_prefect.job.failure import LOST_BEFORE_START, Reason, Verdict
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import Evidence
@@ -224,12 +225,12 @@ class JobRun:
         look = attempt.close_unstarted if unseen else attempt.is_closed
         if not ((unseen or turned_away) and await self._connection.in_thread(look)):
             return None
-        summary = "neither queue nor history lists it, and it has never been at its start guard"
-        if turned_away:
-            summary = "its attempt had been closed by another process before any job of it began"
         if verdict.reason is Reason.ALLOCATION_ENDED:
-            summary = verdict.summary
-        return Verdict(reason=Reason.NEVER_STARTED, summary=summary)
+            return dataclasses.replace(LOST_BEFORE_START, summary=verdict.summary)
+        if turned_away:
+            by_other = "another process had closed the job folder before a job began in it"
+            return dataclasses.replace(LOST_BEFORE_START, summary=by_other)
+        return LOST_BEFORE_START
 
     def _was_forgotten(self, result: JobResult) -> bool:
         """Whether a job is to be submitted again because it vanished from the scheduler."""

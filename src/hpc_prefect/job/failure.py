@@ -84,8 +84,9 @@ ADVICE: dict[Reason, Advice] = {
         "a module or set-up line of the HPC profile failed; try these lines in a shell on a node"
     ),
     Reason.FOLDER_NOT_WRITABLE: Advice(
-        "the disk or a quota is full, or the node sees no work_dir there that it may write in; the"
-        " program was not started, and is when you start the flow again",
+        "often a disk or a quota is full, or the node does not see the work_dir; scheduler.err in"
+        " the job folder says what it was. Correct it and start the flow again: the job is"
+        " submitted again",
     ),
     Reason.EXECUTABLE_MISSING: Advice(
         "correct the path in the HPC profile's executables, or the modules that bring it"
@@ -99,8 +100,8 @@ ADVICE: dict[Reason, Advice] = {
     Reason.NODE_FAILURE: Advice("the machine failed, not the program: run it again", True),
     Reason.PREEMPTED: Advice("a job with precedence took the nodes: run it again", True),
     Reason.ALLOCATION_ENDED: Advice(
-        "the held allocation in which it ran came to its end before it: run it again, in another"
-        " one or without",
+        "the held allocation that it was in ended before the job did: run it again, in another"
+        " allocation or as a batch job of its own",
         True,
     ),
     Reason.CANCELLED: Advice(
@@ -122,9 +123,13 @@ ADVICE: dict[Reason, Advice] = {
     Reason.REJECTED: Advice("correct what the scheduler names; nothing was run"),
     Reason.QUEUE_FULL: Advice("wait for jobs of yours to end, then run it again", True),
     Reason.CAN_NEVER_RUN: Advice(
-        "the scheduler would keep it for ever; ask for less, or for another queue"
+        "the scheduler says that it will never start a job like this, so the job was cancelled; ask"
+        " for less, or for another queue"
     ),
-    Reason.DEPENDENCY_NEVER_MET: Advice("the job that it waits for did not succeed"),
+    Reason.DEPENDENCY_NEVER_MET: Advice(
+        "its scheduler options let it wait for another job, which did not end as they demand, so"
+        " this job was cancelled; look at the other job, or change the dependency"
+    ),
     Reason.HELD: Advice(
         "it waits for a person, and the flow with it: release it (scontrol release, qrls, pjrls),"
         " or cancel it"
@@ -134,8 +139,9 @@ ADVICE: dict[Reason, Advice] = {
         " output paths, the quota and the disk, then start the flow again"
     ),
     Reason.NEVER_STARTED: Advice(
-        "the scheduler forgot it while it waited; its start guard is closed, so it cannot run any"
-        " more: it is submitted again, and if that happens three times, look at the scheduler",
+        "the scheduler lost the job before its script began. Its folder is closed now: if the job"
+        " turns up later, it does not start the program. The job is submitted again; after three"
+        " such losses the call fails, then ask the site why its scheduler loses jobs",
         True,
     ),
     Reason.MEMBERS_FAILED: Advice(
@@ -143,10 +149,11 @@ ADVICE: dict[Reason, Advice] = {
         " only these members are submitted again"
     ),
     Reason.DUPLICATE: Advice(
-        "the scheduler holds two jobs of one attempt; the second did not start the program"
+        "the scheduler had two jobs of the same attempt. The other one has the job folder (the link"
+        " `guard` in it names that job); this one did not start the program"
     ),
     Reason.LOST: Advice(
-        "nothing tells how the job ended; ask the site whether it ran. If it did not run, move its"
+        "nobody knows how the job ended; ask the site whether it ran. If it did not run, move its"
         " job folder away and start the flow again: the job is submitted again. If it ran, start"
         " the flow again once the job has ended: its exit record tells the result"
     ),
@@ -181,3 +188,10 @@ class Verdict:
     @property
     def retryable(self) -> bool:
         return ADVICE[self.reason].retryable
+
+
+#: Of a job that the scheduler lost before its script began.
+LOST_BEFORE_START = Verdict(
+    reason=Reason.NEVER_STARTED,
+    summary="neither queue nor history lists it, and its script never began",
+)

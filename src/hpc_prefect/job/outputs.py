@@ -117,8 +117,8 @@ def _folder(before: Stamp, now: Stamp) -> tuple[Written, str]:
             return Written.NO, "files in it were removed, and none was written"
         return Written.NO, _as_it_was(max(now.newest, now.modified))
     words = (
-        f"nothing new is among the {now.files:,} files in it that were looked at, and there are"
-        " more, or such that cannot be read; name a file in it instead"
+        f"it is a folder with more files than can be checked, or with unreadable ones; none of the"
+        f" {now.files:,} that were checked is new. Name one file in it as the expected output"
     )
     return Written.UNSEEN, words
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.spec import JobSpec, Resources, write_memory, write_walltime
@@ -53,24 +54,24 @@ def next_attempt(policy: RetryPolicy, spec: JobSpec, last: Resources, why: Verdi
     Never less than what `spec` asks for now: a person may have raised that meanwhile.
     """
     if why.reason not in policy.reasons:
-        return NextAttempt(None, f"{why.reason} is not repeated by itself")
+        return NextAttempt(None, f"none: a job is not run again by itself after “{why.reason}”")
     if why.reason is Reason.OUT_OF_MEMORY:
         return _more_memory(policy, spec, last)
     if why.reason is Reason.WALLTIME:
         return _more_time(policy, spec, last)
-    return NextAttempt(_at_least(spec, last), f"after {why.reason}, the same once more")
+    return NextAttempt(_at_least(spec, last), f"with the same resources, after “{why.reason}”")
 
 
 def _more_memory(policy: RetryPolicy, spec: JobSpec, last: Resources) -> NextAttempt:
     most = spec.site.memory_per_node
     if not last.memory_per_node:
-        text = "out of memory, but memory_per_node is not set, so there is nothing to raise"
+        text = "none: it ran out of memory, and memory_per_node, which could be raised, is not set"
         return NextAttempt(None, text)
     wanted = max(int(last.memory_per_node * policy.memory_factor), spec.resources.memory_per_node)
     wanted = min(wanted, most) if most else wanted
     if wanted <= last.memory_per_node:
-        text = f"out of memory with {write_memory(last.memory_per_node)}, which is all there is"
-        return NextAttempt(None, f"{text} on a node of this HPC profile")
+        had = f"none: it ran out of memory with {write_memory(last.memory_per_node)}"
+        return _none(had, most == wanted and "which is all that a node of this HPC profile has")
     more = dataclasses.replace(_at_least(spec, last), memory_per_node=wanted)
     return NextAttempt(more, f"memory {_from_to(last.memory_per_node, wanted, write_memory)}")
 
@@ -80,10 +81,14 @@ def _more_time(policy: RetryPolicy, spec: JobSpec, last: Resources) -> NextAttem
     wanted = max(int(last.walltime * policy.walltime_factor), spec.resources.walltime)
     wanted = min(wanted, most) if most else wanted
     if wanted <= last.walltime:
-        text = f"walltime {write_walltime(last.walltime)} exceeded, which is the longest"
-        return NextAttempt(None, f"{text} that this HPC profile allows")
+        had = f"none: it exceeded a walltime of {write_walltime(last.walltime)}"
+        return _none(had, most == wanted and "which is the longest that this HPC profile allows")
     more = dataclasses.replace(_at_least(spec, last), walltime=wanted)
     return NextAttempt(more, f"walltime {_from_to(last.walltime, wanted, write_walltime)}")
+
+
+def _none(had: str, limit: str | Literal[False]) -> NextAttempt:
+    return NextAttempt(None, f"{had}, {limit or 'and the retry policy gives it no more'}")
 
 
 def _at_least(spec: JobSpec, last: Resources) -> Resources:

@@ -174,9 +174,9 @@ def _outer(
         f"_hp_id={preamble.id_expression}",
         _functions(files),
         again,
-        f'cd -P -- "$_hp_dir" || _hp_refuse {FOLDER_CODE} "cannot be entered here"',
+        f'cd -P -- "$_hp_dir" || _hp_refuse {FOLDER_CODE} "cannot be entered on this node"',
         f"{_is_own(folder)} ||",
-        f'  _hp_refuse {FOLDER_CODE} "is not yours alone any more, or a folder above it is not"',
+        f'  _hp_refuse {FOLDER_CODE} "or a folder above it can be changed by another user"',
         f"exec {_FD}< .",
         run if array is None else _each_member(run, preamble, array),
     ]
@@ -279,7 +279,7 @@ def _functions(files: _Files) -> str:
     return f"""\
 unset FUNCNEST
 _hp_refuse() {{
-  echo "hpc-prefect: $_hp_dir $2; the program was not started" >&2
+  echo "hpc-prefect: the job folder $_hp_dir $2; the program was not started" >&2
   exit "$1"
 }}
 _hp_plain() {{
@@ -290,19 +290,19 @@ _hp_plain_or_none() {{
 }}
 _hp_guard() {{
   local said holder
-  [ -n "$_hp_id" ] || _hp_refuse {FOLDER_CODE} "is that of a job whose id is not told"
-  _hp_plain {names.PROGRAM} || _hp_refuse {FOLDER_CODE} "has no {names.PROGRAM} of yours"
+  [ -n "$_hp_id" ] || _hp_refuse {FOLDER_CODE} "is of a job to which the scheduler gave no id"
+  _hp_plain {names.PROGRAM} || _hp_refuse {FOLDER_CODE} "has no file {names.PROGRAM} that is yours"
   # In a folder of that name `ln` would make its link.
   [ -L {files.guard} ] || [ ! -d {files.guard} ] ||
-    _hp_refuse {FOLDER_CODE} "has a folder in the place of its start guard"
+    _hp_refuse {FOLDER_CODE} "has a folder in place of its link {names.GUARD}"
   said=$(command -p ln -s -n -- "$_hp_id" {files.guard} 2>&1) && return
-  [ -L {files.guard} ] || _hp_refuse {FOLDER_CODE} "cannot be written here ($said)"
+  [ -L {files.guard} ] || _hp_refuse {FOLDER_CODE} "cannot be written on this node ($said)"
   holder=$(command -p readlink -- {files.guard}) ||
-    _hp_refuse {FOLDER_CODE} "has a start guard that cannot be read here"
+    _hp_refuse {FOLDER_CODE} "has a link {names.GUARD} that cannot be read on this node"
   [ "$holder" != "$_hp_id" ] || return
   ! _hp_plain_or_none {files.duplicates} ||
     printf '%s\\n' "$_hp_id" >> {files.duplicates}
-  _hp_refuse {GUARD_CODE} "is held by another job of this attempt"
+  _hp_refuse {GUARD_CODE} "is another job's, or closed (its link {names.GUARD} leads to $holder)"
 }}
 _hp_time() {{
   _hp_now=${{EPOCHREALTIME:-$(command -p date +%s)}}
@@ -322,7 +322,7 @@ _hp_oom() {{
   fi
 }} 2>/dev/null
 _hp_begin() {{
-  local signal
+  local signal begin= record
   # Not $HOSTNAME alone: some schedulers bring that of the login node along.
   local host=$HOSTNAME boot=
   read -r host 2>/dev/null < /proc/sys/kernel/hostname
@@ -335,11 +335,14 @@ _hp_begin() {{
   _hp_time
   _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
+  # That of an earlier start may be cut off: its node may have died, or its disk been full.
+  [ ! -s {files.start} ] || begin='\\n'
+  record='{{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}}\\n'
   _hp_plain_or_none {files.stdout} && _hp_plain_or_none {files.stderr} &&
     _hp_plain_or_none {files.phase} && printf 'setup\\n' > {files.phase} &&
-    _hp_plain {files.start} && printf '{{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}}\\n' \\
-    "$_hp_token" "$_hp_id" "$host" "$boot" "\\"time\\":$_hp_now" >> {files.start} ||
-    _hp_refuse {FOLDER_CODE} "cannot take a record"
+    _hp_plain {files.start} && printf "$begin$record" \\
+    "$_hp_token" "$_hp_id" "$host" "$boot" "$_hp_now" >> {files.start} ||
+    _hp_refuse {FOLDER_CODE} "cannot take the record of this start"
 }}
 _hp_end() {{
   local code=$1 said= phase=untold told= usage= begin= record nl=$'\\n' set_up program
@@ -401,11 +404,11 @@ def _again(spec: JobSpec, preamble: Preamble, word: str, files: _Files) -> str:
         f"  done < {files.exit}",
         f"  ! {counted} || return" if spec.may_requeue else "",
         '  if [ -n "$ended" ]; then',
-        '    echo "hpc-prefect: the program has run to its end; it was not started again" >&2',
+        '    echo "hpc-prefect: the program succeeded in an earlier start of this job" >&2',
         "    exit 0",
         "  fi",
         f"  {counted} || _hp_refuse {GUARD_CODE} \\\n"
-        '    "is that of a job that the scheduler has started before and does not know of"'
+        '    "was used by an earlier start of this job, which the scheduler does not know of"'
         if counted
         else "",
         "}",
@@ -483,15 +486,15 @@ _REMOVED = f"\\builtin command -p rm -f -- {_HERE}/{names.SECRETS}\n"
 _SECRETS = f"""\
 {{ \\trap - DEBUG ERR RETURN CHLD; \\set +xv; }} 2>/dev/null
 case $- in *[xv]*) \\builtin printf '%s\\n' >&2 \\
-  'hpc-prefect: a set-up line prints commands, which cannot be ended; no secret was read'
+  'hpc-prefect: a set-up line has commands printed (set -x) for good; no secret was read'
   \\exit 1 ;;
 esac
 {{ \\set -- "$(< {_HERE}/{names.SECRETS})"; }} 2>/dev/null
-case $1 in '') \\builtin printf '%s\\n' >&2 'hpc-prefect: the secrets of this job are not there'
+case $1 in '') \\builtin printf '%s\\n' >&2 'hpc-prefect: the secrets file of this job is gone'
   \\exit 1 ;;
 esac
 {_REMOVED}\\eval "$1" 2>/dev/null || {{
-  \\builtin printf '%s\\n' >&2 'hpc-prefect: a secret cannot be set; is its variable readonly?'
+  \\builtin printf '%s\\n' >&2 'hpc-prefect: a secret cannot be set: has set-up made it readonly?'
   \\exit 1
 }}
 \\set --"""

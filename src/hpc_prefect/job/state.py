@@ -179,8 +179,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
         return _verdict(
             evidence,
             Reason.LOST,
-            f"the scheduler lists it as {seen.word!r}, whose meaning is not known, and its script"
-            " left no exit record",
+            f"the scheduler lists it as {seen.word!r}, a state that hpc-prefect does not know, and"
+            " its script left no exit record",
         )
     return None
 
@@ -264,7 +264,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         what = f"signal {seen.signal}" if seen.signal else code
         return _verdict(evidence, Reason.PROGRAM_FAILED, f"the scheduler reports {what}")
     if record is None:
-        what = f"the scheduler says it ended, but it left no exit record{_spoiled(evidence)}"
+        what = "the scheduler says that it ended, but its script left no exit record"
+        what += _spoiled(evidence)
         return _verdict(evidence, Reason.OUTPUT_LOST, what)
     return _by_record(evidence, record, patience)
 
@@ -352,8 +353,8 @@ def _by_record(evidence: Evidence, record: ExitRecord, patience: Patience) -> Ve
 #: By phase: why the program did not run, or may not have run to its end.
 _NOT_RUN = {
     "setup": "a login profile, a module or a set-up line {} before the program began",
-    "untold": "its shell {} before it told how the program ended: a launcher or set-up line that"
-    " has `exec` or `exit` in it, or a trap",
+    "untold": "the job's script program.sh {} before it noted how the program ended; look for"
+    " `exec`, `exit` and `trap` in the HPC profile's launcher and set-up lines",
 }
 
 
@@ -361,8 +362,8 @@ def _never_began(seen: Observation) -> str:
     code = f"exit code {seen.exit_code}" if seen.exit_code is not None else seen.word
     return (
         f"the scheduler reports {f'signal {seen.signal}' if seen.signal else code}, and the job's"
-        " script never began: a login profile that ends the shell or begins another one, a"
-        " prologue, or a shell that is not there"
+        " script never began: look for a login profile that exits or starts another shell, a failed"
+        " prologue of the site, or a node without /bin/bash"
     )
 
 
@@ -372,11 +373,18 @@ def _exit_words(record: ExitRecord) -> str:
     return f"ended by {name}{by}" if name else f"ended with exit code {record.code}{by}"
 
 
-_FORGOTTEN_AND_ENDED = "the scheduler forgot that it ran, and ended it when it noticed"
-_FORGOTTEN = (
-    "the scheduler forgot that it ran and started it again, which did not run the program; whether"
-    " the first start still runs it does not know"
+_FORGOTTEN_AND_ENDED = (
+    "the scheduler forgot that the job was running, and ended it when it found it on its node"
 )
+_FORGOTTEN = (
+    "the scheduler forgot that the job was running and started it a second time. The second start"
+    " did not run the program; whether the first one still runs, the scheduler does not know"
+)
+_SECOND_JOB = (
+    "its script found that another job of the same attempt has the job folder, and did not start"
+    " the program"
+)
+_NO_FOLDER = "its script could not use the job folder on the node, and did not start the program"
 
 
 def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
@@ -385,9 +393,9 @@ def _verdict(evidence: Evidence, reason: Reason, summary: str) -> Verdict:
     name = signal_of(code) or (seen.signal if seen and not record else "")
     said = f"{seen.word} {seen.message}".strip() if seen else ""
     if code == GUARD_CODE and not evidence.start:
-        reason = Reason.DUPLICATE
+        reason, summary = Reason.DUPLICATE, _SECOND_JOB
     if code == FOLDER_CODE and not evidence.start:
-        reason, summary = Reason.FOLDER_NOT_WRITABLE, "the job folder cannot be used on the node"
+        reason, summary = Reason.FOLDER_NOT_WRITABLE, _NO_FOLDER
     return Verdict(reason=reason, summary=summary, said=said, exit_code=code, signal=name)
 
 

@@ -11,7 +11,7 @@ _hp_dir='/data/me/run/.hpc-prefect/preview/44/KEY-1'
 _hp_id="$HPC_LOCAL_JOBID"
 unset FUNCNEST
 _hp_refuse() {
-  echo "hpc-prefect: $_hp_dir $2; the program was not started" >&2
+  echo "hpc-prefect: the job folder $_hp_dir $2; the program was not started" >&2
   exit "$1"
 }
 _hp_plain() {
@@ -22,19 +22,19 @@ _hp_plain_or_none() {
 }
 _hp_guard() {
   local said holder
-  [ -n "$_hp_id" ] || _hp_refuse 118 "is that of a job whose id is not told"
-  _hp_plain program.sh || _hp_refuse 118 "has no program.sh of yours"
+  [ -n "$_hp_id" ] || _hp_refuse 118 "is of a job to which the scheduler gave no id"
+  _hp_plain program.sh || _hp_refuse 118 "has no file program.sh that is yours"
   # In a folder of that name `ln` would make its link.
   [ -L guard ] || [ ! -d guard ] ||
-    _hp_refuse 118 "has a folder in the place of its start guard"
+    _hp_refuse 118 "has a folder in place of its link guard"
   said=$(command -p ln -s -n -- "$_hp_id" guard 2>&1) && return
-  [ -L guard ] || _hp_refuse 118 "cannot be written here ($said)"
+  [ -L guard ] || _hp_refuse 118 "cannot be written on this node ($said)"
   holder=$(command -p readlink -- guard) ||
-    _hp_refuse 118 "has a start guard that cannot be read here"
+    _hp_refuse 118 "has a link guard that cannot be read on this node"
   [ "$holder" != "$_hp_id" ] || return
   ! _hp_plain_or_none duplicates ||
     printf '%s\n' "$_hp_id" >> duplicates
-  _hp_refuse 117 "is held by another job of this attempt"
+  _hp_refuse 117 "is another job's, or closed (its link guard leads to $holder)"
 }
 _hp_time() {
   _hp_now=${EPOCHREALTIME:-$(command -p date +%s)}
@@ -71,7 +71,7 @@ _hp_begin() {
     _hp_plain_or_none phase && printf 'setup\n' > phase &&
     _hp_plain start && printf '{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}\n' \
     "$_hp_token" "$_hp_id" "$host" "$boot" "\"time\":$_hp_now" >> start ||
-    _hp_refuse 118 "cannot take a record"
+    _hp_refuse 118 "cannot take the record of this start"
 }
 _hp_end() {
   local code=$1 said= phase=untold told= usage= begin= record nl=$'\n' set_up program
@@ -116,16 +116,16 @@ _hp_again() {
     case $line in *'"word":"drawn-when-the-job-is-handed-over","phase":"program","signals":"",'*'"code":0,"oom":0,'*) ended=yes ;; esac
   done < exit
   if [ -n "$ended" ]; then
-    echo "hpc-prefect: the program has run to its end; it was not started again" >&2
+    echo "hpc-prefect: the program succeeded in an earlier start of this job" >&2
     exit 0
   fi
   [ "$starts" -le 0 ] || _hp_refuse 117 \
-    "is that of a job that the scheduler has started before and does not know of"
+    "was used by an earlier start of this job, which the scheduler does not know of"
 }
-cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered here"
+cd -P -- "$_hp_dir" || _hp_refuse 118 "cannot be entered on this node"
 [ -O . ] && [ -O .. ] && [ -O ../.. ] && [ -O ../../.. ] &&
   [ -z "$(command -p find . .. ../.. ../../.. -maxdepth 0 -perm /022 2>&1)" ] ||
-  _hp_refuse 118 "is not yours alone any more, or a folder above it is not"
+  _hp_refuse 118 "or a folder above it can be changed by another user"
 exec 240< .
 _hp_guard || _hp_again
 _hp_begin

@@ -18,7 +18,7 @@ from hpc_prefect.executor.arrays.submission import Submission
 from hpc_prefect.executor.monitor import JobMonitor, Records
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import Silence
-from hpc_prefect.job.failure import ADVICE, Reason, Verdict
+from hpc_prefect.job.failure import ADVICE, LOST_BEFORE_START, Reason, Verdict
 from hpc_prefect.job.members import Ended
 from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.transports.host import host
@@ -27,10 +27,10 @@ from hpc_prefect.transports.host import host
 #: after a look, in seconds.
 _SHARE = 0.025
 _SOONEST, _LATEST = 0.1, 10.0
-#: While nothing is new each pause is so much longer than the last one, up to so many seconds. As
-#: long it is at most while there are news: such a part of the time that the array has taken so far.
-_SLOW_DOWN, _QUIET = 1.5, 1.0
-_OF_AGE = 0.002
+#: While nothing is new each pause is so much longer than the last one, up to the longest that a
+#: single job has. As long it is at most while there are news: such a part of the time that the
+#: array has taken so far.
+_SLOW_DOWN, _OF_AGE = 1.5, 0.002
 #: Seconds between two writings of ended members. What a crash loses is judged again.
 _WRITE_EVERY = 2.0
 #: At most so many members that have left the queue without a trace are asked about one by one; of
@@ -109,7 +109,8 @@ class ArrayMonitor:
         cost = host().monotonic() - began
         news = begun or len(self._submission.ended) > before
         soon = max(_SOONEST, _OF_AGE * (now - self._began_at))
-        self._pause = min(soon if news else _SLOW_DOWN * self._pause, _QUIET)
+        quiet = self._submission.connection.looks.latest
+        self._pause = min(soon if news else _SLOW_DOWN * self._pause, quiet)
         self.next_look = now + min(max(self._pause, cost / _SHARE), _LATEST)
         if trouble is not None:
             raise trouble
@@ -305,7 +306,7 @@ class ArrayMonitor:
         if not by and now - self._gone_since < self._files.patience.absent:
             return
         unstarted = [i for i, each in self._doubtful.items() if not each.evidence.starts]
-        verdict = _cancelled(by) if by else _NEVER_STARTED
+        verdict = _cancelled(by) if by else LOST_BEFORE_START
         self._begin_closing([*self._waiting, *unstarted], verdict, None)
 
     def _close_what_can_never_run(self, seen: Observation) -> None:
@@ -407,17 +408,11 @@ class ArrayMonitor:
         self._doubtful, self._waiting, self._running = {}, set(), {}
 
 
-_NEVER_STARTED = Verdict(
-    reason=Reason.NEVER_STARTED,
-    summary="neither queue nor history lists it, and it has never been at its start guard",
-)
-
-
 def _never_started(verdict: Verdict) -> Verdict:
     """The same of a member of which nobody knows whether it had begun, once that is excluded."""
     if verdict.reason is Reason.ALLOCATION_ENDED:
         return dataclasses.replace(verdict, reason=Reason.NEVER_STARTED)
-    return _NEVER_STARTED
+    return LOST_BEFORE_START
 
 
 def _cancelled(by: str) -> Verdict:
