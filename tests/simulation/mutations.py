@@ -127,8 +127,8 @@ ARRAYS = (
     Mutation(
         "the list of an array's members is not forced to disk",
         "ledger/array_folder.py",
-        'self.transport.append(path, b"", durable=True)',
-        'self.transport.append(path, b"")',
+        "layout.asked_text(asked), durable=True",
+        "layout.asked_text(asked)",
         first=OF_ARRAYS,
     ),
 )
