@@ -8,7 +8,6 @@ labels, artifacts and logs are sent in the background. Ends with 1 when it is no
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import sys
@@ -30,6 +29,7 @@ from hpc_prefect import (
     JobResult,
     run_job_from_blocks,
 )
+from hpc_prefect.job.folder import read_entries
 
 #: Seconds by which each request is held up, once it is switched on.
 DELAY = 1.0
@@ -115,8 +115,8 @@ async def bare() -> float:
 
 def intended_at(result: JobResult) -> float:
     """When the job was about to be submitted, as its journal says."""
-    journal = Path(result.folder, "journal.jsonl").read_text().splitlines()
-    return next(e["time"] for e in map(json.loads, journal) if e["event"] == "intent")
+    journal = read_entries(Path(result.folder, "journal.jsonl").read_bytes())
+    return next(entry["time"] for entry in journal if entry["event"] == "intent")
 
 
 @flow

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from test_allocation import Held, _agent_of, _driven, _results
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
-from hpc_prefect.job.dialogue import Dialogue
+from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.outputs import Stamp
 from hpc_prefect.job.spec import JobSpec, Site
@@ -44,7 +44,7 @@ class Over:
         spool = self._folder / f"over-{self._left}.spool"
         for name in spools.FOLDERS:
             (spool / name).mkdir(parents=True)
-        (spool / spools.GONE).write_text("walltime: its time was over\n")
+        (spool / spools.GONE).write_text(spools.gone_text("", "walltime: its time was over"))
         return Shape.of(spec).site(spec, str(spool))
 
 
@@ -114,6 +114,78 @@ async def test_what_cannot_be_seen_now_is_no_reason_to_end_an_allocation(rig: Ri
     first, second = (_spool_of(rig, key) for key in "ab")
     assert first != second
     assert _spool_of(rig, "c") == first
+
+
+class Interrupted(LocalTransport):
+    """Another holder does its work while this one makes a spool."""
+
+    def __init__(self, other: Callable[[], object]) -> None:
+        super().__init__()
+        self._other = [other]
+
+    def touch(self, path: str) -> None:
+        super().touch(path)
+        if path.endswith(f".spool/{spools.RENEWED}") and self._other:
+            self._other.pop()()
+
+
+async def test_the_end_of_an_earlier_submission_is_none_of_the_allocation(rig: Rig) -> None:
+    """A holder is stopped before it submits; another one is refused, and the first one goes on."""
+    other = Held(rig)
+
+    def refused() -> None:
+        rig.options["slots"] = 1
+        opened = asyncio.run_coroutine_threadsafe(_is_refused(other), other.executor.loop)
+        opened.result(60)
+        rig.options["slots"] = 2
+
+    held = Held(rig, transport=Interrupted(refused))
+    await held.open()
+    try:
+        runs = held.start(HOLD, "k")
+        await until(lambda: "observed" in rig.events(), "an answer about it")
+        (rig.work / "go").touch()
+        result = await runs
+    finally:
+        await held.close()
+    assert (result.verdict.reason, result.attempt) == (Reason.SUCCEEDED, 1)
+    assert held.where("k") == "allocation-local"
+
+
+async def _is_refused(held: Held) -> None:
+    ended = await held.allocation.open()
+    assert ended is not None
+    assert ended.verdict.reason is Reason.REJECTED
+    await held.allocation.close()  # what is to be written of its end is written then
+
+
+class Forgetful(LocalTransport):
+    """Its scheduler lists no job while `forgets` is set."""
+
+    forgets = False
+
+    def run(self, command: Command) -> Reply:
+        asks = command.argv[0] != "/bin/sh" and "jobs" in command.argv[:5]
+        return Reply(0) if self.forgets and asks else super().run(command)
+
+
+async def test_an_allocation_whose_node_is_gone_is_handed_nothing_more(rig: Rig) -> None:
+    rig.options["slots"] = 8
+    transport = Forgetful()
+    held = Held(rig, transport=transport)
+    await held.open()
+    try:
+        agent = await until(lambda: _agent(rig), "the agent")
+        spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
+        await until(lambda: _held_so_far(spool) > 0, "its second sign of life")
+        transport.forgets = True
+        os.kill(agent, signal.SIGSTOP)
+        os.utime(spool / spools.HEARTBEAT, (0, 0))  # as if its node was gone for long
+        result = await held.run("true", "k")
+    finally:
+        await held.close()
+    assert (result.verdict.reason, result.attempt) == (Reason.SUCCEEDED, 1)
+    assert held.where("k") == "local"
 
 
 class Hiding(LocalTransport):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import threading
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from hpc_prefect.errors import JobHeld
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import read_entries
 from hpc_prefect.job.members import ENDED
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.job.state import JobState
@@ -250,8 +250,8 @@ class SlowDisk(LocalTransport):
 async def test_an_end_is_written_once_however_long_the_last_writing_takes(rig: Rig):
     request = rig.array(rig.spec(PROGRAM), ["a", "b", "c"])
     await rig.run_array(request, rig.connection(transport=SlowDisk()))
-    written = (rig.attempt() / ENDED).read_text().splitlines()
-    assert sorted(json.loads(line)["i"] for line in written) == [0, 1, 2]
+    written = read_entries((rig.attempt() / ENDED).read_bytes())
+    assert sorted(entry["i"] for entry in written) == [0, 1, 2]
 
 
 class Held(LocalScheduler):

@@ -150,6 +150,13 @@ def test_the_same_id_passes_again_and_appends_to_the_records_and_the_output(benc
     assert not (bench.folder / "duplicates").exists()
 
 
+def test_a_start_is_recorded_behind_the_cut_off_record_of_an_earlier_one(bench: Bench) -> None:
+    bench.write("/bin/echo", "ran")
+    (bench.folder / "start").write_text('{"token":"1.2","id":"7')
+    assert bench.run("7.a") == 0
+    assert [start.id for start in read_starts(bench.read("start"))] == ["7.a"]
+
+
 def test_a_start_that_the_scheduler_has_not_counted_does_not_start_the_program(
     bench: Bench,
 ) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from hpc_prefect.job.folder import read_entries
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
     """All entries below a work_dir, but for what was observed: how often, is the clock's choice."""
     paths = sorted(folder.glob(".hpc-prefect/*/*/*/journal.jsonl"))
-    entries = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    entries = [entry for path in paths for entry in read_entries(path.read_bytes())]
     return [entry for entry in entries if entry["event"] != "observed"]
 
 

@@ -493,6 +493,34 @@ def test_silent_for_long_and_not_listed_it_has_ended(allocation: Allocation) -> 
     assert allocation.ended(job_id).cause is Reason.ALLOCATION_ENDED
 
 
+@pytest.mark.parametrize("began", [True, False], ids=["runs", "waits"])
+def test_the_end_of_another_batch_job_is_not_that_of_the_allocation(
+    allocation: Allocation, began: bool
+) -> None:
+    """Of an earlier attempt: the two share the spool, and its end may be told late."""
+    if began:
+        allocation.start()
+    job_id = allocation.submit("hjob", "exec sleep 30")
+    if began:
+        allocation.begun(job_id)
+    for earlier in ("", "4710"):
+        (allocation.spool / spools.GONE).write_text(spools.gone_text(earlier, "refused"))
+        seen = allocation.see(job_id)
+        assert isinstance(seen, Observation)
+        assert seen.state is (JobState.RUNNING if began else JobState.QUEUED)
+    (allocation.spool / spools.GONE).write_text(spools.gone_text(OWN_ID, "walltime"))
+    assert allocation.ended(job_id).message.endswith("walltime")
+
+
+def test_of_a_batch_job_that_never_had_an_id_the_holder_tells_the_end(
+    allocation: Allocation,
+) -> None:
+    (allocation.spool / spools.JOB).unlink()
+    job_id = allocation.submit("hjob", "exec sleep 30")
+    (allocation.spool / spools.GONE).write_text(spools.gone_text("", "refused"))
+    assert allocation.ended(job_id).message.endswith("refused")
+
+
 def test_an_agent_is_begun_once_in_a_spool(allocation: Allocation) -> None:
     allocation.start(idle=1)
     assert allocation.end() == 0

@@ -22,7 +22,7 @@ from hpc_prefect.job.spec import Executable, JobSpec, Resources
 from hpc_prefect.schedulers import is_allocation
 from hpc_prefect.schedulers.allocation import spool as spools
 from simulation import cluster as batch
-from simulation.coverage import ROUND_AND_ROUND, WAITS_FOR_NOBODY
+from simulation.coverage import WAITS_FOR_NOBODY
 from simulation.file_server import File
 from simulation.held import AgentProgram, AgentRun
 from simulation.life import LONGEST, Life, Listening, Wanted
@@ -38,7 +38,7 @@ T = TypeVar("T")
 #: Batch jobs of one allocation, in all of its life.
 _MOST_TERMS = 80
 #: Attempts of a job that is handed to one allocation after another.
-_MANY_ATTEMPTS, _MOST_ATTEMPTS = 20, 200
+_MOST_ATTEMPTS = 20
 #: Seconds between two looks of a person at a flow in fair weather.
 _LOOKS_AFTER = 2000.0
 #: Seconds after which an end that was due must have come: a file server may be silent meanwhile,
@@ -337,8 +337,6 @@ class AllocationLife(Life):
         if reason is Reason.REJECTED and self._wrongly_rejected(result):
             self.world.fail("lost", f"{folder} is told as rejected, and no agent has refused it")
         attempts = int(folder.rpartition("-")[2])
-        if attempts > _MANY_ATTEMPTS:
-            self.world.coverage.sometimes(ROUND_AND_ROUND)
         if attempts > _MOST_ATTEMPTS:
             self.world.fail("stuck", f"{folder} is the last of too many attempts")
         return super()._judge(job, result)
@@ -352,8 +350,9 @@ class AllocationLife(Life):
         for base in self.bases:
             log = self.place.files.entry(f"{base}.spool/{spools.LOG}")
             for line in log.data.decode().split("\n") if isinstance(log, File) else ():
-                words = line.split()
-                if words[:2] == ["R", intents[-1]["tag"]] and words[3] in ("size", "unreadable"):
+                words = line.split()  # of a torn line, fewer
+                is_refusal = words[:2] == ["R", intents[-1]["tag"]]
+                if is_refusal and words[3:4] in (["size"], ["unreadable"]):
                     return False
         return True
 

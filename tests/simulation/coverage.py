@@ -39,8 +39,6 @@ TOLD = (
 
 #: What the product does wrong with held allocations, and is known: see `docs/killed.md`.
 WAITS_FOR_NOBODY = "known: a job waits for an allocation that nobody submits"
-ROUND_AND_ROUND = "known: a job is handed again and again to an allocation that is gone"
-STILL_GONE = "known: an allocation's second batch job is taken for gone"
 
 #: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
 EXPECTED = (
@@ -192,8 +190,6 @@ RARE = (
     "an allocation's end is: lost",
     "the script of a job in an allocation is not whole",
     WAITS_FOR_NOBODY,
-    ROUND_AND_ROUND,
-    STILL_GONE,
     "a script finds its program's success",
     "the end is: never started",
     "the end is: second job of one attempt",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.schedulers.allocation import spool as spools
 from simulation.agent import Agent, Asked, Child, read_arguments
-from simulation.coverage import STILL_GONE
 from simulation.file_server import File, FileServer
 from simulation.job_script import Program, ScriptRun, ScriptText
 from simulation.spool_commands import SpoolCommands
@@ -87,11 +86,6 @@ class AgentRun(ScriptRun):
             code = _CUT_OFF if isinstance(text, File) else _MISSING
             self._then(lambda: self._program_ends(code, by_itself=True))
             return
-        is_first = self.folder.endswith("-1")
-        if not is_first and isinstance(self._files.entry(f"{spool}/{spools.GONE}"), File):
-            # Of an earlier attempt of this batch job. Its own holder ought to remove it.
-            self._world.coverage.sometimes(STILL_GONE)
-            self._files.remove(self._node, f"{spool}/{spools.GONE}")
         self.began_at = self._world.now
         self.agent = Agent(
             self._world,

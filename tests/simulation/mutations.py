@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hpc_prefect
-from simulation import allocation_world
-from simulation.array_world import FIRST
+from simulation import mix
 
 _SOURCE = Path(hpc_prefect.__file__).parent
 _TESTS = Path(__file__).parents[1]
@@ -39,9 +38,9 @@ class Mutation:
 
 
 #: The first seed of those whose worlds are all of arrays.
-OF_ARRAYS = FIRST + 1
+OF_ARRAYS = mix.ARRAYS + 1
 #: The first of those whose worlds are all of held allocations.
-OF_ALLOCATIONS = allocation_world.FIRST + 1
+OF_ALLOCATIONS = mix.ALLOCATIONS + 1
 #: Of held allocations.
 ALLOCATIONS = (
     Mutation(
@@ -71,6 +70,20 @@ ALLOCATIONS = (
         "job/state.py",
         "if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:",
         "if False:",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "the end of an allocation's refused batch job is that of the next one",
+        "schedulers/allocation/spool.py",
+        "return bool(self.gone) and self.gone_as == own",
+        "return bool(self.gone)",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "an allocation whose agent is silent has as much time left as it last said",
+        "executor/allocation.py",
+        "if seen.is_over or not seen.is_late:",
+        "if True:",
         first=OF_ALLOCATIONS,
     ),
 )
@@ -114,8 +127,8 @@ ARRAYS = (
     Mutation(
         "the list of an array's members is not forced to disk",
         "ledger/array_folder.py",
-        'self.transport.append(path, b"", durable=True)',
-        'self.transport.append(path, b"")',
+        "layout.asked_text(asked), durable=True",
+        "layout.asked_text(asked)",
         first=OF_ARRAYS,
     ),
 )
@@ -215,8 +228,8 @@ MUTATIONS = (
     Mutation(
         "a journal is written on behind a torn line",
         "ledger/journal.py",
-        "if _torn(transport, path):",
-        "if False:",
+        'b"\\n" + line if line else line',
+        "line",
     ),
     Mutation(
         "a job under a number that was used again is ours",

@@ -23,8 +23,11 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Site
+from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.allocation import spool as spools
+from hpc_prefect.schedulers.allocation.scheduler import LATE, AllocationScheduler
 from hpc_prefect.schedulers.allocation.share import Held
 from hpc_prefect.schedulers.allocation.spool import SpoolLook
 from hpc_prefect.transports.base import Transport
@@ -88,10 +91,14 @@ def _hours(hours: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """Whether a term is over, and its seconds left for jobs; None if it has not begun."""
+    """Whether a term is over, and its seconds left for jobs; None if it has not begun.
+
+    `is_late`: its agent has given no sign of life for some time.
+    """
 
     is_over: bool
     left: int | None
+    is_late: bool = False
 
 
 class Term:
@@ -176,9 +183,13 @@ class Term:
             return None
 
     def glance(self) -> Glance:
-        """Its state, as needed before each job, from two small files. Blocks."""
+        """Its state, as needed before each job, from three small files. Blocks."""
         try:
-            beat = self._transport.read(f"{self.spool}/{spools.HEARTBEAT}") or b""
+            heartbeat = f"{self.spool}/{spools.HEARTBEAT}"
+            beat = self._transport.read(heartbeat) or b""
+            # By the file server's clock: of the agent, and of us, who touch it every half minute.
+            theirs = self._transport.status(heartbeat)
+            ours = self._transport.status(f"{self.spool}/{spools.RENEWED}")
             log = f"{self.spool}/{spools.LOG}"
             status = self._transport.status(log)
             start = max(0, (status.size if status else 0) - _TAIL)
@@ -188,7 +199,9 @@ class Term:
             return Glance(self.is_over, None)
         words = beat.split()
         left = int(words[0]) if len(words) == 3 and words[0].isdigit() else None
-        return Glance(self.is_over or spools.has_ended(tail.decode(errors="replace")), left)
+        late = theirs and ours and ours.modified - theirs.modified > LATE - TOUCH_EVERY
+        is_over = self.is_over or spools.has_ended(tail.decode(errors="replace"))
+        return Glance(is_over, left, bool(late))
 
     def tell_agent(self, word: str) -> bool:
         """Send `CLOSE` or `NOW`; returns whether that was possible. Blocks."""
@@ -239,7 +252,8 @@ class Term:
         if not told or result.verdict.reason is Reason.LOST:
             return  # its end is not confirmed
         words = f"{result.verdict.reason}: {result.verdict.summary}".replace("\n", " ")
-        self._transport.write_atomic(f"{self.spool}/{spools.GONE}", words.encode() + b"\n")
+        text = spools.gone_text(result.job_id or self.job_id, words)
+        self._transport.write_atomic(f"{self.spool}/{spools.GONE}", text.encode())
 
 
 class _Hears:
@@ -385,7 +399,7 @@ class HeldAllocation:
         term = self._term
         if term is None:
             return await self._begin_next()
-        seen = await self._in_thread(term.glance)
+        seen = await self._glance(term)
         if seen.is_over:
             if await term.was_cancelled():
                 self.tell_normally(spec, "somebody cancelled it, so no other one follows")
@@ -402,13 +416,30 @@ class HeldAllocation:
 
     async def _has_room(self, earlier: Term, spec: JobSpec) -> bool:
         """Whether the job fits into a term that has a successor; if not, the term is ended."""
-        seen = await self._in_thread(earlier.glance)
+        seen = await self._glance(earlier)
         if seen.is_over or seen.left is None:  # or it is not known now
             return False
         if not earlier.told_to_end and spec.resources.walltime + _OLD <= seen.left:
             return True
         await self._in_thread(earlier.ask_to_end)
         return False
+
+    async def _glance(self, term: Term) -> Glance:
+        """The state of a term. The last words of an agent that is silent are not believed: one
+        whose node is gone would be handed the same job again and again."""
+        seen = await self._in_thread(term.glance)
+        if seen.is_over or not seen.is_late:
+            return seen
+        connection = self._executor.connection(self.held.site(term.request.spec, term.spool))
+        scheduler = connection.scheduler
+        assert isinstance(scheduler, AllocationScheduler)
+        try:
+            said = await connection.ask(scheduler.whole(connection.options))
+        except TransportError as error:
+            logger.warning("the allocation's folder %s cannot be read now: %s", term.spool, error)
+            return seen
+        has_ended = isinstance(said, Observation) and said.state is JobState.ENDED
+        return dataclasses.replace(seen, is_over=has_ended)
 
     async def _next(self, spec: JobSpec, why: str, *, again: bool = False) -> Term | None:
         """Another term, if one is allowed; `again`: also without `renew`."""

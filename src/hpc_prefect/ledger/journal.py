@@ -6,15 +6,10 @@ from hpc_prefect.transports.base import Transport
 
 
 def append(transport: Transport, path: str, line: bytes, *, durable: bool) -> None:
-    """Append a line, on a new line also after one that was cut off; `durable`: forced to disk."""
-    if _torn(transport, path):
-        line = b"\n" + line
-    transport.append(path, line, durable=durable)
+    """Append a line, or several, as lines of their own; `durable`: forced to disk.
 
-
-def _torn(transport: Transport, path: str) -> bool:
-    """Whether the file's last line was cut off, by a crash or a full disk."""
-    status = transport.status(path)
-    if status is None or status.size == 0:
-        return False
-    return transport.read(path, status.size - 1, 1) != b"\n"
+    A newline goes before them, in the same write: the last line of the file may be cut off, also by
+    another process at this moment, so that a look before the write is not enough. Readers skip the
+    empty line that this usually makes.
+    """
+    transport.append(path, b"\n" + line if line else line, durable=durable)

@@ -40,7 +40,7 @@ from hpc_prefect.schedulers.base import (
 PREFIX = "allocation-"
 
 #: Seconds without a sign of life (there is one every five) after which the scheduler is asked.
-_LATE = 60.0
+LATE = 60.0
 #: Without one for so long, an allocation that the scheduler does not list has ended.
 _DEAD = 600.0
 
@@ -155,6 +155,14 @@ class AllocationScheduler:
     def read_output(self, text: str) -> Told | None:
         return self._inside.read_output(text)
 
+    def whole(self, options: Mapping[str, object]) -> Dialogue[Observation | NoAnswer]:
+        """The state of the allocation itself."""
+        reply = yield spools.ask_to_look(_spool(options), ())
+        look = spools.read_look(reply)
+        if look is None:
+            return NoAnswer(reply.said)
+        return (yield from self._ask_about(look, options))
+
     def _see(
         self, tags: Sequence[str], options: Mapping[str, object]
     ) -> Dialogue[dict[str, Observation | NoAnswer] | NoAnswer]:
@@ -180,10 +188,10 @@ class AllocationScheduler:
         self, look: SpoolLook, options: Mapping[str, object]
     ) -> Dialogue[Observation | NoAnswer]:
         """The allocation itself, as far as it must be known; its scheduler is asked if need be."""
-        if look.end or look.gone:
+        if look.end or look.is_gone:
             why = _WHY.get(look.end[0], look.end[0]) if look.end else look.gone
             return Observation(id="", state=JobState.ENDED, message=why)
-        if look.beat_age is not None and look.beat_age < _LATE:
+        if look.beat_age is not None and look.beat_age < LATE:
             return Observation(id="", state=JobState.RUNNING)
         if not look.ids:
             return Observation(id="", state=JobState.QUEUED, message="it is being submitted")

@@ -20,6 +20,8 @@ BELL, LOG, JOB, GONE, RENEWED = "bell", "log", "job", "gone", "renewed"
 HEARTBEAT = "heartbeat"
 FOLDERS = ("jobs", "turns", "inbox")
 CLOSE, CLOSE_NOW = "CLOSE", "NOW"
+#: Stands for the id of a batch job that never had one.
+NO_ID = "-"
 
 #: Both say why; `_NOT_WRITTEN` leaves open whether the job is there.
 _NO_SPOOL, _NOT_WRITTEN = 3, 5
@@ -130,7 +132,8 @@ class SpoolLook:
         left: seconds of its walltime that it had then for jobs; none once it takes no more.
         used, held: for how long nodes had a job, or were there; hundredths of a second times nodes.
         ids: of the allocation's own job: what the agent says, then what its holder says.
-        gone: why it has ended, by its holder; empty when it says nothing.
+        gone: why it has ended, by its holder; empty when it says nothing. `gone_as` is the id of
+            the job that has, or `NO_ID`.
         end: the agent's last words: why, for how long nodes were held, and used; as `used`.
         there: jobs that were handed over; `cancelled`: those cancelled before their turn.
     """
@@ -142,10 +145,23 @@ class SpoolLook:
     held: int = 0
     ids: list[str] = field(default_factory=list)
     gone: str = ""
+    gone_as: str = ""
     end: tuple[str, ...] = ()
     there: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     lines: dict[str, dict[str, JobLine]] = field(default_factory=dict)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its holder says that it has ended. What is said of an earlier batch job, which
+        never used this spool, does not count: it may be said late."""
+        own = self.ids[0] if self.ids else NO_ID
+        return bool(self.gone) and self.gone_as == own
+
+
+def gone_text(job_id: str, why: str) -> str:
+    """What a holder writes once the batch job of that id, or one without an id, has ended."""
+    return f"{job_id or NO_ID} {why}\n"
 
 
 def has_ended(tail: str) -> bool:
@@ -177,7 +193,7 @@ def _take(look: SpoolLook, word: str, rest: list[str]) -> None:
     elif word in ("agent", "job"):
         look.ids.append(rest[0])
     elif word == "gone":
-        look.gone = " ".join(rest)
+        look.gone_as, look.gone = rest[0], " ".join(rest[1:])
     elif word == "there":
         look.there.add(rest[0])
     elif word == "cancelled":
