@@ -24,6 +24,7 @@ from typing import Any
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.looks import USUAL, Looks
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
@@ -176,10 +177,12 @@ class Rig:
         return {member.key: result for member, result in zip(request.members, results, strict=True)}
 
     def connection(
-        self, scheduler: Any = None, transport: Any = None, peers: Any = None
+        self, scheduler: Any = None, transport: Any = None, peers: Any = None, looks: Looks = USUAL
     ) -> Connection:
         scheduler, transport = scheduler or LocalScheduler(), transport or LocalTransport()
-        connection = Connection(scheduler, transport, self.options, self.pool, peers=peers)
+        connection = Connection(
+            scheduler, transport, self.options, self.pool, peers=peers, looks=looks
+        )
         self._connections.append(connection)
         return connection
 

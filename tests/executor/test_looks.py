@@ -7,6 +7,7 @@ import pytest
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.attempt import Attempt, open_attempt
 from hpc_prefect.executor.connection import Connection
+from hpc_prefect.executor.looks import Looks
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import Silence
@@ -59,6 +60,14 @@ async def test_among_many_jobs_each_is_looked_at_less_often(rig: Rig):
     assert pause_at(monitor, now) > 2 * alone
     for other in others:
         connection.release(other)
+
+
+async def test_who_runs_the_executor_may_say_how_often(rig: Rig):
+    connection = rig.connection(looks=Looks(eager=0.5, latest=100.0))
+    _, monitor = monitored(rig, connection)
+    now = monitor.next_look
+    assert pause_at(monitor, now + 10) == pytest.approx(5.0, abs=0.01)
+    assert pause_at(monitor, now + HOUR) == pytest.approx(100.0)
 
 
 class Broken(LocalTransport):

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from itertools import count, islice
 
 from simulation.coverage import EXPECTED, QUANTUM, RARE, Coverage
+from simulation.mix import SMALL, is_quantum, world_of
 from simulation.shrink import shrink
-from simulation.simulate import Tally, is_quantum, simulate, simulate_all
+from simulation.simulate import Tally, simulate, simulate_all
 from simulation.story import STORIES, Story, timeline
 
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--quantum", action="store_true", help="those with a quantum service alone")
+    parser.add_argument("--large", action="store_true", help="none of them in a small world")
     parser.add_argument("--most", type=int, default=10, help="stop when so many found something")
     parser.add_argument("--coverage", action="store_true", help="tell what happened how often")
     parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
@@ -42,7 +44,9 @@ def main() -> int:
     seeds: Iterable[int] = count(given.first)
     if given.quantum:
         seeds = filter(is_quantum, seeds)
-    seeds = islice(seeds, given.seeds)
+    seeds = map(world_of, islice(seeds, given.seeds))
+    if given.large:
+        seeds = (seed % SMALL for seed in seeds)
     tally = simulate_all(seeds, coverage, most_found=given.most, meanwhile=_so_far)
     for outcome in tally.found:
         print(f"seed {outcome.seed}: {outcome.wrong[0][0]}: {outcome.wrong[0][1]}")

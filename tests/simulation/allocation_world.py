@@ -1,21 +1,14 @@
-"""Worlds of held allocations: seeds from `FIRST` on."""
+"""Worlds of held allocations: seeds from `mix.ALLOCATIONS` on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulation import mix
 from simulation.allocation_life import AllocationLife, Shape
 
 if TYPE_CHECKING:
     from simulation.place import Place
-
-#: A seed from here on is a world of allocations; so the worlds below it stay as they are.
-FIRST = 20_000_000
-
-
-def is_of_allocations(seed: int) -> bool:
-    """Whether a seed's world is one of held allocations."""
-    return seed >= FIRST
 
 
 def allocation_lives(place: Place) -> list[AllocationLife]:
@@ -37,4 +30,4 @@ def _life(place: Place, number: int) -> AllocationLife:
         in_turn=chance.below("in turn", 2) == 1,
         pause=chance.one_of("between jobs", (0.0, 0.0, 3.0, 30.0, 90.0)),
     )
-    return AllocationLife(place, number, wanted, shape, 1 + chance.below("starts", 5))
+    return AllocationLife(place, number, wanted, shape, mix.starts(chance))

@@ -1,4 +1,4 @@
-"""Worlds of arrays: seeds from `FIRST` on."""
+"""Worlds of arrays: seeds from `mix.ARRAYS` on."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.job.members import MemberSpec
+from simulation import mix
 from simulation.array_life import ArrayLife, Shape
 from simulation.life import Wanted
 
 if TYPE_CHECKING:
     from simulation.place import Place
-
-#: A seed from here on is a world of arrays; so the worlds below it stay as they are.
-FIRST = 10_000_000
-
-
-def is_of_arrays(seed: int) -> bool:
-    """Whether a seed's world is one of arrays."""
-    return FIRST <= seed < 2 * FIRST
 
 
 def array_lives(place: Place) -> list[ArrayLife]:
@@ -27,7 +20,7 @@ def array_lives(place: Place) -> list[ArrayLife]:
     lives = [_life(place, 1)]
     if chance.below("lives", 4) == 0:
         first = lives[0]
-        starts = 1 + chance.below("starts", 4)
+        starts = mix.starts(chance, 4)
         lives.append(ArrayLife(place, 2, first.wanted[0], first.members, first.shape, starts))
     return lives
 
@@ -61,4 +54,4 @@ def _life(place: Place, number: int) -> ArrayLife:
     )
     base = wanted[0].base.rpartition("/")[0]
     job = Wanted(name, f"{base}/{name}", spec)
-    return ArrayLife(place, number, job, members, shape, 1 + chance.below("starts", 5))
+    return ArrayLife(place, number, job, members, shape, mix.starts(chance))

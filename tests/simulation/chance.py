@@ -8,7 +8,7 @@ and one exact multiplication are used, so every machine and every Python draws t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -51,6 +51,19 @@ class Chance:
         state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
         return state ^ (state >> 31)
+
+    def stream(self, name: str) -> Callable[[], int]:
+        """As `bits` of a name that nobody else draws."""
+        state = _mixed(self.seed * _STEP + zlib.crc32(name.encode()) & _MASK)
+
+        def bits() -> int:
+            nonlocal state
+            drawn = state = state + _STEP & _MASK
+            drawn = (drawn ^ (drawn >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+            drawn = (drawn ^ (drawn >> 27)) * 0x94D049BB133111EB & _MASK
+            return drawn ^ (drawn >> 31)
+
+        return bits
 
     def number(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
         """A number from `low` up to `high`."""

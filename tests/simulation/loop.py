@@ -144,9 +144,19 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             self._world.later(self._process.stopped_for(), self._run_ready)
 
     def _timer(self, call: _Call) -> None:
-        if not call.cancelled() and not self._process.dead:
+        if not call._cancelled and not self._process.dead:
             self._ready.append(call)
-            self._come_due()
+            self._come_due_next()
+
+    def _come_due_next(self) -> None:
+        """As `_come_due`, where an event ends."""
+        if not self._is_due:
+            stopped = self._process.stopped_for()
+            if stopped > 0.0:
+                self._come_due()
+                return
+            self._is_due = True
+            self._world.next(self._run_ready)
 
     def _run_ready(self) -> None:
         self._is_due = False
@@ -197,7 +207,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             error = trouble
         finally:
             process.work_began = began
-        self.call_soon(_settle, future, result, error)
+        if not process.dead:
+            self._ready.append(_Call(_settle, (future, result, error), None))
+            self._come_due_next()
 
     def bury(self) -> None:
         """What a dead process was about to do is never done, also when it is cleared up."""

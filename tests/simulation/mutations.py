@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hpc_prefect
-from simulation import allocation_world
-from simulation.array_world import FIRST
+from simulation import mix
 
 _SOURCE = Path(hpc_prefect.__file__).parent
 _TESTS = Path(__file__).parents[1]
@@ -39,9 +38,9 @@ class Mutation:
 
 
 #: The first seed of those whose worlds are all of arrays.
-OF_ARRAYS = FIRST + 1
+OF_ARRAYS = mix.ARRAYS + 1
 #: The first of those whose worlds are all of held allocations.
-OF_ALLOCATIONS = allocation_world.FIRST + 1
+OF_ALLOCATIONS = mix.ALLOCATIONS + 1
 #: Of held allocations.
 ALLOCATIONS = (
     Mutation(
@@ -142,8 +141,8 @@ ARRAYS = (
     Mutation(
         "the list of an array's members is not forced to disk",
         "ledger/array_folder.py",
-        'self.transport.append(path, b"", durable=True)',
-        'self.transport.append(path, b"")',
+        "layout.asked_text(asked), durable=True",
+        "layout.asked_text(asked)",
         first=OF_ARRAYS,
     ),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
-from simulation import leaks
-from simulation.allocation_world import allocation_lives, is_of_allocations
-from simulation.array_world import array_lives, is_of_arrays
+from simulation import leaks, mix
+from simulation.allocation_world import allocation_lives
+from simulation.array_world import array_lives
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
 from simulation.held import WithSpools
@@ -49,9 +49,9 @@ class Place(Ground):
         )
         self.weather = self.cluster.weather
         world.coverage.sometimes(f"a site has {self.scheduler.name}")
-        if is_of_arrays(chance.seed):
+        if mix.is_of_arrays(chance.seed):
             self.lives = [*array_lives(self)]
-        elif is_of_allocations(chance.seed):
+        elif mix.is_of_allocations(chance.seed):
             self.scheduler = WithSpools(self.scheduler, self.files)
             lives = self.lives = [*allocation_lives(self)]
             self.cluster.orphaned = lambda run: [life.orphaned(run) for life in lives]
@@ -63,13 +63,13 @@ class Place(Ground):
 
     def _life(self, number: int) -> Life:
         chance = self.world.chance
-        count = chance.one_of("jobs", (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6))
-        if chance.below("many jobs", 200) == 0:
-            count = 40
+        count = mix.jobs(chance, (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6))
+        if mix.are_many(chance):
+            count = mix.MOST_JOBS
         # A second flow may want jobs of the first one.
         other = number if chance.below("shared", 3) else 1
         wanted = [self.wanted(f"{chr(96 + other)}{n}") for n in range(count)]
-        return Life(self, number, wanted, starts=1 + chance.below("starts", 5))
+        return Life(self, number, wanted, starts=mix.starts(chance))
 
     def wanted(self, key: str) -> Wanted:
         chance = self.world.chance
@@ -109,7 +109,7 @@ class Place(Ground):
         return jobs + leaks.of_world(self.files, CAMPAIGN, self.world.chance.happened)
 
     def come_to_rest(self) -> None:
-        if is_of_allocations(self.world.chance.seed):
+        if mix.is_of_allocations(self.world.chance.seed):
             self.world.run(self.world.now + 2000.0)
 
     def facts(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hpc_prefect.ledger.claim import Claimant
 from hpc_prefect.transports.host import standing_in
 from simulation.loop import Killed, VirtualLoop
 from simulation.machines import Machine, ProcessHost
+from simulation.mix import looks_of
 from simulation.mount import Mount
 from simulation.neighbours import Neighbours
 
@@ -60,6 +61,7 @@ class Process:
                 self.mount,
                 loop=self.loop,
                 peers=lambda scheduler, options: Neighbours(self, machine.meeting_place),
+                looks=looks_of(self.world.chance.seed),
             )
 
     def claimant(self, flow_run: str) -> Claimant:

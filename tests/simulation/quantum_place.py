@@ -29,6 +29,7 @@ from hpc_prefect.quantum.sampling import Request
 from hpc_prefect.quantum.services.ibm.backend import IBMBackend
 from hpc_prefect.quantum.services.ibm.client import Account, Client
 from hpc_prefect.transports.host import host
+from simulation import mix
 from simulation.ground import CAMPAIGN, ITS_OWN, Ground
 from simulation.life import Life, Listening, Wanted
 from simulation.process import Process
@@ -107,14 +108,14 @@ class QuantumPlace(Ground):
 
     def _life(self, number: int) -> Life:
         chance = self.world.chance
-        count = chance.one_of("jobs", (1, 1, 1, 1, 2, 2, 2, 3, 4, 6))
+        count = mix.jobs(chance, (1, 1, 1, 1, 2, 2, 2, 3, 4, 6))
         # A second flow may want jobs of the first one.
         other = number if chance.below("shared", 3) else 1
         keys = [f"{chr(96 + other)}{n}" for n in range(count)]
         for key in keys:
             self._shots.setdefault(key, chance.one_of("shots", (2000, 4000, 4000, 20_000)))
         wanted = [Wanted(key, f"{CAMPAIGN}/ab/{key}", shots=self._shots[key]) for key in keys]
-        return QuantumLife(self, number, wanted, starts=1 + chance.below("starts", 5))
+        return QuantumLife(self, number, wanted, starts=mix.starts(chance))
 
     def _any_was_stopped(self) -> bool:
         return any(process.resumed_at >= 0.0 for process in self.runs.values())

@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from simulation import allocation_world, array_world, leaks
-from simulation.allocation_world import is_of_allocations
-from simulation.array_world import is_of_arrays
+from simulation import leaks
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.ground import Ground
+from simulation.mix import is_quantum
 from simulation.oracles import KINDS
 from simulation.place import Place
 from simulation.world import World
@@ -123,20 +122,6 @@ def place_of(world: World) -> Ground:
     return QuantumPlace(world)
 
 
-def is_quantum(seed: int) -> bool:
-    return seed % 10 == 4 and not (is_of_arrays(seed) or is_of_allocations(seed))
-
-
-def world_of(seed: int) -> int:
-    """The seed of the world that a run of many takes for this one: of six one is of arrays, and of
-    twelve one of allocations."""
-    if is_quantum(seed) or seed >= array_world.FIRST:
-        return seed
-    if seed % 6 == 0:
-        return array_world.FIRST + seed
-    return allocation_world.FIRST + seed if seed % 12 == 5 else seed
-
-
 @dataclass
 class Tally:
     """What many seeds came to.
@@ -179,7 +164,7 @@ def simulate_all(
     gc.disable()  # a dead process's tasks are circles: cleared up now and then
     try:
         for number, seed in enumerate(seeds):
-            outcome = simulate(world_of(seed), coverage)
+            outcome = simulate(seed, coverage)
             tally.seeds += 1
             tally.lives += outcome.lives
             tally.jobs += outcome.jobs

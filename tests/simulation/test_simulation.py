@@ -22,7 +22,7 @@ ON_CI = os.environ.get("CI") == "true"
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src"
 #: Seeds of one test; the parts are run beside each other.
-SEEDS, PARTS = (2000, 1) if ON_CI else (600, 1)
+SEEDS, PARTS = (4000, 1) if ON_CI else (1200, 1)
 
 
 @pytest.mark.timeout(1500)

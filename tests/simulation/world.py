@@ -36,6 +36,8 @@ class World:
         self._keep = keep
         self._digest = blake2b(digest_size=16)
         self._events: list[tuple[float, int, int, Callable[[], None]]] = []
+        self._order = chance.stream("order")
+        self._until = 0.0
         self._count = 0
         self._depth = 0
         self._at_once = 0
@@ -61,21 +63,35 @@ class World:
     def later(self, seconds: float, event: Callable[[], None]) -> None:
         """Have it happen; of two things at one moment the seed says which is first."""
         self._count += 1
-        heappush(self._events, (self.now + seconds, self.chance.bits("order"), self._count, event))
+        heappush(self._events, (self.now + seconds, self._order(), self._count, event))
+
+    def next(self, event: Callable[[], None]) -> None:
+        """As `later` without a pause, where an event ends: at once, if nothing is before it."""
+        events, now = self._events, self.now
+        if self.over or now > self._until or (events and events[0][0] <= now):
+            self.later(0.0, event)
+            return
+        self._order()
+        self._count += 1
+        self.steps += 1
+        if not self.stands_still():
+            event()
 
     def run(self, until: float) -> None:
         """Let time pass, up to a moment or the world's end."""
         events = self._events
+        before, self._until = self._until, until
         while events and not self.over and events[0][0] <= until:
             now, _, _, event = heappop(events)
             if now != self.now:
                 self.now, self._at_once = now, 0
             self.steps += 1
             if self.stands_still():
-                return
+                break
             event()
             if self.steps > _MOST_EVENTS:
                 self.fail("stuck", f"{self.steps} events, and no end")
+        self._until = before
         if not self.over and until > self.now and until != float("inf"):
             self.now, self._at_once = until, 0
 

@@ -16,6 +16,7 @@ from hpc_prefect.executor.coordination.host_coordination import HostPeers
 from hpc_prefect.executor.coordination.queue_slots import QueueSlots
 from hpc_prefect.executor.coordination.search import Search, Sought
 from hpc_prefect.executor.coordination.shared_poll import SharedPoll, Turn
+from hpc_prefect.executor.looks import USUAL, Looks
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import TOUCH_EVERY
@@ -78,17 +79,20 @@ class Connection:
         asking: ThreadPoolExecutor | None = None,
         *,
         peers: HostPeers | None = None,
+        looks: Looks = USUAL,
         until: float = float("inf"),
     ) -> None:
         """`pool` is for submissions, which may take minutes, `asking` for questions.
 
         Args:
             peers: the processes that the pace and the slots are shared with; None: with none.
+            looks: how often the jobs' own records are looked at.
             until: on the host's monotonic clock, when a command that hangs is ended at the latest.
         """
         self.scheduler = scheduler
         self.transport = transport
         self.options = options
+        self.looks = looks
         self.pool = pool
         self.silence = ""  # why the last question had no useful answer; empty when it had one
         self._asking = asking or pool

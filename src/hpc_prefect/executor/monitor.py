@@ -17,12 +17,6 @@ from hpc_prefect.job.state import Evidence, JobState, Observation, decide
 from hpc_prefect.ledger.job_folder import MOST, JobFolder
 from hpc_prefect.schedulers.base import Told
 
-#: The pause between two looks at a job's records, as a part of the time since something was new of
-#: it: among few jobs, and among more of them.
-_EAGER, _PATIENT, _FEW = 0.02, 0.15, 10
-#: The shortest and the longest pause, in seconds.
-_SOONEST, _LATEST = 0.03, 1.0
-
 
 class JobMonitor:
     """One submitted job, up to its verdict. The connection's loop calls it; see `Polled`.
@@ -76,21 +70,17 @@ class JobMonitor:
 
     def look(self, now: float) -> None:
         """Read the job's own records and output; judge when something is new."""
-        self.next_look = now + self._pause(now)
+        looks = self._attempt.connection.looks
+        self.next_look = now + looks.pause(now - self._news_at, self._attempt.connection.watched)
         # After its start was seen, only its end is looked for.
         known = self.evidence.start is not None and self.evidence.exit is None
         news = self._records.refresh(starts=not known)
         if news:
-            self._news_at, self.next_look = now, now + _SOONEST
+            self._news_at, self.next_look = now, now + looks.soonest
         if news or not self._shown or self._time_may_decide():
             self._consider(now)
         if self._records.starts:  # not before: NFS would remember that there is no such file
             self._output.show(now)
-
-    def _pause(self, now: float) -> float:
-        """Short when it has just begun to wait or to run, as most short jobs end soon."""
-        part = _EAGER if self._attempt.connection.watched <= _FEW else _PATIENT
-        return min(_LATEST, max(_SOONEST, part * (now - self._news_at)))
 
     def _time_may_decide(self) -> bool:
         """Whether waiting alone may bring the verdict, since a record is there, or missing."""

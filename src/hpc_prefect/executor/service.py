@@ -24,6 +24,7 @@ from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.coordination.host_coordination import HostPeers, peers_at
+from hpc_prefect.executor.looks import USUAL, Looks
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job.provider import Provider
@@ -95,16 +96,19 @@ class Executor:
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         peers: Callable[[Scheduler, Mapping[str, object]], HostPeers] = peers_at,
+        looks: Looks = USUAL,
     ) -> None:
-        """All three are seams for a simulation.
+        """All four are seams for a simulation.
 
         Args:
             loop: an event loop that another runs; None to run one in a thread.
             peers: the processes with which questions to a scheduler are shared.
+            looks: how often the jobs' own records are looked at.
         """
         self._transport = transport or LocalTransport()
         self.loop = loop or asyncio.new_event_loop()
         self._peers = peers
+        self._looks = looks
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect")
         self._asking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hpc-prefect-asks")
         self._connections: dict[str | Provider, Connection] = {}
@@ -202,7 +206,7 @@ class Executor:
             alone = provider or is_allocation(site.scheduler)
             peers = None if alone else self._peers(scheduler, site.options)
             self._connections[key] = Connection(
-                scheduler, self._transport, site.options, *pools, peers=peers
+                scheduler, self._transport, site.options, *pools, peers=peers, looks=self._looks
             )
         return self._connections[key]
 

@@ -27,10 +27,10 @@ from hpc_prefect.transports.host import host
 #: after a look, in seconds.
 _SHARE = 0.025
 _SOONEST, _LATEST = 0.1, 10.0
-#: While nothing is new each pause is so much longer than the last one, up to so many seconds. As
-#: long it is at most while there are news: such a part of the time that the array has taken so far.
-_SLOW_DOWN, _QUIET = 1.5, 1.0
-_OF_AGE = 0.002
+#: While nothing is new each pause is so much longer than the last one, up to the longest that a
+#: single job has. As long it is at most while there are news: such a part of the time that the
+#: array has taken so far.
+_SLOW_DOWN, _OF_AGE = 1.5, 0.002
 #: Seconds between two writings of ended members. What a crash loses is judged again.
 _WRITE_EVERY = 2.0
 #: At most so many members that have left the queue without a trace are asked about one by one; of
@@ -110,7 +110,8 @@ class ArrayMonitor:
         cost = host().monotonic() - began
         news = begun or len(self._submission.ended) > before
         soon = max(_SOONEST, _OF_AGE * (now - self._began_at))
-        self._pause = min(soon if news else _SLOW_DOWN * self._pause, _QUIET)
+        quiet = self._submission.connection.looks.latest
+        self._pause = min(soon if news else _SLOW_DOWN * self._pause, quiet)
         self.next_look = now + min(max(self._pause, cost / _SHARE), _LATEST)
         if trouble is not None:
             raise trouble

@@ -1,0 +1,88 @@
+"""Which world a seed has: of what it is, and whether it is a small one.
+
+A million small worlds find more than a hundred thousand large ones. So most seeds of a run are
+small: few jobs, few starts, and looks at a job's records that are further apart. The others are as
+before, with the looks of the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpc_prefect.executor.looks import USUAL, Looks
+from simulation.chance import Chance
+
+#: A seed from here on is a small world; so the worlds below it stay as they are.
+SMALL = 100_000_000
+#: The first seeds of arrays, and of held allocations, in worlds of any size.
+ARRAYS, ALLOCATIONS = 10_000_000, 20_000_000
+#: Of so many seeds of a run one is not small.
+_ONE_OF = 47
+#: More jobs than this no life has.
+MOST_JOBS = 40
+#: The same times in fewer looks.
+_SELDOM = Looks(eager=0.3, patient=0.3, soonest=0.1, latest=10.0)
+
+
+def is_small(seed: int) -> bool:
+    """Whether its world is a small one."""
+    return seed >= SMALL
+
+
+def is_of_arrays(seed: int) -> bool:
+    """Whether a seed's world is one of arrays."""
+    return ARRAYS <= seed % SMALL < ALLOCATIONS
+
+
+def is_of_allocations(seed: int) -> bool:
+    """Whether a seed's world is one of held allocations."""
+    return seed % SMALL >= ALLOCATIONS
+
+
+def is_quantum(seed: int) -> bool:
+    """Whether it has a quantum service, and no scheduler."""
+    return seed % 10 == 4 and seed % SMALL < ARRAYS
+
+
+def world_of(seed: int) -> int:
+    """The seed of the world that a run of many takes for this one: of six one is of arrays, and of
+    twelve one of allocations; of 47 all but one are small."""
+    if is_small(seed):
+        return seed
+    size = 0 if seed % _ONE_OF == 0 else SMALL
+    if is_quantum(seed) or seed >= ARRAYS:
+        return size + seed
+    if seed % 6 == 0:
+        return size + ARRAYS + seed
+    return size + (ALLOCATIONS + seed if seed % 12 == 5 else seed)
+
+
+def looks_of(seed: int) -> Looks:
+    """How often a job's records are looked at there."""
+    return _SELDOM if is_small(seed) else USUAL
+
+
+def jobs(chance: Chance, usual: Sequence[int]) -> int:
+    """How many jobs a flow wants; in a small world each further one is less likely."""
+    if not is_small(chance.seed):
+        return chance.one_of("jobs", usual)
+    return _up_to(chance, MOST_JOBS, "one more job", 4)
+
+
+def starts(chance: Chance, most: int = 5) -> int:
+    """How often a flow is started while things go wrong, at most."""
+    if not is_small(chance.seed):
+        return 1 + chance.below("starts", most)
+    return _up_to(chance, most, "one more start", 2)
+
+
+def are_many(chance: Chance) -> bool:
+    """Whether a flow has as many jobs as it may have."""
+    return chance.below("many jobs", 1000 if is_small(chance.seed) else 200) == 0
+
+
+def _up_to(chance: Chance, most: int, name: str, one_of: int) -> int:
+    count = 1
+    while count < most and chance.below(name, one_of) == 0:
+        count += 1
+    return count
