@@ -18,6 +18,7 @@ from test_allocation import Held
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.dialogue import Command, Reply
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import START
 from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.ledger.job_folder import CLOSED
 from hpc_prefect.schedulers.allocation import spool as spools
@@ -45,6 +46,9 @@ class Unsubmitted:
             (self.spool / name).touch()
         is_old(self.spool)
         return self._shape.site(spec, str(self.spool))
+
+    def came_back(self, site: Site) -> None:
+        pass
 
     def begin(self) -> None:
         """The batch job begins after all."""
@@ -161,3 +165,29 @@ def _spools(rig: Rig) -> list[Path]:
 
 def _is_given_up(held: Held) -> bool:
     return any("is not followed any more" in text for text in held.told.warnings)
+
+
+async def test_a_job_comes_back_once_from_an_allocation_that_ends_before_it_begins(
+    rig: Rig,
+) -> None:
+    """Its holder waits a while for the record of what has ended, and knows its end later."""
+    resources = {"ranks_per_node": 2, "launch": "mpi"}
+    waits = rig.program("until [ -e go ]; do sleep 0.05; done", "blocker")
+    spec = rig.spec(program=waits, resources=resources, site={"launcher": "{command}"})
+    held = Held(rig)
+    with rig.under_way(rig.request(spec, "blocker")):
+        await until(rig.runs, "the start of what keeps the queue busy")
+        await held.open()
+        try:
+            job = held.start("true", "k")
+            await until(lambda: "submitted" in rig.events(), "the hand-over")
+            (spool,) = _spools(rig)
+            start = spool.parent / f"{spool.stem}-1" / START
+            start.unlink()
+            start.mkdir()  # so it cannot begin
+            (rig.work / "go").touch()
+            result = await job
+        finally:
+            await held.close()
+    assert (result.verdict.reason, result.attempt) == (Reason.SUCCEEDED, 2)
+    assert held.where("k", 2) == "local"

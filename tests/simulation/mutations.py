@@ -82,8 +82,15 @@ ALLOCATIONS = (
     Mutation(
         "an allocation whose agent is silent has as much time left as it last said",
         "executor/allocation.py",
-        "if seen.is_over or not seen.is_late:",
+        "if seen.is_over or not (seen.is_late or term.in_doubt):",
         "if True:",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "a job that came back from an allocation is handed to it again",
+        "executor/allocation.py",
+        "if seen.is_over or not (seen.is_late or term.in_doubt):",
+        "if seen.is_over or not seen.is_late:",
         first=OF_ALLOCATIONS,
     ),
     Mutation(

@@ -168,6 +168,8 @@ class JobRun:
         """
         if self._was_forgotten(result):
             self._tell(f"{result.job_id} never started; it is submitted again")
+            if self._request.placing is not None:
+                self._request.placing.came_back(attempt.request.spec.site)
             return True
         if self._was_in_the_way(attempt, result):
             self._tell(
