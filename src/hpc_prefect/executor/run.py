@@ -130,7 +130,7 @@ class JobRun:
         if attempt.job_id:
             attempt.told_id = attempt.job_id
             self._tell(
-                f"taken up again as {attempt.job_id} from {attempt.taken_from}",
+                f"attached to {attempt.job_id}, which {attempt.taken_from} had submitted",
                 job_id=attempt.job_id,
             )
         if attempt.raised:
@@ -207,11 +207,14 @@ class JobRun:
     async def _turn_to(self, attempt: Attempt, other: str) -> None:
         """From now on this is the attempt's job."""
         if attempt.job_id:
-            self._tell(f"{attempt.job_id} was a second job; {other} is followed")
+            self._tell(
+                f"{attempt.job_id} was a duplicate of {other}: {other} is followed, and"
+                f" {attempt.job_id} cancelled"
+            )
             # The second job may still wait in the queue.
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
-            self._tell(f"it was submitted after all; {other} is followed")
+            self._tell(f"it had been submitted after all, as {other}, which is followed now")
         await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:

@@ -288,7 +288,7 @@ class _Following:
         listener = submission.request.listener
         if submission.job_id:
             listener.state(
-                f"taken up again as {submission.job_id} from {submission.taken_from}",
+                f"attached to {submission.job_id}, which {submission.taken_from} had submitted",
                 job_id=submission.job_id,
             )
         slots = submission.connection.slots(submission.request.spec.site.queue)
@@ -326,7 +326,8 @@ class _Following:
         if other == submission.job_id:
             return
         submission.request.listener.state(
-            f"it was submitted twice; {other} has begun {len(begun)} of its members and is followed"
+            f"it was submitted twice; {other} started {len(begun)} of its members, and is"
+            " followed now"
         )
         if submission.job_id:  # none of its own is left, but some of it may still wait
             await connection.cancel(submission.job_id, submission.tag)
