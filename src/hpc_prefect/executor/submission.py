@@ -238,7 +238,7 @@ async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
     job_id = await attempt.chosen(answer)
     queued_at = answer[job_id].queued_at
     await attempt.connection.in_thread(partial(attempt.adopted, job_id, queued_at))
-    attempt.told_id = job_id
+    attempt.logged_id = job_id
     attempt.request.listener.state(
         f"found in the queue as {job_id}: it had been submitted", job_id=job_id
     )
