@@ -410,7 +410,10 @@ class HeldAllocation:
         if seen.left is None:  # it has not begun: all of its time is left
             return term
         if spec.resources.walltime + _OLD > seen.left:
-            why = f"it asks for {spec.resources.walltime} s, the allocation has {seen.left} s left"
+            why = (
+                f"its walltime of {spec.resources.walltime} s does not fit into the {seen.left} s"
+                " that the allocation has left"
+            )
             return await self._next(spec, why)
         if self._terms.renew and seen.left < 2 * spec.resources.walltime + _OLD:
             await self._begin_next()  # to wait in the queue while the last job of this one runs
