@@ -46,7 +46,7 @@ async def test_a_job_whose_acceptance_was_not_heard_is_found_by_its_tag(rig):
     assert result.succeeded
     assert transport.verbs().count("submit") == 1
     assert len(rig.runs()) == 1
-    assert f"found as {result.job_id}: it had been submitted" in told.states
+    assert f"found in the queue as {result.job_id}: it had been submitted" in told.states
 
 
 class Untold(ReplyLost):
@@ -82,7 +82,7 @@ async def test_how_long_a_job_waited_that_was_found_is_known_only_from_the_sched
     with rig.under_way(holds) as (held, _):
         await until(lambda: held.job_id and rig.runs()[-1:] == ["program "], "what holds it up")
         with rig.under_way(wide, rig.connection(ReplyLost(accepts=True))) as (_, task):
-            await until(lambda: any("found as" in text for text in told.states), "its being found")
+            await until(lambda: any("found in the queue as" in text for text in told.states), "its being found")
             (rig.work / "go").touch()
             assert (await task).queue_seconds is not None
 
