@@ -82,7 +82,10 @@ async def test_how_long_a_job_waited_that_was_found_is_known_only_from_the_sched
     with rig.under_way(holds) as (held, _):
         await until(lambda: held.job_id and rig.runs()[-1:] == ["program "], "what holds it up")
         with rig.under_way(wide, rig.connection(ReplyLost(accepts=True))) as (_, task):
-            await until(lambda: any("found in the queue as" in text for text in told.states), "its being found")
+            await until(
+                lambda: any("found in the queue as" in text for text in told.states),
+                "its being found",
+            )
             (rig.work / "go").touch()
             assert (await task).queue_seconds is not None
 
@@ -271,7 +274,7 @@ async def test_a_job_that_arrives_after_its_attempt_was_refused_does_not_start_t
 
 async def test_a_job_that_arrives_after_its_cancellation_in_doubt_does_not_start_the_program(rig):
     scheduler = Doubtful()
-    told = Told(lambda text: "unclear" in text and run.cancel("user"))
+    told = Told(lambda text: "not clear" in text and run.cancel("user"))
     request = rig.request(rig.spec(), listener=told)
     with rig.under_way(request, rig.connection(scheduler)) as (run, task):
         result = await task

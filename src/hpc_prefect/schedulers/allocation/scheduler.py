@@ -43,7 +43,8 @@ PREFIX = "allocation-"
 #: If the heartbeat is older (in seconds; the agent writes one every five), the scheduler inside is
 #: asked about the allocation's job.
 LATE = 60.0
-#: If it is even older, an allocation whose job the scheduler does not list has ended.
+#: If it is even older, an allocation whose job the scheduler does not list has ended. So has one
+#: that has not begun, if the flow that holds it has been silent for so long: nobody submits it.
 _DEAD = 600.0
 
 _ENDS = {
@@ -196,22 +197,30 @@ class AllocationScheduler:
             return Observation(id="", state=JobState.ENDED, message=why)
         if look.beat_age is not None and look.beat_age < LATE:
             return Observation(id="", state=JobState.RUNNING)
-        if not look.ids:
-            return Observation(
-                id="", state=JobState.QUEUED, message="the allocation is being submitted"
-            )
-        own = look.ids[0]
-        answer = yield from self._inside.observe([own], _inner(options))
-        said = answer if isinstance(answer, NoAnswer) else answer.get(own)
-        if said is not None:
-            return said
-        if look.beat_age is not None and look.beat_age > _DEAD:
-            why = (
-                f"its agent was silent for {look.beat_age:.0f} s, and {self._inside.name} does not"
-                f" list its job {own}"
-            )
+        own = look.ids[0] if look.ids else ""
+        if own:
+            answer = yield from self._inside.observe([own], _inner(options))
+            said = answer if isinstance(answer, NoAnswer) else answer.get(own)
+            if said is not None:
+                return said
+        if why := _dead(look, own, self._inside.name):
             return Observation(id=own, state=JobState.ENDED, message=why)
-        return NoAnswer(f"{self._inside.name} does not list the allocation's job {own}")
+        if own:
+            return NoAnswer(f"{self._inside.name} does not list the allocation's job {own}")
+        return Observation(
+            id="", state=JobState.QUEUED, message="the allocation is being submitted"
+        )
+
+
+def _dead(look: SpoolLook, own: str, scheduler: str) -> str:
+    """Why an allocation that is not listed has ended, or will never begin; empty if it may live."""
+    listed = f", and {scheduler} does not list its job {own}" if own else ""
+    if look.beat_age is not None:
+        why = f"its agent was silent for {look.beat_age:.0f} s{listed}"
+        return why if look.beat_age > _DEAD else ""
+    if look.unheld_for is None or look.unheld_for <= _DEAD:
+        return ""
+    return f"it has not begun, and its flow was silent for {look.unheld_for:.0f} s{listed}"
 
 
 def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
@@ -273,7 +282,8 @@ def _under_way(
     if held.state is JobState.ENDED:
         own = f" ({look.ids[0]} is {held.word})" if look.ids and held.word else ""
         why = f"the allocation ended{own}" + (f": {held.message}" if held.message else "")
-        return _observation(tag, spool, "ALLOCATION_ENDED", Reason.ALLOCATION_ENDED, why)
+        ended = _observation(tag, spool, "ALLOCATION_ENDED", Reason.ALLOCATION_ENDED, why)
+        return dataclasses.replace(ended, started_at=started.at) if started else ended
     if started is not None:
         return Observation(
             id=_id(spool, tag),

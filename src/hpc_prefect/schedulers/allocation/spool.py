@@ -48,8 +48,8 @@ for tag; do
 done
 echo "cancel $$ $*" > {BELL}"""
 
-#: The heartbeat's age is a difference of the file server's own times, of a new file and of the
-#: heartbeat's, so that no two clocks are compared.
+#: Ages are differences of the file server's own times, of a new file and of the heartbeat's or of
+#: the file that the holder touches, so that no two clocks are compared.
 _LOOK = f"""\
 cd -- "$1" || exit {_NO_SPOOL}
 shift
@@ -58,6 +58,7 @@ mine=.look.$$
 rm -f -- "$mine"
 echo "now $now"
 [ ! -e heartbeat ] || {{ : < heartbeat; echo "beat $(stat -c %Y heartbeat) $(cat heartbeat)"; }}
+[ ! -e {RENEWED} ] || {{ : < {RENEWED}; echo "renewed $(stat -c %Y {RENEWED})"; }}
 [ ! -L agent ] || echo "agent $(readlink agent)"
 [ ! -f {JOB} ] || echo "job $(cat {JOB})"
 [ ! -f {GONE} ] || echo "gone $(cat {GONE})"
@@ -138,9 +139,11 @@ class SpoolLook:
     Attributes:
         now: the file server's time, in seconds since 1970.
         beat_age: the age of the agent's heartbeat in seconds; None if there is none.
+        unheld_for: seconds since the flow that submits and holds the allocation touched its file;
+            None if it never did.
         left: seconds of walltime that were left for jobs at that heartbeat; 0 once the agent takes
             no more jobs.
-        used, held: node-time with and without a job, in hundredths of a second times nodes.
+        used, held: node-time with a job, and in all, in hundredths of a second times nodes.
         ids: the ids of the allocation's job, by the agent, and by the flow that holds it.
         gone: why the allocation has ended, by the flow that holds it; empty if it does not say so.
         gone_as: the id of the job that `gone` is about, or `NO_ID`.
@@ -152,6 +155,7 @@ class SpoolLook:
 
     now: float = 0.0
     beat_age: float | None = None
+    unheld_for: float | None = None
     left: int | None = None
     used: int = 0
     held: int = 0
@@ -202,6 +206,8 @@ def _take(look: SpoolLook, word: str, rest: list[str]) -> None:
     elif word == "beat":
         look.beat_age = max(0.0, look.now - float(rest[0]))
         look.left, look.used, look.held = int(rest[1]), int(rest[2]), int(rest[3])
+    elif word == "renewed":
+        look.unheld_for = max(0.0, look.now - float(rest[0]))
     elif word in ("agent", "job"):
         look.ids.append(rest[0])
     elif word == "gone":
