@@ -21,7 +21,7 @@ _ONE_OF = 47
 #: More jobs than this no life has.
 MOST_JOBS = 40
 #: The same times in fewer looks.
-_SELDOM = Looks(eager=0.3, patient=0.3, soonest=0.1, latest=10.0)
+_SELDOM = Looks(eager=1.0, patient=1.0, soonest=0.2, latest=20.0)
 
 
 def is_small(seed: int) -> bool:
