@@ -288,8 +288,8 @@ def folder_name(readable: str, *exact: str) -> str:
 
 
 def _letters(value: object, length: int) -> str:
-    packed = bytes.fromhex(digest(value))
-    return base64.b32encode(packed).decode().lower().rstrip("=")[:length]
+    packed = bytes.fromhex(digest(value))[: 5 * -(-length // 8)]  # 5 bytes are 8 letters
+    return base64.b32encode(packed).decode().lower()[:length]
 
 
 def slug(text: str, limit: int = 40) -> str:
