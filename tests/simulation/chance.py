@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _MASK = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15
+#: A fault that is less likely is rare.
+_RARE = 0.1
 
 
 def _mixed(state: int) -> int:
@@ -32,9 +34,13 @@ class Chance:
         fair: no fault is drawn any more.
     """
 
-    def __init__(self, seed: int, only: Collection[str] | None = None) -> None:
-        """`only`: these faults happen and no others; None: those that the seed draws."""
+    def __init__(
+        self, seed: int, only: Collection[str] | None = None, *, rare: float = 1.0
+    ) -> None:
+        """`only`: these faults happen and no others; None: those that the seed draws. `rare`: how
+        many times as likely those are that are rare."""
         self.seed = seed
+        self._rare = rare
         self.happened: list[str] = []
         self.fair = False
         self._only = None if only is None else frozenset(only)
@@ -83,6 +89,7 @@ class Chance:
         """Whether something goes wrong now. What is drawn with a name has the same numbers always,
         whether or not it happens."""
         bits = self._streams.get(name) or self.stream(name)
+        likely *= self._rare if likely < _RARE else 1.0
         drawn = (bits() >> 11) * 2.0**-53 < likely
         if self.fair:
             return False

@@ -321,7 +321,7 @@ def entries_of(files: FileServer, folder: str, *, on_disk: bool = False) -> list
 @lru_cache(maxsize=16)  # a journal is read again and again
 def _parsed(data: bytes) -> list[dict[str, Any]]:
     found = []
-    for line in data.split(b"\n")[:-1]:
+    for line in filter(None, data.split(b"\n")[:-1]):
         try:
             found.append(json.loads(line.decode()))
         except ValueError:

@@ -20,7 +20,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 
 class Step(NamedTuple):
@@ -112,6 +112,13 @@ def _canonical(value: object, kinds: _Kinds) -> str:
 
 def _plain(value: object, kinds: _Kinds) -> Any:
     """Reduce a value to tagged JSON; containers and kinds that differ get different tags."""
+    kind = type(value)  # the most frequent ones first: the tests below take their time
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        return ["i", hex(cast(int, value))]
+    if kind is list or kind is tuple:
+        return ["l", [_plain(item, kinds) for item in cast("list[object]", value)]]
     if isinstance(value, type):
         raise TypeError(f"the class {value.__qualname__} has no digest; pass plain data")
     if isinstance(value, enum.Enum):
