@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from hpc_prefect.convergence import Plot, StopRule, converge
+from hpc_prefect.convergence.telemetry import draw
 from hpc_prefect.errors import ConfigurationError, NotConverged
 from hpc_prefect.server import Server
 
@@ -422,6 +424,37 @@ async def test_a_plot_that_cannot_be_written_is_logged_and_breaks_nothing(tmp_pa
     assert result.converged
     assert result.plot is None
     assert "the plot of loop 'converge' failed" in caplog.text
+
+
+async def test_the_next_iteration_does_not_wait_for_the_plot_and_the_end_does(tmp_path):
+    """The first plot is under way until the second iteration runs."""
+    inside, second, png = threading.Event(), threading.Event(), tmp_path / "converge.png"
+    waited = []
+
+    class Slow(float):
+        """A reference value that the plot reads slowly."""
+
+        def __float__(self) -> float:
+            inside.set()
+            waited.append(second.wait(30))
+            return 0.0
+
+    async def step(state: float, it: Any) -> float:
+        if it.number == 2:
+            assert await asyncio.to_thread(inside.wait, 60)
+            assert not waited
+            second.set()
+        return halve(state, it)
+
+    rule = StopRule(value="energy", tolerance=1e-9, max_iterations=2)
+    plot = Plot(reference={"exact": Slow()})
+    result = await converge(
+        step, 1.0, measure=energy, work_dir=tmp_path, stop=rule, plot=plot, seed=7
+    )
+
+    title = f"converge: iteration 2, {result.verdict}"
+    assert result.plot == png
+    assert png.read_bytes() == draw(result.history, rule, plot, title)
 
 
 async def test_a_loop_that_is_to_converge_and_does_not_is_an_error(tmp_path):

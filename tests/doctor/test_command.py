@@ -60,12 +60,12 @@ def test_what_a_scheduler_says_is_printed_as_it_is() -> None:
 def test_in_eighty_columns_words_stay_whole_and_what_to_do_stands_below() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     seen = "the queue regular-c is there, and takes no jobs: it is stopped for maintenance"
-    findings = [ok("profile", "a job can be made of it"), wrong("queue", seen, "choose another")]
+    findings = [ok("profile", "a job can be made from it"), wrong("queue", seen, "choose another")]
 
     print_findings(findings, console)
 
     assert console.export_text().splitlines() == [
-        "profile  ok     a job can be made of it",
+        "profile  ok     a job can be made from it",
         "queue    wrong  the queue regular-c is there, and takes no jobs: it is stopped",
         "                for maintenance",
         "                → choose another",

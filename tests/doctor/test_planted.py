@@ -48,7 +48,7 @@ async def test_1_a_queue_that_is_not_there(place: Place) -> None:
     assert (
         "set queue_cpu of the HPC profile to one that is open: workq" in of(found, "queue").remedy
     )
-    assert of(found, "job").seen == "none was submitted: correct first what is wrong"
+    assert of(found, "job").seen == "not submitted: first correct what is wrong above"
 
 
 @pytest.mark.parametrize("queue", ["disabled", "stopped", "others"])

@@ -106,7 +106,7 @@ def test_the_default_partition_is_named() -> None:
     ("queue", "seen", "remedy"),
     [
         ("nosuch", "there is no partition 'nosuch'", "normal, short, preemptible, requeueable"),
-        ("short", "partition 'short' takes jobs and starts none (down)", "to: normal"),
+        ("short", "partition 'short' takes jobs but starts none (down)", "to: normal"),
         ("preemptible", "partition 'preemptible' takes no jobs (inactive)", "to: normal"),
         ("requeueable", "partition 'requeueable' takes no jobs (drain)", "to: normal"),
     ],
@@ -185,10 +185,10 @@ def test_a_command_that_is_missing_is_named_and_nothing_else_is_asked() -> None:
 @pytest.mark.parametrize(
     ("size", "outcome", "seen"),
     [
-        (1001, Outcome.OK, "of up to 1001 elements by the profile, 10001 by Slurm"),
-        (10001, Outcome.OK, "of up to 10001 elements by the profile, 10001 by Slurm"),
-        (10002, Outcome.WRONG, "of 10002 elements by the profile, of 10001 by Slurm"),
-        (0, Outcome.OK, "none, as the profile says: small jobs are submitted one by one"),
+        (1001, Outcome.OK, "the profile allows 1001 elements, Slurm 10001"),
+        (10001, Outcome.OK, "the profile allows 10001 elements, Slurm 10001"),
+        (10002, Outcome.WRONG, "the profile allows 10002 elements, Slurm only 10001"),
+        (0, Outcome.OK, "the profile switches them off: jobs are submitted one by one"),
     ],
 )
 def test_a_profile_with_larger_arrays_than_slurm_takes_is_told(
@@ -243,7 +243,7 @@ def test_the_default_queue_of_pbs_is_looked_at() -> None:
     [
         ("nosuch", "there is no queue 'nosuch'"),
         ("disabled-c", "queue 'disabled-c' takes no jobs (enabled = False)"),
-        ("stopped-c", "queue 'stopped-c' takes jobs and starts none (started = False)"),
+        ("stopped-c", "queue 'stopped-c' takes jobs but starts none (started = False)"),
         ("acl-c", "queue 'acl-c' is for the groups gz99; yours: gz00, gz01"),
     ],
 )
@@ -265,7 +265,7 @@ def test_what_pbs_never_checks_is_not_called_fine(flag: str) -> None:
 
     assert (found.outcome, found.seen) == (
         Outcome.UNKNOWN,
-        f"'any': PBS takes any name after {flag}",
+        f"'any': PBS accepts any name after {flag}",
     )
 
 
@@ -336,7 +336,7 @@ def test_a_pjstat_that_is_not_understood_is_wrong() -> None:
 def test_a_resource_group_that_pjacl_knows_is_there_and_perhaps_open() -> None:
     queue, _ = pjm()
     assert queue.outcome is Outcome.UNKNOWN
-    assert queue.seen == "'small' is a resource group; whether it takes jobs is not told"
+    assert queue.seen == "'small' is a resource group; PJM does not say whether it takes jobs"
 
 
 def test_a_resource_group_that_pjacl_does_not_know_is_wrong_unless_in_another_unit() -> None:
@@ -353,11 +353,11 @@ def test_a_project_is_a_group_of_the_users_that_may_submit() -> None:
     _, project = pjm()
     assert project.outcome is Outcome.OK
     _, project = pjm(project="hp1")
-    assert (project.outcome, project.seen) == (Outcome.WRONG, "'hp1' is no group of yours")
+    assert (project.outcome, project.seen) == (Outcome.WRONG, "you are not in the group 'hp1'")
     assert project.remedy == "set project_cpu of the HPC profile to one of: hp250000, users"
     _, project = pjm(project="fugaku")
     assert project.outcome is Outcome.WRONG
-    assert project.seen == "jobs of the group 'fugaku' are not taken by this resource group"
+    assert project.seen == "this resource group takes no jobs of the group 'fugaku'"
 
 
 # --- any dialect

@@ -47,6 +47,9 @@ class Over:
         (spool / spools.GONE).write_text(spools.gone_text("", "walltime: its time was over"))
         return Shape.of(spec).site(spec, str(spool))
 
+    def came_back(self, site: Site) -> None:
+        pass
+
 
 async def test_a_job_that_comes_too_late_for_many_allocations_is_not_given_up(rig: Rig) -> None:
     held = Held(rig)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -185,6 +186,44 @@ async def test_without_the_list_of_its_members_nothing_is_submitted(rig, spoil):
     assert not rig.attempt(2).exists()
     (rig.work / "hold").unlink()
     await until(lambda: not rig.active(), "the end of the members")
+    assert sorted(rig.runs()) == ["program a", "program b"]
+
+
+async def test_a_list_that_was_cut_off_before_anything_was_submitted_stands_in_nobodys_way(rig):
+    """Its writer's machine has lost power, and the next call was cancelled before it submitted."""
+    request = rig.array(rig.spec(), ["a", "b"])
+    rig.attempt(1).mkdir(parents=True)
+    (rig.attempt(1) / ASKED).write_bytes(b'{"key":"a","na')
+    run = ArrayRun(request, rig.connection())
+    run.cancel("user")
+    assert {each.verdict.reason for each in await run.carry_out()} == {Reason.CANCELLED}
+    results = await rig.run_array(request)
+    assert {each.state for each in results.values()} == {"succeeded"}
+    assert sorted(rig.runs()) == ["program a", "program b"]
+
+
+class LosesPower(LocalTransport):
+    """Power is lost when a list of members is written the second time: what of it was not forced to
+    disk is gone."""
+
+    def write_atomic(self, path, data, *, mode=0o600, durable=False):
+        again = path.endswith(ASKED) and os.path.exists(path)
+        super().write_atomic(path, data, mode=mode, durable=durable)
+        if again:
+            if not durable:
+                super().write_atomic(path, data[:20], mode=mode)
+            raise TransportError("the power is lost")
+
+
+async def test_a_list_that_is_written_again_is_never_seen_cut_off(rig):
+    """Its first submission is in doubt, and would be followed by nobody."""
+    scheduler = Late(rig)
+    request = rig.array(rig.spec(), ["a", "b"])
+    with contextlib.suppress(TransportError):
+        await rig.run_array(request, rig.connection(scheduler, LosesPower()))
+    scheduler.arrive()
+    results = await rig.run_array(request, rig.connection(scheduler))
+    assert {each.state for each in results.values()} == {"succeeded"}
     assert sorted(rig.runs()) == ["program a", "program b"]
 
 

@@ -493,6 +493,37 @@ def test_silent_for_long_and_not_listed_it_has_ended(allocation: Allocation) -> 
     assert allocation.ended(job_id).cause is Reason.ALLOCATION_ENDED
 
 
+@pytest.mark.parametrize(
+    ("own", "age", "expected"),
+    [
+        pytest.param("", 500, JobState.QUEUED, id="is being submitted"),
+        pytest.param("", 700, JobState.ENDED, id="nobody submits it"),
+        pytest.param(OWN_ID, 500, None, id="not listed now"),
+        pytest.param(OWN_ID, 700, JobState.ENDED, id="not listed, and nobody holds it"),
+        pytest.param("listed", 700, JobState.QUEUED, id="waits in the queue"),
+    ],
+)
+def test_an_allocation_that_has_not_begun_and_that_nobody_holds_has_ended(
+    allocation: Allocation, own: str, age: float, expected: JobState | None
+) -> None:
+    job = allocation.spool / spools.JOB
+    if own:
+        job.write_text(own + "\n")
+    else:
+        job.unlink()
+    allocation.inside.says = {"listed": Observation(id="listed", state=JobState.QUEUED)}
+    renewed, then = allocation.spool / spools.RENEWED, time.time() - age
+    renewed.touch()
+    os.utime(renewed, (then, then))
+    seen = allocation.see(allocation.submit("hjob", "exec sleep 30"))
+    if expected is None:
+        assert isinstance(seen, NoAnswer)
+    else:
+        assert isinstance(seen, Observation)
+        assert (seen.state, seen.started_at) == (expected, 0.0)
+        assert seen.cause is (Reason.ALLOCATION_ENDED if expected is JobState.ENDED else None)
+
+
 @pytest.mark.parametrize("began", [True, False], ids=["runs", "waits"])
 def test_the_end_of_another_batch_job_is_not_that_of_the_allocation(
     allocation: Allocation, began: bool

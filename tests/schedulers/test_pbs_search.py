@@ -86,7 +86,7 @@ def test_a_table_without_history_is_one_question() -> None:
 
 def test_a_table_that_fails_or_is_empty_tells_nothing() -> None:
     assert converse(PBS.observe(["42.opbs"], TABLE), Reply(0, ""))[0] == NoAnswer(
-        "an answer of qstat cannot be used: it is no table with the columns JOB_ID, JOB_NAME and"
+        "an answer of qstat cannot be used: it is not a table with the columns JOB_ID, JOB_NAME and"
         " STATUS: ''"
     )
     assert converse(PBS.observe(["42.opbs"], TABLE), Reply(None))[0] == NoAnswer(
@@ -263,9 +263,9 @@ def test_without_a_record_only_whole_names_and_ids_are_believed() -> None:
         answer, _ = converse(search(PBS, TAG, TABLE), table(row), Reply(0, "?"))
         job, name = row.split()[:2]
         assert answer == NoAnswer(
-            f"qstat lists job {job} as {name!r}, which may be {TAG!r}, but no full record of it can"
-            " be read: look at it, and set pbs.status_options of the HPC profile to what shows"
-            " whole names and ids"
+            f"qstat lists job {job} as {name!r}, which may be {TAG!r} cut short, and shows no full"
+            " record of it. Look at this job; set pbs.status_options of the HPC profile so that"
+            " qstat shows whole names and ids"
         )
 
 

@@ -196,7 +196,7 @@ def test_a_question_that_failed_is_no_answer(reply: Reply) -> None:
 
 def test_an_answer_that_is_no_table_is_no_answer() -> None:
     assert converse(PJM.observe(["1"], {}), Reply(0, "hello\n"))[0] == NoAnswer(
-        "an answer of pjstat cannot be used: it is no table with the columns JOB_ID and ST:"
+        "an answer of pjstat cannot be used: it is not a table with the columns JOB_ID and ST:"
         " 'hello\\n'"
     )
 

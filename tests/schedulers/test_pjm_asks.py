@@ -182,7 +182,8 @@ def test_the_script_learns_its_id_from_pjm() -> None:
         (
             {"node_shape": ":torus", "allocation": "vnode"},
             {},
-            "pjm.node_shape is set, but pjm.allocation is 'vnode': only 'node' has a shape",
+            "pjm.node_shape is set, but pjm.allocation is 'vnode': set it to 'node', which alone"
+            " has a shape, or remove the shape",
         ),
         (
             {"gpus": 4},
@@ -200,14 +201,14 @@ def test_the_script_learns_its_id_from_pjm() -> None:
         (
             {"allocation": "none", "nodes": 1},
             {},
-            "48 is asked for (cores_per_node), but pjm.allocation is 'none' and the HPC profile"
-            " does not say that a job is given it: set cores_per_node of the HPC profile",
+            "cores_per_node 48 cannot be asked for, because pjm.allocation is 'none': if each job"
+            " of this site gets as much unasked, set cores_per_node of the HPC profile",
         ),
         (
             {"allocation": "none", "nodes": 1, "memory": 2**30},
             {"cores_per_node": 48},
-            "1G is asked for (memory_per_node), but pjm.allocation is 'none' and the HPC profile"
-            " does not say that a job is given it: set memory_per_node of the HPC profile",
+            "memory_per_node 1G cannot be asked for, because pjm.allocation is 'none': if each"
+            " job of this site gets as much unasked, set memory_per_node of the HPC profile",
         ),
         (
             {"gfscache": ["/vol0004:/vol0005"]},
@@ -219,16 +220,20 @@ def test_the_script_learns_its_id_from_pjm() -> None:
             {},
             "pjm.gfscache '/v\" -X \"': write one volume, such as /vol0004",
         ),
-        ({"resources": {"a b": "1"}}, {}, "pjm.resources 'a b': this is no name of a -L item"),
+        (
+            {"resources": {"a b": "1"}},
+            {},
+            "pjm.resources 'a b': this is not the name of an item of pjsub's -L",
+        ),
         (
             {"resources": {"freq": "2200,node=1"}},
             {},
-            "pjm.resources 'freq' is '2200,node=1': a value is not empty and has no comma",
+            "pjm.resources 'freq' is '2200,node=1': give a value without a comma",
         ),
         (
             {"resources": {"freq": ""}},
             {},
-            "pjm.resources 'freq' is '': a value is not empty and has no comma",
+            "pjm.resources 'freq' is '': give a value without a comma",
         ),
         ({"resources": {"freq": "$X"}}, {}, f"pjm.resources 'freq' is '$X'{PLAIN}"),
         (
@@ -256,26 +261,26 @@ def test_the_script_learns_its_id_from_pjm() -> None:
         (
             {"command_options": ["--no-check-directory x"]},
             {},
-            "pjm.command_options '--no-check-directory x': write one long option of pjsub in one"
-            " word, such as --no-check-directory",
+            "pjm.command_options '--no-check-directory x': give each option of pjsub as one word in"
+            " its long form, such as --no-check-directory",
         ),
         (
             {"command_options": ["other.sh"]},
             {},
-            "pjm.command_options 'other.sh': write one long option of pjsub in one word, such as"
-            " --no-check-directory",
+            "pjm.command_options 'other.sh': give each option of pjsub as one word in its long"
+            " form, such as --no-check-directory",
         ),
         (
             {"command_options": ["--comment"]},
             {},
-            "pjm.command_options '--comment': it wants a value, and would take the script for it;"
-            " write both in pjm.directives",
+            "pjm.command_options '--comment': this option needs a value, and pjsub would take the"
+            " script for it; write option and value in pjm.directives",
         ),
         (
             {"command_options": ["--name=x"]},
             {},
-            "pjm.command_options '--name=x' cannot be given: the job's name is how it is found"
-            " again",
+            "pjm.command_options '--name=x' cannot be given: hpc-prefect sets the name, to find the"
+            " job by it",
         ),
     ],
 )
@@ -293,20 +298,20 @@ def test_what_pjm_cannot_honour_is_refused_in_a_sentence(
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("-N other", "the job's name is how it is found again"),
-        ("--name other", "the job's name is how it is found again"),
-        ("-o /x", "output goes to the job folder"),
-        ("--err=/x", "output goes to the job folder"),
-        ("-j", "output goes to the job folder"),
-        ("-S", "statistics go to the job folder"),
-        ("--spath /x", "statistics go to the job folder"),
-        ('--bulk --sparam "0-9"', "one call is one job"),
-        ("--step", "one call is one job"),
-        ("--mswk", "one call is one job"),
-        ("--interact", "nobody would be there to type"),
-        ("-z", "pjsub would not tell of the job as it is read"),
-        ("--verbose", "pjsub would not tell of the job as it is read"),
-        ("--help", "the job would not be submitted"),
+        ("-N other", "hpc-prefect sets the name, to find the job by it"),
+        ("--name other", "hpc-prefect sets the name, to find the job by it"),
+        ("-o /x", "hpc-prefect puts all output into the job folder"),
+        ("--err=/x", "hpc-prefect puts all output into the job folder"),
+        ("-j", "hpc-prefect puts all output into the job folder"),
+        ("-S", "hpc-prefect puts the statistics into the job folder"),
+        ("--spath /x", "hpc-prefect puts the statistics into the job folder"),
+        ('--bulk --sparam "0-9"', "one call is one job; for many: run_jobs_from_blocks"),
+        ("--step", "one call is one job; for many: run_jobs_from_blocks"),
+        ("--mswk", "one call is one job; for many: run_jobs_from_blocks"),
+        ("--interact", "nobody types in an interactive job of a flow"),
+        ("-z", "pjsub would then not print the job's id as hpc-prefect reads it"),
+        ("--verbose", "pjsub would then not print the job's id as hpc-prefect reads it"),
+        ("--help", "then no job would be submitted"),
         ("-C X", "the other #PJM lines would no longer be read"),
         ("-g other", "set project_cpu or project_gpu"),
         ('-L "node=9"', "set the execution profile, or pjm.resources"),
@@ -350,8 +355,8 @@ def test_a_directive_that_pjsub_would_not_read_cannot_be_given(line: str, proble
     [
         (
             "/w/%j",
-            "work_dir is '/w/%j': PJM replaces %j and its like in paths of output; choose another"
-            " work_dir",
+            "work_dir is '/w/%j': in the path of an output PJM replaces %j and similar by values of"
+            " the job; choose another work_dir",
         ),
         ("/w/\n", "work_dir is '/w/\\n': pjsub takes no path with control characters"),
     ],

@@ -191,7 +191,7 @@ def test_a_summary_and_headers_of_groups_are_passed_over() -> None:
     "text", ["no\n", "JOB_ID NAME\n7 x\n", "pjstat: command not found\n", "{}\n"]
 )
 def test_what_is_no_table_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="no table with the columns JOB_ID and ST"):
+    with pytest.raises(ValueError, match="not a table with the columns JOB_ID and ST"):
         pjstat.read_table(text)
 
 
@@ -272,7 +272,7 @@ def test_codes_of_a_job_that_has_not_ended_mean_nothing(word: str, codes: tuple[
 def test_a_code_that_is_not_known_is_a_failure(pc: str) -> None:
     found = ended(pc)
     assert found.cause is Reason.PROGRAM_FAILED
-    assert found.message == f"PJM code {pc}, which is not known here"
+    assert found.message == f"PJM code {pc}, which hpc-prefect does not know"
 
 
 def test_an_end_whose_codes_cannot_be_read_is_no_success() -> None:

@@ -120,15 +120,15 @@ def test_a_job_with_secrets_is_never_requeued() -> None:
 
 
 REFUSED = {
-    "the job's name is how it is found again": [
+    "hpc-prefect sets the name, to find the job by it": [
         *("-J x", "-Jx", "-J=x", "-HJx", "--job-name=x", "--job=x", "--job x", "--jo=x", "--j=x"),
     ],
-    "output goes to the job folder": [
+    "hpc-prefect puts all output into the job folder": [
         *("-o x", "-ox", "--output=x", "--output x", "--outp=x", "-e x", "-ex", "--error=x"),
         "--open-mode=append",
     ],
     "the program runs in work_dir": ["-D /x", "--chdir=/x"],
-    "one call is one job": [
+    "one call is one job; for many: run_jobs_from_blocks": [
         *("-a 1-2", "-a1-2", "--array=1-2", "--arr=1-2", "-Ha1-2", "--comment=x --array=1-2"),
         *('--comment=x "--array=1-2"', "--comment=x --ar'ra'y=1-2", "-\\a 1-2"),
     ],
@@ -140,9 +140,9 @@ REFUSED = {
         *("--export-f=x", "--comment=x --export=NIL"),
     ],
     "set login_shell in the HPC profile": ["--get-user-env", "--get-u", "--get-user-env=10L"],
-    "the job folder is yours alone": ["--uid=1", "--uid 1", "--gid=1", "--gi=1"],
-    "the script would not be run": ["--external", "--exter"],
-    "the flow waits by itself": ["-W", "-QW", "--wait"],
+    "job and job folder must belong to you": ["--uid=1", "--uid 1", "--gid=1", "--gi=1"],
+    "the job's script would then not be run": ["--external", "--exter"],
+    "the flow itself waits for the job": ["-W", "-QW", "--wait"],
     "set ranks_per_node in the execution profile": [
         *("-n 4", "--ntasks=4", "--ntasks-per-node=4", "--tasks-per-node=4", "--tasks=4"),
     ],
@@ -156,8 +156,8 @@ REFUSED = {
     ],
     "set slurm.requeue": ["--requeue", "--no-requeue"],
     "set slurm.qpu, which is checked against slurm.site_qpus": ["--qpu=a", "--qpu a", "--qp=a"],
-    "the script is ours": ["--wrap=true"],
-    "the job would not be submitted": [
+    "hpc-prefect writes the script": ["--wrap=true"],
+    "then no job would be submitted": [
         *("--test-only", "--help", "-h", "-Hh", "--usage", "--us", "--version", "-V", "-QV"),
         "--autocomplete=x",
     ],

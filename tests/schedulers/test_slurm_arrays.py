@@ -199,7 +199,9 @@ def test_a_list_that_was_cut_is_no_answer() -> None:
     """What it does not show may wait."""
     cut = element("0,2,4,6,8,10,12...%7", State="PENDING")
     answer, _ = converse(SLURM.observe(["36", "7"], {}), Reply(0, cut + row()))
-    assert answer == NoAnswer("squeue lists of 36 the elements '0,2,4,6,8,10,12...%7'")
+    assert answer == NoAnswer(
+        "squeue lists elements '0,2,4,6,8,10,12...%7' of array 36: cannot be read"
+    )
 
 
 def test_an_array_that_the_queue_does_not_list_is_asked_about_in_the_history() -> None:

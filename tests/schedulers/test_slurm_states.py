@@ -68,7 +68,7 @@ def test_a_reason_may_hold_the_separator() -> None:
 
 def test_a_job_that_another_cluster_has_says_what_to_do() -> None:
     assert in_queue(State="REVOKED").message == (
-        "another cluster of the federation has the job: set slurm.cluster in the profile"
+        "another cluster of the federation has the job: name it in slurm.cluster of the HPC profile"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from hpc_prefect.executor.allocation import AllocationTerms, AllocationUse, Held
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.service import Handle
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.identity import job_key, job_tag, spread
+from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources
 from hpc_prefect.schedulers import is_allocation
 from hpc_prefect.schedulers.allocation import spool as spools
 from simulation import cluster as batch
-from simulation.coverage import WAITS_FOR_NOBODY
 from simulation.file_server import File
 from simulation.held import AgentProgram, AgentRun
 from simulation.life import LONGEST, Life, Listening, Wanted
@@ -39,8 +37,6 @@ T = TypeVar("T")
 _MOST_TERMS = 80
 #: Attempts of a job that is handed to one allocation after another.
 _MOST_ATTEMPTS = 20
-#: Seconds between two looks of a person at a flow in fair weather.
-_LOOKS_AFTER = 2000.0
 #: Seconds after which an end that was due must have come: a file server may be silent meanwhile,
 #: and a node not listen.
 _SLACK = 420.0
@@ -104,51 +100,15 @@ class AllocationLife(Life):
         self._holds: dict[int, _Hold] = {}
         self._processes: list[Process] = []
         self._told_ends: set[str] = set()
-        self._was_cancelled: set[str] = set()
 
     # --- a start
 
     def start(self) -> None:
         under_way = self._process
         super().start()
-        if self.world.chance.fair and not self.over and self._process is not None:
-            if under_way is not None:  # it has come through all that was foul
-                self.world.later(LONGEST, partial(self._must_be_over, under_way))
-            self.world.later(_LOOKS_AFTER, partial(self._look_after, self._process))
-
-    def _look_after(self, process: Process) -> None:
-        """What hangs for a known reason a person cancels, and starts again."""
-        if process.dead or self._process is not process:
-            return
-        for job in self.wanted:
-            if job.key in self._open and self._waits_for_nobody(job):
-                self.world.coverage.sometimes(WAITS_FOR_NOBODY)
-                if job.key in self._was_cancelled:  # its journal tells of another allocation
-                    process.die("killed by a person")
-                    return
-                self._was_cancelled.add(job.key)
-                person = self.place.new_process("jobs cancel")
-                person.loop.create_task(self._command(person, job))
-        self.world.later(_LOOKS_AFTER, partial(self._look_after, process))
-
-    def _waits_for_nobody(self, job: Wanted) -> bool:
-        """Whether it is handed to an allocation that has no batch job, and that nobody submits."""
-        files = self.place.files
-        folder, _, key = job.base.rpartition("/")
-        attempts = [n for n in files.names(folder) if re.fullmatch(rf"{key}-\d+", n)]
-        tags = {job_tag(job.key, int(name.rpartition("-")[2])) for name in attempts}
-        going = {
-            each.script.folder.rpartition("-")[0]
-            for each in self.batch_jobs()
-            if each.open and not (each.forgotten and each.state == batch.PENDING)
-        }
-        for base in self.bases:
-            spool = f"{base}.spool"
-            handed = [tag for tag in tags if files.entry(f"{spool}/jobs/{tag}") is not None]
-            began = any(files.entry(f"{spool}/{name}") for name in ("agent", spools.GONE))
-            if handed and base not in going and not began:
-                return True
-        return False
+        if self.world.chance.fair and under_way is not None:
+            # It has come through all that was foul.
+            self.world.later(LONGEST, partial(self._must_be_over, under_way))
 
     def hand_over(self, job: Wanted, process: Process, run: str) -> Handle[JobResult]:
         hold = self._holds.get(process.number)

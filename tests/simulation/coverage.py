@@ -37,9 +37,6 @@ TOLD = (
     "held as",
 )
 
-#: What the product does wrong with held allocations, and is known: see `docs/killed.md`.
-WAITS_FOR_NOBODY = "known: a job waits for an allocation that nobody submits"
-
 #: Each kind of trouble, and each end that a job can come to, in a run of ten thousand lives.
 EXPECTED = (
     # processes and machines
@@ -189,7 +186,6 @@ RARE = (
     "an allocation's walltime is over early",
     "an allocation's end is: lost",
     "the script of a job in an allocation is not whole",
-    WAITS_FOR_NOBODY,
     "a script finds its program's success",
     "the end is: never started",
     "the end is: second job of one attempt",

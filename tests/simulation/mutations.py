@@ -82,8 +82,29 @@ ALLOCATIONS = (
     Mutation(
         "an allocation whose agent is silent has as much time left as it last said",
         "executor/allocation.py",
-        "if seen.is_over or not seen.is_late:",
+        "if seen.is_over or not (seen.is_late or term.in_doubt):",
         "if True:",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "a job that came back from an allocation is handed to it again",
+        "executor/allocation.py",
+        "if seen.is_over or not (seen.is_late or term.in_doubt):",
+        "if seen.is_over or not seen.is_late:",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "a job waits for an allocation that nobody submits",
+        "schedulers/allocation/scheduler.py",
+        "if look.unheld_for is None or look.unheld_for <= _DEAD:",
+        "if True:",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
+        "a job that begins while its allocation is taken for gone has ended with it",
+        "executor/run.py",
+        "if may_have_begun(verdict, evidence) and not asked_again:",
+        "if False:",
         first=OF_ALLOCATIONS,
     ),
 )
@@ -127,8 +148,8 @@ ARRAYS = (
     Mutation(
         "the list of an array's members is not forced to disk",
         "ledger/array_folder.py",
-        'self.transport.append(path, b"", durable=True)',
-        'self.transport.append(path, b"")',
+        "layout.asked_text(asked), durable=True",
+        "layout.asked_text(asked)",
         first=OF_ARRAYS,
     ),
 )

@@ -84,6 +84,8 @@ class SpoolCommands:
         lines = [f"now {now}"]
         if (beat := shell.read(f"{spool}/{spools.HEARTBEAT}")) is not None:
             lines.append(f"beat {shell.modified(f'{spool}/{spools.HEARTBEAT}')} {beat.decode()}")
+        if (renewed := shell.modified(f"{spool}/{spools.RENEWED}")) is not None:
+            lines.append(f"renewed {renewed}")
         if agent := shell.read_link(f"{spool}/agent"):
             lines.append(f"agent {agent}")
         for name in (spools.JOB, spools.GONE):

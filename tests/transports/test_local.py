@@ -180,6 +180,21 @@ def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_durable_replacement_is_on_disk_before_it_has_its_name_and_its_name_is_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, forced = tmp_path / "f", []
+    path.write_bytes(b"old")
+
+    def fsync(descriptor: int) -> None:
+        what = os.readlink(f"/proc/self/fd/{descriptor}")
+        forced.append((what == str(tmp_path), path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomic(path, b"new", durable=True)
+    assert forced == [(False, b"old"), (True, b"new")]
+
+
 def test_a_replacement_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):

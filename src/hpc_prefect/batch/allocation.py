@@ -302,6 +302,9 @@ class _Inside:
             return await self._holder.site_for(spec)
         return None
 
+    def came_back(self, site: Site) -> None:
+        self._holder.came_back(site)
+
 
 class _Closing:
     """The closing of an allocation, which a run waits for, or which the run's end begins."""

@@ -124,9 +124,12 @@ async def converge(
     start = _Start(name, seed, place, initial_state, source, book)
     body = Body(step=step, measure=measure, name=name, until=until)
     with allocation.calls_inside() if allocation else nullcontext(), scope(_scope_of(name, place)):
-        result = await run_loop(
-            book, body, start, watcher=reporter, enter=scope, before=raise_if_cancelled
-        )
+        try:
+            result = await run_loop(
+                book, body, start, watcher=reporter, enter=scope, before=raise_if_cancelled
+            )
+        finally:
+            await reporter.settle()
     if raise_if_not_converged:
         result.raise_if_not_converged()
     return replace(result, plot=reporter.drawn)

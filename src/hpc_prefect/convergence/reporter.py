@@ -102,8 +102,8 @@ async def _variable(name: str) -> object:
 class LoopReporter:
     """Shows the loop: log lines, rows on disk, plot and artifacts. A failure here does not stop it.
 
-    Drawing takes at most about a quarter of the time, so quick iterations share one plot. The last
-    state is always shown.
+    Iterations do not wait for a plot, and drawing takes at most about a quarter of the time, so
+    quick iterations share one plot. The last state is always shown.
     """
 
     name: str
@@ -120,6 +120,7 @@ class LoopReporter:
     drawn: Path | None = None  # the PNG, once it is drawn
     _shown: int = 0  # rows in the newest plot
     _not_before: float = 0.0
+    _drawing: asyncio.Task[None] | None = None
     _can_draw: bool = True
     _artifacts: dict[str, LiveArtifact] = field(default_factory=dict)
 
@@ -171,14 +172,27 @@ class LoopReporter:
             said = self._verdict(rule, reason)
             level = logging.WARNING if "NOT" in said else logging.INFO
             self.log.log(level, "loop %r after %d iterations: %s", self.name, len(history), said)
-        if reason is not None or time.monotonic() >= self._not_before:
-            await self._show(history, rule, reason, last=reason is not None)
+        if reason is not None:
+            await self.settle()
+            await self._show(history, rule, reason, last=True)
+        elif self._may_draw():
+            self._drawing = asyncio.create_task(self._show(history, rule, None, last=False))
         if self.on_iteration is not None:
             told = self.on_iteration(history[-1])
             if inspect.isawaitable(told):
                 await told
 
+    def _may_draw(self) -> bool:
+        idle = self._drawing is None or self._drawing.done()
+        return idle and time.monotonic() >= self._not_before
+
+    async def settle(self) -> None:
+        """Wait for the plot that is being drawn: it must not end after a newer one, or the loop."""
+        if self._drawing is not None:
+            await self._drawing
+
     async def broken(self, history: tuple[Row, ...], rule: StopRule) -> None:
+        await self.settle()
         if len(history) > self._shown:
             await self._show(history, rule, None, last=True)
 

@@ -27,7 +27,7 @@ from hpc_prefect.schedulers.base import Scheduler
 from hpc_prefect.schedulers.finding import Finding, Outcome, unknown, wrong
 from hpc_prefect.schedulers.probes import probe
 
-_SUBMIT = "--submit tells"
+_SUBMIT = "--submit checks it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ async def examine(
     try:
         scheduler = scheduler_for(hpc.scheduler)
     except KeyError:
-        seen = f"this version does not speak to {hpc.scheduler!r} yet"
-        return [wrong(PROFILE, seen, "choose a `scheduler` that it does speak to")]
+        seen = f"this version of hpc-prefect knows no scheduler {hpc.scheduler!r}"
+        return [wrong(PROFILE, seen, "set `scheduler` to local, pbs, pjm or slurm")]
     side, found = read_side(
         hpc,
         terms.resource_class,
@@ -65,7 +65,7 @@ async def examine(
         machine_cores=os.cpu_count() or 1,
     )
     if side is None:
-        return [*found, unknown("the place", "not asked: no job can be made of the profile")]
+        return [*found, unknown("the site", "not checked: no job can be made from this profile")]
     found += [
         wrong(PROFILE, text, "do one of the two: until then each job is refused")
         for text in scheduler.environment_problems(side.spec, os.environ)
@@ -82,7 +82,7 @@ async def examine(
         if not terms.submit or failed([*asked, can_write]):
             found += _without_job(side, scheduler, transport)
             if terms.submit:
-                found.append(unknown(JOB, "none was submitted: correct first what is wrong"))
+                found.append(unknown(JOB, "not submitted: first correct what is wrong above"))
         else:
             for trial in _trials(hpc, side, terms, transport, name):
                 tried.append(await carry_out(replace(trial, listener=listener or Silence())))
@@ -104,7 +104,7 @@ def _without_job(side: Side, scheduler: Scheduler, transport: Recording) -> list
     found = executables_here(side.executables, site, transport, runs_here=runs_here)
     own = [each for each in side.executables.values() if each.modules or each.setup]
     if site.modules or site.setup or own:
-        found.append(unknown(SET_UP, "only a job's shell can tell", _SUBMIT))
+        found.append(unknown(SET_UP, "only a job shows whether they work", _SUBMIT))
     if site.launcher:
         found.append(unknown(LAUNCHER, f"not tried: {site.launcher}", _SUBMIT))
     found.append(unknown(f"{WORK_DIR} in a job", "no job was submitted", _SUBMIT))

@@ -73,7 +73,7 @@ def executables_here(
         set_up = executable.setup or executable.modules or site.setup or site.modules
         if set_up or (bare and (executable.path_prefixes or not runs_here)):
             found.append(
-                unknown(check, f"{path!r}: only after the set-up in a job", "--submit tells")
+                unknown(check, f"{path!r}: a job looks for it after set-up", "--submit checks it")
             )
             continue
         word = _on_path(path, transport) if bare else _look(path, transport)
@@ -82,7 +82,7 @@ def executables_here(
             found.append(unknown(check, seen))
         elif word == "missing" and not runs_here:
             seen = f"{path} does not exist on this machine; nodes may have it"
-            found.append(unknown(check, seen, "--submit tells"))
+            found.append(unknown(check, seen, "--submit checks it"))
         else:
             found.append(executable_finding(key, path, (word, ""), "on this machine"))
     return found

@@ -67,7 +67,7 @@ def read_side(
         remedy = "correct it in the HPC profile, then: hpc-prefect blocks apply FILE"
         return None, [*(wrong(PROFILE, text, remedy) for text in invalid.problems), *found]
     side = Side(spec=spec, secrets=secrets, executables=executables)
-    return side, [ok(PROFILE, "a job can be made of it"), *found]
+    return side, [ok(PROFILE, "a job can be made from it"), *found]
 
 
 def _executables(

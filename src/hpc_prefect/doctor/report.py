@@ -124,7 +124,7 @@ def launcher_findings(report: Report, line: str, first: str) -> list[Finding]:
             wrong(LAUNCHER, f"it ended with {code}: {said.strip() or 'it said nothing'}", remedy)
         ]
     where = f" ({report.launcher[1]})" if report.launcher else ""
-    return [ok(LAUNCHER, f"one rank was started by it{where}")]
+    return [ok(LAUNCHER, f"it started one rank{where}")]
 
 
 # --- clocks

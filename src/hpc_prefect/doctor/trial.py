@@ -104,7 +104,7 @@ async def carry_out(trial: Trial) -> Tried:
     try:
         result = await _run(replace(trial, spec=spec), content)
     except HpcPrefectError as error:
-        remedy = "look at the scheduler for a job that is left, then try again"
+        remedy = "see whether the scheduler still has a job of this try, then try again"
         return Tried(findings=[wrong(JOB, str(error), remedy)])
     seen = time.time()
     report = read_report(_text(trial.transport, result.stdout_path))
@@ -180,7 +180,7 @@ async def _shared(trial: Trial, report: Report, content: str) -> Finding:
     """Whether a file that the job wrote in work_dir is visible here."""
     check, where = f"{WORK_DIR} in a job", trial.spec.work_dir
     if report.wrote is None:
-        return unknown(check, "the job did not come so far")
+        return unknown(check, "the job did not get that far")
     if not report.wrote:
         remedy = "choose a work_dir that compute nodes may write: often not $HOME, but scratch"
         return wrong(check, f"{where} cannot be written on a node", remedy)
@@ -234,19 +234,19 @@ async def _status(trial: Trial, result: JobResult) -> tuple[Finding, str]:
             return wrong(STATUS, seen.said, remedy), ""
         if seen is None:
             if options.get("history_flag") == "none" or options.get("accounting") is False:
-                shown = "not listed any more, and no history is asked; its own records tell its end"
+                shown = "no longer listed; without history, its exit record says how it ended"
                 return unknown(STATUS, shown), ""
             absent += 1
             if absent == _ABSENT:
                 shown = "neither queue nor history lists the job that has just ended"
                 return wrong(STATUS, shown, remedy), ""
         elif seen.state is JobState.UNKNOWN:
-            return wrong(STATUS, f"the scheduler's word {seen.word!r} is not known", remedy), ""
+            return wrong(STATUS, f"hpc-prefect does not know the state {seen.word!r}", remedy), ""
         elif seen.state is JobState.ENDED:
             tag = seen.tag or result.tag
             if tag != result.tag:
-                shown = f"the job's name comes back as {tag!r}, not {result.tag!r}"
+                shown = f"the scheduler lists the job's name as {tag!r}, not {result.tag!r}"
                 return wrong(STATUS, shown, remedy), seen.host
-            return ok(STATUS, f"the scheduler says {seen.word!r} of it"), seen.host
+            return ok(STATUS, f"the scheduler lists it as {seen.word!r}"), seen.host
         await asyncio.sleep(trial.scheduler.hurry)
     return unknown(STATUS, "the scheduler still lists the job as not ended"), ""

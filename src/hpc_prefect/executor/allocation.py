@@ -23,13 +23,14 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Site
-from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.job.state import JobState
 from hpc_prefect.ledger.claim import TOUCH_EVERY
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.scheduler import LATE, AllocationScheduler
 from hpc_prefect.schedulers.allocation.share import Held
 from hpc_prefect.schedulers.allocation.spool import SpoolLook
+from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.base import Transport
 
 logger = logging.getLogger("hpc_prefect.executor")
@@ -109,6 +110,7 @@ class Term:
         job_id: of its batch job; empty while none is known.
         submitted: set once it has an id, or has ended without one.
         told_to_end: it takes no more jobs.
+        in_doubt: a job that was handed to it never started there.
     """
 
     def __init__(self, request: JobRequest, spool: str, transport: Transport, *, found: bool):
@@ -117,6 +119,7 @@ class Term:
         self.found = found
         self.job_id = ""
         self.told_to_end = False
+        self.in_doubt = False
         self.submitted = asyncio.Event()
         self._transport = transport
         self._handle: Handle[JobResult] | None = None
@@ -243,7 +246,12 @@ class Term:
     ) -> None:
         executor.release(self)
         self.submitted.set()
-        if not (ended.cancelled() or ended.exception()):  # else it may go on
+        if ended.cancelled():
+            return
+        if error := ended.exception():  # it may go on, or was never submitted
+            text = f"the batch job of an allocation is not followed any more: {error}"
+            self.request.listener.state(text, warning=True)
+        else:
             on_end(ended.result())
 
     def note_end(self, result: JobResult) -> None:
@@ -389,6 +397,12 @@ class HeldAllocation:
             return None
         return None if term is None else self.held.site(spec, term.spool)
 
+    def came_back(self, site: Site) -> None:
+        """See `Placing`."""
+        for term in (*self._others, self._term):
+            if term is not None and term.spool == site.options.get("spool"):
+                term.in_doubt = True
+
     async def _term_for(self, spec: JobSpec) -> Term | None:
         if self._closed:
             self.tell_normally(spec, "the allocation is closed")
@@ -425,10 +439,10 @@ class HeldAllocation:
         return False
 
     async def _glance(self, term: Term) -> Glance:
-        """The state of a term. The last words of an agent that is silent are not believed: one
-        whose node is gone would be handed the same job again and again."""
+        """The state of a term. Its scheduler is asked if the agent is silent, or a job has come
+        back: else one whose node is gone would be handed the same job again and again."""
         seen = await self._in_thread(term.glance)
-        if seen.is_over or not seen.is_late:
+        if seen.is_over or not (seen.is_late or term.in_doubt):
             return seen
         connection = self._executor.connection(self.held.site(term.request.spec, term.spool))
         scheduler = connection.scheduler
@@ -438,7 +452,9 @@ class HeldAllocation:
         except TransportError as error:
             logger.warning("the allocation's folder %s cannot be read now: %s", term.spool, error)
             return seen
-        has_ended = isinstance(said, Observation) and said.state is JobState.ENDED
+        if isinstance(said, NoAnswer):
+            return seen
+        has_ended = term.in_doubt = said.state is JobState.ENDED
         return dataclasses.replace(seen, is_over=has_ended)
 
     async def _next(self, spec: JobSpec, why: str, *, again: bool = False) -> Term | None:

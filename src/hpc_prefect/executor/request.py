@@ -49,6 +49,9 @@ class Placing(Protocol):
         Called for each attempt. A submitted job is followed where it is.
         """
 
+    def came_back(self, site: Site) -> None:
+        """A job that was handed to this place never started there. Runs on the executor's loop."""
+
 
 @dataclass(frozen=True)
 class JobSubmitted:

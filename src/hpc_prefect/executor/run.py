@@ -20,7 +20,7 @@ from hpc_prefect.executor.submission import find_place, slot_of, submit, take_sl
 from hpc_prefect.job.failure import LOST_BEFORE_START, Reason, Verdict
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Site
-from hpc_prefect.job.state import Evidence
+from hpc_prefect.job.state import Evidence, may_have_begun
 from hpc_prefect.schedulers import is_allocation
 
 #: After so many jobs that vanished before they started, something is wrong at the site.
@@ -140,7 +140,7 @@ class JobRun:
         """Monitor and finalize an attempt; a `verdict` is there when it was not submitted."""
         output = Output(attempt.folder, self._request.listener)
         evidence = Evidence(job_id="", walltime=0)
-        ask = bool(attempt.taken_from)
+        ask, asked_again = bool(attempt.taken_from), False
         while True:
             if verdict is None:
                 monitor = self._monitor_for(attempt, output, ask=ask)
@@ -149,6 +149,10 @@ class JobRun:
             self._began = bool(evidence.starts)
             if not evidence.starts:
                 verdict = await self._never_started(attempt, verdict) or verdict
+            if may_have_begun(verdict, evidence) and not asked_again:
+                # It has begun, perhaps after it was asked about; who is asked now knows of that.
+                verdict, ask, asked_again = None, True, True
+                continue
             other = await self._other_job(attempt, verdict)
             if not other:
                 confirmed = not self._unconfirmed
@@ -164,6 +168,8 @@ class JobRun:
         """
         if self._was_forgotten(result):
             self._tell(f"{result.job_id} never started; it is submitted again")
+            if self._request.placing is not None:
+                self._request.placing.came_back(attempt.request.spec.site)
             return True
         if self._was_in_the_way(attempt, result):
             self._tell(

@@ -185,6 +185,13 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
     return None
 
 
+def may_have_begun(verdict: Verdict, evidence: Evidence) -> bool:
+    """Whether a job was told as ended with its allocation by who had not seen its start: it may
+    have begun since, and run."""
+    seen = evidence.observation
+    return verdict.reason is Reason.ALLOCATION_ENDED and not (seen and seen.started_at)
+
+
 def _clean(evidence: Evidence) -> bool:
     record, start = evidence.exit, evidence.start
     if record is None or start is None or evidence.cancel or evidence.missing_outputs:

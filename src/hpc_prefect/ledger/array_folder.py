@@ -52,10 +52,9 @@ class ArrayFolder(JobFolder):
         self, script: ArrayScript, secrets: dict[str, str], asked: Sequence[Asked]
     ) -> None:
         """Write what the array needs before it is submitted; see `prepare`."""
-        path = self.file(layout.ASKED)
-        self.transport.write_atomic(path, layout.asked_text(asked))
-        # Durable, as the intent is: without it the members of a submission are not known.
-        self.transport.append(path, b"", durable=True)
+        # Durable, as the intent is: without it the members of a submission are not known. On disk
+        # before it takes the place of the one before, whose submission may be in doubt.
+        self.transport.write_atomic(self.file(layout.ASKED), layout.asked_text(asked), durable=True)
         for number, text in enumerate(script.shards):
             first = number * layout.SHARD
             folder = f"{self.path}/{layout.shard(first)}"

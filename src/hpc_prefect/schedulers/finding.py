@@ -11,7 +11,7 @@ class Outcome(enum.StrEnum):
 
     OK = "ok"
     WRONG = "wrong"
-    UNKNOWN = "cannot be told"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

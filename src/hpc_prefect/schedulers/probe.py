@@ -28,8 +28,8 @@ T = TypeVar("T")
 def untold(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     """The probe of a dialect that has none of its own: what `Scheduler.find` can tell."""
     found = yield from searched(scheduler, spec)
-    why = f"there is no check of it for {scheduler.name} yet"
-    later = "--submit shows whether a job passes"
+    why = f"hpc-prefect has no check of this for {scheduler.name} yet"
+    later = "with --submit a small job shows it"
     return [*found, *(unknown(check, why, later) for check in (QUEUE, PROJECT))]
 
 
@@ -52,8 +52,8 @@ def missing_commands(names: Sequence[str]) -> Dialogue[list[Finding]]:
     return found or [ok(COMMANDS, f"{', '.join(names)} in {', '.join(folders)}")]
 
 
-def not_asked(checks: Sequence[str], why: str) -> list[Finding]:
-    return [unknown(check, f"not asked: {why}") for check in checks]
+def not_checked(checks: Sequence[str], why: str) -> list[Finding]:
+    return [unknown(check, f"not checked: {why}") for check in checks]
 
 
 def searched(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
@@ -61,8 +61,12 @@ def searched(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     found = yield from scheduler.find([NO_JOB], spec.site.options)
     answer = found if isinstance(found, NoAnswer) else found[NO_JOB]
     if isinstance(answer, NoAnswer):
-        return [wrong(SEARCH, answer.said, f"correct the options `{scheduler.name}.…` it names")]
-    return [ok(SEARCH, "a name that no job has is found nowhere, and said so")]
+        return [
+            wrong(SEARCH, answer.said, f"correct the options `{scheduler.name}.…` that this names")
+        ]
+    return [
+        ok(SEARCH, "asked for a job name that does not exist, the scheduler says that it does not")
+    ]
 
 
 def overheard(dialogue: Dialogue[T], heard: list[Reply]) -> Dialogue[T]:

@@ -332,7 +332,9 @@ def test_what_is_slurms_own() -> None:
     assert execution_of(made)["ranks_per_node"] == 4
     assert outcomes(made, "gfscache") == ["left out"]
     (refused,) = [fate.why for fate in made.fates if fate.outcome == "decide"]
-    assert "'--output=x' cannot be given: output goes to the job folder" in refused
+    assert (
+        "'--output=x' cannot be given: hpc-prefect puts all output into the job folder" in refused
+    )
 
 
 # --- what cannot be read, what is not known, and the quantum side

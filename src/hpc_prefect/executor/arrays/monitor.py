@@ -20,7 +20,7 @@ from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.request import Silence
 from hpc_prefect.job.failure import ADVICE, LOST_BEFORE_START, Reason, Verdict
 from hpc_prefect.job.members import Ended
-from hpc_prefect.job.state import Evidence, JobState, Observation, decide
+from hpc_prefect.job.state import Evidence, JobState, Observation, decide, may_have_begun
 from hpc_prefect.transports.host import host
 
 #: The share of one core that may be spent on looking at files; and the shortest and longest pause
@@ -78,6 +78,7 @@ class ArrayMonitor:
         self._gone_since: float | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._closing: set[int] = set()  # whose guards are being closed
+        self._asked_again: set[int] = set()  # those that may have begun after they were asked about
         self._shown: tuple[JobState, str] | None = None
         self._settle_if_done()
 
@@ -261,12 +262,22 @@ class ArrayMonitor:
                 self._doubt([index])  # another submission of this one has begun it meanwhile
                 return
             if not evidence.starts:
-                self._begin_closing([index], _never_started(verdict), verdict)
+                self._begin_closing([index], _never_started(verdict), verdict, evidence)
+                return
+            if self._asks_again(index, verdict, evidence):
                 return
         if not evidence.starts and (words := self._sibling_words(index, verdict)):
             verdict = dataclasses.replace(verdict, reason=Reason.NEVER_STARTED, summary=words)
         del self._doubtful[index]
         self._settle([self._submission.end(index, verdict, evidence)])
+
+    def _asks_again(self, index: int, verdict: Verdict, evidence: Evidence) -> bool:
+        """Ask once more about a member that has begun, perhaps after it was asked about."""
+        if index in self._asked_again or not may_have_begun(verdict, evidence):
+            return False
+        self._doubt([index])
+        self._asked_again.add(index)
+        return True
 
     def _sibling_words(self, index: int, verdict: Verdict) -> str:
         """Why a member of an element was not begun, if another member of it was."""
@@ -317,19 +328,28 @@ class ArrayMonitor:
                 self._begin_closing([*self._waiting], verdict, None)
 
     def _begin_closing(
-        self, indices: Collection[int], verdict: Verdict, otherwise: Verdict | None
+        self,
+        indices: Collection[int],
+        verdict: Verdict,
+        otherwise: Verdict | None,
+        evidence: Evidence | None = None,
     ) -> None:
+        """`otherwise`: of those that have begun, by this `evidence`; None to go on with them."""
         indices = [index for index in indices if index not in self._closing]
         if not indices:
             return
         self._closing |= {*indices}
-        closing = self._closed(indices, verdict, otherwise)
+        closing = self._closed(indices, verdict, otherwise, evidence)
         task = asyncio.get_running_loop().create_task(closing)
         self._closings.add(task)
         task.add_done_callback(self._closings.discard)
 
     async def _closed(
-        self, indices: Collection[int], verdict: Verdict, otherwise: Verdict | None
+        self,
+        indices: Collection[int],
+        verdict: Verdict,
+        otherwise: Verdict | None,
+        evidence: Evidence | None,
     ) -> None:
         """Close the guards of members; those that were free have never begun, and never will."""
         try:
@@ -345,10 +365,17 @@ class ArrayMonitor:
             if index in free:
                 self._forget(index)
                 ended.append(self._submission.unended(index, verdict))
-            elif otherwise is not None:
+            elif otherwise is not None and not self._goes_on(index, otherwise, evidence):
                 self._forget(index)
                 ended.append(self._submission.unended(index, otherwise))
         self._settle(ended)
+
+    def _goes_on(self, index: int, verdict: Verdict, evidence: Evidence | None) -> bool:
+        """Whether this is no verdict yet of a member that has begun."""
+        try:
+            return evidence is not None and self._asks_again(index, verdict, evidence)
+        except TransportError:
+            return True  # it is judged again at the next look
 
     def _close(self, indices: Collection[int]) -> set[int]:
         self._submission.claim.check()

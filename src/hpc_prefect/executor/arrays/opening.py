@@ -21,7 +21,7 @@ from hpc_prefect.executor.attempt import (
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason, Verdict
-from hpc_prefect.job.members import ASKED, Ended
+from hpc_prefect.job.members import Ended
 from hpc_prefect.job.outputs import some
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.retry import next_attempt
@@ -31,6 +31,9 @@ from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import Claim
 
 logger = logging.getLogger("hpc_prefect.executor")
+
+#: How `ArrayFolder.asked` says that there is no such list, or not the whole of it.
+_NO_LIST = (KeyError, TypeError, ValueError)
 
 
 @dataclass
@@ -88,7 +91,7 @@ def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
         folder = ArrayFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
         if is_over(folder, ledger):
-            if not ledger.intended and transport.status(folder.file(ASKED)) is None:
+            if not ledger.intended and not _is_listed(folder):
                 continue  # it was cancelled before it was handed over
             nobodys = Claim(transport, folder.path, 0, request.claimant)  # nothing is left to do
             submission = _submission(request, connection, number, folder, nobodys)
@@ -113,6 +116,14 @@ def open_array(request: ArrayRequest, connection: Connection) -> OpenedArray:
     return opened
 
 
+def _is_listed(folder: ArrayFolder) -> bool:
+    """Whether the members of a submission are known: who wrote their list may have lost power."""
+    try:
+        return bool(folder.asked())
+    except _NO_LIST:
+        return False
+
+
 def _submission(
     request: ArrayRequest, connection: Connection, number: int, folder: ArrayFolder, claim: Claim
 ) -> Submission:
@@ -124,7 +135,7 @@ def _submission(
         asked = folder.asked()
         if ledger.members not in (0, len(asked)):
             raise ValueError(f"it has {len(asked)} of {ledger.members}")
-    except (KeyError, TypeError, ValueError) as error:
+    except _NO_LIST as error:
         raise LedgerError(
             f"{folder.path}: the list of its members cannot be read ({error!r}); find out whether"
             " its jobs still run, then move the folder away to have its members run again"

@@ -214,6 +214,8 @@ class ArrayRun:
         handed_to = following.submission.request.spec.site.scheduler
         if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):
             self._tries[member.key] -= 1
+            if self._request.placing is not None:
+                self._request.placing.came_back(following.submission.request.spec.site)
             return self._request.spec.resources  # the allocation ended before its turn
         if self._tries[member.key] > self._request.retries or not self._request.retries:
             return None

@@ -41,7 +41,8 @@ PREFIX = "allocation-"
 
 #: Seconds without a sign of life (there is one every five) after which the scheduler is asked.
 LATE = 60.0
-#: Without one for so long, an allocation that the scheduler does not list has ended.
+#: Without one for so long, an allocation that the scheduler does not list has ended; or nobody
+#: submits it, if it has not begun and its holder has given none.
 _DEAD = 600.0
 
 _ENDS = {
@@ -193,17 +194,28 @@ class AllocationScheduler:
             return Observation(id="", state=JobState.ENDED, message=why)
         if look.beat_age is not None and look.beat_age < LATE:
             return Observation(id="", state=JobState.RUNNING)
-        if not look.ids:
-            return Observation(id="", state=JobState.QUEUED, message="it is being submitted")
-        own = look.ids[0]
-        answer = yield from self._inside.observe([own], _inner(options))
-        said = answer if isinstance(answer, NoAnswer) else answer.get(own)
-        if said is not None:
-            return said
-        if look.beat_age is not None and look.beat_age > _DEAD:
-            why = f"its agent was silent for {look.beat_age:.0f} s, and {own} is not listed"
+        own = look.ids[0] if look.ids else ""
+        if own:
+            answer = yield from self._inside.observe([own], _inner(options))
+            said = answer if isinstance(answer, NoAnswer) else answer.get(own)
+            if said is not None:
+                return said
+        if why := _dead(look, own):
             return Observation(id=own, state=JobState.ENDED, message=why)
-        return NoAnswer(f"{self._inside.name} does not list the allocation {own}")
+        if own:
+            return NoAnswer(f"{self._inside.name} does not list the allocation {own}")
+        return Observation(id="", state=JobState.QUEUED, message="it is being submitted")
+
+
+def _dead(look: SpoolLook, own: str) -> str:
+    """Why an allocation that is not listed has ended, or will never begin; empty if it may live."""
+    listed = f", and {own} is not listed" if own else ""
+    if look.beat_age is not None:
+        why = f"its agent was silent for {look.beat_age:.0f} s{listed}"
+        return why if look.beat_age > _DEAD else ""
+    if look.unheld_for is None or look.unheld_for <= _DEAD:
+        return ""
+    return f"it has not begun, its flow was silent for {look.unheld_for:.0f} s{listed}"
 
 
 def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
@@ -256,7 +268,8 @@ def _under_way(
     if held.state is JobState.ENDED:
         own = f" ({look.ids[0]} is {held.word})" if look.ids and held.word else ""
         why = f"the allocation ended{own}" + (f": {held.message}" if held.message else "")
-        return _observation(tag, spool, "ALLOCATION_ENDED", Reason.ALLOCATION_ENDED, why)
+        ended = _observation(tag, spool, "ALLOCATION_ENDED", Reason.ALLOCATION_ENDED, why)
+        return dataclasses.replace(ended, started_at=started.at) if started else ended
     if started is not None:
         return Observation(
             id=_id(spool, tag),

@@ -48,7 +48,7 @@ for tag; do
 done
 echo "cancel $$ $*" > {BELL}"""
 
-#: Ages are told by the file server alone: of a file of ours and of the agent's.
+#: Ages are told by the file server alone: of a file of ours, of the agent's and of the holder's.
 _LOOK = f"""\
 cd -- "$1" || exit {_NO_SPOOL}
 shift
@@ -57,6 +57,7 @@ mine=.look.$$
 rm -f -- "$mine"
 echo "now $now"
 [ ! -e heartbeat ] || {{ : < heartbeat; echo "beat $(stat -c %Y heartbeat) $(cat heartbeat)"; }}
+[ ! -e {RENEWED} ] || {{ : < {RENEWED}; echo "renewed $(stat -c %Y {RENEWED})"; }}
 [ ! -L agent ] || echo "agent $(readlink agent)"
 [ ! -f {JOB} ] || echo "job $(cat {JOB})"
 [ ! -f {GONE} ] || echo "gone $(cat {GONE})"
@@ -129,6 +130,8 @@ class SpoolLook:
 
     Attributes:
         beat_age: seconds since the agent's last sign of life; None when there was none.
+        unheld_for: seconds since the last sign of life of who submits it, and holds it; None when
+            there was none.
         left: seconds of its walltime that it had then for jobs; none once it takes no more.
         used, held: for how long nodes had a job, or were there; hundredths of a second times nodes.
         ids: of the allocation's own job: what the agent says, then what its holder says.
@@ -140,6 +143,7 @@ class SpoolLook:
 
     now: float = 0.0
     beat_age: float | None = None
+    unheld_for: float | None = None
     left: int | None = None
     used: int = 0
     held: int = 0
@@ -190,6 +194,8 @@ def _take(look: SpoolLook, word: str, rest: list[str]) -> None:
     elif word == "beat":
         look.beat_age = max(0.0, look.now - float(rest[0]))
         look.left, look.used, look.held = int(rest[1]), int(rest[2]), int(rest[3])
+    elif word == "renewed":
+        look.unheld_for = max(0.0, look.now - float(rest[0]))
     elif word in ("agent", "job"):
         look.ids.append(rest[0])
     elif word == "gone":

@@ -20,4 +20,4 @@ def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     found += yield from searched(scheduler, spec)
     slots = spec.site.options.get("slots")
     queue = spec.site.queue or "local"
-    return [*found, ok(QUEUE, f"{queue!r}: this machine makes it when a job comes; {slots} slots")]
+    return [*found, ok(QUEUE, f"{queue!r}, with {slots} slots; the first job makes it")]

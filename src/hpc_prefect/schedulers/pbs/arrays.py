@@ -131,6 +131,6 @@ def _own(job_id: str, record: Mapping[str, str]) -> Observation:
     seen = qstat.record_observation(job_id, record)
     again = record.get("run_count", "0") not in ("0", "1")
     if again and seen.exit_code == GUARD_CODE:
-        said = "PBS ran it again after its first run had failed, and the script refused that"
+        said = "PBS started it again after its first run had failed, and its script refused to"
         return replace(seen, cause=Reason.NODE_FAILURE, exit_code=None, message=said)
     return seen

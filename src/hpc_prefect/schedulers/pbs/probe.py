@@ -1,4 +1,4 @@
-"""What PBS tells before a job is submitted: `qstat`, `qselect`, and the user's groups.
+"""What PBS says before a job is submitted: `qstat`, `qselect`, and the user's groups.
 
 Seen on OpenPBS 23.06. It judges neither an account (`-A`) nor a project (`-P`) when a job is
 submitted, and has no trial submission.
@@ -24,14 +24,14 @@ from hpc_prefect.schedulers.probe import (
     STATUS,
     missing_commands,
     named,
-    not_asked,
+    not_checked,
     overheard,
     searched,
 )
 
 _COMMANDS = ("qsub", "qstat", "qselect", "qdel")
 _LIMIT = 60.0
-_SUBMIT = "--submit shows whether a job passes"
+_SUBMIT = "with --submit a small job shows it"
 _QUEUE_LINE = re.compile(r"^Queue: (\S+)$")
 _FIELD_LINE = re.compile(r"^ {4}([\w.]+) = (.*)$")
 #: A plain name in a list of who may use a queue; `+`, `-` and `@` have special meanings there.
@@ -41,11 +41,11 @@ _PLAIN = re.compile(r"[\w.]+", re.ASCII)
 def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     found = yield from missing_commands(_commands(spec.site.options))
     if found[0].outcome is Outcome.WRONG:
-        return found + not_asked((STATUS, SEARCH, QUEUE, PROJECT), "commands are missing")
+        return found + not_checked((STATUS, SEARCH, QUEUE, PROJECT), "commands are missing")
     status = yield from _status(scheduler, spec.site.options)
     found += status
     if status[0].outcome is Outcome.WRONG:
-        found += not_asked((SEARCH,), "the status comes first")
+        found += not_checked((SEARCH,), "first the status dialect must be right")
     else:
         found += yield from searched(scheduler, spec)
     groups = (yield Command(("id", "-Gn"))).stdout.split()
@@ -66,18 +66,20 @@ def _status(scheduler: Scheduler, options: Mapping[str, object]) -> Dialogue[lis
     if not said:
         found = [ok(STATUS, f"qstat answers as {dialect!r}; --submit shows a whole job in it")]
         if any(isinstance(option_refused(reply), NoHistory) for reply in heard):
-            seen = "this server keeps none: how a job ended is told by its own record alone"
+            seen = (
+                "this server keeps no history: how a job ended is known from its exit record alone"
+            )
             found.append(ok(HISTORY, seen))
         return found
     remedy = (
         "set pbs.status_dialect, pbs.history_flag, pbs.one_connection and pbs.status_options of"
         " the HPC profile to what this site's qstat knows"
     )
-    if any(words in said for words in ("does not know an option", "cannot be used")):
+    if any(reply.code == 0 or option_refused(reply) for reply in heard):
         for change in _CHANGES:
             if not (yield from _unusable(scheduler, {**options, **change})):
                 shown = ", ".join(f"pbs.{name} = {value!r}" for name, value in change.items())
-                remedy = f"set {shown} in the HPC profile: to that there is an answer"
+                remedy = f"set {shown} in the HPC profile: with that, qstat answered"
                 break
     return [wrong(STATUS, f"as {dialect!r}: {said}", remedy)]
 
@@ -114,20 +116,22 @@ def _queue(spec: JobSpec, groups: list[str]) -> Dialogue[Finding]:
     field = f"queue_{spec.resources.resource_class}"
     dialect = spec.site.options.get("status_dialect", "json")
     if dialect == "table":
-        return unknown(QUEUE, "this site's own qstat lists no queues that we can read", _SUBMIT)
+        return unknown(
+            QUEUE, "this site's own qstat lists no queues that hpc-prefect can read", _SUBMIT
+        )
     form = ("-F", "json") if dialect == "json" else ()
     name = spec.site.queue
     if not name:
         reply = yield Command(("qstat", "-B", "-f", *form), timeout=_LIMIT)
         found = re.search(r'\bdefault_queue"?\s*[=:]\s*"?([\w.-]+)', reply.stdout)
         if reply.code != 0 or not found:
-            seen = f"no queue is set, and no default queue is told: {reply.said[:200]}"
+            seen = f"the profile sets no queue, and qstat -B shows no default: {reply.said[:200]}"
             return unknown(QUEUE, seen, f"set {field} of the HPC profile")
         name = found[1]
     reply = yield Command(("qstat", "-Q", "-f", *form), timeout=_LIMIT)
     known = read_queues(reply)
     if not known:
-        return unknown(QUEUE, f"qstat -Q tells nothing: {reply.said[:200]}", _SUBMIT)
+        return unknown(QUEUE, f"qstat -Q gave no list of queues: {reply.said[:200]}", _SUBMIT)
     return _judged(name, known, field, groups)
 
 
@@ -160,10 +164,10 @@ def _judged(name: str, known: dict[str, dict[str, str]], field: str, groups: lis
     if has.get("enabled") == "False":
         return wrong(QUEUE, f"queue {name!r} takes no jobs (enabled = False)", other)
     if has.get("started") == "False":
-        seen = f"queue {name!r} takes jobs and starts none (started = False)"
+        seen = f"queue {name!r} takes jobs but starts none (started = False)"
         return wrong(QUEUE, seen, f"wait until it is started, or {other}")
     if not _is_open(has):
-        return unknown(QUEUE, f"queue {name!r}: whether it is open is not told", _SUBMIT)
+        return unknown(QUEUE, f"queue {name!r}: qstat does not show whether it is open", _SUBMIT)
     if has.get("acl_group_enable") == "True":
         allowed = has.get("acl_groups", "").split(",")
         if not all(_PLAIN.fullmatch(each) for each in allowed):
@@ -184,14 +188,14 @@ def _is_open(has: Mapping[str, str]) -> bool:
 def _project(spec: JobSpec, groups: list[str]) -> Finding:
     project, flag = spec.site.project, spec.site.options.get("account_flag", "-A")
     if not project:
-        return unknown(PROJECT, "none is set; whether the site wants one is not told", _SUBMIT)
+        return unknown(PROJECT, "the profile sets none; the site may want one", _SUBMIT)
     if flag != "-W group_list":
-        return unknown(PROJECT, f"{project!r}: PBS takes any name after {flag}", _SUBMIT)
+        return unknown(PROJECT, f"{project!r}: PBS accepts any name after {flag}", _SUBMIT)
     if not groups:
-        return unknown(PROJECT, f"{project!r}: your groups are not told", _SUBMIT)
+        return unknown(PROJECT, f"{project!r}: `id -Gn` does not list your groups here", _SUBMIT)
     if project not in groups:
         field = f"project_{spec.resources.resource_class}"
-        seen = f"{project!r} is no group of yours"
+        seen = f"you are not in the group {project!r}"
         remedy = f"set {field} of the HPC profile to one of: {named(groups)}"
         return wrong(PROJECT, seen, remedy)
-    return ok(PROJECT, f"{project!r} is a group of yours")
+    return ok(PROJECT, f"you are in the group {project!r}")

@@ -130,7 +130,7 @@ def read_json(text: str) -> dict[str, Record]:
         raise ValueError("nested too deeply") from error
     jobs = document.get("Jobs", {}) if isinstance(document, dict) else None
     if not isinstance(jobs, dict) or "pbs_server" not in document:
-        raise ValueError("this is no answer of qstat")
+        raise ValueError("it is not what qstat -F json prints")
     return {job_id: _flat(attributes) for job_id, attributes in jobs.items()}
 
 
@@ -143,11 +143,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _flat(attributes: Any) -> Record:
     if not isinstance(attributes, dict):
-        raise ValueError("a job is no object")
+        raise ValueError("a job in it is not a JSON object")
     flat: Record = {}
     for name, value in attributes.items():
         if value is _TWICE:
-            raise ValueError(f"it has two {name}")
+            raise ValueError(f"a job in it has {name} twice")
         if isinstance(value, dict):
             flat |= {f"{name}.{part}": str(inner) for part, inner in value.items()}
         else:
@@ -167,7 +167,7 @@ def read_text(text: str) -> dict[str, Record]:
     """
     blocks = re.split(r"^Job Id: ", text, flags=re.MULTILINE)[1:]
     if text.strip() and not blocks:
-        raise ValueError("it holds no record of a job")
+        raise ValueError("it has no line `Job Id:`")
     if blocks and not text.endswith("\n"):
         raise ValueError("it is cut off")
     found: dict[str, Record] = {}
@@ -217,10 +217,10 @@ def read_letters(text: str) -> dict[str, str]:
         elif place and line.strip():
             job_id, letter = line.split()[0].rstrip("*"), line[place - 1 : place + 2].strip()
             if not job_id[0].isdecimal() or not _LETTER.fullmatch(letter) or job_id in found:
-                raise ValueError("a line of it is no job, or one that is there twice")
+                raise ValueError("a line of it shows no job, or one that was there before")
             found[job_id] = letter
     if text.strip() and not place:
-        raise ValueError("it is no table of jobs")
+        raise ValueError("it is not a table of jobs")
     return found
 
 
@@ -287,7 +287,7 @@ def read_table(text: str) -> list[Row]:
     if not columns and _TABLE_EMPTY.search(text):
         return []
     if not {"JOB_NAME", "STATUS"} <= set(columns):
-        raise ValueError("it is no table with the columns JOB_ID, JOB_NAME and STATUS")
+        raise ValueError("it is not a table with the columns JOB_ID, JOB_NAME and STATUS")
     return rows
 
 
@@ -367,28 +367,34 @@ def _end(record: Mapping[str, str], code: int | None) -> tuple[Reason, str]:
         return _EXCEEDED[exceeded[1]], comment
     if code < 0:
         known = _BY_TORQUE if "exit_status" in record else _BY_PBS
-        reason, words = known.get(code, (Reason.PROGRAM_FAILED, "a code that is not known here"))
+        reason, words = known.get(
+            code, (Reason.PROGRAM_FAILED, "a code that hpc-prefect does not know")
+        )
         return reason, _words(comment, f"Exit_status {code}, {words}")
     if code == 254:
-        return Reason.PROGRAM_FAILED, _words(comment, "254 may mean that its shell is not there")
+        return Reason.PROGRAM_FAILED, _words(
+            comment, "254 may mean that the node has no such shell"
+        )
     return (Reason.PROGRAM_FAILED if code else Reason.SUCCEEDED), comment
 
 
 def _end_without_code(record: Mapping[str, str], comment: str) -> tuple[Reason, str]:
     """PBS knows no exit status: the job never ran, or nobody saw its end. Never a success."""
     if "Exit_status" in record or "exit_status" in record:
-        return Reason.PROGRAM_FAILED, _words(comment, "its Exit_status cannot be read")
+        return Reason.PROGRAM_FAILED, _words(
+            comment, "PBS recorded an Exit_status that cannot be read"
+        )
     if "stime" in record:
         if record.get("substate") == _FAILED:  # assumed: the node went away
             return Reason.NODE_FAILURE, comment or "its node no longer answers"
-        return Reason.PROGRAM_FAILED, _words(comment, "it has no Exit_status")
+        return Reason.PROGRAM_FAILED, _words(comment, "PBS recorded no Exit_status")
     # A job whose predecessor failed ends with the substate of a success, and without a comment.
     if "depend" in record and record.get("substate") == _FINISHED:
         return (
             Reason.DEPENDENCY_NEVER_MET,
-            comment or f"what it depends on did not happen ({record['depend']})",
+            comment or f"its dependency can no longer be met ({record['depend']})",
         )
-    return Reason.PROGRAM_FAILED, _words(comment, "it has neither a start nor an Exit_status")
+    return Reason.PROGRAM_FAILED, _words(comment, "PBS recorded neither a start nor an Exit_status")
 
 
 def _words(comment: str, more: str) -> str:

@@ -136,9 +136,9 @@ def _by_records(reply: Reply, tags: Sequence[str], rows: Sequence[qstat.Row]) ->
 
 def _untold(row: qstat.Row, tag: str) -> NoAnswer:
     return NoAnswer(
-        f"qstat lists job {row.id} as {row.name!r}, which may be {tag!r}, but no full record of it"
-        " can be read: look at it, and set pbs.status_options of the HPC profile to what shows"
-        " whole names and ids"
+        f"qstat lists job {row.id} as {row.name!r}, which may be {tag!r} cut short, and shows no"
+        " full record of it. Look at this job; set pbs.status_options of the HPC profile so that"
+        " qstat shows whole names and ids"
     )
 
 

@@ -24,13 +24,13 @@ _OURS = ("select", "nodes", "nodect", "place", "walltime", "ncpus", "mem", "ngpu
 _OPTIONS = "a:A:c:C:e:fhIj:J:k:l:m:M:N:o:p:q:r:R:S:u:v:VW:XzP:G"
 
 _REFUSED = {
-    "-N": "the job's name is how it is found again",
-    **dict.fromkeys(("-o", "-e", "-j", "-R"), "output goes to the job folder"),
-    "-J": "one call is one job",
-    **dict.fromkeys(("-I", "-X", "-G"), "nobody would be there to type"),
-    "-z": "qsub would not tell the job's id",
+    "-N": "hpc-prefect sets the name, to find the job by it",
+    **dict.fromkeys(("-o", "-e", "-j", "-R"), "hpc-prefect puts all output into the job folder"),
+    "-J": "one call is one job; for many: run_jobs_from_blocks",
+    **dict.fromkeys(("-I", "-X", "-G"), "nobody types in an interactive job of a flow"),
+    "-z": "qsub would then not print the job's id",
     "-C": "the other #PBS lines would no longer be read",
-    "-S": "the script is one for bash and says so itself",
+    "-S": "the script itself says that it is one for bash",
     "-V": "PBS damages the values of variables; set environment in the HPC profile",
     "-l": "set the execution profile, or pbs.extra_l, pbs.extra_select or pbs.place",
     "-q": "set queue_cpu or queue_gpu",
@@ -42,24 +42,24 @@ _REFUSED_ATTRIBUTES = {
     "block": "qsub would wait for the job's end",
     **dict.fromkeys(
         ("interactive", "forward_x11", "forward_x11_cookie", "forward_x11_port"),
-        "nobody would be there to type",
+        "nobody types in an interactive job of a flow",
     ),
     **dict.fromkeys(("stagein", "stageout"), "declare inputs and expected_outputs"),
     **dict.fromkeys(
         ("output_path", "error_path", "join_path", "keep_files", "remove_files", "sandbox"),
-        "output goes to the job folder",
+        "hpc-prefect puts all output into the job folder",
     ),
-    "job_name": "the job's name is how it is found again",
+    "job_name": "hpc-prefect sets the name, to find the job by it",
     "rerunable": "set pbs.requeue",
     "resource_list": "set the execution profile, or pbs.extra_l",
     "queue": "set queue_cpu or queue_gpu",
     **dict.fromkeys(
         ("array_indices_submitted", "array_indices_remaining", "array", "max_run_subjobs"),
-        "one call is one job",
+        "one call is one job; for many: run_jobs_from_blocks",
     ),
     **dict.fromkeys(
         ("shell_path_list", "executable", "argument_list"),
-        "the script is one for bash and says so itself",
+        "the script itself says that it is one for bash",
     ),
     "variable_list": "PBS damages the values of variables; set environment in the HPC profile",
 }
@@ -287,7 +287,7 @@ def _extra_problems(options: Mapping[str, Any]) -> list[str]:
             elif name in ours:
                 found.append(f"{what}: it is written from the execution profile; remove it")
             elif not value or set(value) & set(ends):
-                found.append(f"{what} is {value!r}: a value is not empty and has none of {ends}")
+                found.append(f"{what} is {value!r}: give a value without any of {ends}")
             found += value_problems(what, value)
     return found
 
@@ -300,9 +300,9 @@ def _directive_problems(line: str, account_flag: str) -> list[str]:
     try:
         given, rest = getopt.getopt(shlex.split(line), _OPTIONS)
     except (getopt.GetoptError, ValueError) as error:
-        return [f"{what} is {line!r}: qsub would not read it ({error})"]
+        return [f"{what} is {line!r}: qsub cannot read this ({error})"]
     if rest or "--" in shlex.split(line):
-        return [f"{what} is {line!r}: only options can be given, the script is ours"]
+        return [f"{what} is {line!r}: give options only; hpc-prefect writes the script"]
     cannot = [_why_not(option, value, account_flag) for option, value in given]
     return [f"{what} {line!r} cannot be given: {why}" for why in cannot if why]
 

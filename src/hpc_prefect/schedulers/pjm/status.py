@@ -35,7 +35,7 @@ _REJECTED = ("RJT", "REJECT")
 #: it ended. While a job has not ended, 0 means nothing.
 CODES: dict[int, tuple[Reason, str]] = {
     1: (Reason.CANCELLED, "it was deleted with pjdel"),
-    2: (Reason.REJECTED, "it was not accepted"),
+    2: (Reason.REJECTED, "PJM did not accept it"),
     3: (Reason.REJECTED, "the site's gate check did not let it run"),
     4: (Reason.CANCELLED, "pjhold ended it"),
     6: (Reason.DEPENDENCY_NEVER_MET, "the step that it depends on did not end as it had to"),
@@ -129,7 +129,7 @@ def read_table(text: str) -> list[Record]:
     if columns or _NO_JOB.search(text):
         return found
     if any(line.strip() and not _NOTE.fullmatch(line.strip()) for line in text.split("\n")):
-        raise ValueError("it is no table with the columns JOB_ID and ST")
+        raise ValueError("it is not a table with the columns JOB_ID and ST")
     return []
 
 
@@ -208,18 +208,22 @@ def _end(record: Record, word: str, reason: str) -> tuple[Reason | None, str]:
         cause, words = CODES[pc]
         return cause, _words(reason, f"PJM code {pc}, {words}")
     if word in _REJECTED:
-        return Reason.REJECTED, reason or "it was not accepted"
+        return Reason.REJECTED, reason or "PJM did not accept it"
     if word in _CANCELLED:
         return _REASONS.get(reason[:16], Reason.CANCELLED), reason
     if pc is None:
         hidden = "PC" not in record
         told = _REASONS.get(reason[:16], None if hidden else Reason.PROGRAM_FAILED)
-        return told, reason or ("" if hidden else "its PJM code cannot be read")
+        return told, reason or ("" if hidden else "its PJM code (column PC) cannot be read")
     if pc:
-        return Reason.PROGRAM_FAILED, _words(reason, f"PJM code {pc}, which is not known here")
+        return Reason.PROGRAM_FAILED, _words(
+            reason, f"PJM code {pc}, which hpc-prefect does not know"
+        )
     code, signal = _number(record, "EC"), _number(record, "SN")
     if code is None or signal is None:
-        return Reason.PROGRAM_FAILED, _words(reason, "its EC or SN cannot be read")
+        return Reason.PROGRAM_FAILED, _words(
+            reason, "its exit code or signal (columns EC, SN) cannot be read"
+        )
     return (Reason.PROGRAM_FAILED if code or signal else Reason.SUCCEEDED), reason
 
 

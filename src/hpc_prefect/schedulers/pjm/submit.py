@@ -14,16 +14,22 @@ from hpc_prefect.schedulers.directives import line_problems, refused_options, va
 from hpc_prefect.schedulers.pjm import arrays
 
 _REFUSED = {
-    **dict.fromkeys(("-N", "--name"), "the job's name is how it is found again"),
-    **dict.fromkeys(("-o", "--out", "-e", "--err", "-j"), "output goes to the job folder"),
+    **dict.fromkeys(("-N", "--name"), "hpc-prefect sets the name, to find the job by it"),
     **dict.fromkeys(
-        ("-s", "--stats", "-S", "--STATS", "--spath"), "statistics go to the job folder"
+        ("-o", "--out", "-e", "--err", "-j"), "hpc-prefect puts all output into the job folder"
     ),
-    **dict.fromkeys(("--bulk", "--step", "--mswk", "--sparam"), "one call is one job"),
-    "--interact": "nobody would be there to type",
-    "-z": "pjsub would not tell of the job as it is read",
-    "--verbose": "pjsub would not tell of the job as it is read",
-    "--help": "the job would not be submitted",
+    **dict.fromkeys(
+        ("-s", "--stats", "-S", "--STATS", "--spath"),
+        "hpc-prefect puts the statistics into the job folder",
+    ),
+    **dict.fromkeys(
+        ("--bulk", "--step", "--mswk", "--sparam"),
+        "one call is one job; for many: run_jobs_from_blocks",
+    ),
+    "--interact": "nobody types in an interactive job of a flow",
+    "-z": "pjsub would then not print the job's id as hpc-prefect reads it",
+    "--verbose": "pjsub would then not print the job's id as hpc-prefect reads it",
+    "--help": "then no job would be submitted",
     **dict.fromkeys(("-C", "--dir-prefix"), "the other #PJM lines would no longer be read"),
     **dict.fromkeys(("-g", "--gname", "--gid"), "set project_cpu or project_gpu"),
     **dict.fromkeys(("-L", "--rsc-list"), "set the execution profile, or pjm.resources"),
@@ -172,8 +178,8 @@ def _path_problems(work_dir: str) -> list[str]:
     found = []
     if _REPLACED.search(work_dir):
         found.append(
-            f"work_dir is {work_dir!r}: PJM replaces %j and its like in paths of output; choose"
-            " another work_dir"
+            f"work_dir is {work_dir!r}: in the path of an output PJM replaces %j and similar by"
+            " values of the job; choose another work_dir"
         )
     if not work_dir.isprintable():
         found.append(f"work_dir is {work_dir!r}: pjsub takes no path with control characters")
@@ -185,7 +191,8 @@ def _shape_problems(spec: JobSpec) -> list[str]:
     given, allocation = str(options.get("node_shape", "")), _allocation(options)
     if given and allocation != "node":
         return [
-            f"pjm.node_shape is set, but pjm.allocation is {allocation!r}: only 'node' has a shape"
+            f"pjm.node_shape is set, but pjm.allocation is {allocation!r}: set it to 'node', which"
+            " alone has a shape, or remove the shape"
         ]
     if not _SHAPE.fullmatch(given):
         return [f"pjm.node_shape is {given!r}: write it as 2x3, :torus or 2x3x2:torus:strict"]
@@ -221,8 +228,8 @@ def _unasked_problems(spec: JobSpec) -> list[str]:
         ("memory_per_node", shape.memory_per_node, site.memory_per_node, write_memory),
     )
     return found + [
-        f"{write(wanted)} is asked for ({field}), but pjm.allocation is 'none' and the HPC profile"
-        f" does not say that a job is given it: set {field} of the HPC profile"
+        f"{field} {write(wanted)} cannot be asked for, because pjm.allocation is 'none': if each"
+        f" job of this site gets as much unasked, set {field} of the HPC profile"
         for field, wanted, has, write in asked
         if wanted > has
     ]
@@ -233,13 +240,13 @@ def _item_problems(options: Mapping[str, Any]) -> list[str]:
     for name, value in _extra(options).items():
         what = f"pjm.resources {name!r}"
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name, re.ASCII):
-            found.append(f"{what}: this is no name of a -L item")
+            found.append(f"{what}: this is not the name of an item of pjsub's -L")
         elif name in _OURS:
             found.append(f"{what}: {_OURS[name]}")
         elif name == options.get("gpu_item"):
             found.append(f"{what}: set gpus_per_node in the execution profile")
         elif not value or "," in value:
-            found.append(f"{what} is {value!r}: a value is not empty and has no comma")
+            found.append(f"{what} is {value!r}: give a value without a comma")
         found += value_problems(what, value)
     for item in options.get("mpi", ()):
         for part in item.split(","):
@@ -262,13 +269,13 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     for word in words:
         if not re.fullmatch(r"--[A-Za-z][A-Za-z0-9-]*(=[^\s'\"]+)?", word, re.ASCII):
             found.append(
-                f"pjm.command_options {word!r}: write one long option of pjsub in one word, such as"
-                " --no-check-directory"
+                f"pjm.command_options {word!r}: give each option of pjsub as one word in its long"
+                " form, such as --no-check-directory"
             )
         elif word in _WITH_VALUE:
             found.append(
-                f"pjm.command_options {word!r}: it wants a value, and would take the script for it;"
-                " write both in pjm.directives"
+                f"pjm.command_options {word!r}: this option needs a value, and pjsub would take the"
+                " script for it; write option and value in pjm.directives"
             )
     return found + refused_options("pjm.command_options", words, _REFUSED)
 

@@ -1,4 +1,4 @@
-"""What Slurm tells before a job is submitted: `sinfo`, `squeue`, `sacct`, `scontrol show config`,
+"""What Slurm says before a job is submitted: `sinfo`, `squeue`, `sacct`, `scontrol show config`,
 `sbatch --test-only`.
 
 Seen on Slurm 22.05, with accounting and without. With `sbatch --test-only` the controller checks a
@@ -24,7 +24,7 @@ from hpc_prefect.schedulers.probe import (
     SUBMISSION,
     missing_commands,
     named,
-    not_asked,
+    not_checked,
     overheard,
     searched,
 )
@@ -38,7 +38,7 @@ _ACCOUNT = re.compile(r"Invalid account", re.IGNORECASE)
 _STATES = {
     "drain": "takes no jobs (drain)",
     "inactive": "takes no jobs (inactive)",
-    "down": "takes jobs and starts none (down)",
+    "down": "takes jobs but starts none (down)",
 }
 
 
@@ -46,22 +46,22 @@ def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     accounting = bool(spec.site.options.get("accounting", True))
     found = yield from missing_commands((*_COMMANDS, *(("sacct",) if accounting else ())))
     if found[0].outcome is Outcome.WRONG:
-        return found + not_asked((STATUS, *_AFTER_STATUS), "commands are missing")
+        return found + not_checked((STATUS, *_AFTER_STATUS), "commands are missing")
     status = yield from _status(scheduler, spec)
     found.append(status)
     if status.outcome is Outcome.WRONG:
-        return found + not_asked(_AFTER_STATUS, "squeue gives no answer that can be used")
+        return found + not_checked(_AFTER_STATUS, "first the status dialect must be right")
     history = (yield from _history(spec)) if accounting else _no_history()
     found.append(history)
     if history.outcome is Outcome.WRONG:
-        found += not_asked((SEARCH,), "the history comes first")
+        found += not_checked((SEARCH,), "first the history must be right")
     else:
         found += yield from searched(scheduler, spec)
     found.append((yield from _arrays(scheduler, spec)))
     queue = yield from _partition(spec)
     found.append(queue)
     if queue.outcome is Outcome.WRONG:
-        return found + not_asked((PROJECT, SUBMISSION), "the queue comes first")
+        return found + not_checked((PROJECT, SUBMISSION), "first the queue must be right")
     found += yield from _submission(spec, accounting=accounting)
     return found
 
@@ -72,28 +72,28 @@ def _status(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
     answer = yield from overheard(scheduler.observe(["1"], options), heard)
     if isinstance(answer, NoAnswer):
         remedy = (
-            "see that squeue works here by hand, and that slurm.cluster of the HPC profile, or"
-            " SLURM_CONF here, names the cluster"
+            "try squeue here by hand; see that slurm.cluster of the HPC profile, or SLURM_CONF"
+            " here, names the cluster"
         )
         return wrong(STATUS, answer.said, remedy)
     rows = heard[0].stdout.strip() if heard[0].code == 0 else ""
     if rows and not answer:
-        remedy = "another program stands in for squeue: HPC-Prefect needs Slurm's own on PATH"
-        return wrong(STATUS, f"squeue answers with {rows[:200]!r}, which is no row of it", remedy)
+        remedy = "put Slurm's own squeue on PATH: the one here seems to be another program"
+        return wrong(STATUS, f"squeue answers {rows[:200]!r}, in another form than asked", remedy)
     version = yield Command(("squeue", "--version"))
-    name = version.stdout.strip() if version.code == 0 else "its version is not told"
-    return ok(STATUS, f"squeue takes our options and answers ({name})")
+    name = version.stdout.strip() if version.code == 0 else "version unknown"
+    return ok(STATUS, f"squeue accepts the options and answers ({name})")
 
 
 def _no_history() -> Finding:
-    return unknown(HISTORY, "not asked: slurm.accounting of the HPC profile is false")
+    return unknown(HISTORY, "not checked: slurm.accounting of the HPC profile is false")
 
 
 def _history(spec: JobSpec) -> Dialogue[Finding]:
     form = ("--allocations", "--noheader", "--parsable2", "--format=JobID,State", "--jobs=1")
     reply = yield Command(("sacct", *at(spec.site.options), *form))
     if "accounting storage is disabled" in reply.stderr:
-        remedy = "set slurm.accounting = false in the HPC profile: this place has no accounting"
+        remedy = "set slurm.accounting = false in the HPC profile: this Slurm has no accounting"
         return wrong(HISTORY, reply.said, remedy)
     if reply.code != 0:
         remedy = (
@@ -111,14 +111,14 @@ def _arrays(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
     found = _MAX_ARRAY_SIZE.search(reply.stdout) if reply.code == 0 else None
     if found is None:
         remedy = "ask your site for MaxArraySize, and set slurm.max_array_size to it"
-        return unknown(ARRAYS, f"scontrol tells no MaxArraySize: {reply.said[:200]}", remedy)
+        return unknown(ARRAYS, f"scontrol shows no MaxArraySize: {reply.said[:200]}", remedy)
     theirs = int(found[1])
     if ours > theirs:
         remedy = f"set slurm.max_array_size = {theirs} in the HPC profile"
-        return wrong(ARRAYS, f"of {ours} elements by the profile, of {theirs} by Slurm", remedy)
+        return wrong(ARRAYS, f"the profile allows {ours} elements, Slurm only {theirs}", remedy)
     if ours < 2:
-        return ok(ARRAYS, "none, as the profile says: small jobs are submitted one by one")
-    return ok(ARRAYS, f"of up to {ours} elements by the profile, {theirs} by Slurm")
+        return ok(ARRAYS, "the profile switches them off: jobs are submitted one by one")
+    return ok(ARRAYS, f"the profile allows {ours} elements, Slurm {theirs}")
 
 
 def _partition(spec: JobSpec) -> Dialogue[Finding]:
@@ -128,7 +128,7 @@ def _partition(spec: JobSpec) -> Dialogue[Finding]:
     rows = [line.strip().split("|") for line in reply.stdout.splitlines()]
     known = {row[0].rstrip("*"): row for row in rows if len(row) == 4}
     if reply.code != 0 or not known:
-        return unknown(QUEUE, f"sinfo tells no partitions: {reply.said}", "ask sinfo by hand")
+        return unknown(QUEUE, f"sinfo lists no partitions: {reply.said}", "try sinfo by hand")
     wanted = spec.site.queue.split(",") if spec.site.queue else _default(known)
     if not wanted:
         return wrong(QUEUE, "there is no default partition", f"set {field} to: {named([*known])}")
@@ -162,18 +162,21 @@ def _submission(spec: JobSpec, *, accounting: bool) -> Dialogue[list[Finding]]:
     if reply.code == 0:
         taken = f"{project!r}" if project else "your default account"
         if accounting:
-            judged = ok(PROJECT, f"{taken}: sbatch --test-only takes it")
+            judged = ok(PROJECT, f"{taken}: sbatch --test-only accepts it")
         else:
-            judged = unknown(PROJECT, f"{taken}: without accounting Slurm takes any name")
-        return [judged, ok(SUBMISSION, reply.stderr.strip() or "sbatch --test-only takes the job")]
+            judged = unknown(PROJECT, f"{taken}: without accounting Slurm accepts any name")
+        return [
+            judged,
+            ok(SUBMISSION, reply.stderr.strip() or "sbatch --test-only accepts the job"),
+        ]
     if _ACCOUNT.search(reply.stderr):
         wrong_one = yield from _accounts(spec, reply.said)
-        return [wrong_one, *not_asked((SUBMISSION,), "the project comes first")]
+        return [wrong_one, *not_checked((SUBMISSION,), "first the project must be right")]
     remedy = (
-        "correct what it names: the options `slurm.…` of the HPC profile (qos, reservation,"
-        " constraint, directives), or what its nodes have"
+        "correct what sbatch names: the options `slurm.…` of the HPC profile (qos, reservation,"
+        " constraint, directives), or what it says that a node has"
     )
-    rest = not_asked((PROJECT,), "the submission was refused before")
+    rest = not_checked((PROJECT,), "first the submission must be right")
     return [*rest, wrong(SUBMISSION, f"sbatch --test-only: {reply.said}", remedy)]
 
 

@@ -51,7 +51,8 @@ _ENDS = {
 }
 #: What to tell a person about a state that is UNKNOWN to us.
 _UNTOLD = {
-    "REVOKED": "another cluster of the federation has the job: set slurm.cluster in the profile",
+    "REVOKED": "another cluster of the federation has the job: name it in slurm.cluster of the"
+    " HPC profile",
 }
 
 _WAITING = (JobState.QUEUED, JobState.HELD)
@@ -130,7 +131,9 @@ def ask_queue(
         tasks = row["ArrayTaskID"]
         found = None if tasks == _NO_TASK else indices(tasks)
         if found is None and tasks != _NO_TASK:
-            return NoAnswer(f"squeue lists of {row['ArrayJobID']} the elements {tasks!r}")
+            return NoAnswer(
+                f"squeue lists elements {tasks!r} of array {row['ArrayJobID']}: cannot be read"
+            )
         array = row["ArrayJobID"] if _NUMBER.fullmatch(row["ArrayJobID"]) else row["JobID"]
         rows.append(JobRow(array, found, _queued(row)))
     return Listed(rows)

@@ -17,14 +17,15 @@ from hpc_prefect.schedulers.base import Accepted, Refused, Submission, Unclear
 from hpc_prefect.schedulers.directives import line_problems, refused_options, value_problems
 
 _REFUSED_DIRECTIVES = {
-    **dict.fromkeys(("-J", "--job-name"), "the job's name is how it is found again"),
+    **dict.fromkeys(("-J", "--job-name"), "hpc-prefect sets the name, to find the job by it"),
     **dict.fromkeys(
-        ("-o", "--output", "-e", "--error", "--open-mode"), "output goes to the job folder"
+        ("-o", "--output", "-e", "--error", "--open-mode"),
+        "hpc-prefect puts all output into the job folder",
     ),
     **dict.fromkeys(("-D", "--chdir"), "the program runs in work_dir"),
-    **dict.fromkeys(("-a", "--array"), "one call is one job"),
+    **dict.fromkeys(("-a", "--array"), "one call is one job; for many: run_jobs_from_blocks"),
     **dict.fromkeys(("-M", "--clusters"), "set slurm.cluster, which all commands are given"),
-    **dict.fromkeys(("-W", "--wait"), "the flow waits by itself"),
+    **dict.fromkeys(("-W", "--wait"), "the flow itself waits for the job"),
     **dict.fromkeys(
         ("-n", "--ntasks", "--ntasks-per-node", "--tasks-per-node"),
         "set ranks_per_node in the execution profile",
@@ -42,14 +43,14 @@ _REFUSED_DIRECTIVES = {
         "a job has none of the flow's variables; set environment in the HPC profile",
     ),
     "--get-user-env": "set login_shell in the HPC profile",
-    **dict.fromkeys(("--uid", "--gid"), "the job folder is yours alone"),
-    "--external": "the script would not be run",
+    **dict.fromkeys(("--uid", "--gid"), "job and job folder must belong to you"),
+    "--external": "the job's script would then not be run",
     **dict.fromkeys(("--requeue", "--no-requeue"), "set slurm.requeue"),
     "--qpu": "set slurm.qpu, which is checked against slurm.site_qpus",
-    "--wrap": "the script is ours",
+    "--wrap": "hpc-prefect writes the script",
     **dict.fromkeys(
         ("--test-only", "-h", "--help", "--usage", "-V", "--version", "--autocomplete"),
-        "the job would not be submitted",
+        "then no job would be submitted",
     ),
     "--parsable": "it is given",
 }
