@@ -453,6 +453,7 @@ class HeldAllocation:
         scheduler = connection.scheduler
         assert isinstance(scheduler, AllocationScheduler)
         try:
+            await self._in_thread(term.touch)  # if we were stopped for long, it looks like nobody's
             said = await connection.ask(scheduler.whole(connection.options))
         except TransportError as error:
             logger.warning("the allocation's folder %s cannot be read now: %s", term.spool, error)
