@@ -172,7 +172,10 @@ class Allocations:
     def test_with_its_agent_killed_its_jobs_end_with_it(self, nodes: Nodes) -> None:
         running = nodes.start("runs", "touch runs; exec sleep 600", launch="single")
         nodes.until("runs")
-        _kill_agent(next(nodes.folder.glob(".hpc-prefect/campaign/*/*.spool")))
+        spool = next(nodes.folder.glob(".hpc-prefect/campaign/*/*.spool"))
+        # Only so the holder's word about the end of this batch job is known to be about it.
+        assert os.readlink(spool / "agent") == nodes.own_id()
+        _kill_agent(spool)
         verdict = running.result(PATIENCE_SECONDS).verdict
         assert verdict.reason is Reason.ALLOCATION_ENDED
 

@@ -41,6 +41,8 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
+#: The size of the lock's file, in bytes.
+_NOTE = 200
 #: Seconds to wait for the lock. It is held for a millisecond; a longer holder was suspended.
 _LOCK_PATIENCE = 10.0
 #: Bytes of a file that are read at most. Of a thousand jobs an answer has some 300 kB.
@@ -100,14 +102,22 @@ class HostPeers:
         except OSError as error:
             self._name = ""
             logger.warning(
-                "your processes on this host cannot share %s (%s): from now on this one asks the"
-                " scheduler, and counts the jobs in its queues, for itself alone",
+                "your flows on this host cannot share %s (%s): from now on this process asks the"
+                " scheduler by itself, and max_jobs_in_queue counts its own jobs only",
                 error.filename or "/".join(self._folders()),
                 error.strerror or error,
             )
             return alone
 
     # --- in a decision
+
+    def noted(self, lock: int) -> bytes:
+        """What stands in the lock's file."""
+        return os.pread(lock, _NOTE, 0)
+
+    def note(self, lock: int, text: str) -> None:
+        """Write it there, in the place of what was."""
+        os.pwrite(lock, text.ljust(_NOTE).encode(), 0)
 
     def names(self) -> list[str]:
         return os.listdir(self._at)
