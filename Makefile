@@ -59,9 +59,11 @@ bench: $(VENV)/dev.stamp
 chaos: $(VENV)/dev.stamp
 	@$(PY) tests/kills/chaos.py --seed $(or $(SEED),7)
 
-# The product in a world in memory, each life replayed from its seed: make simulate SEEDS=1000
+# The product in a world in memory, each life replayed from its seed: make simulate SEEDS=1000. JOBS: processes beside
+# each other. INTO: a file (absolute) of a long run, which goes on where it was stopped.
 simulate: $(VENV)/dev.stamp
-	@cd tests && ../$(PY) -m simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
+	@cd tests && ../$(PY) -m simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1) \
+	  --jobs $(or $(JOBS),1) $(if $(INTO),--into $(INTO) --most 1000)
 
 clean:
 	@if [ -x $(VENV)/bin/hpc-prefect ]; then $(VENV)/bin/hpc-prefect server stop --home .demo/prefect; fi

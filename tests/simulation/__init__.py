@@ -13,7 +13,8 @@
     `spool_commands.py` (what is said to it), both by the commands in `shell.py`
     beside it: `oracles.py`, `quantum_oracles.py` (what must hold), `coverage.py` (what must have
     happened)
-    above it: `simulate.py` (a seed, many seeds), `shrink.py` and `story.py`, `mutations.py`
+    above it: `simulate.py` (a seed, many seeds), `mix.py` (which worlds these have), `parts.py` (a
+    long run), `shrink.py` and `story.py`, `mutations.py`
 
 `python -m simulation --seeds 100`, from `tests/`, or `make simulate SEEDS=100`.
 """

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from functools import partial
 from itertools import count, islice
+from pathlib import Path
 
+from simulation import parts
 from simulation.coverage import EXPECTED, QUANTUM, RARE, Coverage
 from simulation.mix import SMALL, is_quantum, world_of
 from simulation.shrink import shrink
@@ -26,6 +28,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--quantum", action="store_true", help="those with a quantum service alone")
     parser.add_argument("--large", action="store_true", help="none of them in a small world")
+    parser.add_argument("--jobs", type=int, default=1, help="processes beside each other")
+    parser.add_argument("--into", type=Path, help="go on with a long run; a line for each part")
     parser.add_argument("--most", type=int, default=10, help="stop when so many found something")
     parser.add_argument("--coverage", action="store_true", help="tell what happened how often")
     parser.add_argument("--seed", type=int, help="this one alone, as a timeline")
@@ -41,13 +45,13 @@ def main() -> int:
     if given.seed is not None:
         return _one(given)
     coverage = Coverage()
-    seeds: Iterable[int] = count(given.first)
-    if given.quantum:
-        seeds = filter(is_quantum, seeds)
-    seeds = map(world_of, islice(seeds, given.seeds))
-    if given.large:
-        seeds = (seed % SMALL for seed in seeds)
-    tally = simulate_all(seeds, coverage, most_found=given.most, meanwhile=_so_far)
+    worlds = partial(_worlds, quantum=given.quantum, large=given.large)
+    more = {"most_found": given.most, "meanwhile": _so_far}
+    if given.jobs > 1 or given.into:
+        numbers = range(given.first, given.first + given.seeds)
+        tally = parts.run(worlds, numbers, given.jobs, given.into, coverage, **more)
+    else:
+        tally = simulate_all(worlds(given.first, given.seeds), coverage, **more)
     for outcome in tally.found:
         print(f"seed {outcome.seed}: {outcome.wrong[0][0]}: {outcome.wrong[0][1]}")
     if given.coverage:
@@ -60,6 +64,13 @@ def main() -> int:
             print(f"{what}: " + "; ".join(missing))
     print(tally.line())
     return bool(tally.found)
+
+
+def _worlds(first: int, size: int, *, quantum: bool, large: bool) -> list[int]:
+    """The seeds of so many worlds."""
+    numbers = filter(is_quantum, count(first)) if quantum else count(first)
+    worlds = map(world_of, islice(numbers, size))
+    return [seed % SMALL for seed in worlds] if large else [*worlds]
 
 
 def _so_far(tally: Tally) -> None:

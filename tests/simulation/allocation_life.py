@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpc_prefect.errors import SchedulerError
@@ -70,6 +70,13 @@ class _Hold:
     closes: bool = False
 
 
+@cache
+def _terms(key: str) -> list[tuple[str, str]]:
+    """The keys of an allocation's batch jobs, each with the folder above."""
+    terms = [job_key(key, (), "allocation", n) for n in range(1, _MOST_TERMS)]
+    return [(term, spread(term)) for term in terms]
+
+
 class AllocationLife(Life):
     """A flow whose calls are made in the block of an allocation.
 
@@ -86,9 +93,8 @@ class AllocationLife(Life):
         campaign = wanted[0].base.rsplit("/", 2)[0]
         self._key, self._base = key, f"{campaign}/cd/{key}"
         self.bases: list[str] = []
-        for n in range(1, _MOST_TERMS):
-            term = job_key(key, (), "allocation", n)
-            self.bases.append(f"{campaign}/{spread(term)}/{term}")
+        for term, above in _terms(key):
+            self.bases.append(f"{campaign}/{above}/{term}")
             place.cluster.outputs[term] = ()
             place.cluster.behaviour[term] = [AgentProgram()]
         self._holds: dict[int, _Hold] = {}

@@ -129,5 +129,3 @@ class Ground:
 
     def close(self) -> None:
         """The world is over."""
-        for machine in (*self.machines, *self.nodes.values()):
-            machine.meeting_place.close()

@@ -50,10 +50,6 @@ class _Call:
     def when(self) -> float:
         return self.when_due
 
-    def run(self) -> None:
-        if not self._cancelled:
-            self._context.run(self._callback, *self._args)
-
 
 class VirtualLoop(asyncio.AbstractEventLoop):
     """What the product and asyncio use of a loop."""
@@ -102,7 +98,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         call = _Call(callback, args, context)
         if not self._process.dead:
             self._ready.append(call)
-            self._come_due()
+            if not self._is_due:
+                self._come_due()
         return call
 
     call_soon_threadsafe = call_soon
@@ -139,9 +136,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     # --- how it goes on
 
     def _come_due(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            self._world.later(self._process.stopped_for(), self._run_ready)
+        self._is_due = True
+        self._world.later(self._process.stopped_for(), self._run_ready)
 
     def _timer(self, call: _Call) -> None:
         if not call._cancelled and not self._process.dead:
@@ -151,8 +147,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def _come_due_next(self) -> None:
         """As `_come_due`, where an event ends."""
         if not self._is_due:
-            stopped = self._process.stopped_for()
-            if stopped > 0.0:
+            if self._process.stopped_for() > 0.0:
                 self._come_due()
                 return
             self._is_due = True
@@ -176,7 +171,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 while ready and not process.dead:
                     if stands_still():
                         return
-                    ready.popleft().run()
+                    call = ready.popleft()
+                    if not call._cancelled:
+                        call._context.run(call._callback, *call._args)
         except Killed:
             process.die("killed")
         finally:

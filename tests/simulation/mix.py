@@ -21,7 +21,8 @@ _ONE_OF = 47
 #: More jobs than this no life has.
 MOST_JOBS = 40
 #: The same times in fewer looks.
-_SELDOM = Looks(eager=0.3, patient=0.3, soonest=0.1, latest=10.0)
+_RARE = 2.0
+_SELDOM = Looks(eager=1.0, patient=1.0, soonest=0.2, latest=20.0)
 
 
 def is_small(seed: int) -> bool:
@@ -60,6 +61,11 @@ def world_of(seed: int) -> int:
 def looks_of(seed: int) -> Looks:
     """How often a job's records are looked at there."""
     return _SELDOM if is_small(seed) else USUAL
+
+
+def rare(seed: int) -> float:
+    """How many times as likely a rare fault is there: few jobs and few starts meet few of them."""
+    return _RARE if is_small(seed) else 1.0
 
 
 def jobs(chance: Chance, usual: Sequence[int]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpc_prefect.job import folder as names
@@ -314,11 +315,15 @@ def entries_of(files: FileServer, folder: str, *, on_disk: bool = False) -> list
     entry = files.entry(f"{folder}/{names.JOURNAL}")
     if not isinstance(entry, File):
         return []
-    data = entry.data[: entry.synced] if on_disk else entry.data
+    return _parsed(entry.data[: entry.synced] if on_disk else entry.data)
+
+
+@lru_cache(maxsize=16)  # a journal is read again and again
+def _parsed(data: bytes) -> list[dict[str, Any]]:
     found = []
-    for line in data.split(b"\n")[:-1]:
+    for line in filter(None, data.split(b"\n")[:-1]):
         try:
-            found.append(json.loads(line))
+            found.append(json.loads(line.decode()))
         except ValueError:
             continue  # torn
     return found

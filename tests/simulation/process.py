@@ -15,6 +15,7 @@ from simulation.machines import Machine, ProcessHost
 from simulation.mix import looks_of
 from simulation.mount import Mount
 from simulation.neighbours import Neighbours
+from simulation.world import MOST_AT_ONCE
 
 if TYPE_CHECKING:
     from simulation.ground import Ground
@@ -112,7 +113,11 @@ class Process:
 
     def check(self) -> None:
         """The dead do nothing."""
-        if self.dead or self.world.stands_still():
+        if self.dead:
+            raise Killed
+        world = self.world
+        world.at_once += 1
+        if world.at_once > MOST_AT_ONCE and world.stuck():
             raise Killed
 
     def die(self, how: str) -> None:
@@ -133,7 +138,8 @@ class Process:
         self.check()
 
     def stopped_for(self) -> float:
-        return max(0.0, self._stopped_until - self.world.now)
+        left = self._stopped_until - self.world.now
+        return left if left > 0.0 else 0.0
 
     def thread_delay(self) -> float:
         """Until a thread has begun with a piece of work."""

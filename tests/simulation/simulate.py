@@ -13,7 +13,7 @@ from simulation import leaks
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.ground import Ground
-from simulation.mix import is_quantum
+from simulation.mix import is_quantum, rare
 from simulation.oracles import KINDS
 from simulation.place import Place
 from simulation.world import World
@@ -75,7 +75,7 @@ def _unheard() -> Generator[None]:
 
 def _simulate(seed: int, coverage: Coverage, only: Collection[str] | None, keep: bool) -> Outcome:
     threads = leaks.threads()
-    chance = Chance(seed, only)
+    chance = Chance(seed, only, rare=rare(seed))
     world = World(chance, coverage, keep=keep)
     place = place_of(world)
     for life in place.lives:

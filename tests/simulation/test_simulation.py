@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from simulation import parts
 from simulation.chance import Chance
 from simulation.coverage import Coverage
 from simulation.place import Place
 from simulation.shrink import shrink
-from simulation.simulate import simulate
+from simulation.simulate import simulate, simulate_all
 from simulation.story import Story, stories, timeline
 from simulation.world import World
 
@@ -22,7 +24,7 @@ ON_CI = os.environ.get("CI") == "true"
 TESTS = Path(__file__).parents[1]
 SOURCE = TESTS.parent / "src"
 #: Seeds of one test; the parts are run beside each other.
-SEEDS, PARTS = (4000, 1) if ON_CI else (1200, 1)
+SEEDS, PARTS = (2500, 1) if ON_CI else (1200, 1)
 
 
 @pytest.mark.timeout(1500)
@@ -73,6 +75,39 @@ def test_a_seed_gives_the_same_trace_on_any_python(version: str, tmp_path: Path)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     for seed in (25, 40):
         assert _trace_of(python, seed, "1", str(tmp_path)) == f"TRACE {simulate(seed).trace}"
+
+
+def test_a_long_run_that_was_killed_goes_on(tmp_path: Path) -> None:
+    into = tmp_path / "long"
+    told: list[int] = []
+
+    def run() -> str:
+        coverage = Coverage()
+        tally = parts.run(
+            lambda first, size: [*range(first, first + size)],
+            range(1, 6),
+            1,
+            into,
+            coverage,
+            most_found=1,
+            meanwhile=lambda tally: told.append(tally.seeds),
+            part_size=3,
+        )
+        assert coverage.seen["a process is at rest"] > 0
+        return re.sub("lives_per_second=.*", "", tally.line())
+
+    whole = run()
+    assert told == [3, 5]
+    lines = into.read_text().split("\n")
+    into.write_text(f"{lines[0]}\n{lines[1][:-9]}")
+    assert run() == whole
+    assert told == [3, 5, 5]
+    assert run() == whole == re.sub("lives_per_second=.*", "", _at_once(range(1, 6)))
+    assert told == [3, 5, 5]
+
+
+def _at_once(seeds: range) -> str:
+    return simulate_all(seeds, Coverage()).line()
 
 
 def test_a_fault_that_is_left_out_changes_nothing_else_that_is_drawn() -> None:

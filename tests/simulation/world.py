@@ -16,13 +16,14 @@ _DEEPEST = 6
 #: More events than the longest life has.
 _MOST_EVENTS = 400_000
 #: More operations and events than ever happen at one moment.
-_MOST_AT_ONCE = 20_000
+MOST_AT_ONCE = 20_000
 
 
 class World:
     """Attributes:
     now: seconds since the world began.
     wrong: what must not have happened, a sentence each; the first one ends the world.
+    at_once: operations at this moment.
     timeline: lines of (seconds, who, what), when they are kept for a person.
     """
 
@@ -34,23 +35,23 @@ class World:
         self.steps = 0
         self.timeline: list[tuple[float, str, str]] = []
         self._keep = keep
-        self._digest = blake2b(digest_size=16)
+        self._told: list[str] = []
         self._events: list[tuple[float, int, int, Callable[[], None]]] = []
         self._order = chance.stream("order")
         self._until = 0.0
         self._count = 0
         self._depth = 0
-        self._at_once = 0
+        self.at_once = 0
         self.over = False
 
     @property
     def trace(self) -> str:
         """The digest of all that happened."""
-        return self._digest.hexdigest()
+        return blake2b("".join(self._told).encode(), digest_size=16).hexdigest()
 
     def note(self, who: str, what: str) -> None:
         """Something happened."""
-        self._digest.update(f"{self.now:.6f} {who} {what}\n".encode())
+        self._told.append(f"{self.now:.6f} {who} {what}\n")
         if self._keep:
             self.timeline.append((self.now, who, what))
 
@@ -84,16 +85,17 @@ class World:
         while events and not self.over and events[0][0] <= until:
             now, _, _, event = heappop(events)
             if now != self.now:
-                self.now, self._at_once = now, 0
+                self.now, self.at_once = now, 0
             self.steps += 1
-            if self.stands_still():
+            self.at_once += 1
+            if self.at_once > MOST_AT_ONCE and self.stuck():
                 break
             event()
             if self.steps > _MOST_EVENTS:
                 self.fail("stuck", f"{self.steps} events, and no end")
         self._until = before
         if not self.over and until > self.now and until != float("inf"):
-            self.now, self._at_once = until, 0
+            self.now, self.at_once = until, 0
 
     def pass_time(self, seconds: float) -> None:
         """Inside of something that takes time: meanwhile everybody else goes on."""
@@ -112,9 +114,11 @@ class World:
 
     def stands_still(self) -> bool:
         """Whether something goes round and round while no time passes; called at each operation."""
-        self._at_once += 1
-        if self._at_once <= _MOST_AT_ONCE:
-            return False
+        self.at_once += 1
+        return self.at_once > MOST_AT_ONCE and self.stuck()
+
+    def stuck(self) -> bool:
+        """There were too many operations at one moment."""
         if not self.over:
-            self.fail("stuck", f"{_MOST_AT_ONCE} operations at one moment, and no end")
+            self.fail("stuck", f"{MOST_AT_ONCE} operations at one moment, and no end")
         return True

@@ -118,11 +118,12 @@ class Attempt:
         # Check again: another user who may write in the work_dir may have replaced the folder
         # since, and its content would be run as this user.
         self.folder.transport.check_folder(self.folder.path)
-        self.words |= {word_digest(word)}
+        digest = word_digest(word)
+        self.words |= {digest}
         if not self.intended:
             self.outputs_before = self.folder.stamps(spec)
         self.note_intent(
-            word_sha256=word_digest(word),
+            word_sha256=digest,
             outputs_before=self.outputs_before,
             poll_interval=self.request.poll_interval,
         )

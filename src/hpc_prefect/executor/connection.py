@@ -129,7 +129,8 @@ class Connection:
             command = next(dialogue)
             while True:
                 left = max(1.0, self._until - host().monotonic())
-                command = replace(command, timeout=min(command.timeout, left))
+                if left < command.timeout:
+                    command = replace(command, timeout=left)
                 command = dialogue.send(self.transport.run(command))
         except StopIteration as stop:
             result: T = stop.value

@@ -183,6 +183,8 @@ def read_exits(data: bytes | None, words: Container[str]) -> tuple[ExitRecord, .
 def read_entries(data: bytes | None) -> Iterator[dict[str, Any]]:
     """The JSON objects in terminated lines: a last line without its end is still being written."""
     for line in (data or b"").split(b"\n")[:-1]:
+        if not line:
+            continue  # as before most lines: the one before may be torn
         try:
             entry = json.loads(line.decode())  # bytes would be searched for their encoding
         except (ValueError, RecursionError):  # no JSON, or ten thousand brackets

@@ -20,7 +20,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 
 class Step(NamedTuple):
@@ -112,6 +112,13 @@ def _canonical(value: object, kinds: _Kinds) -> str:
 
 def _plain(value: object, kinds: _Kinds) -> Any:
     """Reduce a value to tagged JSON; containers and kinds that differ get different tags."""
+    kind = type(value)  # the most frequent ones first: the tests below take their time
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        return ["i", hex(cast(int, value))]
+    if kind is list or kind is tuple:
+        return ["l", [_plain(item, kinds) for item in cast("list[object]", value)]]
     if isinstance(value, type):
         raise TypeError(f"the class {value.__qualname__} has no digest; pass plain data")
     if isinstance(value, enum.Enum):
@@ -288,8 +295,8 @@ def folder_name(readable: str, *exact: str) -> str:
 
 
 def _letters(value: object, length: int) -> str:
-    packed = bytes.fromhex(digest(value))
-    return base64.b32encode(packed).decode().lower().rstrip("=")[:length]
+    packed = bytes.fromhex(digest(value))[: 5 * -(-length // 8)]  # 5 bytes are 8 letters
+    return base64.b32encode(packed).decode().lower()[:length]
 
 
 def slug(text: str, limit: int = 40) -> str:

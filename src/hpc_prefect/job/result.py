@@ -96,7 +96,10 @@ class JobResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only, for the journal and the run record."""
-        return dataclasses.asdict(self) | {"state": self.state}
+        values = {name: getattr(self, name) for name in _FIELDS}
+        verdict = {name: getattr(self.verdict, name) for name in _OF_VERDICT}
+        used = {"resources_used": dict(self.resources_used)}
+        return values | used | {"verdict": verdict, "state": self.state}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> JobResult:
@@ -105,7 +108,6 @@ class JobResult:
         Raises:
             KeyError, TypeError, ValueError: it is no result.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
         given = values["verdict"]
         verdict = Verdict(
             reason=Reason(given["reason"]),
@@ -114,4 +116,8 @@ class JobResult:
             exit_code=given.get("exit_code"),
             signal=str(given.get("signal", "")),
         )
-        return cls(**({k: v for k, v in values.items() if k in known} | {"verdict": verdict}))
+        return cls(**({k: v for k, v in values.items() if k in _FIELDS} | {"verdict": verdict}))
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(JobResult))
+_OF_VERDICT = tuple(field.name for field in dataclasses.fields(Verdict))

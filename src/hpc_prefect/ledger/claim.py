@@ -59,9 +59,16 @@ class Claimant:
             return False
         return here.dead(self.process) or bool(self.worker_of and here.dead(self.worker_of))
 
+    def as_dict(self) -> dict[str, str]:
+        """JSON values only."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
     def describe(self) -> str:
         run = f"flow run {self.flow_run}" if self.flow_run else "a script"
         return f"{run} (pid {self.pid} on {self.host})"
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Claimant))
 
 
 def this_process(flow_run: str = "", worker_of: int = 0) -> Claimant:
@@ -173,7 +180,7 @@ def take(
                     f"{folder} is held by {holder.describe()}, which still runs. Wait for it, or"
                     f" stop it; if you are sure that it is dead, remove {path} and start again"
                 )
-        content = json.dumps(dataclasses.asdict(claimant)).encode() + b"\n"
+        content = json.dumps(claimant.as_dict()).encode() + b"\n"
         if transport.create(f"{folder}/{names.CLAIM}{generation + 1}", content):
             return Claim(transport, folder, generation + 1, claimant), holder
 

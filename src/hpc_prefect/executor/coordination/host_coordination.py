@@ -41,6 +41,8 @@ logger = logging.getLogger("hpc_prefect.executor")
 
 T = TypeVar("T")
 
+#: The size of the lock's file, in bytes.
+_NOTE = 200
 #: Seconds to wait for the lock. It is held for a millisecond; a longer holder was suspended.
 _LOCK_PATIENCE = 10.0
 #: Bytes of a file that are read at most. Of a thousand jobs an answer has some 300 kB.
@@ -108,6 +110,14 @@ class HostPeers:
             return alone
 
     # --- in a decision
+
+    def noted(self, lock: int) -> bytes:
+        """What stands in the lock's file."""
+        return os.pread(lock, _NOTE, 0)
+
+    def note(self, lock: int, text: str) -> None:
+        """Write it there, in the place of what was."""
+        os.pwrite(lock, text.ljust(_NOTE).encode(), 0)
 
     def names(self) -> list[str]:
         return os.listdir(self._at)

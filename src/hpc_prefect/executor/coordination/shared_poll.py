@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +73,7 @@ class SharedPoll:
         now = host().monotonic()
         names = self._peers.names()
         self._publish(ids, names, now)
-        last = _Last.read(lock)
+        last = _Last.read(self._peers.noted(lock))
         under_way = (
             last.ended is None
             and now - last.began < _LONGEST
@@ -84,7 +83,7 @@ class SharedPoll:
         idle = now - (last.began if last.ended is None else last.ended)
         if not under_way and idle >= pause - _EARLY:
             others = self._ids_of_others(names)
-            _Last(now, None, self._peers.me).write(lock)
+            self._peers.note(lock, _Last(now, None, self._peers.me).text())
             self._known = now
             every = tuple(dict.fromkeys((*ids, *others)))
             return Turn(mine=True, ids=every, others=frozenset(others), began=now)
@@ -97,13 +96,14 @@ class SharedPoll:
         """Our question is through: the others may see what it brought, and take their turns."""
 
         def ended(lock: int) -> None:
-            if _Last.read(lock).began != turn.began:
+            if _Last.read(self._peers.noted(lock)).began != turn.began:
                 return  # it took so long that another one has asked since
             if turn.others:
                 told = {id_: _encoded(answer[id_]) for id_ in turn.others if id_ in answer}
                 content = {"began": turn.began, "ids": sorted(turn.others), "answer": told}
                 self._peers.write("answer", json.dumps(content).encode())
-            _Last(turn.began, host().monotonic(), self._peers.me).write(lock)
+            last = _Last(turn.began, host().monotonic(), self._peers.me)
+            self._peers.note(lock, last.text())
 
         self._peers.together(ended, None)
 
@@ -161,17 +161,16 @@ class _Last:
     who: str = ""
 
     @classmethod
-    def read(cls, lock: int) -> _Last:
+    def read(cls, text: bytes) -> _Last:
         try:
-            began, ended, who = json.loads(os.pread(lock, 200, 0))
+            began, ended, who = json.loads(text)
             last = cls(float(began), None if ended is None else float(ended), str(who))
         except (ValueError, TypeError):
             return cls()
         return last if last.began <= host().monotonic() else cls()
 
-    def write(self, lock: int) -> None:
-        text = json.dumps([self.began, self.ended, self.who])
-        os.pwrite(lock, text.ljust(200).encode(), 0)
+    def text(self) -> str:
+        return json.dumps([self.began, self.ended, self.who])
 
 
 def _encoded(one: Observation | NoAnswer) -> dict[str, Any]:
