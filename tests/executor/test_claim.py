@@ -317,7 +317,7 @@ async def test_a_job_whose_driver_died_is_taken_up_with_a_word_about_whom_from(r
         gate.touch()
         assert (await task).job_id == job_id
     pid = str(rig.left_by.pid)
-    assert told.states[0].startswith(f"taken up again as {job_id} from a script (pid {pid} on ")
+    assert told.states[0].startswith(f"attached to {job_id}, which a script (pid {pid} on ")
     attached = next(entry for entry in rig.journal() if entry["event"] == "attached")
     assert pid in attached["from_"]
     assert len(rig.runs()) == 1

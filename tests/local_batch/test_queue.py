@@ -176,7 +176,7 @@ def test_a_waiting_supervisor_that_is_killed_does_not_block_the_queue(engine):
     record = engine.job(second)
     assert (record["end"], record["message"]) == (
         "NODE_FAIL",
-        "its supervisor was killed before it started",
+        "its supervisor was killed before the job started",
     )
     assert not engine.mark("wrong").exists()
 

@@ -181,7 +181,7 @@ async def test_where_no_job_can_be_found_by_its_tag_a_lost_reply_stays_a_persons
 async def test_what_only_attaches_submits_nothing(tmp_path):
     lives = Lives(tmp_path, MemoryService())
     lives.service.on_post, lives.service.hidden = ["lose", "lose", "lose"], True
-    with pytest.raises(SchedulerError, match="no clear outcome"):
+    with pytest.raises(SchedulerError, match="not clear whether it was submitted"):
         await lives.run().carry_out()
     with pytest.raises(SchedulerError, match="Nothing was submitted"):
         await lives.run(attach_only=True).carry_out()

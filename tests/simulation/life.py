@@ -47,7 +47,7 @@ class Listening:
     def state(
         self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
     ) -> None:
-        for part in (*TOLD, "it was submitted after all"):
+        for part in (*TOLD, "it had been submitted after all"):
             if part in text:
                 self._coverage.sometimes(f"told: {part}")
 

@@ -295,9 +295,11 @@ class _Inside:
     async def site_for(self, spec: JobSpec) -> Site | None:
         side = self._holder.resource_class
         if not self._same_profile:
-            self._holder.tell_normally(spec, f"that is of the HPC profile {self._profile!r}")
+            self._holder.warn_outside(
+                spec, f"the allocation is of the HPC profile {self._profile!r}"
+            )
         elif spec.resources.resource_class != side:
-            self._holder.tell_normally(spec, f"that is of the resource class {side!r}")
+            self._holder.warn_outside(spec, f"the allocation is of the resource class {side!r}")
         else:
             return await self._holder.site_for(spec)
         return None

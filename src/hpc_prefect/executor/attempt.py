@@ -53,7 +53,7 @@ class Attempt:
         outputs_before: the state of the expected outputs before the submission.
         cancel: who cancelled it in an earlier run; empty for nobody.
         taken_from: the claimant that submitted it, in words; empty if this process begins it.
-        told_id: the id with which a log line already named the submitted job; empty if none did.
+        logged_id: the job's id, once a log line has named it; empty before.
         raised: which resources this attempt gets more of than the last one, in words; usually
             empty.
         cancel_offset: the size of the file of cancel requests at the beginning; `cancel` has what
@@ -75,7 +75,7 @@ class Attempt:
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     taken_from: str = ""
-    told_id: str = ""
+    logged_id: str = ""
     raised: str = ""
     cancel_offset: int = 0
     on_cancel_request: Callable[[str], object] = lambda by: None

@@ -279,7 +279,7 @@ class Spool:
         """The end of a job or element without a supervisor. `of`: a request to end the element."""
         end = ending("NODE_FAIL", message="its supervisor was killed")
         if not begun:
-            end["message"] += " before it started"
+            end["message"] += " before the job started"
         if _size(self.folder(n, "supervisor.log")):
             end["message"] += "; supervisor.log in the job's folder of the spool says why"
         if cancel := self.read(n, "cancel") or of:

@@ -308,7 +308,8 @@ class ArrayMonitor:
                 self._begin_closing([index], _cancelled(by), None)
 
     def _close_unstarted(self, now: float) -> None:
-        """Once the array has left the queue for long, or at our wish, what has not begun will not.
+        """Close the members that have not begun, once the array has long left the queue or is
+        cancelled.
 
         Some schedulers leave no trace of elements that are cancelled while they wait.
         """
@@ -385,11 +386,11 @@ class ArrayMonitor:
     def _note(self, seen: Observation) -> None:
         if self._shown != (seen.state, seen.word):
             self._submission.folder.note("observed", state=seen.state, word=seen.word)
-            self._tell(seen)
+            self._report_waiting(seen)
         self._shown = (seen.state, seen.word)
 
-    def _tell(self, seen: Observation) -> None:
-        """Tell the listener of an array that waits; what runs of it its members tell."""
+    def _report_waiting(self, seen: Observation) -> None:
+        """Log that the array waits. When members run, their own monitors log it."""
         if seen.state not in (JobState.QUEUED, JobState.HELD):
             return
         held = seen.state is JobState.HELD

@@ -87,8 +87,8 @@ class QuantumAttempt(Attempt):
         spec = QuantumSpec.from_dict(ledger.job)
         if self.spec.digest not in ("", spec.digest):
             raise LedgerError(
-                f"the attempt in the attempt in {self.folder.path} belongs to other work: its"
-                f" digest differs: its digest differs"
+                f"the attempt in {self.folder.path} belongs to another quantum job: its digest"
+                " differs. Move the folder away to have this job run"
             )
         self.request = replace(self.request, spec=replace(spec, on_cancel=self.spec.on_cancel))
         self._tag, self.intended_at = str(ledger.intent["tag"]), float(ledger.intent["time"])

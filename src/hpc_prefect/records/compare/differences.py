@@ -422,11 +422,13 @@ def _scripts(records: Sequence[Record], jobs: Jobs, lines: int | None, seeds: bo
     found = script_diffs(records, batch, lines, seeds=seeds)
     notes = []
     if found.compared and found.unread:
-        notes.append(f"of {len(batch)} jobs the scripts of {found.compared} were compared")
+        notes.append(f"the scripts of {found.compared} of {len(batch)} jobs were compared")
     elif found.unread:
-        notes.append(f"the scripts of {found.unread} jobs are not available here, and not compared")
+        notes.append(
+            f"the scripts of {found.unread} jobs cannot be read here, so they were not compared"
+        )
     rows = (_script_row(found),) if found.differing else ()
-    doubt = "not all are at hand" if found.unread else ""
+    doubt = "not all can be read here" if found.unread else ""
     return found.compared > 0, Section("scripts", rows, found.diffs, tuple(notes)), doubt
 
 

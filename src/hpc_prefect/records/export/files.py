@@ -137,7 +137,7 @@ def why_not(path: str, recorded: Mapping[str, Any], whole_up_to: int) -> str:
     if size > whole_up_to:
         return f"larger than {whole_up_to} bytes"
     if "sha256" not in recorded:
-        return "not known by a digest"
+        return "the record has no digest of it"
     now = file_facts(path, whole_up_to=0 if recorded.get("sampled") else size)
     if now.get("size") != size or now.get("sha256") != recorded["sha256"]:
         return "changed since the job left it"
