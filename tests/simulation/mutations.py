@@ -100,13 +100,6 @@ ALLOCATIONS = (
         "if True:",
         first=OF_ALLOCATIONS,
     ),
-    Mutation(
-        "a job that begins while its allocation is taken for gone has ended with it",
-        "executor/run.py",
-        "if may_have_begun(verdict, evidence) and not asked_again:",
-        "if False:",
-        first=OF_ALLOCATIONS,
-    ),
 )
 #: Of arrays.
 ARRAYS = (
