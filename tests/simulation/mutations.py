@@ -339,6 +339,12 @@ MUTATIONS = (
         "if True:",
     ),
     Mutation(
+        "a start that could not read its start guard tells how the job ended",
+        "job/state.py",
+        "if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:",
+        "if False:",
+    ),
+    Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",
         "schedulers/slurm/status.py",
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',

@@ -256,6 +256,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
             return None
         if record is None or record.code != GUARD_CODE:
             return _started_twice(evidence, record, patience)
+    if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:
+        return _started_twice(evidence, record, patience)  # it could not read its start guard
     killed = seen.signal == "SIGKILL" and evidence.start is not None
     if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none
