@@ -211,7 +211,8 @@ class Allocation:
             if not ordinary and await interrupted(self._closing, self._on_sigterm):
                 await _on_executor(_leaving(holder))
                 self._log.state(
-                    "this process was told to end; the allocation is left to its timeout"
+                    "this process received SIGTERM; the allocation is left running for its"
+                    " orphan_timeout"
                 )
                 return
             if ordinary:
