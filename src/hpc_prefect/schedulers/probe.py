@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def untold(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
-    """The probe of a dialect that has none of its own: what `Scheduler.find` can tell."""
+    """The probe of a dialect that has none of its own: it only tries `Scheduler.find`."""
     found = yield from searched(scheduler, spec)
     why = f"hpc-prefect has no check of this for {scheduler.name} yet"
     later = "with --submit a small job shows it"
