@@ -93,13 +93,23 @@ class Attempt:
         return None
 
     def hand_over(self) -> Submission:
-        """Intent, submission, id: in one go, so that nothing comes between them."""
-        self.claim.check()
+        """Intent, submission, id: in one go, so that nothing comes between them.
+
+        Raises:
+            JobHeld: another process has taken the job over. Nothing was submitted.
+        """
+        self.check_claims()
         submission = self._submission()
+        # This process may have been stopped meanwhile, and the job be another one's now.
+        self.check_claims()
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(submission)
         self._answered(outcome, in_doubt=in_doubt)
         return outcome
+
+    def check_claims(self) -> None:
+        """Raise `JobHeld` if another process has taken over what we need for a submission."""
+        self.claim.check()
 
     def _answered(self, said: Submission, *, in_doubt: bool) -> None:
         """Note what came of a submission; whether an earlier one is `in_doubt` is not changed."""
@@ -139,6 +149,7 @@ class Attempt:
             "intent",
             durable=True,
             tag=self.tag,
+            claim=self.claim.generation,
             attempt=self.number,
             cancel_offset=self.cancel_offset,
             job=self.request.spec.as_dict(),

@@ -372,7 +372,9 @@ class _Following:
         )
         others = {submission.whole_id(each) for each in left} - {submission.job_id}
         ends = {each.result.verdict.reason for each in submission.ended.values()}
-        if submission.job_id and not ends.isdisjoint(MAY_STILL_BE_THERE):
+        # What is lost may be running, and its end is nobody's wish.
+        left_over = Reason.LOST not in ends and not ends.isdisjoint(MAY_STILL_BE_THERE)
+        if submission.job_id and left_over:
             others.add(submission.job_id)
         for job_id in sorted(others):
             await connection.cancel(job_id, submission.tag)

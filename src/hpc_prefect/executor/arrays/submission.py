@@ -24,7 +24,6 @@ from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED
-from hpc_prefect.schedulers import base as schedulers
 
 
 def _array_of(count: int, per_element: int, at_once: int) -> Array | None:
@@ -63,11 +62,11 @@ class Submission(Attempt):
         if self.array_claim is not None:
             self.array_claim.touch()
 
-    def hand_over(self) -> schedulers.Submission:
-        """As of an attempt; not when another run has taken the array over meanwhile."""
+    def check_claims(self) -> None:
+        """As of an attempt, and that of the array."""
         if self.array_claim is not None:
             self.array_claim.check()
-        return super().hand_over()
+        super().check_claims()
 
     def guard(self) -> str:
         """The id of the array of which a member has begun; empty before any start."""

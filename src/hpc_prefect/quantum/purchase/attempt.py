@@ -131,12 +131,19 @@ class QuantumAttempt(Attempt):
                 self.request.listener.state(text, warning=True)
                 await self.connection.cancel(job_id, self.tag)
 
-    async def look_for_late_twins(self) -> None:
-        """The same when the service's list of jobs has had the time to show all: ours is kept."""
-        if self.request.service.searchable:
-            found = await self.connection.find(self.tag)
+    async def look_for_late_twins(self, *, tries: int = 1) -> None:
+        """The same when the service's list of jobs has had the time to show all: ours is kept.
+
+        Args:
+            tries: how often the service is asked as long as it does not answer.
+        """
+        if not self.request.service.searchable:
+            return
+        for _ in range(tries):
+            found = await self.connection.find(self.tag)  # paces itself
             if not isinstance(found, NoAnswer):
                 await self._end_others(self.job_id, found)
+                return
 
     async def look_for_twins(self) -> None:
         """Look for duplicates: a POST may be repeated on its way, which makes two jobs."""
