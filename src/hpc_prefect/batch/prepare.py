@@ -92,7 +92,7 @@ async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: Jo
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedCall:
     """The blocks of a call, and the job that they make of it.
 
     Attributes:
@@ -107,7 +107,7 @@ class Resolved:
 
 async def resolved(
     call: Call, given: GivenBlocks, problems: list[str]
-) -> tuple[Resolved | None, list[str]]:
+) -> tuple[ResolvedCall | None, list[str]]:
     """Load the blocks and make a job of them, if they allow one; also all problems.
 
     Args:
@@ -118,7 +118,7 @@ async def resolved(
     try:
         blocks, told = await blocks_of_run(given, call.subject)
         spec, secrets = resolve(*blocks, call, machine_cores=os.cpu_count() or 1)
-        found = Resolved(blocks, told, spec, secrets)
+        found = ResolvedCall(blocks, told, spec, secrets)
     except InvalidJob as invalid:
         problems = [*invalid.problems, *problems]
     return found, problems + file_problems(call, found.spec if found else None)
