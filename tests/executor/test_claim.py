@@ -20,6 +20,7 @@ from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.executor.attempt import open_attempt
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claimant, this_process
+from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.local_batch import process
 from hpc_prefect.transports.local import LocalTransport
 
@@ -313,7 +314,8 @@ async def test_who_is_taken_over_from_while_it_prepares_a_submission_submits_not
     connection = rig.connection(transport=Overtaken(other))
     with pytest.raises(JobHeld, match="was taken over by flow run run-other"):
         await rig.run(rig.request(rig.spec()), connection)
-    assert rig.events() == ["intent"]
+    assert rig.events() == ["intent", "refused"]
+    assert not JobFolder(LOCAL, str(rig.attempt())).ledger().intended  # nobody looks for its job
     assert (rig.active(), rig.runs()) == ([], [])
 
 

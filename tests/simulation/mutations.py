@@ -139,6 +139,13 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
+        "who was taken over from leaves the intent of a submission that it gave up",
+        "executor/attempt.py",
+        'self.folder.note("refused", said=str(held))',
+        "pass",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "a member that is lost is cancelled with those that never started",
         "executor/arrays/run.py",
         "Reason.LOST not in ends and ",
@@ -237,8 +244,8 @@ MUTATIONS = (
     Mutation(
         "who was stopped while it prepared a submission does not look at its claim again",
         "executor/attempt.py",
-        "        self.check_claims()\n        in_doubt",
-        "        in_doubt",
+        "            self.check_claims()\n        except",
+        "            pass\n        except",
     ),
     Mutation(
         "a cancellation that was asked for is believed",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from hpc_prefect.errors import LedgerError
+from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
@@ -100,8 +100,11 @@ class Attempt:
         """
         self.check_claims()
         submission = self._submission()
-        # This process may have been stopped meanwhile, and the job be another one's now.
-        self.check_claims()
+        try:  # this process may have been stopped meanwhile, and the job be another one's now
+            self.check_claims()
+        except JobHeld as held:
+            self.folder.note("refused", said=str(held))  # so that nobody looks for its job
+            raise
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(submission)
         self._answered(outcome, in_doubt=in_doubt)
