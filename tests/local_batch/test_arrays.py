@@ -318,7 +318,7 @@ def test_a_supervisor_that_is_told_to_stop_stops_all_elements_and_says_so(engine
         *[("NODE_FAIL", "SIGTERM")] * 2,
         *[("NODE_FAIL", None)] * 2,
     ]
-    assert all("told to stop" in record["message"] for record in records)
+    assert all("supervisor received SIGTERM" in record["message"] for record in records)
 
 
 def test_what_was_left_of_an_array_at_a_restart_of_the_machine_is_a_node_failure(engine):

@@ -189,7 +189,7 @@ def test_a_supervisor_that_is_told_to_stop_stops_its_job_and_says_so(engine):
 
     record = engine.ended(job)
     assert (record["end"], record["signal"]) == ("NODE_FAIL", "SIGTERM")
-    assert "told to stop" in record["message"]
+    assert "supervisor received SIGTERM" in record["message"]
 
 
 @pytest.mark.parametrize("slots", [1, 2])

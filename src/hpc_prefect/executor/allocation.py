@@ -211,7 +211,7 @@ class Term:
         try:
             reply = self._transport.run(spools.ask_to_end(self.spool, word))
         except TransportError as error:
-            logger.warning("an allocation could not be told to end: %s", error)
+            logger.warning("an allocation could not be asked to end: %s", error)
             return False
         return reply.code == 0
 

@@ -106,7 +106,7 @@ class JobRun:
                 return result
 
     def cancel(self, by: str) -> None:
-        """Ask for the job's end: `user` or `timeout`. The result then tells how it ended."""
+        """Ask for the job's end: `user` or `timeout`. Its result says how it ended."""
         self._cancel_is_left_over = False  # it must not run again
         if self._cancelled_by:
             return

@@ -186,8 +186,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
 
 
 def may_have_begun(verdict: Verdict, evidence: Evidence) -> bool:
-    """Whether a job was told as ended with its allocation by who had not seen its start: it may
-    have begun since, and run."""
+    """Whether a job that was judged as ended with its allocation may have begun since, and run,
+    because its start had not been seen."""
     seen = evidence.observation
     return verdict.reason is Reason.ALLOCATION_ENDED and not (seen and seen.started_at)
 

@@ -298,7 +298,7 @@ class Spool:
         return held
 
     def _lives(self, n: int, who: str | None) -> bool:
-        """Whether a process of the job lives. In another PID namespace only its lock tells."""
+        """Whether a process of the job lives. In another PID namespace only its lock shows it."""
         if process.alive(who) or process.dead(who):
             return process.alive(who)
         try:

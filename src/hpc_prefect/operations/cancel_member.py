@@ -83,8 +83,8 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
 
     def saw_end(watch: EndWatch, seen: Observation) -> None:
         nonlocal words
-        # Before it was asked it may tell of an earlier start of the element.
-        if watch.heard and not watch.verdict.done():
+        # Before the cancellation, the answer may be about an earlier start of the element.
+        if watch.accepted and not watch.verdict.done():
             words = f"{name} says {seen.word}"
             watch.verdict.set_result(None)
 
@@ -92,7 +92,7 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
     watch = EndWatch(name, job_id, job.tag, loop.create_future(), saw_end)
     connection.watch(watch)
     asking = loop.create_task(
-        bring_about(connection, watch, lambda: until - host().monotonic(), watch.told)
+        bring_about(connection, watch, lambda: until - host().monotonic(), watch.cancel_answered)
     )
     pause, is_last = SOON, False
     try:

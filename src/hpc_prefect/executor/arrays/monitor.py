@@ -53,7 +53,7 @@ class ArrayMonitor:
         *,
         ask: bool,
     ) -> None:
-        """Begin now; `on_end` is told of members that have ended."""
+        """Begin now; `on_end` is called with members that have ended."""
         loop = asyncio.get_running_loop()
         self.job_id = submission.job_id
         self.tag = submission.tag
@@ -203,9 +203,9 @@ class ArrayMonitor:
         self._running[index] = records
 
     def _seen(self, index: int, records: Records) -> Ended | None:
-        """A running member's end, if its record tells all of it; a member in doubt is asked about.
+        """A running member's end, if its own record is enough; else the scheduler is asked.
 
-        A guard without a start is one of a script that ended there, or that is about to write.
+        A guard without a start record: the script ended there, or is about to write the record.
         """
         records.refresh(starts=not records.starts)
         if not records.exits and not records.spoiled:
@@ -219,9 +219,10 @@ class ArrayMonitor:
         return self._submission.end(index, verdict, evidence)
 
     def _is_to_wait(self, index: int) -> bool:
-        """Whether its element, of which the scheduler tells, is not at its end yet.
+        """Whether the member's element still runs, so that asking the scheduler is of no use yet.
 
-        It begins the next member, or leaves the queue: then `answered` takes this one up.
+        The element then begins its next member, or leaves the queue and `answered` has this member
+        judged.
         """
         return index + 1 in self._waiting and self._files.is_followed(index)
 

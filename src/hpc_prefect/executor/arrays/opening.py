@@ -127,7 +127,7 @@ def _is_listed(folder: ArrayFolder) -> bool:
 def _submission(
     request: ArrayRequest, connection: Connection, number: int, folder: ArrayFolder, claim: Claim
 ) -> Submission:
-    """A submission as its folder tells of it."""
+    """A submission, read from its folder."""
     ledger = folder.ledger()
     array = Array(**ledger.array) if ledger.array else None
     spec = dataclasses.replace(request.spec, array=array, has_members=True)
@@ -200,7 +200,8 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
 
 
 def _run_again(told: Sequence[Submission], opened: OpenedArray, request: ArrayRequest) -> None:
-    """What has failed beside a lost member, of which an earlier call was told, is due again."""
+    """Have members run again that failed in a submission with a lost member, as the result of an
+    earlier call said."""
     for submission in told:
         for index, ended in submission.ended.items():
             key = submission.asked[index].member.key

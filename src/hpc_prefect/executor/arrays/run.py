@@ -102,7 +102,7 @@ class ArrayRun:
         return Counts(waiting, running, len(results), failed)
 
     def cancel(self, by: str) -> None:
-        """Ask for the end of all members: `user` or `timeout`. The results tell how they ended."""
+        """Ask for the end of all members: `user` or `timeout`. Their results say how they ended."""
         if self._cancelled_by:
             return
         self._cancelled_by = by

@@ -252,7 +252,7 @@ class QuantumAttempt(Attempt):
         return self.request.provider.submit(self._order, None)
 
     def _answered(self, said: Submission, *, in_doubt: bool) -> None:
-        """Note the id, or raise what a person must be told.
+        """Note the id, or raise an error that says what a person must do.
 
         Raises:
             InvalidJob: the client refused it, so that it was not posted.

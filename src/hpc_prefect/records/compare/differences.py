@@ -375,7 +375,7 @@ def _rows(records: Sequence[Record], sides: Sequence[Sequence[dict[str, Any]]]) 
 
 
 def _content(record: Record, job: Mapping[str, Any]) -> str:
-    """What a job was given, in which it is told from another one of its name."""
+    """What a job was given, by which it differs from another job of the same name."""
     fields = ("arguments", "inputs", "member_arguments", "member_inputs")
     given = [name for name in fields if job.get(name) is not None]
     return canonical([leaves_of(name, record, job) for name in given])
@@ -483,7 +483,7 @@ def _batch_jobs(jobs: Jobs) -> Iterable[Mapping[str, Any]]:
 
 
 def _doubt(files: Any) -> str:
-    """Why files that look the same may differ all the same; empty when their digests tell."""
+    """Why files that look the same may differ all the same; empty if they have digests."""
     if isinstance(files, list):
         return next(filter(None, map(_doubt, files)), "")
     if not isinstance(files, Mapping):

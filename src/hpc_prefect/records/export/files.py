@@ -76,7 +76,7 @@ class JobFiles:
         self._transport = reader(record_folder)
 
     def folder(self, attempt: Mapping[str, Any]) -> str:
-        """Where the attempt's folder is; empty if the record does not tell.
+        """Where the attempt's folder is; empty if the record does not say.
 
         For a job without an end the record has only the beginning of the path; the newest is taken.
         """
