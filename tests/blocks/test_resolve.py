@@ -481,7 +481,7 @@ def test_a_problem_with_a_secret_does_not_tell_its_value() -> None:
 
 
 def test_a_project_is_refused_where_there_are_none() -> None:
-    with pytest.raises(InvalidJob, match="this machine's own queue knows no project 'pg'"):
+    with pytest.raises(InvalidJob, match="project 'pg': the queue of this machine has no projects"):
         resolved(where=hpc(project_gpu="pg", project_cpu="pc"), how=execution(resource_class="gpu"))
 
 

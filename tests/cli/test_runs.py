@@ -138,13 +138,13 @@ def test_runs_are_filtered_and_sorted(words: list[str], found: str, command: Com
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--where", "shots"], "cannot be read: it is a name"),
+        (["--where", "shots"], "cannot be read: write a name"),
         (["--where", "shotz>1"], "did you mean shots"),
-        (["--where", "shots>many"], "'many' is no number, and shots is one"),
-        (["--where", "started>soon"], "'soon' is no time; it is a date"),
+        (["--where", "shots>many"], "shots is a number in all known runs, and 'many' is not"),
+        (["--where", "started>soon"], "'soon' is not a time; write a date"),
         (["--sort", "enrgy"], "did you mean energy"),
         (["--columns", "bases"], "did you mean molecule.basis"),
-        (["--since", "soon"], "it is a date"),
+        (["--since", "soon"], "write a date"),
         (["--state", "done"], "there is no state 'done' of a run; there are running, completed"),
         (["show", "nobody"], "no run 'nobody' is known"),
         (["scan", "/no/where"], "there is no folder /no/where"),

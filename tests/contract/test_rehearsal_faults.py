@@ -155,7 +155,7 @@ async def test_a_server_that_is_down_at_the_submission_gets_no_second_job(
 ) -> None:
     async def scenario(place: Rehearsed, work_dir: Path) -> None:
         (work_dir / "go").touch()
-        unclear = f"{scheduler(place)}: the submission's outcome is unclear"
+        unclear = f"{scheduler(place)}: it is not clear whether the job was submitted"
         with fault(place, "down"):
             job = begin(place, work_dir)
             await until(lambda: unclear in caplog.text, job)
@@ -175,7 +175,7 @@ async def test_a_job_that_shows_after_all_patience_meets_the_guard(
 
     async def scenario(place: Rehearsed, work_dir: Path) -> None:
         name = scheduler(place)
-        unclear = f"{name}: the submission's outcome is unclear"
+        unclear = f"{name}: it is not clear whether the job was submitted"
         with fault(place, "dies-after-submit", "late"):
             job = begin(place, work_dir)
             await until(lambda: unclear in caplog.text, job)

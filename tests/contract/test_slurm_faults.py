@@ -251,7 +251,7 @@ async def test_fifty_jobs_and_every_fault_of_the_daemons(
         assert 0 <= killed_at - jobs.started_at(label) < UNSAVED, (label, verdict)
     assert set(starts) == set(kinds)
     assert len({result.job_id for result in jobs.results.values()}) == COUNT
-    assert any(told.said("found as") for told in jobs.told.values())
+    assert any(told.said("found in the queue as") for told in jobs.told.values())
 
 
 async def test_cancelling_a_forgotten_job_spares_the_one_that_has_its_id_now(

@@ -46,7 +46,7 @@ async def test_a_job_whose_end_was_wished_is_brought_to_it_and_not_run_again(rig
 async def test_a_job_that_was_about_to_be_submitted_is_looked_for_and_not_submitted(rig):
     jobs = [{"key": "k", "program": rig.program("exit 0")}]
     assert was_killed(drive(rig, jobs, at="intent", when="after"))
-    with pytest.raises(SchedulerError, match=r"knows no job named h\w{14}, so its submission"):
+    with pytest.raises(SchedulerError, match=r"lists no job named h\w{14}, so its submission"):
         await rig.run(rig.request(rig.spec(), attach_only=True))
     assert (rig.active(), rig.runs()) == ([], [])
 

@@ -17,8 +17,10 @@ import pytest
 from rig import Told, dead_process, drive, until
 
 from hpc_prefect.errors import JobHeld, LedgerError
+from hpc_prefect.executor.attempt import open_attempt
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.claim import Claimant, this_process
+from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.local_batch import process
 from hpc_prefect.transports.local import LocalTransport
 
@@ -295,6 +297,36 @@ async def test_a_claimant_that_was_taken_over_from_neither_submits_nor_writes(ri
     assert not (rig.attempt() / "record.json").exists()
 
 
+class Overtaken(LocalTransport):
+    """This process is stopped right before it writes its intent; another one takes over then."""
+
+    def __init__(self, other: Claimant) -> None:
+        super().__init__()
+        self.other = other
+
+    def append(self, path, data, *, durable=False):
+        if b'"intent"' in data:
+            Path(path).with_name("claim-2").write_text(json.dumps(dataclasses.asdict(self.other)))
+        super().append(path, data, durable=durable)
+
+
+async def test_who_is_taken_over_from_while_it_prepares_a_submission_submits_nothing(rig, other):
+    connection = rig.connection(transport=Overtaken(other))
+    with pytest.raises(JobHeld, match="was taken over by flow run run-other"):
+        await rig.run(rig.request(rig.spec()), connection)
+    assert rig.events() == ["intent", "refused"]
+    assert not JobFolder(LOCAL, str(rig.attempt())).ledger().intended  # nobody looks for its job
+    assert (rig.active(), rig.runs()) == ([], [])
+
+
+async def test_the_exit_record_of_a_job_that_a_process_without_its_claim_submitted_is_known(rig):
+    """Of one that was stopped in its submission, and went on after this one had taken over."""
+    attempt = open_attempt(rig.request(rig.spec()), rig.connection())
+    attempt.folder.note("intent", tag=attempt.tag, claim=0, word_sha256="of its script")
+    attempt.adopted("7.a", 0.0)
+    assert (attempt.job_id, "of its script" in attempt.words) == ("7.a", True)
+
+
 async def test_a_claimant_that_was_taken_over_from_cancels_nothing(rig, other):
     told = Told()
     spec = rig.spec("sleep 60")
@@ -317,7 +349,7 @@ async def test_a_job_whose_driver_died_is_taken_up_with_a_word_about_whom_from(r
         gate.touch()
         assert (await task).job_id == job_id
     pid = str(rig.left_by.pid)
-    assert told.states[0].startswith(f"taken up again as {job_id} from a script (pid {pid} on ")
+    assert told.states[0].startswith(f"attached to {job_id}, which a script (pid {pid} on ")
     attached = next(entry for entry in rig.journal() if entry["event"] == "attached")
     assert pid in attached["from_"]
     assert len(rig.runs()) == 1

@@ -126,7 +126,10 @@ async def test_a_limit_holds_across_processes(flows):
     keys = [[f"{n}{letter}" for letter in "abcd"] for n in range(3)]
     processes = [flows.start(*each, limit=4) for each in keys]
     await until(
-        lambda: len({entry[1] for entry in flows.done("state") if "waiting: 4" in entry[3]}) >= 2,
+        lambda: (
+            len({entry[1] for entry in flows.done("state") if "waiting for a slot: 4" in entry[3]})
+            >= 2
+        ),
         "processes that wait",
     )
     await until(lambda: len(flows.done("begin")) == 4, "four jobs")
@@ -170,7 +173,9 @@ async def test_the_executor_counts_with_its_neighbours(flows):
     first = flows.start("a", limit=1, executor=True)
     await until(lambda: flows.done("begin"), "the first job")
     second = flows.start("b", limit=1, executor=True)
-    await until(lambda: "waiting: 1" in str(flows.done("state")), "the second job's wait")
+    await until(
+        lambda: "waiting for a slot: 1" in str(flows.done("state")), "the second job's wait"
+    )
     flows.open_gate()
     assert await results(first) == await results(second) == [["succeeded", 0]]
     order = [entry[2:] for entry in flows.done("begin", "end")]
@@ -234,7 +239,7 @@ async def test_a_folder_that_is_not_ours_alone_is_not_used_and_said_once(rig, ca
         for result in await asyncio.gather(*(rig.run(one, connection) for one in requests)):
             assert result.verdict.reason is Reason.PROGRAM_FAILED
     said = [record.getMessage() for record in caplog.records]
-    assert len([text for text in said if "for itself alone" in text]) == 1, said
+    assert len([text for text in said if "asks the scheduler by itself" in text]) == 1, said
     assert str(root) in said[0]
 
 

@@ -90,7 +90,7 @@ async def test_no_more_jobs_of_a_process_are_in_a_queue_than_the_profile_says(ri
         await until(lambda: first.job_id, "the first job")
         with rig.under_way(_held(rig, request, "b", listener=told), connection) as (second, two):
             await until(lambda: told.states, "the second call's word")
-            assert told.states == ["waiting: 1 jobs of yours are in the queue ''"]
+            assert told.states == ["waiting for a slot: 1 jobs of your flows are in the queue ''"]
             assert (len(rig.active()), second.job_id) == (1, "")
             (rig.work / "a").touch()
             assert (await one).succeeded

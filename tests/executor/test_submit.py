@@ -46,7 +46,7 @@ async def test_a_job_whose_acceptance_was_not_heard_is_found_by_its_tag(rig):
     assert result.succeeded
     assert transport.verbs().count("submit") == 1
     assert len(rig.runs()) == 1
-    assert f"found as {result.job_id}: it had been submitted" in told.states
+    assert f"found in the queue as {result.job_id}: it had been submitted" in told.states
 
 
 class Untold(ReplyLost):
@@ -82,7 +82,10 @@ async def test_how_long_a_job_waited_that_was_found_is_known_only_from_the_sched
     with rig.under_way(holds) as (held, _):
         await until(lambda: held.job_id and rig.runs()[-1:] == ["program "], "what holds it up")
         with rig.under_way(wide, rig.connection(ReplyLost(accepts=True))) as (_, task):
-            await until(lambda: any("found as" in text for text in told.states), "its being found")
+            await until(
+                lambda: any("found in the queue as" in text for text in told.states),
+                "its being found",
+            )
             (rig.work / "go").touch()
             assert (await task).queue_seconds is not None
 
@@ -97,7 +100,7 @@ async def test_a_job_that_was_surely_not_accepted_is_submitted_again(rig):
 
 async def test_three_unclear_submissions_end_with_an_error(rig):
     connection = rig.connection(ReplyLost(accepts=False, times=9))
-    with pytest.raises(SchedulerError, match="its submission had no clear outcome"):
+    with pytest.raises(SchedulerError, match="it is not clear whether it was submitted"):
         await rig.run(rig.request(rig.spec()), connection)
     assert rig.runs() == []
 
@@ -271,7 +274,7 @@ async def test_a_job_that_arrives_after_its_attempt_was_refused_does_not_start_t
 
 async def test_a_job_that_arrives_after_its_cancellation_in_doubt_does_not_start_the_program(rig):
     scheduler = Doubtful()
-    told = Told(lambda text: "unclear" in text and run.cancel("user"))
+    told = Told(lambda text: "not clear" in text and run.cancel("user"))
     request = rig.request(rig.spec(), listener=told)
     with rig.under_way(request, rig.connection(scheduler)) as (run, task):
         result = await task
@@ -295,7 +298,10 @@ async def test_a_job_that_started_while_its_attempt_was_settled_is_followed(rig)
     request = rig.request(rig.spec("sleep 0.3"), listener=told)
     result = await rig.run(request, rig.connection(scheduler))
     assert (result.state, result.attempt, result.job_id) == ("succeeded", 1, scheduler.late)
-    assert f"it was submitted after all; {scheduler.late} is followed" in told.states
+    assert (
+        f"it had been submitted after all, as {scheduler.late}, which is followed now"
+        in told.states
+    )
     assert len(rig.runs()) == 1
 
 
@@ -389,7 +395,7 @@ class Silent(LocalScheduler):
 
 async def test_while_the_scheduler_does_not_answer_nothing_more_is_submitted(rig):
     scheduler = Silent()
-    with pytest.raises(SchedulerError, match="whether it was submitted is not known") as caught:
+    with pytest.raises(SchedulerError, match="it is not known whether it was submitted") as caught:
         await rig.run(rig.request(rig.spec()), rig.connection(scheduler))
     assert "the controller hangs" in str(caught.value)
     assert scheduler.submitted == 1

@@ -221,7 +221,7 @@ def test_a_job_that_ended_while_nobody_watched_is_collected(tmp_path: Path) -> N
     (tmp_path / "go").touch()
     until((tmp_path / "ended").exists)
     with process("alone", str(tmp_path)) as second:
-        assert "taken up again as" in ended(second)
+        assert "attached to" in ended(second)
     assert runs(tmp_path) == ["wait"]
 
 

@@ -89,7 +89,7 @@ def test_a_dead_run_of_the_other_node_is_dead_only_after_its_claim_grew_old(
     made_old(tmp_path)
     said = taken_over(tmp_path)
     assert "continuing campaign" in said
-    assert "wait: taken up again as" in said
+    assert "wait: attached to" in said
     assert runs(tmp_path) == ["wait"]
 
 
@@ -99,7 +99,7 @@ def test_a_run_that_prefect_knows_to_be_over_is_taken_over_at_once(
     killed(first)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(run_of(tmp_path)), Crashed(), force=True)
-    assert "wait: taken up again as" in taken_over(tmp_path)
+    assert "wait: attached to" in taken_over(tmp_path)
     assert runs(tmp_path) == ["wait"]
 
 
@@ -110,7 +110,7 @@ def test_a_claim_that_a_person_removed_is_nobodys(tmp_path: Path, first: warm.Pr
     with elsewhere("alone", str(tmp_path)) as second:
         until(lambda: list(tmp_path.glob(".hpc-prefect/*/*/*/claim-1")) or second.poll())
         (tmp_path / "go").touch()
-        assert "wait: taken up again as" in ended(second)
+        assert "wait: attached to" in ended(second)
     assert runs(tmp_path) == ["wait"]
 
 
@@ -118,6 +118,6 @@ def test_the_first_run_notices_that_it_was_taken_over(tmp_path: Path, first: war
     """It was stopped for so long that it seemed dead: it may neither write nor submit any more."""
     made_old(tmp_path)
     said = taken_over(tmp_path)
-    assert "wait: taken up again as" in said
+    assert "wait: attached to" in said
     assert "was taken over by flow run" in ended(first, code=1)
     assert runs(tmp_path) == ["wait"]

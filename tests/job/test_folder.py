@@ -91,6 +91,18 @@ def test_a_line_torn_by_a_crash_does_not_hide_what_the_next_claimant_writes() ->
         assert read_journal(data).job_id == "8.a"
 
 
+def test_an_intent_of_who_was_taken_over_from_does_not_hide_that_of_the_successor() -> None:
+    """It was stopped before it wrote it. Whether it submitted is looked for all the same."""
+    mine = journal_line(1, "intent", tag="mine", claim=2, word_sha256="m")
+    cancel = journal_line(2, "cancel", by="user")
+    stale = journal_line(3, "intent", tag="stale", claim=1, word_sha256="s")
+    read = read_journal(mine + cancel + stale + journal_line(4, "refused"))
+    assert (read.intent["tag"], read.cancel, read.intended) == ("mine", "user", True)
+    assert read.words == {"m", "s"}
+    next_ = journal_line(5, "intent", tag="next", claim=3)
+    assert read_journal(stale + mine + next_).intent["tag"] == "next"
+
+
 RECORD = (
     b'{"token":"1.2","word":"w","phase":"program","signals":"TERM USR1","detail":"",'
     b'"code":3,"oom":1,"cpu":150,"time":9.5}'

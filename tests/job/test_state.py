@@ -526,6 +526,16 @@ def test_of_a_job_that_its_scheduler_forgot_and_started_again_only_its_own_recor
     assert own.reason is Reason.PROGRAM_FAILED, "a program may end with that code too"
 
 
+def test_of_a_job_whose_second_start_could_not_read_the_guard_its_own_record_tells() -> None:
+    ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=118)
+    without = {"missing_outputs": ("o",), "observation": ended, "ended_for": 1000.0}
+    assert reason(record(), **without, record_for=PATIENCE.outputs - 1) is None
+    assert reason(record(), **without, record_for=PATIENCE.outputs) is Reason.OUTPUT_LOST
+    assert reason(record(time=1061.0), observation=ended, ended_for=10.0) is Reason.SUCCEEDED
+    own = record(118)
+    assert reason(own, observation=ended, ended_for=10.0) is Reason.PROGRAM_FAILED
+
+
 @pytest.mark.parametrize(
     "facts",
     [

@@ -30,7 +30,7 @@ BOUNDARIES: dict[str, dict[str, Any]] = {
 #: The reply to a submission is lost, and the process dies, or does not, when that is dealt with.
 LOST = {
     "reply lost": {"lose": 1},
-    "reply lost, then killed": {"lose": 1, "state": "outcome is unclear"},
+    "reply lost, then killed": {"lose": 1, "state": "not clear whether the job was submitted"},
 }
 
 QUICK = [pytest.param(name, id=name) for name in ("local", "pbs", "pjm")]

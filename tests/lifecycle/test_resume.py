@@ -111,7 +111,7 @@ def test_it_is_said_what_is_continued_from_when_and_by_whom(resumed: Resumed) ->
 
 def test_the_running_job_was_taken_up(resumed: Resumed) -> None:
     assert "step-0: already done as" in resumed.said
-    assert "step-1: taken up again as" in resumed.said
+    assert "step-1: attached to" in resumed.said
 
 
 def test_what_has_completed_is_not_resumed(resumed: Resumed) -> None:

@@ -236,7 +236,7 @@ def test_an_element_that_is_not_there_is_unknown(engine, word):
         ({"array": 0}, "--array must"),
         ({"array": 1.5}, "--array must"),
         ({"array": 2, "at_once": 0}, "--at-once must"),
-        ({"at_once": 2}, "--at-once is about"),
+        ({"at_once": 2}, "--at-once needs --array"),
     ],
 )
 def test_an_array_that_makes_no_sense_is_refused(engine, changes, message):
@@ -259,7 +259,7 @@ def test_without_its_supervisor_what_runs_of_an_array_runs_on_and_the_rest_is_lo
     states = [(r["state"], r["end"]) for r in elements(engine, array, 0, 1, 2, 5)]
     assert states == [("RUNNING", None)] * 2 + [("ENDED", "NODE_FAIL")] * 2
     lost = elements(engine, array, 5)[0]
-    assert lost["message"] == "its supervisor was killed before it started"
+    assert lost["message"] == "its supervisor was killed before the job started"
 
     os.kill(engine.pid_in("pid.0"), signal.SIGKILL)
     until(lambda: gone(engine.pid_in("pid.0")))
@@ -318,7 +318,7 @@ def test_a_supervisor_that_is_told_to_stop_stops_all_elements_and_says_so(engine
         *[("NODE_FAIL", "SIGTERM")] * 2,
         *[("NODE_FAIL", None)] * 2,
     ]
-    assert all("told to stop" in record["message"] for record in records)
+    assert all("supervisor received SIGTERM" in record["message"] for record in records)
 
 
 def test_what_was_left_of_an_array_at_a_restart_of_the_machine_is_a_node_failure(engine):

@@ -176,7 +176,7 @@ def test_a_waiting_supervisor_that_is_killed_does_not_block_the_queue(engine):
     record = engine.job(second)
     assert (record["end"], record["message"]) == (
         "NODE_FAIL",
-        "its supervisor was killed before it started",
+        "its supervisor was killed before the job started",
     )
     assert not engine.mark("wrong").exists()
 
@@ -189,7 +189,7 @@ def test_a_supervisor_that_is_told_to_stop_stops_its_job_and_says_so(engine):
 
     record = engine.ended(job)
     assert (record["end"], record["signal"]) == ("NODE_FAIL", "SIGTERM")
-    assert "told to stop" in record["message"]
+    assert "supervisor received SIGTERM" in record["message"]
 
 
 @pytest.mark.parametrize("slots", [1, 2])

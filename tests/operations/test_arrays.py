@@ -12,10 +12,14 @@ import pytest
 
 from hpc_prefect.cli import main
 from hpc_prefect.executor.arrays.run import ArrayRun
+from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.operations import JobSnapshot, attach, cancel_jobs, list_jobs
 from hpc_prefect.operations.format import details, table
 from hpc_prefect.operations.members import read_members
+from hpc_prefect.schedulers.base import Submission, Ticket, Unclear
+from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 from ..executor.rig import Rig, living_process, until
 
@@ -166,3 +170,29 @@ async def test_a_member_that_shares_its_element_is_not_cancelled_alone(
     assert "shares its element" in capsys.readouterr().err
     (rig.work / "hold-b").unlink()
     assert [each.state for each in await task] == ["succeeded"] * 2
+
+
+class InDoubt(LocalScheduler):
+    """The reply to each submission is lost, and no job has come of it."""
+
+    patience = dataclasses.replace(LocalScheduler.patience, find=3600.0)
+
+    def submit(self, spec: JobSpec, ticket: Ticket) -> Dialogue[Submission]:
+        return Unclear("the connection was cut")
+        yield
+
+
+async def test_a_member_of_an_array_without_an_id_is_not_cancelled_alone(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would carry the request out."""
+    run = ArrayRun(named(rig, ["a", "b"]), rig.connection(InDoubt()))
+    task = asyncio.get_running_loop().create_task(run.carry_out())
+    await until(lambda: any(job.spec for job in list_jobs(rig.work)), "the intent")
+    where = ["--work-dir", str(rig.work)]
+    assert await asyncio.to_thread(main, ["jobs", "cancel", "scan", *where, "--member", "1"]) != 0
+    assert "scan[1] cannot be cancelled alone yet" in capsys.readouterr().err
+    assert not [each for each in only(rig).events if each.get("event") == "cancel"]
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -39,7 +39,7 @@ async def test_the_result_is_as_its_own_process_would_have_written_it(rig):
     result = await attached(only(rig), told)
     assert (result.state, result.job_id) == ("succeeded", job_id)
     assert told.text() == "begun"
-    assert f"taken up again as {job_id} from a script" in told.states[0]
+    assert f"attached to {job_id}, which a script" in told.states[0]
     assert not any("submitted as" in each for each in told.states)
     record = json.loads((rig.attempt() / "record.json").read_text())
     assert record["job"] == json.loads(json.dumps(spec.as_dict()))

@@ -46,6 +46,7 @@ class MemoryService:
         stubborn: whether a cancel is accepted, and the job goes on.
         ends: how each new job is, seen for the first time.
         late: how many lists show none, until they do.
+        unanswered: the numbers of the lists that are asked for in vain.
         lists: how often it was asked for one.
     """
 
@@ -58,6 +59,7 @@ class MemoryService:
         self.hidden = self.stubborn = False
         self.ends = ends
         self.late = self.lists = 0
+        self.unanswered: set[int] = set()
 
     def statuses(self) -> list[str]:
         return [job["status"] for job in self.jobs.values()]
@@ -82,6 +84,8 @@ class MemoryService:
 
     def find(self, tag: str) -> list[tuple[str, str]]:
         self.lists += 1
+        if self.lists in self.unanswered:
+            raise Trouble(Kind.TRANSIENT, "no answer")
         jobs = {} if self.hidden or self.lists <= self.late else self.jobs
         return [(job_id, job["status"]) for job_id, job in jobs.items() if job["tag"] == tag]
 

@@ -134,7 +134,7 @@ async def test_killed_while_it_waits(service, block, tmp_path):
     again = Run(tmp_path, block)
 
     assert await again.ended() == 0, again.log.read_text()
-    assert "taken up again as" in again.log.read_text()
+    assert "attached to" in again.log.read_text()
     assert "counts 100" in again.log.read_text()
     assert posted(service, tmp_path) == 1
 

@@ -121,6 +121,18 @@ async def test_a_second_job_that_is_listed_at_the_end_only_is_paid(tmp_path):
     assert cost(tmp_path) == 4.0
 
 
+async def test_a_service_that_does_not_answer_at_the_end_is_asked_again_for_a_second_job(tmp_path):
+    lives = Lives(tmp_path, MemoryService(ends=QUEUED))
+    lives.service.on_post, lives.service.late = ["twice"], 2
+    lives.service.unanswered = {3, 4}
+    ending = asyncio.ensure_future(lives.run().carry_out())
+    await until(lambda: lives.service.lists == 2)
+    lives.service.end(DONE)
+
+    assert (await ending).succeeded
+    assert cost(tmp_path) == 4.0
+
+
 async def test_a_refusal_closes_the_attempt_unless_an_earlier_post_may_have_been_taken(tmp_path):
     lives = Lives(tmp_path, MemoryService())
     lives.service.on_post = ["refuse"]
@@ -181,7 +193,7 @@ async def test_where_no_job_can_be_found_by_its_tag_a_lost_reply_stays_a_persons
 async def test_what_only_attaches_submits_nothing(tmp_path):
     lives = Lives(tmp_path, MemoryService())
     lives.service.on_post, lives.service.hidden = ["lose", "lose", "lose"], True
-    with pytest.raises(SchedulerError, match="no clear outcome"):
+    with pytest.raises(SchedulerError, match="not clear whether it was submitted"):
         await lives.run().carry_out()
     with pytest.raises(SchedulerError, match="Nothing was submitted"):
         await lives.run(attach_only=True).carry_out()

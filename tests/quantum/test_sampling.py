@@ -72,7 +72,7 @@ def test_other_work_in_the_same_place_is_sampled_with_a_warning(tmp_path, caplog
     sample_once(request(backend, seed=2), tmp_path)
 
     assert backend.runs == 2
-    assert "belongs to other work" in caplog.text
+    assert "belongs to another sampling" in caplog.text
 
 
 def cut(path):

@@ -228,8 +228,8 @@ def test_a_commit_that_is_no_commit_is_never_a_word_of_gits(versions, tmp_path):
 
     assert not (tmp_path / "written").exists()
     assert section.notes == (
-        "the files differ, but neither their commits nor a stored diff are available here to show"
-        " how",
+        "the files differ; how, cannot be shown, because neither their commits nor a stored diff"
+        " can be read here",
     )
 
 

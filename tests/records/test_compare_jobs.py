@@ -317,5 +317,5 @@ def test_scripts_that_are_gone_are_not_said_to_be_the_same():
 
     assert "scripts" not in found.same
     assert found.section("scripts").notes == (
-        "the scripts of 1 jobs are not available here, and not compared",
+        "the scripts of 1 jobs cannot be read here, so they were not compared",
     )

@@ -69,7 +69,7 @@ def test_a_run_has_one_entry_the_newest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ident", ["", "..", "../../x", "a/b", ".hidden", "x" * 200, "a\n"])
 def test_an_id_that_is_no_name_of_a_file_is_refused(ident: str, tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="is no id of a run"):
+    with pytest.raises(LedgerError, match="is not a valid id of a run"):
         put({"format": 1, "id": ident})
 
 
@@ -98,7 +98,7 @@ def test_an_entry_that_cannot_be_read_is_passed_over(
     (data / "hpc-prefect" / "runs" / "bad.json").write_text(content)
     with caplog.at_level(logging.WARNING):
         assert list(listed()) == ["abcd-1"]
-    assert "1 of the entries" in caplog.text
+    assert "1 runs are missing from this list" in caplog.text
     assert "bad.json" in caplog.text
 
 

@@ -344,7 +344,7 @@ def test_what_is_too_large_for_an_agent_is_not_to_be_handed_over_again(
     allocation.start()
     seen = allocation.ended(allocation.submit("hjob", "touch ran", ranks_per_node=3))
     assert seen.cause is Reason.REJECTED
-    assert "too small" in seen.message
+    assert "larger than the allocation" in seen.message
 
 
 def test_an_end_that_a_full_disk_did_not_take_is_told_when_there_is_room(

@@ -223,7 +223,7 @@ def test_the_laptops_engine_runs_no_script_of_somebody_elses(machine):
     script.write_text("#!/bin/sh\n")
     os.chown(script, MALLORY, SHARED)
     code, said = machine.python(ENGINE, script, machine.home(VICTIM))
-    assert (code, said) == (1, f"engine.py: {script} is not a file of this user's own\n")
+    assert (code, said) == (1, f"engine.py: {script} is not a regular file that belongs to you\n")
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o777])

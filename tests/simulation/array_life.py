@@ -100,11 +100,6 @@ class ArrayLife(Life):
     def hand_over(self, job: Wanted, process: Process, run: str) -> Any:
         return process.executor.start(self._request(job, process, run), ArrayRun)
 
-    def _ended(self, process: Process, job: Wanted, future: Future[Any]) -> None:
-        super()._ended(process, job, future)
-        if self._process is not process:  # it was taken for dead, and its one call is over
-            self.world.later(0.0, partial(self._end, process))
-
     def _judge(self, job: Wanted, result: Any) -> JobResult | _Whole:
         """What a call came to: each result is that of its member, in their order."""
         results: tuple[JobResult, ...] = result

@@ -47,7 +47,7 @@ class Listening:
     def state(
         self, text: str, *, warning: bool = False, minor: bool = False, job_id: str = ""
     ) -> None:
-        for part in (*TOLD, "it was submitted after all"):
+        for part in (*TOLD, "it had been submitted after all"):
             if part in text:
                 self._coverage.sometimes(f"told: {part}")
 
@@ -93,6 +93,7 @@ class Life:
         self._fair_starts = 0
         self._process: Process | None = None
         self._open: dict[str, Future[JobResult]] = {}
+        self._calls: dict[Process, set[str]] = {}  # under way in each
         self._given_up: set[str] = set()
         self._errors: list[str] = []
         self._name = f"life {number}"
@@ -115,6 +116,7 @@ class Life:
         if not fair:
             process.doom(30 + 25 * len(self.wanted))
         self._open = {}
+        self._calls[process] = {job.key for job in self.wanted} - self._given_up
         for job in self.wanted:
             if job.key in self._given_up:
                 continue
@@ -178,13 +180,21 @@ class Life:
         if self._process is not process:  # it was taken for dead; what it tells must be true too
             if error is None:
                 self._judge(job, future.result())
+            self._over_in(process, job)
             return
         self._open.pop(job.key, None)
+        self._calls[process].discard(job.key)
         if error is not None:
             self._stumbled(job, error)
         else:
             self.results[job.key] = self._judge(job, future.result())
         if not self._open:
+            self.world.later(0.0, partial(self._end, process))
+
+    def _over_in(self, process: Process, job: Wanted) -> None:
+        """A call of one that was taken for dead is over; after its last one it ends, like all."""
+        self._calls[process].discard(job.key)
+        if not self._calls[process]:
             self.world.later(0.0, partial(self._end, process))
 
     def _judge(self, job: Wanted, result: Any) -> Any:

@@ -100,13 +100,6 @@ ALLOCATIONS = (
         "if True:",
         first=OF_ALLOCATIONS,
     ),
-    Mutation(
-        "a job that begins while its allocation is taken for gone has ended with it",
-        "executor/run.py",
-        "if may_have_begun(verdict, evidence) and not asked_again:",
-        "if False:",
-        first=OF_ALLOCATIONS,
-    ),
 )
 #: Of arrays.
 ARRAYS = (
@@ -142,6 +135,20 @@ ARRAYS = (
         "a scheduler may start members again",
         "job/spec.py",
         " and not self.has_members",
+        "",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "who was taken over from leaves the intent of a submission that it gave up",
+        "executor/attempt.py",
+        'self.folder.note("refused", said=str(held))',
+        "pass",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "a member that is lost is cancelled with those that never started",
+        "executor/arrays/run.py",
+        "Reason.LOST not in ends and ",
         "",
         first=OF_ARRAYS,
     ),
@@ -188,10 +195,10 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
-        "who has lost a quantum job while it prepared writes its intent all the same",
-        "quantum/purchase/attempt.py",
-        "        self.claim.check()\n        super().note_intent(**facts)",
-        "        super().note_intent(**facts)",
+        "a service that does not answer at the end is not asked again for a second job",
+        "quantum/purchase/run.py",
+        "_TRIES = 10",
+        "_TRIES = 1",
         quantum=True,
     ),
     Mutation(
@@ -231,8 +238,14 @@ MUTATIONS = (
     Mutation(
         "the claim is not checked before a submission",
         "executor/attempt.py",
-        "        self.claim.check()\n        submission = ",
-        "        submission = ",
+        'for a submission."""\n        self.claim.check()',
+        'for a submission."""',
+    ),
+    Mutation(
+        "who was stopped while it prepared a submission does not look at its claim again",
+        "executor/attempt.py",
+        "            self.check_claims()\n        except",
+        "            pass\n        except",
     ),
     Mutation(
         "a cancellation that was asked for is believed",
@@ -302,12 +315,6 @@ MUTATIONS = (
         "patience.confirm",
     ),
     Mutation(
-        "the exit record of a job that a stopped process submitted is not known",
-        "executor/attempt.py",
-        "self.words |= self.folder.ledger().words",
-        "pass",
-    ),
-    Mutation(
         "jobs of one name of which all have ended are still too many",
         "executor/attempt.py",
         "found.keys() - ended or {max(ended)}",
@@ -330,6 +337,12 @@ MUTATIONS = (
         "ledger/job_folder.py",
         "if soon <= 0:",
         "if True:",
+    ),
+    Mutation(
+        "a start that could not read its start guard tells how the job ended",
+        "job/state.py",
+        "if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:",
+        "if False:",
     ),
     Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",

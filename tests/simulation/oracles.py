@@ -284,7 +284,9 @@ class Submissions:
 
     def _must_hold(self, folder: str, process: Process) -> None:
         """Unless it was stopped since it looked, or cannot know yet."""
-        if process.work_began <= process.resumed_at:
+        looked_at = process.looked_at
+        if looked_at is None:
+            self._world.coverage.sometimes("a job is submitted by who was stopped on the way")
             return
         files = self._cluster.files
         claims = [name for name in files.names(folder) if name.startswith(names.CLAIM)]
@@ -295,7 +297,7 @@ class Submissions:
         if not isinstance(newest, File) or not newest.data.endswith(b"\n"):
             return
         holder = json.loads(newest.data)["process"]
-        long_ago = newest.made < process.work_began - files.lag - 1.0
+        long_ago = newest.made < looked_at - files.lag - 1.0
         if holder != process.identity and long_ago:
             self._world.fail(
                 "twice", f"{process.name} submits in {folder}, which {holder} has taken over"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from hpc_prefect.executor.service import Executor
@@ -52,6 +52,7 @@ class Process:
         self._stopped_until = -1.0
         self.work_began = 0.0
         self.resumed_at = -1.0
+        self._asking: list[int] = []
         self.identity = machine.identity(self.pid) or ""
         self.host = ProcessHost(self)
         self.mount = Mount(self)
@@ -147,8 +148,30 @@ class Process:
 
     # --- commands
 
+    @contextlib.contextmanager
+    def asking(self) -> Generator[None]:
+        """A command, or a question, on its way to the other side and back."""
+        self._asking.append(began := self._steps)
+        try:
+            yield
+        finally:
+            if not self.dead:  # else it may still be on its way
+                self._asking.remove(began)
+
+    @property
+    def looked_at(self) -> float | None:
+        """Since when the thread must have looked whether its work is its own: when it began, or
+        went on after a stop. None for who was stopped when the command was on its way already."""
+        if self.resumed_at >= 0.0 and self._stops_at > min(self._asking):
+            return None
+        return max(self.work_began, self.resumed_at)
+
     def run_command(self, command: Command) -> Reply:
         """A command on its way to the scheduler and back."""
+        with self.asking():
+            return self._run_command(command)
+
+    def _run_command(self, command: Command) -> Reply:
         chance, site = self.world.chance, self.site
         what = f"{command.argv[0]} {command.argv[-1]}"
         how = self.step(what)

@@ -46,6 +46,10 @@ class Signed:
 
     def asked(self, what: str, answer: Callable[[], T]) -> T:
         """A question on its way to the service and back; the process may die at it."""
+        with self.process.asking():
+            return self._asked(what, answer)
+
+    def _asked(self, what: str, answer: Callable[[], T]) -> T:
         process, service = self.process, self.service
         world, chance = process.world, process.world.chance
         how = process.step(what)

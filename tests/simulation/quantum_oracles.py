@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,10 +67,8 @@ class Purchases:
         if not folder:
             fail("lost", f"{tag} is posted, and no intent of it is on disk")
         known = self._posted.setdefault(tag, _Posted(folder, seconds))
-        slow = (
-            process.work_began <= process.resumed_at
-            or self._world.now - process.work_began > _AT_ONCE
-        )
+        looked_at = process.looked_at
+        slow = looked_at is None or self._world.now - looked_at > _AT_ONCE
         if slow:
             self._world.coverage.sometimes("a POST is made by who was stopped before")
         if known.by == process.number and not known.asked:
@@ -109,18 +106,13 @@ class Purchases:
         """What was bought and is not counted, by the journals, in the end; empty when all is."""
         for tag, posted in self._posted.items():
             jobs = [job for job in self.jobs_of(tag) if job.ended]
-            if posted.slow or not jobs or self._is_hidden(tag, posted.folder):
+            if posted.slow or not jobs:
                 continue
             told, cost = self._told_of(posted.folder), sum(job.cost for job in jobs)
             if told < cost - _ROUNDED:
                 ids = ", ".join(job.id for job in jobs)
                 return f"{posted.folder} is counted with {told:g} QPU seconds; {ids}: {cost:g}"
         return ""
-
-    def _is_hidden(self, tag: str, folder: str) -> bool:
-        """Whether the newest intent has another tag; `QuantumJudgements` says when it may."""
-        tags = [e.get("tag") for e in entries_of(self._files, folder) if e.get("event") == "intent"]
-        return tags[-1] != tag
 
     def _told_of(self, folder: str) -> float:
         read = {}
@@ -160,12 +152,9 @@ class QuantumJudgements(Told):
         service: QuantumService,
         files: FileServer,
         purchases: Purchases,
-        any_was_stopped: Callable[[], bool],
     ) -> None:
-        """`any_was_stopped`: whether a process was stopped, and went on."""
         super().__init__(service.world, files)
         self._service, self._purchases = service, purchases
-        self._any_was_stopped = any_was_stopped
 
     def journals(self, files: FileServer) -> None:
         """What they say in the end."""
@@ -199,8 +188,7 @@ class QuantumJudgements(Told):
         job = self._service.jobs[result.job_id]
         if job.status != _STATUS[reason]:
             return f"the service has {job.id} as {job.status}"
-        # Between its look at the claim and its intent, no process knows that it was stopped.
-        if job.tag != result.tag and not self._any_was_stopped():
+        if job.tag != result.tag and not self._purchases.was_slow(job.tag):
             return f"{job.id} is another one's"
         told = result.resources_used.get("qpu_seconds")
         if told is not None and told != job.cost:

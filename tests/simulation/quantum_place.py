@@ -90,9 +90,7 @@ class QuantumPlace(Ground):
         self.weather = self.service.weather
         limit = chance.one_of("budget", (0.0, 0.0, 4.0, 6.0, 10.0, 20.0))
         self.purchases = Purchases(self.service, self.files, limit)
-        self.judgements = QuantumJudgements(
-            self.service, self.files, self.purchases, self._any_was_stopped
-        )
+        self.judgements = QuantumJudgements(self.service, self.files, self.purchases)
         self.spec = BackendSpec(
             kind="ibm", backend_name="chip", interface="v2", max_qpu_seconds=limit
         )
@@ -116,9 +114,6 @@ class QuantumPlace(Ground):
             self._shots.setdefault(key, chance.one_of("shots", (2000, 4000, 4000, 20_000)))
         wanted = [Wanted(key, f"{CAMPAIGN}/ab/{key}", shots=self._shots[key]) for key in keys]
         return QuantumLife(self, number, wanted, starts=mix.starts(chance))
-
-    def _any_was_stopped(self) -> bool:
-        return any(process.resumed_at >= 0.0 for process in self.runs.values())
 
     def provider(self, process: Process) -> ServiceProvider:
         """A process's own way to the service."""
@@ -202,7 +197,9 @@ class QuantumLife(Life):
         submitted = not future.cancelled() and future.exception() is None
         if not (submitted and isinstance(future.result(), JobSubmitted)):
             super()._ended(process, job, future)
-        elif not process.dead and self._process is process:
+        elif self._process is not process:
+            self._over_in(process, job)
+        elif not process.dead:
             self.world.coverage.sometimes("a call is told the id of its quantum job")
             self.world.note(self._name, f"is told of {job.key}: {future.result().job_id}")
             self._done_with(process, job)
@@ -217,6 +214,7 @@ class QuantumLife(Life):
 
     def _done_with(self, process: Process, job: Wanted) -> None:
         self._open.pop(job.key, None)
+        self._calls[process].discard(job.key)
         if not self._open:
             self.world.later(0.1, partial(self._end, process))
 

@@ -95,7 +95,7 @@ def test_a_flow_whose_workers_do_not_come_is_told_why(workers: Workers) -> None:
     broken = workers.profile("broken", executables={"hpc-worker": "/bin/false"})
     shape = workers.shape("one")
     end = workers.start("told", broken, shape, "0-2")()
-    assert "jobs in a row ended before their worker came" in end["said"]
+    assert "worker jobs in a row ended before their worker connected" in end["said"]
     assert "program failed: ended with exit code 1" in end["said"]
     assert (end["state"], end["task"]) == ("Completed", "Failed")
     end = workers.start("returned", broken, shape, "0-2")()
@@ -130,7 +130,7 @@ def test_tasks_may_have_tasks_of_their_own(workers: Workers) -> None:
 def test_a_task_that_ends_its_workers_is_given_up_and_the_flow_goes_on(workers: Workers) -> None:
     end = workers.start("deadly", workers.profile("plain"), workers.shape("one"), "1")()
     assert end["state"] == "Completed", end["out"]
-    assert "given to 4 workers, one after another, and each was lost" in end["said"]
+    assert "4 workers, one after another, died while they ran this task" in end["said"]
     assert "ended with exit code 3" in end["said"]
     assert (end["task"], end["other"], queue(workers)) == ("Failed", 9, {})
 
@@ -189,7 +189,7 @@ def test_a_task_that_takes_longer_than_the_walltime_is_not_begun_for_ever(
     shape = workers.shape("short", walltime="00:00:08")
     end = workers.start("held", workers.profile("plain"), shape, "1", str(tmp_path), "1")()
     assert end["state"] == "Failed"
-    assert "9 jobs in a row ended whose workers had finished no task" in end["message"]
+    assert "9 worker jobs in a row ended without finishing a task" in end["message"]
     assert queue(workers) == {}
 
 

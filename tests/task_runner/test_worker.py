@@ -110,7 +110,7 @@ def test_the_launcher_s_rank_counts_before_that_of_the_batch_script() -> None:
 
 
 def test_without_a_rank_the_worker_says_so_and_ends() -> None:
-    with pytest.raises(SystemExit, match="no launcher has told this process its rank"):
+    with pytest.raises(SystemExit, match="this process does not know its rank"):
         dask_arguments(given_of(ranks=True), {"PMI_RANK": "x"})
 
 

@@ -21,8 +21,8 @@ from hpc_prefect.batch.prepare import (
     blocks_of_run,
     file_problems,
     provenance_of,
+    request_facts,
     resolved_work_dir,
-    wait_seconds,
 )
 from hpc_prefect.blocks import (
     Call,
@@ -37,7 +37,6 @@ from hpc_prefect.executor.allocation import AllocationTerms, AllocationUse, Held
 from hpc_prefect.executor.request import JobRequest, Placing
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.campaigns import locate
-from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.flow_runs.cancellation import interrupted, raise_if_cancelled
 from hpc_prefect.flow_runs.recording import note_blocks, noting
 from hpc_prefect.flow_runs.run_log import RunLog
@@ -211,7 +210,8 @@ class Allocation:
             if not ordinary and await interrupted(self._closing, self._on_sigterm):
                 await _on_executor(_leaving(holder))
                 self._log.state(
-                    "this process was told to end; the allocation is left to its timeout"
+                    "this process received SIGTERM; the allocation is left running for its"
+                    " orphan_timeout"
                 )
                 return
             if ordinary:
@@ -227,9 +227,8 @@ class Allocation:
     # --- its batch job
 
     async def _prepare(self) -> tuple[JobRequest, dict[str, Any]]:
-        loaded = await blocks_of_run(self._given, NAME)
-        _, execution, hpc = loaded.blocks
-        told = {kind: loaded.described[kind] for kind in ("execution", "hpc")}
+        (_, execution, hpc), described = await blocks_of_run(self._given, NAME)
+        told = {kind: described[kind] for kind in ("execution", "hpc")}
         self._profile = told["hpc"]["name"]
         self._on_sigterm = hpc.on_sigterm
         spec = self._spec(execution, hpc)
@@ -239,14 +238,8 @@ class Allocation:
         place = await locate(work_dir=self._work_dir, name=NAME, digest=what)
         request = JobRequest(
             spec=spec,
-            base=str(place.folder),
-            key=place.key,
-            claimant=place.claimant,
-            poll_interval=hpc.poll_interval,
-            max_jobs_in_queue=hpc.max_jobs_in_queue,
-            queue_full_wait=wait_seconds(hpc.queue_full_wait),
             provenance=provenance_of(place, told, {}),
-            is_over=is_over,
+            **request_facts(place, hpc),
         )
         return request, told
 
@@ -295,9 +288,11 @@ class _Inside:
     async def site_for(self, spec: JobSpec) -> Site | None:
         side = self._holder.resource_class
         if not self._same_profile:
-            self._holder.tell_normally(spec, f"that is of the HPC profile {self._profile!r}")
+            self._holder.warn_outside(
+                spec, f"the allocation is of the HPC profile {self._profile!r}"
+            )
         elif spec.resources.resource_class != side:
-            self._holder.tell_normally(spec, f"that is of the resource class {side!r}")
+            self._holder.warn_outside(spec, f"the allocation is of the resource class {side!r}")
         else:
             return await self._holder.site_for(spec)
         return None

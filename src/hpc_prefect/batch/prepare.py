@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from hpc_prefect.batch.placing import HoldsNodes, placing_of
 from hpc_prefect.batch.program import content_of, program_facts
-from hpc_prefect.blocks import Blocks, Call, GivenBlocks, load_blocks, resolve
+from hpc_prefect.blocks import Blocks, Call, GivenBlocks, HPCProfileBlock, load_blocks, resolve
 from hpc_prefect.blocks.from_record import described, name_in_record
 from hpc_prefect.blocks.load import load_one
 from hpc_prefect.errors import InvalidJob
@@ -62,19 +62,11 @@ class JobTerms:
 
 async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: JobTerms) -> Job:
     """Everything before the task run; all problems that can be found are found here, at once."""
-    problems = terms_problems(terms)
-    loaded: _Loaded | None = None
-    spec: JobSpec | None = None
-    secrets: dict[str, str] = {}
-    try:
-        loaded = await blocks_of_run(given, call.subject)
-        spec, secrets = resolve(*loaded.blocks, call, machine_cores=os.cpu_count() or 1)
-    except InvalidJob as invalid:
-        problems = [*invalid.problems, *problems]
-    problems += file_problems(call, spec)
+    found, problems = await resolved(call, given, terms_problems(terms))
     problems += identity_problems(keyed=job_key is not None)
-    if problems or spec is None or loaded is None:
+    if problems or found is None:
         raise InvalidJob(call.subject, problems)
+    spec, hpc = found.spec, found.blocks.hpc
     try:
         Path(call.work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,31 +75,69 @@ async def prepare(call: Call, given: GivenBlocks, job_key: str | None, terms: Jo
     inputs, sizes = await asyncio.to_thread(inputs_of, spec) if spec.inputs else ({}, {})
     program = await asyncio.to_thread(program_facts, spec)
     work: list[Any] = [spec.identity(), inputs]
-    if loaded.blocks.hpc.rebuilt_program == "rerun":
+    if hpc.rebuilt_program == "rerun":
         work.append(content_of(program))
     what = digest(["job_key", job_key] if job_key is not None else work)
     place = await locate(work_dir=call.work_dir, name="job", digest=what, keyed=job_key is not None)
     request = JobRequest(
         spec=spec,
-        secrets=secrets,
-        base=str(place.folder),
-        key=place.key,
-        claimant=place.claimant,
-        poll_interval=loaded.blocks.hpc.poll_interval,
-        max_jobs_in_queue=loaded.blocks.hpc.max_jobs_in_queue,
-        queue_full_wait=wait_seconds(loaded.blocks.hpc.queue_full_wait),
+        secrets=found.secrets,
+        **request_facts(place, hpc),
         placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
-        provenance=provenance_of(place, loaded.described, inputs)
-        | {"inputs_size": sizes}
-        | program,
-        is_over=is_over,
+        provenance=provenance_of(place, found.described, inputs) | {"inputs_size": sizes} | program,
     )
-    return Job(spec, request, loaded.blocks.hpc.on_sigterm, terms.retries)
+    return Job(spec, request, hpc.on_sigterm, terms.retries)
 
 
-def wait_seconds(text: str) -> int:
+@dataclass(frozen=True)
+class ResolvedCall:
+    """The blocks of a call, and the job that they make of it.
+
+    Attributes:
+        described: how the run record describes the blocks.
+    """
+
+    blocks: Blocks
+    described: dict[str, Any]
+    spec: JobSpec
+    secrets: dict[str, str]
+
+
+async def resolved(
+    call: Call, given: GivenBlocks, problems: list[str]
+) -> tuple[ResolvedCall | None, list[str]]:
+    """Load the blocks and make a job of them, if they allow one; also all problems.
+
+    Args:
+        problems: of the call's other arguments; they stand between those of the blocks and those
+            of files.
+    """
+    found = None
+    try:
+        blocks, told = await blocks_of_run(given, call.subject)
+        spec, secrets = resolve(*blocks, call, machine_cores=os.cpu_count() or 1)
+        found = ResolvedCall(blocks, told, spec, secrets)
+    except InvalidJob as invalid:
+        problems = [*invalid.problems, *problems]
+    return found, problems + file_problems(call, found.spec if found else None)
+
+
+def request_facts(place: CallIdentity, hpc: HPCProfileBlock) -> dict[str, Any]:
+    """The fields of a request that depend on the call's identity and the HPC profile alone."""
+    return {
+        "base": str(place.folder),
+        "key": place.key,
+        "claimant": place.claimant,
+        "poll_interval": hpc.poll_interval,
+        "max_jobs_in_queue": hpc.max_jobs_in_queue,
+        "queue_full_wait": _wait_seconds(hpc.queue_full_wait),
+        "is_over": is_over,
+    }
+
+
+def _wait_seconds(text: str) -> int:
     return parse_walltime(text) if text.strip() else 0
 
 
@@ -130,18 +160,10 @@ def resolved_work_dir(work_dir: Any) -> str:
     return work_dir  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """The three blocks, and how the run record describes them."""
-
-    blocks: Blocks
-    described: dict[str, Any]
-
-
 _cache: dict[tuple[str, type[Block], str, int], asyncio.Task[Block | list[str]]] = {}
 
 
-async def blocks_of_run(given: GivenBlocks, subject: str) -> _Loaded:
+async def blocks_of_run(given: GivenBlocks, subject: str) -> tuple[Blocks, dict[str, Any]]:
     """The three blocks, and how the record describes them.
 
     What is named is loaded once a flow run: an edit made meanwhile counts in the next run.
@@ -149,7 +171,7 @@ async def blocks_of_run(given: GivenBlocks, subject: str) -> _Loaded:
     flow = root_flow()
     in_flow = flow is not None and flow.flow_run is not None
     blocks = await load_blocks(given, subject=subject, load=_once_a_run if in_flow else None)
-    return _Loaded(blocks, _described(given, blocks))
+    return blocks, _described(given, blocks)
 
 
 async def _once_a_run(kind: type[Block], name: str) -> Block | list[str]:

@@ -188,7 +188,7 @@ class Difference:
         return f"{'.'.join(self.where) or 'its value'}: {stored} → {wanted}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs. `stored` and `wanted` are null where there is none; no secret is told."""
+        """For programs. `stored` and `wanted` are null where there is none; secrets are masked."""
         stored, wanted = (None if v is None else v.told() for v in (self.stored, self.wanted))
         return {"where": list(self.where), "stored": stored, "wanted": wanted}
 

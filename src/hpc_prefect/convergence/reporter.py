@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc_prefect.convergence.checkpoint import Checkpoint, Checkpoints, Log
-from hpc_prefect.convergence.stop import Reason, Row, StopRule, parse_algorithm, verdict
+from hpc_prefect.convergence.stop import CONVERGED, Reason, Row, StopRule, parse_algorithm, verdict
 from hpc_prefect.convergence.telemetry import Plot, chart, draw, jsonl, line, table
 from hpc_prefect.errors import ConfigurationError
 from hpc_prefect.extras import missing
@@ -170,7 +170,8 @@ class LoopReporter:
         await self._guarded("iterations.jsonl", self._note(history))
         if reason is not None:
             said = self._verdict(rule, reason)
-            level = logging.WARNING if "NOT" in said else logging.INFO
+            expected = rule.can_converge or self.has_predicate
+            level = logging.WARNING if expected and reason not in CONVERGED else logging.INFO
             self.log.log(level, "loop %r after %d iterations: %s", self.name, len(history), said)
         if reason is not None:
             await self.settle()

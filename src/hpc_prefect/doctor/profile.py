@@ -94,7 +94,7 @@ def _executables(
 
 
 def launcher_word(line: str) -> str:
-    """The program that a launcher line starts; empty when only its own shell can tell."""
+    """The program that a launcher line starts; empty if only a shell could find it out."""
     try:
         words = shlex.split(line)
     except ValueError:

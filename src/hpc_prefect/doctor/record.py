@@ -103,7 +103,7 @@ def redact(
 
 
 def _learnt(exchanges: list[Exchange]) -> dict[str, str]:
-    """Names that only the replies tell."""
+    """Names to hide that occur only in the replies."""
     found: dict[str, str] = {}
     for each in exchanges:
         program, out = each.command.argv[0], each.reply.stdout

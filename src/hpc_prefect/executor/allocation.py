@@ -109,7 +109,7 @@ class Term:
         found: an earlier process submitted it.
         job_id: of its batch job; empty while none is known.
         submitted: set once it has an id, or has ended without one.
-        told_to_end: it takes no more jobs.
+        asked_to_end: it takes no more jobs.
         in_doubt: a job that was handed to it never started there.
     """
 
@@ -118,7 +118,7 @@ class Term:
         self.spool = spool
         self.found = found
         self.job_id = ""
-        self.told_to_end = False
+        self.asked_to_end = False
         self.in_doubt = False
         self.submitted = asyncio.Event()
         self._transport = transport
@@ -168,7 +168,7 @@ class Term:
 
     def begin(self, executor: Executor, on_end: Callable[[JobResult], object]) -> None:
         """Hand its batch job over, or attach to it."""
-        listener = _Hears(self.request.listener, self._has_id)
+        listener = _JobIdListener(self.request.listener, self._has_id)
         self._handle = executor.start(dataclasses.replace(self.request, listener=listener))
         self.ended = asyncio.wrap_future(self._handle.result)
         self.ended.add_done_callback(partial(self._has_ended, executor, on_end))
@@ -211,13 +211,13 @@ class Term:
         try:
             reply = self._transport.run(spools.ask_to_end(self.spool, word))
         except TransportError as error:
-            logger.warning("an allocation could not be told to end: %s", error)
+            logger.warning("an allocation could not be asked to end: %s", error)
             return False
         return reply.code == 0
 
     def ask_to_end(self) -> None:
         """Have it take no more jobs, and end when its last job has ended. Blocks."""
-        self.told_to_end = self.told_to_end or self.tell_agent(spools.CLOSE)
+        self.asked_to_end = self.asked_to_end or self.tell_agent(spools.CLOSE)
 
     def use(self, look: SpoolLook | None) -> AllocationUse:
         """By the agent's last words, or if it was killed by its record and last heartbeat."""
@@ -264,7 +264,7 @@ class Term:
         self._transport.write_atomic(f"{self.spool}/{spools.GONE}", text.encode())
 
 
-class _Hears:
+class _JobIdListener:
     """A listener that also receives the job's id."""
 
     def __init__(self, listener: Listener, on_id: Callable[[str], object]) -> None:
@@ -292,7 +292,7 @@ class TermListener(Protocol):
         """It has ended, after this use."""
 
 
-class _NobodyHears:
+class _NoTermListener:
     def begun(self, request: JobRequest) -> None: ...
 
     def ended(self, result: JobResult, use: AllocationUse) -> None: ...
@@ -323,10 +323,10 @@ class HeldAllocation:
         self._use = AllocationUse()
         self._lock = asyncio.Lock()
         self._closed = False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self.resource_class = request.spec.resources.resource_class
-        self.on_term: TermListener = _NobodyHears()
+        self.on_term: TermListener = _NoTermListener()
 
     # --- its life
 
@@ -388,12 +388,12 @@ class HeldAllocation:
     async def site_for(self, spec: JobSpec) -> Site | None:
         """See `Placing`."""
         if refused := self.held.refuses(spec):
-            self.tell_normally(spec, refused)
+            self.warn_outside(spec, refused)
             return None
         async with self._lock:
             term = await self._term_for(spec)
         if term is not None and term.is_over:  # such as one that was refused
-            self.tell_normally(spec, "the allocation has ended")
+            self.warn_outside(spec, "the allocation has ended")
             return None
         return None if term is None else self.held.site(spec, term.spool)
 
@@ -405,7 +405,7 @@ class HeldAllocation:
 
     async def _term_for(self, spec: JobSpec) -> Term | None:
         if self._closed:
-            self.tell_normally(spec, "the allocation is closed")
+            self.warn_outside(spec, "the allocation is closed")
             return None
         for earlier in list(self._others):
             if await self._has_room(earlier, spec):
@@ -416,13 +416,18 @@ class HeldAllocation:
         seen = await self._glance(term)
         if seen.is_over:
             if await term.was_cancelled():
-                self.tell_normally(spec, "somebody cancelled it, so no other one follows")
+                self.warn_outside(
+                    spec, "the allocation was cancelled, so no other one is submitted"
+                )
                 return None
             return await self._next(spec, "the allocation has ended", again=term.found)
         if seen.left is None:  # it has not begun: all of its time is left
             return term
         if spec.resources.walltime + _OLD > seen.left:
-            why = f"its walltime is {spec.resources.walltime} s, and {seen.left} s are left"
+            why = (
+                f"its walltime of {spec.resources.walltime} s does not fit into the {seen.left} s"
+                " that the allocation has left"
+            )
             return await self._next(spec, why)
         if self._terms.renew and seen.left < 2 * spec.resources.walltime + _OLD:
             await self._begin_next()  # to wait in the queue while the last job of this one runs
@@ -433,7 +438,7 @@ class HeldAllocation:
         seen = await self._glance(earlier)
         if seen.is_over or seen.left is None:  # or it is not known now
             return False
-        if not earlier.told_to_end and spec.resources.walltime + _OLD <= seen.left:
+        if not earlier.asked_to_end and spec.resources.walltime + _OLD <= seen.left:
             return True
         await self._in_thread(earlier.ask_to_end)
         return False
@@ -467,14 +472,14 @@ class HeldAllocation:
             if present is not None and not present.is_over:
                 await self._in_thread(present.ask_to_end)
             return following
-        self.tell_normally(spec, why)
+        self.warn_outside(spec, why)
         return None
 
-    def tell_normally(self, spec: JobSpec, why: str) -> None:
+    def warn_outside(self, spec: JobSpec, why: str) -> None:
         """Log, once, why a job is submitted outside of the allocation."""
         text = f"{spec.name} is submitted outside of the allocation: {why}"
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._warned:
+            self._warned.add(text)
             self._request.listener.state(text, warning=True)
 
     # --- terms

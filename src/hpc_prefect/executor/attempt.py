@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from hpc_prefect.errors import LedgerError
+from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.job import folder as names
@@ -53,7 +53,7 @@ class Attempt:
         outputs_before: the state of the expected outputs before the submission.
         cancel: who cancelled it in an earlier run; empty for nobody.
         taken_from: the claimant that submitted it, in words; empty if this process begins it.
-        told_id: the id with which a log line already named the submitted job; empty if none did.
+        logged_id: the job's id, once a log line has named it; empty before.
         raised: which resources this attempt gets more of than the last one, in words; usually
             empty.
         cancel_offset: the size of the file of cancel requests at the beginning; `cancel` has what
@@ -75,7 +75,7 @@ class Attempt:
     outputs_before: dict[str, Stamp | None] = field(default_factory=dict)
     cancel: str = ""
     taken_from: str = ""
-    told_id: str = ""
+    logged_id: str = ""
     raised: str = ""
     cancel_offset: int = 0
     on_cancel_request: Callable[[str], object] = lambda by: None
@@ -93,13 +93,26 @@ class Attempt:
         return None
 
     def hand_over(self) -> Submission:
-        """Intent, submission, id: in one go, so that nothing comes between them."""
-        self.claim.check()
+        """Intent, submission, id: in one go, so that nothing comes between them.
+
+        Raises:
+            JobHeld: another process has taken the job over. Nothing was submitted.
+        """
+        self.check_claims()
         submission = self._submission()
+        try:  # this process may have been stopped meanwhile, and the job be another one's now
+            self.check_claims()
+        except JobHeld as held:
+            self.folder.note("refused", said=str(held))  # so that nobody looks for its job
+            raise
         in_doubt, self.intended = self.intended, True
         outcome = self.connection.converse(submission)
         self._answered(outcome, in_doubt=in_doubt)
         return outcome
+
+    def check_claims(self) -> None:
+        """Raise `JobHeld` if another process has taken over what we need for a submission."""
+        self.claim.check()
 
     def _answered(self, said: Submission, *, in_doubt: bool) -> None:
         """Note what came of a submission; whether an earlier one is `in_doubt` is not changed."""
@@ -139,6 +152,7 @@ class Attempt:
             "intent",
             durable=True,
             tag=self.tag,
+            claim=self.claim.generation,
             attempt=self.number,
             cancel_offset=self.cancel_offset,
             job=self.request.spec.as_dict(),

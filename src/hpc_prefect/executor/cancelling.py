@@ -85,23 +85,24 @@ async def bring_about(
     connection: Connection,
     watched: Watched,
     left: Callable[[], float],
-    told: Callable[[NoAnswer | None], None] = lambda said: None,
+    on_answer: Callable[[NoAnswer | None], None] = lambda said: None,
 ) -> bool:
-    """Ask the scheduler for a job's end until it listens, then wait until that is seen.
+    """Repeat a cancellation until the scheduler accepts it, then wait until the job's end is seen.
 
     Args:
         left: for how many seconds more.
-        told: what the scheduler said instead of taking it in; None when it did.
+        on_answer: called after each cancellation with None if the scheduler accepted it, else with
+            what it said.
 
     Returns:
         Whether its end was seen in time.
     """
-    heard = False
+    accepted = False
     while not watched.verdict.done():
-        if not heard:
+        if not accepted:
             said = await connection.cancel(watched.job_id, watched.tag)
-            heard = said is None
-            told(said)
+            accepted = said is None
+            on_answer(said)
             watched.wants_answer = True
             connection.hurry(watched)
         seconds = left()

@@ -349,8 +349,8 @@ class Connection:
         self._failures += 1
         logger.log(
             logging.WARNING if self._failures in (1, 10, 100) else logging.DEBUG,
-            "%s gave no useful answer about %d jobs (%s); they are left as they were, and it is"
-            " asked again",
+            "%s gave no useful answer about %d jobs (%s); their states stay as they were, and the"
+            " question is repeated",
             self.scheduler.name,
             len(failed),
             failed[0].said,

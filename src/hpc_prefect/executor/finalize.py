@@ -55,8 +55,8 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
     duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]
     if duplicates:
         logger.error(
-            "job %s: %s were second jobs of the same attempt; the guard kept them from"
-            " starting the program",
+            "job %s: %s were duplicates of it in the scheduler; they did not start the program, and"
+            " are cancelled now",
             attempt.request.spec.name,
             ", ".join(duplicates),
         )

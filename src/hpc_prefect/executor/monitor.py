@@ -208,7 +208,7 @@ class JobMonitor:
             text = f"{seen.state} as {self.job_id}" + (f": {seen.message}" if seen.message else "")
             text += f"; {ADVICE[Reason.HELD].remedy}" if held else ""
             minor = not held
-        elif self._attempt.told_id == self.job_id and not self._shown:
+        elif self._attempt.logged_id == self.job_id and not self._shown:
             return
         elif start is None or not self._shown:  # a quick job may have ended already
             text, minor = f"submitted as {self.job_id}", False

@@ -78,7 +78,7 @@ class JobRun:
                 partial(open_attempt, self._request, self._connection, self.attempt_type)
             )
             if isinstance(attempt, JobResult):
-                self._tell(
+                self._report(
                     f"already done as {attempt.job_id} in attempt {attempt.attempt}:"
                     " its result is used"
                 )
@@ -91,8 +91,8 @@ class JobRun:
             try:
                 verdict = None
                 if not attempt.job_id:
-                    wish = self._wish_for_what_is_not_there
-                    verdict = await submit(attempt, wish, self._cancelled)
+                    canceller = self._cancelled_by_if_not_found
+                    verdict = await submit(attempt, canceller, self._cancelled)
                     # If a job that is found later could still run, this is no end.
                     in_doubt = attempt.intended and not attempt.guarded
                     self._unconfirmed = verdict is not None and in_doubt
@@ -102,11 +102,11 @@ class JobRun:
             finally:
                 if has_slot:
                     slots.give_back(slot_of(attempt))
-            if not self._is_wanted_again(attempt, result):
+            if not self._runs_again(attempt, result):
                 return result
 
     def cancel(self, by: str) -> None:
-        """Ask for the job's end: `user` or `timeout`. The result then tells how it ended."""
+        """Ask for the job's end: `user` or `timeout`. Its result says how it ended."""
         self._cancel_is_left_over = False  # it must not run again
         if self._cancelled_by:
             return
@@ -115,8 +115,8 @@ class JobRun:
         if self._monitor is not None:
             self._begin_cancelling(self._monitor)
 
-    def _heard(self, by: str) -> None:
-        """The job was cancelled from outside of this process, such as by a command."""
+    def _cancel_requested(self, by: str) -> None:
+        """Cancel the job at the request of another process, such as `hpc-prefect jobs cancel`."""
         if not self._cancelled_by:  # an earlier run's cancellation under way is not ours
             self.cancel(by)
 
@@ -124,17 +124,17 @@ class JobRun:
         """From now on this is the job's attempt, from wherever it is."""
         self._attempt = attempt
         loop = asyncio.get_running_loop()
-        attempt.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._heard, by)
+        attempt.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._cancel_requested, by)
         self._cancel_is_left_over = bool(attempt.cancel) and not self._cancelled_by
         self._cancelled_by = self._cancelled_by or attempt.cancel
         if attempt.job_id:
-            attempt.told_id = attempt.job_id
-            self._tell(
-                f"taken up again as {attempt.job_id} from {attempt.taken_from}",
+            attempt.logged_id = attempt.job_id
+            self._report(
+                f"attached to {attempt.job_id}, which {attempt.taken_from} had submitted",
                 job_id=attempt.job_id,
             )
         if attempt.raised:
-            self._tell(f"attempt {attempt.number}: {attempt.raised}")
+            self._report(f"attempt {attempt.number}: {attempt.raised}")
 
     async def _brought_to_end(self, attempt: Attempt, verdict: Verdict | None) -> JobResult:
         """Monitor and finalize an attempt; a `verdict` is there when it was not submitted."""
@@ -157,22 +157,22 @@ class JobRun:
             if not other:
                 confirmed = not self._unconfirmed
                 return await self._finalize(attempt, verdict, evidence, confirmed=confirmed)
-            await self._turn_to(attempt, other)
+            await self._follow_instead(attempt, other)
             verdict, ask = None, True
 
-    def _is_wanted_again(self, attempt: Attempt, result: JobResult) -> bool:
+    def _runs_again(self, attempt: Attempt, result: JobResult) -> bool:
         """Whether the job is to be submitted anew, after an attempt that has ended.
 
         Raises:
             SchedulerError: an earlier run asked for the attempt's end, which nobody confirms.
         """
         if self._was_forgotten(result):
-            self._tell(f"{result.job_id} never started; it is submitted again")
+            self._report(f"{result.job_id} never started; it is submitted again")
             if self._request.placing is not None:
                 self._request.placing.came_back(attempt.request.spec.site)
             return True
-        if self._was_in_the_way(attempt, result):
-            self._tell(
+        if self._could_not_start(attempt, result):
+            self._report(
                 f"{result.job_id}, of an earlier run, could not start its program"
                 f" ({result.verdict.summary}); it is submitted again"
             )
@@ -199,32 +199,36 @@ class JobRun:
     ) -> JobResult:
         return await finalize(attempt, verdict, evidence, confirmed=confirmed)
 
-    def _wish_for_what_is_not_there(self) -> str:
-        """Who has asked for the end of a job of which nothing was found.
+    def _cancelled_by_if_not_found(self) -> str:
+        """Who has cancelled the job, if the scheduler has no such job; empty for nobody.
 
-        What an earlier run asked for is then fulfilled as well as it can be, where no end can be
-        forced upon a job that comes to light later: the job that this run asks for may be that.
+        A cancellation by an earlier run counts only if a late job could still be kept from starting
+        (`guarded`). Elsewhere nothing more can be cancelled, and the job that this run asks for may
+        be the one that turns up late.
         """
         assert self._attempt is not None
         if self._cancel_is_left_over and not self._attempt.guarded:
             self._cancelled_by, self._cancel_is_left_over = "", False
         return self._cancelled_by
 
-    async def _turn_to(self, attempt: Attempt, other: str) -> None:
-        """From now on this is the attempt's job."""
+    async def _follow_instead(self, attempt: Attempt, other: str) -> None:
+        """Follow another job of the attempt from now on, and cancel the one followed so far."""
         if attempt.job_id:
-            self._tell(f"{attempt.job_id} was a second job; {other} is followed")
+            self._report(
+                f"{attempt.job_id} was a duplicate of {other}: {other} is followed, and"
+                f" {attempt.job_id} cancelled"
+            )
             # The second job may still wait in the queue.
             await self._connection.cancel(attempt.job_id, attempt.tag)
         else:
-            self._tell(f"it was submitted after all; {other} is followed")
+            self._report(f"it had been submitted after all, as {other}, which is followed now")
         await self._connection.in_thread(partial(attempt.adopted, other, 0.0))
 
     async def _never_started(self, attempt: Attempt, verdict: Verdict) -> Verdict | None:
-        """Close the start guard of a lost job: if it was free, the job has never run.
+        """Close the start guard of a lost job; if it was free, the job has never run.
 
-        A job that appears later finds it closed, and does not start the program. Neither
-        did one that found it closed already, by a process that was stopped in the middle of that.
+        A job that appears later finds the guard closed, and does not start the program. A job may
+        also have found it closed already, by a process that was killed before it wrote a verdict.
         """
         unseen = verdict.reason in _UNSEEN
         turned_away = verdict.reason is Reason.DUPLICATE
@@ -248,9 +252,9 @@ class JobRun:
         wanted = not (self._cancelled_by or self._request.attach_only)
         return wanted and self._forgotten < _FORGOTTEN
 
-    def _was_in_the_way(self, attempt: Attempt, result: JobResult) -> bool:
-        """Whether to submit again an earlier run's job that could not start, such as on a full
-        disk."""
+    def _could_not_start(self, attempt: Attempt, result: JobResult) -> bool:
+        """Whether an earlier run's job could not start its program, such as on a full disk, so that
+        this run submits it again."""
         kept = result.verdict.reason in _NOT_BEGUN and not self._began
         wanted = not (self._cancelled_by or self._request.attach_only)
         return kept and wanted and bool(attempt.taken_from)
@@ -287,5 +291,5 @@ class JobRun:
             self._attempt, monitor, self._cancelled_by, earlier=lambda: self._cancel_is_left_over
         )
 
-    def _tell(self, text: str, *, job_id: str = "") -> None:
+    def _report(self, text: str, *, job_id: str = "") -> None:
         self._request.listener.state(text, job_id=job_id)

@@ -56,7 +56,7 @@ async def take_slot(attempt: Attempt, cancelled: asyncio.Event) -> bool:
     if attempt.intended:  # it is in the queue, or may be
         await slots.occupy(slot)
         return True
-    waiting = f"waiting: {most} jobs of yours are in the queue {queue!r}"
+    waiting = f"waiting for a slot: {most} jobs of your flows are in the queue {queue!r}"
     taking = asyncio.ensure_future(
         slots.take(slot, partial(request.listener.state, waiting, minor=True))
     )
@@ -96,9 +96,9 @@ async def submit(
             return Verdict(reason=asked_for(by), summary=summary)
         if request.attach_only:
             raise SchedulerError(
-                f"job {request.spec.name}: {connection.scheduler.name} knows no job named"
+                f"job {request.spec.name}: {connection.scheduler.name} lists no job named"
                 f" {attempt.tag}, so its submission seems to have failed. Nothing was submitted;"
-                " start its flow again to have it run"
+                " start its flow again to run it"
             )
         if (preparation := attempt.preparation()) is not None:
             if verdict := await _prepared(attempt, preparation, cancelled):
@@ -116,13 +116,15 @@ async def submit(
             reason = Reason.QUEUE_FULL if outcome.full else Reason.REJECTED
             return Verdict(reason=reason, summary=outcome.said, said=outcome.said)
         unclear += 1 if outcome.again else _MOST_UNCLEAR
-        request.listener.state(f"the submission's outcome is unclear ({outcome.said})")
+        request.listener.state(
+            f"it is not clear whether the job was submitted ({outcome.said}); looking for it"
+        )
     if attempt.may_be_there() and await _found_by_tag(attempt):
         return None
     raise SchedulerError(
-        f"job {request.spec.name}: its submission had no clear outcome, and no job named"
-        f" {attempt.tag} can be found. Look at {connection.scheduler.name}, then start again: the"
-        f" job is searched for by that name before another submission"
+        f"job {request.spec.name}: it is not clear whether it was submitted, and no job named"
+        f" {attempt.tag} was found. See whether {connection.scheduler.name} works, then start the"
+        f" flow again: it looks for a job of that name before it submits another"
     )
 
 
@@ -201,9 +203,9 @@ async def _found_by_tag(attempt: Attempt) -> bool:
                 raise answer.error
             if clock() > silent_until:
                 raise SchedulerError(
-                    f"job {attempt.request.spec.name}: whether it was submitted is not known, and"
-                    f" {scheduler.name} does not answer ({answer.said}). Nothing more was"
-                    f" submitted; start again when it answers"
+                    f"job {attempt.request.spec.name}: it is not known whether it was submitted,"
+                    f" and {scheduler.name} does not answer ({answer.said}). Nothing more was"
+                    f" submitted; start the flow again when {scheduler.name} answers"
                 )
         elif answer:
             await _adopt(attempt, answer)
@@ -236,5 +238,7 @@ async def _adopt(attempt: Attempt, answer: dict[str, Observation]) -> None:
     job_id = await attempt.chosen(answer)
     queued_at = answer[job_id].queued_at
     await attempt.connection.in_thread(partial(attempt.adopted, job_id, queued_at))
-    attempt.told_id = job_id
-    attempt.request.listener.state(f"found as {job_id}: it had been submitted", job_id=job_id)
+    attempt.logged_id = job_id
+    attempt.request.listener.state(
+        f"found in the queue as {job_id}: it had been submitted", job_id=job_id
+    )

@@ -97,7 +97,7 @@ class _Recording:
             self.began = 0
 
     def close(self) -> None:
-        """The run is gone without an end: it was cancelled, or its process was told to end."""
+        """The run is gone without an end: it was cancelled, or its process received SIGTERM."""
         if self.writer is None or self.pid != os.getpid():
             return
         known = watch().find(uuid.UUID(self.run_id)) if self.run_id else None

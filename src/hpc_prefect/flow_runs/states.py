@@ -61,8 +61,8 @@ def _crash(flow_run_id: str, by: str) -> None:
             client.set_flow_run_state(flow_run_id, crashed, force=True)
     except Exception as error:  # noqa: BLE001 - only a report; the work goes on
         logger.warning(
-            "Prefect still has flow run %s as running, though its process died, and"
-            " could not be told: %s",
+            "Prefect still shows flow run %s as running, though its process died; its state could"
+            " not be set: %s",
             flow_run_id,
             error,
         )

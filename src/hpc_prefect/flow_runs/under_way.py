@@ -1,4 +1,4 @@
-"""The jobs that calls of this process wait for, as the line at the terminal's end tells them."""
+"""The jobs that this process waits for, as the terminal's last line shows them."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ class Watch:
                     run.reported = True
                 except Exception as error:  # noqa: BLE001 - its jobs tell what became of them
                     logger.warning(
-                        "Prefect could not be told that flow run %s has ended as cancelled: %r",
+                        "flow run %s has ended as cancelled, but Prefect could not be informed: %r",
                         run.name,
                         error,
                     )

@@ -200,7 +200,7 @@ class Ledger:
     Attributes:
         intended: a submission was about to be made, and was not refused for sure; without `job_id`
             its outcome is unknown.
-        intent: the newest one, as JSON values; empty when there is none.
+        intent: the newest one of the newest claim, as JSON values; empty when there is none.
         posting: a submission was begun whose outcome the other side cannot be asked for.
         job_id: the scheduler's id, once known.
         submitted_at: seconds since 1970 when the id became known.
@@ -261,6 +261,7 @@ def read_journal(data: bytes | None) -> Ledger:
     """Read a journal. It never raises: a torn last line and foreign lines are skipped."""
     doubts, job_id, submitted_at, cancel, posting = 0, "", 0.0, "", False
     intent: dict[str, Any] = {}
+    claim = 0  # the intent's
     duplicates: dict[str, float | None] = {}
     words: set[str] = set()
     result: dict[str, Any] = {}
@@ -274,9 +275,13 @@ def read_journal(data: bytes | None) -> Ledger:
             # While an earlier submission is in doubt, its job may have written outputs already.
             before = entry.get("outputs_before")
         if event == "intent":
-            # A new intent outdates earlier requests to cancel.
-            doubts, intent, cancel = doubts + 1, entry, ""
+            doubts += 1
             words.add(str(entry.get("word_sha256")))
+            # One of an earlier claim is of a process that was stopped, and goes on after another
+            # one has taken over: it submits nothing, and its tag must not hide the other's.
+            if (of := _int(entry.get("claim"))) >= claim:
+                # A new intent outdates earlier requests to cancel.
+                intent, claim, cancel = entry, of, ""
         elif event == "refused":
             doubts, posting = doubts - 1, posting and doubts > 1
         elif event == "posting":

@@ -27,7 +27,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The answer does not tell whether the job exists: it must be looked for by its tag.
+    """The answer leaves open whether the job exists: it must be looked for by its tag.
 
     `again`: if it is not found, the same submission may well succeed.
     """

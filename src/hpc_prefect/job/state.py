@@ -186,8 +186,8 @@ def decide(evidence: Evidence, patience: Patience) -> Verdict | None:
 
 
 def may_have_begun(verdict: Verdict, evidence: Evidence) -> bool:
-    """Whether a job was told as ended with its allocation by who had not seen its start: it may
-    have begun since, and run."""
+    """Whether a job that was judged as ended with its allocation may have begun since, and run,
+    because its start had not been seen."""
     seen = evidence.observation
     return verdict.reason is Reason.ALLOCATION_ENDED and not (seen and seen.started_at)
 
@@ -256,6 +256,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
             return None
         if record is None or record.code != GUARD_CODE:
             return _started_twice(evidence, record, patience)
+    if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:
+        return _started_twice(evidence, record, patience)  # it could not read its start guard
     killed = seen.signal == "SIGKILL" and evidence.start is not None
     if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none

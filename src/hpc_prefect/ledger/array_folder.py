@@ -87,7 +87,7 @@ class ArrayFolder(JobFolder):
 
     def shard_modified(self, number: int) -> float:
         """When a member's file was last made in this shard, by the file server's clock (seconds
-        since 1970); 0 if nobody tells."""
+        since 1970); 0 if it is not known."""
         status = self.transport.status(f"{self.path}/{layout.shard(number * layout.SHARD)}")
         return status.modified if status else 0.0
 

@@ -113,9 +113,8 @@ def submit(options: dict[str, str], operands: list[str]) -> None:
         )
     if not process.sees_itself():
         raise RefusedError(
-            "/proc shows another PID namespace than this process's own, so no process could be told"
-            " from another; start the container, or unshare with --mount-proc, so that it has its"
-            " own /proc"
+            "/proc does not show this process: it belongs to another PID namespace, so processes"
+            " cannot be watched here. Give the container a /proc of its own (unshare: --mount-proc)"
         )
     script = _own_script(operands[0])
     spool = Spool(options["--spool"])
@@ -139,7 +138,7 @@ def _own_script(path: str) -> bytes:
     with open(script, "rb") as file:
         found = os.fstat(script)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise RefusedError(f"{path} is not a file of this user's own")
+            raise RefusedError(f"{path} is not a regular file that belongs to you")
         return file.read()
 
 
@@ -151,7 +150,9 @@ def _record(options: dict[str, str]) -> Record:
     host = os.uname().nodename.split(".")[0]
     array, at_once = _whole(options, "--array"), _whole(options, "--at-once")
     if at_once is not None and array is None:
-        raise UsageError("--at-once is about the elements of an --array")
+        raise UsageError(
+            "--at-once needs --array: it limits how many elements of an array run at once"
+        )
     return {
         "name": options["--name"],
         "queue": options["--queue"],
@@ -314,7 +315,7 @@ class _Array:
         end = (self._elements.end(index) if state == OVER else None) or self._end
         if end:
             start = {"started": end["started"]} if end.get("started") else None
-        reason = "its array has not come to it" if not start and not end else None
+        reason = "waits until its array starts it" if not start and not end else None
         own = {**self._record, "id": element_id(self._record["id"], index)}
         print(dumps(_line(own, start, end, reason)), end="")
 

@@ -11,9 +11,10 @@
 submit  copies the script, prints the job's id and returns at once. There is no daemon: a detached
         supervisor process waits for its turn (first come, first served in each queue; a job starts
         when its cpus fit into its slots), runs the script, enforces the limits, writes the records.
-        --array makes of it elements 0 to SIZE-1, ID_0, ID_1 …, each of them with --cpus and limits
-        of its own: HPC_LOCAL_ARRAY_INDEX is its number. At most K run at once. They share a place
-        in the queue and the two files of output, to which each of them appends.
+        --array SIZE runs the script SIZE times, as elements ID_0, ID_1 … of one array job, each
+        with its own --cpus and limits; HPC_LOCAL_ARRAY_INDEX holds the element's number. At most K
+        elements run at once. The array waits in the queue as one job, and all elements append to
+        the same two output files.
 jobs    prints one JSON object a line for each known job; without ids, for all that have not ended.
 find    prints the same for every job with one of these names, ended ones included.
 cancel  prints "cancelled ID", "already ended ID" or "unknown ID" for each id. The job's processes

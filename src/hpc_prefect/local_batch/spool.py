@@ -279,7 +279,7 @@ class Spool:
         """The end of a job or element without a supervisor. `of`: a request to end the element."""
         end = ending("NODE_FAIL", message="its supervisor was killed")
         if not begun:
-            end["message"] += " before it started"
+            end["message"] += " before the job started"
         if _size(self.folder(n, "supervisor.log")):
             end["message"] += "; supervisor.log in the job's folder of the spool says why"
         if cancel := self.read(n, "cancel") or of:
@@ -298,7 +298,7 @@ class Spool:
         return held
 
     def _lives(self, n: int, who: str | None) -> bool:
-        """Whether a process of the job lives. In another PID namespace only its lock tells."""
+        """Whether a process of the job lives. In another PID namespace only its lock shows it."""
         if process.alive(who) or process.dead(who):
             return process.alive(who)
         try:

@@ -85,7 +85,7 @@ class Supervisor:
             self.end = ending("CANCELLED", by=cancel.get("by"))
         elif self.stopped:
             # Most likely the machine shuts down: nobody has cancelled this job by its id.
-            self.end = ending("NODE_FAIL", message="its supervisor was told to stop (SIGTERM)")
+            self.end = ending("NODE_FAIL", message="its supervisor received SIGTERM")
 
     def reap(self) -> bool:
         """Collect processes that have ended. Returns False when none is left below this one."""

@@ -235,7 +235,7 @@ def _begin(
     watch = EndWatch(name, job_id, request.job.tag, request.over, on_end)
     request.watches[job_id] = watch
     connection.watch(watch)
-    work = bring_about(connection, watch, left, watch.told)
+    work = bring_about(connection, watch, left, watch.cancel_answered)
     return asyncio.get_running_loop().create_task(work)
 
 

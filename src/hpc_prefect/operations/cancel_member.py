@@ -26,7 +26,7 @@ def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tupl
         Whether its end is confirmed, and in words how that is known, or what is not known.
 
     Raises:
-        UnknownJob: it cannot be cancelled alone.
+        UnknownJob: it cannot be cancelled alone, or not yet; nothing was written or asked.
         NotOurs: the array belongs to another user.
     """
     work = cancelled_member(job, member, wait=wait)
@@ -42,6 +42,7 @@ async def cancelled_member(
     if member.state in _ENDED:
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
+    _must_be_submitted(job, member)
     until = host().monotonic() + wait
     note = partial(job.folder.note_cancel_request, member=member.index, by="user")
     await asyncio.to_thread(note, who=this_process().describe())
@@ -59,25 +60,31 @@ def _must_be_alone(job: JobSnapshot, member: MemberState) -> None:
         )
 
 
-async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) -> tuple[bool, str]:
-    if job.spec is None:
-        return (
-            False,
-            "its array is not submitted yet; ask again when it is, or cancel the whole array",
+def _must_be_submitted(job: JobSnapshot, member: MemberState) -> None:
+    """Refuse a member of an array that has no id yet: the request would only lie in its folder,
+    because the array's own process carries out requests about the whole array only."""
+    if job.spec is None or not (job.job_id or member.job_id):
+        raise UnknownJob(
+            f"{member.name} cannot be cancelled alone yet: its array is not known to be submitted."
+            " Try again when `hpc-prefect jobs` shows the array's id, or cancel the whole array"
         )
-    found = connections([job], until)
+
+
+async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) -> tuple[bool, str]:
+    assert job.spec is not None  # see `_must_be_submitted`
+    found = await asyncio.to_thread(connections, [job], until)
     if not found:
-        return False, "its scheduler is not known to this version"
+        return False, "its scheduler is not known to this version of hpc-prefect"
     ((connection, _),) = found
-    name, job_id = connection.scheduler.name, job.job_id
-    if job.spec.array is not None:
-        job_id = member.job_id or connection.scheduler.element_id(job.job_id, member.index)
+    name, job_id = connection.scheduler.name, member.job_id or job.job_id
+    if job.spec.array is not None and not member.job_id:
+        job_id = connection.scheduler.element_id(job.job_id, member.index)
     words = ""
 
     def saw_end(watch: EndWatch, seen: Observation) -> None:
         nonlocal words
-        # Before it was asked it may tell of an earlier start of the element.
-        if watch.heard and not watch.verdict.done():
+        # Before the cancellation, the answer may be about an earlier start of the element.
+        if watch.accepted and not watch.verdict.done():
             words = f"{name} says {seen.word}"
             watch.verdict.set_result(None)
 
@@ -85,7 +92,7 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
     watch = EndWatch(name, job_id, job.tag, loop.create_future(), saw_end)
     connection.watch(watch)
     asking = loop.create_task(
-        bring_about(connection, watch, lambda: until - host().monotonic(), watch.told)
+        bring_about(connection, watch, lambda: until - host().monotonic(), watch.cancel_answered)
     )
     pause, is_last = SOON, False
     try:

@@ -1,4 +1,4 @@
-"""What an end that was asked for from outside is watched with: the scheduler's word on one job."""
+"""Watches for the end of a cancelled job that this process does not claim, by its scheduler."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SOON, LATER = 0.1, 5.0
 
 
 class EndWatch:
-    """One job of which nothing is claimed; a `Watched` of the executor's.
+    """A cancelled job, as the executor's connection watches it (`Watched`).
 
     Attributes:
-        verdict: set when nothing of it runs any more, by whoever learns that.
-        heard: the scheduler has taken the cancellation in.
-        silence: what is not known, for the one who waited in vain.
+        verdict: set when nothing of the job runs any more, by whoever learns that.
+        accepted: the scheduler has accepted the cancellation.
+        silence: what to report if the end was not seen in time.
     """
 
     def __init__(
@@ -29,23 +29,23 @@ class EndWatch:
         verdict: asyncio.Future[None],
         on_end: Callable[[EndWatch, Observation], None],
     ) -> None:
-        """`on_end` is told when the scheduler says that it has ended."""
+        """`on_end` is called when the scheduler says that the job has ended."""
         self.job_id, self.tag, self.verdict = job_id, tag, verdict
         self.poll_interval = LATER
         self.next_look = 0.0
         self.wants_answer = True
-        self.heard = False
+        self.accepted = False
         self.silence = ""
         self._scheduler, self._on_end = scheduler, on_end
 
-    def told(self, said: NoAnswer | None) -> None:
-        """The scheduler has been asked for the end."""
-        self.heard = said is None
+    def cancel_answered(self, said: NoAnswer | None) -> None:
+        """The scheduler has answered the cancellation: None if it accepted it."""
+        self.accepted = said is None
         if said is not None:
             self.silence = f"{self._scheduler} did not accept the cancellation ({said.said})"
 
     def look(self, now: float) -> None:
-        """Its folder is read by whoever waits, in a thread."""
+        """Nothing to do: whoever waits reads the job's folder, in a thread."""
         self.next_look = float("inf")
 
     def answered(self, now: float, seen: Observation | None) -> None:
@@ -54,13 +54,13 @@ class EndWatch:
             self.silence = f"{name} no longer lists {self.job_id}, and its end was not seen"
         elif seen.state is JobState.ENDED:
             self._on_end(self, seen)
-        elif self.heard:
+        elif self.accepted:
             self.silence = (
                 f"{name} was asked to cancel it, and lists it as {seen.word or seen.state}"
             )
 
     def heartbeat(self) -> None:
-        """There is no claim to renew."""
+        """Nothing to do: there is no claim to renew."""
 
     def broken(self, error: BaseException) -> None:
         self.silence = f"{self._scheduler} gave no answer ({error})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.operations.snapshot import JobSnapshot, read_job
+from hpc_prefect.transports.host import host
 
 #: The files of each stream, in the order in which they are shown.
 STREAMS = {
@@ -38,18 +38,18 @@ def follow(
     sees the folder. Files are opened each time, since NFS shows their present state only then.
     """
     offsets = {(stream, name): 0 for stream in streams for name in STREAMS[stream]}
-    look_at, ended = float("-inf"), False
+    clock, look_at, ended = host().monotonic, float("-inf"), False
     while True:
-        if wait and not ended and time.monotonic() >= look_at:
+        if wait and not ended and clock() >= look_at:
             ended = has_ended(read_job(job.folder.path, job.folder.transport))
-            look_at = time.monotonic() + _ENDED_EVERY
+            look_at = clock() + _ENDED_EVERY
         for (stream, name), offset in offsets.items():
             for data in _news(job, name, offset):
                 offsets[stream, name] += len(data)
                 yield Piece(stream, data)
         if not wait or ended:  # checked before the last look, so that nothing is missed
             return
-        time.sleep(_PAUSE)
+        host().sleep(_PAUSE)
 
 
 def has_ended(job: JobSnapshot) -> bool:

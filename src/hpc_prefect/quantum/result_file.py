@@ -100,7 +100,7 @@ def read_finished(
     if packed is None:
         raise LedgerError(f"{folder / name} cannot be used: {RESULT} is not there")
     if asked != digest:
-        raise LedgerError(f"{folder / name} belongs to other work (its digest is {asked})")
+        raise LedgerError(f"{folder / name} belongs to another sampling (its digest is {asked})")
     if hashlib.sha256(packed).hexdigest() != wanted:
         raise LedgerError(f"{folder / RESULT} was changed: its checksum is not the one in {name}")
     return unpack(packed)

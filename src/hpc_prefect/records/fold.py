@@ -287,7 +287,7 @@ class Record:
                 job |= _without_frame(event) | {"ended_at": event["time"]}
 
     def _count(self, which: tuple[str, str, str], event: dict[str, Any]) -> bool:
-        """Count an end once, however often it is told: each retry and repeated call tells it again.
+        """Count an end once: each retry and repeated call records it again.
 
         When a lost job is found, its new end counts in place of "lost".
 

@@ -50,8 +50,8 @@ def entries() -> list[dict[str, Any]]:
             faults.append(printable(f"{name}: {str(error) or type(error).__name__}"))
     if faults:
         logger.warning(
-            "%d of the entries in %s cannot be read and are left out (%s); `hpc-prefect runs scan"
-            " DIR` makes them again",
+            "%d runs are missing from this list, because their entries in %s cannot be read (%s);"
+            " `hpc-prefect runs scan DIR`, with the folder of their records, makes new entries",
             len(faults), folder, faults[0],
         )  # fmt: skip
     return found
@@ -85,9 +85,9 @@ def _read(path: str) -> dict[str, Any] | None:
         return None
     found = json.loads(data)
     if not isinstance(found, dict):
-        raise ValueError("it is no entry")
+        raise ValueError("not a JSON object")
     if found.get("format") != FORMAT:
-        raise ValueError(f"it is of format {found.get('format')!r}, not {FORMAT}")
+        raise ValueError(f"its format is {found.get('format')!r}, not {FORMAT}")
     if faults := [name for name, kind in _KINDS.items() if not isinstance(found.get(name), kind)]:
         raise ValueError(f"its content is invalid: {faults[0]} is {found.get(faults[0])!r}")
     return found | {name: 0.0 for name in _TIMES if not is_time(found[name])}
@@ -273,7 +273,9 @@ def _folders_in(path: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        logger.warning("%s was not looked into: %s", printable(path), error.strerror or error)
+        logger.warning(
+            "%s was skipped in the search for runs: %s", printable(path), error.strerror or error
+        )
         return []
 
 

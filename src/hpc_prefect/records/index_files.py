@@ -63,5 +63,7 @@ def entry_path(ident: str) -> Path:
         LedgerError: the id cannot be the name of a file.
     """
     if not _ID.fullmatch(ident):
-        raise LedgerError(f"{ident!r} is no id of a run, so the list of runs cannot have it")
+        raise LedgerError(
+            f"{ident!r} is not a valid id of a run, so the list of runs cannot hold it"
+        )
     return index_folder() / f"{ident}{END}"

@@ -142,9 +142,9 @@ _CONDITION = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(==|!=|<=|>=|=|<|>)\s*(.*?)\s
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 _GRAMMAR = (
-    "it is a name, then one of == != < <= > >= (= is ==), then a number, a word, or a text in"
-    ' quotes, such as shots>1000, basis=="cc-pvdz" or molecule.charge!=0. Of several conditions'
-    " each is a --where of its own, and all are to hold"
+    "write a name, then one of == != < <= > >= (= means ==), then a number, a word, or a text in"
+    ' quotes, such as shots>1000, basis=="cc-pvdz" or molecule.charge!=0. For several conditions'
+    " write several --where; a run must meet all of them"
 )
 
 
@@ -215,11 +215,13 @@ def check_orders(conditions: Iterable[Condition], runs: Sequence[Run]) -> None:
 
 def _no_order(wrong: Condition) -> str:
     text = wrong.literal.text
-    said = f"the condition {wrong.name + wrong.sign + text!r} holds of no run: {text!r} is"
+    said = f"no run can meet the condition {wrong.name + wrong.sign + text!r}:"
     if wrong.name in _TIMES:
-        return f"{said} no time; {_TIMES_ARE}"
-    more = ", unless without its quotes" if _number(text) is not None else ""
-    return f"{said} no number{more}, and {printable(wrong.name)} is one in all known runs"
+        return f"{said} {text!r} is not a time; {_TIMES_ARE}"
+    more = " (remove the quotes)" if _number(text) is not None else ""
+    return (
+        f"{said} {printable(wrong.name)} is a number in all known runs, and {text!r} is not{more}"
+    )
 
 
 def as_text(found: Any) -> str:
@@ -257,7 +259,7 @@ def _no_such(name: str, runs: Sequence[Run]) -> str:
     given = [name for run in runs for name in (*run["parameters"], *run["measures"])]
     frequent = [name for name, _ in Counter(given).most_common(12)]
     have = printable(", ".join(frequent))
-    return f"{said}neither as a parameter nor as a measure; they have {have} …"
+    return f"{said}neither as a parameter nor as a measure; they have, among others: {have}"
 
 
 def known_names(runs: Iterable[Run]) -> list[str]:
@@ -401,6 +403,6 @@ def moment(when: str | float | datetime, now: float, *, end: bool = False) -> fl
 
 
 _TIMES_ARE = (
-    "it is a date (2025-01-31), a date with a time (2025-01-31T12:00), or how long ago (30m, 12h,"
+    "write a date (2025-01-31), a date with a time (2025-01-31T12:00), or how long ago (30m, 12h,"
     " 3d, 2w)"
 )

@@ -160,7 +160,7 @@ def _check_format(folder: str, found: Mapping[str, Any]) -> None:
 
 
 def standing(run: Record | Mapping[str, Any]) -> str:
-    """The state of a run now. Its record alone does not tell it: a process that was killed could
+    """The state of a run now. Its record alone is not enough: a process that was killed could
     not write that it had ended.
 
     A run of another host without an end counts as running: its process cannot be seen from here.

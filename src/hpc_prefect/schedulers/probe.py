@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def untold(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
-    """The probe of a dialect that has none of its own: what `Scheduler.find` can tell."""
+    """The probe of a dialect that has none of its own: it only tries `Scheduler.find`."""
     found = yield from searched(scheduler, spec)
     why = f"hpc-prefect has no check of this for {scheduler.name} yet"
     later = "with --submit a small job shows it"
@@ -69,13 +69,13 @@ def searched(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
     ]
 
 
-def overheard(dialogue: Dialogue[T], heard: list[Reply]) -> Dialogue[T]:
-    """The same dialogue; its replies are also appended to `heard`."""
+def recorded(dialogue: Dialogue[T], replies: list[Reply]) -> Dialogue[T]:
+    """The same dialogue; its replies are also appended to `replies`."""
     try:
         command = next(dialogue)
         while True:
             reply = yield command
-            heard.append(reply)
+            replies.append(reply)
             command = dialogue.send(reply)
     except StopIteration as stop:
         result: T = stop.value

@@ -1,8 +1,8 @@
-"""What a site tells about itself when it is asked: one probe for each dialect.
+"""What can be found out about a site: one probe for each dialect.
 
 A probe is a dialogue of read-only commands that ends in findings; it submits nothing. To add one,
 write a file in the dialect's folder and a line below. Without one, the doctor says "unknown"
-of all that only a probe can tell.
+of all that only a probe can find out.
 """
 
 from __future__ import annotations

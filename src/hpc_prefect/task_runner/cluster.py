@@ -202,19 +202,23 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
             self._fail(cancelled)
             return
         if job.came:
-            self._jobs.warn(f"{job.name} has ended; what it had to do goes to others. {words}")
-            self.last_end = f"{job.name} has ended. {words}"
+            self._jobs.warn(
+                f"worker job {job.name} has ended; other workers get its tasks. {words}"
+            )
+            self.last_end = f"The last worker job to end was {job.name}: {words}"
             if not job.fruitful:
                 self._count_fruitless()
             return
         self._lost_in_a_row += 1
-        self._jobs.warn(f"{job.name} has ended, and no worker came of it. {words}")
+        self._jobs.warn(
+            f"worker job {job.name} ended before its worker connected to the flow. {words}"
+        )
         if self._lost_in_a_row >= _FAILURES:
             self._fail(
                 WorkersFailed(
-                    f"{self._lost_in_a_row} jobs in a row ended before their worker came, so no"
-                    f" further one is submitted and the flow's tasks are given up. The last one:"
-                    f" {words}"
+                    f"{self._lost_in_a_row} worker jobs in a row ended before their worker"
+                    f" connected to the flow. No further one is submitted, and the flow's tasks"
+                    f" fail. The last one: {words}"
                 )
             )
 
@@ -225,10 +229,10 @@ class WorkerCluster(SpecCluster):  # type: ignore[misc]
         if self._fruitless_in_a_row >= max(_FRUITLESS, _FRUITLESS_EACH * jobs):
             self._fail(
                 WorkersFailed(
-                    f"{self._fruitless_in_a_row} jobs in a row ended whose workers had finished no"
-                    " task, so no further one is submitted and the flow's tasks are given up."
-                    " Either a task takes longer than the walltime of a worker (see the execution"
-                    " profile), or it ends its worker, or the worker cannot read it."
+                    f"{self._fruitless_in_a_row} worker jobs in a row ended without finishing a"
+                    " task. No further one is submitted, and the flow's tasks fail. Either a task"
+                    " takes longer than the walltime of a worker (see the execution profile), or"
+                    " it ends its worker's process, or the workers cannot import the flow's code."
                     f" {self.last_end}"
                 )
             )

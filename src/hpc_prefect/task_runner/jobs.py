@@ -42,8 +42,8 @@ from hpc_prefect.schedulers import scheduler_for
 #: The key in a profile's `executables` for the workers' Python, if no command block names it.
 WORKER = "hpc-worker"
 _NO_SERVER = (
-    "tasks on workers tell Prefect's server what becomes of them, and there is none: set"
-    " PREFECT_API_URL, or start one with: hpc-prefect server start --use"
+    "workers report the states of their tasks to a Prefect server, and none is configured: set"
+    " PREFECT_API_URL, or start a server with: hpc-prefect server start --use"
 )
 #: Seconds before its job's walltime at which a worker leaves, so that its results can be copied.
 _LEAVE_BEFORE = 60

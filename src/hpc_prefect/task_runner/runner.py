@@ -229,11 +229,10 @@ def _lost_with_workers(error: BaseException, last_end: str) -> BaseException:
     if not isinstance(error, KilledWorker):
         return error
     return WorkersFailed(
-        f"the task was given to {error.allowed_failures + 1} workers, one after another, and each"
-        " was lost while it had it; it is not tried again. It may need more memory than the"
-        " execution profile asks for (raise memory_per_node), or end its own process (a crash in a"
-        " library, os._exit), or need a package that the workers' Python does not have."
-        f" {last_end}"
+        f"{error.allowed_failures + 1} workers, one after another, died while they ran this task,"
+        " so it is not tried again. It may need more memory than the execution profile asks for"
+        " (raise memory_per_node), or end its own process (a crash in a library, os._exit), or need"
+        f" a package that the workers' Python does not have. {last_end}"
     )
 
 

@@ -35,8 +35,8 @@ def rank_of(environment: Mapping[str, str]) -> str:
         if environment.get(name, "").isdecimal():
             return environment[name]
     raise SystemExit(
-        f"no launcher has told this process its rank (none of {', '.join(_RANKS)} is set), so two"
-        " workers would have one name. Give the workers an execution profile with launch = 'single'"
+        f"this process does not know its rank (none of {', '.join(_RANKS)} is set), so two workers"
+        " would have the same name. Give the workers an execution profile with launch = 'single'"
     )
 
 
@@ -74,7 +74,7 @@ def reach(url: str) -> None:
     except OSError as error:
         raise SystemExit(
             f"Prefect's server at {url} cannot be reached from {socket.gethostname()} ({error})."
-            " Workers tell it what becomes of their tasks: set PREFECT_API_URL, where the flow"
+            " Workers report the states of their tasks to it: set PREFECT_API_URL, where the flow"
             " is started, to an address that compute nodes can reach"
         ) from None
 

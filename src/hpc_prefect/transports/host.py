@@ -56,7 +56,7 @@ class Host:
         return process.is_of_this_boot(who)
 
     def alive(self, who: str) -> bool:
-        """Whether a process lives, as can be told here."""
+        """Whether a process lives, as far as this host can see."""
         return process.alive(who)
 
     def dead(self, who: str) -> bool:

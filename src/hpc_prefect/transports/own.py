@@ -251,7 +251,7 @@ def _not_ours(path: str | os.PathLike[str], said: str) -> NotOursError:
 
 
 def user_name(uid: int) -> str:
-    """A user in words; the number is told too, as a name may be missing."""
+    """A user in words; with the number, as a name may be missing."""
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:

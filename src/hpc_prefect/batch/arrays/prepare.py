@@ -15,20 +15,18 @@ from hpc_prefect.batch.arrays.member import Member, ReadMember, read_member
 from hpc_prefect.batch.placing import placing_of
 from hpc_prefect.batch.prepare import (
     JobTerms,
-    blocks_of_run,
-    file_problems,
     input_problems,
     output_problems,
     provenance_of,
+    request_facts,
+    resolved,
     terms_problems,
-    wait_seconds,
 )
 from hpc_prefect.batch.program import content_of, program_facts
-from hpc_prefect.blocks import Call, GivenBlocks, resolve
+from hpc_prefect.blocks import Call, GivenBlocks
 from hpc_prefect.errors import InvalidJob
 from hpc_prefect.executor.arrays.request import ArrayRequest
 from hpc_prefect.flow_runs.campaigns import identity_problems, locate
-from hpc_prefect.flow_runs.campaigns.opening import is_over
 from hpc_prefect.job.identity import digest
 from hpc_prefect.job.members import MemberSpec
 from hpc_prefect.job.spec import JobSpec
@@ -71,23 +69,15 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
         InvalidJob: with all problems; of very many members, those of the first ones.
     """
     shared = call.shared
-    problems = terms_problems(terms) + _call_problems(call)
-    loaded, spec = None, None
-    secrets: dict[str, str] = {}
-    try:
-        loaded = await blocks_of_run(given, shared.subject)
-        spec, secrets = resolve(*loaded.blocks, shared, machine_cores=os.cpu_count() or 1)
-    except InvalidJob as invalid:
-        problems = [*invalid.problems, *problems]
-    problems += file_problems(shared, spec)
-    default_args = spec.arguments if spec is not None else ()
+    found, problems = await resolved(shared, given, terms_problems(terms) + _call_problems(call))
+    default_args = found.spec.arguments if found is not None else ()
     read = await asyncio.to_thread(_read_members, call, default_args, problems)
     problems += identity_problems(keyed=call.array_key is not None)
-    if problems or spec is None or loaded is None:
+    if problems or found is None:
         raise InvalidJob(shared.subject, problems)
+    spec, hpc = found.spec, found.blocks.hpc
     digests = await asyncio.to_thread(_made_ready, shared, read)
     program = await asyncio.to_thread(program_facts, spec)
-    hpc = loaded.blocks.hpc
     what = _identity(call, spec, content_of(program) if hpc.rebuilt_program == "rerun" else None)
     place = await locate(
         work_dir=shared.work_dir, name="array", digest=what, keyed=call.array_key is not None
@@ -96,18 +86,12 @@ async def prepare_array(call: ArrayCall, given: GivenBlocks, terms: JobTerms) ->
     told = await asyncio.to_thread(members_given, members, digests, str(shared.work_dir))
     request = ArrayRequest(
         spec=spec,
-        secrets=secrets,
-        base=str(place.folder),
-        key=place.key,
-        claimant=place.claimant,
-        poll_interval=hpc.poll_interval,
-        max_jobs_in_queue=hpc.max_jobs_in_queue,
-        queue_full_wait=wait_seconds(hpc.queue_full_wait),
+        secrets=found.secrets,
+        **request_facts(place, hpc),
         placing=placing_of(terms.allocation, given.hpc),
         retry=terms.policy if terms.retries else None,
         timeout=terms.timeout_seconds,
-        provenance=provenance_of(place, loaded.described, {}) | program | told,
-        is_over=is_over,
+        provenance=provenance_of(place, found.described, {}) | program | told,
         members=members,
         per_element=call.pack,
         at_once=call.at_once or 0,

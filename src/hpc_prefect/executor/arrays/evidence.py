@@ -94,16 +94,16 @@ class MemberFiles:
         )
 
     def own_verdict(self, index: int, evidence: Evidence) -> Verdict | None:
-        """How a member ended, if its own record tells all of it."""
+        """How a member ended, if its own record is enough to judge it."""
         if evidence.exit is None or self._missing_outputs(index):
             return None
         return decide(self.of_its_own(index, evidence), self.patience)
 
     def of_its_own(self, index: int, evidence: Evidence) -> Evidence:
-        """What of it tells of this member, where its element runs others too.
+        """The part of the evidence that is about this member, if its element runs others too.
 
-        The scheduler knows elements only. The code with which one ends is that of its worst member,
-        and what ended it may have come when this member had long ended by itself.
+        The scheduler knows elements only. An element's exit code is that of its worst member, and
+        what ended the element may have happened long after this member had ended by itself.
         """
         if self._submission.per_element == 1 or evidence.start is None:
             return evidence
@@ -120,7 +120,7 @@ class MemberFiles:
         return dataclasses.replace(evidence, observation=_without_code(evidence))
 
     def _ended_by_itself(self, index: int, evidence: Evidence, record: ExitRecord) -> bool:
-        """Whether its record tells all of its end: a signal that came later was for another one."""
+        """Whether the member ended as its record says; a later signal ended another member."""
         if self._has_gone_on(index, evidence.job_id):
             return True
         if record.signals:
@@ -159,7 +159,7 @@ _PLAIN = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
 
 
 def _own_end(job_id: str, record: ExitRecord) -> Observation:
-    """As a scheduler would tell of a member that was a job by itself."""
+    """What a scheduler would say of the member if it were a job by itself."""
     return Observation(id=job_id, state=JobState.ENDED, word="ended", exit_code=record.code)
 
 

@@ -53,7 +53,7 @@ class ArrayMonitor:
         *,
         ask: bool,
     ) -> None:
-        """Begin now; `on_end` is told of members that have ended."""
+        """Begin now; `on_end` is called with members that have ended."""
         loop = asyncio.get_running_loop()
         self.job_id = submission.job_id
         self.tag = submission.tag
@@ -203,9 +203,9 @@ class ArrayMonitor:
         self._running[index] = records
 
     def _seen(self, index: int, records: Records) -> Ended | None:
-        """A running member's end, if its record tells all of it; a member in doubt is asked about.
+        """A running member's end, if its own record is enough; else the scheduler is asked.
 
-        A guard without a start is one of a script that ended there, or that is about to write.
+        A guard without a start record: the script ended there, or is about to write the record.
         """
         records.refresh(starts=not records.starts)
         if not records.exits and not records.spoiled:
@@ -219,9 +219,10 @@ class ArrayMonitor:
         return self._submission.end(index, verdict, evidence)
 
     def _is_to_wait(self, index: int) -> bool:
-        """Whether its element, of which the scheduler tells, is not at its end yet.
+        """Whether the member's element still runs, so that asking the scheduler is of no use yet.
 
-        It begins the next member, or leaves the queue: then `answered` takes this one up.
+        The element then begins its next member, or leaves the queue and `answered` has this member
+        judged.
         """
         return index + 1 in self._waiting and self._files.is_followed(index)
 
@@ -308,7 +309,8 @@ class ArrayMonitor:
                 self._begin_closing([index], _cancelled(by), None)
 
     def _close_unstarted(self, now: float) -> None:
-        """Once the array has left the queue for long, or at our wish, what has not begun will not.
+        """Close the members that have not begun, once the array has long left the queue or is
+        cancelled.
 
         Some schedulers leave no trace of elements that are cancelled while they wait.
         """
@@ -385,11 +387,11 @@ class ArrayMonitor:
     def _note(self, seen: Observation) -> None:
         if self._shown != (seen.state, seen.word):
             self._submission.folder.note("observed", state=seen.state, word=seen.word)
-            self._tell(seen)
+            self._report_waiting(seen)
         self._shown = (seen.state, seen.word)
 
-    def _tell(self, seen: Observation) -> None:
-        """Tell the listener of an array that waits; what runs of it its members tell."""
+    def _report_waiting(self, seen: Observation) -> None:
+        """Log that the array waits. When members run, their own monitors log it."""
         if seen.state not in (JobState.QUEUED, JobState.HELD):
             return
         held = seen.state is JobState.HELD

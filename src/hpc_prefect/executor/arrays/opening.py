@@ -127,14 +127,14 @@ def _is_listed(folder: ArrayFolder) -> bool:
 def _submission(
     request: ArrayRequest, connection: Connection, number: int, folder: ArrayFolder, claim: Claim
 ) -> Submission:
-    """A submission as its folder tells of it."""
+    """A submission, read from its folder."""
     ledger = folder.ledger()
     array = Array(**ledger.array) if ledger.array else None
     spec = dataclasses.replace(request.spec, array=array, has_members=True)
     try:
         asked = folder.asked()
         if ledger.members not in (0, len(asked)):
-            raise ValueError(f"it has {len(asked)} of {ledger.members}")
+            raise ValueError(f"{len(asked)} of {ledger.members} members are in it")
     except _NO_LIST as error:
         raise LedgerError(
             f"{folder.path}: the list of its members cannot be read ({error!r}); find out whether"
@@ -200,7 +200,8 @@ def _collect(over: Sequence[Submission], opened: OpenedArray, request: ArrayRequ
 
 
 def _run_again(told: Sequence[Submission], opened: OpenedArray, request: ArrayRequest) -> None:
-    """What has failed beside a lost member, of which an earlier call was told, is due again."""
+    """Have members run again that failed in a submission with a lost member, as the result of an
+    earlier call said."""
     for submission in told:
         for index, ended in submission.ended.items():
             key = submission.asked[index].member.key
@@ -213,7 +214,7 @@ def _run_again(told: Sequence[Submission], opened: OpenedArray, request: ArrayRe
 
 def _share(submission: Submission, run_seconds: float) -> JobResult:
     """A submission as a job, for those of its members that are used: what failed is not of it."""
-    summary = "members of it that had succeeded are used again"
+    summary = "the results of members that had succeeded are used again"
     return dataclasses.replace(
         submission.whole(),
         verdict=Verdict(reason=Reason.SUCCEEDED, summary=summary, exit_code=0),
@@ -266,6 +267,7 @@ def _count_under_way(opened: OpenedArray, request: ArrayRequest) -> None:
                 submission.number
             ):
                 raise LedgerError(
-                    f"{request.base}-{seen[key]} and -{submission.number} both have"
-                    f" {asked.member.name} under way; move one of them away"
+                    f"job {asked.member.name} is under way in two submissions of its array,"
+                    f" {request.base}-{seen[key]} and {request.base}-{submission.number}, as after"
+                    " a copy of the folder; move the copy away"
                 )

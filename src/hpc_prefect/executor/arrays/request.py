@@ -21,7 +21,7 @@ class Counts(NamedTuple):
 
 
 class ArrayListener(Protocol):
-    """Who is told of an array's members. Called on the executor's thread; must not block."""
+    """Receives the events of an array's members, on the executor's thread; must not block."""
 
     def begun(self, counts: Callable[[], Counts]) -> None:
         """The array is under way; `counts` may be called from now on, by any thread."""

@@ -28,7 +28,7 @@ from hpc_prefect.schedulers import is_allocation
 from hpc_prefect.schedulers.base import Scheduler
 
 #: How members end of which an end was asked for.
-_ENDED_BY_WISH = (Reason.CANCELLED, Reason.TIMED_OUT)
+_CANCELLED = (Reason.CANCELLED, Reason.TIMED_OUT)
 
 
 class ArrayRun:
@@ -102,7 +102,7 @@ class ArrayRun:
         return Counts(waiting, running, len(results), failed)
 
     def cancel(self, by: str) -> None:
-        """Ask for the end of all members: `user` or `timeout`. The results tell how they ended."""
+        """Ask for the end of all members: `user` or `timeout`. Their results say how they ended."""
         if self._cancelled_by:
             return
         self._cancelled_by = by
@@ -209,8 +209,8 @@ class ArrayRun:
             return None
         if verdict.reason is Reason.LOST:
             return None  # it may run: another call looks at it again
-        if following.is_left_over and verdict.reason in _ENDED_BY_WISH:
-            return self._request.spec.resources  # an earlier run's wish; this one asks for it
+        if following.is_left_over and verdict.reason in _CANCELLED:
+            return self._request.spec.resources  # cancelled by an earlier run; this run asks for it
         handed_to = following.submission.request.spec.site.scheduler
         if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):
             self._tries[member.key] -= 1
@@ -268,7 +268,9 @@ class _Following:
         self.monitor: ArrayMonitor | None = None
         self._cancelling: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
-        submission.on_cancel_request = lambda by: loop.call_soon_threadsafe(self._heard, by)
+        submission.on_cancel_request = lambda by: loop.call_soon_threadsafe(
+            self._cancel_requested, by
+        )
 
     def cancel(self, by: str) -> None:
         """Ask for the end of all of its members."""
@@ -280,7 +282,7 @@ class _Following:
         if self.monitor is not None:
             self._begin_cancelling(self.monitor)
 
-    def _heard(self, by: str) -> None:
+    def _cancel_requested(self, by: str) -> None:
         if not self._cancelled_by:
             self.cancel(by)
 
@@ -290,7 +292,7 @@ class _Following:
         listener = submission.request.listener
         if submission.job_id:
             listener.state(
-                f"taken up again as {submission.job_id} from {submission.taken_from}",
+                f"attached to {submission.job_id}, which {submission.taken_from} had submitted",
                 job_id=submission.job_id,
             )
         slots = submission.connection.slots(submission.request.spec.site.queue)
@@ -316,11 +318,11 @@ class _Following:
         while not self.unconfirmed and (
             begun := await connection.in_thread(submission.close_ended)
         ):
-            await self._turn_to(begun)
+            await self._follow_instead(begun)
             await self._monitored(ask=True)
         await self._conclude()
 
-    async def _turn_to(self, begun: Mapping[int, str]) -> None:
+    async def _follow_instead(self, begun: Mapping[int, str]) -> None:
         """Another submission of this one, once in doubt, has begun members that were judged."""
         submission, connection = self.submission, self.submission.connection
         await connection.in_thread(partial(submission.reopen, begun))
@@ -328,7 +330,8 @@ class _Following:
         if other == submission.job_id:
             return
         submission.request.listener.state(
-            f"it was submitted twice; {other} has begun {len(begun)} of its members and is followed"
+            f"it was submitted twice; {other} started {len(begun)} of its members, and is"
+            " followed now"
         )
         if submission.job_id:  # none of its own is left, but some of it may still wait
             await connection.cancel(submission.job_id, submission.tag)
@@ -369,7 +372,9 @@ class _Following:
         )
         others = {submission.whole_id(each) for each in left} - {submission.job_id}
         ends = {each.result.verdict.reason for each in submission.ended.values()}
-        if submission.job_id and not ends.isdisjoint(MAY_STILL_BE_THERE):
+        # What is lost may be running, and its end is nobody's wish.
+        left_over = Reason.LOST not in ends and not ends.isdisjoint(MAY_STILL_BE_THERE)
+        if submission.job_id and left_over:
             others.add(submission.job_id)
         for job_id in sorted(others):
             await connection.cancel(job_id, submission.tag)

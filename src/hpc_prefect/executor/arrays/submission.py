@@ -24,7 +24,6 @@ from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import Claim
 from hpc_prefect.ledger.job_folder import CLOSED
-from hpc_prefect.schedulers import base as schedulers
 
 
 def _array_of(count: int, per_element: int, at_once: int) -> Array | None:
@@ -63,11 +62,11 @@ class Submission(Attempt):
         if self.array_claim is not None:
             self.array_claim.touch()
 
-    def hand_over(self) -> schedulers.Submission:
-        """As of an attempt; not when another run has taken the array over meanwhile."""
+    def check_claims(self) -> None:
+        """As of an attempt, and that of the array."""
         if self.array_claim is not None:
             self.array_claim.check()
-        return super().hand_over()
+        super().check_claims()
 
     def guard(self) -> str:
         """The id of the array of which a member has begun; empty before any start."""
@@ -94,7 +93,7 @@ class Submission(Attempt):
         return index // self.per_element
 
     def job_id_of(self, index: int) -> str:
-        """The id under which a member runs, as far as the submission's id tells."""
+        """The id under which a member runs, derived from the submission's id."""
         if self.request.spec.array is None or not self.job_id:
             return self.job_id
         return self.connection.scheduler.element_id(self.job_id, self.element(index))
@@ -159,15 +158,15 @@ class Submission(Attempt):
         return begun
 
     def reopen(self, begun: Mapping[int, str]) -> None:
-        """Members that have not ended: other jobs, of these ids, have begun them."""
+        """Note that these members have not ended: other jobs, given by their ids, began them."""
         self.claim.check()
         self.folder.note_reopened(begun)
         for index in begun:
             del self.ended[index]
 
     def others_begun(self) -> set[str]:
-        """Ids of other submissions of this one, whose elements are at the guards of members that
-        have not ended. Of those that have, `close_ended` tells."""
+        """Ids of other jobs of this submission that hold the start guards of members that have not
+        ended. `close_ended` finds those of members that have."""
         self.claim.check()
         found = set()
         for index in range(len(self.asked)):

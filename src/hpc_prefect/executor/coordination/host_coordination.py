@@ -102,8 +102,8 @@ class HostPeers:
         except OSError as error:
             self._name = ""
             logger.warning(
-                "your processes on this host cannot share %s (%s): from now on this one asks the"
-                " scheduler, and counts the jobs in its queues, for itself alone",
+                "your flows on this host cannot share %s (%s): from now on this process asks the"
+                " scheduler by itself, and max_jobs_in_queue counts its own jobs only",
                 error.filename or "/".join(self._folders()),
                 error.strerror or error,
             )

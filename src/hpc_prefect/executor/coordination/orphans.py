@@ -66,8 +66,8 @@ async def _id_of(job: Orphan, connection: Connection) -> str:
                     return ""
         except TransportError as error:
             logger.warning(
-                "whether %s, left by a process that died, is still queued cannot be"
-                " found out now: %s",
+                "job %s was left by a process that died; whether it is still in the queue cannot"
+                " be found out now: %s",
                 job.tag,
                 error,
             )
@@ -104,4 +104,6 @@ class _OrphanMonitor:
             self.gone.set()
 
     def broken(self, error: BaseException) -> None:
-        logger.warning("%s, left by a process that died, cannot be watched: %r", self.tag, error)
+        logger.warning(
+            "job %s, left by a process that died, cannot be watched: %r", self.tag, error
+        )

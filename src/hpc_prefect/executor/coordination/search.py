@@ -40,7 +40,7 @@ class Search:
         self._asking: asyncio.Task[None] | None = None
 
     async def find(self, tag: str) -> Sought:
-        """The jobs of that name, as the next question tells of them."""
+        """The jobs of that name, by the answer to the next question."""
         loop = asyncio.get_running_loop()
         if tag not in self._sought:
             self._sought[tag] = loop.create_future()

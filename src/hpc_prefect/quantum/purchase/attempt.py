@@ -87,8 +87,8 @@ class QuantumAttempt(Attempt):
         spec = QuantumSpec.from_dict(ledger.job)
         if self.spec.digest not in ("", spec.digest):
             raise LedgerError(
-                f"the attempt in the attempt in {self.folder.path} belongs to other work: its"
-                f" digest differs: its digest differs"
+                f"the attempt in {self.folder.path} belongs to another quantum job: its digest"
+                " differs. Move the folder away to have this job run"
             )
         self.request = replace(self.request, spec=replace(spec, on_cancel=self.spec.on_cancel))
         self._tag, self.intended_at = str(ledger.intent["tag"]), float(ledger.intent["time"])
@@ -131,12 +131,19 @@ class QuantumAttempt(Attempt):
                 self.request.listener.state(text, warning=True)
                 await self.connection.cancel(job_id, self.tag)
 
-    async def look_for_late_twins(self) -> None:
-        """The same when the service's list of jobs has had the time to show all: ours is kept."""
-        if self.request.service.searchable:
-            found = await self.connection.find(self.tag)
+    async def look_for_late_twins(self, *, tries: int = 1) -> None:
+        """The same when the service's list of jobs has had the time to show all: ours is kept.
+
+        Args:
+            tries: how often the service is asked as long as it does not answer.
+        """
+        if not self.request.service.searchable:
+            return
+        for _ in range(tries):
+            found = await self.connection.find(self.tag)  # paces itself
             if not isinstance(found, NoAnswer):
                 await self._end_others(self.job_id, found)
+                return
 
     async def look_for_twins(self) -> None:
         """Look for duplicates: a POST may be repeated on its way, which makes two jobs."""
@@ -245,7 +252,7 @@ class QuantumAttempt(Attempt):
         return self.request.provider.submit(self._order, None)
 
     def _answered(self, said: Submission, *, in_doubt: bool) -> None:
-        """Note the id, or raise what a person must be told.
+        """Note the id, or raise an error that says what a person must do.
 
         Raises:
             InvalidJob: the client refused it, so that it was not posted.

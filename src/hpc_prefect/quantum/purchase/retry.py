@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Notify(Protocol):
-    """Who is told in words what happens."""
+    """Receives messages about what happens."""
 
     def __call__(self, text: str, *, warning: bool = False) -> None: ...
 

@@ -26,6 +26,9 @@ logger = logging.getLogger("hpc_prefect.quantum")
 SOONEST, LATEST = 1.0, 60.0
 #: A quantum job writes no files, so looking for some can wait.
 _NEVER = 3600.0
+#: How often a service that does not answer is asked, in the end, for other jobs of the tag: what is
+#: not seen then is not counted.
+_TRIES = 10
 
 
 class QuantumMonitor(JobMonitor):
@@ -131,7 +134,7 @@ class QuantumRun(JobRun):
             result = await request.ask(question, f"fetching the result of {attempt.job_id}")
             await in_thread(partial(_keep, attempt, seen, result))
         if attempt.job_id:
-            await attempt.look_for_late_twins()
+            await attempt.look_for_late_twins(tries=_TRIES)
         await self._settle_duplicates(attempt)
         ended = _result_of(attempt, verdict, seen)
         await in_thread(partial(_write, attempt, ended, seen))

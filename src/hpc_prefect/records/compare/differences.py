@@ -375,7 +375,7 @@ def _rows(records: Sequence[Record], sides: Sequence[Sequence[dict[str, Any]]]) 
 
 
 def _content(record: Record, job: Mapping[str, Any]) -> str:
-    """What a job was given, in which it is told from another one of its name."""
+    """What a job was given, by which it differs from another job of the same name."""
     fields = ("arguments", "inputs", "member_arguments", "member_inputs")
     given = [name for name in fields if job.get(name) is not None]
     return canonical([leaves_of(name, record, job) for name in given])
@@ -422,11 +422,13 @@ def _scripts(records: Sequence[Record], jobs: Jobs, lines: int | None, seeds: bo
     found = script_diffs(records, batch, lines, seeds=seeds)
     notes = []
     if found.compared and found.unread:
-        notes.append(f"of {len(batch)} jobs the scripts of {found.compared} were compared")
+        notes.append(f"the scripts of {found.compared} of {len(batch)} jobs were compared")
     elif found.unread:
-        notes.append(f"the scripts of {found.unread} jobs are not available here, and not compared")
+        notes.append(
+            f"the scripts of {found.unread} jobs cannot be read here, so they were not compared"
+        )
     rows = (_script_row(found),) if found.differing else ()
-    doubt = "not all are at hand" if found.unread else ""
+    doubt = "not all can be read here" if found.unread else ""
     return found.compared > 0, Section("scripts", rows, found.diffs, tuple(notes)), doubt
 
 
@@ -481,7 +483,7 @@ def _batch_jobs(jobs: Jobs) -> Iterable[Mapping[str, Any]]:
 
 
 def _doubt(files: Any) -> str:
-    """Why files that look the same may differ all the same; empty when their digests tell."""
+    """Why files that look the same may differ all the same; empty if they have digests."""
     if isinstance(files, list):
         return next(filter(None, map(_doubt, files)), "")
     if not isinstance(files, Mapping):

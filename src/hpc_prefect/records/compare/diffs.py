@@ -85,8 +85,8 @@ def code_diffs(records: Sequence[Record], most: int | None) -> tuple[list[TextDi
     diffs += _uncommitted(first, other, most)
     if not diffs and first.code.get("sha256") != other.code.get("sha256"):
         notes.append(
-            "the files differ, but neither their commits nor a stored diff are available here to"
-            " show how"
+            "the files differ; how, cannot be shown, because neither their commits nor a stored"
+            " diff can be read here"
         )
     return diffs, notes
 
@@ -106,7 +106,7 @@ def _committed(a: Record, b: Record, most: int | None) -> tuple[list[TextDiff], 
         if changed is not None:
             break
     else:
-        return [], [f"commits {commits[0][:12]} and {commits[1][:12]} are not both available here"]
+        return [], [f"commits {commits[0][:12]} and {commits[1][:12]} cannot both be read here"]
     text = _git(
         folder, "diff", "--no-color", "--no-ext-diff", "--no-textconv", *commits, "--", file
     )

@@ -200,7 +200,7 @@ class JobEntities:
             data = [self._result(f"{folder}/{RESULT}", f"{name}/{RESULT}", recorded)]
         there, made = [each for each in parts if each], [each for each in data if each]
         reference = self._graph.add(
-            id, "Dataset", name=f"the job's folder {os.path.basename(name)}",
+            id, "Dataset", name=f"folder {os.path.basename(name)} of a job",
             description=f"scripts, records and logs of {attempt.get('name') or 'a job'}, as"
             f" they were in {folder or 'no folder'}",
             hasPart=[*there, *made],
@@ -223,7 +223,7 @@ class JobEntities:
         else:
             content = self._secrets.log(found.data)
         if found.cut:
-            about += f"; its end, without the {found.cut} bytes before"
+            about += f"; only the end of it, without the first {found.cut} bytes"
         return self._copied(name, [content], about, changed=content != found.data)
 
     def _copied(
@@ -259,7 +259,7 @@ class JobEntities:
         """An output: its content, or what is known of it and why the content is left out."""
         why = why_not(path, recorded, self._most)
         if not why and self._secrets.are_in(chunks(path)):
-            why = "with a secret of a job in it"
+            why = "it holds a secret of a job"
         if not why:
             return self._copied(name, chunks(path), "an output of the job", alternateName=called)
         sampled = bool(recorded.get("sampled"))
@@ -295,7 +295,7 @@ class JobEntities:
         return self._graph.add(
             local_id("input", digest[:16], path), "File",
             name=os.path.basename(path), alternateName=path,
-            description="an input of jobs, identified by its digest; it is not in this crate",
+            description="an input of jobs, not in this crate; its SHA-256 identifies it",
             contentUrl=file_url(whole), encodingFormat="application/octet-stream", sha256=digest,
         )  # fmt: skip
 

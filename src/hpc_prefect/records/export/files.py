@@ -76,7 +76,7 @@ class JobFiles:
         self._transport = reader(record_folder)
 
     def folder(self, attempt: Mapping[str, Any]) -> str:
-        """Where the attempt's folder is; empty if the record does not tell.
+        """Where the attempt's folder is; empty if the record does not say.
 
         For a job without an end the record has only the beginning of the path; the newest is taken.
         """
@@ -137,7 +137,7 @@ def why_not(path: str, recorded: Mapping[str, Any], whole_up_to: int) -> str:
     if size > whole_up_to:
         return f"larger than {whole_up_to} bytes"
     if "sha256" not in recorded:
-        return "not known by a digest"
+        return "the record has no digest of it"
     now = file_facts(path, whole_up_to=0 if recorded.get("sampled") else size)
     if now.get("size") != size or now.get("sha256") != recorded["sha256"]:
         return "changed since the job left it"

@@ -187,9 +187,9 @@ class RunWriter:
             silent, self._patience = self._patience, 0.0
         if silent:
             logger.warning(
-                "the record of this run (%s) misses its end: nothing could be written there for"
-                " %g s, and this process does not wait for it any longer. The folders of the jobs"
-                " have what they did, and the record is completed from them when it is read",
+                "the last entries of this run's record (%s) are lost: nothing could be written"
+                " there for %g s, and this process ends without waiting longer. No job is lost: the"
+                " record is completed from the jobs' folders when it is read",
                 self.folder, silent,
             )  # fmt: skip
 
@@ -299,4 +299,9 @@ class RunWriter:
     def _complain(self, error: Exception) -> None:
         level = logging.DEBUG if self._complained else logging.WARNING
         self._complained = True
-        logger.log(level, "the record of this run (%s) misses something: %s", self.folder, error)
+        logger.log(
+            level,
+            "something could not be written into this run's record (%s): %s",
+            self.folder,
+            error,
+        )

@@ -1,1 +1,1 @@
-"""A held allocation as a scheduler: jobs are handed to its agent through a folder."""
+"""A held allocation as a scheduler: jobs reach its agent through files in a folder."""

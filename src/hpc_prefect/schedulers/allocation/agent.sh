@@ -1,36 +1,37 @@
 #!/bin/bash
-# The agent of a held allocation: the program of a batch job that holds nodes and runs the jobs it is
-# handed. bash 4.2 and the core utilities are all that it needs; `taskset` is used where it is there.
+# The agent of a held allocation: the program of a batch job that holds nodes and runs the flow's jobs
+# on them. It needs bash 4.2 and the core utilities, and uses `taskset` if it is there.
 #
-# Its folder, the spool, is on the shared file system (`spool.py` beside this file has the other side):
+# Its folder, the spool, is on the shared file system (the flow's side is `spool.py` beside this file):
 #
-#   jobs/TAG      a job that was handed over: its fields, a NUL after each. Never changed or removed
-#   turns/TAG     a symbolic link that only one can make: `started` by the agent before it starts the
-#                 job, `cancelled` by whoever cancels it before
-#   inbox/        what the agent is to look at: TAG, cancel.TAG, CLOSE (take no more), NOW (and end
-#                 what runs). It removes what it has seen
-#   bell          written after each of these: to look whether there is news is to open one file
-#   log           what came of the jobs, a line each, ended by " ." so that half a line tells nothing
-#   agent         a link to the id of the batch job whose agent this is: there is one in a spool
-#   heartbeat     rewritten in place: seconds that are left for jobs, which are none once it takes no
-#                 more; for how long nodes were used, and held, in hundredths of a second times nodes
+#   jobs/TAG      a submitted job: its fields, a NUL after each. Never changed or removed
+#   turns/TAG     a symbolic link that can be made only once: to `started` by the agent before it
+#                 starts the job, or to `cancelled` by whoever cancels the job first
+#   inbox/        notes to the agent: TAG, cancel.TAG, CLOSE (take no more jobs), NOW (and end those
+#                 that run). The agent removes what it has read
+#   bell          written after each note: the agent opens only this file to see if there is one
+#   log           what became of the jobs, a line each, ended by " ." to recognise a torn line
+#   agent         a link to the id of the batch job whose agent this is: a spool has one agent
+#   heartbeat     rewritten in place: the seconds that are left for jobs (0 once the agent takes no
+#                 more), and node-time used and held, in hundredths of a second times nodes
 #   renewed       touched by the process that holds the allocation
 #
 # A job is a child in a process group of its own. Its script (start guard, records, signals) is the
-# same as without an allocation; that tells how its program ended, the log tells only what was done.
+# same as without an allocation. The script's records say how the program ended; the log says only
+# what the agent did.
 
 spool=$1 kind=$2 node_count=$3 node_cores=$4 node_memory=$5 node_gpus=$6
 walltime=$7 margin=$8 idle_timeout=$9 orphan_timeout=${10} grace=${11}
 
 set -m
 shopt -s nullglob
-# A job has them as they were; the shell's own commands are to be the same everywhere.
+# A job gets the user's umask and locale; the agent's own commands run with these.
 users_umask=$(umask) users_locale=${LC_ALL-} has_locale=${LC_ALL+yes}
 umask 077
 export LC_ALL=C
 cd -- "$spool" || exit 1
 
-# --- time: of this node's boot clock, which nobody sets, in hundredths of a second
+# --- time: since this node's boot, which nobody can set, in hundredths of a second
 
 clock() {
   local up rest
@@ -45,12 +46,12 @@ note() { # what happened to which job, and how
   write_notes
 }
 
-write_notes() { # what a full disk has not taken is written when there is room, some of it twice
+write_notes() { # what did not fit on a full disk is written again later, some of it twice
   [ -n "$unwritten" ] || return
   if printf '%s' "$torn$unwritten" 2>/dev/null >> log; then
     unwritten= torn=
   else
-    torn=$'\n' # what was taken of the last line is not to spoil the next
+    torn=$'\n' # ends a line of which only a part was written
   fi
 }
 
@@ -66,7 +67,7 @@ read -r machine < /proc/sys/kernel/hostname
 here=${here:-$machine}
 
 ln -s -n -- "$id" agent 2>/dev/null || {
-  echo "hpc-prefect: this allocation has had an agent ($(readlink agent)); it is not begun again" >&2
+  echo "hpc-prefect: this allocation had an agent already, job $(readlink agent); not started again" >&2
   exit 1
 }
 

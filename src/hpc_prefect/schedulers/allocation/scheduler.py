@@ -1,12 +1,13 @@
 """A held allocation as a scheduler's dialect.
 
-It is a batch job of the scheduler inside, whose program, the agent, starts the jobs that it finds
-in its spool, a folder that both sides see. A job is named by its tag, so a submission is exclusive
-by its file and never in doubt for long, and the search by tag is exact.
+A held allocation is a batch job of another scheduler, the *scheduler inside*. Its program, the
+agent, starts the jobs that it finds in its spool, a folder that login and compute nodes share. The
+file of a job in the spool is named by the job's tag: so a job cannot be submitted twice, whether it
+was submitted is soon clear, and a search by tag is exact.
 
-The agent's log says how a job ended. An allocation is gone if the agent's last words say so, the
-flow that holds it, or the scheduler inside when it is asked about the allocation's own job. A late
-heartbeat is only a reason to ask.
+The agent's log says how a job ended. That the allocation itself has ended is known from the last
+line of the agent's log, from the flow that holds it, or from the scheduler inside. A late heartbeat
+proves nothing; it is only a reason to ask the scheduler inside.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ from hpc_prefect.schedulers.base import (
     Unclear,
 )
 
-#: Begins the name of the dialect; the name of the scheduler inside follows.
+#: The dialect's name is this, then the name of the scheduler inside.
 PREFIX = "allocation-"
 
-#: Seconds without a sign of life (there is one every five) after which the scheduler is asked.
+#: If the heartbeat is older (in seconds; the agent writes one every five), the scheduler inside is
+#: asked about the allocation's job.
 LATE = 60.0
-#: Without one for so long, an allocation that the scheduler does not list has ended; or nobody
-#: submits it, if it has not begun and its holder has given none.
+#: If it is even older, an allocation whose job the scheduler does not list has ended. So has one
+#: that has not begun, if the flow that holds it has been silent for so long: nobody submits it.
 _DEAD = 600.0
 
 _ENDS = {
@@ -53,34 +55,34 @@ _ENDS = {
 }
 _WHY = {
     "idle": "it had no job for longer than its idle_timeout",
-    "closed": "it was told to end",
-    "signalled": "it received a signal, as of a cancellation or at its walltime",
-    "orphan": "its flow did not renew it within its orphan_timeout",
+    "closed": "its flow closed it",
+    "signalled": "it received a signal: it was cancelled, or its walltime was over",
+    "orphan": "its flow gave no sign of life for its orphan_timeout",
     "walltime": "its walltime was over",
 }
 _NOT_TAKEN = {
     "walltime": "the allocation had too little time left for it",
     "closed": "the allocation was ending",
 }
-#: Handed over again it would be refused again. Who hands jobs over sees to it that none of these
-#: comes about; an agent of another version may not know that.
+#: Refusals that another submission would get again. `Held.refuses` is asked before a submission, so
+#: they can only come from the agent of another version.
 _REFUSED = {
-    "size": "the agent of the allocation says that it is too small for it",
-    "unreadable": "the agent of the allocation could not read it",
+    "size": "the allocation's agent says that the job is larger than the allocation",
+    "unreadable": "the allocation's agent could not read the job's file in its spool",
 }
 
 
 class AllocationScheduler:
     """`Scheduler` for jobs that are handed to a held allocation of another scheduler.
 
-    Its options are `spool` and `held`: of the allocation, the `options` of the scheduler inside,
-    and what it has (`num_nodes`, …; see `share.py`).
+    Its options are `spool`, the allocation's folder, and `held`, what the allocation holds (see
+    `share.Held`) with the `options` of the scheduler inside.
     """
 
     runs_here = False
     ids_per_question = 200
     throttles_arrays = False
-    hurry = 0.2  # files are looked at, no scheduler
+    hurry = 0.2  # usually only files are read
 
     def __init__(self, inside: Scheduler) -> None:
         self._inside = inside
@@ -88,7 +90,7 @@ class AllocationScheduler:
         self.patience = inside.patience
 
     def problems(self, spec: JobSpec) -> list[str]:
-        return []  # a job that an allocation cannot take is not handed to it
+        return []  # `Held.refuses` has them: such a job is submitted outside of the allocation
 
     def environment_problems(self, spec: JobSpec, environment: Mapping[str, str]) -> list[str]:
         return []
@@ -188,7 +190,8 @@ class AllocationScheduler:
     def _ask_about(
         self, look: SpoolLook, options: Mapping[str, object]
     ) -> Dialogue[Observation | NoAnswer]:
-        """The allocation itself, as far as it must be known; its scheduler is asked if need be."""
+        """The state of the allocation. The scheduler inside is asked only if the spool's files do
+        not show it."""
         if look.end or look.is_gone:
             why = _WHY.get(look.end[0], look.end[0]) if look.end else look.gone
             return Observation(id="", state=JobState.ENDED, message=why)
@@ -200,26 +203,31 @@ class AllocationScheduler:
             said = answer if isinstance(answer, NoAnswer) else answer.get(own)
             if said is not None:
                 return said
-        if why := _dead(look, own):
+        if why := _dead(look, own, self._inside.name):
             return Observation(id=own, state=JobState.ENDED, message=why)
         if own:
-            return NoAnswer(f"{self._inside.name} does not list the allocation {own}")
-        return Observation(id="", state=JobState.QUEUED, message="it is being submitted")
+            return NoAnswer(f"{self._inside.name} does not list the allocation's job {own}")
+        return Observation(
+            id="", state=JobState.QUEUED, message="the allocation is being submitted"
+        )
 
 
-def _dead(look: SpoolLook, own: str) -> str:
+def _dead(look: SpoolLook, own: str, scheduler: str) -> str:
     """Why an allocation that is not listed has ended, or will never begin; empty if it may live."""
-    listed = f", and {own} is not listed" if own else ""
+    listed = f", and {scheduler} does not list its job {own}" if own else ""
     if look.beat_age is not None:
         why = f"its agent was silent for {look.beat_age:.0f} s{listed}"
         return why if look.beat_age > _DEAD else ""
     if look.unheld_for is None or look.unheld_for <= _DEAD:
         return ""
-    return f"it has not begun, its flow was silent for {look.unheld_for:.0f} s{listed}"
+    return f"it has not begun, and its flow was silent for {look.unheld_for:.0f} s{listed}"
 
 
 def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
-    """The end of a job by the agent's log, or because it was cancelled before its turn."""
+    """How a job ended, by the agent's log, or because it was cancelled before it started.
+
+    None if it has not ended.
+    """
     lines = look.lines.get(tag, {})
     started = lines["S"].at if "S" in lines else 0.0
     if (end := lines.get("E")) is not None:
@@ -228,10 +236,12 @@ def _ended(look: SpoolLook, tag: str, spool: str) -> Observation | None:
         word = " ".join(refused.words)
         if word in _REFUSED:
             return _observation(tag, spool, "REFUSED", Reason.REJECTED, _REFUSED[word])
-        why = _NOT_TAKEN.get(word, "it was not taken")
+        why = _NOT_TAKEN.get(word, "the allocation did not take it")
         return _observation(tag, spool, "NOT_TAKEN", Reason.ALLOCATION_ENDED, why)
     if tag in look.cancelled and tag in look.there:
-        return _observation(tag, spool, "CANCELLED", Reason.CANCELLED, "cancelled before its turn")
+        return _observation(
+            tag, spool, "CANCELLED", Reason.CANCELLED, "cancelled before it started"
+        )
     return None
 
 
@@ -261,7 +271,11 @@ def _end(tag: str, spool: str, line: JobLine, started: float) -> Observation:
 def _under_way(
     look: SpoolLook, tag: str, spool: str, held: Observation | NoAnswer
 ) -> Observation | NoAnswer:
-    """A job whose end the log does not tell, by what is known of the allocation."""
+    """The state of a job that the agent's log does not show as ended.
+
+    Args:
+        held: the state of the allocation.
+    """
     started = look.lines.get(tag, {}).get("S")
     if isinstance(held, NoAnswer):
         return held
@@ -293,7 +307,7 @@ def _observation(tag: str, spool: str, word: str, cause: Reason, why: str) -> Ob
 
 
 def _id(spool: str, tag: str) -> str:
-    """As the agent gives it: the beginning of the spool's name tells the allocation."""
+    """A job's id, made as the agent makes it: eight letters of the spool's name, and the tag."""
     return f"{spool.rpartition('/')[2][:8]}.{tag}"
 
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hpc_prefect.job.spec import JobSpec, Resources, Site
+from hpc_prefect.job.spec import JobSpec, Resources, Site, write_memory
 
 _MIB = 1024**2
-#: A node's memory if it is not known: never too little.
+#: A node's memory in MiB if it is not known: more than any job asks for.
 UNKNOWN_MEMORY = 10**12
 
 _PLACES = re.compile(r"(?<!\$)\{(hosts|hostfile)\}")
 _SRUN = re.compile(r"srun(?=\s|$)")
-#: Put into a site's own srun line: so many processors and so much memory are the step's alone, and
-#: the rest is left to the steps beside it. By its name the agent finds it when srun was killed.
+#: Replaces the word srun in a site's launcher line: the step gets exactly its cores and memory, and
+#: leaves the others to the steps beside it. The agent finds the step by its name if srun is killed.
 _STEP = (
     'srun --job-name="$HPC_ALLOCATION_JOB_ID" --exact --nodes={nodes} --nodelist={hosts}'
     " --mem={memory}"
@@ -29,9 +29,9 @@ class Held:
     """What an allocation holds.
 
     Attributes:
-        scheduler, options: whose batch job it is.
-        memory_per_node: in bytes, 0 when nobody knows it; what it has of cores is always known.
-        walltime: seconds; the agent keeps `margin` of them for its own end.
+        scheduler, options: of the batch job that holds the nodes.
+        memory_per_node: in bytes; 0 if it is not known.
+        walltime: in seconds; the last of them (`margin`) are for the agent's own end.
     """
 
     scheduler: str
@@ -58,7 +58,7 @@ class Held:
 
     @property
     def mib_per_node(self) -> int:
-        """Its memory in MiB, rounded as a job's is: what is equal must fit."""
+        """A node's memory in MiB, rounded up as a job's is, so that a job may ask for all of it."""
         return _mib(self.memory_per_node) or UNKNOWN_MEMORY
 
     @property
@@ -71,27 +71,28 @@ class Held:
         return {"spool": spool, "held": dataclasses.asdict(self)}
 
     def refuses(self, spec: JobSpec) -> str:
-        """Why a job can have no share of it, in words; empty when it can."""
+        """Why a job cannot run in the allocation, in words; empty if it can."""
         asked = spec.resources
-        for what, wanted, there in (
-            ("nodes", asked.num_nodes, self.num_nodes),
-            ("cores on a node", asked.cores_per_node, self.cores_per_node),
-            ("GPUs on a node", asked.gpus_per_node, self.gpus_per_node),
-            ("bytes of memory on a node", asked.memory_per_node, self.memory_per_node or None),
+        memory = self.memory_per_node or asked.memory_per_node  # if it is not known, enough
+        for what, wanted, there, write in (
+            ("nodes", asked.num_nodes, self.num_nodes, str),
+            ("cores on a node", asked.cores_per_node, self.cores_per_node, str),
+            ("GPUs on a node", asked.gpus_per_node, self.gpus_per_node, str),
+            ("of memory on a node", asked.memory_per_node, memory, write_memory),
         ):
-            if there is not None and wanted > there:
-                return f"it asks for {wanted} {what}, and the allocation has {there}"
+            if wanted > there:
+                return f"it asks for {write(wanted)} {what}, and the allocation has {write(there)}"
         if asked.walltime > self.walltime - self.margin:
             return (
-                f"its walltime is {asked.walltime} s, and an allocation of {self.walltime} s has"
-                f" {self.walltime - self.margin} s for jobs"
+                f"its walltime is {asked.walltime} s, but an allocation of {self.walltime} s has"
+                f" only {self.walltime - self.margin} s for jobs"
             )
         if spec.site.options.get("qpu"):
-            return "it asks its scheduler for a QPU"
+            return "it asks for a QPU, which only the scheduler itself can give"
         if self._how(spec, self.launcher(spec)) == "alone" and asked.num_nodes < self.num_nodes:
             return (
-                f"its launcher cannot be told to use {asked.num_nodes} of {self.num_nodes} nodes;"
-                " set launcher_in_allocation in the HPC profile"
+                f"its launcher cannot start it on {asked.num_nodes} of {self.num_nodes} nodes; set"
+                " launcher_in_allocation in the HPC profile to a line with {hosts} or {hostfile}"
             )
         return ""
 
@@ -109,7 +110,7 @@ class Held:
         return line.replace("{memory}", f"{self._memory(spec.resources)}M")
 
     def site(self, spec: JobSpec, spool: str) -> Site:
-        """The place of a job that is handed to the allocation, in place of its own."""
+        """The site of a job that runs in the allocation; it replaces the job's own."""
         return dataclasses.replace(
             spec.site,
             scheduler=f"allocation-{self.scheduler}",
@@ -118,11 +119,11 @@ class Held:
         )
 
     def share(self, spec: JobSpec) -> Share:
-        """What a job that was given `site` gets of it."""
+        """The share of a job whose site is that of `site`."""
         asked = spec.resources
         cores = asked.cores_per_node
         if asked.gpus_per_node and self.scheduler != "slurm":
-            cores = self.cores_per_node  # nobody else would keep two jobs from one GPU
+            cores = self.cores_per_node  # so that no two jobs use the same GPU
         return Share(
             nodes=asked.num_nodes,
             cores=cores,
@@ -134,7 +135,7 @@ class Held:
         )
 
     def _memory(self, asked: Resources) -> int:
-        """MiB on a node: what a job asks for, or its part by cores. 0: nobody counts it."""
+        """MiB on a node: what the job asks for, else in proportion to its cores; 0: not known."""
         if asked.memory_per_node:
             return _mib(asked.memory_per_node)
         return self.memory_per_node * asked.cores_per_node // self.cores_per_node // _MIB
@@ -145,8 +146,8 @@ class Held:
             return "any"
         if spec.resources.launch == "single":
             return "here"
-        # On one machine two launchers keep apart by their processors; but PJM's mpiexec is told the
-        # ranks of the whole batch job. Else it takes all nodes, as it would alone.
+        # On one machine the agent gives each launcher cores of its own. But PJM's mpiexec always
+        # starts the ranks of the whole batch job, and on several nodes a launcher uses all of them.
         one_machine = self.scheduler == "local" or (self.num_nodes == 1 and self.scheduler != "pjm")
         return "here" if one_machine else "alone"
 
@@ -156,12 +157,12 @@ How = Literal["any", "here", "alone"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What the agent is asked for; memory in MiB, walltime in seconds.
+    """What a job gets of an allocation; memory in MiB, walltime in seconds.
 
     Attributes:
-        how: `any` nodes, the one on which the agent is (`here`), or all of them, with no other job
-            beside it (`alone`).
-        ranks: on each node, which the host file names so many times.
+        how: on `any` nodes; on the agent's node (`here`); or on all nodes, with no other job beside
+            it (`alone`).
+        ranks: on each node; the host file names the node so many times.
     """
 
     nodes: int
@@ -173,18 +174,18 @@ class Share:
     ranks: int
 
     def fields(self) -> tuple[str, ...]:
-        """In the order in which the agent reads them."""
+        """The fields of a job's file, in the order in which the agent reads them."""
         numbers = (self.nodes, self.cores, self.memory, self.gpus, self.walltime)
         return (*map(str, numbers), self.how, str(self.ranks))
 
 
 def share_of(spec: JobSpec) -> Share:
-    """The share of a job that is handed to an allocation; its site says to which."""
+    """The share of a job whose site is a held allocation."""
     return held_of(spec.site.options).share(spec)
 
 
 def held_of(options: Mapping[str, Any]) -> Held:
-    """What the allocation holds that these options are of."""
+    """What an allocation holds, by its options as a scheduler."""
     known = {each.name for each in dataclasses.fields(Held)}
     return Held(**{name: value for name, value in options["held"].items() if name in known})
 

@@ -1,7 +1,7 @@
-"""The spool of a held allocation, seen from where flows run: shell texts, and what they print.
+"""The spool of a held allocation, from the flow's side: shell commands and what they print.
 
-What the files in it are is told at the top of `agent.sh`. The texts run in any POSIX shell with the
-core utilities; everything that is data is an argument.
+The top of `agent.sh` describes the files in the spool. The commands run in any POSIX shell with the
+core utilities; all data is in their arguments.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import resources
 
 from hpc_prefect.job.dialogue import Command, Reply
 
-#: Of a file that the agent reads as a job: a field each.
+#: The first field of a job's file.
 FORMAT = "1"
 
 AGENT = "agent.sh"
@@ -23,7 +23,7 @@ CLOSE, CLOSE_NOW = "CLOSE", "NOW"
 #: Stands for the id of a batch job that never had one.
 NO_ID = "-"
 
-#: Both say why; `_NOT_WRITTEN` leaves open whether the job is there.
+#: Exit codes of the commands: the spool is not there; something was not written, or not all of it.
 _NO_SPOOL, _NOT_WRITTEN = 3, 5
 
 _SUBMIT = f"""\
@@ -36,9 +36,9 @@ ln -- "$new" "jobs/$tag" 2>/dev/null
 rm -f -- "$new"
 [ -f "jobs/$tag" ] && : > "inbox/$tag" && echo "$tag $$" > {BELL} || exit {_NOT_WRITTEN}"""
 
-#: Whoever cancels a job before its turn has taken its turn: nobody starts it any more. The agent is
-#: told in any case, so that it neither ends a job that runs unasked nor waits for room for one that
-#: is not to run.
+#: The link `turns/TAG` can be made only once. If a cancellation makes it, the agent cannot start
+#: the job any more. The agent is notified in any case: it has to end a job that runs, and to forget
+#: one that waits.
 _CANCEL = f"""\
 cd -- "$1" || exit {_NO_SPOOL}
 shift
@@ -48,7 +48,8 @@ for tag; do
 done
 echo "cancel $$ $*" > {BELL}"""
 
-#: Ages are told by the file server alone: of a file of ours, of the agent's and of the holder's.
+#: Ages are differences of the file server's own times, of a new file and of the heartbeat's or of
+#: the file that the holder touches, so that no two clocks are compared.
 _LOOK = f"""\
 cd -- "$1" || exit {_NO_SPOOL}
 shift
@@ -66,7 +67,7 @@ find turns -lname cancelled -printf 'cancelled %f\\n'
 [ ! -f {LOG} ] || {{ grep '^X' {LOG}; printf ' %s \\n' "$@" | grep -F -f - {LOG}; }}
 exit 0"""
 
-#: A submission that was broken off may have left out that the agent is to look.
+#: Notifies the agent again: a submission that was interrupted may not have done it.
 _RING_AGAIN = f"""\
 cd -- "$1" || exit {_NO_SPOOL}
 shift
@@ -85,7 +86,7 @@ def agent_text() -> str:
 
 
 def ask_to_submit(spool: str, tag: str, fields: Sequence[str]) -> Command:
-    """Hand over a job; one that is there already is left as it is."""
+    """Write a job's file and notify the agent; a file that is there already stays as it is."""
     return _shell(_SUBMIT, spool, tag, FORMAT, *fields)
 
 
@@ -94,7 +95,8 @@ def ask_to_cancel(spool: str, tags: Sequence[str]) -> Command:
 
 
 def ask_to_end(spool: str, word: str) -> Command:
-    """Tell the agent to end when no job runs (`CLOSE`), or with those that run (`CLOSE_NOW`)."""
+    """Have the agent end when its jobs have ended (`CLOSE`), or at once with its jobs"
+    " (`CLOSE_NOW`)."""
     return _shell(_END, spool, word)
 
 
@@ -111,13 +113,19 @@ def _shell(text: str, *arguments: str) -> Command:
 
 
 def surely_refused(reply: Reply) -> bool:
-    """Whether a job that was to be handed over is not there, for sure."""
+    """Whether the reply to `ask_to_submit` proves that no job's file was written."""
     return reply.code == _NO_SPOOL
 
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
-    """What the agent's log says of a job: `S` started, `E` ended, `R` not taken; when, and how."""
+    """A line of the agent's log about a job.
+
+    Attributes:
+        event: `S` started, `E` ended, `R` not taken.
+        at: seconds since 1970, by the node's clock.
+        words: the hosts of a start; how it ended and its exit code; why it was not taken.
+    """
 
     event: str
     at: float
@@ -126,19 +134,23 @@ class JobLine:
 
 @dataclass(slots=True)
 class SpoolLook:
-    """What a look into a spool has seen.
+    """What the files of a spool say.
 
     Attributes:
-        beat_age: seconds since the agent's last sign of life; None when there was none.
-        unheld_for: seconds since the last sign of life of who submits it, and holds it; None when
-            there was none.
-        left: seconds of its walltime that it had then for jobs; none once it takes no more.
-        used, held: for how long nodes had a job, or were there; hundredths of a second times nodes.
-        ids: of the allocation's own job: what the agent says, then what its holder says.
-        gone: why it has ended, by its holder; empty when it says nothing. `gone_as` is the id of
-            the job that has, or `NO_ID`.
-        end: the agent's last words: why, for how long nodes were held, and used; as `used`.
-        there: jobs that were handed over; `cancelled`: those cancelled before their turn.
+        now: the file server's time, in seconds since 1970.
+        beat_age: the age of the agent's heartbeat in seconds; None if there is none.
+        unheld_for: seconds since the flow that submits and holds the allocation touched its file;
+            None if it never did.
+        left: seconds of walltime that were left for jobs at that heartbeat; 0 once the agent takes
+            no more jobs.
+        used, held: node-time with a job, and in all, in hundredths of a second times nodes.
+        ids: the ids of the allocation's job, by the agent, and by the flow that holds it.
+        gone: why the allocation has ended, by the flow that holds it; empty if it does not say so.
+        gone_as: the id of the job that `gone` is about, or `NO_ID`.
+        end: the agent's last log line: why it ended, node-time that was held, and used.
+        there: tags of the jobs that were submitted.
+        cancelled: tags of those that were cancelled before they started.
+        lines: the log's lines about each job, by tag and event.
     """
 
     now: float = 0.0
@@ -157,24 +169,24 @@ class SpoolLook:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its holder says that it has ended. What is said of an earlier batch job, which
-        never used this spool, does not count: it may be said late."""
+        """Whether the flow that holds the allocation has noted its end. A note about an earlier
+        batch job, which may come late, does not count."""
         own = self.ids[0] if self.ids else NO_ID
         return bool(self.gone) and self.gone_as == own
 
 
 def gone_text(job_id: str, why: str) -> str:
-    """What a holder writes once the batch job of that id, or one without an id, has ended."""
+    """What the flow writes into the spool once the batch job of that id (empty: none) has ended."""
     return f"{job_id or NO_ID} {why}\n"
 
 
 def has_ended(tail: str) -> bool:
-    """Whether the end of an agent's log has its last words."""
+    """Whether the agent's log, of which this is the end, says that the agent has ended."""
     return any(line.startswith("X - ") and line.endswith(" .") for line in tail.split("\n"))
 
 
 def read_look(reply: Reply) -> SpoolLook | None:
-    """None when it is no useful answer. A line that makes no sense is left out."""
+    """Read the output of `ask_to_look`; None if it failed. Invalid lines are left out."""
     if reply.code != 0:
         return None
     look = SpoolLook()

@@ -1,4 +1,4 @@
-"""The laptop's own queue: it makes every queue by its first job."""
+"""The check of this machine's own batch system."""
 
 from __future__ import annotations
 

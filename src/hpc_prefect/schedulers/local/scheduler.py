@@ -1,6 +1,6 @@
-"""The dialect of the laptop's own batch system (`hpc_prefect.local_batch`).
+"""The dialect of this machine's own batch system (`hpc_prefect.local_batch`).
 
-Nodes are virtual: a laptop has one, so a job of 2 nodes × 2 ranks takes 4 slots of it.
+This machine stands for all nodes of a job: a job of 2 nodes with 2 cores each takes 4 of its slots.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STATES = {
     "ENDED": JobState.ENDED,
 }
 
-#: The engine's word for an end. EXITED and SIGNALED say what the script itself did.
+#: By the engine's word for how a job ended; None: the script's exit code says why.
 _CAUSES = {
     "EXITED": None,
     "SIGNALED": Reason.PROGRAM_FAILED,
@@ -54,7 +54,7 @@ class LocalScheduler:
 
     name = "local"
     runs_here = True
-    # Everything is on one machine: what is not there now will not come.
+    # All files are on one machine: one that is not there now does not appear later.
     patience = Patience(
         absent=2.0, lost=5.0, record=2.0, outputs=1.0, more=1.0, silent=60.0, find=2.0
     )
@@ -68,12 +68,12 @@ class LocalScheduler:
         if _cpus(spec) > slots:
             found.append(
                 f"{spec.resources.num_nodes} nodes × {spec.resources.cores_per_node} cores = "
-                f"{_cpus(spec)} cores, but this machine has {slots} slots; ask for less, or set "
-                "local.slots in the HPC profile"
+                f"{_cpus(spec)} cores, but this machine has {slots} slots; ask for "
+                "less, or set local.slots in the HPC profile"
             )
         if spec.site.project:
             found.append(
-                f"this machine's own queue knows no project {spec.site.project!r}: leave "
+                f"project {spec.site.project!r}: the queue of this machine has no projects; leave "
                 "project_cpu and project_gpu of the HPC profile empty"
             )
         return found
@@ -113,7 +113,7 @@ class LocalScheduler:
         job_id = reply.stdout.strip()
         if reply.code == 0 and job_id:
             return Accepted(job_id)
-        # 1 refused, 2 wrong usage: nothing was created. Killed or cut off, it may have been.
+        # 1 refused, 2 wrong usage: no job was made. If the engine was killed, there may be one.
         return Refused(reply.said) if reply.code in (1, 2) else Unclear(reply.said)
 
     def observe(
@@ -136,7 +136,7 @@ class LocalScheduler:
         return None if reply.code == 0 else NoAnswer(reply.said)
 
     def read_output(self, text: str) -> Told | None:
-        return None  # the engine writes nothing there: its records tell everything
+        return None  # the engine writes nothing there: `observe` says how a job ended
 
 
 def _slots(options: Mapping[str, Any]) -> int:
@@ -173,7 +173,7 @@ def _read(reply: Reply) -> dict[str, Observation] | NoAnswer:
             seen = _observation(entry)
             found[seen.id] = seen
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            return NoAnswer(f"this is no line of the local engine: {line[:200]!r}")
+            return NoAnswer(f"the local engine printed a line that cannot be read: {line[:200]!r}")
     return found
 
 

@@ -25,7 +25,7 @@ from hpc_prefect.schedulers.probe import (
     missing_commands,
     named,
     not_checked,
-    overheard,
+    recorded,
     searched,
 )
 
@@ -61,11 +61,11 @@ def _commands(options: Mapping[str, object]) -> tuple[str, ...]:
 
 def _status(scheduler: Scheduler, options: Mapping[str, object]) -> Dialogue[list[Finding]]:
     dialect = options.get("status_dialect", "json")
-    heard: list[Reply] = []
-    said = yield from overheard(_unusable(scheduler, options), heard)
+    replies: list[Reply] = []
+    said = yield from recorded(_unusable(scheduler, options), replies)
     if not said:
         found = [ok(STATUS, f"qstat answers as {dialect!r}; --submit shows a whole job in it")]
-        if any(isinstance(option_refused(reply), NoHistory) for reply in heard):
+        if any(isinstance(option_refused(reply), NoHistory) for reply in replies):
             seen = (
                 "this server keeps no history: how a job ended is known from its exit record alone"
             )
@@ -75,7 +75,7 @@ def _status(scheduler: Scheduler, options: Mapping[str, object]) -> Dialogue[lis
         "set pbs.status_dialect, pbs.history_flag, pbs.one_connection and pbs.status_options of"
         " the HPC profile to what this site's qstat knows"
     )
-    if any(reply.code == 0 or option_refused(reply) for reply in heard):
+    if any(reply.code == 0 or option_refused(reply) for reply in replies):
         for change in _CHANGES:
             if not (yield from _unusable(scheduler, {**options, **change})):
                 shown = ", ".join(f"pbs.{name} = {value!r}" for name, value in change.items())

@@ -225,7 +225,7 @@ def read_letters(text: str) -> dict[str, str]:
 
 
 def read_names(text: str, *, width: int) -> set[str] | None:
-    """The jobs' names in an answer of `qstat -w -u USER`; None when they cannot be told.
+    """The jobs' names in an answer of `qstat -w -u USER`; None if they cannot be read.
 
     Args:
         width: the length of the longest name that must be shown whole.
@@ -295,7 +295,7 @@ def read_table(text: str) -> list[Row]:
 
 
 def row_observation(row: Row) -> Observation:
-    """What a line of the table says; it tells no code, so an end has no cause.
+    """What a line of the table says; it has no exit code, so an end has no cause.
 
     The name is left out: it may be cut, and would make the job look like another one.
     """

@@ -22,7 +22,7 @@ _ILLEGAL = re.compile(r"illegally formed job identifier: (\S+)")
 
 
 def observe(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Answer | NoAnswer]:
-    """What is told of each job, in queue and history at once; see `Scheduler.observe`."""
+    """The state of each job, from queue and history at once; see `Scheduler.observe`."""
     answer = yield from _observe(ids, options)
     if isinstance(answer, NoAnswer):
         return answer
@@ -162,7 +162,7 @@ def _not_listed(reply: Reply, ids: Sequence[str], options: Mapping[str, object])
 
 
 def _by_table(ids: Sequence[str], options: Mapping[str, object]) -> Dialogue[Answer | NoAnswer]:
-    """The table of the queue, then that of the history, then records for what they do not tell.
+    """The table of the queue, then that of the history, then records for what these do not show.
 
     A table tells neither why a job waits nor how it ended. The history's table is short (one site
     shows three days, and a hundred rows), so jobs that are not in it are asked about by id.

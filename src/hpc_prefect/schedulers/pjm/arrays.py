@@ -87,7 +87,7 @@ def observations(rows: Sequence[pjstat.Record], ids: Collection[str]) -> dict[st
 
 
 def _whole(row: Observation, parts: Mapping[int, JobState]) -> Observation:
-    """The whole, by its sub jobs; without their rows by its own, which does not tell which wait."""
+    """The array as a whole, by its sub jobs; else by its own row, which does not say which wait."""
     seen = replace(row, cause=None, exit_code=None, signal="")
     if not parts:
         state = JobState.RUNNING if row.state is JobState.ENDING else row.state

@@ -1,4 +1,4 @@
-"""What PJM tells of a job: `pjstat`'s table, the statistics file, the lines in the job's output.
+"""What PJM says of a job: `pjstat`'s table, the statistics file, the lines in the job's output.
 
 A text that is no table raises ValueError. A state that is not in the tables below never counts as
 an end. The words and codes are from Fujitsu's manuals (Technical Computing Suite V4.0L20) and from

@@ -98,7 +98,7 @@ class Listed:
                 self._elements[element_id(row.job, row.which[0][0])] = row
 
     def get(self, job_id: str) -> Observation | None:
-        """What is told of a job, an array as a whole, or an element; None: it is not listed."""
+        """The state of a job, an array as a whole, or an element; None if it is not listed."""
         element = _ELEMENT.fullmatch(job_id)
         if element is None:
             return _whole(job_id, self._rows[job_id]) if job_id in self._rows else None
@@ -108,7 +108,7 @@ class Listed:
         return replace(row.seen, id=job_id) if row else None
 
     def of(self, ids: Iterable[str]) -> dict[str, Observation]:
-        """What is told of each of these that is listed."""
+        """The state of each of these that is listed."""
         return {each: seen for each in ids if (seen := self.get(each))}
 
     def jobs(self) -> list[Observation]:

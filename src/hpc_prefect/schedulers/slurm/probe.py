@@ -25,7 +25,7 @@ from hpc_prefect.schedulers.probe import (
     missing_commands,
     named,
     not_checked,
-    overheard,
+    recorded,
     searched,
 )
 from hpc_prefect.schedulers.slurm import submit as sbatch
@@ -67,16 +67,16 @@ def probe(scheduler: Scheduler, spec: JobSpec) -> Dialogue[list[Finding]]:
 
 
 def _status(scheduler: Scheduler, spec: JobSpec) -> Dialogue[Finding]:
-    heard: list[Reply] = []
+    replies: list[Reply] = []
     options = {**spec.site.options, "accounting": False}
-    answer = yield from overheard(scheduler.observe(["1"], options), heard)
+    answer = yield from recorded(scheduler.observe(["1"], options), replies)
     if isinstance(answer, NoAnswer):
         remedy = (
             "try squeue here by hand; see that slurm.cluster of the HPC profile, or SLURM_CONF"
             " here, names the cluster"
         )
         return wrong(STATUS, answer.said, remedy)
-    rows = heard[0].stdout.strip() if heard[0].code == 0 else ""
+    rows = replies[0].stdout.strip() if replies[0].code == 0 else ""
     if rows and not answer:
         remedy = "put Slurm's own squeue on PATH: the one here seems to be another program"
         return wrong(STATUS, f"squeue answers {rows[:200]!r}, in another form than asked", remedy)
