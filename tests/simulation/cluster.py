@@ -15,6 +15,7 @@ from simulation.held import AgentProgram, AgentRun
 from simulation.job_script import Program, ScriptRun, ScriptText
 from simulation.machines import Machine
 from simulation.members import ElementRun
+from simulation.mix import ids_again
 from simulation.oracles import Programs
 from simulation.world import World
 
@@ -125,7 +126,8 @@ class Cluster:
             for job in self.jobs.values()
             if (job.forgotten or job.state == ENDED) and job.array is None
         ]
-        if self.gives_ids_again and old and self.world.chance.fault("an id is given again", 0.03):
+        likely = ids_again(self.world.chance.seed)
+        if self.gives_ids_again and old and self.world.chance.fault("an id is given again", likely):
             self.world.coverage.sometimes("an id is given again")
             job = self.world.chance.one_of("whose id", old)
             job.forgotten, job.state = True, ENDED

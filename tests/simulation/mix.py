@@ -68,6 +68,11 @@ def rare(seed: int) -> float:
     return _RARE if is_small(seed) else 1.0
 
 
+def ids_again(seed: int) -> float:
+    """How likely a number is given again. In a small world few jobs are there whose it may be."""
+    return 0.2 if is_small(seed) else 0.03
+
+
 def jobs(chance: Chance, usual: Sequence[int]) -> int:
     """How many jobs a flow wants; in a small world each further one is less likely."""
     if not is_small(chance.seed):
