@@ -298,14 +298,14 @@ async def test_a_claimant_that_was_taken_over_from_neither_submits_nor_writes(ri
 
 
 class Overtaken(LocalTransport):
-    """This process is stopped right before it writes its intent; another one takes over then."""
+    """This process is stopped right before it writes of an event; another one takes over then."""
 
-    def __init__(self, other: Claimant) -> None:
+    def __init__(self, other: Claimant, event: bytes = b'"intent"') -> None:
         super().__init__()
-        self.other = other
+        self.other, self.event = other, event
 
     def append(self, path, data, *, durable=False):
-        if b'"intent"' in data:
+        if self.event in data:
             Path(path).with_name("claim-2").write_text(json.dumps(dataclasses.asdict(self.other)))
         super().append(path, data, durable=durable)
 
@@ -317,6 +317,13 @@ async def test_who_is_taken_over_from_while_it_prepares_a_submission_submits_not
     assert rig.events() == ["intent", "refused"]
     assert not JobFolder(LOCAL, str(rig.attempt())).ledger().intended  # nobody looks for its job
     assert (rig.active(), rig.runs()) == ([], [])
+
+
+async def test_who_is_taken_over_from_before_it_writes_the_verdict_tells_none(rig, other):
+    connection = rig.connection(transport=Overtaken(other, b'"verdict"'))
+    with pytest.raises(JobHeld, match="was taken over by flow run run-other"):
+        await rig.run(rig.request(rig.spec()), connection)
+    assert len(rig.runs()) == 1
 
 
 async def test_the_exit_record_of_a_job_that_a_process_without_its_claim_submitted_is_known(rig):

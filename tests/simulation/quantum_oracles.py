@@ -45,6 +45,7 @@ class _Posted:
     by: int = 0
     asked: bool = True
     slow: bool = False
+    refused: bool = False
 
 
 class Purchases:
@@ -67,8 +68,9 @@ class Purchases:
         if not folder:
             fail("lost", f"{tag} is posted, and no intent of it is on disk")
         known = self._posted.setdefault(tag, _Posted(folder, seconds))
-        looked_at = process.looked_at
-        slow = looked_at is None or self._world.now - looked_at > _AT_ONCE
+        # The client asks for the device first: between the last look at the claim and the POST.
+        began = process.work_began
+        slow = began <= process.resumed_at or self._world.now - began > _AT_ONCE
         if slow:
             self._world.coverage.sometimes("a POST is made by who was stopped before")
         if known.by == process.number and not known.asked:
@@ -76,6 +78,7 @@ class Purchases:
         if self.jobs_of(tag) and not (slow or known.slow):
             fail("twice", f"{tag} is bought a second time, for {folder}")
         known.by, known.asked, known.slow = process.number, False, known.slow or slow
+        known.refused = False
         spent = sum(self._charged(each) for each in self._posted)
         if self.limit and spent > self.limit + _ROUNDED * len(self._posted):
             fail("budget", f"{spent:g} of {self.limit:g} QPU seconds are promised with {tag}")
@@ -93,7 +96,8 @@ class Purchases:
         """What a purchase costs, or may cost. What the service makes twice costs once here."""
         jobs, posted = self.jobs_of(tag), self._posted[tag]
         if not jobs or any(not job.ended for job in jobs):
-            return posted.seconds if jobs or not self._is_over(posted.folder) else 0.0
+            over = posted.refused or self._is_over(posted.folder)
+            return posted.seconds if jobs or not over else 0.0
         return max(job.cost for job in jobs)
 
     def _is_over(self, folder: str) -> bool:
@@ -106,7 +110,8 @@ class Purchases:
         """What was bought and is not counted, by the journals, in the end; empty when all is."""
         for tag, posted in self._posted.items():
             jobs = [job for job in self.jobs_of(tag) if job.ended]
-            if posted.slow or not jobs:
+            # What a flow has left to itself is not looked at before somebody comes back for it.
+            if posted.slow or not jobs or not self._is_over(posted.folder):
                 continue
             told, cost = self._told_of(posted.folder), sum(job.cost for job in jobs)
             if told < cost - _ROUNDED:
@@ -134,7 +139,7 @@ class Purchases:
 
     def refused(self, tag: str) -> None:
         """The service has said that it did not take it."""
-        self._posted[tag].asked = True
+        self._posted[tag].asked = self._posted[tag].refused = True
 
     def cancels(self, job: QuantumJob) -> None:
         """Somebody has asked for its end, or it is too much, or one too many."""

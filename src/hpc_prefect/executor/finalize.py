@@ -52,6 +52,8 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
         return []
     record = record_of(attempt, result)
     attempt.folder.write_verdict(attempt.request.spec, record, attempt.outputs_before)
+    # This process may have been stopped meanwhile: then the verdict of who has the job now counts.
+    attempt.claim.check()
     duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]
     if duplicates:
         logger.error(

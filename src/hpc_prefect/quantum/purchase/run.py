@@ -189,6 +189,7 @@ def _write(attempt: QuantumAttempt, result: JobResult, seen: QuantumObservation 
     attempt.claim.check()
     facts = dict(seen.facts) if seen is not None else {}
     attempt.folder.note("verdict", durable=True, result=result.as_dict(), facts=facts)
+    attempt.claim.check()  # as in `executor.finalize`
 
 
 #: What the record of the work copies from the intent.
