@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -286,3 +288,33 @@ async def test_an_array_that_waits_for_a_person_is_told(rig: Rig):
     assert [each.state for each in results.values()] == ["succeeded"] * 2
     (warning,) = listener.warnings
     assert "by a person; it waits for a person" in warning
+
+
+class Probing(LocalTransport):
+    """Counts the files that are written to read the file server's clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probes = 0
+
+    def write_atomic(self, path, data, *, mode=0o600, durable=False):
+        self.probes += "journal.jsonl." in path
+        super().write_atomic(path, data, mode=mode, durable=durable)
+
+
+async def test_the_age_of_a_verdict_is_asked_for_once_however_many_outputs_are_gone(rig: Rig):
+    """A file for each member would be thousands."""
+    request = rig.array(rig.spec('touch "$1.out"'), ["a", "b", "c", "d"])
+    members = [
+        dataclasses.replace(each, expected_outputs=(f"{each.key}.out",)) for each in request.members
+    ]
+    request = dataclasses.replace(request, members=tuple(members))
+    await rig.run_array(request)
+    for path in rig.work.glob("*.out"):
+        path.unlink()
+    old = time.time() - 1000.0  # so that nothing is waited for
+    os.utime(rig.attempt() / "journal.jsonl", (old, old))
+    transport = Probing()
+    again = await rig.run_array(request, rig.connection(transport=transport))
+    assert {result.state for result in again.values()} == {"succeeded"}
+    assert (len(rig.runs()), transport.probes) == (8, 1)

@@ -239,8 +239,11 @@ def _outputs_there(submission: Submission, ended: Ended) -> bool:
         return True
     folder = submission.folder.member(ended.index)
     job = member.job(submission.request.spec)
-    patience, judged_in = submission.connection.scheduler.patience.outputs, submission.folder.path
+    # One verdict for all: what has been waited for once is old enough for every member.
+    whole = submission.connection.scheduler.patience.outputs
+    patience, judged_in = 0.0 if submission.outputs_shown else whole, submission.folder.path
     if lost := folder.surely_lost_outputs(job, ended.outputs, patience, judged_in=judged_in):
+        submission.outputs_shown = True
         logger.warning("%s already ran, but its output %s was removed: it runs again",
                        member.name, some(lost))  # fmt: skip
         return False

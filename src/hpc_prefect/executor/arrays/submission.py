@@ -48,6 +48,7 @@ class Submission(Attempt):
         asked: its members.
         ended: those whose end is known, by their number in the submission.
         array_claim: ours on the array, which is kept as long as a submission is under way.
+        outputs_shown: what is not seen of its members' outputs by now is not there.
     """
 
     request: ArrayRequest
@@ -55,6 +56,7 @@ class Submission(Attempt):
     asked: Sequence[Asked]
     ended: dict[int, Ended] = field(default_factory=dict)
     array_claim: Claim | None = None
+    outputs_shown: bool = False
 
     def heartbeat(self) -> None:
         """As of an attempt, for the array too."""
