@@ -101,8 +101,11 @@ async def test_the_job_is_the_one_that_the_start_guard_let_in(rig):
     second = {"time": 9e9, "event": "submitted", "id": "99.vm"}
     with (rig.attempt() / "journal.jsonl").open("a") as journal:
         journal.write(json.dumps(second) + "\n")
+        ended = {"time": 9e9, "event": "observed", "state": "ended", "word": "FAILED"}
+        journal.write(json.dumps(ended) + "\n")  # the guard has turned it away
     assert one(rig).ids == (let_in, "99.vm")
     assert one(rig).started_at
+    assert "last known: running" in one(rig).status.reason
 
 
 async def test_a_job_whose_submission_is_in_doubt_is_unknown(rig):

@@ -321,12 +321,6 @@ MUTATIONS = (
         "found.keys() - ended",
     ),
     Mutation(
-        "whom a guard had let in that was closed afterwards is not known",
-        "executor/attempt.py",
-        "            holder = self.folder.started_as()",
-        '            holder = ""',
-    ),
-    Mutation(
         "an output of a job that was started twice is given up at once",
         "job/state.py",
         "if (evidence.record_for or 0.0) < patience.outputs:",
@@ -342,6 +336,12 @@ MUTATIONS = (
         "a start that could not read its start guard tells how the job ended",
         "job/state.py",
         "if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:",
+        "if False:",
+    ),
+    Mutation(
+        "a command takes the end of a job that its start guard turned away for that of the other",
+        "operations/status.py",
+        "if state == JobState.ENDED and len(job.ids) > 1:",
         "if False:",
     ),
     Mutation(

@@ -84,6 +84,9 @@ def _last_seen(job: JobSnapshot) -> JobStatus:
     if seen:
         state, at = str(seen[-1].get("state") or JobState.UNKNOWN), time_of(seen[-1])
         word = str(seen[-1].get("word", ""))
+    if state == JobState.ENDED and len(job.ids) > 1:
+        # That is the end of the journal's job, which the start guard has turned away.
+        state, at = JobState.UNKNOWN, job.ledger.submitted_at
     if state == JobState.ENDED:
         return JobStatus(state, f"the scheduler said {word}", at)
     # Its own record, unless it has been put back into the queue.
