@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
+import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.dialogue import Command, Dialogue, Reply
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import word_digest
 from hpc_prefect.job.outputs import Stamp
 from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.job.state import JobState, Observation
@@ -189,6 +192,35 @@ async def test_an_allocation_whose_node_is_gone_is_handed_nothing_more(rig: Rig)
         await held.close()
     assert (result.verdict.reason, result.attempt) == (Reason.SUCCEEDED, 1)
     assert held.where("k") == "local"
+
+
+async def test_the_script_of_a_process_that_was_stopped_and_went_on_tells_the_end_too(
+    rig: Rig,
+) -> None:
+    """The agent starts the script that is there at that time; that one's intent came later."""
+    held = Held(rig)
+    await held.open()
+    try:
+        blocker = held.start(HOLD, "blocker", resources={"walltime": 60, "ranks_per_node": 2})
+        await until(rig.runs, "the start of what keeps the nodes busy")
+        job = held.start("true", "k")
+        await until(lambda: "submitted" in rig.events(), "the hand-over")
+        _write_script_of_another(rig)
+        (rig.work / "go").touch()
+        assert (await job).succeeded
+        assert (await blocker).succeeded
+    finally:
+        await held.close()
+
+
+def _write_script_of_another(rig: Rig) -> None:
+    (intent,) = (each for each in rig.journal() if each["event"] == "intent")
+    script, theirs = rig.attempt() / "script.sh", "0" * 32
+    found = re.findall(r"\b[0-9a-f]{32}\b", script.read_text())
+    (ours,) = {each for each in found if word_digest(each) == intent["word_sha256"]}
+    script.write_text(script.read_text().replace(ours, theirs))
+    with (rig.attempt() / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(intent | {"word_sha256": word_digest(theirs)}) + "\n")
 
 
 class Hiding(LocalTransport):

@@ -94,8 +94,10 @@ class Chance:
         if self.fair:
             return False
         number = self._faults[name] = self._faults.get(name, 0) + 1
+        if self._only is None and not drawn:  # as nearly always
+            return False
         key = f"{name} {number}"
-        if drawn if self._only is None else key in self._only:
-            self.happened.append(key)
-            return True
-        return False
+        if self._only is not None and key not in self._only:
+            return False
+        self.happened.append(key)
+        return True

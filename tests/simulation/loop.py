@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from simulation.world import MOST_AT_ONCE
+
 if TYPE_CHECKING:
     from simulation.process import Process
 
@@ -37,7 +39,7 @@ class _Call:
         when_due: float = 0.0,
     ) -> None:
         self._callback, self._args = callback, args
-        self._context = context or contextvars.copy_context()
+        self._context = contextvars.copy_context() if context is None else context
         self._cancelled = False
         self.when_due = when_due
 
@@ -161,7 +163,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if process.stopped_for() > 0.0:
             self._come_due()
             return
-        ready, stands_still = self._ready, self._world.stands_still
+        ready, world = self._ready, self._world
         # No other loop runs: on a loop nothing takes time, so it waits inside of none.
         asyncio._set_running_loop(self)
         process.on_loop = True
@@ -169,7 +171,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             with process.at_work():
                 self._is_due = True  # what becomes ready meanwhile is run in this turn
                 while ready and not process.dead:
-                    if stands_still():
+                    world.at_once += 1
+                    if world.at_once > MOST_AT_ONCE and world.stuck():
                         return
                     call = ready.popleft()
                     if not call._cancelled:

@@ -94,6 +94,13 @@ ALLOCATIONS = (
         first=OF_ALLOCATIONS,
     ),
     Mutation(
+        "the exit record of a script that a stopped process wrote in place of ours is not known",
+        "executor/monitor.py",
+        "        self._words |= self._folder.ledger().words\n",
+        "",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
         "a job waits for an allocation that nobody submits",
         "schedulers/allocation/scheduler.py",
         "if look.unheld_for is None or look.unheld_for <= _DEAD:",

@@ -23,7 +23,7 @@ class World:
     """Attributes:
     now: seconds since the world began.
     wrong: what must not have happened, a sentence each; the first one ends the world.
-    at_once: operations at this moment.
+    at_once: operations and events at this moment, counted where they are.
     timeline: lines of (seconds, who, what), when they are kept for a person.
     """
 
@@ -75,7 +75,8 @@ class World:
         self._order()
         self._count += 1
         self.steps += 1
-        if not self.stands_still():
+        self.at_once += 1
+        if self.at_once <= MOST_AT_ONCE or not self.stuck():
             event()
 
     def run(self, until: float) -> None:
@@ -112,13 +113,8 @@ class World:
         """Whether no thread may begin now, because it would wait inside of too many others."""
         return self._depth >= _DEEPEST
 
-    def stands_still(self) -> bool:
-        """Whether something goes round and round while no time passes; called at each operation."""
-        self.at_once += 1
-        return self.at_once > MOST_AT_ONCE and self.stuck()
-
     def stuck(self) -> bool:
-        """There were too many operations at one moment."""
+        """Something goes round and round while no time passes: there were too many operations."""
         if not self.over:
             self.fail("stuck", f"{MOST_AT_ONCE} operations at one moment, and no end")
         return True

@@ -296,9 +296,19 @@ class Records:
             return False  # as most that wait: nothing else can be there
         ended = self._grown(names.EXIT)
         if ended:
-            self.exits = read_exits(self._read[names.EXIT], self._words)
+            self.exits = self._known_exits(self._read[names.EXIT])
         again = (starts or ended) and self._new_starts()
         return begun or ended or again
+
+    def _known_exits(self, data: bytes) -> tuple[ExitRecord, ...]:
+        """Those by a script of this attempt. Another process, which was stopped and went on after
+        we took over, may have written a script of its own in place of ours; its word is in the
+        intent of it."""
+        exits = read_exits(data, self._words)
+        if len(exits) == data.count(b"\n"):
+            return exits
+        self._words |= self._folder.ledger().words
+        return read_exits(data, self._words)
 
     def _refresh_both(self) -> bool:
         grown = self._grown(names.START)

@@ -62,7 +62,7 @@ _hp_oom() {
   fi
 } 2>/dev/null
 _hp_begin() {
-  local signal
+  local signal begin= record
   # Not $HOSTNAME alone: some schedulers bring that of the login node along.
   local host=$HOSTNAME boot=
   read -r host 2>/dev/null < /proc/sys/kernel/hostname
@@ -75,10 +75,13 @@ _hp_begin() {
   _hp_time
   _hp_token=$_hp_now.$$
   # A start that nobody knows of could be repeated, and its end belong to none.
+  # That of an earlier start may be cut off: its node may have died, or its disk been full.
+  [ ! -s start ] || begin='\n'
+  record='{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}\n'
   _hp_plain_or_none stdout && _hp_plain_or_none stderr &&
     _hp_plain_or_none phase && printf 'setup\n' > phase &&
-    _hp_plain start && printf '{"token":"%s","id":"%s","host":"%s","boot":"%s",%s}\n' \
-    "$_hp_token" "$_hp_id" "$host" "$boot" "\"time\":$_hp_now" >> start ||
+    _hp_plain start && printf "$begin$record" \
+    "$_hp_token" "$_hp_id" "$host" "$boot" "$_hp_now" >> start ||
     _hp_refuse 118 "cannot take the record of this start"
 }
 _hp_end() {
