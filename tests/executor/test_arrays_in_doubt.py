@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from rig import Rig, drive, living_process, until
+from rig import Overtaken, Rig, drive, living_process, until
 
 from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError, TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
@@ -266,6 +266,14 @@ async def test_who_has_lost_the_array_writes_no_ends_into_it(rig):
         with pytest.raises(JobHeld):
             await task
     assert '"i":1' not in read(rig, ENDED)
+
+
+async def test_who_has_lost_the_array_before_the_verdict_is_written_tells_none(rig):
+    with living_process() as other:
+        connection = rig.connection(transport=Overtaken(other, b'"verdict"'))
+        with pytest.raises(JobHeld):
+            await rig.run_array(rig.array(rig.spec(HOLD), ["a"]), connection)
+    assert rig.runs() == ["program a"]
 
 
 async def test_a_folder_that_another_run_has_used_is_not_used_again(rig):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rig import Told, dead_process, drive, until
+from rig import Overtaken, Told, dead_process, drive, until
 
 from hpc_prefect.errors import JobHeld, LedgerError
 from hpc_prefect.executor.attempt import open_attempt
@@ -295,19 +295,6 @@ async def test_a_claimant_that_was_taken_over_from_neither_submits_nor_writes(ri
             await stale
     assert "verdict" not in rig.events()
     assert not (rig.attempt() / "record.json").exists()
-
-
-class Overtaken(LocalTransport):
-    """This process is stopped right before it writes of an event; another one takes over then."""
-
-    def __init__(self, other: Claimant, event: bytes = b'"intent"') -> None:
-        super().__init__()
-        self.other, self.event = other, event
-
-    def append(self, path, data, *, durable=False):
-        if self.event in data:
-            Path(path).with_name("claim-2").write_text(json.dumps(dataclasses.asdict(self.other)))
-        super().append(path, data, durable=durable)
 
 
 async def test_who_is_taken_over_from_while_it_prepares_a_submission_submits_nothing(rig, other):

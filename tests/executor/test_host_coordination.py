@@ -318,7 +318,7 @@ class Answered:
 
     def keep(self): ...
 
-    def answered(self, now, seen):
+    def answered(self, now, seen, asked):
         self.wants_answer = False
         self.told.append(seen)
 

@@ -82,7 +82,7 @@ class Waiting:
         self.job_id, self.poll_interval = job_id, poll_interval
         self.wants_answer = wants_answer
 
-    def answered(self, now, seen):
+    def answered(self, now, seen, asked):
         pass
 
     def heartbeat(self):

@@ -66,6 +66,20 @@ ALLOCATIONS = (
     ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
+        "an answer is as new as the moment when it is read",
+        "executor/monitor.py",
+        "self._answered_at = asked\n",
+        "self._answered_at = now\n",
+    ),
+    Mutation(
+        "a member is taken out before what is needed of it is read",
+        "executor/arrays/monitor.py",
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+        "            self._waiting.discard(index)\n"
+        "            self._running.pop(index, None)\n"
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+    ),
+    Mutation(
         "an allocation's end hides a success whose output is not seen yet",
         "job/state.py",
         "if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:",
@@ -195,6 +209,20 @@ QUANTUM = (
     ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
+        "an answer is as new as the moment when it is read",
+        "executor/monitor.py",
+        "self._answered_at = asked\n",
+        "self._answered_at = now\n",
+    ),
+    Mutation(
+        "a member is taken out before what is needed of it is read",
+        "executor/arrays/monitor.py",
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+        "            self._waiting.discard(index)\n"
+        "            self._running.pop(index, None)\n"
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+    ),
+    Mutation(
         "a second job of one POST that is listed late is not looked for",
         "quantum/purchase/attempt.py",
         "await self._end_others(self.job_id, found)",
@@ -306,9 +334,23 @@ MUTATIONS = (
         "a failed question about a job is taken as the answer that it is not listed",
         "executor/connection.py",
         "if seen.error is not None:",
-        "job.answered(now, None)\n                if seen.error is not None:",
+        "job.answered(now, None, asked)\n                if seen.error is not None:",
     ),
     # What the simulation has found itself; each of these is a story, too.
+    Mutation(
+        "an answer is as new as the moment when it is read",
+        "executor/monitor.py",
+        "self._answered_at = asked\n",
+        "self._answered_at = now\n",
+    ),
+    Mutation(
+        "a member is taken out before what is needed of it is read",
+        "executor/arrays/monitor.py",
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+        "            self._waiting.discard(index)\n"
+        "            self._running.pop(index, None)\n"
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+    ),
     Mutation(
         "an output that NFS remembers as absent is given up soon",
         "job/state.py",

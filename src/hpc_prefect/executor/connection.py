@@ -53,8 +53,12 @@ class Polled(Protocol):
     def look(self, now: float) -> None:
         """Read the job's own records and output."""
 
-    def answered(self, now: float, seen: Observation | None) -> None:
-        """Take a useful answer; None if that does not list the job."""
+    def answered(self, now: float, seen: Observation | None, asked: float) -> None:
+        """Take a useful answer; None if that does not list the job.
+
+        It says how the job was at some moment since `asked`: this process may have been stopped
+        before it read the answer.
+        """
 
     def heartbeat(self) -> None:
         """Renew the claim."""
@@ -285,7 +289,7 @@ class Connection:
             about = [job for job in jobs if job.job_id in turn.about]
             if not turn.mine:
                 about = self._believed(about, turn.answer)
-            self._use(about, turn.answer, clock())
+            self._use(about, turn.answer, clock(), now if turn.mine else self._asked_from)
             for job in jobs:
                 if job in self._wanting and job.job_id not in turn.about:
                     self._wanting[job] = clock()  # the other process did not know of it yet
@@ -330,11 +334,11 @@ class Connection:
             answer |= dict.fromkeys(chunk, said) if isinstance(said, NoAnswer) else said
         return answer
 
-    def _use(self, jobs: Sequence[Polled], answer: Answer, now: float) -> None:
+    def _use(self, jobs: Sequence[Polled], answer: Answer, now: float, asked: float) -> None:
         """Pass an answer, whichever process asked, to each job; choose the next pause."""
         told = [answer.get(job.job_id) for job in jobs]
         self._count_failures([each for each in told if isinstance(each, NoAnswer)])
-        changed = self._deliver(jobs, answer, now)
+        changed = self._deliver(jobs, answer, now, asked)
         self._answers_alike = 0 if changed else self._answers_alike + 1
         longest = _SLOWEST * self.scheduler.hurry
         self._hurried_pause = min(_SLOW_DOWN * self._hurried_pause, longest)
@@ -366,7 +370,7 @@ class Connection:
             logger.exception("%s: an answer could not be read", self.scheduler.name)
             return NoAnswer(repr(error))
 
-    def _deliver(self, jobs: Sequence[Polled], answer: Answer, now: float) -> bool:
+    def _deliver(self, jobs: Sequence[Polled], answer: Answer, now: float, asked: float) -> bool:
         before = len(self._jobs)
         for job in jobs:
             seen = answer.get(job.job_id)
@@ -378,7 +382,7 @@ class Connection:
                     job.broken(seen.error)
             else:
                 self._told_at[job] = now
-                self._guarded(job, lambda job=job, seen=seen: job.answered(now, seen))  # type: ignore[misc]
+                self._guarded(job, partial(job.answered, now, seen, asked))
         return len(self._jobs) != before
 
 

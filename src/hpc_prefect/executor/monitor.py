@@ -87,9 +87,11 @@ class JobMonitor:
         since = (self._record_since, self._ended_since, self._absent_since)
         return bool(self._cancelled_by()) or any(moment is not None for moment in since)
 
-    def answered(self, now: float, seen: Observation | None) -> None:
+    def answered(self, now: float, seen: Observation | None, asked: float) -> None:
         """Take a useful answer of the scheduler; None when it does not list the job."""
-        self._answered_at = now
+        # Before the answer was given, as `_absent_since` is after: a job is absent for the time
+        # that lies between two answers for certain.
+        self._answered_at = asked
         self.wants_answer = False
         if seen is not None and seen.tag and seen.tag != self._attempt.tag:
             seen = None  # another job with a reused id

@@ -48,7 +48,7 @@ class EndWatch:
         """Nothing to do: whoever waits reads the job's folder, in a thread."""
         self.next_look = float("inf")
 
-    def answered(self, now: float, seen: Observation | None) -> None:
+    def answered(self, now: float, seen: Observation | None, asked: float) -> None:
         name = self._scheduler
         if seen is None or (seen.tag and seen.tag != self.tag):
             self.silence = f"{name} no longer lists {self.job_id}, and its end was not seen"

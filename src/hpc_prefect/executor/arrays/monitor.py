@@ -136,7 +136,7 @@ class ArrayMonitor:
                     trouble = error
         return trouble
 
-    def answered(self, now: float, seen: Observation | None) -> None:
+    def answered(self, now: float, seen: Observation | None, asked: float) -> None:
         """Take a useful answer about the array as a whole; None when it is not listed."""
         self.wants_answer = False
         if seen is not None and seen.tag and seen.tag != self.tag:
@@ -161,7 +161,7 @@ class ArrayMonitor:
         self._doubt(sorted(unlisted & self._missed))
         self._missed = unlisted
         if gone:
-            self._close_unstarted(now)
+            self._close_unstarted(asked)
         elif seen is not None:
             self._close_what_can_never_run(seen)
         if trouble is not None:
@@ -232,8 +232,6 @@ class ArrayMonitor:
         for index in indices:
             if index in self._waiting and len(self._doubtful) >= _MOST_ASKED:
                 continue  # nothing is lost: its guard will be closed, or it begins
-            self._waiting.discard(index)
-            self._running.pop(index, None)
             attempt = self._submission.member(index, self._files.holder(index))
             monitor = JobMonitor(
                 attempt,
@@ -242,6 +240,9 @@ class ArrayMonitor:
                 ask=True,
                 own=partial(self._files.of_its_own, index),
             )
+            # Only now: after an error of the file server the member is looked at again.
+            self._waiting.discard(index)
+            self._running.pop(index, None)
             self._doubtful[index] = monitor
             monitor.verdict.add_done_callback(lambda _: self._look_soon())
             connection.watch(monitor)
@@ -269,8 +270,9 @@ class ArrayMonitor:
                 return
         if not evidence.starts and (words := self._sibling_words(index, verdict)):
             verdict = dataclasses.replace(verdict, reason=Reason.NEVER_STARTED, summary=words)
-        del self._doubtful[index]
-        self._settle([self._submission.end(index, verdict, evidence)])
+        # Still in doubt if this cannot be read now: it is judged again at the next look.
+        ended = self._submission.end(index, verdict, evidence)
+        self._settle([ended])
 
     def _asks_again(self, index: int, verdict: Verdict, evidence: Evidence) -> bool:
         """Ask once more about a member that has begun, perhaps after it was asked about."""
@@ -308,7 +310,7 @@ class ArrayMonitor:
             if by := self._submission.folder.member(index).cancel_request():
                 self._begin_closing([index], _cancelled(by), None)
 
-    def _close_unstarted(self, now: float) -> None:
+    def _close_unstarted(self, asked: float) -> None:
         """Close the members that have not begun, once the array has long left the queue or is
         cancelled.
 
@@ -316,7 +318,7 @@ class ArrayMonitor:
         """
         assert self._gone_since is not None
         by = self._cancelled_by() or self._submission.cancel_request()
-        if not by and now - self._gone_since < self._files.patience.absent:
+        if not by and asked - self._gone_since < self._files.patience.absent:
             return
         unstarted = [i for i, each in self._doubtful.items() if not each.evidence.starts]
         verdict = _cancelled(by) if by else LOST_BEFORE_START

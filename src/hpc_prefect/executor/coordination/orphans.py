@@ -91,7 +91,7 @@ class _OrphanMonitor:
 
     def heartbeat(self) -> None: ...
 
-    def answered(self, now: float, seen: Observation | None) -> None:
+    def answered(self, now: float, seen: Observation | None, asked: float) -> None:
         if seen is not None and seen.tag and seen.tag != self.tag:
             seen = None
         self.wants_answer = seen is None  # until it is absent for long enough
@@ -99,7 +99,7 @@ class _OrphanMonitor:
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
-        absent = self._absent_since is not None and now - self._absent_since >= self._patience
+        absent = self._absent_since is not None and asked - self._absent_since >= self._patience
         if absent or (seen is not None and seen.state is JobState.ENDED):
             self.gone.set()
 

@@ -43,8 +43,8 @@ class QuantumMonitor(JobMonitor):
     def look(self, now: float) -> None:
         self.next_look = now + _NEVER
 
-    def answered(self, now: float, seen: Observation | None) -> None:
-        super().answered(now, seen)
+    def answered(self, now: float, seen: Observation | None, asked: float) -> None:
+        super().answered(now, seen, asked)
         self.poll_interval = min(max(SOONEST, 0.1 * (now - self._began)), LATEST)
         if isinstance(seen, QuantumObservation):
             request = self._quantum.request
