@@ -104,7 +104,7 @@ async def _variable(name: str) -> object:
 class LoopReporter:
     """Shows the loop: log lines, rows on disk, plot and artifacts. A failure here does not stop it.
 
-    Iterations do not wait for a plot, but drawing takes time from their own Python. So it has only a
+    Iterations do not wait for a plot, but drawing takes time from their own Python. So it has a
     small share of the time, and quick iterations share one plot. The last state is always shown.
     """
 
