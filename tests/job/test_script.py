@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_prefect.job.folder import read_starts
-from hpc_prefect.job.script import quote, secrets_text
+from hpc_prefect.job.script import Preamble, quote, secrets_text
 from hpc_prefect.job.spec import Resources
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.transports.local import LocalTransport
@@ -157,17 +157,39 @@ def test_a_start_is_recorded_behind_the_cut_off_record_of_an_earlier_one(bench: 
     assert [start.id for start in read_starts(bench.read("start"))] == ["7.a"]
 
 
+@pytest.mark.parametrize(
+    ("counts", "codes"),
+    [
+        ([0, 0, 0], [3, 117, 117]),
+        ([0, 1, 1], [3, 3, 117]),
+        ([1, 1, 2], [3, 117, 3]),  # its first start was requeued before the script began
+        ([], [3, 3, 3]),  # a scheduler without a count
+    ],
+)
 def test_a_start_that_the_scheduler_has_not_counted_does_not_start_the_program(
-    bench: Bench,
+    bench: Bench, counts: list[int], codes: list[int]
 ) -> None:
     """Twice under one id: the second is a requeue only where the scheduler says so."""
-    for restarts, codes in (("0", [3, 117, 117]), ("1", [3, 3, 117]), ("", [3, 3, 3])):
-        preamble = dataclasses.replace(PREAMBLE, restarts=restarts)
-        for name in ("start", "exit", "stdout", "guard"):
-            (bench.folder / name).unlink(missing_ok=True)
-        bench.write("/bin/sh", "-c", "echo ran; exit 3", preamble=preamble)
-        assert [bench.run() for _ in range(3)] == codes
-        assert bench.read().split() == [b"ran"] * codes.count(3)
+    bench.write("/bin/sh", "-c", "echo ran; exit 3", preamble=counted(bench, counts))
+    assert [bench.run() for _ in codes] == codes
+    assert bench.read().split() == [b"ran"] * codes.count(3)
+
+
+def test_a_guard_without_a_record_is_a_start(bench: Bench) -> None:
+    """That is about to write its record, or whose node was lost before."""
+    bench.write("/bin/sh", "-c", "echo ran; exit 3", preamble=counted(bench, [0, 1, 1]))
+    (bench.folder / "guard").symlink_to("1.host")
+    assert [bench.run("1.host") for _ in range(3)] == [117, 3, 117]
+
+
+def counted(bench: Bench, counts: list[int]) -> Preamble:
+    """A scheduler that gives these numbers of restarts, one for each start."""
+    if not counts:
+        return PREAMBLE
+    (bench.work_dir / "counts").write_text("".join(f"{count}\n" for count in counts))
+    sed = f"cd {bench.work_dir} && command -p sed"
+    one = f"{sed} -n 1p counts && {sed} -i 1d counts"
+    return dataclasses.replace(PREAMBLE, restarts=f'"$({one})"')
 
 
 def test_a_program_that_succeeded_is_not_started_again(bench: Bench) -> None:
@@ -179,17 +201,16 @@ def test_a_program_that_succeeded_is_not_started_again(bench: Bench) -> None:
     assert len(read_starts(bench.read("start"))) == len(read_exits(bench.read("exit"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("restarts", "codes"), [("0", [0, 0]), ("1", [0, 0, 0]), ("2", [0, 0, 0, 0]), ("", [0, 0, 0])]
-)
+@pytest.mark.parametrize("counts", [[0, 0], [0, 1, 1], [0, 1, 1, 2], []])
 def test_where_the_scheduler_may_requeue_a_job_each_start_that_it_counts_runs_the_program(
-    bench: Bench, restarts: str, codes: list[int]
+    bench: Bench, counts: list[int]
 ) -> None:
     """Its caller was not told of a success, before the scheduler itself said so."""
-    preamble = dataclasses.replace(PREAMBLE, restarts=restarts)
+    starts = counts or [0, 0, 0]
+    preamble = counted(bench, counts)
     bench.write("/bin/echo", "ran", preamble=preamble, site_options={"requeue": "yes"})
-    assert [bench.run() for _ in codes] == codes
-    assert bench.read().count(b"ran") == (int(restarts) + 1 if restarts else len(codes))
+    assert [bench.run() for _ in starts] == [0 for _ in starts]
+    assert bench.read().count(b"ran") == (len(set(counts)) if counts else len(starts))
 
 
 def test_what_has_been_told_as_a_success_is_not_requeued(bench: Bench) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"^_hp_end \$\? (\w*)$", re.M)
 _FOLDER = re.compile(r"^_hp_dir='(.*)'$", re.M)
 _PER_ELEMENT = re.compile(r"^_hp_first=\$\(\(_hp_element \* (\d+)\)\)$", re.M)
+_RESTART = re.compile(r'"restart":(\d+)')
 _MEMBERS = re.compile(r"&& _hp_i < (\d+); _hp_i\+\+")
 
 
@@ -60,9 +61,9 @@ class ScriptText:
             word[1] if word else "",
             guarded="\n_hp_guard || " in text,
             again="\n_hp_guard || _hp_again" in text,
-            counted='[ "$starts" -le ' in text,
-            may_requeue='\n  ! [ "$starts" -le ' in text,
-            never='[ "$starts" -le 0 ]' in text,
+            counted='[ "$_hp_restart" -gt ' in text,
+            may_requeue='\n  ! [ "$_hp_restart" -gt ' in text,
+            never="\n_hp_restart=0\n" in text,
             members=int(members[1]) if members else 0,
             per_element=int(per_element[1]) if per_element else 0,
         )
@@ -94,6 +95,7 @@ class ScriptRun:
         self._text = job.script
         self._work = job.script.folder
         self._node = job.node
+        self._restart = 0 if self._text.never else job.restarts  # as its environment says
         self._ended = ended
         self._gone = False
         self._token = ""
@@ -207,12 +209,14 @@ class ScriptRun:
 
     def _again(self) -> None:
         """`_hp_again`: it was here before."""
-        started = sum(f'"id":"{self._job.id}"' in line for line in self._lines(names.START))
+        mine = [line for line in self._lines(names.START) if f'"id":"{self._job.id}"' in line]
+        restarts = [each[1] for line in mine if (each := _RESTART.search(line))]
+        last = max([0, *map(int, restarts)])
         success = f'"word":"{self._text.word}","phase":"program","signals":"",'
         ended = any(
             success in line and '"code":0,"oom":0,' in line for line in self._lines(names.EXIT)
         )
-        counted = started <= (0 if self._text.never else self._job.restarts)
+        counted = self._restart > last
         if self._text.may_requeue and self._text.counted and counted:
             self._then(self._begin)
         elif ended:
@@ -231,7 +235,9 @@ class ScriptRun:
     def _begin(self) -> None:
         now = self._cluster.machine(self._node).time()
         token = f"{now:.6f}.{self._world.steps}"
-        start = {"token": token, "id": self._job.id, "host": self._node, "boot": "b", "time": now}
+        start: dict[str, object] = {"token": token, "id": self._job.id}
+        start |= {"host": self._node, "boot": "b", "time": now}
+        start |= {"restart": self._restart} if self._text.counted else {}
         try:
             self._write(names.PHASE, b"setup\n")
             if not isinstance(self._entry(names.START), File):

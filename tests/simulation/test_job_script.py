@@ -54,6 +54,15 @@ CASES = {
     "it fails with the guard's own code": Case(code=117),
     "a second job is turned away": Case(starts=(("7", 0), ("8", 0))),
     "a start that is not counted does not run it again": Case(starts=(("7", 0), ("7", 0)), code=3),
+    "a start whose guard is there, but no record, runs nothing if it is not counted": Case(
+        guard="7"
+    ),
+    "a record that is missing counts no restart for another": Case(
+        starts=(("7", 1), ("7", 1)), code=3, requeue=True, guard="7"
+    ),
+    "a start that was restarted before it began is known": Case(
+        starts=(("7", 1), ("7", 1)), code=3, requeue=True
+    ),
     "after a success it is not run again": Case(starts=(("7", 0), ("7", 0))),
     "a requeue that is counted runs it again": Case(
         starts=(("7", 0), ("7", 1)), code=3, requeue=True

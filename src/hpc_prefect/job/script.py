@@ -321,8 +321,9 @@ _hp_oom() {{
     while read -r word value; do [ "$word" != oom_kill ] || _hp_ooms=$value; done < "$path"
   fi
 }} 2>/dev/null
+_hp_restart=
 _hp_begin() {{
-  local signal begin= record
+  local signal begin= record restart=
   # Not $HOSTNAME alone: some schedulers bring that of the login node along.
   local host=$HOSTNAME boot=
   read -r host 2>/dev/null < /proc/sys/kernel/hostname
@@ -337,11 +338,12 @@ _hp_begin() {{
   # A start that nobody knows of could be repeated, and its end belong to none.
   # That of an earlier start may be cut off: its node may have died, or its disk been full.
   [ ! -s {files.start} ] || begin='\\n'
+  [ -z "$_hp_restart" ] || restart=',"restart":'$_hp_restart
   record='{{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}}\\n'
   _hp_plain_or_none {files.stdout} && _hp_plain_or_none {files.stderr} &&
     _hp_plain_or_none {files.phase} && printf 'setup\\n' > {files.phase} &&
     _hp_plain {files.start} && printf "$begin$record" \\
-    "$_hp_token" "$_hp_id" "$host" "$boot" "$_hp_now" >> {files.start} ||
+    "$_hp_token" "$_hp_id" "$host" "$boot" "$_hp_now$restart" >> {files.start} ||
     _hp_refuse {FOLDER_CODE} "cannot take the record of this start"
 }}
 _hp_end() {{
@@ -385,20 +387,21 @@ def _again(spec: JobSpec, preamble: Preamble, word: str, files: _Files) -> str:
 
     A scheduler that was killed and lost its state may start a job a second time under the same id
     without knowing it, or requeue a job whose end it has forgotten (Slurm's controller does both).
-    A start that the scheduler does not count as a restart is refused. A program that has succeeded
-    is not run again, because its caller may know of the success. Only a job that may be requeued
-    runs again then, at a restart that the scheduler counts: its caller does not know yet.
+    A start that the scheduler does not count as a further restart is refused. The restart at which
+    one began is in its record; the start guard alone stands for the first one, since its record may
+    be about to be written, or have been lost with its node. A program that has succeeded is not run
+    again, because its caller may know of the success. Only a job that may be requeued runs again
+    then, at a restart that the scheduler counts: its caller does not know yet.
     """
-    counted = f'[ "$starts" -le {preamble.restarts} ]' if preamble.restarts else ""
+    counted = '[ "$_hp_restart" -gt "$last" ]' if preamble.restarts else ""
     if spec.may_requeue and not counted:
         return ""
     success = f"""'"word":"{word}","phase":"program","signals":"",'*'"code":0,"oom":0,'"""
     lines = [
+        f"_hp_restart={preamble.restarts}" if counted else "",
         "_hp_again() {",
-        "  local line starts=0 ended=",
-        f"  ! _hp_plain {files.start} || while IFS= read -r line; do",
-        '    case $line in *"\\"id\\":\\"$_hp_id\\""*) starts=$((starts + 1)) ;; esac',
-        f"  done < {files.start}",
+        "  local line ended= at last=0",
+        _last_restart(files) if counted else "",
         f"  ! _hp_plain {files.exit} || while IFS= read -r line; do",
         f"    case $line in *{success}*) ended=yes ;; esac",
         f"  done < {files.exit}",
@@ -414,6 +417,17 @@ def _again(spec: JobSpec, preamble: Preamble, word: str, files: _Files) -> str:
         "}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _last_restart(files: _Files) -> str:
+    """Sets `last` to the newest restart of this job that has a record."""
+    return f"""\
+  ! _hp_plain {files.start} || while IFS= read -r line; do
+    case $line in *"\\"id\\":\\"$_hp_id\\""*'"restart":'*) ;; *) continue ;; esac
+    at=${{line##*'"restart":'}}
+    at=${{at%%[!0-9]*}}
+    [ "${{at:-0}}" -le "$last" ] || last=$at
+  done < {files.start}"""
 
 
 # --- the inner script

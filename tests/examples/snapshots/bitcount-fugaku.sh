@@ -61,8 +61,9 @@ _hp_oom() {
     while read -r word value; do [ "$word" != oom_kill ] || _hp_ooms=$value; done < "$path"
   fi
 } 2>/dev/null
+_hp_restart=
 _hp_begin() {
-  local signal begin= record
+  local signal begin= record restart=
   # Not $HOSTNAME alone: some schedulers bring that of the login node along.
   local host=$HOSTNAME boot=
   read -r host 2>/dev/null < /proc/sys/kernel/hostname
@@ -77,11 +78,12 @@ _hp_begin() {
   # A start that nobody knows of could be repeated, and its end belong to none.
   # That of an earlier start may be cut off: its node may have died, or its disk been full.
   [ ! -s start ] || begin='\n'
+  [ -z "$_hp_restart" ] || restart=',"restart":'$_hp_restart
   record='{"token":"%s","id":"%s","host":"%s","boot":"%s","time":%s}\n'
   _hp_plain_or_none stdout && _hp_plain_or_none stderr &&
     _hp_plain_or_none phase && printf 'setup\n' > phase &&
     _hp_plain start && printf "$begin$record" \
-    "$_hp_token" "$_hp_id" "$host" "$boot" "$_hp_now" >> start ||
+    "$_hp_token" "$_hp_id" "$host" "$boot" "$_hp_now$restart" >> start ||
     _hp_refuse 118 "cannot take the record of this start"
 }
 _hp_end() {
@@ -119,10 +121,7 @@ _hp_end() {
   exit "$code"
 }
 _hp_again() {
-  local line starts=0 ended=
-  ! _hp_plain start || while IFS= read -r line; do
-    case $line in *"\"id\":\"$_hp_id\""*) starts=$((starts + 1)) ;; esac
-  done < start
+  local line ended= at last=0
   ! _hp_plain exit || while IFS= read -r line; do
     case $line in *'"word":"drawn-when-the-job-is-handed-over","phase":"program","signals":"",'*'"code":0,"oom":0,'*) ended=yes ;; esac
   done < exit
