@@ -102,7 +102,11 @@ def compute(basis: str = "cc-pvdz", norb: int = 12) -> Molecule:
     atoms = "N 0 0 0; N 0 0 1.098"
     # Symmetry fixes the orientation of the degenerate π orbitals.
     molecule = gto.M(atom=atoms, basis=basis, symmetry="D2h", verbose=0)
-    field = scf.RHF(molecule).run(conv_tol=1e-12)
+    field = scf.RHF(molecule)
+    # HDF5 locks PySCF's file of the field, which nobody needs. A process that is forked at that
+    # moment, such as git for the run's record, holds the lock for an instant more.
+    field.chkfile = None
+    field.run(conv_tol=1e-12)
     orbitals = field.mo_coeff.shape[1]
     frozen = [*range(N_CORE), *range(N_CORE + norb, orbitals)]
     ccsd = cc.CCSD(field, frozen=frozen).run(conv_tol=1e-10)
