@@ -35,3 +35,19 @@ def test_a_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].add(str(file.relative_to(PRODUCT)))
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def test_each_thread_says_whether_the_process_waits_for_it() -> None:
+    """If it does not say so, a thread is a daemon if the thread that makes it is one.
+
+    Calls are made in daemons: what a thread writes at the process's end was lost by that.
+    """
+    unsaid, found = [], 0
+    for file in PRODUCT.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "threading.Thread":
+                found += 1
+                if all(each.arg != "daemon" for each in node.keywords):
+                    unsaid.append(f"{file.relative_to(PRODUCT)}:{node.lineno}")
+    assert found > 5
+    assert unsaid == []

@@ -66,20 +66,6 @@ ALLOCATIONS = (
     ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
-        "an answer is as new as the moment when it is read",
-        "executor/monitor.py",
-        "self._answered_at = asked\n",
-        "self._answered_at = now\n",
-    ),
-    Mutation(
-        "a member is taken out before what is needed of it is read",
-        "executor/arrays/monitor.py",
-        "            attempt = self._submission.member(index, self._files.holder(index))\n",
-        "            self._waiting.discard(index)\n"
-        "            self._running.pop(index, None)\n"
-        "            attempt = self._submission.member(index, self._files.holder(index))\n",
-    ),
-    Mutation(
         "an allocation's end hides a success whose output is not seen yet",
         "job/state.py",
         "if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:",
@@ -180,6 +166,14 @@ ARRAYS = (
         "layout.asked_text(asked)",
         first=OF_ARRAYS,
     ),
+    Mutation(
+        "a member is taken out before what is needed of it is read",
+        "executor/arrays/monitor.py",
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+        "            self._waiting.discard(index)\n"
+        "            self._running.pop(index, None)\n"
+        "            attempt = self._submission.member(index, self._files.holder(index))\n",
+    ),
 )
 
 
@@ -208,20 +202,6 @@ QUANTUM = (
         quantum=True,
     ),
     # What the simulation has found itself; each of these is a story, too.
-    Mutation(
-        "an answer is as new as the moment when it is read",
-        "executor/monitor.py",
-        "self._answered_at = asked\n",
-        "self._answered_at = now\n",
-    ),
-    Mutation(
-        "a member is taken out before what is needed of it is read",
-        "executor/arrays/monitor.py",
-        "            attempt = self._submission.member(index, self._files.holder(index))\n",
-        "            self._waiting.discard(index)\n"
-        "            self._running.pop(index, None)\n"
-        "            attempt = self._submission.member(index, self._files.holder(index))\n",
-    ),
     Mutation(
         "a second job of one POST that is listed late is not looked for",
         "quantum/purchase/attempt.py",
@@ -342,14 +322,6 @@ MUTATIONS = (
         "executor/monitor.py",
         "self._answered_at = asked\n",
         "self._answered_at = now\n",
-    ),
-    Mutation(
-        "a member is taken out before what is needed of it is read",
-        "executor/arrays/monitor.py",
-        "            attempt = self._submission.member(index, self._files.holder(index))\n",
-        "            self._waiting.discard(index)\n"
-        "            self._running.pop(index, None)\n"
-        "            attempt = self._submission.member(index, self._files.holder(index))\n",
     ),
     Mutation(
         "an output that NFS remembers as absent is given up soon",
