@@ -297,6 +297,33 @@ async def test_an_array_that_is_listed_late_is_no_array_that_is_gone(rig):
     assert sorted(rig.runs()) == [f"program {line}" for line in lines]
 
 
+class Stopped(Elements):
+    """It does not list a new array twice; the second of these answers is read much later."""
+
+    patience, hides = QUICK, 2
+
+    def observe(self, ids, options):
+        late = self.hides == 1
+        said = yield from super().observe(ids, options)
+        if late:  # as by a process that is stopped meanwhile
+            threading.Event().wait(3 * QUICK.absent)
+        return said
+
+
+async def test_an_answer_that_is_read_late_closes_no_array(rig):
+    """Between the two answers it was absent for a moment only."""
+    rig.options["slots"] = 1
+    (rig.work / "hold-a").touch()
+    connection = rig.connection(scheduler := Stopped())
+    request = rig.array(rig.spec(HOLD), ["a", "b", "c"], poll_interval=0.05)
+    task = asyncio.ensure_future(rig.run_array(request, connection))
+    await until(lambda: len(scheduler.asked) > 3, "an answer after the late one")
+    (rig.work / "hold-a").unlink()
+    results = await task
+    assert {each.state for each in results.values()} == {"succeeded"}
+    assert sorted(rig.runs()) == ["program a", "program b", "program c"]
+
+
 class Hopeless(LocalScheduler):
     """Says of all that waits that it can never run."""
 
