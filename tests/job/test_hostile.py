@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from hpc_prefect.job.folder import read_starts
-from hpc_prefect.job.script import secrets_text
+from hpc_prefect.job.program_script import secrets_text
 from hpc_prefect.job.spec import Resources
 
 from .bench import OUTER, WORD, Bench, read_exits

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_prefect.job.folder import read_starts
-from hpc_prefect.job.script import Preamble, quote, secrets_text
+from hpc_prefect.job.program_script import quote, secrets_text
+from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import Resources
 from hpc_prefect.ledger.job_folder import JobFolder
 from hpc_prefect.transports.local import LocalTransport

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hpc_prefect.errors import ConfigurationError
-from hpc_prefect.job.script import quote
+from hpc_prefect.job.program_script import quote
 from hpc_prefect.records.export.files import name_within
 from hpc_prefect.records.export.redaction import Secrets
 from hpc_prefect.records.export.target import new_target

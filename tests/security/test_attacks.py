@@ -286,7 +286,8 @@ def test_neither_pickles_nor_results_of_somebody_elses_are_loaded(machine, how):
 RENDER = """
 import json, sys
 from pathlib import Path
-from hpc_prefect.job.script import Preamble, render, secrets_text
+from hpc_prefect.job.program_script import secrets_text
+from hpc_prefect.job.script import Preamble, render
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 work, folder, copy, setup, program, teardown = sys.argv[1:]
 spec = JobSpec(name="n", command_name="c", executable=Executable(path="/bin/sh"),

@@ -27,8 +27,8 @@ from hpc_prefect.executor.run import JobRun
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import ADVICE, Reason
 from hpc_prefect.job.identity import digest, job_key, spread
+from hpc_prefect.job.program_script import quote
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.job.script import quote
 from hpc_prefect.job.spec import JobSpec, launch_line
 from hpc_prefect.job.state import JobState
 from hpc_prefect.ledger.claim import this_process

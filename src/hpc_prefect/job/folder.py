@@ -12,7 +12,8 @@
         claim-<g>        who the claimant is; the highest g counts
         guard            the start guard: a symbolic link to the scheduler id that may run (to
                          `closed` once this attempt failed: no late or requeued job may start)
-        start            one JSON line for every start of the script
+        start            one JSON line for every start of the script; `restart` is the scheduler's
+                         own count of its restarts, if it has one
         exit             one JSON line for every end of the script
         duplicates       ids of further jobs of this attempt that the guard turned away
         stdout, stderr   of the program

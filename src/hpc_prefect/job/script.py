@@ -6,13 +6,8 @@ without profile, BASH_ENV and functions. It uses bash's builtins, and a few comm
 -p`, which ignores PATH. The scheduler runs its own copy of it, so it trusts no path: it enters the
 job folder once, checks that nobody else can have put it there, and then uses relative names.
 
-The inner one, `program.sh`, is run by the outer: the user's profile, modules, set-up, environment,
-secrets, launcher, program and tear-down. It notes how far it came in the file `phase`. It has the
-folder as an open descriptor (`_HERE`), which the program does not inherit.
-
-Data (arguments, paths, environment values) is quoted by `quote` and arrives byte for byte. The site
-owner's shell text (set-up lines, module names, the launcher line, tear-down) is written as it
-stands. Environments are set in the order of the lines below: a later one wins.
+The inner one, `program.sh`, is run by the outer: see `program_script`. Data is quoted by `quote`
+and arrives byte for byte.
 """
 
 from __future__ import annotations
@@ -22,30 +17,16 @@ from dataclasses import dataclass
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job import members
-from hpc_prefect.job.spec import JobSpec, launch_line
+from hpc_prefect.job.program_script import FD, HERE, members_text, program_text, quote
+from hpc_prefect.job.spec import JobSpec
 
 #: The exit code of a second job of one attempt, which does not start the program. The `duplicates`
 #: file tells it from a program's own 117.
 GUARD_CODE = 117
 #: The exit code of a job that cannot use its folder on its node.
 FOLDER_CODE = 118
-#: The shell's own code for a command that is not there.
-MISSING_CODE = 127
-
-#: The descriptor of the job folder in both scripts. Not 9 or 200, which people use for locks; below
-#: 256, because a system may allow no more.
-_FD = 240
-_HERE = f"/proc/self/fd/{_FD}"
-#: Put after a command, so that the program does not inherit the job folder.
-_CLOSED = f"{_FD}<&-"
-
 #: What a preview shows in place of the secret word, which is drawn when a job is submitted.
 NO_WORD = "drawn-when-the-job-is-handed-over"
-
-
-def quote(text: str) -> str:
-    """One shell word that is exactly `text`, in any POSIX shell."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +110,7 @@ def render(spec: JobSpec, folder: str, preamble: Preamble, word: str) -> JobScri
         word: secret letters and digits. Only the outer script knows them; an exit record without
             them does not count.
     """
-    return JobScript(_outer(spec, folder, preamble, word), _inner(spec, preamble.unset))
+    return JobScript(_outer(spec, folder, preamble, word), program_text(spec, preamble.unset))
 
 
 def render_array(
@@ -149,10 +130,10 @@ def render_array(
     """
     outer = _outer(spec, folder, preamble, word, _Array(len(asked), per_element))
     texts = tuple(
-        _members_text(spec, asked[first : first + members.SHARD], first)
+        members_text(spec, asked[first : first + members.SHARD], first)
         for first in range(0, len(asked), members.SHARD)
     )
-    return ArrayScript(outer, _inner(spec, preamble.unset, member=True), texts)
+    return ArrayScript(outer, program_text(spec, preamble.unset, member=True), texts)
 
 
 # --- the outer script
@@ -172,12 +153,12 @@ def _outer(
         _clean_shell(folder),
         f"_hp_dir={quote(folder)}",
         f"_hp_id={preamble.id_expression}",
-        _functions(files),
+        _guard_functions(files) + _record_functions(files),
         again,
         f'cd -P -- "$_hp_dir" || _hp_refuse {FOLDER_CODE} "cannot be entered on this node"',
         f"{_is_own(folder)} ||",
         f'  _hp_refuse {FOLDER_CODE} "or a folder above it can be changed by another user"',
-        f"exec {_FD}< .",
+        f"exec {FD}< .",
         run if array is None else _each_member(run, preamble, array),
     ]
     return "\n".join(part for part in parts if part) + "\n"
@@ -194,7 +175,7 @@ def _run(spec: JobSpec, word: str, *, again: bool, member: bool) -> str:
             # Its status is passed on unchanged. In POSIX mode bash would exit at once if the
             # environment has a function named `exec`.
             f"( unset POSIXLY_CORRECT; cd -- {quote(spec.work_dir)} &&",
-            f"  exec /bin/bash{login} {_HERE}/{names.PROGRAM}{which} < /dev/null )",
+            f"  exec /bin/bash{login} {HERE}/{names.PROGRAM}{which} < /dev/null )",
             f"_hp_end $? {word}",
         )
     )
@@ -265,17 +246,7 @@ esac"""
 #: without a lock. A job that finds another id there is a second job of the attempt. When NFS
 #: repeats a request whose answer was lost, `ln` fails although the link is ours: so only the
 #: link's target counts. A requeued job has the same id and passes.
-#:
-#: The program runs in the foreground: bash runs the traps after its end, and loses no exit code.
-#: With the program in the background, `wait` is interrupted by a signal, and bash 5.2 answers the
-#: next `wait` with -1 when the program ended in that moment; SIGINT would be ignored as well.
-#: Signals are noted, not passed on: schedulers signal every process of a job themselves, and a
-#: second SIGTERM makes many launchers give up at once.
-#:
-#: A program may have put anything in the place of a record: only a plain file is opened, because a
-#: FIFO would block. A line is preceded by a newline if the file is not empty: it may end in half a
-#: line.
-def _functions(files: _Files) -> str:
+def _guard_functions(files: _Files) -> str:
     return f"""\
 unset FUNCNEST
 _hp_refuse() {{
@@ -304,6 +275,20 @@ _hp_guard() {{
     printf '%s\\n' "$_hp_id" >> {files.duplicates}
   _hp_refuse {GUARD_CODE} "is another job's, or closed (its link {names.GUARD} leads to $holder)"
 }}
+"""
+
+
+#: The program runs in the foreground: bash runs the traps after its end, and loses no exit code.
+#: With the program in the background, `wait` is interrupted by a signal, and bash 5.2 answers the
+#: next `wait` with -1 when the program ended in that moment; SIGINT would be ignored as well.
+#: Signals are noted, not passed on: schedulers signal every process of a job themselves, and a
+#: second SIGTERM makes many launchers give up at once.
+#:
+#: A program may have put anything in the place of a record: only a plain file is opened, because a
+#: FIFO would block. A line is preceded by a newline if the file is not empty: it may end in half a
+#: line.
+def _record_functions(files: _Files) -> str:
+    return f"""\
 _hp_time() {{
   _hp_now=${{EPOCHREALTIME:-$(command -p date +%s)}}
   _hp_now=${{_hp_now/,/.}}  # bash writes the locale's decimal point
@@ -428,175 +413,3 @@ def _last_restart(files: _Files) -> str:
     at=${{at%%[!0-9]*}}
     [ "${{at:-0}}" -le "$last" ] || last=$at
   done < {files.start}"""
-
-
-# --- the inner script
-
-#: From here to `_USERS` builtins win over functions and aliases of the same names. Neither can
-#: replace an assignment; in POSIX mode special builtins are found first; `\\` prevents an alias.
-_OURS = """\
-POSIXLY_CORRECT=${POSIXLY_CORRECT-hp}
-\\unset -f builtin || \\exit"""
-_USERS = "case $POSIXLY_CORRECT in hp) \\unset POSIXLY_CORRECT ;; esac"
-
-
-def _inner(spec: JobSpec, unset: tuple[str, ...], *, member: bool = False) -> str:
-    enter = f"\\builtin cd -- {quote(spec.work_dir)} || \\exit"
-    parts = [
-        f"# What the job does; {names.SCRIPT} runs it with bash and notes how it ends.",
-        _OURS,
-        # The scheduler's signals are for the program; this shell waits for what it does then.
-        "\\trap : TERM INT HUP XCPU USR1 USR2",
-        f"readonly _HP_MEMBER=$1 _HP_AT={_HERE}/m/$(($1 / {members.SHARD}))/$1." if member else "",
-        enter,  # a profile may have gone elsewhere
-        _USERS,
-        _setup(spec),
-        _environment(spec, unset, keeps_secrets=member),
-        enter,
-        _members_program(spec) if member else _single_program(spec),
-    ]
-    return "\n".join(part for part in parts if part) + "\n"
-
-
-def _setup(spec: JobSpec) -> str:
-    """The site's modules and set-up, then the program's; a module that fails ends the job here."""
-    lines = ["", "# --- set-up, as the HPC profile gives it"]
-    for modules, setup in (
-        (spec.site.modules, spec.site.setup),
-        (spec.executable.modules, spec.executable.setup),
-    ):
-        for module in modules:
-            lines.append(f"module load {quote(module)} || \\builtin exit")
-        lines.extend(setup)
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def _environment(spec: JobSpec, unset: tuple[str, ...], *, keeps_secrets: bool) -> str:
-    exports = {"OMP_NUM_THREADS": str(spec.resources.threads_per_rank)}
-    exports |= spec.site.environment | spec.executable.environment | spec.environment
-    lines = [
-        "",
-        "# --- environment: profile, then executable, then execution profile, then secrets",
-        _OURS,
-        # A DEBUG trap of a set-up line could skip commands, or have them printed.
-        "\\trap - DEBUG ERR RETURN && \\builtin shopt -u extdebug || \\exit",
-    ]
-    lines += [f"\\unset {' '.join(unset)}"] if unset else []
-    lines += [f"\\export {name}={quote(value)}" for name, value in exports.items()]
-    for variable, folders in spec.executable.path_prefixes.items():
-        joined = quote(":".join(folders))
-        lines.append(f'\\export {variable}={joined}"${{{variable}:+:${variable}}}"')
-    if spec.secret_names:
-        # All members of an array read the secrets; they are removed at its end.
-        lines.append(_SECRETS.replace(_REMOVED, "") if keeps_secrets else _SECRETS)
-    return "\n".join(lines)
-
-
-_REMOVED = f"\\builtin command -p rm -f -- {_HERE}/{names.SECRETS}\n"
-
-#: First ends what a set-up line may have begun (`set -x`, traps), which would print the values. The
-#: text is kept in no variable: set-up may have made it readonly, or a reference to another one.
-#: `-p`: the job's PATH may not lead to `rm`.
-_SECRETS = f"""\
-{{ \\trap - DEBUG ERR RETURN CHLD; \\set +xv; }} 2>/dev/null
-case $- in *[xv]*) \\builtin printf '%s\\n' >&2 \\
-  'hpc-prefect: a set-up line has commands printed (set -x) for good; no secret was read'
-  \\exit 1 ;;
-esac
-{{ \\set -- "$(< {_HERE}/{names.SECRETS})"; }} 2>/dev/null
-case $1 in '') \\builtin printf '%s\\n' >&2 'hpc-prefect: the secrets file of this job is gone'
-  \\exit 1 ;;
-esac
-{_REMOVED}\\eval "$1" 2>/dev/null || {{
-  \\builtin printf '%s\\n' >&2 'hpc-prefect: a secret cannot be set: has set-up made it readonly?'
-  \\exit 1
-}}
-\\set --"""
-
-
-def _line(spec: JobSpec) -> str:
-    """The shell text that starts the program."""
-    words = " ".join(quote(word) for word in (spec.executable.path, *spec.arguments))
-    line = f"( \\builtin exec -- {words} )"
-    if spec.resources.launch == "mpi":
-        line = launch_line(spec.site.launcher, spec.resources, words)
-        line = f"{{ \\builtin set -o pipefail || \\builtin exit\n{line}\n}}"
-    return line
-
-
-def _single_program(spec: JobSpec) -> str:
-    # Closed last: the redirections before it use the folder's descriptor.
-    return _program(spec, _line(spec), f"{_HERE}/", then=_CLOSED)
-
-
-def _members_program(spec: JobSpec) -> str:
-    """As a single job's, but the line is read from the file `members` of the member's shard.
-
-    An emptied file would look like a program that ends with 0, so that is tested; a file that is
-    cut off elsewhere is a syntax error.
-    """
-    path = f'"${{_HP_AT%/*}}"/{members.MEMBERS}'
-    line = f"{{ \\builtin test -s {path} && \\builtin . {path}; }}"
-    return _program(spec, line, '"$_HP_AT"')
-
-
-def _members_text(spec: JobSpec, asked: Sequence[members.MemberSpec], first: int) -> str:
-    """What program.sh reads to run one of these members: its environment, folder and line."""
-    cases = []
-    for index, member in enumerate(asked, first):
-        lines = [
-            f"\\builtin export {key}={quote(each)}" for key, each in member.environment.items()
-        ]
-        if member.work_dir != spec.work_dir:
-            lines.append(f"\\builtin cd -- {quote(member.work_dir)} || \\builtin exit")
-        lines.append(f"{_line(member.job(spec))} {_CLOSED}")
-        cases.append(f"{index})\n" + "\n".join(lines) + " ;;\n")
-    return "case $_HP_MEMBER in\n" + "".join(cases) + "*) \\builtin exit 1 ;;\nesac\n"
-
-
-def _program(spec: JobSpec, line: str, at: str, then: str = "") -> str:
-    """The program in the foreground; before and after it, the phase is noted.
-
-    `line` starts it; its files' names begin with `at`; `then` follows its redirections.
-
-    A single program is exec'd, so that a name such as `test` is the program on PATH and not the
-    builtin. A launcher's line runs in this shell: if it exits or replaces the shell, no code is
-    noted. The code is kept in no variable: set-up may have made it readonly, or a reference to
-    another one.
-    """
-    program, phase = spec.executable.path, f"{at}{names.PHASE}"
-    plain = f"\\builtin test -f {phase}"  # a FIFO would block
-    streams = f">> {at}{names.STDOUT} 2>> {at}{names.STDERR} < /dev/null {then}"
-    teardown = "".join(f"{text}\n" for text in spec.site.teardown)
-    return f"""\
-if ! \\builtin type -P -- {quote(program)} >/dev/null; then
-  {plain} && \\builtin printf 'missing %s\\n' "${{LOADEDMODULES:-}}" >> {phase}
-  \\exit {MISSING_CODE}
-fi
-{_MODULES}
-{plain} && \\builtin printf 'program\\n' >> {phase} || \\exit
-{_USERS}
-
-# --- the program
-{line} {streams} \\
-  && \\builtin set -- 0 || \\builtin set -- "$?" || \\builtin exit
-! {plain} || \\builtin printf 'code %d\\n' "$1" >> {phase}
-{f"({chr(10)}{teardown})" if teardown else ""}
-\\builtin set +e
-\\builtin exit "$1\""""
-
-
-#: Writes $LOADEDMODULES byte for byte to a file, if it is not empty. An earlier start may have put
-#: anything in its place; no error here may end the job.
-_MODULES = f"""\
-case ${{LOADEDMODULES-}} in '') ;; *)
-  {{ \\builtin test ! -L {_HERE}/{names.MODULES} && {{ \\builtin test -f {_HERE}/{names.MODULES} ||
-    \\builtin test ! -e {_HERE}/{names.MODULES}; }} &&
-    \\builtin printf '%s' "$LOADEDMODULES" >| {_HERE}/{names.MODULES}; }} 2>/dev/null ||
-    \\builtin : ;;
-esac"""
-
-
-def secrets_text(secrets: dict[str, str]) -> str:
-    """The content of the secrets file that the script reads and removes."""
-    return "".join(f"\\export {name}={quote(value)}\n" for name, value in secrets.items())

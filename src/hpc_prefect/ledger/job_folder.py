@@ -13,7 +13,8 @@ from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.folder import Ledger
 from hpc_prefect.job.outputs import Left, Stamp, Written, is_same, some, written
-from hpc_prefect.job.script import JobScript, secrets_text
+from hpc_prefect.job.program_script import secrets_text
+from hpc_prefect.job.script import JobScript
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.ledger import journal
 from hpc_prefect.ledger.claim import idle_seconds

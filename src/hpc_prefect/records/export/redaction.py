@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from hpc_prefect.job.script import quote
+from hpc_prefect.job.program_script import quote
 from hpc_prefect.records.write.plain import HIDDEN, is_secret_name, plain_arguments
 
 #: The fewest letters of a value that is hidden everywhere. A shorter one, or a number, is hidden
