@@ -174,6 +174,13 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
+        "only the known one of an array's jobs is cancelled",
+        "operations/cancel.py",
+        "(not self.ids or self.job.members is not None)",
+        "not self.ids",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "a member is taken out before what is needed of it is read",
         "executor/arrays/monitor.py",
         "            attempt = self._submission.member(index, self._files.holder(index))\n",
