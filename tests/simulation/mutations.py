@@ -193,6 +193,13 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
+        "a worse code hides that an element was turned away",
+        "job/script.py",
+        '  [ "$_hp_worst" != {GUARD_CODE} ] || continue\n  [ "$_hp_code" != {GUARD_CODE} ] && [',
+        "  [",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "a member is taken out before what is needed of it is read",
         "executor/arrays/monitor.py",
         "            attempt = self._submission.member(index, self._files.holder(index))\n",
