@@ -207,6 +207,13 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
+        "the list of ended members is removed whether there is one or not",
+        "executor/arrays/submission.py",
+        "        if self.folder.ended_text():\n            self.claim.check()\n",
+        "        if True:\n",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "a member is taken out before what is needed of it is read",
         "executor/arrays/monitor.py",
         "            attempt = self._submission.member(index, self._files.holder(index))\n",

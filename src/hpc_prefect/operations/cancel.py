@@ -273,8 +273,9 @@ async def _search(
             what = "it has another job of its name" if request.ids else "it was submitted"
             request.silence = f"{name} did not say whether {what} ({found.said})"
         elif found or request.ids:
-            left = [i for i, seen in found.items() if seen.state is not JobState.ENDED]
-            request.ids += [i for i in (left if request.ids else found) if i not in request.ids]
+            going_on = [i for i, seen in found.items() if seen.state is not JobState.ENDED]
+            theirs = going_on if request.ids else [*found]
+            request.ids += [each for each in theirs if each not in request.ids]
             request.has_searched = True
         else:
             request.silence = f"whether it was submitted is not known; {name} lists no such job"
