@@ -94,7 +94,7 @@ class Process:
         texts = ["", ""]
 
         def read(number: int, stream: IO[str]) -> None:
-            with stream:
+            with stream, suppress(ValueError):  # closed by `__exit__`: it took too long
                 texts[number] = stream.read()
 
         readers = [

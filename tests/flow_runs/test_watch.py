@@ -17,15 +17,22 @@ from uuid import UUID, uuid4
 import prefect
 import pytest
 from prefect import flow
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Completed, Running
+from prefect.states import AwaitingRetry, Cancelling, Completed, Retrying, Running
 
 from hpc_prefect.errors import FlowRunCancelled
 from hpc_prefect.executor.service import executor
 from hpc_prefect.flow_runs.cancellation import raise_if_cancelled, run_is_cancelled
-from hpc_prefect.flow_runs.watch import Watch, cancelled_between_attempts, watch
+from hpc_prefect.flow_runs.watch import (
+    Watch,
+    cancelled_between_attempts,
+    history,
+    says_cancelled,
+    watch,
+)
 from hpc_prefect.server import free_port
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -294,6 +301,9 @@ TYPES = {
         # Nobody could ask in time, and another attempt has begun.
         ("Running AwaitingRetry Cancelled Running AwaitingRetry Running", True),
         ("Running AwaitingRetry Cancelled Running Failed AwaitingRetry Pending Running", False),
+        # Cancelled as the attempt began, and shown after it.
+        ("Running AwaitingRetry Running Cancelled AwaitingRetry Running", True),
+        ("Running AwaitingRetry Running Cancelled", False),  # the usual question finds it
         # Somebody starts it anew: from the UI, and in a process of their own.
         ("Running AwaitingRetry Cancelled AwaitingRetry Pending Running", False),
         ("Running Cancelling Cancelled Running", False),
@@ -313,4 +323,27 @@ def test_a_run_that_was_cancelled_while_it_waited_for_its_retry(
         )
         for second, name in enumerate(names.split())
     ]
-    assert cancelled_between_attempts(states[::-1]) == cancelled
+    assert cancelled_between_attempts(states) == cancelled
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_run_that_was_cancelled_as_its_next_attempt_began() -> None:
+    """Two requests at once: whichever Prefect grants first, and however it dates them."""
+
+    @flow(retries=1)
+    def begins_again() -> None: ...
+
+    async def once(engine: PrefectClient, somebody: PrefectClient) -> bool:
+        run = await engine.create_flow_run(begins_again)
+        await engine.set_flow_run_state(run.id, Running())
+        await engine.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+        await asyncio.gather(
+            engine.set_flow_run_state(run.id, Retrying()),
+            somebody.set_flow_run_state(run.id, Cancelling()),
+        )
+        state = (await engine.read_flow_run(run.id)).state
+        return says_cancelled(state) or cancelled_between_attempts(await history(engine, run.id))
+
+    async with get_client() as engine, get_client() as somebody:
+        for _ in range(5):
+            assert all(await asyncio.gather(*(once(engine, somebody) for _ in range(8))))

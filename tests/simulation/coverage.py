@@ -119,6 +119,9 @@ EXPECTED = (
     "members of an element are not begun",
     "the members of an array are listed",
     "cancelling a member is told as confirmed",
+    # calls that are alike
+    "starts make the same calls in another order",
+    "a task run makes its calls again",
     # held allocations
     "a job runs in an allocation",
     "what is said to an agent is broken off",

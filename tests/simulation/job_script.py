@@ -39,6 +39,7 @@ class ScriptText:
         may_requeue: a start that the scheduler counts runs the program again.
         never: none counts, whatever the scheduler says.
         members, per_element: of an array's script, how many it has, and how many an element runs.
+        keeps_refusal: an element that the start guard turned one member away from ends with that.
     """
 
     folder: str
@@ -50,6 +51,7 @@ class ScriptText:
     never: bool = False
     members: int = 0
     per_element: int = 0
+    keeps_refusal: bool = False
 
     @classmethod
     def read(cls, text: str) -> ScriptText:
@@ -66,6 +68,7 @@ class ScriptText:
             never="\n_hp_restart=0\n" in text,
             members=int(members[1]) if members else 0,
             per_element=int(per_element[1]) if per_element else 0,
+            keeps_refusal=f'[ "$_hp_worst" != {GUARD_CODE} ] || continue' in text,
         )
 
 

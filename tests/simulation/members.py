@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job import folder as names
 from hpc_prefect.job import members as layout
+from hpc_prefect.job.script import GUARD_CODE
 from simulation.file_server import File
 from simulation.job_script import Program, ScriptRun
 
@@ -112,7 +113,7 @@ class ElementRun:
         self._member: MemberRun | None = None
         self._gone = self._stopped = False
         self._worst = 0
-        text = job.script
+        self._text = text = job.script
         first = job.index * text.per_element
         self._left = list(range(first, min(first + text.per_element, text.members)))
         self._next()
@@ -153,6 +154,7 @@ class ElementRun:
         self._member = MemberRun(self._cluster, self._job, index, key, self._member_ended)
 
     def _member_ended(self, code: int) -> None:
-        self._worst = max(self._worst, code)
+        stays = self._text.keeps_refusal and GUARD_CODE in (code, self._worst)
+        self._worst = GUARD_CODE if stays else max(self._worst, code)
         self._member = None
         self._next()

@@ -41,6 +41,32 @@ class Mutation:
 OF_ARRAYS = mix.ARRAYS + 1
 #: The first of those whose worlds are all of held allocations.
 OF_ALLOCATIONS = mix.ALLOCATIONS + 1
+#: The first of those whose worlds are all of calls that are alike.
+OF_BRANCHES = mix.BRANCHES + 1
+#: Of the numbers of calls that are alike.
+BRANCHES = (
+    Mutation(
+        "an occurrence is counted for the run, not for its place",
+        "job/numbers.py",
+        "        mine = self.drawn.setdefault(call, [])\n",
+        "        call = (), call[1]\n        mine = self.drawn.setdefault(call, [])\n",
+        first=OF_BRANCHES,
+    ),
+    Mutation(
+        "a task run that is run again goes on counting",
+        "job/numbers.py",
+        "            self.used.clear()\n",
+        "",
+        first=OF_BRANCHES,
+    ),
+    Mutation(
+        "each of several equal task runs counts from 0",
+        "job/numbers.py",
+        "index if self.around is None else self.around.next_number(call)",
+        "index",
+        first=OF_BRANCHES,
+    ),
+)
 #: Of held allocations.
 ALLOCATIONS = (
     Mutation(
@@ -167,6 +193,27 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
+        "a worse code hides that an element was turned away",
+        "job/script.py",
+        '  [ "$_hp_worst" != {GUARD_CODE} ] || continue\n  [ "$_hp_code" != {GUARD_CODE} ] && [',
+        "  [",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "only the known one of an array's jobs is cancelled",
+        "operations/cancel.py",
+        "(not self.ids or self.job.members is not None)",
+        "not self.ids",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "the list of ended members is removed whether there is one or not",
+        "executor/arrays/submission.py",
+        "        if self.folder.ended_text():\n            self.claim.check()\n",
+        "        if True:\n",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
         "a member is taken out before what is needed of it is read",
         "executor/arrays/monitor.py",
         "            attempt = self._submission.member(index, self._files.holder(index))\n",
@@ -214,6 +261,13 @@ QUANTUM = (
         "quantum/purchase/run.py",
         "_TRIES = 10",
         "_TRIES = 1",
+        quantum=True,
+    ),
+    Mutation(
+        "a verdict is told as it was written, although another one stands",
+        "executor/finalize.py",
+        "    if first is None or first.verdict.reason is result.verdict.reason:\n",
+        "    if True:\n",
         quantum=True,
     ),
     Mutation(
@@ -373,6 +427,7 @@ MUTATIONS = (
     ),
     *ARRAYS,
     *ALLOCATIONS,
+    *BRANCHES,
     *QUANTUM,
 )
 

@@ -233,7 +233,10 @@ class Judgements(Told):
             if len(job.runs) > 1:
                 return ""  # one of its starts is nobody's
         for job in jobs:
-            if self._programs.runs.get(job.script.folder) and job.open and job.runs:
+            began = {run.id for run in self._programs.runs.get(job.script.folder, ())}
+            if began and job.id not in began:
+                continue  # the other job of its submission: what became of that tells nothing
+            if began and job.open and job.runs:
                 return f"{job.id} runs, and is listed" if self._cluster.seen(job) else ""
             if job.end == "by code" and job.code == GUARD_CODE:
                 continue  # the guard's code, or the program's own: without a record nobody can tell

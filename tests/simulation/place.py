@@ -8,6 +8,7 @@ from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from simulation import leaks, mix
 from simulation.allocation_world import allocation_lives
 from simulation.array_world import array_lives
+from simulation.branch_life import branch_lives
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
 from simulation.held import WithSpools
@@ -51,6 +52,8 @@ class Place(Ground):
         world.coverage.sometimes(f"a site has {self.scheduler.name}")
         if mix.is_of_arrays(chance.seed):
             self.lives = [*array_lives(self)]
+        elif mix.is_of_branches(chance.seed):
+            self.lives = [*branch_lives(self)]
         elif mix.is_of_allocations(chance.seed):
             self.scheduler = WithSpools(self.scheduler, self.files)
             lives = self.lives = [*allocation_lives(self)]

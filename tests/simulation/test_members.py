@@ -62,6 +62,7 @@ CASES = {
     "what has succeeded is not run again": Case(codes=(0, 3, 0), starts=("7_0", "7_0")),
     "another submission is turned away": Case(starts=("7_0", "8_0")),
     "one that is closed does not start": Case(guard="closed"),
+    "that one was turned away counts more than a worse code": Case(guard="8_0", codes=(0, 143, 0)),
     "the members' lines are empty": Case(members="empty"),
     "the members' lines are cut off": Case(members="cut"),
 }

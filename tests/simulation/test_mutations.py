@@ -10,6 +10,7 @@ import pytest
 from simulation.mutations import (
     ALLOCATIONS,
     ARRAYS,
+    BRANCHES,
     MUTATIONS,
     QUANTUM,
     Mutation,
@@ -26,7 +27,7 @@ _STORIES = {Story.read(path).mutation for path in stories()}
 QUICK = (
     [m for m in MUTATIONS if m.name not in _STORIES]
     if ON_CI
-    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[2], ALLOCATIONS[1])
+    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[2], ALLOCATIONS[1], BRANCHES[0])
 )
 
 

@@ -339,7 +339,7 @@ class _Inquiry:
 
         async def question(client: PrefectClient) -> list[UUID]:
             found = await client.read_flow_runs(flow_run_filter=wanted, limit=MOST_RUNS)
-            histories = [await client.read_flow_run_states(run.id) for run in retried]
+            histories = [await history(client, run.id) for run in retried]
             between = [
                 run.id
                 for run, states in zip(retried, histories, strict=True)
@@ -407,14 +407,26 @@ def says_cancelled(state: State[Any] | None) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def cancelled_between_attempts(states: list[State[Any]]) -> bool:
+async def history(client: PrefectClient, flow_run_id: UUID) -> list[State[Any]]:
+    """A run's states in the order in which they were set, as far as Prefect tells it.
+
+    Prefect dates a state by when its request came. Of two requests that come at once the earlier
+    one may be granted last, so the state that the run is in now is put last.
+    """
+    states = await client.read_flow_run_states(flow_run_id)
+    now = (await client.read_flow_run(flow_run_id)).state
+    return sorted(states, key=lambda each: (now is not None and each.id == now.id, each.timestamp))
+
+
+def cancelled_between_attempts(history: list[State[Any]]) -> bool:
     """Whether a run was cancelled while it waited for a retry, and then begun all the same.
 
     Prefect's engine begins the next attempt whatever the run's state is, and further attempts may
     begin before we ask. A run that is started again on purpose becomes Pending first.
     """
     waited = cancelled = begun = False
-    for each in sorted(states, key=lambda each: each.timestamp):
+    last = None
+    for each in history:
         if each.name == "Pending":
             waited = cancelled = begun = False
         elif each.name in CANCELLED:
@@ -422,6 +434,10 @@ def cancelled_between_attempts(states: list[State[Any]]) -> bool:
         else:
             begun = begun or (cancelled and each.name in BEGUN)
             waited, cancelled = each.name == "AwaitingRetry", False
+            # An attempt that began as the run was cancelled: Prefect may show it the wrong way
+            # round (see `history`), and that it went on is shown by its own retry.
+            begun = begun or (waited and last in CANCELLED)
+        last = each.name
     return begun
 
 

@@ -185,7 +185,9 @@ def _each_member(run: str, preamble: Preamble, array: _Array) -> str:
     """What an element does: its members one after another, each in a shell of its own.
 
     A signal reaches this shell too: it lets the running member end, and begins no other. A member
-    without a record was not begun.
+    without a record was not begun. A member that the start guard turns away may run in an earlier
+    start of the element, and only the element's exit code tells of that: so no other member's code
+    takes its place.
     """
     return f"""\
 _hp_member() {{
@@ -201,7 +203,8 @@ for ((_hp_i = _hp_first; _hp_i < _hp_after && _hp_i < {array.count}; _hp_i++)); 
   [ -z "$_hp_stop" ] || break
   ( _hp_member "$_hp_i" )
   _hp_code=$?
-  [ "$_hp_code" -le "$_hp_worst" ] || _hp_worst=$_hp_code
+  [ "$_hp_worst" != {GUARD_CODE} ] || continue
+  [ "$_hp_code" != {GUARD_CODE} ] && [ "$_hp_code" -le "$_hp_worst" ] || _hp_worst=$_hp_code
 done
 exit "$_hp_worst\""""
 

@@ -13,7 +13,7 @@ from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.executor.cancelling import bring_about
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.service import executor
-from hpc_prefect.job.state import Observation
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
 from hpc_prefect.operations.find import list_jobs
@@ -48,8 +48,10 @@ class _CancelRequest:
 
     Attributes:
         ids: what is to be cancelled; found by its tag when its submission was in doubt.
+        has_searched: a useful answer has told which jobs of its tag there are.
         watches: one for each of the ids.
         ended: ids whose end has been seen.
+        ended_words: how the last of these ended.
         words: how it ended; empty until then.
         silence: the message if its end is not seen in time.
         used: the resources that it used, by the scheduler.
@@ -57,8 +59,10 @@ class _CancelRequest:
 
     job: JobSnapshot
     ids: list[str]
+    has_searched: bool = False
     watches: dict[str, EndWatch] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    ended_words: str = ""
     words: str = ""
     silence: str = ""
     used: dict[str, float] = field(default_factory=dict)
@@ -66,8 +70,19 @@ class _CancelRequest:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    @property
+    def is_to_search(self) -> bool:
+        """Whether it may have jobs that are not known.
+
+        Of two jobs that one submission has made, the start guard lets one run. Of two arrays each
+        may run some of the members.
+        """
+        return not self.has_searched and (not self.ids or self.job.members is not None)
+
     def conclude(self) -> None:
         """Let everybody who waits for its end know, if it is there."""
+        if not self.is_to_search and self.ended >= set(self.ids):
+            self.words = self.words or self.ended_words
         if self.words and not self.over.done():
             self.over.set_result(None)
 
@@ -75,9 +90,8 @@ class _CancelRequest:
         """The scheduler says that one of its ids has ended."""
         self.ended.add(watch.job_id)
         self.used |= seen.used
-        if self.ended >= set(self.ids):
-            self.words = f"{scheduler} says {seen.word}"
-            self.conclude()
+        self.ended_words = f"{scheduler} says {seen.word}"
+        self.conclude()
 
 
 def cancel_jobs_of(
@@ -197,7 +211,7 @@ async def _bring_about_all(
     searches = {
         loop.create_task(_search(connection, request, left))
         for request in requests
-        if not request.ids
+        if request.is_to_search
     }
     endings: list[asyncio.Task[bool]] = []
     all_over = loop.create_task(asyncio.wait([request.over for request in requests]))
@@ -251,14 +265,18 @@ def _release(connection: Connection, request: _CancelRequest) -> None:
 async def _search(
     connection: Connection, request: _CancelRequest, left: Callable[[], float]
 ) -> None:
-    """Look for the job of a submission in doubt by its name, until it is found."""
+    """Look for jobs of its name: until a submission in doubt is found, and all of an array's."""
     name = connection.scheduler.name
-    while not request.ids:
+    while request.is_to_search:
         found = await connection.find(request.job.tag)
         if isinstance(found, NoAnswer):
-            request.silence = f"{name} did not say whether it was submitted ({found.said})"
-        elif found:
-            request.ids = list(found)
+            what = "it has another job of its name" if request.ids else "it was submitted"
+            request.silence = f"{name} did not say whether {what} ({found.said})"
+        elif found or request.ids:
+            going_on = [i for i, seen in found.items() if seen.state is not JobState.ENDED]
+            theirs = going_on if request.ids else [*found]
+            request.ids += [each for each in theirs if each not in request.ids]
+            request.has_searched = True
         else:
             request.silence = f"whether it was submitted is not known; {name} lists no such job"
         if left() <= 0:

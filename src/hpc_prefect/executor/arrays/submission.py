@@ -224,10 +224,19 @@ class Submission(Attempt):
         spec = self.request.spec
         if not self.intended:  # else an earlier one is in doubt, whose job may have written already
             self.asked = [self._stamped(each) for each in self.asked]
-            self.folder.forget_ended()
+            self._forget_ended()
         members = [each.member for each in self.asked]
         script = render_array(spec, self.folder.path, preamble, word, members, self.per_element)
         self.folder.prepare_array(script, self.request.secrets, self.asked)
+
+    def _forget_ended(self) -> None:
+        """Remove the list of ends if a refused submission has left one.
+
+        Only then: who is stopped before a removal may go on when the list is another process's.
+        """
+        if self.folder.ended_text():
+            self.claim.check()
+            self.folder.forget_ended()
 
     def _intent_facts(self) -> dict[str, Any]:
         return {"members": len(self.asked)}
