@@ -325,10 +325,14 @@ def entries_of(files: FileServer, folder: str, *, on_disk: bool = False) -> list
 
 @lru_cache(maxsize=16)  # a journal is read again and again
 def _parsed(data: bytes) -> list[dict[str, Any]]:
-    found = []
-    for line in filter(None, data.split(b"\n")[:-1]):
-        try:
-            found.append(json.loads(line.decode()))
-        except ValueError:
-            continue  # torn
-    return found
+    lines = map(_entry, filter(None, data.split(b"\n")[:-1]))
+    return [entry for entry in lines if entry is not None]
+
+
+@lru_cache(maxsize=256)  # … and grows by one line
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry: dict[str, Any] = json.loads(line.decode())
+    except ValueError:
+        return None  # torn
+    return entry
