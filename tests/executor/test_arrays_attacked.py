@@ -484,6 +484,33 @@ async def test_a_member_that_cannot_be_looked_at_holds_up_no_other(rig):
     assert {each.state for each in (await task).values()} == {"succeeded"}
 
 
+class UnreadableOnce(LocalTransport):
+    """What a job left in its outputs cannot be read at the first try."""
+
+    tries = 0
+
+    def left(self, path, since, most):
+        self.tries += 1
+        if self.tries == 1:
+            raise TransportError("Stale file handle")
+        return super().left(path, since, most)
+
+
+async def test_a_member_in_doubt_stays_in_view_when_its_end_cannot_be_read(rig):
+    """The call ended with a KeyError."""
+    connection = rig.connection(scheduler := Elements(), transport := UnreadableOnce())
+    request = outputs(rig.array(rig.spec("exit 0"), ["a", "b"], poll_interval=0.1))
+    task = asyncio.ensure_future(rig.run_array(request, connection))
+    in_doubt = "a question about each of them alone"
+    await until(
+        lambda: {"[0]", "[1]"} <= {i[-3:] for ids in scheduler.asked for i in ids}, in_doubt
+    )
+    for name in ("a.out", "b.out"):
+        (rig.work / name).write_text("written late")
+    assert {each.state for each in (await task).values()} == {"succeeded"}
+    assert transport.tries == 3
+
+
 async def test_secrets_of_a_call_that_was_killed_are_gone_with_the_next_one(rig):
     spec = rig.spec('echo "$TOKEN" > /dev/null', secret_names=("TOKEN",))
     request = rig.array(spec, ["a"], secrets={"TOKEN": "s3cret"})

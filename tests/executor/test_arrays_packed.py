@@ -11,6 +11,7 @@ from rig import Rig, until
 
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.state import JobState
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 QUICK = dataclasses.replace(LocalScheduler.patience, outputs=0.5, record=0.3)
@@ -67,6 +68,35 @@ async def test_members_are_not_started_again_by_a_scheduler_that_requeues(rig: R
     states = {key: each.state for key, each in results.items()}
     assert states == {key: "failed" if key == "b" else "succeeded" for key in lines}
     assert sorted(rig.runs()) == [f"program {key}" for key in lines]
+
+
+class Preempts(LocalScheduler):
+    """Says of each end that it had preempted the job."""
+
+    def observe(self, ids, options):
+        found = yield from super().observe(ids, options)
+        ends = {i: each for i, each in found.items() if each.state is JobState.ENDED}
+        preempted = {"cause": Reason.PREEMPTED, "exit_code": None, "word": "PREEMPTED"}
+        return found | {i: dataclasses.replace(each, **preempted) for i, each in ends.items()}
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("kill -TERM $$", Reason.PREEMPTED),
+        ("kill -KILL $$", Reason.PREEMPTED),
+        ("exit 3", Reason.PROGRAM_FAILED),
+        ("exit 0", Reason.SUCCEEDED),
+    ],
+)
+async def test_a_member_that_died_of_a_signal_may_have_had_it_before_the_script(
+    rig: Rig, end, reason
+):
+    """A scheduler signals one process after another; the script of this one has noted none."""
+    request = packed(rig, f'[ "$1" = a ] || {end}', ["a", "b"])
+    results = await rig.run_array(request, rig.connection(Preempts()))
+    assert results["a"].verdict.reason is Reason.SUCCEEDED
+    assert results["b"].verdict.reason is reason
 
 
 class Spoils(LocalScheduler):

@@ -555,7 +555,7 @@ def test_outputs_of_a_record_that_came_late_are_waited_for_as_long_as_ever(
 
 def test_a_node_that_outlived_the_program_is_not_why_it_ended() -> None:
     """A killed controller forgets an end, and later says NODE_FAIL of the job that it misses."""
-    missed = seen(cause=Reason.NODE_FAILURE, signal="SIGHUP")
+    missed = seen(cause=Reason.NODE_FAILURE, signal="SIGHUP", ended_at=1190.0)
     verdict = judge(record(3), observation=missed, nodes=1)
     assert verdict is not None
     assert (verdict.reason, verdict.exit_code) == (Reason.PROGRAM_FAILED, 3)
@@ -569,6 +569,28 @@ def test_a_node_that_ended_the_program_is_why_it_failed() -> None:
     )
     assert reason(record(1), observation=missed, nodes=2) is Reason.NODE_FAILURE
     assert reason(observation=missed, nodes=1) is Reason.NODE_FAILURE
+
+
+@pytest.mark.parametrize("ended_at", [0.0, 1009.0, 1010.0, 1039.0], ids="ended at {}".format)
+@pytest.mark.parametrize("code", [143, 137, 1])
+def test_a_failure_at_the_time_of_its_nodes_is_the_nodes(code: int, ended_at: float) -> None:
+    """The program was signalled before the script, which noted no signal; it may have handled it.
+
+    When that was, the scheduler may not tell.
+    """
+    failed = {"observation": seen(cause=Reason.NODE_FAILURE, ended_at=ended_at), "nodes": 1}
+    assert reason(record(code), **failed) is Reason.NODE_FAILURE
+    assert reason(record(code, phase="setup"), **failed) is Reason.NODE_FAILURE
+    assert reason(record(code, oom=1), **failed) is Reason.OUT_OF_MEMORY
+    assert reason(record(), **failed) is Reason.SUCCEEDED
+
+
+def test_a_failure_well_before_that_of_its_node_is_the_programs() -> None:
+    """The controller had forgotten its end."""
+    failed = {"observation": seen(cause=Reason.NODE_FAILURE, ended_at=1040.0), "nodes": 1}
+    for code in (143, 137, 1):
+        assert reason(record(code), **failed) is Reason.PROGRAM_FAILED
+    assert reason(record(1, phase="setup"), **failed) is Reason.SETUP_FAILED
 
 
 def test_a_success_before_the_end_of_its_allocation_waits_for_its_outputs() -> None:

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import Site
+from hpc_prefect.job.state import JobState
 from hpc_prefect.operations import ask, attach, cancel_jobs, list_jobs
 from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.transports.local import LocalTransport
 from hpc_rehearsal.pbs import install as pbs
 from hpc_rehearsal.pjm import install as pjm
 
@@ -70,3 +74,32 @@ async def test_jobs_there_are_listed_asked_about_cancelled_and_attached_to(rig, 
     gate.touch()
     assert (await asyncio.to_thread(attach, jobs["gated"])).succeeded
     assert len(rig.runs()) == 2
+
+
+class Twice(LocalTransport):
+    """Submits everything twice, as after a lost reply; only the last job's id is known."""
+
+    def run(self, command):
+        if command.argv[0] in ("sbatch", "qsub", "pjsub"):
+            super().run(command)
+        return super().run(command)
+
+
+async def test_of_an_array_all_jobs_are_cancelled_that_its_submission_has_made(rig, site):
+    """Each may run some of its members, and the journal knows one."""
+    scheduler = scheduler_for(site.scheduler)
+    spec = dataclasses.replace(rig.spec("sleep 600"), site=site)
+    with living_process() as claimant:
+        request = rig.array(spec, ["a", "b"], claimant=claimant, poll_interval=1.0)
+        work = ArrayRun(request, rig.connection(scheduler, Twice())).carry_out()
+        task = asyncio.ensure_future(work)
+        await until(lambda: len(rig.runs()) == 2 or task.done(), "the members' starts")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    (left,) = await asyncio.to_thread(list_jobs, rig.work)
+    (done,) = await asyncio.to_thread(cancel_jobs, [left], wait=60.0)
+    assert done.confirmed, done.words
+    said = await rig.connection(scheduler).find(left.tag)
+    assert not isinstance(said, NoAnswer)
+    assert [i for i, seen in said.items() if seen.state is not JobState.ENDED] == []

@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +54,8 @@ class Allocation:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.spool = folder / "abcdefghijklmnop.spool"
+        # A name of its own, which marks the processes of its jobs: an agent ends all with its mark.
+        self.spool = folder / f"{uuid.uuid4().hex[:16]}.spool"
         for name in spools.FOLDERS:
             (self.spool / name).mkdir(parents=True)
         for name in (spools.BELL, spools.LOG):
@@ -328,7 +330,7 @@ def test_told_to_take_no_more_it_does_what_it_has_taken(allocation: Allocation) 
     allocation.until(lambda: not list((allocation.spool / "inbox").iterdir()))
     (allocation.spool / "inbox" / spools.CLOSE).touch()
     (allocation.spool / spools.BELL).write_text("close\n")
-    left = lambda: allocation.written("abcdefghijklmnop.spool/heartbeat").split()[0]  # noqa: E731
+    left = lambda: allocation.written(f"{allocation.spool.name}/heartbeat").split()[0]  # noqa: E731
     allocation.until(lambda: int(left()) == 0)  # whoever would hand over more sees it
     late = allocation.ended(allocation.submit("hlate", "touch ran"))
     assert late.cause is Reason.ALLOCATION_ENDED
@@ -422,7 +424,7 @@ def test_it_ends_by_itself(allocation: Allocation, limit: str) -> None:
         os.utime(renewed, (time.time() - 1000, time.time() - 1000))
     allocation.start(**{limit: 1})
     assert allocation.end() == 0
-    assert f" {limit} " in allocation.written("abcdefghijklmnop.spool/log")
+    assert f" {limit} " in allocation.written(f"{allocation.spool.name}/log")
     late = allocation.ended(allocation.submit("hlate", "touch ran"))
     assert late.cause is Reason.ALLOCATION_ENDED
 

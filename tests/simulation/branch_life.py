@@ -183,14 +183,14 @@ def _wanted(place: Place, key: str) -> Wanted:
 def branch_lives(place: Place) -> list[BranchLife]:
     """One flow with two or three places in which it makes calls."""
     chance = place.world.chance
-    branches = [_branch(chance, name) for name in "abc"[: 2 + (chance.below("places", 3) == 0)]]
+    branches = [_branch(chance, name) for name in "abc"[: 2 + (chance.below("places", 5) == 0)]]
     return [BranchLife(place, 1, branches, mix.starts(chance))]
 
 
 def _branch(chance: Chance, name: str) -> Branch:
     run, scopes = chance.one_of("way to a place", _WAYS)
-    calls = chance.one_of("calls of a place", (("md",), ("md",), ("md", "md"), ("md", "relax")))
-    times = 1 + (bool(run) and chance.below("equal task runs", 3) == 0)
+    calls = chance.one_of("calls of a place", (*[("md",)] * 4, ("md", "md"), ("md", "relax")))
+    times = 1 + (bool(run) and chance.below("equal task runs", 4) == 0)
     return Branch(_named(run, name), _named(scopes, name), calls, times)
 
 

@@ -264,6 +264,13 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
+        "a verdict is told as it was written, although another one stands",
+        "executor/finalize.py",
+        "    if first is None or first.verdict.reason is result.verdict.reason:\n",
+        "    if True:\n",
+        quantum=True,
+    ),
+    Mutation(
         "an attempt that is listed late is looked for without end",
         "executor/attempt.py",
         "seen = number = max(_newest(transport, request.base), seen)",

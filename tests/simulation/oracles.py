@@ -233,7 +233,10 @@ class Judgements(Told):
             if len(job.runs) > 1:
                 return ""  # one of its starts is nobody's
         for job in jobs:
-            if self._programs.runs.get(job.script.folder) and job.open and job.runs:
+            began = {run.id for run in self._programs.runs.get(job.script.folder, ())}
+            if began and job.id not in began:
+                continue  # the other job of its submission: what became of that tells nothing
+            if began and job.open and job.runs:
                 return f"{job.id} runs, and is listed" if self._cluster.seen(job) else ""
             if job.end == "by code" and job.code == GUARD_CODE:
                 continue  # the guard's code, or the program's own: without a record nobody can tell
@@ -322,10 +325,14 @@ def entries_of(files: FileServer, folder: str, *, on_disk: bool = False) -> list
 
 @lru_cache(maxsize=16)  # a journal is read again and again
 def _parsed(data: bytes) -> list[dict[str, Any]]:
-    found = []
-    for line in filter(None, data.split(b"\n")[:-1]):
-        try:
-            found.append(json.loads(line.decode()))
-        except ValueError:
-            continue  # torn
-    return found
+    lines = map(_entry, filter(None, data.split(b"\n")[:-1]))
+    return [entry for entry in lines if entry is not None]
+
+
+@lru_cache(maxsize=256)  # … and grows by one line
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry: dict[str, Any] = json.loads(line.decode())
+    except ValueError:
+        return None  # torn
+    return entry

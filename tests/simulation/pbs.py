@@ -67,14 +67,14 @@ class PBSCommands:
         text = self._cluster.script_at(words[-1])
         if text is None:
             return Reply(1, stderr="qsub: script file:: No such file or directory\n")
-        walltime = re.search(r"^#PBS -l walltime=(\d+):(\d+):(\d+)$", text, re.M)
+        walltime = re.search(r"\n#PBS -l walltime=(\d+):(\d+):(\d+)\n", text)
         assert walltime
         hours, minutes, seconds = map(int, walltime.groups())
 
         def make() -> str:
             number = self._cluster.next_number()
             in_all = (hours * 60 + minutes) * 60.0 + seconds
-            if array := re.search(r"^#PBS -J 0-(\d+)(?:%(\d+))?$", text, re.M):
+            if array := re.search(r"\n#PBS -J 0-(\d+)(?:%(\d+))?\n", text):
                 shape = int(array[1]) + 1, int(array[2] or 0)
                 whole = make_array(
                     self._cluster, number, f"{number}[].{_SERVER}",

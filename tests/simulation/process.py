@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.dialogue import Command, Reply
@@ -19,6 +20,8 @@ from simulation.world import MOST_AT_ONCE
 
 if TYPE_CHECKING:
     from simulation.ground import Ground
+
+T = TypeVar("T")
 
 #: The ways to die at an operation; `power`: with its machine, so that what is not on disk is lost.
 _WAYS = ("before", "torn", "after", "power")
@@ -148,12 +151,11 @@ class Process:
 
     # --- commands
 
-    @contextlib.contextmanager
-    def asking(self) -> Generator[None]:
-        """A command, or a question, on its way to the other side and back."""
+    def asking(self, question: Callable[[], T]) -> T:
+        """Have a command, or a question, on its way to the other side and back."""
         self._asking.append(began := self._steps)
         try:
-            yield
+            return question()
         finally:
             if not self.dead:  # else it may still be on its way
                 self._asking.remove(began)
@@ -168,8 +170,7 @@ class Process:
 
     def run_command(self, command: Command) -> Reply:
         """A command on its way to the scheduler and back."""
-        with self.asking():
-            return self._run_command(command)
+        return self.asking(partial(self._run_command, command))
 
     def _run_command(self, command: Command) -> Reply:
         chance, site = self.world.chance, self.site

@@ -7,6 +7,7 @@ network's library raises, so that the product tells their kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -46,8 +47,7 @@ class Signed:
 
     def asked(self, what: str, answer: Callable[[], T]) -> T:
         """A question on its way to the service and back; the process may die at it."""
-        with self.process.asking():
-            return self._asked(what, answer)
+        return self.process.asking(partial(self._asked, what, answer))
 
     def _asked(self, what: str, answer: Callable[[], T]) -> T:
         process, service = self.process, self.service

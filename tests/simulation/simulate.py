@@ -18,6 +18,8 @@ from simulation.oracles import KINDS
 from simulation.place import Place
 from simulation.world import World
 
+#: A level at which nothing is logged.
+_UNHEARD = logging.CRITICAL + 1
 #: Seconds after which no flow is started any more but in fair weather.
 _FOUL = 4000.0
 
@@ -66,7 +68,10 @@ def _unheard() -> Generator[None]:
     """The product says nothing meanwhile; afterwards its loggers are as they were."""
     logger = logging.getLogger("hpc_prefect")
     before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    if before == _UNHEARD:  # for all of many seeds: a change makes each logger think anew
+        yield
+        return
+    logger.setLevel(_UNHEARD)
     try:
         yield
     finally:
@@ -160,6 +165,13 @@ def simulate_all(
     meanwhile: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Seed after seed, until so many have found something; `meanwhile` is told now and then."""
+    with _unheard():
+        return _simulate_all(seeds, coverage, most_found, meanwhile)
+
+
+def _simulate_all(
+    seeds: Iterable[int], coverage: Coverage, most_found: int, meanwhile: Callable[[Tally], None]
+) -> Tally:
     tally, begin = Tally(), time.process_time()  # other work on the machine must not count
     gc.disable()  # a dead process's tasks are circles: cleared up now and then
     try:

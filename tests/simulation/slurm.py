@@ -69,7 +69,7 @@ class SlurmCommands:
         text = self._cluster.script_at(words[-1])
         if text is None:
             return Reply(1, stderr=f"sbatch: error: Unable to open file {words[-1]}\n")
-        walltime = re.search(r"^#SBATCH --time=(\d+)-(\d+):(\d+):(\d+)$", text, re.M)
+        walltime = re.search(r"\n#SBATCH --time=(\d+)-(\d+):(\d+):(\d+)\n", text)
         assert walltime
         days, hours, minutes, seconds = map(int, walltime.groups())
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,10 +42,13 @@ class Side(ABC):
     """An agent in its spool, whose one node has one core, and what is done to it."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self.spool = folder, f"{folder}/abcdefghij.spool"
+        # A name of its own, which marks the processes of its jobs: an agent ends all with its mark.
+        self.folder, self.spool = folder, f"{folder}/{uuid.uuid4().hex[:10]}.spool"
 
-    def given(self, *, walltime: int = 600, idle: int = 600, orphan: int = 600) -> Given:
-        return Given(1, 1, 1024, 0, walltime, 3, idle, orphan, 1)
+    def given(
+        self, *, walltime: int = 600, idle: int = 600, orphan: int = 600, grace: int = 60
+    ) -> Given:
+        return Given(1, 1, 1024, 0, walltime, 3, idle, orphan, grace)
 
     # --- what a side can do
 
@@ -342,7 +346,7 @@ def _it_is_told_to_end_while_one_waits(side: Side, word: str = spools.CLOSE) -> 
 
 
 def _a_deaf_job_is_killed(side: Side) -> None:
-    side.start()
+    side.start(grace=1)
     side.submit("a", _DEAF)
     side.wait_for("S", "a")
     side.close(spools.CLOSE_NOW)
@@ -407,9 +411,10 @@ def _nobody_has_anything_for_it(side: Side) -> None:
 
 
 def _its_holder_is_gone(side: Side) -> None:
-    side.grow_old(spools.RENEWED)
     side.start()
     side.submit("a", _LONG)
+    side.wait_for("S", "a")
+    side.grow_old(spools.RENEWED)
 
 
 def _its_time_is_over(side: Side) -> None:

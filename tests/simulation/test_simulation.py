@@ -175,6 +175,14 @@ def test_what_was_found_once_does_not_come_back(path: Path) -> None:
     assert not outcome.wrong, f"{story.about}\n{timeline(outcome)}"
 
 
+def test_a_job_is_lost_whatever_became_of_another_one_that_never_began() -> None:
+    """Its program ended with the start guard's own code, and its record could not be written."""
+    faults = ["a program fails 4", "there is trouble 3", "a submission is made twice 1"]
+    outcome = simulate(100_057_770, only=["a program fails 2", *faults], keep=True)
+    assert any("is told of a1: lost" in what for _, _, what in outcome.timeline)
+    assert not outcome.wrong
+
+
 def test_a_world_that_goes_wrong_shrinks_to_the_faults_that_it_takes() -> None:
     """With somebody who calls it wrong that a node dies while the file server lags."""
 

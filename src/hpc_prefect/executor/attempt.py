@@ -298,7 +298,7 @@ def open_attempt(
         seen = number = max(_newest(transport, request.base), seen)
         folder = JobFolder(transport, f"{request.base}-{number}")
         ledger = folder.ledger()
-        earlier, over = _result_of(folder, ledger), kind.is_over(folder, ledger)
+        earlier, over = result_in(folder, ledger, collected=True), kind.is_over(folder, ledger)
         if earlier and over and request.attach_only:
             return earlier
         patience = connection.scheduler.patience
@@ -339,7 +339,7 @@ _NEVER_SUBMITTED = (
 def what_next(request: JobRequest, folder: JobFolder) -> NextAttempt:
     """What the attempt after the one in `folder`, which failed, would get by the retry policy."""
     ledger = folder.ledger()
-    result = _result_of(folder, ledger)
+    result = result_in(folder, ledger, collected=True)
     if result is None:
         return NextAttempt(None, "none: the last attempt has no verdict yet")
     last = resources_of(ledger, request.spec.resources)
@@ -411,18 +411,23 @@ def _newest(transport: Transport, base: str) -> int:
 
 def is_over(folder: JobFolder, ledger: Ledger) -> bool:
     """Whether nothing of this attempt can run any more, so that the next one may."""
-    result = _result_of(folder, ledger)
+    result = result_in(folder, ledger, collected=True)
     if result is not None:
         return result.verdict.reason is not Reason.LOST
     # Closed without a verdict: whoever settled it was killed in between.
     return not ledger.job_id and folder.guard() == CLOSED
 
 
-def _result_of(folder: JobFolder, ledger: Ledger) -> JobResult | None:
+def result_in(folder: JobFolder, ledger: Ledger, *, collected: bool = False) -> JobResult | None:
+    """The result in a journal; None if there is none.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
     if not ledger.result:
         return None
     try:
-        return JobResult.from_dict(ledger.result | {"collected": True})
+        return JobResult.from_dict(ledger.result | {"collected": collected})
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(
             f"{folder.path}/{names.JOURNAL} holds a verdict that cannot be read"

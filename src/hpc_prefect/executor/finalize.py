@@ -9,7 +9,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.attempt import Attempt, result_in
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
@@ -36,6 +36,9 @@ async def finalize(
     connection = attempt.connection
     result = result_of(attempt, verdict, evidence)
     left = await connection.in_thread(partial(_write, attempt, result, confirmed=confirmed))
+    if confirmed:
+        result = await connection.in_thread(partial(that_stands, attempt, result))
+        verdict = result.verdict
     if verdict.reason in MAY_STILL_BE_THERE:
         left.append(attempt.job_id)
     for job_id in left:
@@ -63,6 +66,18 @@ def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]
             ", ".join(duplicates),
         )
     return duplicates
+
+
+def that_stands(attempt: Attempt, result: JobResult) -> JobResult:
+    """The result that the journal has, after ours was written. Blocks.
+
+    The first one stands. That may be another process's: NFS may hide for a minute that it has
+    taken the job over, and who has cancelled the job only that one knows.
+    """
+    first = result_in(attempt.folder, attempt.folder.ledger())
+    if first is None or first.verdict.reason is result.verdict.reason:
+        return result
+    return first
 
 
 def result_of(attempt: Attempt, verdict: Verdict, evidence: Evidence) -> JobResult:

@@ -11,7 +11,7 @@ from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord
 from hpc_prefect.job.members import SHARD
 from hpc_prefect.job.script import GUARD_CODE
-from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide
+from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide, signal_of
 from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.job_folder import CLOSED
 
@@ -126,7 +126,8 @@ class MemberFiles:
         if record.signals:
             return False
         seen = evidence.observation
-        return record.code == 0 or (seen is not None and seen.cause in _AFTER_A_SIGNAL)
+        after = seen is not None and seen.cause in _AFTER_A_SIGNAL
+        return record.code == 0 or (after and not _may_be_signalled(record))
 
     def _has_gone_on(self, index: int, job_id: str) -> bool:
         """Whether its element has begun the member after it."""
@@ -155,7 +156,14 @@ _AFTER_A_SIGNAL = (
     *(Reason.CANCELLED, Reason.CANCELLED_ELSEWHERE, Reason.TIMED_OUT),
     *(Reason.WALLTIME, Reason.PREEMPTED),
 )
+_SIGNALS = ("SIGTERM", "SIGKILL")
 _PLAIN = (Reason.SUCCEEDED, Reason.PROGRAM_FAILED)
+
+
+def _may_be_signalled(record: ExitRecord) -> bool:
+    """Whether the program died of such a signal. Its own may come before the script's, which then
+    has noted none; see `job.state`."""
+    return signal_of(record.code) in _SIGNALS
 
 
 def _own_end(job_id: str, record: ExitRecord) -> Observation:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpc_prefect.errors import JobHeld, LedgerError, NotOurs, TransportError
 from hpc_prefect.executor.attempt import Attempt
+from hpc_prefect.executor.finalize import that_stands
 from hpc_prefect.executor.monitor import JobMonitor
 from hpc_prefect.executor.output import Output
 from hpc_prefect.executor.run import JobRun
@@ -138,6 +139,7 @@ class QuantumRun(JobRun):
         await self._settle_duplicates(attempt)
         ended = _result_of(attempt, verdict, seen)
         await in_thread(partial(_write, attempt, ended, seen))
+        ended = await in_thread(partial(that_stands, attempt, ended))
         if attempt.job_id:
             request.service.drop(attempt.job_id)
         if request.page is not None:
