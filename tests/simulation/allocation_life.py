@@ -8,11 +8,12 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.allocation import AllocationTerms, AllocationUse, HeldAllocation
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.executor.service import Handle
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import job_key, spread
@@ -110,6 +111,9 @@ class AllocationLife(Life):
             # It has come through all that was foul.
             self.world.later(LONGEST, partial(self._must_be_over, under_way))
 
+    #: What carries a call out.
+    kind: ClassVar[type[Any]] = JobRun
+
     def hand_over(self, job: Wanted, process: Process, run: str) -> Handle[JobResult]:
         hold = self._holds.get(process.number)
         if hold is None:
@@ -131,7 +135,7 @@ class AllocationLife(Life):
             _ = ended.cancelled() or ended.exception()  # it is told elsewhere
             await asyncio.sleep(self.shape.pause)
         with process.at_work():
-            handle = process.executor.start(request)
+            handle = process.executor.start(request, self.kind)
         return await asyncio.wrap_future(handle.result)
 
     def _hold(self, process: Process, run: str) -> _Hold:
@@ -204,7 +208,8 @@ class AllocationLife(Life):
         self.world.coverage.sometimes("an allocation is cancelled by a command")
         base = known[-1]
         process = self.place.new_process("jobs cancel")
-        process.loop.create_task(self._command(process, Wanted(base.rpartition("/")[2], base)))
+        job = Wanted(base.rpartition("/")[2], base)
+        process.loop.create_task(Life._command(self, process, job))
 
     def _wish_for_ends(self) -> None:
         """From now on its batch jobs may be cancelled."""
@@ -295,17 +300,21 @@ class AllocationLife(Life):
     # --- what it is told
 
     def _judge(self, job: Wanted, result: Any) -> Any:
-        place = self.place
+        self.must_be_over_for_good(result, job.base)
+        attempts = int(result.folder.rpartition("-")[2])
+        if attempts > _MOST_ATTEMPTS:
+            self.world.fail("stuck", f"{result.folder} is the last of too many attempts")
+        return super()._judge(job, result)
+
+    def must_be_over_for_good(self, result: JobResult, base: str) -> None:
+        """Who came too late for an allocation is handed over again, unless somebody asked for the
+        end of the work of this base."""
         reason, folder = result.verdict.reason, result.folder
-        wished = job.base in place.programs.wishes
+        wished = base in self.place.programs.wishes
         if reason is Reason.NEVER_STARTED and self.world.chance.fair and not wished:
             self.world.fail("lost", f"{folder} never started, and is not submitted again")
         if reason is Reason.REJECTED and self._wrongly_rejected(result):
             self.world.fail("lost", f"{folder} is told as rejected, and no agent has refused it")
-        attempts = int(folder.rpartition("-")[2])
-        if attempts > _MOST_ATTEMPTS:
-            self.world.fail("stuck", f"{folder} is the last of too many attempts")
-        return super()._judge(job, result)
 
     def _wrongly_rejected(self, result: JobResult) -> bool:
         """Whether it was handed to an allocation, and no agent says that it can never take it."""
