@@ -20,9 +20,7 @@ from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources
 from hpc_prefect.schedulers import is_allocation
-from hpc_prefect.schedulers.allocation import spool as spools
 from simulation import cluster as batch
-from simulation.file_server import File
 from simulation.held import AgentProgram, AgentRun
 from simulation.life import LONGEST, Life, Listening, Wanted
 from simulation.oracles import entries_of
@@ -322,14 +320,9 @@ class AllocationLife(Life):
         intents = [entry for entry in entries if entry.get("event") == "intent"]
         if not (intents and is_allocation(intents[-1]["job"]["site"]["scheduler"])):
             return False
-        for base in self.bases:
-            log = self.place.files.entry(f"{base}.spool/{spools.LOG}")
-            for line in log.data.decode().split("\n") if isinstance(log, File) else ():
-                words = line.split()  # of a torn line, fewer
-                is_refusal = words[:2] == ["R", intents[-1]["tag"]]
-                if is_refusal and words[3:4] in (["size"], ["unreadable"]):
-                    return False
-        return True
+        runs = (run for job in self.batch_jobs() for run in job.runs)
+        agents = (run.agent for run in runs if isinstance(run, AgentRun) and run.agent is not None)
+        return not any(intents[-1]["tag"] in agent.refused for agent in agents)
 
     def judge_term(self, result: JobResult, use: AllocationUse) -> None:
         """One of its batch jobs has ended."""
