@@ -10,13 +10,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from hpc_rehearsal.pbs import install as pbs_install
 from hpc_rehearsal.pjm import install as pjm_install
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 RECORDED = Path(__file__).parents[1] / "transcripts" / "openpbs"
 QUEUES = {
     "workq": {},
@@ -85,6 +86,20 @@ class Rehearsal:
         )
         out, err = (raw.decode(errors="surrogateescape") for raw in (done.stdout, done.stderr))
         return done.returncode, out, err
+
+    @contextmanager
+    def hanging(self, *words):
+        """While a command hangs. At the end it is killed."""
+        none = subprocess.DEVNULL
+        process = subprocess.Popen(
+            words, cwd=self.work, env=self.environment(), stdin=none, stdout=none, stderr=none
+        )
+        try:
+            yield
+            assert process.poll() is None, "it has ended"
+        finally:
+            process.kill()
+            process.wait()
 
     def shell(self, line, **more):
         return self.run("bash", "-c", line, **more)

@@ -11,6 +11,7 @@
     of held allocations: `allocation_world.py` (which seeds), `allocation_life.py` (who holds them,
     what must hold), `held.py` (as a scheduler has them), `agent.py` (what the agent does) and
     `spool_commands.py` (what is said to it), both by the commands in `shell.py`
+    of arrays in these: `held_array_life.py`
     of calls that are alike: `branch_life.py` (who makes them, what must hold)
     beside it: `oracles.py`, `quantum_oracles.py` (what must hold), `coverage.py` (what must have
     happened)

@@ -108,6 +108,7 @@ class Agent:
     Attributes:
         unwritten: what the log has not taken.
         log_is_full: until when the log cannot be written, whatever else can.
+        refused: tags of jobs that it can never take, as it has said, whatever is left of its log.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Agent:
         ]
         self._jobs_on = [0] * given.node_count
         self._known: set[str] = set()
+        self.refused: set[str] = set()
         self._asked: dict[str, Asked] = {}
         self._came: dict[str, float] = {}
         self._waiting: list[str] = []
@@ -283,6 +285,8 @@ class Agent:
 
     def _note(self, event: str, tag: str, how: str) -> None:
         self._world.note("agent", f"{self._id}: {event} {tag} {how}")
+        if event == "R" and how in ("size", "unreadable"):
+            self.refused.add(tag)
         at = int(self._shell.files.time())
         self._unwritten += f"{event} {tag} {at} {how} .\n"
         self._write_notes()

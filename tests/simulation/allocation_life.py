@@ -8,20 +8,19 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hpc_prefect.errors import SchedulerError
 from hpc_prefect.executor.allocation import AllocationTerms, AllocationUse, HeldAllocation
 from hpc_prefect.executor.request import JobRequest
+from hpc_prefect.executor.run import JobRun
 from hpc_prefect.executor.service import Handle
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources
 from hpc_prefect.schedulers import is_allocation
-from hpc_prefect.schedulers.allocation import spool as spools
 from simulation import cluster as batch
-from simulation.file_server import File
 from simulation.held import AgentProgram, AgentRun
 from simulation.life import LONGEST, Life, Listening, Wanted
 from simulation.oracles import entries_of
@@ -110,6 +109,9 @@ class AllocationLife(Life):
             # It has come through all that was foul.
             self.world.later(LONGEST, partial(self._must_be_over, under_way))
 
+    #: What carries a call out.
+    kind: ClassVar[type[Any]] = JobRun
+
     def hand_over(self, job: Wanted, process: Process, run: str) -> Handle[JobResult]:
         hold = self._holds.get(process.number)
         if hold is None:
@@ -131,7 +133,7 @@ class AllocationLife(Life):
             _ = ended.cancelled() or ended.exception()  # it is told elsewhere
             await asyncio.sleep(self.shape.pause)
         with process.at_work():
-            handle = process.executor.start(request)
+            handle = process.executor.start(request, self.kind)
         return await asyncio.wrap_future(handle.result)
 
     def _hold(self, process: Process, run: str) -> _Hold:
@@ -204,7 +206,8 @@ class AllocationLife(Life):
         self.world.coverage.sometimes("an allocation is cancelled by a command")
         base = known[-1]
         process = self.place.new_process("jobs cancel")
-        process.loop.create_task(self._command(process, Wanted(base.rpartition("/")[2], base)))
+        job = Wanted(base.rpartition("/")[2], base)
+        process.loop.create_task(Life._command(self, process, job))
 
     def _wish_for_ends(self) -> None:
         """From now on its batch jobs may be cancelled."""
@@ -295,17 +298,21 @@ class AllocationLife(Life):
     # --- what it is told
 
     def _judge(self, job: Wanted, result: Any) -> Any:
-        place = self.place
+        self.must_be_over_for_good(result, job.base)
+        attempts = int(result.folder.rpartition("-")[2])
+        if attempts > _MOST_ATTEMPTS:
+            self.world.fail("stuck", f"{result.folder} is the last of too many attempts")
+        return super()._judge(job, result)
+
+    def must_be_over_for_good(self, result: JobResult, base: str) -> None:
+        """Who came too late for an allocation is handed over again, unless somebody asked for the
+        end of the work of this base."""
         reason, folder = result.verdict.reason, result.folder
-        wished = job.base in place.programs.wishes
+        wished = base in self.place.programs.wishes
         if reason is Reason.NEVER_STARTED and self.world.chance.fair and not wished:
             self.world.fail("lost", f"{folder} never started, and is not submitted again")
         if reason is Reason.REJECTED and self._wrongly_rejected(result):
             self.world.fail("lost", f"{folder} is told as rejected, and no agent has refused it")
-        attempts = int(folder.rpartition("-")[2])
-        if attempts > _MOST_ATTEMPTS:
-            self.world.fail("stuck", f"{folder} is the last of too many attempts")
-        return super()._judge(job, result)
 
     def _wrongly_rejected(self, result: JobResult) -> bool:
         """Whether it was handed to an allocation, and no agent says that it can never take it."""
@@ -313,14 +320,9 @@ class AllocationLife(Life):
         intents = [entry for entry in entries if entry.get("event") == "intent"]
         if not (intents and is_allocation(intents[-1]["job"]["site"]["scheduler"])):
             return False
-        for base in self.bases:
-            log = self.place.files.entry(f"{base}.spool/{spools.LOG}")
-            for line in log.data.decode().split("\n") if isinstance(log, File) else ():
-                words = line.split()  # of a torn line, fewer
-                is_refusal = words[:2] == ["R", intents[-1]["tag"]]
-                if is_refusal and words[3:4] in (["size"], ["unreadable"]):
-                    return False
-        return True
+        runs = (run for job in self.batch_jobs() for run in job.runs)
+        agents = (run.agent for run in runs if isinstance(run, AgentRun) and run.agent is not None)
+        return not any(intents[-1]["tag"] in agent.refused for agent in agents)
 
     def judge_term(self, result: JobResult, use: AllocationUse) -> None:
         """One of its batch jobs has ended."""

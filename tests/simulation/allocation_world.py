@@ -8,6 +8,7 @@ from simulation import mix
 from simulation.allocation_life import AllocationLife, Shape
 
 if TYPE_CHECKING:
+    from simulation.chance import Chance
     from simulation.place import Place
 
 
@@ -21,7 +22,12 @@ def _life(place: Place, number: int) -> AllocationLife:
     chance = place.world.chance
     count = chance.one_of("jobs", (1, 2, 2, 3, 3, 4, 6))
     wanted = [place.wanted(f"{chr(96 + number)}{n}") for n in range(count)]
-    shape = Shape(
+    return AllocationLife(place, number, wanted, shape(chance), mix.starts(chance))
+
+
+def shape(chance: Chance) -> Shape:
+    """What is held, and how jobs are handed to it."""
+    return Shape(
         cores=chance.one_of("cores held", (1, 2, 4)),
         walltime=chance.one_of("walltime held", (160, 300, 400, 1200, 3600)),
         idle_timeout=chance.one_of("idle timeout", (5, 60, 600)),
@@ -30,4 +36,3 @@ def _life(place: Place, number: int) -> AllocationLife:
         in_turn=chance.below("in turn", 2) == 1,
         pause=chance.one_of("between jobs", (0.0, 0.0, 3.0, 30.0, 90.0)),
     )
-    return AllocationLife(place, number, wanted, shape, mix.starts(chance))

@@ -64,10 +64,13 @@ class ArrayLife(Life):
         starts: int,
     ) -> None:
         super().__init__(place, number, [wanted], starts)
+        self._want(members, shape)
+
+    def _want(self, members: Sequence[MemberSpec], shape: Shape) -> None:
         self.members = tuple(members)
-        self.shape = shape
+        self.array_shape = shape
         self.told: dict[str, JobResult] = {}
-        self._judgements = MemberJudgements(place.world, place.cluster)
+        self._judgements = MemberJudgements(self.place.world, self.place.cluster)
 
     @property
     def _array(self) -> Wanted:
@@ -92,9 +95,9 @@ class ArrayLife(Life):
         return ArrayRequest(
             **given,
             members=self.members,
-            per_element=self.shape.per_element,
-            at_once=self.shape.at_once,
-            retries=self.shape.retries,
+            per_element=self.array_shape.per_element,
+            at_once=self.array_shape.at_once,
+            retries=self.array_shape.retries,
         )
 
     def hand_over(self, job: Wanted, process: Process, run: str) -> Any:

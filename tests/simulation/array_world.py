@@ -21,13 +21,19 @@ def array_lives(place: Place) -> list[ArrayLife]:
     if chance.below("lives", 4) == 0:
         first = lives[0]
         starts = mix.starts(chance, 4)
-        lives.append(ArrayLife(place, 2, first.wanted[0], first.members, first.shape, starts))
+        same = first.wanted[0], first.members, first.array_shape
+        lives.append(ArrayLife(place, 2, *same, starts))
     return lives
 
 
 def _life(place: Place, number: int) -> ArrayLife:
+    wanted = array(place, f"a{number}")
+    return ArrayLife(place, number, *wanted, mix.starts(place.world.chance))
+
+
+def array(place: Place, name: str) -> tuple[Wanted, list[MemberSpec], Shape]:
+    """An array that a flow wants, its members, and how it is handed over."""
     chance = place.world.chance
-    name = f"a{number}"
     count = chance.one_of("members", (1, 2, 2, 3, 3, 4, 5, 8))
     wanted = [place.wanted(f"{name}.{index}") for index in range(count)]
     members = [
@@ -53,5 +59,4 @@ def _life(place: Place, number: int) -> ArrayLife:
         retries=chance.one_of("retries", (0, 0, 1, 2)),
     )
     base = wanted[0].base.rpartition("/")[0]
-    job = Wanted(name, f"{base}/{name}", spec)
-    return ArrayLife(place, number, job, members, shape, mix.starts(chance))
+    return Wanted(name, f"{base}/{name}", spec), members, shape

@@ -124,6 +124,7 @@ EXPECTED = (
     "a task run makes its calls again",
     # held allocations
     "a job runs in an allocation",
+    "members of an array run in an allocation",
     "what is said to an agent is broken off",
     "an allocation has two batch jobs",
     "an allocation is cancelled by a command",

@@ -13,6 +13,7 @@ from hpc_prefect.schedulers.allocation import spool as spools
 from simulation.agent import Agent, Asked, Child, read_arguments
 from simulation.file_server import File, FileServer
 from simulation.job_script import Program, ScriptRun, ScriptText
+from simulation.members import ElementRun
 from simulation.spool_commands import SpoolCommands
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 #: bash's own codes for a script that is cut off, and for one that is not there.
 _CUT_OFF, _MISSING = 2, 127
-_WHOLE = re.compile(r"\n_hp_end \$\? \w+\n$")
+_WHOLE = re.compile(r"\n(_hp_end \$\? \w+|exit \"\$_hp_worst\")\n$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class AgentRun(ScriptRun):
 
     def __init__(self, cluster: Cluster, job: BatchJob, ended: Callable[[int], None]) -> None:
         self.agent: Agent | None = None
-        self.inside: list[InsideRun] = []
+        self.inside: list[InsideRun | InsideElement] = []
         self.began_at = 0.0
         self._log_full_until = -1.0
         super().__init__(cluster, job, ended)
@@ -158,7 +159,9 @@ class AgentRun(ScriptRun):
         outputs = cluster.outputs[script.folder.rpartition("/")[2].rpartition("-")[0]]
         job_id = f"{spool.rpartition('/')[2][:8]}.{tag}"
         job = cluster.new_inside(job_id, tag, script, asked.work_dir, outputs, self, self._node)
-        run = InsideRun(cluster, job, ended)
+        if script.members:
+            world.coverage.sometimes("members of an array run in an allocation")
+        run = (InsideElement if script.members else InsideRun)(cluster, job, ended)
         job.runs.append(run)
         self.inside.append(run)
         world.coverage.sometimes("a job runs in an allocation")
@@ -177,17 +180,32 @@ class InsideRun(ScriptRun):
     """One start of a job in an allocation: its script is the same as without."""
 
     def _leave(self, code: int) -> None:
-        self._over("by code", code)
+        _over(self._cluster, self._job, "by code", code)
         super()._leave(code)
 
     def kill(self) -> None:
         super().kill()
-        self._over("killed", 137)
+        _over(self._cluster, self._job, "killed", 137)
 
-    def _over(self, how: str, code: int) -> None:
-        job = self._job
-        if job.open:
-            job.state, job.end, job.code, job.ended_at = "ended", how, code, self._world.now
+
+class InsideElement(ElementRun):
+    """One start of an array's members in an allocation: to the agent it is a job."""
+
+    def __init__(self, cluster: Cluster, job: BatchJob, ended: Callable[[int], None]) -> None:
+        def over(code: int) -> None:
+            _over(cluster, job, "by code", code)
+            ended(code)
+
+        super().__init__(cluster, job, over)
+
+    def kill(self) -> None:
+        super().kill()
+        _over(self._cluster, self._job, "killed", 137)
+
+
+def _over(cluster: Cluster, job: BatchJob, how: str, code: int) -> None:
+    if job.open:
+        job.state, job.end, job.code, job.ended_at = "ended", how, code, cluster.world.now
 
 
 def cancel_by_person(cluster: Cluster, job: BatchJob) -> None:

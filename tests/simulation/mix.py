@@ -14,9 +14,9 @@ from simulation.chance import Chance
 
 #: A seed from here on is a small world; so the worlds below it stay as they are.
 SMALL = 100_000_000
-#: The first seeds of arrays, of held allocations, and of calls that are alike, in worlds of any
-#: size.
-ARRAYS, ALLOCATIONS, BRANCHES = 10_000_000, 20_000_000, 30_000_000
+#: The first seeds of arrays, of held allocations, of calls that are alike, and of arrays in held
+#: allocations, in worlds of any size.
+ARRAYS, ALLOCATIONS, BRANCHES, HELD_ARRAYS = 10_000_000, 20_000_000, 30_000_000, 40_000_000
 #: Of so many seeds of a run one is not small.
 _ONE_OF = 47
 #: More jobs than this no life has.
@@ -38,12 +38,17 @@ def is_of_arrays(seed: int) -> bool:
 
 def is_of_allocations(seed: int) -> bool:
     """Whether a seed's world is one of held allocations."""
-    return ALLOCATIONS <= seed % SMALL < BRANCHES
+    return ALLOCATIONS <= seed % SMALL < BRANCHES or is_of_held_arrays(seed)
 
 
 def is_of_branches(seed: int) -> bool:
     """Whether a seed's world is one of equal calls in several places."""
-    return seed % SMALL >= BRANCHES
+    return BRANCHES <= seed % SMALL < HELD_ARRAYS
+
+
+def is_of_held_arrays(seed: int) -> bool:
+    """Whether a seed's world is one of arrays in held allocations."""
+    return seed % SMALL >= HELD_ARRAYS
 
 
 def is_quantum(seed: int) -> bool:
@@ -53,7 +58,8 @@ def is_quantum(seed: int) -> bool:
 
 def world_of(seed: int) -> int:
     """The seed of the world that a run of many takes for this one: of six one is of arrays, of
-    twelve one of allocations, and of 24 one of equal calls; of 47 all but one are small."""
+    twelve one of allocations, and of 24 one of equal calls and one of arrays in allocations; of 47
+    all but one are small."""
     if is_small(seed):
         return seed
     size = 0 if seed % _ONE_OF == 0 else SMALL
@@ -63,7 +69,8 @@ def world_of(seed: int) -> int:
         return size + ARRAYS + seed
     if seed % 12 == 5:
         return size + ALLOCATIONS + seed
-    return size + (BRANCHES + seed if seed % 24 == 7 else seed)
+    first = {7: BRANCHES, 19: HELD_ARRAYS}.get(seed % 24, 0)
+    return size + first + seed
 
 
 def looks_of(seed: int) -> Looks:

@@ -43,6 +43,32 @@ OF_ARRAYS = mix.ARRAYS + 1
 OF_ALLOCATIONS = mix.ALLOCATIONS + 1
 #: The first of those whose worlds are all of calls that are alike.
 OF_BRANCHES = mix.BRANCHES + 1
+#: The first of those whose worlds are all of arrays in held allocations.
+OF_HELD_ARRAYS = mix.HELD_ARRAYS + 1
+#: Of arrays in held allocations.
+HELD_ARRAYS = (
+    Mutation(
+        "a member whose allocation ended before its turn is not submitted again",
+        "executor/arrays/run.py",
+        "if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):",
+        "if False:",
+        first=OF_HELD_ARRAYS,
+    ),
+    Mutation(
+        "an allocation that members came back from is used again",
+        "executor/arrays/run.py",
+        "                self._request.placing.came_back(following.submission.request.spec.site)\n",
+        "                pass\n",
+        first=OF_HELD_ARRAYS,
+    ),
+    Mutation(
+        "members in an allocation are followed where the others are",
+        "executor/arrays/run.py",
+        "submission.connection = self._connect(submission.request.spec.site)",
+        "submission.connection = self._connection",
+        first=OF_HELD_ARRAYS,
+    ),
+)
 #: Of the numbers of calls that are alike.
 BRANCHES = (
     Mutation(
@@ -427,6 +453,7 @@ MUTATIONS = (
     ),
     *ARRAYS,
     *ALLOCATIONS,
+    *HELD_ARRAYS,
     *BRANCHES,
     *QUANTUM,
 )

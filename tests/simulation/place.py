@@ -12,6 +12,7 @@ from simulation.branch_life import branch_lives
 from simulation.cluster import Cluster
 from simulation.ground import CAMPAIGN, ITS_OWN, WORK_DIR, Ground
 from simulation.held import WithSpools
+from simulation.held_array_life import held_array_lives
 from simulation.job_script import Program
 from simulation.life import Life, Wanted
 from simulation.machines import Machine
@@ -56,7 +57,9 @@ class Place(Ground):
             self.lives = [*branch_lives(self)]
         elif mix.is_of_allocations(chance.seed):
             self.scheduler = WithSpools(self.scheduler, self.files)
-            lives = self.lives = [*allocation_lives(self)]
+            of_arrays = mix.is_of_held_arrays(chance.seed)
+            lives = [*(held_array_lives if of_arrays else allocation_lives)(self)]
+            self.lives = [*lives]
             self.cluster.orphaned = lambda run: [life.orphaned(run) for life in lives]
         else:
             self.lives = [self._life(n) for n in range(1, 2 + (chance.below("lives", 4) == 0))]

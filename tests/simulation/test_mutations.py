@@ -11,6 +11,7 @@ from simulation.mutations import (
     ALLOCATIONS,
     ARRAYS,
     BRANCHES,
+    HELD_ARRAYS,
     MUTATIONS,
     QUANTUM,
     Mutation,
@@ -27,7 +28,7 @@ _STORIES = {Story.read(path).mutation for path in stories()}
 QUICK = (
     [m for m in MUTATIONS if m.name not in _STORIES]
     if ON_CI
-    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[2], ALLOCATIONS[1], BRANCHES[0])
+    else (*MUTATIONS[:3], QUANTUM[1], ARRAYS[2], ALLOCATIONS[1], BRANCHES[0], HELD_ARRAYS[0])
 )
 
 

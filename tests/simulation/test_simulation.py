@@ -56,7 +56,7 @@ def _trace_of(python: str, seed: int, hash_seed: str, more: str = "") -> str:
     return done.stdout.strip().rpartition("\n")[2] or done.stderr
 
 
-@pytest.mark.parametrize("seed", [3, 25, 40, 20_000_015])
+@pytest.mark.parametrize("seed", [3, 25, 40, 20_000_015, 30_000_007, 40_000_019])
 def test_a_seed_gives_the_same_trace_in_any_process(seed: int) -> None:
     here = f"TRACE {simulate(seed).trace}"
     assert here == f"TRACE {simulate(seed).trace}"
