@@ -159,6 +159,13 @@ ALLOCATIONS = (
         "if True:",
         first=OF_ALLOCATIONS,
     ),
+    Mutation(
+        "the end of a second start of an allocation's batch job is that of the first",
+        "executor/allocation.py",
+        "if ledger.facts.get(names.SECOND_START):",
+        "if False:",
+        first=OF_ALLOCATIONS,
+    ),
 )
 #: Of arrays.
 ARRAYS = (
