@@ -1,13 +1,15 @@
 """The SQD demo's loop under orchestration, beside the same steps as a plain script with `mpiexec`.
 
-    python bench/loop.py [--turns 3]
+    python bench/loop.py [--turns 3] [--iterations 5] [--ranks 2]
 
 Run by `make bench`. Both have the molecule prepared, and as many iterations, whether they have
 converged or not; they sample, recover configurations and run `mpiexec -n 2 diagonalize.py` with the
 same numbers, so that they have the same energies to the last bit, which is checked. They take
 turns, each first every other time, and the ratios of turns count: on a busy machine a time by
-itself says nothing. The flow is the demo's, with its default profile and with artifacts. It starts
-a Prefect server of its own in a temporary home, and stops it.
+itself says nothing. The flow is the demo's, with its default profile and with artifacts. Where the
+ranks fill all cores, each second of CPU of Prefect's server is one that they wait: `--ranks 1` on
+two cores shows what a machine with a core to spare has. It starts a Prefect server of its own in a
+temporary home, and stops it.
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ from prefect.variables import Variable
 from qiskit.primitives import BitArray
 from recovery import Estimate, determinants, fork
 
+from hpc_prefect import ExecutionProfileBlock
 from hpc_prefect.block_files import apply
 
 DEMO = Path(__file__).parents[1] / "examples" / "sqd_n2"
-TURNS, ITERATIONS = 3, 5
+TURNS, ITERATIONS, RANKS = 3, 5, 2
 MOST_RATIO = 1.05
 PREPARED = HOME / "prepared.npz"
 
@@ -51,7 +54,9 @@ PREPARED = HOME / "prepared.npz"
 # --- as a plain script
 
 
-def by_hand(folder: Path, seed: int, iterations: int) -> tuple[float, float, list[float]]:
+def by_hand(
+    folder: Path, seed: int, *, iterations: int, ranks: int
+) -> tuple[float, float, list[float]]:
     """Seconds of so many iterations, of these in `mpiexec`, and the energies."""
     variables = tomllib.loads((DEMO / "blocks.toml").read_text())["variable"]
     began = time.perf_counter()
@@ -68,7 +73,7 @@ def by_hand(folder: Path, seed: int, iterations: int) -> tuple[float, float, lis
             label = f"{name}-{number}"
             question, answer = ask(folder, label, molecule, batches, threshold=threshold)
             before = time.perf_counter()
-            diagonalized(folder, question, answer)
+            diagonalized(folder, question, answer, ranks)
             in_programs += time.perf_counter() - before
             state[name] = read_answer(folder / answer)
         energies.append(state["lucj"].energy)
@@ -85,10 +90,10 @@ def sampled(name: str, molecule: Molecule, rng: np.random.Generator, shots: int)
     return FfsimSampler(seed=seed).run([(circuit,)], shots=shots).result()[0].data.meas
 
 
-def diagonalized(folder: Path, question: str, answer: str) -> None:
+def diagonalized(folder: Path, question: str, answer: str, ranks: int) -> None:
     path = f"{sys.prefix}/bin:{os.environ['PATH']}"
     subprocess.run(
-        ["mpiexec", "-n", "2", DEMO / "diagonalize.py", question, answer],
+        ["mpiexec", "-n", str(ranks), DEMO / "diagonalize.py", question, answer],
         env=os.environ | {"PATH": path},
         cwd=folder,
         stdout=subprocess.DEVNULL,
@@ -99,9 +104,12 @@ def diagonalized(folder: Path, question: str, answer: str) -> None:
 # --- under orchestration
 
 
-async def save_blocks(iterations: int) -> None:
+async def save_blocks(*, iterations: int, ranks: int) -> None:
     document = apply.read_file(DEMO / "blocks.toml", venv=sys.prefix, environ=os.environ)
     await apply.apply_document(document, report=lambda change: None, force=True)
+    profile = await ExecutionProfileBlock.aload("exec-diag-mpi")
+    profile.ranks_per_node = ranks
+    await profile.save("exec-diag-mpi", overwrite=True)
     numbers = tomllib.loads((DEMO / "blocks.toml").read_text())["variable"]["sqd-algorithm"]
     stop = {"value": "energy", "max_iterations": iterations}
     await Variable.aset("sqd-algorithm", numbers | {"stop": stop}, overwrite=True)
@@ -125,7 +133,7 @@ def folder_of(name: str) -> Path:
     return folder
 
 
-def turn(number: int, iterations: int) -> float:
+def turn(number: int, *, iterations: int, ranks: int) -> float:
     """The ratio of one turn."""
     seed = number + 1
 
@@ -133,7 +141,7 @@ def turn(number: int, iterations: int) -> float:
         return orchestrated(folder_of(f"flow-{number}"), seed)
 
     def script() -> tuple[float, float, list[float]]:
-        return by_hand(folder_of(f"script-{number}"), seed, iterations)
+        return by_hand(folder_of(f"script-{number}"), seed, iterations=iterations, ranks=ranks)
 
     if number % 2:
         hand, programs, energies = script()
@@ -154,16 +162,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
+    parser.add_argument("--ranks", type=int, default=RANKS)
     asked = parser.parse_args()
+    sizes = {"iterations": asked.iterations, "ranks": asked.ranks}
     print("preparing the molecule …", file=sys.stderr)
     prepare(PREPARED)
     with prefect_server():
-        asyncio.run(save_blocks(asked.iterations))
+        asyncio.run(save_blocks(**sizes))
         orchestrated(folder_of("warm-up"), 0)
-        ratios = [turn(number, asked.iterations) for number in range(asked.turns)]
+        ratios = [turn(number, **sizes) for number in range(asked.turns)]
     ratio = statistics.median(ratios)
     print(
-        f"the demo's loop: {ratio:.3f} × the plain script, median of {len(ratios)}"
+        f"the demo's loop, {asked.ranks} ranks on {os.cpu_count()} cores: {ratio:.3f} × the plain"
+        f" script, median of {len(ratios)}"
         f" ({min(ratios):.3f} to {max(ratios):.3f}; {told(ratio, MOST_RATIO, 'x')})"
     )
 

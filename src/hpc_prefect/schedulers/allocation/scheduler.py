@@ -81,6 +81,7 @@ class AllocationScheduler:
 
     runs_here = False
     ids_per_question = 200
+    searchable = True
     throttles_arrays = False
     hurry = 0.2  # usually only files are read
 
