@@ -235,7 +235,7 @@ ARRAYS = (
     Mutation(
         "only the known one of an array's jobs is cancelled",
         "operations/cancel.py",
-        "(not self.ids or self.job.members is not None)",
+        "(not self.has_begun or self.job.members is not None)",
         "not self.ids",
         first=OF_ARRAYS,
     ),
