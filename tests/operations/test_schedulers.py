@@ -17,6 +17,8 @@ from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.spec import Site
 from hpc_prefect.job.state import JobState
 from hpc_prefect.operations import ask, attach, cancel_jobs, list_jobs
+from hpc_prefect.operations.cancel_member import cancel_member
+from hpc_prefect.operations.members import read_members
 from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.local import LocalTransport
@@ -130,3 +132,35 @@ async def test_of_a_waiting_job_all_are_cancelled_that_its_submission_has_made(r
     said = await rig.connection(scheduler_for(site.scheduler)).find(left.tag)
     assert not isinstance(said, NoAnswer)
     assert [i for i, seen in said.items() if seen.state is not JobState.ENDED] == []
+
+
+async def test_a_waiting_member_is_cancelled_in_all_arrays_that_its_submission_has_made(rig, site):
+    options = {**site.options, "directives": [WAITS[site.scheduler]]}
+    scheduler = scheduler_for(site.scheduler)
+    spec = dataclasses.replace(rig.spec(), site=dataclasses.replace(site, options=options))
+    with living_process() as claimant:
+        request = rig.array(spec, ["a", "b"], claimant=claimant, poll_interval=1.0)
+        work = ArrayRun(request, rig.connection(scheduler, Twice())).carry_out()
+        task = asyncio.ensure_future(work)
+        await until(lambda: "submitted" in rig.events() or task.done(), "its submission")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    (left,) = await asyncio.to_thread(list_jobs, rig.work)
+    first, other = await asyncio.to_thread(read_members, left.folder)
+    # Slurm forgets an element that never began, so nobody can confirm its end.
+    forgets = site.scheduler == "slurm"
+    wait = 5.0 if forgets else 60.0
+    done, words = await asyncio.to_thread(cancel_member, left, first, wait=wait)
+    assert done or forgets, words
+
+    connection = rig.connection(scheduler)
+    arrays = await connection.find(left.tag)
+    assert len(arrays) == 2, arrays
+    for index, count in ((first.index, 0), (other.index, 2)):
+        ids = [scheduler.element_id(each, index) for each in arrays]
+        said = await connection.ask(scheduler.observe(ids, connection.options))
+        left_over = [i for i in ids if i in said and said[i].state is not JobState.ENDED]
+        assert len(left_over) == count, said
+    (all_of_it,) = await asyncio.to_thread(cancel_jobs, [left], wait=60.0)
+    assert all_of_it.confirmed, all_of_it.words

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
 
 from hpc_prefect.errors import NotOurs, UnknownJob
 from hpc_prefect.executor.cancelling import bring_about
+from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.service import executor
-from hpc_prefect.job.state import Observation
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
 from hpc_prefect.operations.members import MemberState, read_members
 from hpc_prefect.operations.query import connections
 from hpc_prefect.operations.snapshot import JobSnapshot
+from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
 _ENDED = ("succeeded", "failed")
@@ -76,37 +79,113 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
     if not found:
         return False, "its scheduler is not known to this version of hpc-prefect"
     ((connection, _),) = found
-    name, job_id = connection.scheduler.name, member.job_id or job.job_id
-    if job.spec.array is not None and not member.job_id:
-        job_id = connection.scheduler.element_id(job.job_id, member.index)
-    words = ""
-
-    def saw_end(watch: EndWatch, seen: Observation) -> None:
-        nonlocal words
-        # Before the cancellation, the answer may be about an earlier start of the element.
-        if watch.accepted and not watch.verdict.done():
-            words = f"{name} says {seen.word}"
-            watch.verdict.set_result(None)
-
-    loop = asyncio.get_running_loop()
-    watch = EndWatch(name, job_id, job.tag, loop.create_future(), saw_end)
-    connection.watch(watch)
-    asking = loop.create_task(
-        bring_about(connection, watch, lambda: until - host().monotonic(), watch.cancel_answered)
-    )
+    end = _MemberEnd(connection, job, member, until)
     pause, is_last = SOON, False
     try:
-        while not words and not is_last:
-            is_last = asking.done()
+        while not end.is_seen and not is_last:
+            is_last = end.is_given_up
             states = await connection.shortly(partial(read_members, job.folder))
             now = states[member.index]
             if now.state in _ENDED:
                 return True, f"its process says: {now.reason or now.state}"
-            await asyncio.wait([asking], timeout=pause)
+            await end.wait(pause)
             pause = min(LATER, 1.5 * pause)
     finally:
-        asking.cancel()
-        connection.release(watch)
-    silence = f"{name} gave no answer ({connection.silence})" if connection.silence else ""
-    not_seen = f"{name} was asked to cancel it, but its end was not seen"
-    return bool(words), words or watch.silence or silence or not_seen
+        end.release()
+    return end.is_seen, end.words
+
+
+class _MemberEnd:
+    """The end of a member that is asked for, in each array that its submission may have made.
+
+    One that has begun has one element: the start guard turns the others away. One that waits may
+    begin in each array of the submission's name, of which the journal may know one alone.
+    """
+
+    def __init__(
+        self, connection: Connection, job: JobSnapshot, member: MemberState, until: float
+    ) -> None:
+        self._connection, self._job, self._until = connection, job, until
+        self._name = connection.scheduler.name
+        self._words = ""
+        self._watches: dict[str, EndWatch] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._has_searched = bool(member.job_id)
+        self._index = member.index
+        self._begin(member.job_id or self._element_of(job.job_id))
+        if not self._has_searched:
+            self._start(self._search())
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether all elements have ended, and no further one may be there."""
+        return self._has_searched and all(each.verdict.done() for each in self._watches.values())
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody asks any more."""
+        return all(each.done() for each in self._tasks)
+
+    @property
+    def words(self) -> str:
+        """How it ended, or what is not known."""
+        if self.is_seen:
+            return self._words
+        silence = next((each.silence for each in self._watches.values() if each.silence), "")
+        if silence or self._has_searched:
+            unheard = self._connection.silence
+            unheard = f"{self._name} gave no answer ({unheard})" if unheard else ""
+            not_seen = f"{self._name} was asked to cancel it, but its end was not seen"
+            return silence or unheard or not_seen
+        return f"{self._name} did not say whether another array of its name is there"
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until something is answered, at most so long."""
+        if left := [each for each in self._tasks if not each.done()]:
+            await asyncio.wait(left, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+    def release(self) -> None:
+        """Ask no more."""
+        for task in self._tasks:
+            task.cancel()
+        for watch in self._watches.values():
+            self._connection.release(watch)
+
+    def _element_of(self, array_id: str) -> str:
+        assert self._job.spec is not None
+        if self._job.spec.array is None:
+            return array_id
+        return self._connection.scheduler.element_id(array_id, self._index)
+
+    def _start(self, work: Coroutine[object, object, object]) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(work))
+
+    def _left(self) -> float:
+        return self._until - host().monotonic()
+
+    def _begin(self, job_id: str) -> None:
+        """Ask for the end of one element, and look for it."""
+        ended = asyncio.get_running_loop().create_future()
+        watch = EndWatch(self._name, job_id, self._job.tag, ended, self._saw_end)
+        self._watches[job_id] = watch
+        self._connection.watch(watch)
+        self._start(bring_about(self._connection, watch, self._left, watch.cancel_answered))
+
+    def _saw_end(self, watch: EndWatch, seen: Observation) -> None:
+        # Before the cancellation, the answer may be about an earlier start of the element.
+        if watch.accepted and not watch.verdict.done():
+            self._words = f"{self._name} says {seen.word}"
+            watch.verdict.set_result(None)
+
+    async def _search(self) -> None:
+        """Ask for the end of the same member in each other array of the name."""
+        while not self._has_searched:
+            found = await self._connection.find(self._job.tag)  # paces itself
+            if not isinstance(found, NoAnswer):
+                going_on = [i for i, seen in found.items() if seen.state is not JobState.ENDED]
+                for job_id in map(self._element_of, going_on):
+                    if job_id not in self._watches:
+                        self._begin(job_id)
+                self._has_searched = True
+            elif self._left() <= 0:
+                return
