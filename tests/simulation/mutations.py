@@ -290,6 +290,13 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
+        "a search for a second job that is under way is given up when the first one has ended",
+        "quantum/purchase/run.py",
+        "            if begun.is_set():",
+        "            if False:",
+        quantum=True,
+    ),
+    Mutation(
         "a verdict is told as it was written, although another one stands",
         "executor/finalize.py",
         "    if first is None or first.verdict.reason is result.verdict.reason:\n",
