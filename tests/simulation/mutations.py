@@ -290,10 +290,10 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
-        "a search for a second job that is under way is given up when the first one has ended",
-        "quantum/purchase/run.py",
-        "            if begun.is_set():",
-        "            if False:",
+        "a claim is looked at through what NFS remembers before a POST",
+        "quantum/purchase/attempt.py",
+        "        self.claim.check_anew()",
+        "        self.claim.check()",
         quantum=True,
     ),
     Mutation(
