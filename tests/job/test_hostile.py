@@ -251,6 +251,17 @@ def test_a_trap_of_the_set_up_does_not_hide_a_signal_from_the_record(bench: Benc
     assert (bench.exit.code, bench.exit.signals, bench.exit.clean) == (0, ("TERM",), False)
 
 
+def test_a_signal_that_comes_when_the_program_has_ended_is_in_its_record(bench: Bench) -> None:
+    """A program that ended 0 because it was told to is no success."""
+    bench.write("/bin/true")
+    script = bench.script.read_text()
+    reads_phase = "  read -r usage < "
+    assert script.count(reads_phase) == 1
+    bench.script.write_text(script.replace(reads_phase, f'  kill -TERM "$$"\n{reads_phase}'))
+    assert bench.run() == 0
+    assert (bench.exit.code, bench.exit.signals, bench.exit.clean) == (0, ("TERM",), False)
+
+
 def test_what_a_program_does_after_a_signal_to_all_is_waited_for(bench: Bench) -> None:
     fifo = bench.work_dir / "fifo"
     os.mkfifo(fifo)

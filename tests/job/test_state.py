@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.folder import ExitRecord, StartRecord
-from hpc_prefect.job.state import Evidence, JobState, Observation, Patience, decide
+from hpc_prefect.job.state import (
+    Evidence,
+    JobState,
+    Observation,
+    Patience,
+    decide,
+    tells_second_start,
+)
 
 PATIENCE = Patience()
 START = StartRecord(token="t1", id="7.a", time=1000.0)
@@ -534,6 +541,18 @@ def test_of_a_job_whose_second_start_could_not_read_the_guard_its_own_record_tel
     assert reason(record(time=1061.0), observation=ended, ended_for=10.0) is Reason.SUCCEEDED
     own = record(118)
     assert reason(own, observation=ended, ended_for=10.0) is Reason.PROGRAM_FAILED
+
+
+@pytest.mark.parametrize("code", [117, 118])
+def test_the_end_of_a_start_that_was_turned_away_is_not_that_of_a_job_that_has_begun(
+    code: int,
+) -> None:
+    of = Evidence(job_id="7.a", walltime=60, starts=(START,), observation=seen(exit_code=code))
+    assert tells_second_start(of)
+    assert not tells_second_start(dataclasses.replace(of, starts=())), "it never began"
+    assert not tells_second_start(dataclasses.replace(of, exits=(record(code),))), "its own code"
+    for other in (seen(exit_code=137), seen(JobState.RUNNING, exit_code=code), None):
+        assert not tells_second_start(dataclasses.replace(of, observation=other))
 
 
 @pytest.mark.parametrize(

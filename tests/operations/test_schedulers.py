@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,5 +102,31 @@ async def test_of_an_array_all_jobs_are_cancelled_that_its_submission_has_made(r
     (done,) = await asyncio.to_thread(cancel_jobs, [left], wait=60.0)
     assert done.confirmed, done.words
     said = await rig.connection(scheduler).find(left.tag)
+    assert not isinstance(said, NoAnswer)
+    assert [i for i, seen in said.items() if seen.state is not JobState.ENDED] == []
+
+
+#: Directives with which a job of one of them waits for an hour.
+LATER = time.time() + 3600
+WAITS = {
+    "pbs": f"-a {time.strftime('%Y%m%d%H%M', time.localtime(LATER))}",
+    "pjm": f"--at {time.strftime('%Y%m%d%H%M', time.localtime(LATER))}",
+    "slurm": "--begin=now+1hour",
+}
+
+
+async def test_of_a_waiting_job_all_are_cancelled_that_its_submission_has_made(rig, site):
+    """None has begun, so each may; the journal knows one."""
+    options = {**site.options, "directives": [WAITS[site.scheduler]]}
+    connection = rig.connection(scheduler_for(site.scheduler), Twice())
+    with living_process() as claimant:
+        waiting = dataclasses.replace(site, options=options)
+        asked = dataclasses.replace(job(rig, waiting, "exit 0"), claimant=claimant)
+        with rig.under_way(asked, connection) as (run, task):
+            await until(lambda: run.job_id or task.done(), "its submission")
+    (left,) = await asyncio.to_thread(list_jobs, rig.work)
+    (done,) = await asyncio.to_thread(cancel_jobs, [left], wait=60.0)
+    assert done.confirmed, done.words
+    said = await rig.connection(scheduler_for(site.scheduler)).find(left.tag)
     assert not isinstance(said, NoAnswer)
     assert [i for i, seen in said.items() if seen.state is not JobState.ENDED] == []

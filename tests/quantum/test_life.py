@@ -12,10 +12,12 @@ from hpc_prefect.executor.attempt import open_attempt
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.ledger.claim import take, this_process
 from hpc_prefect.ledger.quantum_folder import qpu_seconds
-from hpc_prefect.operations import list_jobs
+from hpc_prefect.operations import cancel_jobs, list_jobs
+from hpc_prefect.operations.kinds import KINDS
 from hpc_prefect.quantum.service import CANCELLED, DONE, ERROR, RUNNING
 from hpc_prefect.transports.local import LocalTransport
 
+from ..executor.rig import living_process
 from .journals import words
 from .memory import QUEUED, Lives, MemoryAttempt, MemoryRun, MemoryService
 
@@ -108,6 +110,38 @@ async def test_a_second_job_of_one_post_that_is_listed_late_is_cancelled_while_o
 
     assert (await ending).job_id == "m2"
     assert cost(tmp_path) == 4.0
+
+
+class Reached:
+    """The kind of quantum jobs, where their service is this one."""
+
+    def __init__(self, lives: Lives) -> None:
+        self.provider = lambda site: lives.provider
+
+
+@pytest.mark.parametrize("searchable", [True, False])
+async def test_a_command_cancels_the_second_job_of_a_post_that_a_dead_process_did_not_see(
+    tmp_path, searchable
+):
+    lives = Lives(tmp_path, MemoryService(ends=QUEUED, searchable=searchable))
+    lives.service.on_post, lives.service.hidden = ["twice" if searchable else ""], True
+    with living_process() as claimant:
+        life = asyncio.ensure_future(lives.run(claimant=claimant).carry_out())
+        await until(lambda: "submitted" in words(tmp_path) or life.done())
+        assert not life.done(), life.exception()
+        life.cancel()
+        await asyncio.wait([life])
+    lives.service.hidden = False
+
+    earlier, KINDS["quantum"] = KINDS.get("quantum"), Reached(lives)
+    try:
+        (done,) = await asyncio.to_thread(cancel_jobs, list_jobs(tmp_path))
+    finally:
+        KINDS.pop("quantum")
+        KINDS.update({"quantum": earlier} if earlier else {})
+
+    assert done.confirmed, done.words
+    assert set(lives.service.statuses()) == {CANCELLED}
 
 
 async def test_a_second_job_that_is_listed_at_the_end_only_is_paid(tmp_path):

@@ -185,12 +185,12 @@ SLOW = """
 import sys, time
 from hpc_prefect.records.write.writer import RunWriter
 from hpc_prefect.transports.local import LocalTransport
-writer = RunWriter(sys.argv[1], patience=2.0)
+writer = RunWriter(sys.argv[1], patience=5.0)
 def digest(number):
-    time.sleep(0.5)
+    time.sleep(0.3)
     return [("job-ended", dict(key=str(number), attempt=1, state="succeeded"))]
 writer.note("began", format=1, run={run}, parameters={{}}, environment={{}})
-for number in range(8):
+for number in range(20):  # longer than its patience, and each much shorter
     writer.later(lambda number=number: digest(number))
 """
 
@@ -198,4 +198,4 @@ for number in range(8):
 def test_a_process_that_ends_waits_for_as_long_as_something_is_written(folder: str) -> None:
     done = subprocess.run([sys.executable, "-c", SLOW.format(run=RUN), folder], timeout=100)
     assert done.returncode == 0
-    assert read_run(folder).totals.jobs == {"succeeded": 8}
+    assert read_run(folder).totals.jobs == {"succeeded": 20}

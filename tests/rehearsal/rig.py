@@ -17,7 +17,7 @@ from types import MappingProxyType, ModuleType
 from hpc_rehearsal.pbs import install as pbs_install
 from hpc_rehearsal.pjm import install as pjm_install
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 RECORDED = Path(__file__).parents[1] / "transcripts" / "openpbs"
 QUEUES = {
     "workq": {},

@@ -45,7 +45,7 @@ BEFORE = {
     "json_escaping": (70, []),
 }
 RUNNING_FIRST = {"hold_running", "qdel_force", "qdel_running"}
-PATIENCE = 10.0
+PATIENCE = 120.0
 BY_HAND = {
     "array",
     "server_down",

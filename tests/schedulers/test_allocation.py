@@ -20,6 +20,7 @@ import pytest
 
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.script import GUARD_CODE
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site, parse_memory
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.schedulers.allocation import spool as spools
@@ -456,6 +457,11 @@ def _aged(allocation: Allocation, seconds: float) -> None:
             {OWN_ID: Observation(id=OWN_ID, state=JobState.ENDED, word="TIMEOUT")},
             JobState.ENDED,
             id="ended",
+        ),
+        pytest.param(
+            {OWN_ID: Observation(id=OWN_ID, state=JobState.ENDED, exit_code=GUARD_CODE)},
+            None,
+            id="a second start was turned away",
         ),
     ],
 )

@@ -159,6 +159,13 @@ ALLOCATIONS = (
         "if True:",
         first=OF_ALLOCATIONS,
     ),
+    Mutation(
+        "the end of a second start of an allocation's batch job is that of the first",
+        "executor/allocation.py",
+        "if ledger.facts.get(names.SECOND_START):",
+        "if False:",
+        first=OF_ALLOCATIONS,
+    ),
 )
 #: Of arrays.
 ARRAYS = (
@@ -228,7 +235,7 @@ ARRAYS = (
     Mutation(
         "only the known one of an array's jobs is cancelled",
         "operations/cancel.py",
-        "(not self.ids or self.job.members is not None)",
+        "(not self.has_begun or self.job.members is not None)",
         "not self.ids",
         first=OF_ARRAYS,
     ),

@@ -19,6 +19,7 @@ from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.attempt import is_over, numbers
 from hpc_prefect.executor.request import JobRequest, Listener
 from hpc_prefect.executor.service import Executor, Handle
+from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.identity import job_key, spread
 from hpc_prefect.job.result import JobResult
@@ -256,9 +257,11 @@ class Term:
 
     def note_end(self, result: JobResult) -> None:
         """Note that none of its jobs runs any more, for those who look for them. Blocks."""
-        told = JobFolder(self._transport, result.folder).ledger().result
-        if not told or result.verdict.reason is Reason.LOST:
+        ledger = JobFolder(self._transport, result.folder).ledger()
+        if not ledger.result or result.verdict.reason is Reason.LOST:
             return  # its end is not confirmed
+        if ledger.facts.get(names.SECOND_START):
+            return  # that of its script is; what its agent had started may be there for a while
         words = f"{result.verdict.reason}: {result.verdict.summary}".replace("\n", " ")
         text = spools.gone_text(result.job_id or self.job_id, words)
         self._transport.write_atomic(f"{self.spool}/{spools.GONE}", text.encode())

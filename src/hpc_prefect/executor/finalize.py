@@ -13,7 +13,7 @@ from hpc_prefect.executor.attempt import Attempt, result_in
 from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.job.state import Evidence
+from hpc_prefect.job.state import Evidence, tells_second_start
 
 logger = logging.getLogger("hpc_prefect.executor")
 
@@ -35,7 +35,9 @@ async def finalize(
     """
     connection = attempt.connection
     result = result_of(attempt, verdict, evidence)
-    left = await connection.in_thread(partial(_write, attempt, result, confirmed=confirmed))
+    left = await connection.in_thread(
+        partial(_write, attempt, result, evidence, confirmed=confirmed)
+    )
     if confirmed:
         result = await connection.in_thread(partial(that_stands, attempt, result))
         verdict = result.verdict
@@ -47,14 +49,17 @@ async def finalize(
     return result
 
 
-def _write(attempt: Attempt, result: JobResult, *, confirmed: bool) -> list[str]:
+def _write(
+    attempt: Attempt, result: JobResult, evidence: Evidence, *, confirmed: bool
+) -> list[str]:
     """Write what is to be kept; returns the ids of second jobs. Blocks."""
     attempt.claim.check()
     if not confirmed:
         attempt.folder.note("unconfirmed", durable=True)
         return []
     record = record_of(attempt, result)
-    attempt.folder.write_verdict(attempt.request.spec, record, attempt.outputs_before)
+    facts = {names.SECOND_START: True} if tells_second_start(evidence) else {}
+    attempt.folder.write_verdict(attempt.request.spec, record, attempt.outputs_before, facts)
     # This process may have been stopped meanwhile: then the verdict of who has the job now counts.
     attempt.claim.check()
     duplicates = [job_id for job_id in attempt.folder.duplicates() if job_id != attempt.job_id]

@@ -56,6 +56,8 @@ SCHEDULER_ERR = "scheduler.err"
 SCHEDULER_STATISTICS = "scheduler.stats"
 SECRETS = "secrets"
 RECORD = "record.json"
+#: The fact of a verdict that the scheduler has told the end of a second start alone.
+SECOND_START = "second_start"
 
 
 def roots(work_dir: str, uid: int) -> tuple[str, str]:

@@ -72,12 +72,14 @@ class Provider(Protocol):
         name: as in the profile or block that chooses it.
         patience: how long to wait when it tells nothing.
         ids_per_question: how many ids one `observe` may carry, and names one `find`.
+        searchable: whether `find` can find a job at all.
         hurry: seconds that must pass between two questions when a job seems to have ended.
     """
 
     name: str
     patience: Patience
     ids_per_question: int
+    searchable: bool
     hurry: float
 
     def submit(self, spec: Any, ticket: Any) -> Dialogue[Submission]:

@@ -336,7 +336,6 @@ _hp_begin() {{
 }}
 _hp_end() {{
   local code=$1 said= phase=untold told= usage= begin= record nl=$'\\n' set_up program
-  trap '' TERM INT HUP XCPU USR1 USR2
   # Whole lines of these words in this order, or nothing: the program may have written as well.
   ! _hp_plain {files.phase} || IFS= read -r -N 200000 said < {files.phase}
   set_up=setup$nl program=setup${{nl}}program$nl
@@ -359,6 +358,8 @@ _hp_end() {{
   [ ! -s {files.exit} ] || begin='\\n'
   record='{{"token":"%s","word":"%s","phase":"%s","signals":"%s","detail":"%s",'
   record+='"code":%d,"oom":%d,"cpu":%d,"time":%s}}\\n'
+  # Not sooner: who ends a job signals one process after another, and this one maybe last.
+  trap '' TERM INT HUP XCPU USR1 USR2
   _hp_plain {files.exit} && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \\
     "${{told//[!A-Za-z0-9.:_\\/+-]/}}" "$code" "$((_hp_ooms - _hp_oom_before))" \\
     "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> {files.exit} ||

@@ -196,6 +196,22 @@ def may_have_begun(verdict: Verdict, evidence: Evidence) -> bool:
     return verdict.reason is Reason.ALLOCATION_ENDED and not (seen and seen.started_at)
 
 
+def is_of_a_refused_start(seen: Observation) -> bool:
+    """Whether an end is that of a start which its script refused, so that no program ran in it.
+
+    If the job has begun, that was a second start: its first one may still run.
+    """
+    return seen.state is JobState.ENDED and seen.exit_code in (GUARD_CODE, FOLDER_CODE)
+
+
+def tells_second_start(evidence: Evidence) -> bool:
+    """Whether the job has begun, and its scheduler has told the end of a second start alone."""
+    seen, record = evidence.observation, evidence.exit
+    if seen is None or evidence.start is None or not is_of_a_refused_start(seen):
+        return False
+    return record is None or record.code != seen.exit_code
+
+
 def _clean(evidence: Evidence) -> bool:
     record, start = evidence.exit, evidence.start
     if record is None or start is None or evidence.cancel or evidence.missing_outputs:

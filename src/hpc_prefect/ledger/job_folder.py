@@ -304,7 +304,11 @@ class JobFolder:
         return altered
 
     def write_verdict(
-        self, spec: JobSpec, record: dict[str, Any], before: Mapping[str, Stamp | None]
+        self,
+        spec: JobSpec,
+        record: dict[str, Any],
+        before: Mapping[str, Stamp | None],
+        facts: Mapping[str, Any],
     ) -> None:
         """Write the run record and then, durably, the verdict, so that a reader of that finds both.
 
@@ -313,6 +317,7 @@ class JobFolder:
         Args:
             record: with the `result`, which the verdict repeats.
             before: what was in the place of the expected outputs when the job was handed over.
+            facts: as in `Ledger.facts`.
         """
         result = record["result"]
         try:
@@ -321,7 +326,7 @@ class JobFolder:
             self.note("unrecorded", said=str(error))
             logger.warning("job %s has its verdict, but no run record: %s", spec.name, error)
         outputs = self.outputs(spec, before) if result["state"] == "succeeded" else {}
-        self.note("verdict", durable=True, result=result, outputs=outputs)
+        self.note("verdict", durable=True, result=result, outputs=outputs, facts=dict(facts))
         self.transport.remove(self.file(names.SECRETS))
 
 

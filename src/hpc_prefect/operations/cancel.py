@@ -48,6 +48,7 @@ class _CancelRequest:
 
     Attributes:
         ids: what is to be cancelled; found by its tag when its submission was in doubt.
+        has_begun: by its own record of a start; never of a quantum job.
         has_searched: a useful answer has told which jobs of its tag there are.
         watches: one for each of the ids.
         ended: ids whose end has been seen.
@@ -59,6 +60,7 @@ class _CancelRequest:
 
     job: JobSnapshot
     ids: list[str]
+    has_begun: bool = False
     has_searched: bool = False
     watches: dict[str, EndWatch] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
@@ -72,12 +74,13 @@ class _CancelRequest:
 
     @property
     def is_to_search(self) -> bool:
-        """Whether it may have jobs that are not known.
+        """Whether it may have jobs that are not known, and that may run.
 
-        Of two jobs that one submission has made, the start guard lets one run. Of two arrays each
-        may run some of the members.
+        One submission may have made two. Once one has begun, the start guard turns the other away;
+        until then each may begin. Of two arrays each may run some of the members. A quantum job has
+        no guard.
         """
-        return not self.has_searched and (not self.ids or self.job.members is not None)
+        return not self.has_searched and (not self.has_begun or self.job.members is not None)
 
     def conclude(self) -> None:
         """Let everybody who waits for its end know, if it is there."""
@@ -143,7 +146,7 @@ async def cancelled(
             asked.append(job)
     troubles = await asyncio.to_thread(lambda: [_write_request(job, by) for job in asked])
     requests = {
-        job.folder.path: _CancelRequest(job, list(job.ids), silence=trouble)
+        job.folder.path: _CancelRequest(job, list(job.ids), job.start is not None, silence=trouble)
         for job, trouble in zip(asked, troubles, strict=True)
     }
     # In a thread: a quantum service is resolved on this loop, and its credentials are read.
@@ -208,6 +211,8 @@ async def _bring_about_all(
         return until - host().monotonic()
 
     loop = asyncio.get_running_loop()
+    for request in requests:  # where nothing can be found, what is known is all that there is
+        request.has_searched = bool(request.ids) and not connection.scheduler.searchable
     searches = {
         loop.create_task(_search(connection, request, left))
         for request in requests
@@ -265,7 +270,7 @@ def _release(connection: Connection, request: _CancelRequest) -> None:
 async def _search(
     connection: Connection, request: _CancelRequest, left: Callable[[], float]
 ) -> None:
-    """Look for jobs of its name: until a submission in doubt is found, and all of an array's."""
+    """Look for jobs of its name, until it is known which of them may run."""
     name = connection.scheduler.name
     while request.is_to_search:
         found = await connection.find(request.job.tag)
@@ -294,6 +299,7 @@ def _look(requests: Iterable[_CancelRequest]) -> None:
         elif job.exit is not None and len(request.ids) <= 1:
             request.words = request.words or "its own record says that it ended"
         request.ids += [each for each in job.ids if each not in request.ids]
+        request.has_begun = request.has_begun or job.start is not None
 
 
 def _told(request: _CancelRequest) -> Cancellation:

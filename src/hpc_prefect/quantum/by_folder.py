@@ -102,7 +102,7 @@ def _provider(site: Site) -> ServiceProvider:
 class _NotReached:
     """A service whose account is not known here: every question gets no answer."""
 
-    patience, ids_per_question, hurry = Patience(), 1000, 1.0
+    patience, ids_per_question, searchable, hurry = Patience(), 1000, True, 1.0
 
     def __init__(self, name: str, said: str) -> None:
         self.name, self._said = name, said

@@ -200,7 +200,7 @@ class Submission(Attempt):
             self.folder.note("unconfirmed", durable=True)
             return []
         result = self.whole()
-        self.folder.write_verdict(self.request.spec, self._record(result), {})
+        self.folder.write_verdict(self.request.spec, self._record(result), {}, {})
         # As in `finalize`: who has the array now judges again what we took for its end.
         self.claim.check()
         return sorted(self.folder.turned_away(range(len(self.asked))))

@@ -89,6 +89,7 @@ class ServiceProvider:
     def __init__(self, service: QuantumService) -> None:
         self.service = service
         self.name = service.name
+        self.searchable = service.searchable
         self._refused = 0  # how often in a row the token was refused …
         self._refused_at = float("-inf")  # … counted once for questions about many jobs at once
 

@@ -20,7 +20,7 @@ from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.script import Preamble
 from hpc_prefect.job.spec import JobSpec
-from hpc_prefect.job.state import JobState, Observation, signal_of
+from hpc_prefect.job.state import JobState, Observation, is_of_a_refused_start, signal_of
 from hpc_prefect.schedulers.allocation import spool as spools
 from hpc_prefect.schedulers.allocation.share import share_of
 from hpc_prefect.schedulers.allocation.spool import JobLine, SpoolLook
@@ -81,6 +81,7 @@ class AllocationScheduler:
 
     runs_here = False
     ids_per_question = 200
+    searchable = True
     throttles_arrays = False
     hurry = 0.2  # usually only files are read
 
@@ -197,24 +198,38 @@ class AllocationScheduler:
             return Observation(id="", state=JobState.ENDED, message=why)
         if look.beat_age is not None and look.beat_age < LATE:
             return Observation(id="", state=JobState.RUNNING)
-        own = look.ids[0] if look.ids else ""
+        own, known = look.ids[0] if look.ids else "", ""
         if own:
+            name, job = self._inside.name, f"the allocation's job {own}"
+            known = f"{name} does not list {job}"
             answer = yield from self._inside.observe([own], _inner(options))
             said = answer if isinstance(answer, NoAnswer) else answer.get(own)
-            if said is not None:
+            if isinstance(said, Observation) and _is_of_a_second_start(look, said):
+                known = f"{name} tells the end of a second start of {job}"
+            elif said is not None:
                 return said
-        if why := _dead(look, own, self._inside.name):
+        if why := _dead(look, known):
             return Observation(id=own, state=JobState.ENDED, message=why)
         if own:
-            return NoAnswer(f"{self._inside.name} does not list the allocation's job {own}")
+            return NoAnswer(known)
         return Observation(
             id="", state=JobState.QUEUED, message="the allocation is being submitted"
         )
 
 
-def _dead(look: SpoolLook, own: str, scheduler: str) -> str:
-    """Why an allocation that is not listed has ended, or will never begin; empty if it may live."""
-    listed = f", and {scheduler} does not list its job {own}" if own else ""
+def _is_of_a_second_start(look: SpoolLook, said: Observation) -> bool:
+    """Whether its scheduler has forgotten that it runs, and has started it again: the start guard
+    has turned that away, and its end says nothing of the agent of the first start."""
+    return look.beat_age is not None and is_of_a_refused_start(said)
+
+
+def _dead(look: SpoolLook, known: str) -> str:
+    """Why an allocation has ended, or will never begin; empty if it may live.
+
+    Args:
+        known: what its scheduler says, which does not tell its end; empty if it was not asked.
+    """
+    listed = f", and {known}" if known else ""
     if look.beat_age is not None:
         why = f"its agent was silent for {look.beat_age:.0f} s{listed}"
         return why if look.beat_age > _DEAD else ""

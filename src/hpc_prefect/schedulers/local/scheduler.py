@@ -59,6 +59,7 @@ class LocalScheduler:
         absent=2.0, lost=5.0, record=2.0, outputs=1.0, more=1.0, silent=60.0, find=2.0
     )
     ids_per_question = 500
+    searchable = True
     throttles_arrays = True
     hurry = 0.05
 

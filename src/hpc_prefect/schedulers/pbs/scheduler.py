@@ -60,6 +60,7 @@ class PBSScheduler:
     runs_here = False
     patience = Patience(record=30.0, confirm=40.0)
     ids_per_question = 100
+    searchable = True
     throttles_arrays = True
     hurry = 2.0
 

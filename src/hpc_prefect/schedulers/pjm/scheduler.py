@@ -43,6 +43,7 @@ class PJMScheduler:
     runs_here = False
     patience = Patience(record=30.0, confirm=60.0)
     ids_per_question = 100
+    searchable = True
     throttles_arrays = False
     hurry = 5.0
 

@@ -50,6 +50,7 @@ class SlurmScheduler:
     runs_here = False
     patience = Patience(record=30.0)
     ids_per_question = 500
+    searchable = True
     throttles_arrays = True
     hurry = 2.0
 
