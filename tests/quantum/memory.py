@@ -48,6 +48,7 @@ class MemoryService:
         late: how many lists show none, until they do.
         unanswered: the numbers of the lists that are asked for in vain.
         lists: how often it was asked for one.
+        ends_told: how often it has said of a job that it has ended.
     """
 
     name = "memory"
@@ -60,6 +61,7 @@ class MemoryService:
         self.ends = ends
         self.late = self.lists = 0
         self.unanswered: set[int] = set()
+        self.ends_told = 0
 
     def statuses(self) -> list[str]:
         return [job["status"] for job in self.jobs.values()]
@@ -93,6 +95,7 @@ class MemoryService:
         if job_id not in self.jobs:
             raise Trouble(Kind.MISSING)
         status = self.jobs[job_id]["status"]
+        self.ends_told += status in ENDS
         return Look(status=status, facts={"qpu_seconds": 2.0 if status in ENDS else None})
 
     def cancel(self, job_id: str) -> bool:
@@ -117,7 +120,7 @@ class MemoryService:
         return self.kind_of(error) is Kind.REFUSED
 
 
-class _Attempt(QuantumAttempt):
+class MemoryAttempt(QuantumAttempt):
     """Nothing is transpiled; the order is the tag."""
 
     async def _prepared(self, purchase: object) -> Verdict | None:
@@ -131,11 +134,13 @@ class _Attempt(QuantumAttempt):
 
 
 class MemoryRun(QuantumRun):
-    attempt_type = _Attempt
+    attempt_type: type[QuantumAttempt] = MemoryAttempt
 
 
 class Lives:
     """Starts of one flow, each with the same job, at one service."""
+
+    run_type = MemoryRun
 
     def __init__(self, folder: Path, service: MemoryService) -> None:
         self.folder = folder
@@ -165,7 +170,7 @@ class Lives:
         )
         transport: Any = self.transport
         provider: Any = self.provider
-        return MemoryRun(request, Connection(provider, transport, {}, self.pool))
+        return self.run_type(request, Connection(provider, transport, {}, self.pool))
 
 
-__all__ = ["QUEUED", "Lives", "MemoryRun", "MemoryService", "Trouble"]
+__all__ = ["QUEUED", "Lives", "MemoryAttempt", "MemoryRun", "MemoryService", "Trouble"]

@@ -19,7 +19,7 @@ from hpc_prefect.transports.local import LocalTransport
 
 from ..executor.rig import living_process
 from .journals import words
-from .memory import QUEUED, Lives, MemoryService
+from .memory import QUEUED, Lives, MemoryAttempt, MemoryRun, MemoryService
 
 
 def cost(folder: Path) -> float:
@@ -162,6 +162,34 @@ async def test_a_service_that_does_not_answer_at_the_end_is_asked_again_for_a_se
     ending = asyncio.ensure_future(lives.run().carry_out())
     await until(lambda: lives.service.lists == 2)
     lives.service.end(DONE)
+
+    assert (await ending).succeeded
+    assert cost(tmp_path) == 4.0
+
+
+async def test_a_search_that_is_under_way_when_ours_has_ended_is_not_given_up(tmp_path):
+    found, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryAttempt):
+        async def _end_others(self, keep, others):
+            found.set()
+            await go_on.wait()
+            await super()._end_others(keep, others)
+
+    class SlowRun(MemoryRun):
+        attempt_type = Slow
+
+    lives = Lives(tmp_path, MemoryService(ends=QUEUED))
+    lives.run_type = SlowRun
+    service = lives.service
+    service.on_post, service.late, service.unanswered = ["twice"], 1, set(range(3, 100))
+    ending = asyncio.ensure_future(lives.run().carry_out())
+    await found.wait()
+    service.ends_told = 0
+    service.end(DONE)
+    await until(lambda: service.ends_told)
+    await asyncio.sleep(0.3)  # it would be given up by now
+    go_on.set()
 
     assert (await ending).succeeded
     assert cost(tmp_path) == 4.0

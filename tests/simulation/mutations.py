@@ -297,6 +297,13 @@ QUANTUM = (
         quantum=True,
     ),
     Mutation(
+        "a claim is looked at through what NFS remembers before a POST",
+        "quantum/purchase/attempt.py",
+        "        self.claim.check_anew()",
+        "        self.claim.check()",
+        quantum=True,
+    ),
+    Mutation(
         "a verdict is told as it was written, although another one stands",
         "executor/finalize.py",
         "    if first is None or first.verdict.reason is result.verdict.reason:\n",

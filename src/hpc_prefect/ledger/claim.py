@@ -151,6 +151,15 @@ class Claim:
                 " this run leaves it alone"
             )
 
+    def check_anew(self) -> None:
+        """The same, past what NFS remembers.
+
+        For a minute a client may believe that a new claim is not there. When it has changed
+        something in the folder itself, it asks the server.
+        """
+        self.transport.remove(_probe(self.transport, self.path))
+        self.check()
+
     def touch(self) -> None:
         """Renew the claim for other hosts, if we still hold it."""
         if not self.claimant.is_dead:
@@ -235,8 +244,14 @@ def _parsed(data: bytes | None) -> Claimant | None:
 
 def idle_seconds(transport: Transport, path: str) -> float:
     """Seconds since a file was touched, or written to, both times by the file server's clock."""
-    probe = f"{path}.{host().token(4)}"
-    transport.write_atomic(probe, b"")
+    probe = _probe(transport, path)
     now, then = transport.status(probe), transport.status(path)
     transport.remove(probe)
     return now.modified - then.modified if now and then else 0.0
+
+
+def _probe(transport: Transport, path: str) -> str:
+    """An empty new file beside another one, to be removed."""
+    probe = f"{path}.{host().token(4)}"
+    transport.write_atomic(probe, b"")
+    return probe

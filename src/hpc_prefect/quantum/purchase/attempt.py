@@ -245,6 +245,10 @@ class QuantumAttempt(Attempt):
         self.claim.check()
         super().note_intent(**facts)
 
+    def check_claims(self) -> None:
+        """As for every attempt. No start guard turns a second job away, so NFS is not believed."""
+        self.claim.check_anew()
+
     def _submission(self) -> Dialogue[Submission]:
         if not self.request.service.searchable:
             self.folder.note("posting", durable=True)

@@ -97,16 +97,21 @@ class QuantumRun(JobRun):
         return QuantumMonitor(attempt, output, lambda: self._cancelled_by)
 
     async def _monitored(self, monitor: JobMonitor) -> Verdict:
-        looking = asyncio.get_running_loop().create_task(self._look_for_late_twins())
+        begun = asyncio.Event()
+        looking = asyncio.get_running_loop().create_task(self._look_for_late_twins(begun))
         try:
-            return await super()._monitored(monitor)
+            verdict = await super()._monitored(monitor)
+            if begun.is_set():  # the service may not say again what it is saying now
+                await looking
+            return verdict
         finally:
             looking.cancel()
 
-    async def _look_for_late_twins(self) -> None:
+    async def _look_for_late_twins(self, begun: asyncio.Event) -> None:
         """Early, so that what is bought twice costs little; what fails is done at the end."""
         assert isinstance(self._attempt, QuantumAttempt)
         await asyncio.sleep(self._connection.scheduler.patience.find)
+        begun.set()
         try:
             await self._attempt.look_for_late_twins()
         except (JobHeld, LedgerError, NotOurs, TransportError) as error:
