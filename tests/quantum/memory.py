@@ -7,6 +7,7 @@ nothing about a vendor's client. Whoever tests the executor with work that has n
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,7 @@ class MemoryService:
         late: how many lists show none, until they do.
         unanswered: the numbers of the lists that are asked for in vain.
         lists: how often it was asked for one.
+        read_late: the number of a list that is read after `go_on` only, as by a stopped process.
         ends_told: how often it has said of a job that it has ended.
     """
 
@@ -61,7 +63,8 @@ class MemoryService:
         self.ends = ends
         self.late = self.lists = 0
         self.unanswered: set[int] = set()
-        self.ends_told = 0
+        self.ends_told = self.read_late = 0
+        self.go_on = threading.Event()
 
     def statuses(self) -> list[str]:
         return [job["status"] for job in self.jobs.values()]
@@ -89,7 +92,10 @@ class MemoryService:
         if self.lists in self.unanswered:
             raise Trouble(Kind.TRANSIENT, "no answer")
         jobs = {} if self.hidden or self.lists <= self.late else self.jobs
-        return [(job_id, job["status"]) for job_id, job in jobs.items() if job["tag"] == tag]
+        found = [(job_id, job["status"]) for job_id, job in jobs.items() if job["tag"] == tag]
+        if self.lists == self.read_late:
+            self.go_on.wait(60)
+        return found
 
     def look(self, job_id: str) -> Look:
         if job_id not in self.jobs:

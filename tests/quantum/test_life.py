@@ -52,6 +52,20 @@ async def test_a_lost_reply_is_looked_for_before_anything_is_posted_again(tmp_pa
     assert len(lives.service.jobs) == jobs
 
 
+async def test_an_answer_that_is_read_late_does_not_tell_that_nothing_was_posted(tmp_path):
+    lives = Lives(tmp_path, MemoryService())
+    service = lives.service
+    service.on_post, service.hidden, service.read_late = ["lose"], True, 2
+    ending = asyncio.ensure_future(lives.run().carry_out())
+    await until(lambda: service.lists == 2)
+    await asyncio.sleep(2 * lives.provider.patience.find)  # the process is stopped so long
+    service.hidden = False
+    service.go_on.set()
+
+    assert (await ending).succeeded
+    assert len(service.jobs) == 1
+
+
 async def test_a_lost_post_that_is_not_listed_is_not_closed_by_a_cancel(tmp_path):
     lives = Lives(tmp_path, MemoryService(ends=QUEUED))
     lives.service.on_post, lives.service.hidden = ["lose"], True

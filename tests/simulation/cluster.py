@@ -225,7 +225,7 @@ class Cluster:
             return
         if job.forgotten:
             for each in job.array.elements if job.array else (job,):
-                each.forgotten = False
+                each.forgotten, each.shows_at = False, self.world.now
             self.world.note("scheduler", f"finds {job.id} again")
         self.world.note("scheduler", f"starts {job.id}")
         job.state, job.started_at = RUNNING, self.world.now

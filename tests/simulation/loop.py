@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simulation.process import Process
 
 #: Seconds until a piece of work looks again for a thread, when there is none.
-_ALL_BUSY = 0.1
+_ALL_BUSY = 1.0
 
 
 class Killed(KeyboardInterrupt):

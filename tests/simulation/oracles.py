@@ -30,6 +30,8 @@ KINDS = ("lost", "twice", "false", "stuck", "cancelled", "budget", "leak", "bug"
 _RANKS = {"": 0, "intended": 1, "submitted": 2, "lost": 3, "judged": 4}
 #: Ends that are the scheduler's doing, whatever the program's record says.
 _NOT_BY_CODE = ("cancelled", "timeout", "node fail", "out of memory", "preempted")
+#: Seconds within which a job that is missing is asked about again.
+_ASKED_WITHIN = 60.0
 
 
 @dataclass
@@ -237,7 +239,8 @@ class Judgements(Told):
             if began and job.id not in began:
                 continue  # the other job of its submission: what became of that tells nothing
             if began and job.open and job.runs:
-                return f"{job.id} runs, and is listed" if self._cluster.seen(job) else ""
+                listed = self._cluster.seen(job) and self._world.now - job.shows_at > _ASKED_WITHIN
+                return f"{job.id} runs, and is listed" if listed else ""
             if job.end == "by code" and job.code == GUARD_CODE:
                 continue  # the guard's code, or the program's own: without a record nobody can tell
             history = self._cluster.has_history and not job.forgotten

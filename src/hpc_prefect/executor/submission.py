@@ -189,7 +189,8 @@ async def _pause(
 async def _found_by_tag(attempt: Attempt) -> bool:
     """Search for a job of our name until it is found, or certainly does not exist.
 
-    Only useful answers count: while the scheduler does not answer, nothing is submitted.
+    Only useful answers count: while the scheduler does not answer, nothing is submitted. And an
+    answer is as old as its question: this process may have been stopped before it read it.
     """
     scheduler = attempt.connection.scheduler
     clock = asyncio.get_running_loop().time
@@ -197,6 +198,7 @@ async def _found_by_tag(attempt: Attempt) -> bool:
     silent_until = clock() + 60 * patience
     first_no: float | None = None
     while True:
+        asked = clock()
         answer = await _find(attempt)
         if isinstance(answer, NoAnswer):
             if answer.error is not None:
@@ -212,7 +214,7 @@ async def _found_by_tag(attempt: Attempt) -> bool:
             return True
         else:
             first_no = clock() if first_no is None else first_no
-            if clock() - first_no >= patience:
+            if asked - first_no >= patience:
                 return False
 
 

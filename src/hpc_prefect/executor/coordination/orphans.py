@@ -56,13 +56,14 @@ async def _id_of(job: Orphan, connection: Connection) -> str:
                 return ""
             if ledger.job_id:
                 return ledger.job_id
+            asked = clock()
             found = await connection.find(job.tag)
             if not isinstance(found, NoAnswer):
                 there = [id_ for id_, seen in found.items() if seen.state is not JobState.ENDED]
                 if there:
                     return there[0]
                 first_no = clock() if first_no is None else first_no
-                if clock() - first_no >= connection.scheduler.patience.find:
+                if asked - first_no >= connection.scheduler.patience.find:
                     return ""
         except TransportError as error:
             logger.warning(
