@@ -22,6 +22,7 @@ from hpc_prefect.executor.allocation import AllocationTerms, AllocationUse, Held
 from hpc_prefect.executor.request import JobRequest
 from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.identity import digest
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.spec import Executable, JobSpec, Resources, Site
 from hpc_prefect.ledger.claim import this_process
@@ -60,7 +61,7 @@ class Nodes:
         shape: dict[str, Any] = {"num_nodes": 2, "ranks_per_node": 4, "walltime": 600}
         spec = self.spec("allocation", "", launcher="{command}", resources=shape)
         self.held = HeldAllocation(
-            self.request(spec),
+            self.request(spec, f"{digest(str(self.folder))[:8]}-allocation"),
             AllocationTerms(idle_timeout=300, orphan_timeout=300),
             self.executor,
             LocalTransport(),
@@ -88,12 +89,14 @@ class Nodes:
             work_dir=str(self.folder),
         )
 
-    def request(self, spec: JobSpec, **more: Any) -> JobRequest:
-        base = f"{self.folder}/.hpc-prefect/campaign/ab/{spec.name}"
+    def request(self, spec: JobSpec, key: str = "", **more: Any) -> JobRequest:
+        """The allocation's key marks its jobs' processes: an agent ends all with its mark."""
+        key = key or spec.name
+        base = f"{self.folder}/.hpc-prefect/campaign/ab/{key}"
         return JobRequest(
             spec=spec,
             base=base,
-            key=spec.name,
+            key=key,
             claimant=this_process(),
             poll_interval=1.0,
             **more,

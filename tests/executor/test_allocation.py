@@ -20,6 +20,7 @@ from hpc_prefect.executor.allocation import AllocationTerms, HeldAllocation
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.service import Executor
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.identity import digest
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.operations.cancel import cancel_jobs
 from hpc_prefect.operations.find import list_jobs
@@ -49,7 +50,9 @@ class Held:
             site={"launcher": "{command}"},
         )
         terms = AllocationTerms(idle_timeout=300, orphan_timeout=300, renew=renew)
-        request = rig.request(spec, "alloc", listener=self.told)
+        # A key of its own, which marks its jobs' processes: an agent ends all with its mark.
+        key = f"{digest(str(rig.folder))[:8]}-alloc"
+        request = rig.request(spec, key, listener=self.told)
         self.allocation = HeldAllocation(request, terms, self.executor, transport)
 
     async def on_loop(self, work: Any) -> Any:
