@@ -229,6 +229,10 @@ class Cluster:
             self.world.note("scheduler", f"finds {job.id} again")
         self.world.note("scheduler", f"starts {job.id}")
         job.state, job.started_at = RUNNING, self.world.now
+        if not job.script.members and key_of(job.script.folder) not in self.behaviour:
+            job.code = 2  # its array's text is cut off: for bash a mistake, and it runs nothing
+            self._ends(job, BY_CODE)
+            return
         chance = self.world.chance
         job.node = f"n{chance.below('a node', 3)}"
         self._run(job)

@@ -235,8 +235,8 @@ ARRAYS = (
     Mutation(
         "only the known one of an array's jobs is cancelled",
         "operations/cancel.py",
-        "(not self.has_begun or self.job.members is not None)",
-        "not self.ids",
+        "        return self.is_hidden or not (self.has_searched or begun)",
+        "        return not (self.has_searched or begun or self.ids)",
         first=OF_ARRAYS,
     ),
     Mutation(
@@ -295,6 +295,12 @@ QUANTUM = (
         "_TRIES = 10",
         "_TRIES = 1",
         quantum=True,
+    ),
+    Mutation(
+        "jobs cancel takes the end of a job that was turned away for the end of all",
+        "operations/cancel.py",
+        "        if seen.exit_code == GUARD_CODE:",
+        "        if False:",
     ),
     Mutation(
         "a claim is looked at through what NFS remembers before a POST",
@@ -451,12 +457,6 @@ MUTATIONS = (
         "a start that could not read its start guard tells how the job ended",
         "job/state.py",
         "if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:",
-        "if False:",
-    ),
-    Mutation(
-        "a command takes the end of a job that its start guard turned away for that of the other",
-        "operations/status.py",
-        "if state == JobState.ENDED and len(job.ids) > 1:",
         "if False:",
     ),
     Mutation(

@@ -13,6 +13,7 @@ from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.executor.cancelling import bring_about
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.service import executor
+from hpc_prefect.job.script import GUARD_CODE
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
@@ -48,7 +49,8 @@ class _CancelRequest:
 
     Attributes:
         ids: what is to be cancelled; found by its tag when its submission was in doubt.
-        has_begun: by its own record of a start; never of a quantum job.
+        turned_away: ids that ended with the start guard's code.
+        started_as: the id by which it has begun, by its own record; never of a quantum job.
         has_searched: a useful answer has told which jobs of its tag there are.
         watches: one for each of the ids.
         ended: ids whose end has been seen.
@@ -60,11 +62,12 @@ class _CancelRequest:
 
     job: JobSnapshot
     ids: list[str]
-    has_begun: bool = False
     has_searched: bool = False
     watches: dict[str, EndWatch] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     ended_words: str = ""
+    turned_away: set[str] = field(default_factory=set)
+    started_as: str = ""
     words: str = ""
     silence: str = ""
     used: dict[str, float] = field(default_factory=dict)
@@ -80,7 +83,15 @@ class _CancelRequest:
         until then each may begin. Of two arrays each may run some of the members. A quantum job has
         no guard.
         """
-        return not self.has_searched and (not self.has_begun or self.job.members is not None)
+        begun = bool(self.started_as) and self.job.members is None
+        return self.is_hidden or not (self.has_searched or begun)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the start guard has turned away all that is known of it: another one has begun,
+        which may be listed late."""
+        known = set(self.ids)
+        return bool(known) and self.turned_away >= known and self.started_as not in known
 
     def conclude(self) -> None:
         """Let everybody who waits for its end know, if it is there."""
@@ -92,6 +103,8 @@ class _CancelRequest:
     def saw_end(self, watch: EndWatch, seen: Observation, scheduler: str) -> None:
         """The scheduler says that one of its ids has ended."""
         self.ended.add(watch.job_id)
+        if seen.exit_code == GUARD_CODE:
+            self.turned_away.add(watch.job_id)
         self.used |= seen.used
         self.ended_words = f"{scheduler} says {seen.word}"
         self.conclude()
@@ -169,11 +182,18 @@ def _nothing_to_cancel(job: JobSnapshot) -> str:
         return f"its folder cannot be read: {job.problem}"
     if job.user:
         return f"it belongs to {job.user}: only this user can cancel it"
-    if job.ended_surely:
+    if job.ended_surely and not _may_be_turned_away(job):
         return f"it had ended: {job.status.state if job.is_over else job.status.reason}"
     if job.status.state == NOT_SUBMITTED:
         return "it was never submitted"
     return ""
+
+
+def _may_be_turned_away(job: JobSnapshot) -> bool:
+    """Whether the end in its journal may be that of a second job, which the start guard has turned
+    away. NFS may hide for a minute that the other one has started."""
+    one = job.kind == "batch" and job.members is None
+    return one and job.exit is None and not (job.is_over or job.end_was_told)
 
 
 def _write_request(job: JobSnapshot, by: str) -> str:
@@ -213,21 +233,20 @@ async def _bring_about_all(
     loop = asyncio.get_running_loop()
     for request in requests:  # where nothing can be found, what is known is all that there is
         request.has_searched = bool(request.ids) and not connection.scheduler.searchable
-    searches = {
-        loop.create_task(_search(connection, request, left))
-        for request in requests
-        if request.is_to_search
-    }
+    searches: dict[str, asyncio.Task[None]] = {}
     endings: list[asyncio.Task[bool]] = []
     all_over = loop.create_task(asyncio.wait([request.over for request in requests]))
     pause = SOON
     try:
         while True:
             for request in requests:
+                path = request.job.folder.path
+                if request.is_to_search and (path not in searches or searches[path].done()):
+                    searches[path] = loop.create_task(_search(connection, request, left))
                 for job_id in request.ids:
                     if job_id not in request.watches and not request.words:
                         endings.append(_begin(connection, request, job_id, left))
-            running = {each for each in searches if not each.done()}
+            running = {each for each in searches.values() if not each.done()}
             seconds = max(0.0, min(pause, left()))
             first = asyncio.FIRST_COMPLETED
             await asyncio.wait({all_over, *running}, timeout=seconds, return_when=first)
@@ -239,7 +258,7 @@ async def _bring_about_all(
             pause = min(LATER, 1.5 * pause)
         await asyncio.gather(*endings)  # each has asked once, however short the time
     finally:
-        for task in (all_over, *searches, *endings):
+        for task in (all_over, *searches.values(), *endings):
             task.cancel()
         for request in requests:
             _release(connection, request)
@@ -299,7 +318,7 @@ def _look(requests: Iterable[_CancelRequest]) -> None:
         elif job.exit is not None and len(request.ids) <= 1:
             request.words = request.words or "its own record says that it ended"
         request.ids += [each for each in job.ids if each not in request.ids]
-        request.has_begun = request.has_begun or job.start is not None
+        request.started_as = request.started_as or (job.start.id if job.start else "")
 
 
 def _told(request: _CancelRequest) -> Cancellation:

@@ -149,10 +149,15 @@ class JobSnapshot:
         After an exit record of a failure the job may be put back into the queue; if the profile
         allows requeueing, after any exit record.
         """
-        told = any(entry.get("event") == "ended" for entry in self.events)
         stays = self.spec is None or not self.spec.may_requeue
         by_record = self.exit is None or (self.exit.clean and stays)
-        return self.is_over or (self.status.state == JobState.ENDED and (told or by_record))
+        told = self.end_was_told or by_record
+        return self.is_over or (self.status.state == JobState.ENDED and told)
+
+    @property
+    def end_was_told(self) -> bool:
+        """Whether a command has written down that nothing of it is left."""
+        return any(entry.get("event") == "ended" for entry in self.events)
 
     @property
     def created_at(self) -> float:
