@@ -115,8 +115,12 @@ def test_listings_and_qselect_show_an_array_as_one_job(pbs):
 
 
 def test_of_several_ids_every_kind_is_told_in_one_answer(pbs):
-    array = pbs.submit("exit $PBS_ARRAY_INDEX", "-J", "0-2")
+    last = f"[ $PBS_ARRAY_INDEX != 1 ] || {waiting_for(pbs, 'go')}"
+    array = pbs.submit(f"{last}\nexit $PBS_ARRAY_INDEX", "-J", "0-2")
     plain = pbs.submit("true")
+    for index in (0, 2):
+        until(lambda index=index: whole(pbs, f"1[{index}].opbs")["job_state"] == "X")
+    pbs.mark("go").touch()
     pbs.ended(array)
     pbs.ended(plain)
     found = shown(pbs, "-E", "-x", array, "1[2].opbs", plain, "1[7].opbs")
