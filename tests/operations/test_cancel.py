@@ -6,10 +6,17 @@ import asyncio
 import dataclasses
 import json
 
+import pytest
+
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.script import GUARD_CODE
+from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import Claimant, this_process
 from hpc_prefect.operations import JobSnapshot, cancel_jobs, cancel_jobs_of, list_jobs
+from hpc_prefect.operations.cancel import _CancelRequest
+from hpc_prefect.operations.end_watch import EndWatch
+from hpc_prefect.operations.members import MemberCounts
 from hpc_prefect.transports.local import LocalTransport
 
 from ..executor.rig import Counting, Rig, Told, dead_process, drive, until, was_killed
@@ -57,6 +64,36 @@ async def test_all_jobs_of_a_scheduler_are_cancelled_in_one_command(rig):
     assert [one.confirmed for one in done] == [True] * 3
     assert transport.verbs().count("cancel") == 1
     assert rig.active() == []
+
+
+async def test_an_end_that_stands_in_the_journal_alone_is_asked_for_again(rig):
+    """It may be that of a second job, while NFS hides that the first one has started."""
+    await rig.abandon(rig.request(rig.spec(FOREVER)))
+    (rig.attempt() / "start").write_text("")
+    told = {"time": 9e9, "event": "observed", "state": "ended", "word": "FAILED"}
+    with (rig.attempt() / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(told) + "\n")
+    (left,) = known(rig)
+    assert left.status.state == "ended"
+    (done,) = await cancel([left])
+    assert (done.confirmed, rig.active()) == (True, []), done.words
+
+
+@pytest.mark.parametrize("members", [None, MemberCounts()])
+async def test_the_end_of_what_the_start_guard_turned_away_is_not_that_of_the_job(rig, members):
+    """Another one has begun. The code of an array is that of one element, and tells nothing."""
+    await rig.abandon(rig.request(rig.spec(FOREVER)))
+    (left,) = known(rig)
+    request = _CancelRequest(dataclasses.replace(left, members=members), ["7"], has_searched=True)
+    watch = EndWatch("local", "7", left.tag, request.over, lambda *_: None)
+    ended = Observation(id="7", state=JobState.ENDED, word="FAILED", exit_code=GUARD_CODE)
+    request.saw_end(watch, ended, "local")
+    assert (request.words, request.is_to_search) == (
+        ("", True) if members is None else ("local says FAILED", False)
+    )
+    request.started_as = "7"  # it was the one that has begun, and was started again
+    request.conclude()
+    assert request.words == "local says FAILED"
 
 
 async def test_a_job_that_has_ended_is_left_as_it_is(rig):

@@ -88,9 +88,9 @@ class _CancelRequest:
 
     @property
     def is_hidden(self) -> bool:
-        """Whether the start guard has turned away all that is known of it: another one has begun,
-        which may be listed late."""
-        known = set(self.ids)
+        """Whether the start guard has turned away all that is known of a single job: another one
+        has begun, which may be listed late. (An array's code tells of one element alone.)"""
+        known = set(self.ids) if self.job.members is None else set()
         return bool(known) and self.turned_away >= known and self.started_as not in known
 
     def conclude(self) -> None:
@@ -159,7 +159,9 @@ async def cancelled(
             asked.append(job)
     troubles = await asyncio.to_thread(lambda: [_write_request(job, by) for job in asked])
     requests = {
-        job.folder.path: _CancelRequest(job, list(job.ids), job.start is not None, silence=trouble)
+        job.folder.path: _CancelRequest(
+            job, list(job.ids), started_as=job.start.id if job.start else "", silence=trouble
+        )
         for job, trouble in zip(asked, troubles, strict=True)
     }
     # In a thread: a quantum service is resolved on this loop, and its credentials are read.
