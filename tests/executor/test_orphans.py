@@ -29,6 +29,20 @@ class Late(LocalScheduler):
         return said if self.answers > 2 else {}
 
 
+class ShownLate(LocalScheduler):
+    """Its lists do not have the job twice; the second of these is read much later."""
+
+    patience = dataclasses.replace(LocalScheduler.patience, find=1.0)
+    answers = 0
+
+    def find(self, tags, options):
+        found = yield from super().find(tags, options)
+        self.answers += 1
+        if self.answers == 2:
+            threading.Event().wait(1.5 * self.patience.find)
+        return found if self.answers > 2 else {tag: {} for tag in found}
+
+
 class Forgetful(LocalScheduler):
     """Has no job, and keeps no list of those that have ended."""
 
@@ -67,3 +81,17 @@ async def test_a_job_that_no_answer_lists_any_more_is_gone_after_a_while(rig):
     await await_end(job, connection, gone.set)
     assert gone.is_set()
     assert scheduler.answers > 1
+
+
+async def test_a_list_that_is_read_late_does_not_tell_that_nothing_was_submitted(rig):
+    job, gone = await orphan(rig), threading.Event()
+    journal = rig.attempt() / "journal.jsonl"
+    kept = [line for line in journal.read_text().splitlines() if '"intent"' in line]
+    journal.write_text("\n".join(kept) + "\n")  # the reply to its submission was lost
+    connection = rig.connection(scheduler := ShownLate())
+    task = asyncio.ensure_future(await_end(job, connection, gone.set))
+    await until(lambda: scheduler.answers > 2 or task.done(), "an answer after the late one")
+    assert not gone.is_set()
+    (rig.work / "hold").unlink()
+    await task
+    assert gone.is_set()
