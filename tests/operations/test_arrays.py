@@ -131,6 +131,35 @@ async def test_the_whole_is_cancelled_without_its_process(rig: Rig) -> None:
     assert len(rig.runs()) == 5
 
 
+async def test_a_second_array_of_the_submission_is_found_by_its_name_and_cancelled(
+    rig: Rig,
+) -> None:
+    async with left(rig, ["a", "b"], held=["a", "b"]):
+        second = {"time": 9e9, "event": "submitted", "id": "99"}
+        with (rig.attempt() / "journal.jsonl").open("a") as journal:
+            journal.write(json.dumps(second) + "\n")
+        job = only(rig)
+        assert (job.ids, job.ended_surely) == (("99",), False)
+        (done,) = await asyncio.to_thread(cancel_jobs, [job], wait=1.0)
+        assert not done.confirmed, done.words  # nobody has seen the end of 99
+        await until(lambda: not rig.active(), "the end of those that ran")
+
+
+async def test_an_end_in_the_journal_does_not_hide_members_that_run_in_another_array(
+    rig: Rig,
+) -> None:
+    async with left(rig, ["a", "b"], held=["a", "b"]):
+        second: list[dict[str, object]] = [{"event": "submitted", "id": "99"}]
+        second += [{"event": "observed", "state": "ended", "word": "FAILED"}]
+        with (rig.attempt() / "journal.jsonl").open("a") as journal:
+            journal.writelines(json.dumps({"time": 9e9, **each}) + "\n" for each in second)
+        job = only(rig)
+        assert (job.ids, job.status.state, job.ended_surely) == (("99",), "ended", True)
+        (done,) = await asyncio.to_thread(cancel_jobs, [job], wait=1.0)
+        assert not done.confirmed, done.words  # nobody has seen the end of 99
+        await until(lambda: not rig.active(), "the end of those that ran")
+
+
 @pytest.mark.parametrize("which", ["1", "2"], ids=["that runs", "that waits"])
 async def test_a_member_is_cancelled_and_no_other(
     rig: Rig, which: str, capsys: pytest.CaptureFixture[str]

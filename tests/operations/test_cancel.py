@@ -85,6 +85,7 @@ async def test_the_end_of_what_the_start_guard_turned_away_is_not_that_of_the_jo
     await rig.abandon(rig.request(rig.spec(FOREVER)))
     (left,) = known(rig)
     request = _CancelRequest(dataclasses.replace(left, members=members), ["7"], has_searched=True)
+    request.members_told = members is not None
     watch = EndWatch("local", "7", left.tag, request.over, lambda *_: None)
     ended = Observation(id="7", state=JobState.ENDED, word="FAILED", exit_code=GUARD_CODE)
     request.saw_end(watch, ended, "local")

@@ -316,13 +316,20 @@ class AllocationLife(Life):
 
     def _wrongly_rejected(self, result: JobResult) -> bool:
         """Whether it was handed to an allocation, and no agent says that it can never take it."""
-        entries = entries_of(self.place.files, result.folder)
-        intents = [entry for entry in entries if entry.get("event") == "intent"]
-        if not (intents and is_allocation(intents[-1]["job"]["site"]["scheduler"])):
+        handed = self.handed_over(result.folder)
+        if handed is None:
             return False
         runs = (run for job in self.batch_jobs() for run in job.runs)
         agents = (run.agent for run in runs if isinstance(run, AgentRun) and run.agent is not None)
-        return not any(intents[-1]["tag"] in agent.refused for agent in agents)
+        return not any(handed["tag"] in agent.refused for agent in agents)
+
+    def handed_over(self, folder: str) -> dict[str, Any] | None:
+        """The intent by which it was handed to an allocation; None if it was submitted outside."""
+        entries = entries_of(self.place.files, folder)
+        intents = [entry for entry in entries if entry.get("event") == "intent"]
+        if intents and is_allocation(intents[-1]["job"]["site"]["scheduler"]):
+            return intents[-1]
+        return None
 
     def judge_term(self, result: JobResult, use: AllocationUse) -> None:
         """One of its batch jobs has ended."""

@@ -46,7 +46,9 @@ class HeldArrayLife(ArrayLife, AllocationLife):
 
     def _judge(self, job: Wanted, result: Any) -> Any:
         for each in result:
-            self.must_be_over_for_good(each, self._work_base(each.key))
+            # Outside of it, one that its element left no time for is told so: it never started.
+            if self.handed_over(each.folder) is not None:
+                self.must_be_over_for_good(each, self._work_base(each.key))
         return ArrayLife._judge(self, job, result)
 
 

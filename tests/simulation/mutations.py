@@ -233,10 +233,17 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
-        "only the known one of an array's jobs is cancelled",
+        "jobs cancel does not ask members whether they have begun in an array listed late",
         "operations/cancel.py",
-        "        return self.is_hidden or not (self.has_searched or begun)",
-        "        return not (self.has_searched or begun or self.ids)",
+        "alone = self.members_told or self.job.members is None",
+        "alone = True",
+        first=OF_ARRAYS,
+    ),
+    Mutation(
+        "jobs cancel does not ask a member whether it has begun in an array listed late",
+        "operations/cancel_member.py",
+        "            if end.also(begun):\n",
+        "            if False:\n",
         first=OF_ARRAYS,
     ),
     Mutation(
@@ -295,12 +302,6 @@ QUANTUM = (
         "_TRIES = 10",
         "_TRIES = 1",
         quantum=True,
-    ),
-    Mutation(
-        "jobs cancel takes the end of a job that was turned away for the end of all",
-        "operations/cancel.py",
-        "        if seen.exit_code == GUARD_CODE:",
-        "        if False:",
     ),
     Mutation(
         "a claim is looked at through what NFS remembers before a POST",
@@ -458,6 +459,12 @@ MUTATIONS = (
         "job/state.py",
         "if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:",
         "if False:",
+    ),
+    Mutation(
+        "a job whose start guard NFS hides has not begun for jobs cancel",
+        "operations/snapshot.py",
+        'if starts and guard in ("", CLOSED) else guard',
+        "if starts and guard == CLOSED else guard",
     ),
     Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",

@@ -14,14 +14,17 @@ from hpc_prefect.executor.cancelling import bring_about
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.script import GUARD_CODE
+from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
 from hpc_prefect.operations.find import list_jobs
+from hpc_prefect.operations.members import begun_as
 from hpc_prefect.operations.query import connections
-from hpc_prefect.operations.snapshot import JobSnapshot, read_job
+from hpc_prefect.operations.snapshot import NO_SENSE, JobSnapshot, read_job
 from hpc_prefect.operations.status import NOT_SUBMITTED
-from hpc_prefect.schedulers.base import NoAnswer
+from hpc_prefect.schedulers import scheduler_for
+from hpc_prefect.schedulers.base import NoAnswer, Scheduler
 from hpc_prefect.transports.host import host
 
 #: How many seconds to wait for an end.
@@ -52,6 +55,8 @@ class _CancelRequest:
         turned_away: ids that ended with the start guard's code.
         started_as: the id by which it has begun, by its own record; never of a quantum job.
         has_searched: a useful answer has told which jobs of its tag there are.
+        members_told: since all known ids have ended, the members of an array have told by their
+            records that no other one has begun any of them.
         watches: one for each of the ids.
         ended: ids whose end has been seen.
         ended_words: how the last of these ended.
@@ -63,6 +68,7 @@ class _CancelRequest:
     job: JobSnapshot
     ids: list[str]
     has_searched: bool = False
+    members_told: bool = False
     watches: dict[str, EndWatch] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     ended_words: str = ""
@@ -93,9 +99,15 @@ class _CancelRequest:
         known = set(self.ids) if self.job.members is None else set()
         return bool(known) and self.turned_away >= known and self.started_as not in known
 
+    @property
+    def all_ended(self) -> bool:
+        """Whether the end of each known id has been seen."""
+        return self.ended >= set(self.ids)
+
     def conclude(self) -> None:
         """Let everybody who waits for its end know, if it is there."""
-        if not self.is_to_search and self.ended >= set(self.ids):
+        alone = self.members_told or self.job.members is None
+        if alone and not self.is_to_search and self.all_ended:
             self.words = self.words or self.ended_words
         if self.words and not self.over.done():
             self.over.set_result(None)
@@ -151,8 +163,9 @@ async def cancelled(
     until = host().monotonic() + wait
     done: dict[str, Cancellation] = {}
     asked = []
-    for job in jobs:
-        if words := _nothing_to_cancel(job):
+    nothing = await asyncio.to_thread(lambda: [_nothing_to_cancel(job) for job in jobs])
+    for job, words in zip(jobs, nothing, strict=True):
+        if words:
             confirmed = not (job.problem or job.user)
             done[job.folder.path] = Cancellation(job=job, confirmed=confirmed, words=words)
         else:
@@ -179,23 +192,44 @@ async def cancelled(
 
 
 def _nothing_to_cancel(job: JobSnapshot) -> str:
-    """Why there is nothing to cancel; empty if there is, or may be, a job."""
+    """Why there is nothing to cancel; empty if there is, or may be, a job. Blocks."""
     if job.problem:
         return f"its folder cannot be read: {job.problem}"
     if job.user:
         return f"it belongs to {job.user}: only this user can cancel it"
-    if job.ended_surely and not _may_be_turned_away(job):
+    if job.ended_surely and not _may_go_on(job):
         return f"it had ended: {job.status.state if job.is_over else job.status.reason}"
     if job.status.state == NOT_SUBMITTED:
         return "it was never submitted"
     return ""
 
 
-def _may_be_turned_away(job: JobSnapshot) -> bool:
-    """Whether the end in its journal may be that of a second job, which the start guard has turned
-    away. NFS may hide for a minute that the other one has started."""
-    one = job.kind == "batch" and job.members is None
-    return one and job.exit is None and not (job.is_over or job.end_was_told)
+def _may_go_on(job: JobSnapshot) -> bool:
+    """Whether the end in its journal may not be that of all that its submission has made. Blocks.
+
+    That of a single job may be that of a second one, which the start guard has turned away; NFS may
+    hide for a minute that the other one has started. Of an array there may be another one.
+    """
+    if job.kind != "batch" or job.is_over or job.end_was_told:
+        return False
+    if job.members is None:
+        return job.exit is None
+    assert job.spec is not None  # it has members
+    try:
+        return bool(_others_begun(job, scheduler_for(job.spec.site.scheduler), job.ids))
+    except NO_SENSE:
+        return True
+
+
+def _others_begun(job: JobSnapshot, scheduler: Scheduler, known: Iterable[str]) -> set[str]:
+    """The arrays in which members have begun, besides those that are known. Blocks.
+
+    Raises: as `begun_as`.
+    """
+    begun = begun_as(job.folder)
+    if isinstance(job.spec, JobSpec) and job.spec.array is not None:
+        begun = {scheduler.array_of(each) for each in begun}
+    return begun.difference(known)
 
 
 def _write_request(job: JobSnapshot, by: str) -> str:
@@ -252,7 +286,7 @@ async def _bring_about_all(
             seconds = max(0.0, min(pause, left()))
             first = asyncio.FIRST_COMPLETED
             await asyncio.wait({all_over, *running}, timeout=seconds, return_when=first)
-            await connection.shortly(partial(_look, requests))
+            await connection.shortly(partial(_look, requests, connection.scheduler))
             for request in requests:
                 request.conclude()
             if all(request.words for request in requests) or left() <= 0:
@@ -309,8 +343,8 @@ async def _search(
             return
 
 
-def _look(requests: Iterable[_CancelRequest]) -> None:
-    """What their folders say by now. Blocks."""
+def _look(requests: Iterable[_CancelRequest], scheduler: Scheduler | None = None) -> None:
+    """What their folders say by now; those of arrays only with their scheduler. Blocks."""
     for request in requests:
         if request.words:
             continue
@@ -321,6 +355,19 @@ def _look(requests: Iterable[_CancelRequest]) -> None:
             request.words = request.words or "its own record says that it ended"
         request.ids += [each for each in job.ids if each not in request.ids]
         request.started_as = request.started_as or (job.start.id if job.start else "")
+        if scheduler is not None and request.job.members is not None:
+            with contextlib.suppress(*NO_SENSE):  # the next look may succeed
+                _look_at_members(request, scheduler)
+
+
+def _look_at_members(request: _CancelRequest, scheduler: Scheduler) -> None:
+    """Whether some have begun in an array that is not known: the scheduler may list it late."""
+    request.members_told = False
+    if not (request.ids and request.all_ended):
+        return
+    others = _others_begun(request.job, scheduler, request.ids)
+    request.ids += sorted(others)
+    request.members_told = not others
 
 
 def _told(request: _CancelRequest) -> Cancellation:

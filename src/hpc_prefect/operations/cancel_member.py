@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 
 from hpc_prefect.errors import NotOurs, UnknownJob
@@ -13,7 +13,7 @@ from hpc_prefect.executor.service import executor
 from hpc_prefect.job.state import JobState, Observation
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
-from hpc_prefect.operations.members import MemberState, read_members
+from hpc_prefect.operations.members import MemberState, begun_as, read_members
 from hpc_prefect.operations.query import connections
 from hpc_prefect.operations.snapshot import JobSnapshot
 from hpc_prefect.schedulers.base import NoAnswer
@@ -82,12 +82,15 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
     end = _MemberEnd(connection, job, member, until)
     pause, is_last = SOON, False
     try:
-        while not end.is_seen and not is_last:
-            is_last = end.is_given_up
+        while not is_last:
+            is_last = end.is_seen or end.is_given_up  # what is read from now on is newer
             states = await connection.shortly(partial(read_members, job.folder))
             now = states[member.index]
             if now.state in _ENDED:
                 return True, f"its process says: {now.reason or now.state}"
+            begun = await connection.shortly(partial(begun_as, job.folder, [member.index]))
+            if end.also(begun):
+                is_last = False
             await end.wait(pause)
             pause = min(LATER, 1.5 * pause)
     finally:
@@ -138,6 +141,14 @@ class _MemberEnd:
             not_seen = f"{self._name} was asked to cancel it, but its end was not seen"
             return silence or unheard or not_seen
         return f"{self._name} did not say whether another array of its name is there"
+
+    def also(self, begun: Iterable[str]) -> bool:
+        """Ask for the end of further elements: those that have begun it, by its own record. Their
+        array may be listed late. Returns whether there are any."""
+        others = [job_id for job_id in begun if job_id not in self._watches]
+        for job_id in others:
+            self._begin(job_id)
+        return bool(others)
 
     async def wait(self, seconds: float) -> None:
         """Wait until something is answered, at most so long."""

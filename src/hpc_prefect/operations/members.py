@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,6 +78,25 @@ def read_members(folder: JobFolder) -> list[MemberState]:
         _member(array, index, each.member.name, ends.get(index), index in began)
         for index, each in enumerate(asked)
     ]
+
+
+def begun_as(folder: JobFolder, indices: Iterable[int] | None = None) -> set[str]:
+    """Ids of the elements that have begun these members, of those without a verdict.
+
+    By the members' own records, one file each: NFS shows these at once. None: of all members.
+
+    Raises:
+        TransportError: a record cannot be read.
+        KeyError, TypeError, ValueError: the list of members cannot be read.
+    """
+    array = ArrayFolder(folder.transport, folder.path)
+    ended = _ends(array)
+    found: set[str] = set()
+    for index in range(len(array.asked())) if indices is None else indices:
+        if index not in ended:
+            record = array.transport.read(array.member(index).file(names.START))
+            found |= {start.id for start in names.read_starts(record)}
+    return found
 
 
 def member_named(members: Sequence[MemberState], number: str) -> MemberState:

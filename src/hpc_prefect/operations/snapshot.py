@@ -333,8 +333,9 @@ def _read(job: JobSnapshot) -> JobSnapshot:
     intent = intents[-1] if intents else {}
     guard = folder.guard()
     starts = names.read_starts(folder.transport.read(folder.file(names.START)))
-    # The id that the start guard let in is the job, whatever the journal says.
-    let_in = starts[-1].id if guard == CLOSED and starts else guard
+    # The id that the start guard let in is the job, whatever the journal says. NFS may hide the
+    # guard for a minute; its record, which only that job writes, is a file that was there before.
+    let_in = starts[-1].id if starts and guard in ("", CLOSED) else guard
     ids = dict.fromkeys(each for each in (let_in, ledger.job_id) if each not in ("", CLOSED))
     records = Evidence(
         job_id=next(iter(ids), ""),
