@@ -6,7 +6,6 @@ So async, sync and threaded callers share one poller and one set of connections.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import json
 import logging
@@ -115,7 +114,7 @@ class Executor:
         self._runs: dict[str, JobRun | ArrayRun] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._waiting: Counter[str] = Counter()  # how many wait for each
-        self._kept: list[Renewable] = []
+        self._kept: dict[Renewable, None] = {}
         self.loop.call_soon(self._touch)
         if loop is None:
             thread = threading.Thread(target=self._serve, name="hpc-prefect-executor", daemon=True)
@@ -127,12 +126,11 @@ class Executor:
 
     def keep(self, claim: Renewable) -> None:
         """Renew a claim for as long as this process lives."""
-        self._kept.append(claim)
+        self._kept[claim] = None
 
     def release(self, claim: Renewable) -> None:
         """Renew a claim no more: its folder's work is done."""
-        with contextlib.suppress(ValueError):
-            self._kept.remove(claim)
+        self._kept.pop(claim, None)
 
     def _touch(self) -> None:
         for claim in list(self._kept):

@@ -64,10 +64,11 @@ def join(transport: Transport, one: str, other: str) -> str:
             return home
         if not all(_exists(transport, f"{each}/{CAMPAIGN}") for each in homes):
             return home_of(transport, one)  # the other one was removed meanwhile
-        transport.make_folder(f"{home}/{_PARTS}")
+        if not _exists(transport, f"{home}/{_PARTS}"):
+            transport.make_folder(f"{home}/{_PARTS}")
         transport.write_atomic(_part(home, part), _bytes(part))
         if transport.create(f"{part}/{_HOME}", _written(part, home)):
-            continue
+            return home_of(transport, home)
         if not _next(transport, part):  # what it names is no home of its
             transport.write_atomic(f"{part}/{_HOME}", _written(part, home))
         # Otherwise another process has joined it to a third one meanwhile: join that one too.

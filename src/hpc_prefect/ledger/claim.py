@@ -179,7 +179,7 @@ def take(
     """
     while True:
         generation = _newest(transport, folder)
-        holder = _read(transport, folder, generation) if generation else None
+        holder = _read(transport, folder, generation)
         if holder == claimant:
             return Claim(transport, folder, generation, claimant), None
         if holder is not None:
@@ -229,6 +229,8 @@ def _newest(transport: Transport, folder: str) -> int:
 
 
 def _read(transport: Transport, folder: str, generation: int) -> Claimant | None:
+    if not generation:
+        return None
     return _parsed(transport.read(f"{folder}/{names.CLAIM}{generation}"))
 
 

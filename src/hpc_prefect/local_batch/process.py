@@ -83,8 +83,21 @@ def sees_itself() -> bool:
     return os.readlink("/proc/self") == str(os.getpid())
 
 
+#: This process's own identity, which each claim is compared with.
+_own: dict[int, str] = {}
+os.register_at_fork(after_in_child=_own.clear)
+
+
 def identity(pid: int) -> str | None:
     """The identity of the process with this pid; None if there is none, or a zombie."""
+    if pid != os.getpid():
+        return _identity(pid)
+    if pid not in _own and (found := _identity(pid)):
+        _own[pid] = found
+    return _own.get(pid)
+
+
+def _identity(pid: int) -> str | None:
     if not sees_itself():
         if pid != os.getpid():
             raise OSError("/proc shows another PID namespace than this process's own")

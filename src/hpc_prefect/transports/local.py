@@ -214,6 +214,8 @@ class LocalTransport:
                 os.makedirs(path, mode=own.PRIVATE, exist_ok=True)
             else:
                 os.close(own.make_folders(path, begin))
+                if self._owner is None:
+                    _sound.add((path, None))
 
     def check_folder(self, path: str) -> None:
         with _trouble("use", path):

@@ -82,13 +82,14 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
     if instance not in present and present and opened is None:
         _log_begun(found, choice)
     # First the home folder: if another run works on the campaign there, nothing is taken over here.
-    for folder in dict.fromkeys((home_of(transport, found.folder), found.folder)):
+    home = home_of(transport, found.folder)
+    for folder in dict.fromkeys((home, found.folder)):
         predecessor = _claim(transport, folder, claimant)
     if predecessor is not None and opened is None:
         about = f"{found.folder} of {predecessor.describe()}"
         _log(f"continuing campaign {about}: {_left_in(found.folder)}")
     if sibling is not None:
-        join(transport, found.folder, sibling.folder)
+        home = join(transport, found.folder, sibling.folder)
     else:
         leave_trace(
             found.folder,
@@ -98,10 +99,9 @@ def _find_and_claim(work_dir: str, choice: CampaignChoice) -> Opened:
         # Another process of the run may have begun it at the same time: at least one of the two
         # sees it now.
         for other in _begun(transport, choice, experiment):
-            join(transport, found.folder, other.folder)
-    home = home_of(transport, found.folder)
+            home = join(transport, found.folder, other.folder)
     _claim(transport, home, claimant)
-    for each in (home, found.folder):
+    for each in dict.fromkeys((home, found.folder)):
         unmark(transport, each)
     _miss_hook_once()
     see_to_its_end()
@@ -218,6 +218,9 @@ def _is_completed(transport: LocalTransport, folder: str, holder: Claimant | Non
 def _claim(transport: LocalTransport, folder: str, claimant: Claimant) -> Claimant | None:
     """Claim a folder, unless another process of this run has it; returns the former holder."""
     mine = experiments.of(claimant.flow_run)
+    ours = mine.claims.get(folder)
+    if ours is not None and ours.claimant == claimant.flow_process and _is_ours(ours):
+        return None
     holder = claims.holder_of(transport, folder)
     same_run = holder is not None and holder.flow_run == claimant.flow_run != ""
     # Tasks of one run may run in several processes: these share the first one's claim.
@@ -228,8 +231,9 @@ def _claim(transport: LocalTransport, folder: str, claimant: Claimant) -> Claima
     mine.hold(claim)
     if predecessor is not None:
         _end_predecessor(predecessor, claimant)
-    before = {each.flow_run for each in claims.history(transport, folder).values()}
-    mine.over |= dict.fromkeys(before - {claimant.flow_run, ""}, claim)
+    if claim.generation > 1:
+        before = {each.flow_run for each in claims.history(transport, folder).values()}
+        mine.over |= dict.fromkeys(before - {claimant.flow_run, ""}, claim)
     return predecessor
 
 
