@@ -182,6 +182,11 @@ class ScriptRun:
     def _enter(self) -> None:
         if not self._files.is_folder(self._text.folder):
             self._refuse(FOLDER_CODE)
+        elif not self._text.word:
+            # Cut off, when its writer lost power. What it does is in its last lines, so it does
+            # nothing; within a function it is a mistake for bash.
+            self._world.coverage.sometimes("a script is cut off")
+            self._leave(2)
         elif self._text.guarded:
             self._then(self._guard)
         else:
