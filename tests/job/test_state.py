@@ -107,7 +107,7 @@ def test_a_program_whose_code_was_not_told_is_no_success(code: int) -> None:
 
 def test_what_stands_in_the_place_of_a_record_is_told() -> None:
     facts = {"spoiled": "exit is a FIFO", "ended_for": PATIENCE.record}
-    for code in (0, 118):
+    for code in (0, 119):
         verdict = judge(observation=seen(exit_code=code), **facts)
         assert verdict is not None
         assert verdict.reason is Reason.OUTPUT_LOST

@@ -40,6 +40,19 @@ def test_of_a_job_whose_second_start_could_not_read_the_guard_its_own_record_tel
     assert reason(own, observation=ended, ended_for=10.0) is Reason.PROGRAM_FAILED
 
 
+def test_a_job_whose_second_start_could_not_use_its_folder_may_still_run() -> None:
+    ended = seen(cause=Reason.PROGRAM_FAILED, exit_code=118)
+    assert reason(observation=ended, ended_for=PATIENCE.lost - 1) is None
+    verdict = judge(observation=ended, ended_for=PATIENCE.lost)
+    assert verdict is not None
+    assert verdict.reason is Reason.LOST
+    assert "started it a second time" in verdict.summary
+    counted = {"observation": ended, "ended_for": PATIENCE.record, "may_requeue": True}
+    assert reason(**counted) is Reason.OUTPUT_LOST, "the first one may be known to have ended"
+    unwritten = seen(cause=Reason.PROGRAM_FAILED, exit_code=119)
+    assert reason(observation=unwritten, ended_for=PATIENCE.record) is Reason.OUTPUT_LOST
+
+
 @pytest.mark.parametrize("code", [117, 118])
 def test_the_end_of_a_start_that_was_turned_away_is_not_that_of_a_job_that_has_begun(
     code: int,

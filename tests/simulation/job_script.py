@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.job import folder as names
-from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE
+from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE, RECORD_CODE
 from simulation.file_server import File, Link
 
 if TYPE_CHECKING:
@@ -311,13 +311,13 @@ class ScriptRun:
         }
         try:
             if not isinstance(self._entry(names.EXIT), File):
-                self._leave(code or FOLDER_CODE)
+                self._leave(code or RECORD_CODE)
                 return
             before = self._files.entry(self._file(names.EXIT))
             begin = b"\n" if isinstance(before, File) and before.data else b""
             self._append(names.EXIT, begin + _compact(record))
         except TransportError:
-            self._leave(code or FOLDER_CODE)
+            self._leave(code or RECORD_CODE)
             return
         wrote = self._program().writes or not self._outputs()
         if self._phase == "program" and not self._signals and code == 0 and wrote:

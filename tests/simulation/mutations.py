@@ -467,6 +467,12 @@ MUTATIONS = (
         "if starts and guard == CLOSED else guard",
     ),
     Mutation(
+        "the end of a second start that could not use the folder is that of the first",
+        "job/state.py",
+        "    if _blind_start(evidence, seen):\n",
+        "    if False:\n",
+    ),
+    Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",
         "schedulers/slurm/status.py",
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',

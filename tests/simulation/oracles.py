@@ -12,7 +12,7 @@ from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
 from hpc_prefect.job.folder import read_journal
 from hpc_prefect.job.result import JobResult
-from hpc_prefect.job.script import GUARD_CODE
+from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE
 from simulation.file_server import File, FileServer
 from simulation.world import World
 
@@ -241,8 +241,8 @@ class Judgements(Told):
             if began and job.open and job.runs:
                 listed = self._cluster.seen(job) and self._world.now - job.shows_at > _ASKED_WITHIN
                 return f"{job.id} runs, and is listed" if listed else ""
-            if job.end == "by code" and job.code == GUARD_CODE:
-                continue  # the guard's code, or the program's own: without a record nobody can tell
+            if job.end == "by code" and job.code in (GUARD_CODE, FOLDER_CODE):
+                continue  # the script's code, or the program's: without a record nobody can tell
             history = self._cluster.has_history and not job.forgotten
             if not job.open and history and self._world.now - job.ended_at > 5.0:
                 return f"the history lists {job.id} as {job.end}"

@@ -23,8 +23,10 @@ from hpc_prefect.job.spec import JobSpec
 #: The exit code of a second job of one attempt, which does not start the program. The `duplicates`
 #: file tells it from a program's own 117.
 GUARD_CODE = 117
-#: The exit code of a job that cannot use its folder on its node.
+#: The exit code of a job that cannot use its folder on its node. The program was not started.
 FOLDER_CODE = 118
+#: The exit code of a job whose program ended with 0, and that could not write its exit record.
+RECORD_CODE = 119
 #: What a preview shows in place of the secret word, which is drawn when a job is submitted.
 NO_WORD = "drawn-when-the-job-is-handed-over"
 
@@ -363,7 +365,7 @@ _hp_end() {{
   _hp_plain {files.exit} && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \\
     "${{told//[!A-Za-z0-9.:_\\/+-]/}}" "$code" "$((_hp_ooms - _hp_oom_before))" \\
     "$((${{usage[13]:-0}} + ${{usage[14]:-0}}))" "$_hp_now" >> {files.exit} ||
-    exit $((code ? code : {FOLDER_CODE}))
+    exit $((code ? code : {RECORD_CODE}))
   {files.clear_up}
   # Whoever looks at the scheduler alone must not take it for a success either.
   [ "$phase" = program ] || exit $((code ? code : 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hpc_prefect.job.failure import Reason, Verdict, asked_for
 from hpc_prefect.job.folder import ExitRecord, StartRecord
-from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE
+from hpc_prefect.job.script import FOLDER_CODE, GUARD_CODE, RECORD_CODE
 
 
 class JobState(enum.StrEnum):
@@ -278,6 +278,8 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
             return _started_twice(evidence, record, patience)
     if seen.exit_code == FOLDER_CODE and record is not None and record.code != FOLDER_CODE:
         return _started_twice(evidence, record, patience)  # it could not read its start guard
+    if _blind_start(evidence, seen):
+        return None if waited < patience.lost else _started_twice(evidence, record, patience)
     killed = seen.signal == "SIGKILL" and evidence.start is not None
     if record is None and waited < patience.record and not killed:
         return None  # the record may still be on its way; one that was killed wrote none
@@ -285,7 +287,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         return _by_record(evidence, record, patience)
     if evidence.start is None and not evidence.spoiled:
         return _verdict(evidence, Reason.SETUP_FAILED, _never_began(seen))
-    if record is None and seen.exit_code == FOLDER_CODE:
+    if record is None and seen.exit_code in (FOLDER_CODE, RECORD_CODE):
         what = f"its exit record could not be written{_spoiled(evidence)}"
         return _verdict(evidence, Reason.OUTPUT_LOST, what)
     if seen.exit_code or seen.signal or seen.cause is Reason.PROGRAM_FAILED:
@@ -297,6 +299,14 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         what += _spoiled(evidence)
         return _verdict(evidence, Reason.OUTPUT_LOST, what)
     return _by_record(evidence, record, patience)
+
+
+def _blind_start(evidence: Evidence, seen: Observation) -> bool:
+    """Whether the end is that of a second start which could not use the folder, so that the first
+    start, which has no exit record, may run. (Where the scheduler may start the job again by
+    itself, it may have ended the first one before.)"""
+    began = evidence.start is not None and evidence.exit is None
+    return began and seen.exit_code == FOLDER_CODE and not evidence.may_requeue
 
 
 def _spoiled(evidence: Evidence) -> str:

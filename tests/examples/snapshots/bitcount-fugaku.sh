@@ -115,7 +115,7 @@ _hp_end() {
   _hp_plain exit && printf "$begin$record" "$_hp_token" "$2" "$phase" "$_hp_signals" \
     "${told//[!A-Za-z0-9.:_\/+-]/}" "$code" "$((_hp_ooms - _hp_oom_before))" \
     "$((${usage[13]:-0} + ${usage[14]:-0}))" "$_hp_now" >> exit ||
-    exit $((code ? code : 118))
+    exit $((code ? code : 119))
   [ ! -e secrets ] || command -p rm -f -- secrets
   # Whoever looks at the scheduler alone must not take it for a success either.
   [ "$phase" = program ] || exit $((code ? code : 1))
