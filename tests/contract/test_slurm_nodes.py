@@ -165,7 +165,8 @@ async def test_an_allocation_whose_node_fails_is_followed_by_the_next_one(
         desk.go_on()
         results = await running
         assert [each.verdict.reason for each in results] == [Reason.SUCCEEDED] * 4
-        assert {each.attempt for each in results} == {2}
+        # One that was handed to the first allocation in its last moment never began there.
+        assert all(each.attempt >= 2 for each in results), results
         assert Counter(label for label, _ in starts(tmp_path)) == dict.fromkeys("abcd", 2)
         assert len({each.job_id.partition(".")[0] for each in results}) == 1
     finally:
