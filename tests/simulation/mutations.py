@@ -473,6 +473,12 @@ MUTATIONS = (
         "    if False:\n",
     ),
     Mutation(
+        "a slot is given to who was cancelled in the same moment",
+        "executor/coordination/queue_slots.py",
+        "if not turn.cancelled():",
+        "if True:",
+    ),
+    Mutation(
         "an answer of squeue that is cut off tells that a job is not listed",
         "schedulers/slurm/status.py",
         'return (len(parts) - 1) % marks != 0 or "|" in parts[-1]',

@@ -125,7 +125,8 @@ class QueueSlots:
                 return
             self._waiting.popleft()
             self._taken += 1
-            turn.set_result(None)
+            if not turn.cancelled():  # one that is, in this very moment, gives it on itself
+                turn.set_result(None)
 
     # --- among all processes
 
