@@ -79,7 +79,8 @@ class Purchases:
             fail("twice", f"{tag} is bought a second time, for {folder}")
         known.by, known.asked, known.slow = process.number, False, known.slow or slow
         known.refused = False
-        spent = sum(self._charged(each) for each in self._posted)
+        # What was bought by who was stopped meanwhile may be counted by nobody.
+        spent = sum(self._charged(each) for each in self._posted if not self.was_slow(each))
         if self.limit and spent > self.limit + _ROUNDED * len(self._posted):
             fail("budget", f"{spent:g} of {self.limit:g} QPU seconds are promised with {tag}")
 
