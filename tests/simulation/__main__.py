@@ -25,7 +25,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seeds", type=int, default=100, help="how many")
-    parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument(
+        "--first", type=int, default=1, help="the first; all kinds of worlds below 10,000,000 only"
+    )
     parser.add_argument("--quantum", action="store_true", help="those with a quantum service alone")
     parser.add_argument("--large", action="store_true", help="none of them in a small world")
     parser.add_argument("--jobs", type=int, default=1, help="processes beside each other")
