@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -16,7 +17,10 @@ from hpc_prefect import JobFailed, JobResult, campaign, resume
 from hpc_prefect.errors import CannotResume, JobHeld
 from hpc_prefect.flow_runs.run_labels import campaign_folders, read_trace
 from hpc_prefect.ledger.campaign_parts import folders_of, home_of
+from hpc_prefect.ledger.claim import Claimant
+from hpc_prefect.local_batch import process
 from hpc_prefect.operations.completion import is_marked
+from hpc_prefect.transports.host import host
 from hpc_prefect.transports.local import LocalTransport
 
 from .. import warm
@@ -245,6 +249,24 @@ async def test_a_second_run_is_refused_in_whichever_work_dir_it_begins(tmp_path:
         process.kill()
         process.wait()
     assert counted(tmp_path) == {"first": 2, "second": 1}
+
+
+async def test_a_run_that_was_taken_over_begins_nothing_in_a_further_work_dir(
+    tmp_path: Path,
+) -> None:
+    dirs = made(tmp_path, "ab")
+    other = Claimant(flow_run="", host=host().name, process=process.identity(os.getppid()) or "")
+
+    @flow
+    async def experiment() -> None:
+        await job(dirs[0], "a")
+        (home,) = folders(tmp_path)
+        Path(home, "claim-2").write_text(json.dumps(other.as_dict()))
+        with pytest.raises(JobHeld, match="which still runs"):
+            await job(dirs[1], "b")
+
+    await experiment()
+    assert counted(tmp_path) == {"a": 1}
 
 
 def test_a_work_dir_that_is_not_mounted_is_missed_by_a_resume(tmp_path: Path) -> None:
