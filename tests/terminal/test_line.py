@@ -170,7 +170,7 @@ def test_a_line_that_is_not_ended_is_left_alone() -> None:
     stream.write("much\n")
     stream.flush()
     assert not screen.in_a_line
-    assert os.read(ours, 100) == b"how much? much\r\n"
+    assert read_until(ours, b"\n") == b"how much? much\r\n"
     os.close(ours)
     os.close(theirs)
 
