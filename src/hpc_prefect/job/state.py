@@ -61,7 +61,8 @@ class Patience:
     """How many seconds to wait before something is concluded from missing information.
 
     Attributes:
-        absent: useful answers no longer list the job; then the exit record alone decides.
+        absent: useful answers no longer list the job, and its exit record is there; then that alone
+            decides.
         lost: the same without an exit record; then the job is LOST.
         record: the scheduler says that the job ended; then its exit record is given up.
         outputs: the exit record tells of a success; then missing outputs are given up. They were
@@ -221,9 +222,10 @@ def _clean(evidence: Evidence) -> bool:
 
 def _record_alone_counts(evidence: Evidence, patience: Patience) -> bool:
     """The exit record is there, and the scheduler no longer knows the job or does not answer."""
-    if _gone(evidence, patience.absent):
-        return True
     record_for, seen = evidence.record_for or 0.0, evidence.observation
+    # Where the job was not listed before it began, what its script had started may still run.
+    if _gone(evidence, patience.absent) and record_for >= patience.absent:
+        return True
     # If it is listed as waiting well after the record, it was requeued and will run again.
     requeued = (
         seen is not None
