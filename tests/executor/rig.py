@@ -38,7 +38,7 @@ from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 from hpc_prefect.transports.local import LocalTransport
 
 DRIVER = Path(__file__).with_name("driver.py")
-PATIENCE = 60.0
+PATIENCE = 200.0
 
 
 async def until(predicate: Callable[[], Any], what: str = "the condition") -> Any:
