@@ -92,7 +92,7 @@ async def run(arguments: argparse.Namespace) -> None:
         print(f"This run went on at iteration {result.resumed_at} of an earlier one.")
     print(
         "random: the same loop with the same budget, but uniformly random bits in place of the\n"
-        "circuit's samples. With larger subspaces it does better than the circuit at this size:\n"
+        "circuit's samples. At this size the difference says nothing for or against the circuit:\n"
         "see examples/sqd_n2/README.md before you conclude anything."
     )
     print(f"plot:     {result.plot}")

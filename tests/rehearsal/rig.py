@@ -64,6 +64,12 @@ class Rehearsal:
     def install(self, **changes):
         self.module.install(self.bin, self.state, **{**self.options, **changes})
 
+    def change(self, **changes):
+        """Other options for the jobs that are there: a daemon reads them when it begins."""
+        self.install(**changes)
+        self.kill_daemon()
+        self.submit("true")
+
     def environment(self, **more):
         return {
             "HOME": "/home/hpcuser",
@@ -130,7 +136,7 @@ class Rehearsal:
         return tuple(int(who.split()[1]) for who in whos)
 
     def stop(self):
-        self.module.stop(self.state)
+        self.module.stop(self.state, patience=PATIENCE)
         # A daemon that is gone closes its pipe: nothing of the test is left behind.
         until(lambda: not self.has_daemon(), "the end of the daemon")
 
@@ -189,13 +195,13 @@ class Pjm(Rehearsal):
         {
             "groups": ["rccs-aot"],
             "rscgrps": {
-                "small": {"node": (1, 384), "elapse": (1, 259200), "elapse_default": 60},
+                "small": {"node": (1, 384), "elapse": (1, 259200), "elapse_default": 900},
                 "int": {"elapse": (1, 14400), "run": 1, "accept": 2},
                 "large": {"node": (385, 12288)},
                 "off": {"enabled": False},
                 "gated": {"gate": "Q09 Computing resources shortage occurred.[group]"},
             },
-            "kill_grace": 0.5,
+            "kill_grace": 60.0,  # a job on a busy machine is slow to hear its signal
             "linger": 0.1,
             "gap": 0.05,
         }

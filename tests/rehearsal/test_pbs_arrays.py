@@ -59,7 +59,7 @@ def test_an_array_and_its_subjobs_are_shown_as_recorded(pbs):
 
 def test_subjobs_that_are_deleted_are_shown_as_recorded(pbs):
     pbs.stop()
-    pbs.install(linger=5.0)  # a subjob that was deleted runs on for some seconds
+    pbs.install(linger=600.0)  # a subjob that was deleted runs on
     pbs.script(f"#PBS -N arr\n{waiting_for(pbs, 'never')}", "arr.sh")
     counted_from(pbs, 67)
     for name in ("qsub_step_throttle", "step_qstat_f_json"):
@@ -69,6 +69,7 @@ def test_subjobs_that_are_deleted_are_shown_as_recorded(pbs):
         pbs.ok("qdel", f"67[{index}].opbs")
     for name in ("qdel_array", "qdel_after_xt_json"):
         replay(pbs, STEPS[name], "array")
+    pbs.change(linger=0.1)
 
 
 @pytest.mark.parametrize("name", ["qsub_bad_range", "qsub_single_range", "qsub_huge_range"])

@@ -1,6 +1,7 @@
 """The rehearsal PBS answers as a real OpenPBS did: every step of what was recorded, replayed."""
 
 import json
+import os
 import re
 import time
 
@@ -13,7 +14,7 @@ from .rig import RECORDED, normal, recorded, until
 
 # What the recorded scripts were, as far as their output tells.
 SCRIPTS = {
-    "ok.sh": "#PBS -N okjob\nsleep 3",
+    "ok.sh": "#PBS -N okjob\nsleep 600",
     "hello_sel.sh": """#PBS -N envjob
 #PBS -q regular-c
 #PBS -l select=2:mpiprocs=4:ompthreads=2
@@ -33,12 +34,25 @@ env""",
     "memhog.py": """#!/bin/bash
 v=$(head -c 200000000 /dev/zero | tr '\\0' x); sleep 60""",
 }
-# Limits that are shorter here, so that nobody waits.
-SHORT = {"end_walltime_exceeded": ("00:00:05", "00:00:01")}
+# Words that are others here: of limits that are shorter, so that nobody waits, of jobs that run
+# longer than a busy machine takes to ask, and of one that ends when a file is written.
+OTHERS = {
+    "end_walltime_exceeded": ("00:00:05", "00:00:01"),
+    "depend_afterok_fail": ("sleep 4", "cat go"),
+    "depend_afterok_ok": ("sleep 3", "cat go"),
+    "hold_running": ("sleep 5", "sleep 5d"),
+    "multi_ids": ("20", "20d"),
+    "over_limit": ("30", "30d"),
+}
+# The steps before which that file is written.
+GO = {
+    ("depend_afterok_fail", "child_after_qstat_xf"),
+    ("depend_afterok_ok", "child_after_qstat_xf"),
+}
 # What has to be there before the first step, and the first id of the recording if no step shows it.
 BEFORE = {
     "qdel_queued": (49, ["qsub -q regular-c -l select=1:ncpus=100 -- /bin/sleep 30"]),
-    "multi_ids": (68, ["qsub -q regular-c -- /bin/sleep 20", "qsub -q regular-c -- /bin/true"]),
+    "multi_ids": (68, ["qsub -q regular-c -- /bin/sleep 20d", "qsub -q regular-c -- /bin/true"]),
     "finished_without_x": (69, ["qsub -q regular-c -- /bin/true"]),
     "depend_bad": (59, []),
     "hold_running": (54, []),
@@ -69,15 +83,15 @@ def counted_from(pbs, first):
 def line_of(pbs, step, case):
     line = step["cmd"].replace("/gpfs/gz00", str(pbs.work.parent)).removeprefix("time ")
     line = line.replace(f"{pbs.work.parent}/jobs", str(pbs.work))
-    old, new = SHORT.get(case, ("", ""))
+    old, new = OTHERS.get(case, ("", ""))
     return line.replace(old, new) if old else line
 
 
 def answer(pbs, step, case):
     code, out, err = pbs.shell(line_of(pbs, step, case))
-    old, new = SHORT.get(case, ("", ""))
-    out = out.replace(new, old) if old else out
-    return code, normal(out, pbs), normal(err, pbs)
+    old, new = OTHERS.get(case, ("", ""))
+    out = normal(out, pbs)  # first of all: a long line may be cut in the midst of a word
+    return code, out.replace(new, old) if old else out, normal(err, pbs)
 
 
 def expected(pbs, step):
@@ -116,7 +130,10 @@ def test_every_recorded_step_gets_the_recorded_answer(pbs, case):
     counted_from(pbs, first)
     for line in before:
         assert pbs.shell(line)[0] == 0
+    os.mkfifo(pbs.home / "go")
     for step in steps:
+        if (case, step["step"]) in GO:
+            (pbs.home / "go").write_text("")
         replay(pbs, step, case)
         if case == "qsub_malformed_l" and step["rc"] == 0 and step["cmd"].startswith("qsub"):
             # Between the recorded steps other jobs had been submitted.
@@ -262,7 +279,7 @@ def test_the_job_gets_of_a_variable_what_was_recorded():
 def test_output_files_hold_what_was_recorded(pbs):
     for case, first in (("end_exit0", 29), ("end_exit3", 30), ("end_walltime_exceeded", 42)):
         counted_from(pbs, first)
-        limit = ("-l", "walltime=1") if "walltime" in case else ()
+        limit = ("-l", "walltime=5") if "walltime" in case else ()  # its program begins before
         job = pbs.ok("qsub", *limit, pbs.script(SCRIPTS[f"{case}.sh"], f"{case}.sh")).strip()
         pbs.ended(job)
         for step in recorded(case):

@@ -19,14 +19,14 @@ from hpc_rehearsal.session import faults
 from hpc_rehearsal.sites import rehearsed
 
 from ..sites.profiles import profile
-from .rig import until
+from .rig import PATIENCE, until
 
 REHEARSED = [site.name for site in all_sites() if rehearsed(site.name)]
 PROGRAM = str(Path(sys.executable).with_name("hpc-prefect"))
 BUSY = "while [ ! -e end ]; do sleep 0.1; done"
 
 
-def rehearse(folder, *words, timeout=120.0, **more):
+def rehearse(folder, *words, timeout=240.0, **more):
     """Exit status, standard output and standard error of one call."""
     done = subprocess.run(
         [PROGRAM, "rehearse", *words],
@@ -153,7 +153,7 @@ def test_a_signal_reaches_the_command_and_the_jobs_end_after_it(tmp_path, which)
     try:
         pid = until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
         running.send_signal(which)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=PATIENCE)
     finally:
         running.kill()
         running.wait()
@@ -188,12 +188,12 @@ def test_ctrl_c_reaches_the_command_once(tmp_path):
         stderr=other,
     )
     os.close(other)
-    until((tmp_path / "ready").exists, "the command's start", patience=60)
+    until((tmp_path / "ready").exists, "the command's start")
     os.write(terminal, b"\x03")
-    until((tmp_path / "count").exists, "the command's end", patience=60)
+    until((tmp_path / "count").exists, "the command's end")
     said = _read(terminal)
     os.close(terminal)
-    assert running.wait(60) == 3
+    assert running.wait(PATIENCE) == 3
     assert (tmp_path / "count").read_text() == "1"
     assert "jobs that were still there, and were deleted: 1" in said
     assert leftovers(tmp_path) == []
@@ -215,7 +215,9 @@ def test_a_queue_that_is_kept_is_met_again_and_can_be_ended(tmp_path):
     _, first, said = shell(tmp_path, "pjm", "pjsub -z jid job.sh", *kept)
     _, listed, _ = shell(tmp_path, "pjm", "pjstat --choose jid", *kept)
     ended = rehearse(tmp_path, "pjm", *kept, "--stop")
-    _, history, _ = shell(tmp_path, "pjm", "sleep 0.3; pjstat -H --choose jid,st", *kept)
+    table = "pjstat -H --choose jid,st"
+    line = f"until {table} | grep -q '^1'; do sleep 0.05; done; {table}"
+    _, history, _ = shell(tmp_path, "pjm", line, *kept)
     assert first == "1\n"
     assert "jobs that wait or run on: 1;" in said
     assert listed.split() == ["JOB_ID", "1"]
@@ -240,7 +242,8 @@ def test_a_job_waits_as_long_as_is_wished(tmp_path):
     script(tmp_path, "true")
     states = "qsub job.sh; sleep 1; qstat -f 1 | grep job_state"
     assert "job_state = Q" in shell(tmp_path, "pbs", states, "--wait", "600")[1]
-    states = "pjsub job.sh; sleep 1; pjstat --choose st"
+    taken = "while pjstat --choose st | grep -q ACC; do sleep 0.05; done"
+    states = f"pjsub job.sh; {taken}; sleep 1; pjstat --choose st"
     assert shell(tmp_path, "pjm", states, "--wait", "600")[1].split()[-1] == "QUE"
 
 
@@ -248,7 +251,9 @@ def test_only_so_many_jobs_run_at_once(tmp_path):
     script(tmp_path, BUSY)
     line = (
         "for n in 1 2 3; do pjsub job.sh; done;"
-        " while pjstat --choose st | grep -q 'ACC\\|RNA'; do sleep 0.05; done; pjstat --choose st"
+        " while pjstat --choose st | grep -q 'ACC\\|RNA' ||"
+        " [ $(pjstat --choose st | grep -c RUN) -lt 2 ]; do sleep 0.05; done;"
+        " sleep 1; pjstat --choose st"
     )
     _, out, _ = shell(tmp_path, "pjm", line, "--at-once", "2")
     assert out.split()[-3:] == ["RUN", "RUN", "QUE"]

@@ -215,7 +215,7 @@ class Judgements(Told):
         if reason is Reason.CANCELLED_ELSEWHERE and not wished:
             return "nobody has cancelled it"
         if reason is Reason.LOST:
-            return self._found_after_all(jobs)
+            return self._found_after_all(folder, jobs)
         if reason is Reason.ALLOCATION_ENDED:
             for job in jobs:
                 if job.held is not None and not job.held.is_over:
@@ -229,13 +229,13 @@ class Judgements(Told):
         """The scheduler's jobs that ran it."""
         return [job for job in self._cluster.every_job if job.script.folder == folder]
 
-    def _found_after_all(self, jobs: list[BatchJob]) -> str:
+    def _found_after_all(self, folder: str, jobs: list[BatchJob]) -> str:
         """Why a job is not LOST; empty when it is."""
         for job in jobs:
             if len(job.runs) > 1:
                 return ""  # one of its starts is nobody's
+        began = {run.id for run in self._programs.runs.get(folder, ())}
         for job in jobs:
-            began = {run.id for run in self._programs.runs.get(job.script.folder, ())}
             if began and job.id not in began:
                 continue  # the other job of its submission: what became of that tells nothing
             if began and job.open and job.runs:
