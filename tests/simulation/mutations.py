@@ -288,6 +288,13 @@ ARRAYS = (
 #: Of purchases at a quantum service.
 QUANTUM = (
     Mutation(
+        "an id that a stopped process notes after the verdict is that of the job",
+        "ledger/quantum_folder.py",
+        'str(ledger.result.get("job_id", ledger.job_id))',
+        "ledger.job_id",
+        quantum=True,
+    ),
+    Mutation(
         "the budget is counted after the POST",
         "ledger/quantum_folder.py",
         "elif ledger.intended:",
@@ -492,6 +499,12 @@ MUTATIONS = (
         "job/state.py",
         "    if _blind_start(evidence, seen):\n",
         "    if False:\n",
+    ),
+    Mutation(
+        "a second start that could not use the folder ends a job that Slurm may start again",
+        "job/state.py",
+        "    return began and seen.exit_code == FOLDER_CODE\n",
+        "    return began and seen.exit_code == FOLDER_CODE and not evidence.may_requeue\n",
     ),
     Mutation(
         "a slot is given to who was cancelled in the same moment",
