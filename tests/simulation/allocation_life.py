@@ -264,9 +264,13 @@ class AllocationLife(Life):
         if run.folder.rpartition("-")[0] not in self.bases:
             return
         troubled = any(f.startswith("there is trouble") for f in self.world.chance.happened)
+        # If a submission made two jobs, the flow may get an error, and holds neither.
+        twins = sum(job.script.folder == run.folder for job in self.batch_jobs()) > 1
         process = self._process
         hold = self._holds.get(process.number) if process is not None else None
-        if process is None or hold is None or run.folder in self._told_ends or troubled:
+        if process is None or hold is None or run.folder in self._told_ends:
+            return
+        if troubled or twins:
             return
         least = self.world.now - self.shape.orphan_timeout
         stopped = process.resumed_at > least or process.stopped_for() > 0
