@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -283,23 +284,26 @@ async def _one(place: Place, ending: Ending, work_dir: Path) -> JobResult:
     execution = {**ending.execution, **place.executions.get(ending.needs, {})}
     if execution.get("walltime") == "shortest":
         execution["walltime"] = place.shortest_walltime
-    job = asyncio.create_task(
-        run_job_from_blocks(
-            command_block_name="cmd-contract",
-            execution_profile_block_name="exec-contract",
-            hpc_profile_block_name=place.block(ending.needs),
-            work_dir=work_dir,
-            script_filename=ending.name,
-            user_args=[BEGIN + ending.program, "sh", ending.name],
-            execution_profile_overrides=execution,
-            **ending.call,
+    with contextlib.ExitStack() as stack:
+        if ending.act == "fail_node":
+            await asyncio.to_thread(stack.enter_context, place.failing_node())
+        job = asyncio.create_task(
+            run_job_from_blocks(
+                command_block_name="cmd-contract",
+                execution_profile_block_name="exec-contract",
+                hpc_profile_block_name=place.block(ending.needs),
+                work_dir=work_dir,
+                script_filename=ending.name,
+                user_args=[BEGIN + ending.program, "sh", ending.name],
+                execution_profile_overrides=execution,
+                **ending.call,
+            )
         )
-    )
-    if ending.act:
-        await _until(lambda: job.done() or _ready(ending, work_dir), ending.name)
-        if not job.done():
-            await _act(place, ending, work_dir, job)
-    return await job
+        if ending.act:
+            await _until(lambda: job.done() or _ready(ending, work_dir), ending.name)
+            if not job.done():
+                await _act(place, ending, work_dir, job)
+        return await job
 
 
 def _ready(ending: Ending, work_dir: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -113,6 +114,10 @@ class Place:
     def let_go(self, job_id: str) -> None:
         """Release a job that requeued itself, where it is held then."""
 
+    def failing_node(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, no other test takes the node that `fail_node` takes."""
+        return contextlib.nullcontext()
+
 
 _ENGINE = str(resources.files("hpc_prefect.local_batch") / "engine.py")
 
@@ -129,7 +134,7 @@ class Local(Place):
             name="local",
             profile={"scheduler": "local", "local": options},
             special={"memory": {}, "waits": {"queue_cpu": "full", "local": {"slots": 1}}},
-            shortest_walltime="00:00:10",
+            shortest_walltime="00:00:20",
         )
         blocker = folder / "blocker.sh"
         blocker.write_text("#!/bin/sh\nexec sleep 1000\n")
@@ -209,6 +214,13 @@ class Slurm(Place):
         self.cluster.node("n4", "down")
         self.cluster.node("n4", "resume")  # the cluster is whole for whoever asks for it
 
+    @contextlib.contextmanager
+    def failing_node(self) -> Iterator[None]:
+        # All processes of a session share the cluster.
+        with (self.cluster.dir / "failing-node.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def preempt(self, job_id: str) -> None:
         """A job with precedence that wants the whole node."""
         self.run(
@@ -269,7 +281,7 @@ class PBS(Rehearsed):
             },
             executions={"never": {"threads_per_rank": 1000}},
             environ=environ,
-            shortest_walltime="00:00:10",
+            shortest_walltime="00:00:20",
         )
 
     def cancel(self, job_id: str) -> None:
@@ -323,7 +335,7 @@ class PJM(Rehearsed):
             },
             executions={"preempted": {"num_nodes": 300, "launch": "mpi"}},  # of 384
             environ={"PATH": f"{commands}:{os.environ['PATH']}"},
-            shortest_walltime="00:00:10",
+            shortest_walltime="00:00:20",
             work_dir="it's a $(work) dir",  # PJM would replace %j
         )
 

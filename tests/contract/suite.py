@@ -52,7 +52,7 @@ class Contract:
             there = [each for each in ENDINGS if self.kind.has(each.needs)]
             metafunc.parametrize("ending", there, ids=[each.name for each in there])
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_an_end_is_told_as_what_it_is(self, place: Place, ending: Ending, ended: Ended) -> None:
         _skip_what_it_lacks(place, ending)
         verdict = ended.results[ending.name].verdict
@@ -60,7 +60,7 @@ class Contract:
         assert verdict.signal == ending.signal or not ending.signal
         assert verdict.exit_code == ending.code or ending.code is None
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_only_a_success_is_a_completed_run(
         self, place: Place, ending: Ending, ended: Ended
     ) -> None:
@@ -78,7 +78,7 @@ class Contract:
             assert str(ending.reason) in str(error)
             assert error.result.verdict.remedy in str(error)
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_a_program_starts_as_often_as_its_scheduler_says(
         self, place: Place, ended: Ended
     ) -> None:
@@ -87,22 +87,22 @@ class Contract:
         wrong = {name: n for name, n in found.items() if n != expected[name]}
         assert not wrong, wrong
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_nothing_is_left_in_the_queue(self, place: Place, ended: Ended) -> None:
         ours = {result.job_id for result in ended.results.values()}
         end = asyncio.run(_gone(place, ours))
         assert end == set()
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_the_error_of_a_failed_program_has_the_end_of_its_stderr(self, ended: Ended) -> None:
         assert "why" in str(ended.errors["code-3"]).splitlines()[-2]
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_what_a_user_sees_is_in_the_docs(self, place: Place, ended: Ended) -> None:
         """Written anew by HPC_PREFECT_WRITE_DOCS=1."""
         docs.check(place, ended)
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(900)
     def test_arguments_and_environment_arrive_byte_for_byte(
         self, entered: Place, ended: Ended, tmp_path: Path
     ) -> None:
@@ -169,7 +169,7 @@ def _skip_what_it_lacks(place: Place, ending: Ending) -> None:
 async def _gone(place: Place, ours: set[str]) -> set[str]:
     """Wait until none of these jobs is active any more; those that stay."""
     left = ours
-    for _ in range(300):
+    for _ in range(900):
         left = ours & place.active()
         if not left:
             break

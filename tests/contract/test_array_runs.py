@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,7 +123,9 @@ class ArrayRuns:
         self, desk: ArrayDesk
     ) -> None:
         members = [(f"m{n:02}", 3 if n == 7 else 0) for n in range(30)]
+        began = time.monotonic()
         results = await desk.results(desk.request(members))
+        polls = (time.monotonic() - began) / 2.0  # the queue may be full of others' jobs
 
         assert desk.runs() == [label for label, _ in members]
         assert [each.name for each in results if not each.succeeded] == ["m07"]
@@ -133,7 +136,7 @@ class ArrayRuns:
         ]
         assert len({each.job_id for each in results}) == 30
         assert len(list(desk.folder.glob(".hpc-prefect/*/ab/k*"))) == 1
-        assert len(desk.transport.commands) <= 30
+        assert len(desk.transport.commands) <= 20 + 3 * polls
 
     async def test_several_members_share_an_element(self, desk: ArrayDesk) -> None:
         members = [(f"m{n:02}", 3 if n == 4 else 0) for n in range(10)]

@@ -32,7 +32,7 @@ from hpc_rehearsal.pjm import install as pjm
 from .places import PBS, PJM, Place
 from .test_array_runs import ArrayRuns
 
-PATIENCE = 60.0
+PATIENCE = 200.0
 TAG = "hq7k2m9x1abcdef"
 T = TypeVar("T")
 

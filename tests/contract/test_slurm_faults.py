@@ -175,10 +175,11 @@ async def until(condition: Callable[[], Any], what: str) -> None:
         await asyncio.sleep(0.05)
 
 
-async def faults(jobs: Jobs, hung: asyncio.Event) -> float:
+async def faults(jobs: Jobs, hung: asyncio.Event) -> tuple[float, float]:
     """All that can happen to the two daemons, one after another, each until it has done harm.
 
-    Returns when the controller was killed (seconds since 1970). `hung` is set while it hangs.
+    Returns between which times the controller was killed (seconds since 1970). `hung` is set while
+    it hangs.
     """
     heard, done = jobs.transport, jobs.results
 
@@ -195,6 +196,7 @@ async def faults(jobs: Jobs, hung: asyncio.Event) -> float:
     await jobs.signal("slurmdbd", "CONT")
 
     before = heard.count("squeue", failed=True)
+    alive_at = time.time()
     await jobs.signal("slurmctld", "KILL")
     killed_at = time.time()
     await until(lambda: heard.count("squeue", failed=True) > before, "a question to nobody")
@@ -212,7 +214,7 @@ async def faults(jobs: Jobs, hung: asyncio.Event) -> float:
     await until(lambda: heard.count("squeue", failed=True) > before, "a question without an answer")
     await jobs.signal("slurmctld", "CONT")
     (jobs.work / "faults-are-over").touch()
-    return killed_at
+    return alive_at, killed_at
 
 
 async def test_fifty_jobs_and_every_fault_of_the_daemons(
@@ -235,7 +237,7 @@ async def test_fifty_jobs_and_every_fault_of_the_daemons(
         await jobs.run(label, f"sleep {10 + 7 * n % 21}; {late}{KINDS[kinds[label]][0]}")
 
     runs = (run(n, label) for n, label in enumerate(kinds))
-    killed_at, *_ = await asyncio.gather(faults(jobs, hung), *runs)
+    (alive_at, killed_at), *_ = await asyncio.gather(faults(jobs, hung), *runs)
 
     starts = Counter(jobs.started())
     assert {label: n for label, n in starts.items() if n != 1} == {}
@@ -248,7 +250,9 @@ async def test_fifty_jobs_and_every_fault_of_the_daemons(
     print(f"ended by Slurm: {wrong}")
     for label, verdict in wrong.items():
         assert verdict.reason in ENDED_BY_SLURM, verdict
-        assert 0 <= killed_at - jobs.started_at(label) < UNSAVED, (label, verdict)
+        # A node may begin what it was told just before.
+        began = jobs.started_at(label)
+        assert alive_at - UNSAVED < began < killed_at + UNSAVED, (label, verdict)
     assert set(starts) == set(kinds)
     assert len({result.job_id for result in jobs.results.values()}) == COUNT
     assert any(told.said("found in the queue as") for told in jobs.told.values())
@@ -263,9 +267,12 @@ async def test_cancelling_a_forgotten_job_spares_the_one_that_has_its_id_now(
     await jobs.run("saved", "exit 0")
     # The next state is saved only some seconds later: until then nothing of the job is on disk.
     await until(lambda: _state_of(cluster) != before, "a new state on disk")
+    state = _state_file(cluster).read_bytes()
     forgotten = asyncio.create_task(jobs.run("forgotten", "sleep 300"))
     await until(lambda: "forgotten" in jobs.started(), "its start")
     await jobs.signal("slurmctld", "KILL")
+    # On a slow machine it may have saved one more.
+    _state_file(cluster).write_bytes(state)
     await jobs.start("slurmctld")
 
     heir = asyncio.create_task(jobs.run("heir", "exit 3", "--hold"))
@@ -288,5 +295,9 @@ async def test_cancelling_a_forgotten_job_spares_the_one_that_has_its_id_now(
 
 def _state_of(cluster: SlurmCluster) -> int:
     """Which state of the controller is on disk; 0 for none."""
-    file = cluster.dir / "state" / "job_state"
+    file = _state_file(cluster)
     return file.stat().st_ino if file.exists() else 0
+
+
+def _state_file(cluster: SlurmCluster) -> Path:
+    return cluster.dir / "state" / "job_state"
