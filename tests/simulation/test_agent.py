@@ -46,6 +46,7 @@ class Side(ABC):
     def __init__(self, folder: str) -> None:
         # A name of its own, which marks the processes of its jobs: an agent ends all with its mark.
         self.folder, self.spool = folder, f"{folder}/{uuid.uuid4().hex[:10]}.spool"
+        self.hidden_for = 12_000  # hundredths of a second
 
     def given(
         self, *, walltime: int = 600, idle: int = 600, orphan: int = 600, grace: int = 60
@@ -178,8 +179,11 @@ class Real(Side):
     def start(self, **given: int) -> None:
         numbers = self.given(**given)
         values = [str(getattr(numbers, name)) for name in Given.__slots__]
+        text = spools.agent_text()
+        assert text.count("hidden_for=12000") == 1
+        text = text.replace("hidden_for=12000", f"hidden_for={self.hidden_for}")
         self._agent = subprocess.Popen(
-            ["/bin/bash", "-c", spools.agent_text(), "agent.sh", self.spool, "local", *values],
+            ["/bin/bash", "-c", text, "agent.sh", self.spool, "local", *values],
             env={**os.environ, "HPC_LOCAL_JOBID": OWN_ID},
             cwd=self.folder,
             stderr=subprocess.DEVNULL,
@@ -264,6 +268,7 @@ class Modelled(Side):
             self._start, self._codes.append,
         )  # fmt: skip
         self._agent.log_is_full = lambda: self._log_is_full
+        self._agent.hidden_for = self.hidden_for / 100
 
     def _start(self, tag: str, asked: Asked, ended: Callable[[int], None]) -> _Child:
         program = self._programs[asked.script]
@@ -398,6 +403,7 @@ def _a_job_runs_for_too_long(side: Side) -> None:
 
 
 def _jobs_that_it_cannot_take(side: Side) -> None:
+    side.hidden_for = 100
     side.start()
     side.submit("a", cores=2)
     side.submit("b", walltime=10_000)
@@ -406,6 +412,35 @@ def _jobs_that_it_cannot_take(side: Side) -> None:
     side.submit("d", Program(), err="/nowhere/d.err")
     side.wait_for("R", "c")
     side.wait_for("E", "d")
+    side.close()
+
+
+def _hand_over_torn(side: Side, tag: str) -> bytes:
+    """A job of whose file the agent sees the first half; returns the whole."""
+    side.submit(tag)
+    whole = side.read(f"jobs/{tag}")
+    side.write(f"jobs/{tag}", whole[: len(whole) // 2])
+    return whole
+
+
+def _a_job_cannot_be_read_for_a_while(side: Side) -> None:
+    files = {tag: _hand_over_torn(side, tag) for tag in ("a", "b")}
+    side.start()
+    side.wait_until_taken()
+    side.submit("c")
+    side.wait_for("E", "c")
+    side.run(spools.ask_to_cancel(side.spool, ["b"]))
+    side.wait_until_taken()
+    for tag, data in files.items():
+        side.write(f"jobs/{tag}", data)
+    side.wait_for("E", "a")
+    side.close()
+
+
+def _it_is_told_to_end_while_one_cannot_be_read(side: Side) -> None:
+    _hand_over_torn(side, "a")
+    side.start()
+    side.wait_until_taken()
     side.close()
 
 
@@ -461,6 +496,8 @@ CASES = {
     "it gets a signal": _it_gets_a_signal,
     "a job runs for too long": _a_job_runs_for_too_long,
     "jobs that it cannot take": _jobs_that_it_cannot_take,
+    "a job cannot be read for a while": _a_job_cannot_be_read_for_a_while,
+    "it is told to end while one cannot be read": _it_is_told_to_end_while_one_cannot_be_read,
     "jobs come before it begins": _what_was_handed_over_before_it_began,
     "its log is full for a while": _its_log_is_full_for_a_while,
     "another one was here": _another_one_was_here,
