@@ -68,7 +68,7 @@ _NOT_TAKEN = {
 #: `size` can only come from the agent of another version.
 _REFUSED = {
     "size": "the allocation's agent says that the job is larger than the allocation",
-    "unreadable": "for two minutes the allocation's agent could not read the job's file in its spool",
+    "unreadable": "the allocation's agent could not read the job's file for two minutes",
 }
 
 
