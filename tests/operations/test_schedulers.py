@@ -108,12 +108,12 @@ async def test_of_an_array_all_jobs_are_cancelled_that_its_submission_has_made(r
     assert [i for i, seen in said.items() if seen.state is not JobState.ENDED] == []
 
 
-#: Directives with which a job of one of them waits for an hour.
-LATER = time.time() + 3600
+#: Directives with which a job of one of them waits for longer than all tests take.
+LATER = time.time() + 86400
 WAITS = {
     "pbs": f"-a {time.strftime('%Y%m%d%H%M', time.localtime(LATER))}",
     "pjm": f"--at {time.strftime('%Y%m%d%H%M', time.localtime(LATER))}",
-    "slurm": "--begin=now+1hour",
+    "slurm": "--begin=now+1day",
 }
 
 
@@ -150,7 +150,7 @@ async def test_a_waiting_member_is_cancelled_in_all_arrays_that_its_submission_h
     first, other = await asyncio.to_thread(read_members, left.folder)
     # Slurm forgets an element that never began, so nobody can confirm its end.
     forgets = site.scheduler == "slurm"
-    wait = 5.0 if forgets else 60.0
+    wait = 20.0 if forgets else 60.0
     done, words = await asyncio.to_thread(cancel_member, left, first, wait=wait)
     assert done or forgets, words
 
