@@ -33,7 +33,9 @@ OWN_ID = "4711"
 _SHORT = Program(seconds=0.1)
 _LONG = Program(seconds=1000.0)
 _DEAF = Program(seconds=1000.0, on_term="deaf")
-_PATIENCE = 60.0
+#: Ends well when it is told to.
+_HELD = Program(seconds=999.0)
+_PATIENCE = 200.0
 #: Of no meaning to anybody: other files stay below this size.
 _PADDING = b"#" * 65536 + b"\n"
 
@@ -88,6 +90,13 @@ class Side(ABC):
 
     @abstractmethod
     def make_script(self, tag: str, program: Program) -> str: ...
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Have the held program end."""
+
+    @abstractmethod
+    def wait_until_deaf(self, tag: str) -> None: ...
 
     # --- what is made of it
 
@@ -196,10 +205,18 @@ class Real(Side):
         return self._agent.wait(_PATIENCE)
 
     def make_script(self, tag: str, program: Program) -> str:
-        deaf = "trap '' TERM\n" if program.on_term == "deaf" else ""
-        path = Path(self.folder) / f"{tag}.sh"
-        path.write_text(f"{deaf}sleep {program.seconds}\nexit {program.code}\n")
+        path, is_deaf = Path(self.folder) / f"{tag}.sh", f"{self.folder}/{tag}.deaf"
+        deaf = f"trap '' TERM\ntouch {is_deaf}\n" if program.on_term == "deaf" else ""
+        held = f"until [ -e {self.folder}/go ]; do sleep 0.05; done"
+        waits = held if program is _HELD else f"sleep {program.seconds}"
+        path.write_text(f"{deaf}{waits}\nexit {program.code}\n")
         return str(path)
+
+    def let_go(self) -> None:
+        Path(self.folder, "go").touch()
+
+    def wait_until_deaf(self, tag: str) -> None:
+        self.until(Path(self.folder, f"{tag}.deaf").exists)
 
     def stop(self) -> None:
         if hasattr(self, "_agent") and self._agent.poll() is None:
@@ -217,6 +234,7 @@ class Modelled(Side):
         for name in spools.FOLDERS:
             self._files.make_folder("", f"{self.spool}/{name}")
         self._programs: dict[str, Program] = {}
+        self._held: list[Callable[[int], None]] = []
         self._codes: list[int] = []
         self._log_is_full = False
 
@@ -248,7 +266,10 @@ class Modelled(Side):
         self._agent.log_is_full = lambda: self._log_is_full
 
     def _start(self, tag: str, asked: Asked, ended: Callable[[int], None]) -> _Child:
-        return _Child(self._world, self._programs[asked.script], ended)
+        program = self._programs[asked.script]
+        if program is _HELD:
+            self._held.append(ended)
+        return _Child(self._world, program, ended)
 
     def until(self, happened: Callable[[], bool]) -> None:
         end = self._world.now + _PATIENCE
@@ -274,6 +295,12 @@ class Modelled(Side):
     def make_script(self, tag: str, program: Program) -> str:
         self._programs[f"/w/{tag}.sh"] = program
         return f"/w/{tag}.sh"
+
+    def let_go(self) -> None:
+        (ended,) = self._held
+        self._world.later(0.0, lambda: ended(_HELD.code))
+
+    def wait_until_deaf(self, tag: str) -> None: ...
 
 
 class _Child:
@@ -334,7 +361,7 @@ def _one_is_cancelled_before_its_turn(side: Side) -> None:
 
 def _it_is_told_to_end_while_one_waits(side: Side, word: str = spools.CLOSE) -> None:
     side.start()
-    side.submit("a", Program(seconds=1.0) if word == spools.CLOSE else _LONG)
+    side.submit("a", _HELD if word == spools.CLOSE else _LONG)
     side.wait_for("S", "a")
     side.submit("b")
     side.wait_until_taken()
@@ -343,12 +370,14 @@ def _it_is_told_to_end_while_one_waits(side: Side, word: str = spools.CLOSE) -> 
     if word == spools.CLOSE:
         side.submit("c")
         side.wait_for("R", "c")
+        side.let_go()
 
 
 def _a_deaf_job_is_killed(side: Side) -> None:
     side.start(grace=1)
     side.submit("a", _DEAF)
     side.wait_for("S", "a")
+    side.wait_until_deaf("a")
     side.close(spools.CLOSE_NOW)
 
 
