@@ -288,6 +288,13 @@ ARRAYS = (
 #: Of purchases at a quantum service.
 QUANTUM = (
     Mutation(
+        "jobs cancel leaves out what quantum jobs of its tag have cost that ended before",
+        "operations/cancel.py",
+        'known = request.ids and request.job.kind == "batch"',
+        "known = request.ids",
+        quantum=True,
+    ),
+    Mutation(
         "an id that a stopped process notes after the verdict is that of the job",
         "ledger/quantum_folder.py",
         'str(ledger.result.get("job_id", ledger.job_id))',

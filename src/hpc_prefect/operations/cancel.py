@@ -13,6 +13,7 @@ from hpc_prefect.errors import NotOurs, TransportError
 from hpc_prefect.executor.cancelling import bring_about
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.service import executor
+from hpc_prefect.job.quantum_spec import QuantumSpec
 from hpc_prefect.job.script import GUARD_CODE
 from hpc_prefect.job.spec import JobSpec
 from hpc_prefect.job.state import JobState, Observation
@@ -27,6 +28,8 @@ from hpc_prefect.schedulers import scheduler_for
 from hpc_prefect.schedulers.base import NoAnswer, Scheduler
 from hpc_prefect.transports.host import host
 
+#: As a service calls what it charges.
+_QPU = "qpu_seconds"
 #: How many seconds to wait for an end.
 CONFIRM = 20.0
 
@@ -62,7 +65,7 @@ class _CancelRequest:
         ended_words: how the last of these ended.
         words: how it ended; empty until then.
         silence: the message if its end is not seen in time.
-        used: the resources that it used, by the scheduler.
+        used_by: the resources that each of the ids used, by the scheduler.
     """
 
     job: JobSnapshot
@@ -76,7 +79,7 @@ class _CancelRequest:
     started_as: str = ""
     words: str = ""
     silence: str = ""
-    used: dict[str, float] = field(default_factory=dict)
+    used_by: dict[str, dict[str, float]] = field(default_factory=dict)
     over: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -104,6 +107,20 @@ class _CancelRequest:
         """Whether the end of each known id has been seen."""
         return self.ended >= set(self.ids)
 
+    @property
+    def used(self) -> dict[str, float]:
+        """What it has used. Each quantum job is charged; what its journal knows of a duplicate
+        counts by itself."""
+        used = {name: value for each in self.used_by.values() for name, value in each.items()}
+        if isinstance(self.job.spec, QuantumSpec):
+            known = self.job.ledger.duplicates
+            own = [each for job_id, each in self.used_by.items() if job_id not in known]
+            used.pop(_QPU, None)
+            if len(own) > 1 or any(_QPU in each for each in own):
+                estimate = self.job.spec.estimated_seconds
+                used[_QPU] = sum(each.get(_QPU, estimate) for each in own)
+        return used
+
     def conclude(self) -> None:
         """Let everybody who waits for its end know, if it is there."""
         alone = self.members_told or self.job.members is None
@@ -117,7 +134,7 @@ class _CancelRequest:
         self.ended.add(watch.job_id)
         if seen.exit_code == GUARD_CODE:
             self.turned_away.add(watch.job_id)
-        self.used |= seen.used
+        self.used_by[watch.job_id] = seen.used
         self.ended_words = f"{scheduler} says {seen.word}"
         self.conclude()
 
@@ -334,7 +351,9 @@ async def _search(
             request.silence = f"{name} did not say whether {what} ({found.said})"
         elif found or request.ids:
             going_on = [i for i, seen in found.items() if seen.state is not JobState.ENDED]
-            theirs = going_on if request.ids else [*found]
+            # A quantum job that has ended was charged, too.
+            known = request.ids and request.job.kind == "batch"
+            theirs = going_on if known else [*found]
             request.ids += [each for each in theirs if each not in request.ids]
             request.has_searched = True
         else:
