@@ -62,7 +62,7 @@ class Place:
     ) -> list[Finding]:
         """The findings about the right profile with `changes`."""
         hpc = HPCProfileBlock(**self.fields | changes)
-        terms = Terms(work_dir=work_dir or str(self.work), submit=submit, wait=60.0, record=record)
+        terms = Terms(work_dir=work_dir or str(self.work), submit=submit, wait=240.0, record=record)
         return await examine(hpc, terms)
 
 

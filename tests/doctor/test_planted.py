@@ -196,7 +196,7 @@ async def test_an_interrupted_examination_cancels_its_job(tmp_path: Path) -> Non
     hpc = HPCProfileBlock(**place.fields | {"setup": ["sleep 1000"]})
     terms = Terms(work_dir=str(place.work), submit=True)
     task = asyncio.ensure_future(examine(hpc, terms, Told()))
-    await asyncio.wait_for(running.wait(), 60)
+    await asyncio.wait_for(running.wait(), 240)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

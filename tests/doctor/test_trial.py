@@ -43,7 +43,7 @@ async def tried(folder: Path, transport: Transport, file: str = FILE) -> list[Fi
         scheduler=scheduler_for("local"),
         transport=transport,
         file=file,
-        wait=60.0,
+        wait=240.0,
         poll_interval=1.0,
         unseen=0.5,
     )

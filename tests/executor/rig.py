@@ -123,9 +123,10 @@ class Rig:
 
     def program(self, text: str, name: str = "program") -> str:
         """A shell program that first notes, in the file `runs`, that it was started."""
-        path = self.folder / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >> {self.folder}/runs\n{text}\n')
-        path.chmod(0o700)
+        path, new = self.folder / name, self.folder / f"{name}.new"
+        new.write_text(f'#!/bin/bash\necho "{name} $*" >> {self.folder}/runs\n{text}\n')
+        new.chmod(0o700)
+        new.replace(path)  # whole at any moment: a job of before may be about to read it
         return str(path)
 
     def python(self, text: str, name: str = "program") -> str:
@@ -244,11 +245,18 @@ class Rig:
         """Ids of the jobs that wait or run."""
         return [json.loads(line)["id"] for line in self.engine("jobs")]
 
+    async def emptied(self) -> None:
+        """Wait until no job waits or runs.
+
+        A job's own record tells its end a moment before the queue knows of it.
+        """
+        await until(lambda: not self.active(), "an empty queue")
+
     async def close(self) -> None:
         """End what a test left in the queue."""
         if left := self.active():
             self.engine("cancel", *left)
-            await until(lambda: not self.active(), "the end of what the test left")
+            await self.emptied()
         self.pool.shutdown()
 
 

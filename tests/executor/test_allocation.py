@@ -131,7 +131,7 @@ async def test_a_job_is_found_whether_it_was_done_in_an_allocation_or_not(
 async def test_its_end_is_seen_and_its_use_told(held: Held, rig: Rig) -> None:
     await held.run("sleep 1.1", "k")
     use = await held.on_loop(held.allocation.close())
-    assert rig.active() == []
+    await rig.emptied()
     assert 1 / 3600 <= use.used <= use.held
 
 
@@ -197,6 +197,8 @@ async def test_when_the_agent_is_killed_its_jobs_end_with_the_allocation(
 
 
 def _agent_of(rig: Rig) -> int:
+    """Of all processes with its command line the one above the others, its children."""
+    parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
@@ -205,18 +207,31 @@ def _agent_of(rig: Rig) -> int:
                     word.endswith(b".spool/agent.sh") and os.fsencode(rig.folder) in word
                     for word in words[1:2]
                 ):
-                    return int(entry)
-    raise AssertionError("there is no agent")
+                    parents[int(entry)] = int(_stat_of(int(entry))[1])
+    above = [pid for pid, parent in parents.items() if parent not in parents]
+    assert len(above) == 1, f"there is no agent: {parents}"
+    return above[0]
+
+
+def _stat_of(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+async def stop(pid: int) -> None:
+    """Stop a process, and wait until it does nothing any more."""
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: _stat_of(pid)[0] == "T", "the stop")
 
 
 async def test_renewed_the_next_is_submitted_when_a_job_no_longer_fits(rig: Rig) -> None:
-    held = Held(rig, walltime=40, renew=True)
+    held = Held(rig, walltime=400, renew=True)
     rig.options["slots"] = 8
     await held.open()
     try:
-        assert (await held.run("true", "first", resources={"walltime": 2})).succeeded
-        # Of 35 seconds for jobs some have gone by, and what the agent says is a little old.
-        assert (await held.run("true", "long", resources={"walltime": 30})).succeeded
+        assert (await held.run("true", "first", resources={"walltime": 60})).succeeded
+        # Of 377 seconds for jobs some have gone by, and what the agent says is a little old.
+        assert (await held.run("true", "long", resources={"walltime": 372})).succeeded
         assert held.where("long") == "allocation-local"
         assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 2
     finally:
@@ -239,14 +254,14 @@ async def test_renewed_one_that_a_person_cancelled_is_followed_by_no_other(rig: 
 
 
 async def test_what_still_fits_into_the_present_one_does_not_wait_for_the_next(rig: Rig) -> None:
-    held = Held(rig, walltime=60, renew=True)
+    held = Held(rig, walltime=600, renew=True)
     rig.options["slots"] = 8
     await held.open()
     try:
-        first = await held.run("true", "first", resources={"walltime": 1})
+        first = await held.run("true", "first", resources={"walltime": 60})
         # No second one of these would fit, so the next is submitted already.
-        assert (await held.run("true", "half", resources={"walltime": 30})).succeeded
-        third = await held.run("true", "third", resources={"walltime": 1})
+        assert (await held.run("true", "half", resources={"walltime": 300})).succeeded
+        third = await held.run("true", "third", resources={"walltime": 60})
         assert third.job_id.partition(".")[0] == first.job_id.partition(".")[0]
         assert len({job.key for job in list_jobs(rig.work) if job.name == "allocation"}) == 2
     finally:
@@ -327,9 +342,9 @@ async def test_killed_at_any_change_that_it_makes_each_job_runs_once(
     call += {"before": 0, "torn": 1, "after": 2}[when]
     program = rig.program("sleep 0.1", "p")
     with _driven(rig, program, "a", "b", call=call, when=when) as driver:
-        await asyncio.to_thread(driver.wait, 60)
+        await asyncio.to_thread(driver.wait, 200)
     with _driven(rig, program, "a", "b") as driver:
         results = await asyncio.to_thread(_results, driver)
     assert results == {"a": "succeeded", "b": "succeeded"}
     assert sorted(rig.runs()) == ["p a", "p b"]
-    await until(lambda: not rig.active(), "the end of all allocations")
+    await rig.emptied()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from rig import Rig, until
-from test_allocation import Held, _agent_of, _driven, _results
+from test_allocation import Held, _agent_of, _driven, _results, stop
 
 from hpc_prefect.errors import TransportError
 from hpc_prefect.executor.arrays.run import ArrayRun
@@ -66,7 +66,7 @@ async def test_a_job_that_comes_too_late_for_many_allocations_is_not_given_up(ri
 async def test_what_never_started_in_an_allocation_costs_a_member_no_try(rig: Rig) -> None:
     held = Held(rig)
     text = "[ ! -e begun ] || exit 0; touch begun; exec sleep 600"
-    spec = rig.spec(program=rig.program(text, "m"), resources={"walltime": 1})
+    spec = rig.spec(program=rig.program(text, "m"), resources={"walltime": 10})
     array = rig.array(spec, ["x"], placing=Over(rig.folder, 2), retries=1)
     (result,) = await asyncio.wrap_future(held.executor.start(array, ArrayRun).result)
     assert result.succeeded, result.verdict
@@ -74,16 +74,16 @@ async def test_what_never_started_in_an_allocation_costs_a_member_no_try(rig: Ri
 
 
 async def test_an_allocation_that_was_told_to_end_is_handed_nothing_more(rig: Rig) -> None:
-    held = Held(rig, walltime=60, renew=True)
+    held = Held(rig, walltime=600, renew=True)
     rig.options["slots"] = 8
     await held.open()
     try:
-        runs = held.start(HOLD, "holds", resources={"walltime": 40})
+        runs = held.start(HOLD, "holds", resources={"walltime": 400})
         await until(rig.runs, "the start of the one that is waited for")
         # Neither fits any more: the first has the next submitted, the second ends the present one.
-        long = [held.start("true", f"long-{i}", resources={"walltime": 45}) for i in range(2)]
+        long = [held.start("true", f"long-{i}", resources={"walltime": 565}) for i in range(2)]
         assert all(result.succeeded for result in await asyncio.gather(*long))
-        short = await held.run("true", "short", resources={"walltime": 1})
+        short = await held.run("true", "short", resources={"walltime": 60})
         assert (short.verdict.reason, short.attempt) == (Reason.SUCCEEDED, 1)
         (rig.work / "go").touch()
         assert (await runs).succeeded
@@ -104,17 +104,17 @@ class Blind(LocalTransport):
 
 async def test_what_cannot_be_seen_now_is_no_reason_to_end_an_allocation(rig: Rig) -> None:
     transport = Blind()
-    held = Held(rig, walltime=60, renew=True, transport=transport)
+    held = Held(rig, walltime=600, renew=True, transport=transport)
     rig.options["slots"] = 8
     await held.open()
     try:
-        assert (await held.run("true", "warm", resources={"walltime": 1})).succeeded
-        assert (await held.run("true", "a", resources={"walltime": 30})).succeeded
+        assert (await held.run("true", "warm", resources={"walltime": 60})).succeeded
+        assert (await held.run("true", "a", resources={"walltime": 300})).succeeded
         await until(lambda: len(_allocations(rig)) == 2, "the next one, as no second would fit")
         transport.blind = True
-        assert (await held.run("true", "b", resources={"walltime": 5})).succeeded
+        assert (await held.run("true", "b", resources={"walltime": 60})).succeeded
         transport.blind = False
-        assert (await held.run("true", "c", resources={"walltime": 5})).succeeded
+        assert (await held.run("true", "c", resources={"walltime": 60})).succeeded
     finally:
         await held.close()
     first, second = (_spool_of(rig, key) for key in "ab")
@@ -185,7 +185,7 @@ async def test_an_allocation_whose_node_is_gone_is_handed_nothing_more(rig: Rig)
         spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
         await until(lambda: _held_so_far(spool) > 0, "its second sign of life")
         transport.forgets = True
-        os.kill(agent, signal.SIGSTOP)
+        await stop(agent)
         os.utime(spool / spools.HEARTBEAT, (0, 0))  # as if its node was gone for long
         result = await held.run("true", "k")
     finally:
@@ -276,16 +276,16 @@ async def test_a_holder_started_again_takes_up_all_that_was_left(rig: Rig, secon
     """Also the next allocation, which the killed holder had submitted beside the present one."""
     rig.options["slots"] = 8 if second == "runs" else 2
     program = rig.program(HOLD, "p")
-    jobs = ("a:30", "b:45")  # of the first one's 54 seconds
-    with _driven(rig, program, *jobs, renew=60):
+    jobs = ("a:300", "b:565")  # of the first one's 570 seconds
+    with _driven(rig, program, *jobs, renew=600):
         await until(lambda: len(_allocations(rig)) == 2, "the next allocation")
         await until(lambda: len(rig.runs()) == (2 if second == "runs" else 1), "the jobs")
     (rig.work / "go").touch()
-    with _driven(rig, program, *jobs, renew=60) as driver:
+    with _driven(rig, program, *jobs, renew=600) as driver:
         results = await asyncio.to_thread(_results, driver)
     assert results == {"a": "succeeded", "b": "succeeded"}
     assert sorted(rig.runs()) == ["p a", "p b"]
-    assert rig.active() == []  # none is left to its timeout
+    await rig.emptied()  # none is left to its timeout
 
 
 def _allocations(rig: Rig) -> list[str]:
@@ -314,10 +314,10 @@ async def test_an_agent_that_hangs_is_not_waited_for(rig: Rig) -> None:
     agent = await until(lambda: _agent(rig), "the agent")
     spool = next(rig.work.glob(".hpc-prefect/campaign/*/*.spool"))
     await until(lambda: _held_so_far(spool) > 0, "its second sign of life")
-    os.kill(agent, signal.SIGSTOP)
+    await stop(agent)
     os.utime(spool / spools.HEARTBEAT, (0, 0))  # as if it hung for long
     await held.on_loop(held.allocation.close())
-    assert rig.active() == []
+    await rig.emptied()
 
 
 def _held_so_far(spool: Path) -> int:

@@ -38,14 +38,14 @@ async def test_killed_at_a_change_while_two_terms_are_under_way_each_job_runs_on
     call += {"before": 0, "torn": 1, "after": 2}[when]
     rig.options["slots"] = 8
     program = rig.program("sleep 0.1", "p")
-    jobs = ("a:30", "b:45", "c:45")  # of the first one's 54 seconds
-    with _driven(rig, program, *jobs, renew=60, call=call, when=when) as driver:
-        await asyncio.to_thread(driver.wait, 60)
-    with _driven(rig, program, *jobs, renew=60) as driver:
+    jobs = ("a:300", "b:565", "c:565")  # of the first one's 570 seconds
+    with _driven(rig, program, *jobs, renew=600, call=call, when=when) as driver:
+        await asyncio.to_thread(driver.wait, 200)
+    with _driven(rig, program, *jobs, renew=600) as driver:
         results = await asyncio.to_thread(_results, driver)
     assert results == dict.fromkeys("abc", "succeeded")
     assert sorted(rig.runs()) == ["p a", "p b", "p c"]
-    await until(lambda: not rig.active(), "the end of all allocations")
+    await rig.emptied()
 
 
 @pytest.mark.parametrize("word", [spools.CLOSE, spools.CLOSE_NOW])
@@ -69,7 +69,7 @@ async def test_an_allocation_told_to_end_while_jobs_wait_and_its_holder_killed(
     # Those that ran when it was told NOW were ended with it.
     assert ended <= ({first, second} if word == spools.CLOSE_NOW else set())
     assert sorted(rig.runs()) == sorted(f"p {key}" for key in (*keys, late))
-    await until(lambda: not rig.active(), "the end of all allocations")
+    await rig.emptied()
 
 
 def _taken(rig: Rig) -> list[Path]:
@@ -101,7 +101,7 @@ async def test_a_job_whose_allocation_ends_before_its_turn_and_whose_holders_die
             results = await asyncio.to_thread(_results, driver)
     assert results == {"a": "succeeded"}
     assert rig.runs() == ["blocker ", "p a"]
-    await until(lambda: not rig.active(), "the end of all allocations")
+    await rig.emptied()
 
 
 # --- its folder is full
@@ -169,7 +169,7 @@ async def test_a_full_spool_at_a_line_about_a_job_costs_neither_the_job_nor_its_
         await held.close()
     assert rig.runs() == ["k ", "after "]
     assert log.events() == ["S", "E", "S", "E", "X"]
-    assert rig.active() == []
+    await rig.emptied()
 
 
 async def test_a_full_spool_at_an_allocations_last_line_does_not_keep_it(rig: Rig) -> None:
@@ -180,7 +180,7 @@ async def test_a_full_spool_at_an_allocations_last_line_does_not_keep_it(rig: Ri
     use = await held.on_loop(held.allocation.close())
     assert use.held > 0
     assert "X" not in log.events()
-    assert rig.active() == []
+    await rig.emptied()
 
 
 async def test_a_spool_that_stays_full_does_not_keep_jobs_from_running_once(rig: Rig) -> None:
@@ -194,4 +194,4 @@ async def test_a_spool_that_stays_full_does_not_keep_jobs_from_running_once(rig:
         log.empty()
         await held.close()
     assert len(_allocations(rig)) == 1
-    assert rig.active() == []
+    await rig.emptied()

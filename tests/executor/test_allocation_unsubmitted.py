@@ -140,13 +140,13 @@ async def test_when_the_next_allocation_cannot_be_submitted_its_jobs_run_elsewhe
 ) -> None:
     rig.options["slots"] = 8
     transport = Refusing()
-    held = Held(rig, walltime=40, renew=True, transport=transport)
+    held = Held(rig, walltime=400, renew=True, transport=transport)
     await held.open()
     try:
-        # Of 35 seconds for jobs some have gone by, and what the agent says is a little old.
-        assert (await held.run("true", "first", resources={"walltime": 2})).succeeded
+        # Of 377 seconds for jobs some have gone by, and what the agent says is a little old.
+        assert (await held.run("true", "first", resources={"walltime": 60})).succeeded
         transport.refuses = True
-        waits = held.start("true", "long", resources={"walltime": 30})
+        waits = held.start("true", "long", resources={"walltime": 372})
         await until(lambda: "submitted" in rig.events(1, "long"), "the hand-over")
         (spool,) = (path for path in _spools(rig) if not (path / spools.HEARTBEAT).exists())
         await until(lambda: _is_given_up(held), "the end of the submission")

@@ -32,6 +32,10 @@ while [ -e "hold-$1" ]; do sleep 0.02; done
 """
 
 
+#: The member `slow` takes all of the time that its first run has; no other needs much of it.
+SLOW = '[ "$1" != slow ] || [ -e tried ] || { touch tried; exec sleep 600; }'
+
+
 @pytest.fixture(params=[1, 3], ids=["a member an element", "three in an element"])
 def per_element(request) -> int:
     return request.param
@@ -122,7 +126,7 @@ async def test_what_is_cancelled_is_gone_and_the_next_call_runs_it(rig: Rig, per
         Reason.CANCELLED,
         Reason.NEVER_STARTED,
     }
-    assert not rig.active()
+    await rig.emptied()
 
     for line in lines:
         (rig.work / f"hold-{line}").unlink()
@@ -153,9 +157,9 @@ async def test_a_cancelled_array_that_nobody_saw_end_is_ended_before_it_is_run_a
 
 
 async def test_a_member_that_needs_more_gets_it_by_itself_alone(rig: Rig):
-    """Of three, one takes longer than its walltime; its next try has twice as much."""
-    spec = rig.spec('[ "$1" != slow ] || sleep 3', resources={"walltime": 2})
-    spec = dataclasses.replace(spec, site=dataclasses.replace(spec.site, max_walltime=60))
+    """Of three, one takes longer than its walltime; its next try has ten times as much."""
+    spec = rig.spec(SLOW, resources={"walltime": 10})
+    spec = dataclasses.replace(spec, site=dataclasses.replace(spec.site, max_walltime=600))
     policy = RetryPolicy(walltime_factor=10)
     request = rig.array(spec, ["a", "slow", "b"], retries=1, retry=policy)
     results = await rig.run_array(request)
@@ -163,12 +167,21 @@ async def test_a_member_that_needs_more_gets_it_by_itself_alone(rig: Rig):
         ("a", "slow", "b"), "succeeded"
     )
     assert sorted(rig.runs()) == [f"program {each}" for each in ("a", "b", "slow", "slow")]
+    assert walltimes(rig) == [10, 100]
+
+
+def walltimes(rig: Rig) -> list[int]:
+    """Of all submissions, in their order."""
+    folders = rig.attempt().parent.glob("k-*")
+    entries = [each for n in range(1, 1 + len([*folders])) for each in rig.journal(n)]
+    intents = [each["job"] for each in entries if each["event"] == "intent"]
+    return [job["resources"]["walltime"] for job in intents]
 
 
 async def test_a_later_call_gives_a_member_the_more_that_it_needs(rig: Rig):
     """As the call would have done that was killed when it had failed."""
-    spec = rig.spec('[ "$1" != slow ] || sleep 3', resources={"walltime": 2})
-    spec = dataclasses.replace(spec, site=dataclasses.replace(spec.site, max_walltime=60))
+    spec = rig.spec(SLOW, resources={"walltime": 10})
+    spec = dataclasses.replace(spec, site=dataclasses.replace(spec.site, max_walltime=600))
     lines = ["a", "slow"]
     first = await rig.run_array(rig.array(spec, lines))
     assert first["slow"].verdict.reason is Reason.WALLTIME
@@ -177,10 +190,11 @@ async def test_a_later_call_gives_a_member_the_more_that_it_needs(rig: Rig):
     assert {each.state for each in results.values()} == {"succeeded"}
     runs = [f"program {each}" for each in ("a", "new", "slow", "slow")]
     assert sorted(rig.runs()) == runs
+    assert sorted(walltimes(rig)) == [10, 10, 100]
 
 
 async def test_members_of_a_dead_element_that_were_not_begun_say_so(rig: Rig):
-    spec = rig.spec('[ "$1" != slow ] || sleep 30', resources={"walltime": 2})
+    spec = rig.spec('[ "$1" != slow ] || sleep 600', resources={"walltime": 10})
     request = rig.array(spec, ["a", "slow", "never"], per_element=3)
     results = await rig.run_array(request)
     assert results["a"].state == "succeeded"
@@ -227,7 +241,8 @@ async def test_arguments_reach_each_member_byte_for_byte(rig: Rig):
 async def test_few_commands_whatever_the_number_of_members(rig: Rig):
     """Ten in an element: the submissions, and questions that do not grow with the members."""
     transport = Counting()
-    request = rig.array(rig.spec(PROGRAM), [f"m{i}" for i in range(40)], per_element=40)
+    lines = [f"m{i}" for i in range(40)]
+    request = rig.array(rig.spec(PROGRAM), lines, per_element=40, poll_interval=5.0)
     await rig.run_array(request, rig.connection(transport=transport))
     assert transport.verbs().count("submit") == 1
     # On a slow machine it takes longer, so it is asked about more often; but not once a member.

@@ -117,7 +117,7 @@ async def test_members_whose_files_were_all_removed_are_no_success(rig):
         pytest.param(
             "rm m/0/0.phase; mkfifo m/0/0.phase", id="puts a pipe in the place of the phase"
         ),
-        pytest.param("yes program > m/0/0.phase & sleep 0.2; kill $!", id="fills the phase"),
+        pytest.param("yes program | head -c 50000000 > m/0/0.phase", id="fills the phase"),
         pytest.param(
             "printf 'setup\\nprogram\\ncode 0\\n' > m/0/0.phase; exit 3", id="tells a success"
         ),
@@ -171,10 +171,10 @@ async def test_a_launcher_line_that_ends_the_shell_makes_no_success(rig, launche
 async def test_a_signal_lets_the_member_that_runs_end_and_begins_no_other(rig):
     """As a scheduler's warning before its kill; what was not begun says so, and runs later."""
     (rig.work / "hold-a").touch()
-    spec = rig.spec("trap : TERM; " + HOLD)
+    spec = rig.spec('trap : TERM; touch "trapped-$1"; ' + HOLD)
     request = rig.array(spec, ["a", "b", "c"], per_element=3)
     task = asyncio.ensure_future(rig.run_array(request))
-    await until(lambda: rig.runs() == ["program a"], "the first one")
+    await until((rig.work / "trapped-a").exists, "the first one, which bears a signal")
     await until(lambda: record(rig, 0), "its start record")
     signal_scripts(rig)
     (rig.work / "hold-a").unlink()
@@ -202,7 +202,7 @@ async def test_a_member_that_failed_by_itself_is_not_told_of_what_ended_its_elem
     """It would be submitted again with more walltime, for an error of its own."""
     (rig.work / "fail-a").touch()
     (rig.work / "hold-slow").touch()
-    spec = rig.spec(HOLD, resources={"walltime": 2})
+    spec = rig.spec(HOLD, resources={"walltime": 10})
     results = await rig.run_array(rig.array(spec, ["a", "slow"], per_element=2))
     assert results["a"].verdict.reason is Reason.PROGRAM_FAILED
     assert results["a"].exit_code == 3
@@ -261,7 +261,7 @@ async def test_elements_that_vanish_when_they_are_cancelled_while_they_wait(rig)
     await until(lambda: rig.runs() == ["program a"], "the first one")
     run.cancel("user")
     assert {each.verdict.reason for each in await task} == {Reason.CANCELLED}
-    assert rig.active() == []
+    await rig.emptied()
     (rig.work / "hold-a").unlink()
     again = await rig.run_array(rig.array(rig.spec(HOLD), ["a", "b", "c"]))
     assert {each.state for each in again.values()} == {"succeeded"}
@@ -300,13 +300,14 @@ async def test_an_array_that_is_listed_late_is_no_array_that_is_gone(rig):
 class Stopped(Elements):
     """It does not list a new array twice; the second of these answers is read much later."""
 
-    patience, hides = QUICK, 2
+    #: Longer than a busy machine takes between two questions.
+    patience, hides = dataclasses.replace(QUICK, absent=5.0, lost=10.0), 2
 
     def observe(self, ids, options):
         late = self.hides == 1
         said = yield from super().observe(ids, options)
         if late:  # as by a process that is stopped meanwhile
-            threading.Event().wait(3 * QUICK.absent)
+            threading.Event().wait(1.2 * self.patience.absent)
         return said
 
 
@@ -463,15 +464,16 @@ async def test_a_full_disk_is_not_tried_again_and_again(rig):
     connection = rig.connection(scheduler := Elements(), transport := Full())
     (rig.work / "hold-b").touch()
     request = rig.array(rig.spec(HOLD), ["a", "b"], poll_interval=0.5)
+    begun = time.monotonic()
     task = asyncio.ensure_future(rig.run_array(request, connection))
     await until(lambda: transport.tries, "the first try")
     asked = len(scheduler.asked)
     await until(lambda: len(scheduler.asked) > asked + 4, "some questions more")
-    tries, questions = transport.tries, len(scheduler.asked)
+    tries, seconds = transport.tries, time.monotonic() - begun
     transport.full = False
     (rig.work / "hold-b").unlink()
     assert {each.state for each in (await task).values()} == {"succeeded"}
-    assert tries <= questions
+    assert tries <= 1 + seconds
 
 
 async def test_a_member_that_cannot_be_looked_at_holds_up_no_other(rig):
@@ -499,6 +501,7 @@ class UnreadableOnce(LocalTransport):
 async def test_a_member_in_doubt_stays_in_view_when_its_end_cannot_be_read(rig):
     """The call ended with a KeyError."""
     connection = rig.connection(scheduler := Elements(), transport := UnreadableOnce())
+    scheduler.patience = dataclasses.replace(LocalScheduler.patience, outputs=60.0)
     request = outputs(rig.array(rig.spec("exit 0"), ["a", "b"], poll_interval=0.1))
     task = asyncio.ensure_future(rig.run_array(request, connection))
     in_doubt = "a question about each of them alone"

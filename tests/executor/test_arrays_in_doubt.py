@@ -145,7 +145,7 @@ async def test_what_is_cancelled_is_gone_in_the_other_submission_too(rig):
     await until(lambda: run.counts().running == 1, "a member of the late one that is known to run")
     run.cancel("user")
     assert {each.state for each in await task} == {"cancelled"}
-    assert rig.active() == []
+    await rig.emptied()
     # The one that is cancelled first makes room: the other may begin before it is cancelled.
     assert sorted(rig.runs()) in (["program a"], ["program a", "program b"])
 
@@ -337,9 +337,12 @@ async def test_a_folder_whose_submission_was_refused_has_no_ends_for_the_next_on
 
 
 async def test_two_processes_that_make_the_same_call_at_once_run_each_member_once(rig):
-    program = rig.program("sleep 0.3", name="program-one")
+    program = rig.program("until [ -e go ]; do sleep 0.05; done", name="program-one")
     job = {"key": "one", "lines": ["a", "b", "c"], "program": program}
-    both = await asyncio.gather(*(asyncio.to_thread(drive, rig, [job]) for _ in range(2)))
+    two = [asyncio.ensure_future(asyncio.to_thread(drive, rig, [job])) for _ in range(2)]
+    await asyncio.wait(two, return_when=asyncio.FIRST_COMPLETED)  # the one that is refused
+    (rig.work / "go").touch()
+    both = await asyncio.gather(*two)
     assert sorted(done.returncode for done in both) == [0, 1]
     assert "which still runs" in next(done.stderr for done in both if done.returncode)
     assert sorted(rig.runs()) == ["program-one a", "program-one b", "program-one c"]
@@ -374,20 +377,23 @@ def secret_files(rig: Rig) -> dict[str, int]:
 
 
 class Amnesic(LocalScheduler):
-    """Lists nothing, ever."""
+    """Lists no more what it has started."""
 
     patience = dataclasses.replace(QUICK, absent=0.2, lost=0.4)
 
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
     def observe(self, ids, options):
-        yield from ()
-        return {}
+        said = yield from super().observe(ids, options)
+        return {} if self.rig.runs() else said
 
 
 async def test_a_lost_member_is_not_submitted_again_whatever_the_policy(rig):
     (rig.work / "hold").touch()
     policy = RetryPolicy(reasons=frozenset([Reason.LOST]))
     request = rig.array(rig.spec(HOLD), ["a"], retries=3, retry=policy)
-    results = await rig.run_array(request, rig.connection(Amnesic()))
+    results = await rig.run_array(request, rig.connection(Amnesic(rig)))
     assert results["a"].verdict.reason is Reason.LOST
     (rig.work / "hold").unlink()
     again = await rig.run_array(request)
@@ -398,7 +404,8 @@ async def test_a_lost_member_is_not_submitted_again_whatever_the_policy(rig):
 class Forgets(LocalScheduler):
     """Lists no more what it has started, while there is a file `hold`."""
 
-    patience = Amnesic.patience
+    #: Both members have begun by then, and one has ended, also on a busy machine.
+    patience = dataclasses.replace(Amnesic.patience, lost=5.0)
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig

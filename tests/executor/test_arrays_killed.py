@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Rig, drive, until, was_killed
+from rig import Rig, drive, was_killed
 
 from hpc_prefect.job import members as layout
 
@@ -40,7 +40,7 @@ def jobs(shape: dict[str, Any]) -> int:
     return math.ceil(len(shape["lines"]) / shape.get("per_element", 1)) if alone else 1
 
 
-def finish(rig: Rig, job: dict[str, Any]) -> dict[str, Any]:
+async def finish(rig: Rig, job: dict[str, Any]) -> dict[str, Any]:
     """Start again, without a trap: everything has to be right; the results."""
     judged = verdicts(rig, job)
     done = drive(rig, [job])
@@ -56,7 +56,7 @@ def finish(rig: Rig, job: dict[str, Any]) -> dict[str, Any]:
         name = f"program-{job['key']} {line}"
         assert rig.runs().count(name) == count, (line, rig.runs(), judged)
         assert Path(results[line]["stdout_path"]).read_text() == f"out {line}\n"
-    assert not rig.active()
+    await rig.emptied()
     for folder in folders(rig, job):
         assert rig.events(int(folder.name.rpartition("-")[2]), job["key"]).count("verdict") <= 1
     return results
@@ -96,9 +96,9 @@ def life(rig: Rig, job: dict[str, Any]) -> list[tuple[int, str]]:
     ]
 
 
-def kill_and_finish(rig: Rig, job: dict[str, Any], **trap: Any) -> bool:
+async def kill_and_finish(rig: Rig, job: dict[str, Any], **trap: Any) -> bool:
     killed = was_killed(drive(rig, [job], **trap))
-    finish(rig, job)
+    await finish(rig, job)
     return killed
 
 
@@ -121,21 +121,22 @@ def kill_and_finish(rig: Rig, job: dict[str, Any], **trap: Any) -> bool:
     ],
 )
 async def test_an_array_whose_driver_is_killed_at_a_boundary_runs_each_member_once(rig, at, when):
-    assert kill_and_finish(rig, array(rig, PACKED_ARRAY), at=at, when=when), "no trap was met"
+    killed = await kill_and_finish(rig, array(rig, PACKED_ARRAY), at=at, when=when)
+    assert killed, "no trap was met"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_driver_killed_when_it_has_submitted_is_taken_up_again(rig, shape):
     job = array(rig, shape)
     assert was_killed(drive(rig, [job], at="submitted", when="after"))
-    assert_collected(rig, job, finish(rig, job))
+    assert_collected(rig, job, await finish(rig, job))
 
 
 async def test_members_that_ended_while_nobody_looked_are_collected(rig):
     job = array(rig, PACKED_ARRAY)
     assert was_killed(drive(rig, [job], state="submitted as"))
-    await until(lambda: not rig.active(), "the end of all elements")
-    finish(rig, job)
+    await rig.emptied()
+    await finish(rig, job)
 
 
 async def test_killed_again_and_again(rig):
@@ -144,7 +145,7 @@ async def test_killed_again_and_again(rig):
     for at, when in (("intent", "after"), ("submit", "torn"), ("submitted", "torn"),
                      ("attached", "torn"), ("ended.jsonl", "torn")):  # fmt: skip
         assert was_killed(drive(rig, [job], at=at, when=when)), at
-    assert_collected(rig, job, finish(rig, job))
+    assert_collected(rig, job, await finish(rig, job))
 
 
 @pytest.mark.slow
@@ -155,4 +156,4 @@ async def test_an_array_killed_at_any_step_at_all_runs_each_member_once(rig, sha
     for number, (call, when) in enumerate(life(rig, array(rig, shape))[:: jobs(shape)]):
         (rig.folder / "runs").unlink(missing_ok=True)
         with subtests.test(call=call, when=when):
-            kill_and_finish(rig, array(rig, shape, f"k{number}"), call=call, when=when)
+            await kill_and_finish(rig, array(rig, shape, f"k{number}"), call=call, when=when)

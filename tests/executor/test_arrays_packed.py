@@ -45,7 +45,9 @@ async def test_an_output_that_comes_late_is_waited_for_behind_one_that_failed(ri
     """As on NFS, which may not show it for a minute."""
     (rig.work / "fail-a").touch()
     request = with_outputs(packed(rig, FAILS, ["a", "b"]))
-    task = asyncio.ensure_future(rig.run_array(request))
+    connection = rig.connection(scheduler := LocalScheduler())
+    scheduler.patience = dataclasses.replace(LocalScheduler.patience, outputs=60.0)
+    task = asyncio.ensure_future(rig.run_array(request, connection))
     seen = {"event": "member_observed", "i": 1, "state": "ended"}
     await until(lambda: any(seen.items() <= e.items() for e in rig.journal()), "its element's end")
     (rig.work / "b.out").write_text("late")

@@ -239,8 +239,9 @@ async def test_a_folder_that_is_not_ours_alone_is_not_used_and_said_once(rig, ca
         for result in await asyncio.gather(*(rig.run(one, connection) for one in requests)):
             assert result.verdict.reason is Reason.PROGRAM_FAILED
     said = [record.getMessage() for record in caplog.records]
-    assert len([text for text in said if "asks the scheduler by itself" in text]) == 1, said
-    assert str(root) in said[0]
+    told = [text for text in said if "asks the scheduler by itself" in text]
+    assert len(told) == 1, said
+    assert str(root) in told[0]
 
 
 # --- turns, seen from two processes (this one, and a stand-in for another that lives)

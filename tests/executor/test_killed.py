@@ -75,8 +75,11 @@ async def test_a_driver_killed_at_a_boundary_leaves_a_job_that_runs_once(rig, at
 
 
 async def test_a_driver_killed_while_its_job_runs_is_taken_up_again(rig):
-    jobs = programs(rig, ONE)
+    gate = rig.folder / "gate"
+    text = f"until [ -e {gate} ]; do sleep 0.05; done; echo out"
+    jobs = [{"key": "one", "program": rig.program(text, name="program-one")}]
     assert was_killed(drive(rig, jobs, state="running as"))
+    gate.touch()
     finish(rig, jobs)
     assert "attached" in rig.events(1, "one")
 

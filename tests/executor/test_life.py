@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from rig import Counting, Told, until
+from rig import Counting, Rig, Told, until
 
 from hpc_prefect.errors import LedgerError
 from hpc_prefect.executor.finalize import versions
@@ -205,21 +205,24 @@ async def test_a_verdict_that_cannot_be_read_is_an_error_and_no_second_run(rig):
 
 
 class Forgetful(LocalScheduler):
-    """Answers well, and knows no job any more; loses its patience soon."""
+    """Answers well, and knows no job any more that has begun; loses its patience soon."""
 
     patience = LocalScheduler.patience.__class__(absent=0.2, lost=0.5, record=0.2, find=0.2)
 
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
     def observe(self, ids, options):
-        yield from super().observe(ids, options)
-        return {}
+        said = yield from super().observe(ids, options)
+        return {} if self.rig.runs() else said
 
 
 async def test_a_lost_job_is_not_submitted_again_by_itself_and_can_still_be_found(rig):
     gate = rig.folder / "gate"
     request = rig.request(rig.spec(f"until [ -e {gate} ]; do sleep 0.05; done"), poll_interval=0.1)
-    lost = await rig.run(request, rig.connection(Forgetful()))
+    lost = await rig.run(request, rig.connection(Forgetful(rig)))
     assert (lost.state, lost.verdict.reason) == ("lost", Reason.LOST)
-    again = await rig.run(request, rig.connection(Forgetful()))
+    again = await rig.run(request, rig.connection(Forgetful(rig)))
     assert (again.state, again.attempt, again.job_id) == ("lost", 1, lost.job_id)
     gate.touch()
     await until(lambda: not rig.active(), "the job's end")

@@ -18,28 +18,29 @@ HOLD = "while [ -e hold ]; do sleep 0.02; done"
 class Late(LocalScheduler):
     """Does not list the job twice; the second of these answers is read much later."""
 
-    patience = dataclasses.replace(LocalScheduler.patience, absent=1.0)
+    #: Longer than a busy machine takes between two questions.
+    patience = dataclasses.replace(LocalScheduler.patience, absent=5.0)
     answers = 0
 
     def observe(self, ids, options):
         said = yield from super().observe(ids, options)
         self.answers += 1
         if self.answers == 2:  # as by a process that is stopped meanwhile
-            threading.Event().wait(1.5 * self.patience.absent)
+            threading.Event().wait(1.2 * self.patience.absent)
         return said if self.answers > 2 else {}
 
 
 class ShownLate(LocalScheduler):
     """Its lists do not have the job twice; the second of these is read much later."""
 
-    patience = dataclasses.replace(LocalScheduler.patience, find=1.0)
+    patience = dataclasses.replace(LocalScheduler.patience, find=5.0)
     answers = 0
 
     def find(self, tags, options):
         found = yield from super().find(tags, options)
         self.answers += 1
         if self.answers == 2:
-            threading.Event().wait(1.5 * self.patience.find)
+            threading.Event().wait(1.2 * self.patience.find)
         return found if self.answers > 2 else {tag: {} for tag in found}
 
 

@@ -116,7 +116,7 @@ async def test_waiting_for_a_place_ends_with_a_cancellation(rig):
         assert (await task).verdict.reason is Reason.CANCELLED
     assert rig.runs() == []
     connection.slots("").give_back(slot)
-    await asyncio.wait_for(connection.slots("").take(slot), 5)
+    await asyncio.wait_for(connection.slots("").take(slot), 60)
 
 
 async def test_places_are_given_in_order_and_none_is_lost_by_those_who_give_up(rig):
@@ -136,7 +136,7 @@ async def test_places_are_given_in_order_and_none_is_lost_by_those_who_give_up(r
         await asyncio.sleep(0)
         assert order == expected
     slots.give_back(slot)
-    await asyncio.wait_for(slots.take(slot), 5)
+    await asyncio.wait_for(slots.take(slot), 60)
 
 
 class NodeFails(LocalScheduler):
@@ -168,7 +168,7 @@ async def test_a_job_without_a_limit_does_not_wait_behind_those_that_have_one(ri
     await slots.occupy(slot)
     limited = asyncio.ensure_future(slots.take(slot))
     await asyncio.sleep(0)
-    await asyncio.wait_for(slots.take(QueueSlot("free", "", 0)), 5)
+    await asyncio.wait_for(slots.take(QueueSlot("free", "", 0)), 60)
     assert not limited.done()
     limited.cancel()
 

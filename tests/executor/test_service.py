@@ -22,8 +22,9 @@ def test_there_is_one_executor_for_all_threads():
 
 
 async def test_a_job_that_is_joined_runs_once(rig):
-    request = rig.request(rig.spec("sleep 0.2"))
+    request = rig.request(rig.spec("until [ -e go ]; do sleep 0.05; done"))
     first, second = executor().start(request), executor().start(request)
+    (rig.work / "go").touch()
     results = [await asyncio.wrap_future(handle.result) for handle in (first, second)]
     assert results[0] == results[1]
     assert results[0].succeeded
@@ -128,16 +129,16 @@ from hpc_prefect.executor.service import executor
 
 rig, seen = Rig(Path(sys.argv[2])), threading.Event()
 told = Told(lambda text: "running" in text and seen.set())
-executor().start(rig.request(rig.spec("sleep 1"), listener=told))
+executor().start(rig.request(rig.spec(sys.argv[3]), listener=told))
 assert seen.wait(60)
 """
 
 
 def test_the_executor_keeps_no_process_from_ending(tmp_path):
     """A script that ends while a job waits leaves it to the next run: the thread is a daemon."""
-    here = str(Path(__file__).parent)
+    here, text = str(Path(__file__).parent), "until [ -e go ]; do sleep 0.05; done"
     done = subprocess.run(
-        [sys.executable, "-c", LEAVING, here, str(tmp_path)],
+        [sys.executable, "-c", LEAVING, here, str(tmp_path), text],
         capture_output=True,
         text=True,
         timeout=120,
@@ -145,8 +146,9 @@ def test_the_executor_keeps_no_process_from_ending(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     rig = Rig(tmp_path)
+    (rig.work / "go").touch()
     transport = Counting()
-    result = asyncio.run(rig.run(rig.request(rig.spec("sleep 1")), rig.connection(None, transport)))
+    result = asyncio.run(rig.run(rig.request(rig.spec(text)), rig.connection(None, transport)))
     assert result.succeeded
     assert "submit" not in transport.verbs()
     assert len(rig.runs()) == 1

@@ -75,12 +75,13 @@ async def test_how_long_a_job_waited_that_was_found_is_known_only_from_the_sched
     if killed:
         assert (await rig.run(request, connection)).queue_seconds is None
     # Found while it waits: once it has started, its own guard tells the id, and no more.
-    holds = rig.request(rig.spec("until [ -e go ]; do sleep 0.02; done", name="holds"), "holds")
+    waits = rig.program("until [ -e go ]; do sleep 0.02; done", "holds")
+    holds = rig.request(rig.spec(program=waits, name="holds"), "holds")
     wide = rig.request(
         rig.spec(resources={"threads_per_rank": 2}), "wide", listener=(told := Told())
     )
     with rig.under_way(holds) as (held, _):
-        await until(lambda: held.job_id and rig.runs()[-1:] == ["program "], "what holds it up")
+        await until(lambda: held.job_id and rig.runs()[-1:] == ["holds "], "what holds it up")
         with rig.under_way(wide, rig.connection(ReplyLost(accepts=True))) as (_, task):
             await until(
                 lambda: any("found in the queue as" in text for text in told.states),

@@ -20,6 +20,9 @@ from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 class Answering(LocalScheduler):
     """Answers through `twist` for as long as it is set; counts its questions."""
 
+    #: Longer than a busy machine takes for a few questions.
+    patience = dataclasses.replace(LocalScheduler.patience, absent=600.0, lost=600.0, silent=600.0)
+
     def __init__(self, twist) -> None:
         self.twist, self.asked = twist, 0
 

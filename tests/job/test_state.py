@@ -260,7 +260,7 @@ def test_the_record_tells_when_the_scheduler_adds_nothing_or_is_silent(
 ) -> None:
     for facts in (
         {"observation": seen()},
-        {"absent_for": PATIENCE.absent},
+        {"absent_for": PATIENCE.absent, "record_for": PATIENCE.absent},
         {"record_for": PATIENCE.silent, "silent_for": PATIENCE.silent},
         {"record_for": PATIENCE.silent, "observation": seen(JobState.RUNNING)},
     ):
@@ -270,8 +270,19 @@ def test_the_record_tells_when_the_scheduler_adds_nothing_or_is_silent(
 
 
 def test_a_record_waits_while_the_scheduler_may_still_say_why() -> None:
-    assert reason(record(3), absent_for=PATIENCE.absent - 1) is None
+    known = {"record_for": PATIENCE.absent}
+    assert reason(record(3), absent_for=PATIENCE.absent - 1, **known) is None
+    assert reason(record(3), absent_for=PATIENCE.absent, **known) is Reason.PROGRAM_FAILED
     assert reason(record(3), record_for=PATIENCE.silent - 1) is None
+
+
+def test_a_new_record_of_a_job_that_was_listed_nowhere_before_it_began_waits() -> None:
+    """The scheduler has yet to clear up: what an allocation's agent had started may run."""
+    long = 10 * PATIENCE.absent
+    assert reason(record(137), absent_for=long, record_for=PATIENCE.absent - 1) is None
+    assert reason(record(137), absent_for=long, record_for=PATIENCE.absent) is (
+        Reason.PROGRAM_FAILED
+    )
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.HELD])

@@ -47,8 +47,9 @@ def test_a_job_whose_second_start_could_not_use_its_folder_may_still_run() -> No
     assert verdict is not None
     assert verdict.reason is Reason.LOST
     assert "started it a second time" in verdict.summary
-    counted = {"observation": ended, "ended_for": PATIENCE.record, "may_requeue": True}
-    assert reason(**counted) is Reason.OUTPUT_LOST, "the first one may be known to have ended"
+    again = judge(observation=ended, ended_for=PATIENCE.lost, may_requeue=True)
+    assert again is not None
+    assert again.reason is Reason.LOST, "the scheduler may have forgotten that it runs"
     unwritten = seen(cause=Reason.PROGRAM_FAILED, exit_code=119)
     assert reason(observation=unwritten, ended_for=PATIENCE.record) is Reason.OUTPUT_LOST
 

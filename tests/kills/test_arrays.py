@@ -32,7 +32,8 @@ def program(folder: Path) -> None:
     """Counts its run, in one write at the end of a file, and tells its result."""
     path = folder / "program"
     path.write_text(
-        f'#!/bin/bash\n[ "$1" != {VICTIM} ] || echo $$ > {folder}/victim\n'
+        f'#!/bin/bash\n[ "$1" != {VICTIM} ] || echo $$ > {folder}/victim.new\n'
+        f'[ "$1" != {VICTIM} ] || mv {folder}/victim.new {folder}/victim\n'
         f'echo "$1" >> {folder}/runs\n'
         f'if [ "$1" = {VICTIM} ] || [ "$1" -ge {GATED} ]; then\n'
         f"  until [ -e {folder}/go ]; do sleep 0.2; done\nfi\n"

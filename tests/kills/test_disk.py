@@ -87,16 +87,16 @@ def test_on_a_disk_that_is_full_indeed_nothing_starts_twice(driver, small_disk, 
 
 
 @pytest.mark.parametrize("driver", ["local"], indirect=True)
-def test_a_program_whose_start_cannot_be_recorded_is_not_started(driver, small_disk):
+def test_a_program_whose_start_cannot_be_recorded_is_not_started(driver, small_disk, tmp_path):
     """Else a scheduler that starts it again could not be told that it ran."""
     program(small_disk)
-    gate = small_disk / "gate"
+    gate = tmp_path / "gate"  # which is to open when the disk is full
     jobs = jobs_of(small_disk, ["one"], **driver.place.fill(small_disk, gate))
     first = driver.begin(small_disk, jobs, state="submitted as")
     assert first.wait()
     (attempt,) = small_disk.glob(".hpc-prefect/campaign/*/*-1")
-    gate.touch()
     filler = fill(small_disk)
+    gate.touch()
     until(lambda: (attempt / "guard").is_symlink() or first.over, "the start of its script")
     until(lambda: not driver.place.run(*driver.place.active), "the end of its script")
     filler.unlink()

@@ -11,7 +11,7 @@ from pathlib import Path
 import hpc_prefect.local_batch
 
 ENGINE = Path(hpc_prefect.local_batch.__file__).with_name("engine.py")
-PATIENCE = 60.0
+PATIENCE = 200.0
 
 
 def until(predicate, what="the condition"):
@@ -114,6 +114,10 @@ class Engine:
     def pid_in(self, name):
         """The pid that a job has written into a file of this name."""
         return int(until(lambda: (m := self.mark(name)).exists() and m.read_text().strip()))
+
+    def emptied(self):
+        """Wait until no job has a place in a queue: a moment after the end of the last one."""
+        until(lambda: not list((self.spool / "queues").glob("*/*")), "empty queues")
 
     def stop_everything(self):
         """Kill supervisors first, so that nothing is started any more, then all their scripts."""

@@ -38,6 +38,7 @@ def test_twelve_jobs_on_two_slots_start_in_order_and_never_more_than_two_run(eng
 
 def test_a_job_that_needs_more_room_is_not_overtaken(engine):
     first = engine.submit("sleep 1000")
+    engine.running(first)
     wide = engine.submit(MARKED, cpus=2)
     small = engine.submit(MARKED)
     assert engine.job(wide)["reason"] == "slots: 1 of 2 in use"

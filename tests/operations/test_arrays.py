@@ -124,7 +124,7 @@ async def test_the_whole_is_cancelled_without_its_process(rig: Rig) -> None:
     async with left(rig, ["a", "b", "c"], held=["a", "b"]):
         (done,) = await asyncio.to_thread(cancel_jobs, [only(rig)])
         assert done.confirmed, done.words
-        assert not rig.active()
+        await rig.emptied()
     assert sorted(rig.runs()) == ["program a", "program b"]
     again = await rig.run_array(named(rig, ["a", "b", "c"]))
     assert [each.state for each in again.values()] == ["succeeded"] * 3
@@ -140,9 +140,12 @@ async def test_a_second_array_of_the_submission_is_found_by_its_name_and_cancell
             journal.write(json.dumps(second) + "\n")
         job = only(rig)
         assert (job.ids, job.ended_surely) == (("99",), False)
-        (done,) = await asyncio.to_thread(cancel_jobs, [job], wait=1.0)
-        assert not done.confirmed, done.words  # nobody has seen the end of 99
-        await until(lambda: not rig.active(), "the end of those that ran")
+        for wait in (1.0, 5.0, 25.0):  # a busy machine may need more time to ask
+            (done,) = await asyncio.to_thread(cancel_jobs, [job], wait=wait)
+            assert not done.confirmed, done.words  # nobody has seen the end of 99
+            if not rig.active():
+                break
+        await rig.emptied()
 
 
 async def test_an_end_in_the_journal_does_not_hide_members_that_run_in_another_array(
@@ -155,9 +158,12 @@ async def test_an_end_in_the_journal_does_not_hide_members_that_run_in_another_a
             journal.writelines(json.dumps({"time": 9e9, **each}) + "\n" for each in second)
         job = only(rig)
         assert (job.ids, job.status.state, job.ended_surely) == (("99",), "ended", True)
-        (done,) = await asyncio.to_thread(cancel_jobs, [job], wait=1.0)
-        assert not done.confirmed, done.words  # nobody has seen the end of 99
-        await until(lambda: not rig.active(), "the end of those that ran")
+        for wait in (1.0, 5.0, 25.0):  # a busy machine may need more time to ask
+            (done,) = await asyncio.to_thread(cancel_jobs, [job], wait=wait)
+            assert not done.confirmed, done.words  # nobody has seen the end of 99
+            if not rig.active():
+                break
+        await rig.emptied()
 
 
 @pytest.mark.parametrize("which", ["1", "2"], ids=["that runs", "that waits"])

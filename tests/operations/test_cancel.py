@@ -32,10 +32,22 @@ async def cancel(jobs, **given):
     return await asyncio.to_thread(cancel_jobs, jobs, **given)
 
 
+async def not_confirmed(words: str, jobs):
+    """What came of it when it is told in these words. A busy machine may need more time for that
+    than there was."""
+    for wait in (1.0, 5.0, 25.0):
+        (done,) = await cancel(jobs, wait=wait)
+        assert not done.confirmed
+        if words in done.words:
+            break
+    return done
+
+
 async def test_the_job_of_a_dead_process_is_cancelled_and_its_wish_was_written_first(rig):
     job_id = await rig.abandon(rig.request(rig.spec(FOREVER)))
     (done,) = await cancel(known(rig))
-    assert (done.confirmed, rig.active()) == (True, [])
+    assert done.confirmed, done.words
+    await rig.emptied()
     assert [entry["event"] for entry in done.job.events][-2:] == ["cancel", "ended"]
     assert done.job.status.state == "ended"
     assert "no verdict yet" in done.job.status.reason
@@ -63,7 +75,7 @@ async def test_all_jobs_of_a_scheduler_are_cancelled_in_one_command(rig):
     done = await cancel(known(rig, transport=transport))
     assert [one.confirmed for one in done] == [True] * 3
     assert transport.verbs().count("cancel") == 1
-    assert rig.active() == []
+    await rig.emptied()
 
 
 async def test_an_end_that_stands_in_the_journal_alone_is_asked_for_again(rig):
@@ -76,7 +88,8 @@ async def test_an_end_that_stands_in_the_journal_alone_is_asked_for_again(rig):
     (left,) = known(rig)
     assert left.status.state == "ended"
     (done,) = await cancel([left])
-    assert (done.confirmed, rig.active()) == (True, []), done.words
+    assert done.confirmed, done.words
+    await rig.emptied()
 
 
 @pytest.mark.parametrize("members", [None, MemberCounts()])
@@ -108,15 +121,16 @@ async def test_a_job_whose_submission_was_in_doubt_is_found_by_its_name_and_canc
     jobs = [{"key": "k", "program": rig.program(FOREVER)}]
     assert was_killed(drive(rig, jobs, at="submitted", when="before"))
     (done,) = await cancel(known(rig))
-    assert (done.confirmed, rig.active()) == (True, [])
+    assert done.confirmed, done.words
+    await rig.emptied()
 
 
 async def test_a_job_in_doubt_of_which_no_trace_is_found_is_not_confirmed(rig):
     jobs = [{"key": "k", "program": rig.program("exit 0")}]
     assert was_killed(drive(rig, jobs, at="intent", when="after"))
-    (done,) = await cancel(known(rig), wait=1.0)
-    assert not done.confirmed
-    assert done.words == "whether it was submitted is not known; local lists no such job"
+    wanted = "whether it was submitted is not known; local lists no such job"
+    done = await not_confirmed(wanted, known(rig))
+    assert done.words == wanted
     assert done.job.ledger.cancel == "user", "whoever takes it up knows"
 
 
@@ -126,12 +140,13 @@ async def test_a_scheduler_that_does_not_answer_is_told_and_the_wish_stays(rig):
             return super().run(dataclasses.replace(command, argv=("/bin/false",)))
 
     job_id = await rig.abandon(rig.request(rig.spec(FOREVER)))
-    (done,) = await cancel(known(rig, transport=Broken()), wait=1.0)
-    assert not done.confirmed
-    assert done.words.startswith("local did not accept the cancellation (exit status 1")
+    wanted = "local did not accept the cancellation (exit status 1"
+    done = await not_confirmed(wanted, known(rig, transport=Broken()))
+    assert done.words.startswith(wanted)
     assert rig.active() == [job_id]
     (done,) = await cancel(known(rig))
-    assert (done.confirmed, rig.active()) == (True, [])
+    assert done.confirmed, done.words
+    await rig.emptied()
 
 
 async def test_a_command_that_hangs_is_given_up_when_it_is_time(rig):
@@ -148,7 +163,8 @@ async def test_a_command_that_hangs_is_given_up_when_it_is_time(rig):
 async def test_a_full_disk_does_not_keep_a_job_alive(rig):
     await rig.abandon(rig.request(rig.spec(FOREVER)))
     (done,) = await cancel(known(rig, transport=Full()))
-    assert (done.confirmed, rig.active()) == (True, [])
+    assert done.confirmed, done.words
+    await rig.emptied()
 
 
 class Full(LocalTransport):

@@ -178,7 +178,9 @@ LINE = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(LINE | st.binary(max_size=20), max_size=5).map(b"".join), st.binary(max_size=20))
 def test_any_bytes_at_all_can_be_listed_and_shown(tmp_path, journal, other):
@@ -302,6 +304,7 @@ async def test_the_scheduler_is_asked_once_about_all_that_have_no_verdict(rig):
     spec = rig.spec(FOREVER)  # written once: the first job may be about to read its program
     for key in ("a", "b"):
         await rig.abandon(rig.request(spec, key), " as ")
+    await until(lambda: len(rig.runs()) == 3, "the starts of both")
     transport = Counting()
     jobs = ask(list_jobs(rig.work, transport=transport))
     assert [job.status.state for job in jobs] == ["succeeded", "running", "running"]

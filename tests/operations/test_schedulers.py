@@ -148,11 +148,16 @@ async def test_a_waiting_member_is_cancelled_in_all_arrays_that_its_submission_h
             await task
     (left,) = await asyncio.to_thread(list_jobs, rig.work)
     first, other = await asyncio.to_thread(read_members, left.folder)
-    # Slurm forgets an element that never began, so nobody can confirm its end.
-    forgets = site.scheduler == "slurm"
-    wait = 5.0 if forgets else 60.0
-    done, words = await asyncio.to_thread(cancel_member, left, first, wait=wait)
-    assert done or forgets, words
+    # Slurm forgets an element that never began; that it cannot begin any more is its end.
+    done, words = await asyncio.to_thread(cancel_member, left, first, wait=60.0)
+    assert done, words
+    if site.scheduler == "slurm":
+        first, other = await asyncio.to_thread(read_members, left.folder)
+        assert (first.state, other.state) == ("ended", "submitted")
+        assert await asyncio.to_thread(cancel_member, left, first, wait=60.0) == (
+            True,
+            "it had ended: it cannot begin any more",
+        )
 
     connection = rig.connection(scheduler)
     found = await connection.find(left.tag)

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,11 @@ class QuantumService:
     def stop(self) -> None:
         self._running.stop()
 
-    def restart(self) -> None:
-        """Start it again on its port, after `kill` or `stop`."""
-        self._running = self._running.restarted()
+    def restart(self, **changed: Any) -> None:
+        """Start it again on its port, after `kill` or `stop`, with some settings changed."""
+        running = self._running
+        settings = replace(running.settings, port=running.port, **changed)
+        self._running = start(running.state, settings)
 
 
 @contextmanager

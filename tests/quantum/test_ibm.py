@@ -219,10 +219,15 @@ async def test_what_the_client_itself_refuses_is_the_callers_error_and_not_poste
 
 async def test_a_duplicate_that_the_service_made_is_cancelled_in_the_queue(service, tmp_path):
     name = await block()
-    service.fault("queue", seconds=2)
+    service.fault("maintenance", backend="fake_manila")
     service.fault("duplicate", times=1)
 
-    await call(tmp_path, backend=name)
+    waiting = asyncio.ensure_future(call(tmp_path, backend=name))
+    while "Cancelled" not in await asyncio.to_thread(jobs, service, tmp_path):
+        assert not waiting.done(), waiting
+        await asyncio.sleep(0.1)
+    service.clear("maintenance")
+    await waiting
 
     assert sorted(jobs(service, tmp_path)) == ["Cancelled", "Completed"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ async def test_an_answer_that_is_read_late_does_not_tell_that_nothing_was_posted
     lives = Lives(tmp_path, MemoryService())
     service = lives.service
     service.on_post, service.hidden, service.read_late = ["lose"], True, 2
+    # Longer than a busy machine takes from the first list to the second.
+    lives.provider.patience = replace(lives.provider.patience, find=3.0)
     ending = asyncio.ensure_future(lives.run().carry_out())
     await until(lambda: service.lists == 2)
     await asyncio.sleep(2 * lives.provider.patience.find)  # the process is stopped so long
@@ -69,6 +72,8 @@ async def test_an_answer_that_is_read_late_does_not_tell_that_nothing_was_posted
 async def test_a_lost_post_that_is_not_listed_is_not_closed_by_a_cancel(tmp_path):
     lives = Lives(tmp_path, MemoryService(ends=QUEUED))
     lives.service.on_post, lives.service.hidden = ["lose"], True
+    # Longer than a busy machine takes from the first list to the cancellation.
+    lives.provider.patience = replace(lives.provider.patience, find=3.0)
     run = lives.run()
     ending = asyncio.ensure_future(run.carry_out())
     await until(lambda: lives.service.jobs)

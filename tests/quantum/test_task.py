@@ -207,14 +207,14 @@ async def test_other_tasks_go_on_while_the_simulator_works():
 
     def simulate():
         started.set()
-        return go.wait(30)
+        return go.wait(200)
 
     class Work:
         async def known(self, log):
             return await asyncio.to_thread(simulate)
 
     sampling = asyncio.create_task(_sample("aer", Work()))
-    await asyncio.to_thread(started.wait, 30)
+    await asyncio.to_thread(started.wait, 200)
     go.set()  # by this loop, which a simulation on it would keep from coming here
 
     assert await sampling
@@ -241,7 +241,7 @@ async def test_the_runs_record_has_the_sampling_its_block_variable_and_seed(
 
 
 async def ended_records(work_dir, count):
-    for _ in range(3000):
+    for _ in range(20_000):
         found = [read_run(each) for each in work_dir.glob(".hpc-prefect/*/runs/*")]
         if [each.state for each in found] == ["completed"] * count:
             return sorted(found, key=lambda each: each.started)

@@ -222,7 +222,7 @@ async def test_a_retried_run_is_one_record_that_ends_as_its_last_attempt(tmp_pat
 def test_who_goes_on_with_a_run_of_another_process_goes_on_with_its_record(tmp_path: Path) -> None:
     script = "import asyncio, sys; from jobs import alone; asyncio.run(alone(sys.argv[1]))"
     killed = warm.Process(["-c", script, str(tmp_path)], cwd=JOBS.parent, start_new_session=True)
-    until(lambda: runs(tmp_path))
+    until(lambda: runs(tmp_path) and list(tmp_path.glob(".hpc-prefect/*/runs/*/events.jsonl")))
     killed.kill()
     killed.wait()
     (before,) = records(tmp_path)

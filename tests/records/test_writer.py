@@ -185,9 +185,9 @@ SLOW = """
 import sys, time
 from hpc_prefect.records.write.writer import RunWriter
 from hpc_prefect.transports.local import LocalTransport
-writer = RunWriter(sys.argv[1], patience=5.0)
+writer = RunWriter(sys.argv[1], patience=15.0)  # a busy machine may stand still for some seconds
 def digest(number):
-    time.sleep(0.3)
+    time.sleep(0.8)
     return [("job-ended", dict(key=str(number), attempt=1, state="succeeded"))]
 writer.note("began", format=1, run={run}, parameters={{}}, environment={{}})
 for number in range(20):  # longer than its patience, and each much shorter

@@ -325,11 +325,11 @@ def test_a_service_that_is_killed_and_started_again_has_kept_its_jobs(
 def test_a_job_that_runs_when_the_service_is_killed_ends_after_its_restart(
     tmp_path: Path,
 ) -> None:
-    with quantum_service(tmp_path, run_seconds=1) as service, service.found():
+    with quantum_service(tmp_path, run_seconds=3600) as service, service.found():
         job = post(QiskitRuntimeService(), "running")
         until(lambda: job.status() == "RUNNING")
         service.kill()
-        service.restart()
+        service.restart(run_seconds=0)
         assert job.status() in ("RUNNING", "DONE")
         job.result()
         assert service.posted("running") == 1
@@ -438,7 +438,8 @@ def descendants(pid: int) -> dict[int, str]:
     """The processes below this one, with their command lines."""
     found: dict[int, str] = {}
     for folder in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (folder / "children").read_text().split()):
-            argv = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found |= {child: argv} | descendants(child)
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or a child that has ended
+            for child in map(int, (folder / "children").read_text().split()):
+                argv = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+                found |= {child: argv} | descendants(child)
     return found

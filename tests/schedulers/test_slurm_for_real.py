@@ -73,7 +73,11 @@ def submitted(cluster: SlurmCluster, work_dir: Path) -> str:
 
 
 def wait_for_end(cluster: SlurmCluster, ids: set[str]) -> None:
-    while ids & set(cluster.run("squeue", "--noheader", "--format=%A").stdout.split()):
+    def are_there() -> bool:
+        answer = cluster.run("squeue", "--noheader", "--format=%A")
+        return answer.returncode != 0 or bool(ids & set(answer.stdout.split()))
+
+    while are_there():
         time.sleep(0.2)  # pytest's own timeout ends what never ends
 
 

@@ -109,6 +109,7 @@ class Agent:
         unwritten: what the log has not taken.
         log_is_full: until when the log cannot be written, whatever else can.
         refused: tags of jobs that it can never take, as it has said, whatever is left of its log.
+        hidden_for: seconds for which it tries to read a job's file.
     """
 
     def __init__(
@@ -138,6 +139,8 @@ class Agent:
         self._jobs_on = [0] * given.node_count
         self._known: set[str] = set()
         self.refused: set[str] = set()
+        self.hidden_for = 120.0
+        self._unread: dict[str, tuple[float, float]] = {}  # since when, and when to try again
         self._asked: dict[str, Asked] = {}
         self._came: dict[str, float] = {}
         self._waiting: list[str] = []
@@ -225,6 +228,7 @@ class Agent:
             if ring != rung or self._now - looked >= 30.0:
                 rung, looked = ring, self._now
                 yield from self._look_into_inbox()
+            self._read_again()
             if (self._news or self._ending) and self._waiting:
                 yield from self._start_what_fits()
             if self._jobs or self._held_back:
@@ -247,6 +251,7 @@ class Agent:
         yield self._instant()
         self._why, self._ending = why, self._ending or why
         yield from self._look_into_inbox()
+        self._read_again()
         if self._waiting:
             yield from self._start_what_fits()
         self._count_used()
@@ -311,23 +316,51 @@ class Agent:
     def _take_in(self, tag: str) -> None:
         if tag in self._known:
             return
-        self._known.add(tag)
+        if self._closing or self._ending:
+            self._refuse(tag, "closed")
+            return
         asked, given = self._read_job(tag), self._given
         if asked is None:
-            self._note("R", tag, "unreadable")
-        elif self._closing or self._ending:
-            self._note("R", tag, "closed")
+            self._try_later(tag)
         elif (
             asked.nodes > given.node_count
             or asked.cores > given.node_cores
             or asked.memory > given.node_memory
             or asked.gpus > given.node_gpus
         ):
-            self._note("R", tag, "size")
+            self._refuse(tag, "size")
         else:
-            self._asked[tag], self._came[tag] = asked, self._now
+            self._is_known(tag)
+            self._asked[tag] = asked
+            self._came.setdefault(tag, self._now)
             self._news = True
             self._waiting.append(tag)
+
+    def _is_known(self, tag: str) -> None:
+        self._known.add(tag)
+        self._unread.pop(tag, None)
+
+    def _refuse(self, tag: str, why: str) -> None:
+        self._is_known(tag)
+        self._note("R", tag, why)
+
+    def _try_later(self, tag: str) -> None:
+        since, _ = self._unread.get(tag, (self._now, 0.0))
+        tried = self._now - since
+        if tried >= self.hidden_for:
+            self._refuse(tag, "unreadable")
+        else:
+            self._world.coverage.sometimes("an agent cannot read a job's file")
+            self._unread[tag] = since, self._now + 0.1 + tried / 4
+
+    def _read_again(self) -> None:
+        at_once = bool(self._closing or self._ending)
+        due = [tag for tag, (_, at) in self._unread.items() if at_once or self._now >= at]
+        if not due:
+            return
+        self._look_anew("jobs")
+        for tag in due:
+            self._take_in(tag)
 
     def _left(self) -> int:
         given = self._given
@@ -377,7 +410,8 @@ class Agent:
     def _start_job(self, tag: str, nodes: list[int]) -> Generator[float]:
         asked = self._read_job(tag)
         if asked is None:
-            self._note("R", tag, "unreadable")
+            self._known.discard(tag)
+            self._try_later(tag)
             return
         turn = self._file(f"turns/{tag}")
         if not self._shell.link(turn, "started") and self._shell.read_link(turn) != "started":
@@ -401,6 +435,7 @@ class Agent:
 
     def _drop(self, tag: str) -> None:
         if self._shell.read_link(self._file(f"turns/{tag}")) == "cancelled":
+            self._is_known(tag)
             self._waiting = [each for each in self._waiting if each != tag]
             self._news = True
 
@@ -454,11 +489,14 @@ class Agent:
 
     # --- the inbox
 
+    def _look_anew(self, folder: str) -> None:
+        if self._is_nfs:
+            self._shell.write(self._file(f"{folder}/.look"))
+            self._shell.remove(self._file(f"{folder}/.look"))
+
     def _look_into_inbox(self) -> Generator[float]:
         shell, inbox = self._shell, self._file("inbox")
-        if self._is_nfs:
-            shell.write(f"{inbox}/.look")
-            shell.remove(f"{inbox}/.look")
+        self._look_anew("inbox")
         there = sorted(shell.names(inbox), reverse=True)
         there.sort(key=lambda name: shell.modified(f"{inbox}/{name}") or 0)
         for name in there:

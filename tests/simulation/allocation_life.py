@@ -36,6 +36,8 @@ T = TypeVar("T")
 _MOST_TERMS = 80
 #: Attempts of a job that is handed to one allocation after another.
 _MOST_ATTEMPTS = 20
+#: Batch jobs, one after another and of one start, in which no job ran.
+_MOST_UNUSED = 10
 #: Seconds after which an end that was due must have come: a file server may be silent meanwhile,
 #: and a node not listen.
 _SLACK = 420.0
@@ -99,11 +101,13 @@ class AllocationLife(Life):
         self._holds: dict[int, _Hold] = {}
         self._processes: list[Process] = []
         self._told_ends: set[str] = set()
+        self._unused = 0
 
     # --- a start
 
     def start(self) -> None:
         under_way = self._process
+        self._unused = 0
         super().start()
         if self.world.chance.fair and under_way is not None:
             # It has come through all that was foul.
@@ -260,9 +264,13 @@ class AllocationLife(Life):
         if run.folder.rpartition("-")[0] not in self.bases:
             return
         troubled = any(f.startswith("there is trouble") for f in self.world.chance.happened)
+        # If a submission made two jobs, the flow may get an error, and holds neither.
+        twins = sum(job.script.folder == run.folder for job in self.batch_jobs()) > 1
         process = self._process
         hold = self._holds.get(process.number) if process is not None else None
-        if process is None or hold is None or run.folder in self._told_ends or troubled:
+        if process is None or hold is None or run.folder in self._told_ends:
+            return
+        if troubled or twins:
             return
         least = self.world.now - self.shape.orphan_timeout
         stopped = process.resumed_at > least or process.stopped_for() > 0
@@ -338,6 +346,9 @@ class AllocationLife(Life):
         self.world.note(self._name, f"is told of its allocation: {verdict.reason} ({use})")
         self.world.coverage.sometimes(f"an allocation's end is: {verdict.reason}")
         self.place.judgements.result(result, result.folder.rpartition("-")[0])
+        self._unused = 0 if use.used else self._unused + 1
+        if self._unused > _MOST_UNUSED:
+            self.world.fail("stuck", f"{result.folder} is the last of too many that no job ran in")
         if use.used > use.held * 1.001 + 0.001:
             self.world.fail("false", f"{result.folder} is told as used for more than held: {use}")
 

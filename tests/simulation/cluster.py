@@ -81,6 +81,7 @@ class Cluster:
         behaviour, outputs: of each work's programs, by its key.
         has_history: it tells of ended jobs after they have left the queue; `gives_ids_again`,
             `starts_again`: what it does after it was killed.
+        tells_preemption: of a job that was preempted, and not only how its script ended then.
     """
 
     def __init__(self, world: World, files: FileServer, machines: dict[str, Machine]) -> None:
@@ -98,6 +99,7 @@ class Cluster:
         #: Told of an allocation that has ended because nobody held it.
         self.orphaned: Callable[[AgentRun], None] = lambda run: None
         self.has_history = self.gives_ids_again = self.starts_again = True
+        self.tells_preemption = True
         self._numbers = 0
 
     def machine(self, node: str) -> Machine:

@@ -48,6 +48,13 @@ OF_HELD_ARRAYS = mix.HELD_ARRAYS + 1
 #: Of arrays in held allocations.
 HELD_ARRAYS = (
     Mutation(
+        "a submission that waits for its turn keeps the allocation that was chosen before",
+        "executor/arrays/run.py",
+        "            if waits and not following.is_cancelled:\n",
+        "            if False:\n",
+        first=OF_HELD_ARRAYS,
+    ),
+    Mutation(
         "a member whose allocation ended before its turn is not submitted again",
         "executor/arrays/run.py",
         "if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):",
@@ -118,6 +125,13 @@ ALLOCATIONS = (
     ),
     # What the simulation has found itself; each of these is a story, too.
     Mutation(
+        "a new record of a job that was listed nowhere before it began decides at once",
+        "job/state.py",
+        " and record_for >= patience.absent:",
+        ":",
+        first=OF_ALLOCATIONS,
+    ),
+    Mutation(
         "an allocation's end hides a success whose output is not seen yet",
         "job/state.py",
         "if record is not None and record.clean and seen.cause is Reason.ALLOCATION_ENDED:",
@@ -169,6 +183,13 @@ ALLOCATIONS = (
 )
 #: Of arrays.
 ARRAYS = (
+    Mutation(
+        "ends that an earlier claimant wrote are taken to be on disk",
+        "executor/arrays/monitor.py",
+        "[*gone, *kept]",
+        "kept",
+        first=OF_ARRAYS,
+    ),
     Mutation(
         "a lost member of an array that was cancelled is not waited for until it is lost",
         "executor/cancelling.py",
@@ -266,6 +287,13 @@ ARRAYS = (
 
 #: Of purchases at a quantum service.
 QUANTUM = (
+    Mutation(
+        "an id that a stopped process notes after the verdict is that of the job",
+        "ledger/quantum_folder.py",
+        'str(ledger.result.get("job_id", ledger.job_id))',
+        "ledger.job_id",
+        quantum=True,
+    ),
     Mutation(
         "the budget is counted after the POST",
         "ledger/quantum_folder.py",
@@ -471,6 +499,12 @@ MUTATIONS = (
         "job/state.py",
         "    if _blind_start(evidence, seen):\n",
         "    if False:\n",
+    ),
+    Mutation(
+        "a second start that could not use the folder ends a job that Slurm may start again",
+        "job/state.py",
+        "    return began and seen.exit_code == FOLDER_CODE\n",
+        "    return began and seen.exit_code == FOLDER_CODE and not evidence.may_requeue\n",
     ),
     Mutation(
         "a slot is given to who was cancelled in the same moment",

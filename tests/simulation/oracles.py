@@ -241,12 +241,17 @@ class Judgements(Told):
             if began and job.open and job.runs:
                 listed = self._cluster.seen(job) and self._world.now - job.shows_at > _ASKED_WITHIN
                 return f"{job.id} runs, and is listed" if listed else ""
-            if job.end == "by code" and job.code in (GUARD_CODE, FOLDER_CODE):
+            if self._tells_code_alone(job) and job.code in (GUARD_CODE, FOLDER_CODE):
                 continue  # the script's code, or the program's: without a record nobody can tell
             history = self._cluster.has_history and not job.forgotten
             if not job.open and history and self._world.now - job.ended_at > 5.0:
                 return f"the history lists {job.id} as {job.end}"
         return ""
+
+    def _tells_code_alone(self, job: BatchJob) -> bool:
+        """Whether the scheduler says no more of its end than how its script ended."""
+        untold = job.end == "preempted" and not self._cluster.tells_preemption
+        return job.end == "by code" or untold
 
 
 class Submissions:

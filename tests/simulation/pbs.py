@@ -35,7 +35,7 @@ class PBSCommands:
     def __init__(self, cluster: Cluster, submissions: Submissions) -> None:
         self._cluster, self._oracles = cluster, submissions
         self._world = cluster.world
-        cluster.gives_ids_again = cluster.starts_again = False
+        cluster.gives_ids_again = cluster.starts_again = cluster.tells_preemption = False
 
     def run(self, command: Command, process: Process, pause: Callable[[float], None]) -> Reply:
         """What a command of a process prints; `pause` is how long it takes."""

@@ -33,7 +33,9 @@ OWN_ID = "4711"
 _SHORT = Program(seconds=0.1)
 _LONG = Program(seconds=1000.0)
 _DEAF = Program(seconds=1000.0, on_term="deaf")
-_PATIENCE = 60.0
+#: Ends well when it is told to.
+_HELD = Program(seconds=999.0)
+_PATIENCE = 200.0
 #: Of no meaning to anybody: other files stay below this size.
 _PADDING = b"#" * 65536 + b"\n"
 
@@ -44,6 +46,7 @@ class Side(ABC):
     def __init__(self, folder: str) -> None:
         # A name of its own, which marks the processes of its jobs: an agent ends all with its mark.
         self.folder, self.spool = folder, f"{folder}/{uuid.uuid4().hex[:10]}.spool"
+        self.hidden_for = 12_000  # hundredths of a second
 
     def given(
         self, *, walltime: int = 600, idle: int = 600, orphan: int = 600, grace: int = 60
@@ -88,6 +91,13 @@ class Side(ABC):
 
     @abstractmethod
     def make_script(self, tag: str, program: Program) -> str: ...
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Have the held program end."""
+
+    @abstractmethod
+    def wait_until_deaf(self, tag: str) -> None: ...
 
     # --- what is made of it
 
@@ -169,8 +179,11 @@ class Real(Side):
     def start(self, **given: int) -> None:
         numbers = self.given(**given)
         values = [str(getattr(numbers, name)) for name in Given.__slots__]
+        text = spools.agent_text()
+        assert text.count("hidden_for=12000") == 1
+        text = text.replace("hidden_for=12000", f"hidden_for={self.hidden_for}")
         self._agent = subprocess.Popen(
-            ["/bin/bash", "-c", spools.agent_text(), "agent.sh", self.spool, "local", *values],
+            ["/bin/bash", "-c", text, "agent.sh", self.spool, "local", *values],
             env={**os.environ, "HPC_LOCAL_JOBID": OWN_ID},
             cwd=self.folder,
             stderr=subprocess.DEVNULL,
@@ -196,10 +209,18 @@ class Real(Side):
         return self._agent.wait(_PATIENCE)
 
     def make_script(self, tag: str, program: Program) -> str:
-        deaf = "trap '' TERM\n" if program.on_term == "deaf" else ""
-        path = Path(self.folder) / f"{tag}.sh"
-        path.write_text(f"{deaf}sleep {program.seconds}\nexit {program.code}\n")
+        path, is_deaf = Path(self.folder) / f"{tag}.sh", f"{self.folder}/{tag}.deaf"
+        deaf = f"trap '' TERM\ntouch {is_deaf}\n" if program.on_term == "deaf" else ""
+        held = f"until [ -e {self.folder}/go ]; do sleep 0.05; done"
+        waits = held if program is _HELD else f"sleep {program.seconds}"
+        path.write_text(f"{deaf}{waits}\nexit {program.code}\n")
         return str(path)
+
+    def let_go(self) -> None:
+        Path(self.folder, "go").touch()
+
+    def wait_until_deaf(self, tag: str) -> None:
+        self.until(Path(self.folder, f"{tag}.deaf").exists)
 
     def stop(self) -> None:
         if hasattr(self, "_agent") and self._agent.poll() is None:
@@ -217,6 +238,7 @@ class Modelled(Side):
         for name in spools.FOLDERS:
             self._files.make_folder("", f"{self.spool}/{name}")
         self._programs: dict[str, Program] = {}
+        self._held: list[Callable[[int], None]] = []
         self._codes: list[int] = []
         self._log_is_full = False
 
@@ -246,9 +268,13 @@ class Modelled(Side):
             self._start, self._codes.append,
         )  # fmt: skip
         self._agent.log_is_full = lambda: self._log_is_full
+        self._agent.hidden_for = self.hidden_for / 100
 
     def _start(self, tag: str, asked: Asked, ended: Callable[[int], None]) -> _Child:
-        return _Child(self._world, self._programs[asked.script], ended)
+        program = self._programs[asked.script]
+        if program is _HELD:
+            self._held.append(ended)
+        return _Child(self._world, program, ended)
 
     def until(self, happened: Callable[[], bool]) -> None:
         end = self._world.now + _PATIENCE
@@ -274,6 +300,12 @@ class Modelled(Side):
     def make_script(self, tag: str, program: Program) -> str:
         self._programs[f"/w/{tag}.sh"] = program
         return f"/w/{tag}.sh"
+
+    def let_go(self) -> None:
+        (ended,) = self._held
+        self._world.later(0.0, lambda: ended(_HELD.code))
+
+    def wait_until_deaf(self, tag: str) -> None: ...
 
 
 class _Child:
@@ -334,7 +366,7 @@ def _one_is_cancelled_before_its_turn(side: Side) -> None:
 
 def _it_is_told_to_end_while_one_waits(side: Side, word: str = spools.CLOSE) -> None:
     side.start()
-    side.submit("a", Program(seconds=1.0) if word == spools.CLOSE else _LONG)
+    side.submit("a", _HELD if word == spools.CLOSE else _LONG)
     side.wait_for("S", "a")
     side.submit("b")
     side.wait_until_taken()
@@ -343,12 +375,14 @@ def _it_is_told_to_end_while_one_waits(side: Side, word: str = spools.CLOSE) -> 
     if word == spools.CLOSE:
         side.submit("c")
         side.wait_for("R", "c")
+        side.let_go()
 
 
 def _a_deaf_job_is_killed(side: Side) -> None:
     side.start(grace=1)
     side.submit("a", _DEAF)
     side.wait_for("S", "a")
+    side.wait_until_deaf("a")
     side.close(spools.CLOSE_NOW)
 
 
@@ -369,6 +403,7 @@ def _a_job_runs_for_too_long(side: Side) -> None:
 
 
 def _jobs_that_it_cannot_take(side: Side) -> None:
+    side.hidden_for = 100
     side.start()
     side.submit("a", cores=2)
     side.submit("b", walltime=10_000)
@@ -377,6 +412,35 @@ def _jobs_that_it_cannot_take(side: Side) -> None:
     side.submit("d", Program(), err="/nowhere/d.err")
     side.wait_for("R", "c")
     side.wait_for("E", "d")
+    side.close()
+
+
+def _hand_over_torn(side: Side, tag: str) -> bytes:
+    """A job of whose file the agent sees the first half; returns the whole."""
+    side.submit(tag)
+    whole = side.read(f"jobs/{tag}")
+    side.write(f"jobs/{tag}", whole[: len(whole) // 2])
+    return whole
+
+
+def _a_job_cannot_be_read_for_a_while(side: Side) -> None:
+    files = {tag: _hand_over_torn(side, tag) for tag in ("a", "b")}
+    side.start()
+    side.wait_until_taken()
+    side.submit("c")
+    side.wait_for("E", "c")
+    side.run(spools.ask_to_cancel(side.spool, ["b"]))
+    side.wait_until_taken()
+    for tag, data in files.items():
+        side.write(f"jobs/{tag}", data)
+    side.wait_for("E", "a")
+    side.close()
+
+
+def _it_is_told_to_end_while_one_cannot_be_read(side: Side) -> None:
+    _hand_over_torn(side, "a")
+    side.start()
+    side.wait_until_taken()
     side.close()
 
 
@@ -432,6 +496,8 @@ CASES = {
     "it gets a signal": _it_gets_a_signal,
     "a job runs for too long": _a_job_runs_for_too_long,
     "jobs that it cannot take": _jobs_that_it_cannot_take,
+    "a job cannot be read for a while": _a_job_cannot_be_read_for_a_while,
+    "it is told to end while one cannot be read": _it_is_told_to_end_while_one_cannot_be_read,
     "jobs come before it begins": _what_was_handed_over_before_it_began,
     "its log is full for a while": _its_log_is_full_for_a_while,
     "another one was here": _another_one_was_here,

@@ -17,7 +17,7 @@ import pytest
 
 from ..engines import SLURM_TOOL, require_slurm, slurm_cluster, slurm_tool, slurm_up
 
-PATIENCE = 150.0
+PATIENCE = 240.0  # jobs of other tests may fill the queue
 DAEMONS = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd"}
 RING = r"""
 #include <mpi.h>
@@ -100,11 +100,12 @@ def listeners(pids):
     """The addresses on which these processes listen."""
     sockets = {}
     for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                target = os.readlink(link)
-                if target.startswith("socket:["):
-                    sockets[target[8:-1]] = pid
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    target = os.readlink(link)
+                    if target.startswith("socket:["):
+                        sockets[target[8:-1]] = pid
     return {address for inode, address in listening().items() if inode in sockets}
 
 
@@ -303,6 +304,13 @@ def test_a_job_of_a_higher_partition_takes_the_cpus_of_lower_ones(own):
     reaches(own, winner, "RUNNING")
 
 
+def written_at(path):
+    """0 while it is not there, as when it is being replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
+
+
 def test_a_killed_controller_knows_its_jobs_when_it_is_started_again(own):
     number = submit(own, f"echo started >> {own.dir}/starts; sleep 1000")
     reaches(own, number, "RUNNING")
@@ -310,7 +318,7 @@ def test_a_killed_controller_knows_its_jobs_when_it_is_started_again(own):
     # only the next submission makes it write down both.
     running, state = time.time(), own.dir / "state" / "job_state"
     submit(own, "true", "--hold")
-    until(lambda: state.stat().st_mtime > running, "its note of the job")
+    until(lambda: written_at(state) > running, "its note of the job")
 
     own.signal("slurmctld", "KILL")
     assert own.run("scontrol", "ping").returncode != 0
@@ -346,17 +354,17 @@ def test_a_killed_database_daemon_answers_when_it_is_started_again(own_accountin
 # What it leaves alone
 
 
-def test_everything_listens_on_loopback_only(slurm, slurm_without_accounting):
+def test_everything_listens_on_loopback_only(slurm, slurm_without_accounting, tmp_path):
     clusters = (slurm, slurm_without_accounting)
     with contextlib.ExitStack() as stack:
         for cluster in clusters:  # srun listens too
-            step = subprocess.Popen(["srun", "-N2", "sleep", "1000"], env=cluster.environment)
+            program = f"touch {tmp_path}/{cluster.dir.name}-$SLURM_PROCID; sleep 1000"
+            argv = ["srun", "-N2", "sh", "-c", program]
+            step = subprocess.Popen(argv, env=cluster.environment)
             stack.callback(step.wait)
             stack.callback(step.terminate)
-        for cluster in clusters:
-            until(lambda cluster=cluster: processes(cluster).get("srun"))
-            # The sleep's appearance says that srun's ports are open.
-            until(lambda cluster=cluster: len(processes(cluster).get("sleep", ())) >= 2)
+        # That its programs have begun says that srun's ports are open.
+        until(lambda: len(list(tmp_path.iterdir())) == 4, "the start of both steps")
         names = {*DAEMONS, "srun", "slurmstepd"}
         found = {
             name: listeners(pids)
@@ -446,7 +454,7 @@ def test_down_ends_jobs_and_daemons_whatever_the_controllers_state(folder, state
 
     slurm_tool("down", folder)
 
-    assert processes(slurm) == {}
+    until(lambda: not processes(slurm), "the end of what was killed")
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
     assert slurm.conf.exists()

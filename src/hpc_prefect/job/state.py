@@ -61,7 +61,8 @@ class Patience:
     """How many seconds to wait before something is concluded from missing information.
 
     Attributes:
-        absent: useful answers no longer list the job; then the exit record alone decides.
+        absent: useful answers no longer list the job, and its exit record is there; then that alone
+            decides.
         lost: the same without an exit record; then the job is LOST.
         record: the scheduler says that the job ended; then its exit record is given up.
         outputs: the exit record tells of a success; then missing outputs are given up. They were
@@ -221,9 +222,10 @@ def _clean(evidence: Evidence) -> bool:
 
 def _record_alone_counts(evidence: Evidence, patience: Patience) -> bool:
     """The exit record is there, and the scheduler no longer knows the job or does not answer."""
-    if _gone(evidence, patience.absent):
-        return True
     record_for, seen = evidence.record_for or 0.0, evidence.observation
+    # Where the job was not listed before it began, what its script had started may still run.
+    if _gone(evidence, patience.absent) and record_for >= patience.absent:
+        return True
     # If it is listed as waiting well after the record, it was requeued and will run again.
     requeued = (
         seen is not None
@@ -287,7 +289,7 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
         return _by_record(evidence, record, patience)
     if evidence.start is None and not evidence.spoiled:
         return _verdict(evidence, Reason.SETUP_FAILED, _never_began(seen))
-    if record is None and seen.exit_code in (FOLDER_CODE, RECORD_CODE):
+    if record is None and seen.exit_code == RECORD_CODE:
         what = f"its exit record could not be written{_spoiled(evidence)}"
         return _verdict(evidence, Reason.OUTPUT_LOST, what)
     if seen.exit_code or seen.signal or seen.cause is Reason.PROGRAM_FAILED:
@@ -303,10 +305,9 @@ def _by_scheduler(evidence: Evidence, seen: Observation, patience: Patience) -> 
 
 def _blind_start(evidence: Evidence, seen: Observation) -> bool:
     """Whether the end is that of a second start which could not use the folder, so that the first
-    start, which has no exit record, may run. (Where the scheduler may start the job again by
-    itself, it may have ended the first one before.)"""
+    start, which has no exit record, may run."""
     began = evidence.start is not None and evidence.exit is None
-    return began and seen.exit_code == FOLDER_CODE and not evidence.may_requeue
+    return began and seen.exit_code == FOLDER_CODE
 
 
 def _spoiled(evidence: Evidence) -> str:
@@ -322,7 +323,7 @@ def _started_twice(
     it). So its outputs are waited for from its own record on, not from the scheduler's end.
     """
     if record is None:
-        return _verdict(evidence, Reason.LOST, _FORGOTTEN)
+        return _verdict(evidence, Reason.LOST, _AGAIN if evidence.may_requeue else _FORGOTTEN)
     if record.signals:
         return _verdict(evidence, Reason.NODE_FAILURE, _FORGOTTEN_AND_ENDED)
     return _by_record(evidence, record, patience)
@@ -427,6 +428,10 @@ _FORGOTTEN_AND_ENDED = (
 _FORGOTTEN = (
     "the scheduler forgot that the job was running and started it a second time. The second start"
     " did not run the program; whether the first one still runs, the scheduler does not know"
+)
+_AGAIN = (
+    "the scheduler started the job a second time. The second start did not run the program; whether"
+    " the first one still runs is not known"
 )
 _SECOND_JOB = (
     "its script found that another job of the same attempt has the job folder, and did not start"

@@ -60,10 +60,14 @@ def qpu_seconds(ledger: Ledger, ended: Mapping[str, Any] | None = None) -> float
         ended: what was used, where only somebody outside of its process has seen its end.
     """
     estimated = float(ledger.job.get("estimated_seconds") or 0.0)
-    costs = [cost for job_id, cost in ledger.duplicates.items() if job_id != ledger.job_id]
+    own, others, costs = ledger.job_id, dict(ledger.duplicates), []
     if ledger.result:
+        own = str(ledger.result.get("job_id", ledger.job_id))
         used = ledger.result.get("resources_used") or {}
-        costs += [used.get("qpu_seconds")] * bool(ledger.job_id)
+        costs += [used.get("qpu_seconds")] * bool(own)
+        if ledger.job_id:  # another one is that of a process that was stopped, noted since
+            others.setdefault(ledger.job_id, None)
     elif ledger.intended:
         costs.append((ended or {}).get("qpu_seconds"))
+    costs += [cost for job_id, cost in others.items() if job_id != own]
     return sum(estimated if cost is None else float(cost) for cost in costs)

@@ -11,6 +11,7 @@ from hpc_prefect.executor.cancelling import bring_about
 from hpc_prefect.executor.connection import Connection
 from hpc_prefect.executor.service import executor
 from hpc_prefect.job.state import JobState, Observation
+from hpc_prefect.ledger.array_folder import ArrayFolder
 from hpc_prefect.ledger.claim import this_process
 from hpc_prefect.operations.end_watch import LATER, SOON, EndWatch
 from hpc_prefect.operations.members import MemberState, begun_as, read_members
@@ -20,6 +21,7 @@ from hpc_prefect.schedulers.base import NoAnswer
 from hpc_prefect.transports.host import host
 
 _ENDED = ("succeeded", "failed")
+_GONE_BEFORE_START = "no longer lists it; it had not begun, and cannot begin any more"
 
 
 def cancel_member(job: JobSnapshot, member: MemberState, *, wait: float) -> tuple[bool, str]:
@@ -42,7 +44,7 @@ async def cancelled_member(
     """`cancel_member` on an event loop, which nothing of it blocks."""
     if job.user:
         raise NotOurs(f"{job.folder.path} belongs to {job.user}: only this user can cancel it")
-    if member.state in _ENDED:
+    if member.state in (*_ENDED, JobState.ENDED):
         return True, f"it had ended: {member.reason or member.state}"
     _must_be_alone(job, member)
     _must_be_submitted(job, member)
@@ -88,6 +90,8 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
             now = states[member.index]
             if now.state in _ENDED:
                 return True, f"its process says: {now.reason or now.state}"
+            if end.is_unlisted and await connection.shortly(partial(_closed, job, member)):
+                return True, f"{connection.scheduler.name} {_GONE_BEFORE_START}"
             begun = await connection.shortly(partial(begun_as, job.folder, [member.index]))
             if end.also(begun):
                 is_last = False
@@ -96,6 +100,11 @@ async def _bring_about_end(job: JobSnapshot, member: MemberState, until: float) 
     finally:
         end.release()
     return end.is_seen, end.words
+
+
+def _closed(job: JobSnapshot, member: MemberState) -> bool:
+    """Whether it has not begun, and cannot begin any more. Blocks."""
+    return ArrayFolder(job.folder.transport, job.folder.path).member(member.index).close_unstarted()
 
 
 class _MemberEnd:
@@ -123,6 +132,13 @@ class _MemberEnd:
     def is_seen(self) -> bool:
         """Whether all elements have ended, and no further one may be there."""
         return self._has_searched and all(each.verdict.done() for each in self._watches.values())
+
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether its scheduler lists none of the elements since it was told to cancel them. Slurm
+        tells no end of an element that waited."""
+        watches = self._watches.values()
+        return all(each.unlisted or each.verdict.done() for each in watches)
 
     @property
     def is_given_up(self) -> bool:

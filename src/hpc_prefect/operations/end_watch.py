@@ -18,6 +18,7 @@ class EndWatch:
     Attributes:
         verdict: set when nothing of the job runs any more, by whoever learns that.
         accepted: the scheduler has accepted the cancellation.
+        unlisted: a question that was asked after that had an answer, which does not list the job.
         silence: what to report if the end was not seen in time.
     """
 
@@ -35,12 +36,16 @@ class EndWatch:
         self.next_look = 0.0
         self.wants_answer = True
         self.accepted = False
+        self.unlisted = False
         self.silence = ""
         self._scheduler, self._on_end = scheduler, on_end
+        self._accepted_at = float("inf")
 
     def cancel_answered(self, said: NoAnswer | None) -> None:
         """The scheduler has answered the cancellation: None if it accepted it."""
         self.accepted = said is None
+        if self.accepted:
+            self._accepted_at = asyncio.get_running_loop().time()
         if said is not None:
             self.silence = f"{self._scheduler} did not accept the cancellation ({said.said})"
 
@@ -52,6 +57,7 @@ class EndWatch:
         name = self._scheduler
         if seen is None or (seen.tag and seen.tag != self.tag):
             self.silence = f"{name} no longer lists {self.job_id}, and its end was not seen"
+            self.unlisted = asked >= self._accepted_at
         elif seen.state is JobState.ENDED:
             self._on_end(self, seen)
         elif self.accepted:

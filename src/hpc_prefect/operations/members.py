@@ -132,6 +132,8 @@ def _member(
         reason = f"{code.replace('_', ' ')}: {end.get('summary', '')}" if state == "failed" else ""
     elif has_begun:
         guard = folder.guard()
-        state, job_id = str(JobState.RUNNING), "" if guard == CLOSED else guard
+        closed = guard == CLOSED  # it was cancelled before it began, or its end is about to be told
+        state = str(JobState.ENDED if closed else JobState.RUNNING)
+        job_id, reason = ("", "it cannot begin any more") if closed else (guard, "")
     paths = [folder.file(stream) for stream in (names.STDOUT, names.STDERR)]
     return MemberState(index, name, state, reason, code, job_id, *paths)

@@ -193,7 +193,8 @@ class ArrayMonitor:
         """
         self._submission.claim.check()
         kept = [each for each in self._unwritten if each.index not in self._given_up]
-        self._submission.folder.note_ended(kept, durable=True)
+        gone = self._submission.no_longer_written()
+        self._submission.folder.note_ended([*gone, *kept], durable=True)
         self._unwritten = []
 
     # --- members

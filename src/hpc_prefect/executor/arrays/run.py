@@ -158,8 +158,25 @@ class ArrayRun:
     async def _in_turn(self, following: _Following) -> dict[int, Ended]:
         if following.submission.intended:  # it is there already, or may be
             return await following.to_end()
+        waits = self._turn.locked()
         async with self._turn:
+            if waits and not following.is_cancelled:
+                await self._place_again(following.submission)
             return await following.to_end()
+
+    async def _place_again(self, submission: Submission) -> None:
+        """Choose the allocation when its turn has come: the one that was chosen before it waited
+        may have ended since, or have no time left for it."""
+        spec = submission.request.spec
+        if not is_allocation(spec.site.scheduler):
+            return
+        request = await self._placed(spec.resources)
+        submission.request = dataclasses.replace(
+            submission.request,
+            spec=dataclasses.replace(spec, site=request.spec.site),
+            max_jobs_in_queue=request.max_jobs_in_queue,
+        )
+        submission.connection = self._connect(request.spec.site)
 
     async def _follow_all(self) -> None:
         """Until no submission is left; what is worth another try is submitted again."""
@@ -271,6 +288,11 @@ class _Following:
         submission.on_cancel_request = lambda by: loop.call_soon_threadsafe(
             self._cancel_requested, by
         )
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody has asked for its end since it is followed."""
+        return self._cancelled.is_set()
 
     def cancel(self, by: str) -> None:
         """Ask for the end of all of its members."""

@@ -57,6 +57,7 @@ class Submission(Attempt):
     ended: dict[int, Ended] = field(default_factory=dict)
     array_claim: Claim | None = None
     outputs_shown: bool = False
+    _read: frozenset[int] = frozenset()
 
     def heartbeat(self) -> None:
         """As of an attempt, for the array too."""
@@ -136,11 +137,23 @@ class Submission(Attempt):
 
     def read_ended(self) -> None:
         """Take over what an earlier claimant has written of its members' ends."""
-        open_ = Verdict(reason=Reason.LOST, summary="")
-        likes = {index: self.unended(index, open_).result for index in range(len(self.asked))}
-        for each in read_ended(self.folder.ended_text(), likes):
+        for each in self._written():
             if each.result.verdict.reason is not Reason.LOST:
                 self.ended[each.index] = each
+        self._read = frozenset(self.ended)
+
+    def no_longer_written(self) -> list[Ended]:
+        """Of what was taken over, the ends that are not in their list any more: the earlier
+        claimant's machine lost its power before they were on disk."""
+        if not self._read:
+            return []
+        there = {each.index for each in self._written()}
+        return [self.ended[index] for index in sorted(self._read - there) if index in self.ended]
+
+    def _written(self) -> list[Ended]:
+        open_ = Verdict(reason=Reason.LOST, summary="")
+        likes = {index: self.unended(index, open_).result for index in range(len(self.asked))}
+        return [*read_ended(self.folder.ended_text(), likes)]
 
     def close_ended(self) -> dict[int, str]:
         """Let no member that has ended start any more; those that another job has, with its id.
@@ -163,6 +176,7 @@ class Submission(Attempt):
         """Note that these members have not ended: other jobs, given by their ids, began them."""
         self.claim.check()
         self.folder.note_reopened(begun)
+        self._read -= begun.keys()
         for index in begun:
             del self.ended[index]
 

@@ -127,6 +127,10 @@ declare -A known=() asked=() share=() pid=() began=() ends_at=() kill_at=() caus
 declare -A cores_of=() memory_of=() gpus_of=() taken=()
 waiting=() # tags, in the order in which they came
 over=()    # of jobs whose process is gone, which may have left others behind
+# Jobs whose files could not be read: since when, and when they are tried again. A file server in
+# trouble, or NFS with what it remembers of a folder, may hide a file for a while (hundredths).
+declare -A unread=() again_at=()
+hidden_for=12000
 unwritten= torn= news= swept=0
 used=0 counted=0 closing= ending= idle_since=0 why=
 
@@ -148,19 +152,50 @@ read_job() { # its fields; whether they are all there
 take_in() {
   local tag=$1
   [ -z "${known[$tag]-}" ] || return
-  known[$tag]=yes
-  if ! read_job "$tag"; then
-    note R "$tag" unreadable
-  elif [ -n "$closing$ending" ]; then
-    note R "$tag" closed
+  if [ -n "$closing$ending" ]; then
+    refuse "$tag" closed
+  elif ! read_job "$tag"; then
+    try_later "$tag"
   elif [ "${fields[1]}" -gt "$node_count" ] || [ "${fields[2]}" -gt "$node_cores" ] ||
     [ "${fields[3]}" -gt "$node_memory" ] || [ "${fields[4]}" -gt "$node_gpus" ]; then
-    note R "$tag" size
+    refuse "$tag" size
   else
+    is_known "$tag"
     asked[$tag]="${fields[*]:1:6}" # numbers and a word
-    came[$tag]=$now news=yes
+    came[$tag]=${came[$tag]:-$now} news=yes
     waiting+=("$tag")
   fi
+}
+
+is_known() { # what becomes of it is decided
+  known[$1]=yes
+  unset "unread[$1]" "again_at[$1]"
+}
+
+refuse() {
+  is_known "$1"
+  note R "$1" "$2"
+}
+
+try_later() { # a job whose file cannot be read; after ever longer pauses, and not for ever
+  local tag=$1 tried
+  unread[$tag]=${unread[$tag]:-$now}
+  tried=$((now - unread[$tag]))
+  if [ "$tried" -ge "$hidden_for" ]; then
+    refuse "$tag" unreadable
+  else
+    again_at[$tag]=$((now + 10 + tried / 4))
+  fi
+}
+
+read_again() {
+  local tag due=()
+  for tag in "${!unread[@]}"; do
+    [ -z "$closing$ending" ] && [ "$now" -lt "${again_at[$tag]}" ] || due+=("$tag")
+  done
+  [ ${#due[@]} -gt 0 ] || return
+  look_anew jobs
+  for tag in "${due[@]}"; do take_in "$tag"; done
 }
 
 seconds_left() { left=$(((began_at + (walltime - margin) * 100 - now) / 100)); }
@@ -201,7 +236,11 @@ choose_processors() { # sets `on` to those for a job whose nodes are all this ma
 
 start_job() {
   local tag=$1 nodes cores ranks i r hostlist= on=
-  if ! read_job "$tag"; then note R "$tag" unreadable; return; fi
+  if ! read_job "$tag"; then
+    unset "known[$tag]"
+    try_later "$tag"
+    return
+  fi
   nodes=${fields[1]} cores=${fields[2]} ranks=${fields[7]}
   if ! ln -s -n -- started "turns/$tag" 2>/dev/null && [ "$(readlink "turns/$tag")" != started ]; then
     return # it was cancelled; the link says so
@@ -267,6 +306,7 @@ start_what_fits() {
 drop() { # a job that waits and was cancelled
   local tag still=()
   [ "$(readlink "turns/$1")" = cancelled ] || return
+  is_known "$1"
   for tag in ${waiting[@]+"${waiting[@]}"}; do [ "$tag" = "$1" ] || still+=("$tag"); done
   waiting=(${still[@]+"${still[@]}"})
   news=yes
@@ -373,13 +413,15 @@ esac
 longest=50
 [ -z "$network" ] || longest=300
 
+look_anew() { # an NFS client believes for half a minute that a folder is as it was, unless it changes it
+  [ "$network" = nfs ] || return
+  : > "$1/.look"
+  command rm -f -- "$1/.look"
+}
+
 look_into_inbox() {
   local each name seen=()
-  if [ "$network" = nfs ]; then
-    # An NFS client believes for half a minute that a folder is as it was, unless it changes it.
-    : > inbox/.look
-    command rm -f -- inbox/.look
-  fi
+  look_anew inbox
   local there=(inbox/*)
   # In the order in which they came. All of these names are letters, digits and dots.
   [ ${#there[@]} -lt 2 ] || there=($(ls -tr inbox))
@@ -457,6 +499,7 @@ while :; do
     rung=$ring looked=$now
     look_into_inbox
   fi
+  [ ${#unread[@]} -eq 0 ] || read_again
   [ -z "$news$ending" ] || [ ${#waiting[@]} -eq 0 ] || start_what_fits
   [ $((now - swept)) -lt 100 ] || sweep
   if [ ${#pid[@]} -gt 0 ] || [ ${#held_back[@]} -gt 0 ]; then
@@ -483,6 +526,7 @@ done
 # What came in this moment is not taken any more.
 ending=${ending:-$why}
 look_into_inbox
+read_again
 [ ${#waiting[@]} -eq 0 ] || start_what_fits
 sweep
 clock

@@ -65,10 +65,10 @@ _NOT_TAKEN = {
     "closed": "the allocation was ending",
 }
 #: Refusals that another submission would get again. `Held.refuses` is asked before a submission, so
-#: they can only come from the agent of another version.
+#: `size` can only come from the agent of another version.
 _REFUSED = {
     "size": "the allocation's agent says that the job is larger than the allocation",
-    "unreadable": "the allocation's agent could not read the job's file in its spool",
+    "unreadable": "the allocation's agent could not read the job's file for two minutes",
 }
 
 
