@@ -19,10 +19,12 @@ from hpc_prefect.server import Server, ensure_server, free_port, stop_server
 
 from . import apart, engines
 
-# A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C.
+# A shell that starts tests in the background has them, and all that they start, ignore Ctrl-C, and
+# `nohup` has them ignore the end of the terminal.
 for number, action in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
 ):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)

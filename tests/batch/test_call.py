@@ -221,9 +221,9 @@ def test_a_result_tells_id_times_paths_and_resources(shown: Shown) -> None:
     assert not result.collected
     assert result.host == os.uname().nodename
     assert result.queue_seconds is not None
-    assert 0 <= result.queue_seconds < 60
+    assert 0 <= result.queue_seconds < 300
     assert result.run_seconds is not None
-    assert 0 < result.run_seconds < 120
+    assert 0 < result.run_seconds < 300
     assert result.resources_used["cpu_seconds"] >= 0
 
 

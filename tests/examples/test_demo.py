@@ -39,7 +39,7 @@ def test_a_killed_demo_goes_on_where_it_was_and_ends_with_the_same_bits(
     assert "NOT the same" not in out
 
     first = start(broken, prefect_server)
-    until(lambda: len(rows(broken)) == 2 and len(starts(broken)) == 5, first)  # within iteration 3
+    until(lambda: len(rows(broken)) == 2 and len(starts(broken)) >= 5, first)  # within iteration 3
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     sampled = samplings(broken)

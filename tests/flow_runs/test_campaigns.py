@@ -283,10 +283,13 @@ def test_nothing_is_kept_of_runs_that_have_ended(tmp_path: Path) -> None:
     before = [len(each) for each in kept]  # other tests' runs, whose errors are still held
     for k in range(12):
         outer(k)
-    gc.collect()
-    outer(13)
-    grown = [len(each) - was for each, was in zip(kept, before, strict=True)]
-    assert max(grown) <= 2
+
+    def grown() -> int:
+        gc.collect()
+        outer(13)
+        return max(len(each) - was for each, was in zip(kept, before, strict=True))
+
+    until(lambda: grown() <= 2)  # threads of Prefect's may hold a run a little longer
 
 
 async def test_the_second_of_two_runs_of_one_process_takes_jobs_over_without_asking_prefect(

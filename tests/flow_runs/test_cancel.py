@@ -19,7 +19,7 @@ from hpc_prefect.job.state import JobState
 from ..flows.jobs import LONG, WAIT, job, runs
 from ..flows.seen import ended, flow_run, ids, process, remote, run_of, task_runs, until, words
 
-pytestmark = pytest.mark.usefixtures("blocks")
+pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.timeout(600)]
 
 
 def states(run_id: str, count: int = 1) -> dict[str, str]:
@@ -41,7 +41,8 @@ def timed_out(
 
     @flow
     async def limited() -> None:
-        await job(str(work_dir), "long", LONG, timeout_seconds=1.5)
+        # Time enough to be submitted.
+        await job(str(work_dir), "long", LONG, timeout_seconds=20)
 
     with pytest.raises(JobTimedOut) as caught:
         asyncio.run(limited())
@@ -137,14 +138,24 @@ async def test_a_cancelled_call_cancels_its_job_and_stays_cancelled(
 
 
 async def test_a_timeout_around_the_call_cancels_its_job(tmp_path: Path, spool: Path) -> None:
+    async def passes(timeout: asyncio.Timeout) -> None:
+        await started(tmp_path, "long")
+        timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def limited() -> None:
+        async with asyncio.timeout(None) as timeout, asyncio.TaskGroup() as group:
+            group.create_task(passes(timeout))
+            await job(str(tmp_path), "long", LONG)
+
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(job(str(tmp_path), "long", LONG), 2)
+        await limited()
     assert words(spool, tmp_path) == ["CANCELLED"]
 
 
 async def test_a_tasks_own_timeout_cancels_its_job(tmp_path: Path, spool: Path) -> None:
-    # Prefect's timeout cancels at every await, also at those of the clearing up.
-    @task(timeout_seconds=2)
+    # Prefect's timeout cancels at every await, also at those of the clearing up. It leaves time
+    # enough to submit.
+    @task(timeout_seconds=20)
     async def limited() -> None:
         await job(str(tmp_path), "long", LONG)
 
@@ -237,7 +248,7 @@ def stopped(
         for name in _as_they_get_ready(work_dirs):
             processes[name].send_signal(CASES[name][1])
         for name in CASES:
-            said, _ = processes[name].communicate(timeout=120)
+            said, _ = processes[name].communicate(timeout=240)
             there = words(spool, work_dirs[name])
             found[name] = Stopped(work_dirs[name], said, processes[name].returncode, there)
         yield found

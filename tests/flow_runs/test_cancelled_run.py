@@ -15,7 +15,7 @@ from prefect.states import Cancelling
 from ..flows.jobs import runs
 from ..flows.seen import flow_run, process, run_of, task_runs, until, words
 
-pytestmark = pytest.mark.usefixtures("blocks")
+pytestmark = [pytest.mark.usefixtures("blocks"), pytest.mark.timeout(900)]
 
 #: Flows of `jobs.py`, and the programs of each that run when it is cancelled.
 FLOWS = {
@@ -49,7 +49,7 @@ def cancelled(blocks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             client.set_flow_run_state(run, Cancelling(), force=False)
         found = {}
         for name, each in started.items():
-            said, _ = each.communicate(timeout=60)
+            said, _ = each.communicate(timeout=240)
             found[name] = Ended(work_dirs[name], said, each.returncode)
         yield found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,8 +117,12 @@ def test_a_claim_that_a_person_removed_is_nobodys(tmp_path: Path, first: warm.Pr
 
 def test_the_first_run_notices_that_it_was_taken_over(tmp_path: Path, first: warm.Process) -> None:
     """It was stopped for so long that it seemed dead: it may neither write nor submit any more."""
-    made_old(tmp_path)
-    said = taken_over(tmp_path)
+    first.send_signal(signal.SIGSTOP)  # or it would renew its claims meanwhile
+    try:
+        made_old(tmp_path)
+        said = taken_over(tmp_path)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert "wait: attached to" in said
     assert "was taken over by flow run" in ended(first, code=1)
     assert runs(tmp_path) == ["wait"]

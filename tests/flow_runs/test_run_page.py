@@ -87,7 +87,8 @@ async def test_the_page_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
 
     running = asyncio.create_task(waits(str(tmp_path)))  # type: ignore[arg-type]
     try:
-        await asyncio.to_thread(until, lambda: programs(tmp_path))
+        # A thread of its own writes the record.
+        await asyncio.to_thread(until, lambda: programs(tmp_path) and records(tmp_path))
         (record,) = records(tmp_path)
         page = await asyncio.to_thread(page_of, record.id)
         assert f"## {record.name}: running" in str(page.data)
@@ -100,7 +101,7 @@ async def test_the_page_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
 def test_who_goes_on_with_a_run_of_another_process_goes_on_with_its_page(tmp_path: Path) -> None:
     script = "import asyncio, sys; from jobs import alone; asyncio.run(alone(sys.argv[1]))"
     killed = warm.Process(["-c", script, str(tmp_path)], cwd=JOBS.parent)
-    until(lambda: programs(tmp_path))
+    until(lambda: programs(tmp_path) and records(tmp_path))
     (before,) = records(tmp_path)
     until(lambda: keys(before.id))
     killed.kill()

@@ -88,7 +88,9 @@ def test_identical_mapped_tasks_are_as_many_jobs_and_only_the_failed_one_runs_ag
 
     @flow
     def outer(work_dir: str) -> list[str]:
-        return relax.map([work_dir] * 3).result()
+        relaxed = relax.map([work_dir] * 3)
+        relaxed.wait()  # the end of the flow would end those that still run
+        return relaxed.result()
 
     (tmp_path / "fail-x").touch()
     with pytest.raises(JobFailed):

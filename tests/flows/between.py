@@ -119,7 +119,7 @@ def flow_retried(work_dir: str) -> None:
     job_sync(work_dir, "fails", FAILS)
 
 
-@flow(retries=MANY, retry_delay_seconds=3 * PAUSE)
+@flow(retries=MANY, retry_delay_seconds=10 * PAUSE)
 def waits_for_retry(work_dir: str) -> None:
     """Cancelled while it waits: Prefect begins the next attempt all the same."""
     known_as(work_dir)

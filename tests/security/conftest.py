@@ -78,7 +78,7 @@ class Machine:
         """What it prints; nothing may hang it."""
         with self.begin(*words, uid=uid, umask=umask, **more) as process:
             try:
-                out, err = process.communicate(timeout=120)
+                out, err = process.communicate(timeout=240)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

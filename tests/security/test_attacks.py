@@ -201,7 +201,7 @@ def test_a_script_that_is_replaced_before_it_is_submitted_is_not_run(machine):
             " chmod 755 script.sh"
         )
         Path(f"{signal}.done").touch()
-        out, err = victim.communicate(timeout=120)
+        out, err = victim.communicate(timeout=240)
     assert victim.returncode == 0, err
     path = machine.work / ".hpc-prefect"
     refused(machine, json.loads(out), path, f"it belongs to uid {MALLORY}")
@@ -338,7 +338,7 @@ def test_a_job_whose_folder_is_exchanged_runs_and_writes_nothing_of_it(machine, 
         if when != "queued":
             exchange(machine, keys, "phase")
             (home / f"{when}.done").touch()
-        out, err = job.communicate(timeout=60)
+        out, err = job.communicate(timeout=240)
     assert machine.runs() == [], err
     assert keys.read_text() == "mine"
     assert job.returncode == (118 if when == "queued" else 9), err

@@ -55,7 +55,7 @@ def main(work_dir: str, program: str, signal: str = "") -> dict[str, str]:
             poll_interval=0.5,
             max_jobs_in_queue=2,
         )
-        result = executor(transport).start(request).result.result(timeout=60)
+        result = executor(transport).start(request).result.result(timeout=200)
     except HpcPrefectError as error:
         return {"error": type(error).__name__, "said": str(error)}
     return {"state": result.state, "folder": result.folder, "job_id": result.job_id}

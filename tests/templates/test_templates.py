@@ -55,6 +55,7 @@ class Project:
 
 
 @pytest.mark.parametrize(("template", "jobs"), [("bitcount", 1), ("sweep", 16)])
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server")
 def test_a_project_runs_at_once_and_a_second_time_collects(
     tmp_path: Path, template: str, jobs: int
@@ -73,6 +74,7 @@ def test_a_project_runs_at_once_and_a_second_time_collects(
     assert results[0] == results[1] != []
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server")
 def test_the_loop_of_vqe_converges_once(tmp_path: Path) -> None:
     project = Project(tmp_path, "vqe")
@@ -88,6 +90,7 @@ def test_the_loop_of_vqe_converges_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server")
 def test_the_loop_of_sqd_comes_near_to_the_exact_energy_once(tmp_path: Path) -> None:
     project = Project(tmp_path, "sqd")
