@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -14,11 +14,14 @@ from hpc_prefect.cli import main
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.job.dialogue import Dialogue
 from hpc_prefect.job.failure import Reason
-from hpc_prefect.job.spec import JobSpec
+from hpc_prefect.job.provider import Provider
+from hpc_prefect.job.spec import JobSpec, Site
 from hpc_prefect.operations import JobSnapshot, attach, cancel_jobs, list_jobs
+from hpc_prefect.operations.cancel_member import cancel_member
 from hpc_prefect.operations.format import details, table
+from hpc_prefect.operations.kinds import KINDS, JobKind
 from hpc_prefect.operations.members import read_members
-from hpc_prefect.schedulers.base import Submission, Ticket, Unclear
+from hpc_prefect.schedulers.base import Found, NoAnswer, Submission, Ticket, Unclear
 from hpc_prefect.schedulers.local.scheduler import LocalScheduler
 
 from ..executor.rig import Rig, living_process, until
@@ -186,6 +189,45 @@ async def test_a_member_is_cancelled_and_no_other(
     assert f"scan[{which}]" in said
     assert [n for n, each in enumerate(results) if not each.succeeded] == [int(which)]
     assert results[int(which)].verdict.reason is Reason.CANCELLED
+
+
+class ListsLate(LocalScheduler):
+    """An array is not found by its name for now."""
+
+    def find(
+        self, tags: Sequence[str], options: Mapping[str, object]
+    ) -> Dialogue[Found | NoAnswer]:
+        return {tag: {} for tag in tags}
+        yield
+
+
+class Late(JobKind):
+    def provider(self, site: Site) -> Provider:
+        return ListsLate()
+
+
+@contextlib.contextmanager
+def listed_late() -> Iterator[None]:
+    KINDS["batch"] = Late()
+    yield
+    del KINDS["batch"]
+
+
+async def test_a_member_that_has_begun_in_an_array_listed_late_is_cancelled_there(
+    rig: Rig,
+) -> None:
+    """It waited in the array that the journal knows when it was asked for."""
+    async with left(rig, ["a", "b"], held=["a", "b"]):
+        known = {"time": 9e9, "event": "submitted", "id": "99"}
+        with (rig.attempt() / "journal.jsonl").open("a") as journal:
+            journal.write(json.dumps(known) + "\n")
+        job = only(rig)
+        waiting = dataclasses.replace(read_members(job.folder)[1], state="submitted", job_id="")
+        with listed_late():
+            done, words = await asyncio.to_thread(cancel_member, job, waiting, wait=30.0)
+        assert done, words
+        (rig.work / "hold-a").unlink()
+        await rig.emptied()
 
 
 async def test_a_member_that_shares_its_element_is_not_cancelled_alone(

@@ -261,13 +261,6 @@ ARRAYS = (
         first=OF_ARRAYS,
     ),
     Mutation(
-        "jobs cancel does not ask a member whether it has begun in an array listed late",
-        "operations/cancel_member.py",
-        "            if end.also(begun):\n",
-        "            if False:\n",
-        first=OF_ARRAYS,
-    ),
-    Mutation(
         "the list of ended members is removed whether there is one or not",
         "executor/arrays/submission.py",
         "        if self.folder.ended_text():\n            self.claim.check()\n",

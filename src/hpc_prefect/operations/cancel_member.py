@@ -124,13 +124,17 @@ class _MemberEnd:
         self._tasks: set[asyncio.Task[object]] = set()
         self._has_searched = bool(member.job_id)
         self._index = member.index
+        self._let_in: set[str] = set()
         self._begin(member.job_id or self._element_of(job.job_id))
         if not self._has_searched:
             self._start(self._search())
 
     @property
     def is_seen(self) -> bool:
-        """Whether all elements have ended, and no further one may be there."""
+        """Whether all elements have ended, and no further one may be there. Of one that has begun,
+        the start guard turns the others away."""
+        if self._let_in:
+            return all(self._watches[each].verdict.done() for each in self._let_in)
         return self._has_searched and all(each.verdict.done() for each in self._watches.values())
 
     @property
@@ -161,7 +165,8 @@ class _MemberEnd:
     def also(self, begun: Iterable[str]) -> bool:
         """Ask for the end of further elements: those that have begun it, by its own record. Their
         array may be listed late. Returns whether there are any."""
-        others = [job_id for job_id in begun if job_id not in self._watches]
+        self._let_in |= {*begun}
+        others = [job_id for job_id in self._let_in if job_id not in self._watches]
         for job_id in others:
             self._begin(job_id)
         return bool(others)
