@@ -59,7 +59,7 @@ class Started:
     process: warm.Process
 
     def __call__(self) -> dict[str, Any]:
-        out, _ = self.process.communicate(timeout=240)
+        out, _ = self.process.communicate(timeout=600)
         ends = [line for line in out.splitlines() if line.startswith("END ")]
         assert ends, out
         made: dict[str, Any] = json.loads(ends[-1].removeprefix("END "))
