@@ -245,7 +245,7 @@ class MemberJudgements(Judgements):
         super().result(named, base)
         if result.succeeded:
             self._succeeded.add(base)
-        elif base in self._succeeded:
+        elif base in self._succeeded and self.is_written(named):  # else it is told as no end
             self.false(named, "it was told as succeeded before")
         if wrong := self._others_end(named):
             self.false(named, wrong)
