@@ -170,6 +170,24 @@ async def test_a_job_that_had_not_started_is_submitted_again_when_the_allocation
     assert rig.runs().count("waits ") == 1
 
 
+async def test_members_of_one_process_are_put_on_their_nodes_by_the_launcher(
+    held: Held, rig: Rig
+) -> None:
+    """Without it all of them would run on the node of the agent."""
+    rig.options["slots"] = 8
+    spec = rig.spec(
+        program=rig.program('echo "$1 ${BY:-nobody}" >> by', "m"),
+        resources={"walltime": 60},
+        site={"launcher": "env BY=launcher {command}"},
+    )
+    for placing, key in ((held.allocation, "inside"), (None, "outside")):
+        array = rig.array(spec, [key], placing=placing)
+        (result,) = await asyncio.wrap_future(held.executor.start(array, ArrayRun).result)
+        assert result.succeeded
+    told = (rig.work / "by").read_text().splitlines()
+    assert told == ["inside launcher", "outside nobody"]
+
+
 async def test_members_that_had_not_begun_are_submitted_again_when_the_allocation_is_gone(
     held: Held, rig: Rig
 ) -> None:

@@ -280,7 +280,7 @@ async def test_a_folder_that_another_run_has_used_is_not_used_again(rig):
     request = rig.array(rig.spec(HOLD), ["a"])
     await rig.run_array(request)
     with pytest.raises(JobHeld, match="was used by another run"):
-        new_submission(request, rig.connection(), 1, request.members, request.spec.resources, {})
+        new_submission(request, rig.connection(), 1, request.members, {})
 
 
 class Deaf(LocalScheduler):

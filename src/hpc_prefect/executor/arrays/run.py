@@ -124,7 +124,6 @@ class ArrayRun:
                     connection,
                     self._opened.number(),
                     part,
-                    resources,
                     self._opened.tries,
                 )
             )
@@ -134,10 +133,16 @@ class ArrayRun:
             self._follow(submission)
 
     async def _placed(self, resources: Resources) -> ArrayRequest:
-        """The request for members that are to be handed over now; see `Placing`."""
-        request = self._request
+        """The request for members that are to be handed over now; see `Placing`.
+
+        Args:
+            resources: what they get; how they are launched is up to the place.
+        """
+        asked = self._request.spec
+        resources = dataclasses.replace(resources, launch=asked.resources.launch)
+        spec = dataclasses.replace(asked, resources=resources)
+        request = dataclasses.replace(self._request, spec=spec)
         if request.placing is not None:
-            spec = dataclasses.replace(request.spec, resources=resources)
             site = await request.placing.site_for(spec)
             request = request if site is None else at_site(request, site)
         return request
@@ -173,7 +178,9 @@ class ArrayRun:
         request = await self._placed(spec.resources)
         submission.request = dataclasses.replace(
             submission.request,
-            spec=dataclasses.replace(spec, site=request.spec.site),
+            spec=dataclasses.replace(
+                spec, site=request.spec.site, resources=request.spec.resources
+            ),
             max_jobs_in_queue=request.max_jobs_in_queue,
         )
         submission.connection = self._connect(request.spec.site)

@@ -18,7 +18,7 @@ from hpc_prefect.job.failure import Reason, Verdict
 from hpc_prefect.job.members import SHARD, Asked, Ended, MemberSpec, read_ended
 from hpc_prefect.job.result import JobResult
 from hpc_prefect.job.script import Preamble, render_array
-from hpc_prefect.job.spec import Array, JobSpec, Resources
+from hpc_prefect.job.spec import Array, JobSpec
 from hpc_prefect.job.state import Evidence
 from hpc_prefect.ledger import claim as claims
 from hpc_prefect.ledger.array_folder import ArrayFolder
@@ -267,7 +267,6 @@ def new_submission(
     connection: Connection,
     number: int,
     members: Sequence[MemberSpec],
-    resources: Resources,
     tries: Mapping[str, int],
 ) -> Submission:
     """A submission of these members that nobody has made yet.
@@ -288,7 +287,7 @@ def new_submission(
             " run leaves it alone. Start again when that one has ended"
         )
     array = _array_of(len(members), request.per_element, request.at_once)
-    spec = dataclasses.replace(request.spec, array=array, has_members=True, resources=resources)
+    spec = dataclasses.replace(request.spec, array=array, has_members=True)
     return Submission(
         request=dataclasses.replace(request, spec=spec),
         connection=connection,
