@@ -55,6 +55,13 @@ HELD_ARRAYS = (
         first=OF_HELD_ARRAYS,
     ),
     Mutation(
+        "a member's record by the script that a stopped process wrote is not known",
+        "executor/monitor.py",
+        "self.exits = self._known_exits(data, len(self.starts))",
+        "self.exits = read_exits(data, self._words)",
+        first=OF_HELD_ARRAYS,
+    ),
+    Mutation(
         "a member whose allocation ended before its turn is not submitted again",
         "executor/arrays/run.py",
         "if verdict.reason is Reason.NEVER_STARTED and is_allocation(handed_to):",
@@ -162,7 +169,7 @@ ALLOCATIONS = (
     Mutation(
         "the exit record of a script that a stopped process wrote in place of ours is not known",
         "executor/monitor.py",
-        "        self._words |= self._folder.ledger().words\n",
+        "        self._words |= self._more_words(self._words)\n",
         "",
         first=OF_ALLOCATIONS,
     ),

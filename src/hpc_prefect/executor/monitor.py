@@ -275,9 +275,16 @@ class Records:
     They are opened each time: only then NFS shows the present state; a size may be a minute old.
     """
 
-    def __init__(self, folder: JobFolder, words: frozenset[str]) -> None:
+    def __init__(
+        self,
+        folder: JobFolder,
+        words: frozenset[str],
+        more_words: Callable[[frozenset[str]], frozenset[str]] | None = None,
+    ) -> None:
+        """`more_words`: those that are known by now, if these do not suffice."""
         self._folder = folder
         self._words = words
+        self._more_words = more_words or self._words_in_journal
         self._read = {names.START: b"", names.EXIT: b""}
         self._in_one_file = folder.file(names.START) == folder.file(names.EXIT)
         self.spoiled = ""  # in words, what stands in the place of one of them
@@ -302,21 +309,25 @@ class Records:
         again = (starts or ended) and self._new_starts()
         return begun or ended or again
 
-    def _known_exits(self, data: bytes) -> tuple[ExitRecord, ...]:
-        """Those by a script of this attempt. Another process, which was stopped and went on after
-        we took over, may have written a script of its own in place of ours; its word is in the
-        intent of it."""
+    def _known_exits(self, data: bytes, others: int = 0) -> tuple[ExitRecord, ...]:
+        """Those by a script of this attempt, beside so many `others` in the file. Another process,
+        which was stopped and went on after we took over, may have written a script of its own in
+        place of ours; its word is in the intent of it."""
         exits = read_exits(data, self._words)
-        if len(exits) == data.count(b"\n"):
+        if len(exits) + others == sum(1 for line in data.split(b"\n") if line):
             return exits
-        self._words |= self._folder.ledger().words
+        self._words |= self._more_words(self._words)
         return read_exits(data, self._words)
+
+    def _words_in_journal(self, known: frozenset[str]) -> frozenset[str]:
+        return self._folder.ledger().words
 
     def _refresh_both(self) -> bool:
         grown = self._grown(names.START)
         if grown:
             data = self._read[names.START]
-            self.starts, self.exits = read_starts(data), read_exits(data, self._words)
+            self.starts = read_starts(data)
+            self.exits = self._known_exits(data, len(self.starts))
         return grown
 
     def _new_starts(self) -> bool:

@@ -71,7 +71,14 @@ class MemberFiles:
 
     def records(self, index: int) -> Records:
         """A member's records, of which nothing is read yet."""
-        return Records(self._submission.folder.member(index), self._submission.words)
+        submission = self._submission
+        return Records(submission.folder.member(index), submission.words, self._more_words)
+
+    def _more_words(self, known: frozenset[str]) -> frozenset[str]:
+        # The journal is long: it is not read for each member.
+        if known >= self._submission.words:
+            self._submission.words |= self._submission.folder.ledger().words
+        return self._submission.words
 
     def holder(self, index: int) -> str:
         """The id at a member's start guard, which may be that of another submission."""
