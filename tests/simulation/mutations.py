@@ -466,6 +466,12 @@ MUTATIONS = (
         "outputs: float = 10.0",
     ),
     Mutation(
+        "an output that was not there before a process was stopped is gone",
+        "ledger/job_folder.py",
+        "                enough = True\n                continue\n",
+        "                return lost\n",
+    ),
+    Mutation(
         "an earlier run's cancellation of a forgotten job is in the way of each later run",
         "executor/cancelling.py",
         "patience.confirm + patience.lost",

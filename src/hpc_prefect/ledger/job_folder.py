@@ -275,14 +275,15 @@ class JobFolder:
             patience: 0 where the verdict is known to be old enough. Otherwise a file is written to
                 learn its age by the file server's clock.
         """
-        until, told = host().monotonic() + patience, False
+        until, told, enough = host().monotonic() + patience, False, patience <= 0
         while lost := self.lost_outputs(spec, left):
-            if patience <= 0:
+            if enough:
                 return lost
             age = idle_seconds(self.transport, f"{judged_in or self.path}/{names.JOURNAL}")
             soon = min(patience - age, until - host().monotonic())
-            if soon <= 0:
-                return lost
+            if soon <= 0:  # look once more: this process may have been stopped since it looked
+                enough = True
+                continue
             if not told:
                 logger.warning(
                     "job %s already ran (%s), but %s is not seen: it is looked for %.0f s more",
