@@ -168,14 +168,21 @@ async def test_an_allocation_whose_node_fails_is_followed_by_the_next_one(
         running = asyncio.wrap_future(executor.start(request, ArrayRun).result)
         await until(lambda: len(starts(tmp_path)) == 4 or running.done(), "four that run")
         assert not running.done(), running
+        assert len(on(tmp_path, FAILING)) == 2  # the launcher puts them on their nodes
         await asyncio.to_thread(place.fail_node, "")
+        await until(lambda: len(starts(tmp_path)) > 4 or running.done(), "one that runs again")
         desk.go_on()
         results = await running
         assert [each.verdict.reason for each in results] == [Reason.SUCCEEDED] * 4
+        begun = Counter(label for label, _ in starts(tmp_path))
+        again = {label for label, times in begun.items() if times == 2}
+        # Slurm ends what is on the other node. On the one that it takes for lost a program goes on
+        # here, and may succeed.
+        assert again
+        assert set(begun.values()) <= {1, 2}
         # One that was handed to the first allocation in its last moment never began there.
-        assert all(each.attempt >= 2 for each in results), results
-        assert Counter(label for label, _ in starts(tmp_path)) == dict.fromkeys("abcd", 2)
-        assert len({each.job_id.partition(".")[0] for each in results}) == 1
+        assert all(each.attempt >= 2 for each in results if each.key in again), results
+        assert len({each.job_id.partition(".")[0] for each in results if each.key in again}) == 1
     finally:
         await on_loop(held.close(now=True))
         os.environ.clear()
