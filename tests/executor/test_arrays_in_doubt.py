@@ -10,14 +10,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rig import Overtaken, Rig, drive, living_process, until
 
 from hpc_prefect.errors import JobHeld, LedgerError, SchedulerError, TransportError
+from hpc_prefect.executor.arrays.evidence import MemberFiles
 from hpc_prefect.executor.arrays.run import ArrayRun
 from hpc_prefect.executor.arrays.submission import new_submission
+from hpc_prefect.job import folder as names
 from hpc_prefect.job.failure import Reason
+from hpc_prefect.job.folder import word_digest
 from hpc_prefect.job.members import ASKED, ENDED
 from hpc_prefect.job.retry import RetryPolicy
 from hpc_prefect.schedulers.base import Refused, Unclear
@@ -440,3 +444,22 @@ async def test_what_a_member_came_to_at_last_counts_beside_a_lost_one_of_its_fir
     assert third["a"].attempt == (2 if at_last == "succeeded" else 3)
     assert rig.runs().count("program a") == third["a"].attempt
     assert rig.runs().count("program b") == 1
+
+
+async def test_a_members_end_by_the_script_of_a_stopped_process_is_known_by_its_intent(
+    rig: Rig,
+) -> None:
+    request = rig.array(rig.spec(program=rig.program("true")), ["a", "b"])
+    submission = new_submission(request, rig.connection(), 1, request.members, {})
+    files = MemberFiles(submission, lambda: "")
+    records = [files.records(0), files.records(1)]  # before anybody knows of the other script
+    submission.folder.note("intent", claim=0, word_sha256=word_digest("theirs"))
+    for index in (0, 1):
+        record = Path(submission.folder.member(index).file(names.EXIT))
+        record.parent.mkdir(parents=True, exist_ok=True)
+        start, end = {"token": "t", "id": "1"}, {"token": "t", "code": 0, "word": "theirs"}
+        record.write_text("".join(json.dumps(each) + "\n" for each in (start, end)))
+    for each in records:
+        each.refresh(starts=True)
+        assert [end.code for end in each.exits] == [0]
+    assert word_digest("theirs") in submission.words
