@@ -185,7 +185,10 @@ def in_a_home(
 ASKS = (
     "from hpc_prefect import ensure_ready; ensure_ready()\n"
     "import os, threading; from prefect.settings import get_current_settings as settings\n"
-    "threading.Thread(target=lambda: print(settings().api.url)).start()\n"
+    "of_a_thread = []\n"
+    "asks = threading.Thread(target=lambda: of_a_thread.append(settings().api.url))\n"
+    "asks.start(); asks.join()\n"
+    "print(*of_a_thread)\n"
     "print(os.environ['PREFECT_API_URL'], settings().home)\n"
 )
 
