@@ -80,7 +80,9 @@ def test_what_cannot_be_told_is_refused_with_what_to_do(
     assert runs(tmp_path) == []
 
 
-@pytest.mark.parametrize("what", ["threads of a script", "threads after a flow"])
+@pytest.mark.parametrize(
+    "what", ["threads of a script", "threads after a flow", "threads after a retried flow"]
+)
 def test_a_scripts_own_threads_are_in_its_experiment(what: str, tmp_path: Path) -> None:
     said = said_by(what, tmp_path)
     assert states(said) == ["succeeded"], said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -143,6 +144,13 @@ def nothing() -> None:
     """Ends before the call."""
 
 
+@flow(retries=1)
+def retried() -> None:
+    """Ends before the call, at its second attempt."""
+    if flow_run.run_count == 1:
+        raise ValueError("on purpose")
+
+
 def main(what: str, work_dir: str) -> list[str]:
     if what == "identical":
         with campaign("identical"):
@@ -154,6 +162,10 @@ def main(what: str, work_dir: str) -> list[str]:
         return [in_thread(run, work_dir, "x")]
     if what == "threads after a flow":
         nothing()
+        return [in_thread(run, work_dir, "x")]
+    if what == "threads after a retried flow":
+        gc.disable()  # the context of the first attempt stays until it is collected
+        retried()
         return [in_thread(run, work_dir, "x")]
     if what == "threads in a campaign":
         with campaign("script"):

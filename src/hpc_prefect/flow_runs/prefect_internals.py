@@ -5,8 +5,9 @@ after the run has ended, except for a process's first run, whose context its ser
 object says that the run is in a final state, an exception of the flow does not change that; else an
 exception that is no `Exception` forces the run to Crashed.
 
-The context around another one is kept only in the token of its variable. A task that is sent to
-another process takes along what `FlowRunContext.serialize` gives, with the flow run and its labels.
+The context around another one is kept only in the token of its variable, which a context has while
+it is entered. A task that is sent to another process takes along what `FlowRunContext.serialize`
+gives, with the flow run and its labels.
 """
 
 from __future__ import annotations
@@ -62,9 +63,14 @@ def label_sent_runs(label: str, tell: Callable[[], str]) -> None:
 def living_flow_runs() -> Iterator[FlowRun]:
     """All flow runs under way in this process. Slow: looks at every object."""
     for each in gc.get_objects():
-        run = each.flow_run if type(each) is FlowRunContext and not each.detached else None
+        run = each.flow_run if type(each) is FlowRunContext and _is_entered(each) else None
         if isinstance(run, FlowRun) and not has_ended(run):
             yield run
+
+
+def _is_entered(context: FlowRunContext) -> bool:
+    """Neither left, as that of an attempt that was followed by another, nor sent from elsewhere."""
+    return context._token is not None and not context.detached
 
 
 def seconds_since_state(flow_run: FlowRun) -> float:
