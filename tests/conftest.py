@@ -156,9 +156,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("slow") and not ON_CI:
             item.add_marker(pytest.mark.skip(reason="takes minutes: runs with CI=true"))
     # A file that takes minutes and comes last is waited for by all workers.
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    long = {item.path for item in items if _takes_minutes(item)}
     size = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path not in slow, -size[item.path], item.path))
+    items.sort(key=lambda item: (item.path not in long, -size[item.path], item.path))
+
+
+def _takes_minutes(item: pytest.Item) -> bool:
+    """One that is slow, or has a time limit of its own, longer than that of all others."""
+    limit = item.get_closest_marker("timeout")
+    return item.get_closest_marker("slow") is not None or (
+        limit is not None and limit.args[0] > 300
+    )
 
 
 @pytest.hookimpl(wrapper=True)

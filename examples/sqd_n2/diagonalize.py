@@ -148,8 +148,10 @@ def write(
 def abort(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """End every rank: the others would wait for this one for ever."""
     rank = MPI.COMM_WORLD.rank
-    print("".join(traceback.format_exception(kind, error, trace)), file=sys.stderr)
-    print(f"diagonalize.py: rank {rank}: {kind.__name__}: {error}", file=sys.stderr, flush=True)
+    where = "".join(traceback.format_exception(kind, error, trace))
+    reason = f"diagonalize.py: rank {rank}: {kind.__name__}: {error}"
+    print(f"{where}\n{reason}", file=sys.stderr, flush=True)
+    time.sleep(1)  # a launcher that is told to abort may drop what it has not read yet
     MPI.COMM_WORLD.Abort(1)
 
 
