@@ -173,6 +173,7 @@ def test_the_form_explains_its_fields_and_offers_profiles(
     expect(page.get_by_role("option")).to_have_text(["hpc-form", "hpc-slurm"])
 
 
+@pytest.mark.timeout(600)
 def test_a_deployment_has_its_schedule_runs_and_is_seen(
     page: Page,
     client: SyncPrefectClient,

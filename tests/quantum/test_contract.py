@@ -170,6 +170,7 @@ ENDINGS = [
 ]
 
 
+@pytest.mark.timeout(600)
 async def test_every_way_to_end_is_told_and_nothing_is_bought_twice(service, tmp_path):
     rows = [await ended(service, tmp_path / each.__name__, each) for each in ENDINGS]
     check(service.name, rows)
