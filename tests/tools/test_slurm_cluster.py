@@ -179,7 +179,7 @@ def test_a_job_runs_without_accounting(slurm_without_accounting):
 def ring(slurm, line, out):
     """What the ring prints.
 
-    Of a thousand launches by `srun` on a busy machine eight crashed: Open MPI 4.1's TCP got a
+    Of a thousand launches by `srun` on a busy machine seven crashed: Open MPI 4.1's TCP got a
     peer's first message before it had registered who receives it. That is not the cluster's, so
     that the ring is started again.
     """
