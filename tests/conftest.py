@@ -164,9 +164,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _takes_minutes(item: pytest.Item) -> bool:
     """One that is slow, or has a time limit of its own, longer than that of all others."""
     limit = item.get_closest_marker("timeout")
-    return item.get_closest_marker("slow") is not None or (
-        limit is not None and limit.args[0] > 300
-    )
+    longer = limit is not None and limit.args[0] > float(item.config.getini("timeout"))
+    return longer or item.get_closest_marker("slow") is not None
 
 
 @pytest.hookimpl(wrapper=True)

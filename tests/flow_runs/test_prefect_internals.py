@@ -116,6 +116,27 @@ def test_a_run_that_is_being_cancelled_stays_so_and_its_hooks_are_called(fails: 
     assert server_says(seen[0].id) == "Cancelling"
 
 
+def test_of_a_run_that_is_retried_only_the_context_of_its_present_attempt_is_entered() -> None:
+    contexts: list[FlowRunContext | None] = []  # so that the first one is not collected
+    living: list[int] = []
+
+    def count() -> int:
+        return sum(run.id == contexts[0].flow_run.id for run in internals.living_flow_runs())  # type: ignore[union-attr]
+
+    @flow(retries=1)
+    def retried() -> None:
+        contexts.append(FlowRunContext.get())
+        living.append(count())
+        if len(contexts) == 1:
+            raise ValueError("on purpose")
+
+    retried()
+    first, second = (each.flow_run for each in contexts if each and each.flow_run)
+    assert first.id == second.id
+    assert not internals.has_ended(first)  # so that its state does not tell
+    assert [*living, count()] == [1, 1, 0]
+
+
 def test_a_cancelled_run_whose_flow_returns_is_completed() -> None:
     seen = []
 
